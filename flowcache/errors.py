@@ -1,0 +1,50 @@
+"""Every error that flowcache raises on purpose, and the exit code that the command line gives it."""
+
+from dataclasses import dataclass
+
+
+class FlowcacheError(Exception):
+    """Base of all deliberate errors; `exit_code` is what the command line ends with."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One fault of an input: where it is, what was given, what would be accepted."""
+
+    file: str
+    field: str
+    message: str
+    row: int | None = None  # 1-based row of a manifest; None for a fault of the whole file
+    video: str | None = None  # the row's id, where it has a usable one
+
+    def __str__(self) -> str:
+        row = "" if self.row is None else f" row {self.row}"
+        field = f" {self.field}:" if self.field else ""
+        return f"{self.file}{row}:{field} {self.message}"
+
+
+class InputError(FlowcacheError):
+    """Bad input, found before any work started. Holds every fault, not only the first."""
+
+    exit_code = 2
+
+    def __init__(self, problems: list[Problem]):
+        self.problems = list(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class StoreError(FlowcacheError):
+    """The object store refused or lost something; the message names the URL and the cause."""
+
+
+class SegmentError(FlowcacheError):
+    """A segment failed: names video, segment, rank and cause."""
+
+    def __init__(self, video_id: str, segment: int, rank: int, cause: str):
+        self.video_id, self.segment, self.rank, self.cause = video_id, segment, rank, cause
+        super().__init__(f"video {video_id} segment {segment} rank {rank}: {cause}")
+
+    def __reduce__(self):
+        return type(self), (self.video_id, self.segment, self.rank, self.cause)

@@ -1,0 +1,110 @@
+"""What the sampler needs from a video model, and nothing else."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from flowcache.records import ModelSpec
+
+# attend(layer, q, k, v) -> out, all [batch, tokens, heads, head_dim]; q and k are past RoPE.
+# Whoever calls the model decides what else the queries see: a mask, a K/V cache, other ranks.
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """Timestep embeddings of some latent frames.
+
+    `head`: [batch, frames, dim]; `blocks`: [batch, frames, 6, dim]; `frame_of_token`: [tokens],
+    or None where all frames share one timestep (then frames is 1).
+    """
+
+    head: Tensor
+    blocks: Tensor
+    frame_of_token: Tensor | None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where a run of tokens lies: tokens are ordered (frame, row, column) in patches."""
+
+    frames: int
+    rows: int
+    columns: int
+    first_frame: int = 0  # absolute latent frame of the first token, within the window
+
+    @property
+    def tokens(self) -> int:
+        return self.frames * self.rows * self.columns
+
+
+class VideoModel(Protocol):
+    """A transformer that denoises some latent frames, cut where the sampler needs to step in.
+
+    project(transform(embed(latents))) is the velocity. `transform` may be given any run of the tokens,
+    so that ranks can share them (with `rope` and `conditioning` cut alike).
+    """
+
+    dtype: torch.dtype
+    device: torch.device
+    layers: int
+    heads: int
+    head_dim: int
+
+    def grid(self, latents: Tensor, first_frame: int = 0) -> Grid: ...
+
+    def embed(self, latents: Tensor) -> Tensor:
+        """[B, C, F, H, W] -> tokens [B, S, D]."""
+        ...
+
+    def condition(self, timesteps: Tensor, grid: Grid, fps: int) -> Conditioning:
+        """timesteps [B, F] in 0..1000."""
+        ...
+
+    def text(self, embeddings: Tensor) -> Any:
+        """[B, L, Dt] -> what `transform` takes as text; computed once for each prompt."""
+        ...
+
+    def rope(self, grid: Grid) -> Tensor: ...
+
+    def transform(self, tokens: Tensor, conditioning: Conditioning, text: Any, rope: Tensor, attend: Attend) -> Tensor: ...
+
+    def project(self, tokens: Tensor, conditioning: Conditioning, grid: Grid) -> Tensor:
+        """[B, S, D] -> velocity [B, C, F, H, W]."""
+        ...
+
+    def signal(self, conditioning: Conditioning) -> Tensor:
+        """The values whose change says how much the output will change (FlowCache's e0)."""
+        ...
+
+
+class Codec(Protocol):
+    """Video in and out of latents. Pixels are [3, T, H, W] in -1..1, latents [C, F, h, w] normalised.
+
+    Causal in time: F latent frames stand for 1 + (F - 1) * time_stride frames.
+    """
+
+    def encode(self, video: Tensor) -> Tensor: ...
+
+    def stream(self) -> Callable[[Tensor], Tensor]:
+        """A fresh decoder: called with consecutive latents [C, f, h, w], it returns their pixels [3, t, H, W]."""
+        ...
+
+
+class TextEncoder(Protocol):
+    def encode(self, prompt: str) -> Tensor:
+        """[1, text_len, text_dim], zero after the prompt's end (as the official code pads)."""
+        ...
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A checkpoint in memory: everything one rank needs."""
+
+    spec: ModelSpec
+    transformer: VideoModel
+    codec: Codec
+    text: TextEncoder

@@ -1,0 +1,139 @@
+"""The plain records that pass between the layers. No dependencies, safe to pickle and to print."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a checkpoint says about itself (its `flowcache.json`), known without loading weights.
+
+    Lengths are in latent frames unless the name says otherwise. A window's first latent frame is
+    one video frame, every other one `time_stride` frames (causal video VAE).
+    """
+
+    name: str
+    family: str  # "skyreels"
+    path: str  # folder of the checkpoint
+    digest: str  # sha256 over all files of the checkpoint
+    chunk: int  # latent frames denoised as one
+    window: int  # latent frames of the longest segment, conditioning prefix included
+    overlap: int  # latent frames of the segment before that condition the next one
+    channels: int  # latent channels
+    time_stride: int = 4
+    space_stride: int = 8
+    patch: int = 2  # latent pixels per token and side
+    fps: int = 24
+    width: int = 960
+    height: int = 544
+    sizes: tuple[tuple[int, int], ...] = ()  # (width, height) that the model knows; empty: any multiple
+    frames: int = 97  # default length in video frames
+    steps: int = 50
+    max_steps: int = 1000
+    guidance: float = 6.0
+    shift: float = 8.0
+    ar_step: int = 5
+    condition_noise: float = 20.0  # timestep to which a later window's prefix is noised
+    negative_prompt: str = ""
+    reuse: dict[str, Any] = field(default_factory=dict)  # presets of `paper`: {"slow": {...}, "fast": {...}}
+    vocabulary: tuple[str, ...] = ()  # the only words that a tiny model knows; empty: any
+
+    @property
+    def size_step(self) -> int:
+        """Width and height are multiples of this many pixels."""
+        return self.space_stride * self.patch
+
+    @property
+    def chunk_frames(self) -> int:
+        """Video frames of every chunk but the first of a fresh start."""
+        return self.chunk * self.time_stride
+
+    @property
+    def first_chunk_frames(self) -> int:
+        """Video frames of the first chunk of a fresh start (its first latent frame is one frame)."""
+        return (self.chunk - 1) * self.time_stride + 1
+
+    @property
+    def overlap_frames(self) -> int:
+        """Video frames that a continuation needs from what came before."""
+        return (self.overlap - 1) * self.time_stride + 1
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One prompt for `frames` video frames. `cut`: starts fresh, and does not continue what came before."""
+
+    prompt: str
+    frames: int
+    cut: bool = True
+
+
+@dataclass(frozen=True)
+class RenderRequest:
+    """One video to render: a manifest row with every default filled in and every check passed.
+
+    `image`: URL of the first frame of the first shot. `video`: URL of a video that the first shot
+    continues; its frames are not repeated in the output.
+    """
+
+    id: str
+    shots: tuple[Shot, ...]
+    width: int
+    height: int
+    fps: int
+    seed: int
+    guidance: float
+    steps: int
+    model: str  # name or path, as `models.registry.find` takes it
+    policy: dict[str, Any]  # {"name": "paper", "preset": "slow", ...overrides}
+    negative_prompt: str = ""
+    image: str | None = None
+    video: str | None = None
+    priority: int = 0
+    labels: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def frames(self) -> int:
+        return sum(shot.frames for shot in self.shots)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "RenderRequest":
+        return cls(**{**data, "shots": tuple(Shot(**shot) for shot in data["shots"])})
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Consecutive chunks of one shot: the unit of scheduling, retry and commit.
+
+    Its output is a pure function of (request, index, tail latents of segment `after`).
+    """
+
+    video_id: str
+    index: int  # 0-based, over the whole video
+    shot: int  # 0-based
+    first_chunk: int  # 0-based, over the whole video
+    chunks: int  # chunks that it outputs; a conditioning prefix comes on top
+    start_frame: int  # first video frame of its output, over the whole video
+    frames: int  # video frames of its output
+    after: int | None = None  # the segment whose tail it continues; None: starts fresh
+
+
+@dataclass(frozen=True)
+class ChunkRecord:
+    """One finished chunk as the store knows it."""
+
+    chunk: int  # over the whole video
+    key: str  # media key relative to the root
+    sha256: str
+    bytes: int
+    frames: int
+    start_frame: int
+    steps_computed: int  # transformer forwards of this chunk, both guidance branches
+    steps_reused: int
+    denoise_seconds: float
+    decode_seconds: float
+    encode_seconds: float
+    upload_seconds: float
