@@ -1,5 +1,6 @@
 """Every error that flowcache raises on purpose, and the exit code that the command line gives it."""
 
+import re
 from dataclasses import dataclass
 
 
@@ -39,6 +40,10 @@ class StoreError(FlowcacheError):
     """The object store refused or lost something; the message names the URL and the cause."""
 
 
+class MediaError(FlowcacheError):
+    """A picture or video cannot be fetched or decoded; the message is the cause in a person's words."""
+
+
 class SegmentError(FlowcacheError):
     """A segment failed: names video, segment, rank and cause."""
 
@@ -48,3 +53,9 @@ class SegmentError(FlowcacheError):
 
     def __reduce__(self):
         return type(self), (self.video_id, self.segment, self.rank, self.cause)
+
+
+def masked(text: str) -> str:
+    """`text` without the user:password and the query of any URL in it: messages must hold no credentials."""
+    text = re.sub(r"(\w://)[^/\s]*@", r"\1***@", text)
+    return re.sub(r"(\w://[^?\s]*\?)\S+", r"\1***", text)

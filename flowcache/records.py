@@ -1,5 +1,6 @@
 """The plain records that pass between the layers. No dependencies, safe to pickle and to print."""
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -102,6 +103,22 @@ class RenderRequest:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "RenderRequest":
         return cls(**{**data, "shots": tuple(Shot(**shot) for shot in data["shots"])})
+
+
+@dataclass(frozen=True)
+class MediaInfo:
+    """A picture or video that was opened and decoded. `seconds`: from the first frame's time to the last's."""
+
+    url: str  # absolute: what a worker on another node can open
+    width: int
+    height: int
+    frames: int = 1
+    fps: float = 0.0  # 0 for a picture
+    seconds: float = 0.0
+
+    def frames_at(self, fps: int) -> int:
+        """How many frames it gives when sampled at `fps` (a quarter frame forgiven: some formats round times)."""
+        return math.floor(self.seconds * fps + 0.25) + 1
 
 
 @dataclass(frozen=True)

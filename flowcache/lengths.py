@@ -1,0 +1,40 @@
+"""Which lengths and sizes a model can render, and the nearest ones to what somebody asked for."""
+
+from flowcache.records import ModelSpec
+
+LARGEST_SIDE = 8192  # pixels
+
+
+def shortest(spec: ModelSpec, fresh: bool) -> int:
+    """Video frames of the first chunk: shorter by what the causal codec's first latent frame lacks, if fresh."""
+    return spec.first_chunk_frames if fresh else spec.chunk_frames
+
+
+def near_frames(frames: int, spec: ModelSpec, fresh: bool) -> list[int]:
+    """[frames] where that is a whole number of chunks, else the lengths just below and above."""
+    first = shortest(spec, fresh)
+    if frames <= first:
+        return [first]
+    below = first + (frames - first) // spec.chunk_frames * spec.chunk_frames
+    return [below] if below == frames else [below, below + spec.chunk_frames]
+
+
+def round_frames(frames: float, spec: ModelSpec, fresh: bool) -> int:
+    """The valid length nearest to `frames`; of two equally near ones the longer."""
+    first = shortest(spec, fresh)
+    chunks = int((frames - first) / spec.chunk_frames + 0.5)  # negative ones round towards 0
+    return first + max(chunks, 0) * spec.chunk_frames
+
+
+def near_sizes(width: int, height: int, spec: ModelSpec, at_most: int = 6) -> list[tuple[int, int]]:
+    """The (width, height) that a model with fixed sizes knows, nearest first."""
+    return sorted(spec.sizes, key=lambda size: (abs(size[0] - width) + abs(size[1] - height), size))[:at_most]
+
+
+def near_sides(pixels: int, spec: ModelSpec) -> list[int]:
+    """[pixels] where a model of any size can render that many, else the nearest multiples of its step."""
+    step = spec.size_step
+    below = max(min(pixels, LARGEST_SIDE) // step * step, step)
+    if pixels == below or pixels < step or below + step > LARGEST_SIDE:
+        return [below]
+    return [below, below + step]
