@@ -1,0 +1,135 @@
+"""A gang: N rank actors in one placement group. Made whole, used whole, torn down whole."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from flowcache.batch.worker import RankWorker, Task, WorkerSettings
+from flowcache.records import ChunkRecord
+from flowcache.storage.documents import SegmentMarker
+from flowcache.storage.objects import Store
+
+
+@dataclass(frozen=True)
+class GangShape:
+    """Resources of one gang: `ranks` bundles of `cpus` CPUs and, where `gpu` is set, one GPU each."""
+
+    ranks: int
+    cpus: int
+    gpu: bool
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        return {"CPU": self.cpus, "GPU": 1} if self.gpu else {"CPU": self.cpus}
+
+    def fits(self, resources: dict[str, float]) -> int:
+        """How many such gangs the resources hold (counted over the cluster, not node by node)."""
+        return min(int(resources.get(name, 0) // (amount * self.ranks)) for name, amount in self.bundle.items())
+
+
+class GangFailure(Exception):
+    """A rank failed. `kind`: "infra" for a lost process, "work" for an exception of the work itself."""
+
+    def __init__(self, rank: int, kind: str, cause: str, log: str = ""):
+        self.rank, self.kind, self.cause, self.log = rank, kind, cause, log
+        super().__init__(f"rank {rank}: {cause}")
+
+
+class Gang:
+    """Starting (actors join their group), then idle (`task` is None) or busy.
+
+    `poll` is called when some of `waiting_for()` are ready; it raises GangFailure, after which the gang
+    is only good for `tear_down`.
+    """
+
+    def __init__(self, name: str, shape: GangShape, store: Store, settings: WorkerSettings):
+        self.name, self.shape = name, shape
+        self.group: PlacementGroup = placement_group([shape.bundle] * shape.ranks, strategy="STRICT_PACK")
+        self.actors = [self._actor(rank, store, settings) for rank in range(shape.ranks)]
+        address = self.actors[0].open_group.remote() if shape.ranks > 1 else None
+        self._pending = {actor.join_group.remote(address): rank for rank, actor in enumerate(self.actors)}
+        self._stream: Any = None
+        self._marker: SegmentMarker | None = None
+        self.started = False
+        self.model: str | None = None
+        self.task: Task | None = None
+        self.heard = time.monotonic()  # last sign of life
+
+    def _actor(self, rank: int, store: Store, settings: WorkerSettings) -> Any:
+        place = PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=rank)
+        options = {"num_cpus": self.shape.cpus, "num_gpus": int(self.shape.gpu), "scheduling_strategy": place}
+        worker = ray.remote(max_restarts=0, max_task_retries=0)(RankWorker).options(**options)
+        return worker.remote(store, settings, self.name, rank, self.shape.ranks)
+
+    @property
+    def idle(self) -> bool:
+        return self.started and self.task is None
+
+    def assign(self, task: Task) -> None:
+        self.task, self.model, self.heard = task, task.request.model, time.monotonic()
+        self._stream = self.actors[0].render.options(num_returns="streaming").remote(task)
+        self._pending = {actor.assist.remote(task): rank for rank, actor in enumerate(self.actors) if rank}
+
+    def waiting_for(self) -> list[Any]:
+        return [*self._pending, *([] if self._stream is None else [self._stream])]
+
+    def poll(self, ready: list[Any]) -> list[ChunkRecord | SegmentMarker]:
+        """What is new: chunk records, and when all ranks are through, the marker that ends the task."""
+        self.heard = time.monotonic()
+        events: list[ChunkRecord | SegmentMarker] = []
+        for item in ready:
+            event = self._take(item)
+            if isinstance(event, SegmentMarker):
+                self._marker, self._stream = event, None
+            elif event is not None:
+                events.append(event)
+        if not self.waiting_for():
+            self.started = True
+            if self._marker:
+                events.append(self._marker)
+                self._marker = self.task = None
+        return events
+
+    def _take(self, item: Any) -> ChunkRecord | SegmentMarker | None:
+        rank = self._pending.get(item, 0) if item is not self._stream else 0
+        try:
+            if item is self._stream:
+                return ray.get(next(self._stream))
+            ray.get(item)
+            del self._pending[item]
+            return None
+        except RayActorError as error:
+            raise GangFailure(self._lost(rank), "infra", f"its process is gone ({first_line(error)})") from error
+        except RayTaskError as error:
+            lost = self._lost(None)
+            if lost is not None:  # the others only noticed that a rank had left the collective
+                raise GangFailure(lost, "infra", "its process is gone") from error
+            cause = error.cause if error.cause is not None else error
+            raise GangFailure(rank, "work", f"{type(cause).__name__}: {cause}", str(error)) from error
+
+    def _lost(self, otherwise: int | None) -> int | None:
+        """The first rank whose process is gone."""
+        pings = [actor.ping.remote() for actor in self.actors]
+        answered, _ = ray.wait(pings, num_returns=len(pings), timeout=3)
+        for rank, ping in enumerate(pings):
+            if ping in answered:
+                try:
+                    ray.get(ping)
+                except RayActorError:
+                    return rank
+        return otherwise
+
+    def tear_down(self) -> None:
+        """Kill every rank and give the resources back; a gang is never mended, only made anew."""
+        for actor in self.actors:
+            ray.kill(actor, no_restart=True)
+        remove_placement_group(self.group)
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

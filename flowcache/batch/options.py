@@ -1,0 +1,24 @@
+"""How a run is carried out; nothing here changes what is rendered."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """`gang`: ranks per gang. `gangs`: how many side by side; None: as many as the cluster holds.
+
+    `threads`: CPUs and torch threads per rank. `device`: auto, cpu or cuda. `retries`: attempts that a
+    segment may lose to its own exceptions, `infra_retries`: to lost processes and stalls. `stall`: seconds
+    without a finished chunk (loading the model included) after which a gang counts as lost.
+    """
+
+    gang: int = 1
+    gangs: int | None = None
+    threads: int = 1
+    device: str = "auto"
+    address: str | None = None
+    retries: int = 2
+    infra_retries: int = 5
+    stall: float = 900.0
+    start_timeout: float = 600.0
+    retry_failed: bool = False

@@ -1,0 +1,38 @@
+"""A request becomes segments. Pure."""
+
+from flowcache.records import ModelSpec, RenderRequest, Segment
+
+
+def plan(request: RenderRequest, spec: ModelSpec) -> tuple[Segment, ...]:
+    """The segments of one video, in order.
+
+    Every shot begins a segment. A segment is as long as the model's window allows: a fresh one has
+    window / chunk chunks, one that continues has (window - overlap) / chunk. ValueError for frames
+    that the latent grid can't make (manifests are checked before they come here).
+    """
+    segments: list[Segment] = []
+    chunk = frame = 0
+    for number, shot in enumerate(request.shots):
+        continues = not shot.cut if number else request.video is not None
+        for part, (count, frames) in enumerate(_cut(shot.frames, continues, spec)):
+            linked = part > 0 or (number > 0 and continues)
+            after = len(segments) - 1 if linked else None
+            segments.append(Segment(request.id, len(segments), number, chunk, count, frame, frames, after))
+            chunk, frame = chunk + count, frame + frames
+    return tuple(segments)
+
+
+def _cut(frames: int, continues: bool, spec: ModelSpec) -> list[tuple[int, int]]:
+    """(chunks, frames) of each segment of a shot."""
+    lead = 0 if continues else spec.chunk_frames - spec.first_chunk_frames  # what the first chunk lacks
+    chunks, rest = divmod(frames + lead, spec.chunk_frames)
+    if rest or chunks < 1:
+        raise ValueError(f"{frames} frames are no whole number of chunks")
+    cuts = []
+    while chunks:
+        room = (spec.window if not continues else spec.window - spec.overlap) // spec.chunk
+        count = min(chunks, room)
+        cuts.append((count, count * spec.chunk_frames - (0 if continues else lead)))
+        chunks -= count
+        continues = True
+    return cuts

@@ -1,0 +1,168 @@
+"""What a person sees of a run: a live table on a terminal, plain lines in a log."""
+
+import sys
+import time
+from collections.abc import Iterable
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from flowcache.batch.queue import Video
+from flowcache.records import ChunkRecord, Segment
+from flowcache.storage.documents import RunRecord
+
+SHOWN = 20  # videos in the live table: those that move come first
+LOG_EVERY = 30.0  # seconds between two summary lines of a log
+
+
+class Progress:
+    """Counts what happens. The base class is silent; its counters are what the others print."""
+
+    def __init__(self) -> None:
+        self.videos: dict[str, Video] = {}
+        self.states: dict[str, str] = {}
+        self.chunks: dict[str, int] = {}  # finished chunks by video, this run's and earlier ones
+        self.total = self.made = self.computed = self.reused = 0
+
+    def begin(self, record: RunRecord, videos: Iterable[Video]) -> None:
+        self.videos = {video.request.id: video for video in videos}
+        for name, video in self.videos.items():
+            self.states[name] = "dead" if video.dead else "waiting"
+            self.chunks[name] = sum(segment.chunks for segment in video.segments) - video.chunks_left
+        self.total = sum(segment.chunks for video in self.videos.values() for segment in video.segments)
+        self.since = time.monotonic()
+
+    def started(self, segment: Segment) -> None:
+        self.states[segment.video_id] = "rendering"
+
+    def chunk(self, segment: Segment, record: ChunkRecord) -> None:
+        self.chunks[segment.video_id] += 1
+        self.made += 1
+        self.computed += record.steps_computed
+        self.reused += record.steps_reused
+
+    def committed(self, segment: Segment) -> None:
+        video = self.videos[segment.video_id]
+        self.chunks[segment.video_id] = sum(s.chunks for s in video.segments if s.index in video.committed)
+
+    def failed(self, segment: Segment, rank: int, cause: str, again: bool) -> None:
+        self.committed(segment)  # the attempt's chunks no longer count
+
+    def done(self, video_id: str) -> None:
+        self.states[video_id] = "done"
+
+    def dead(self, video_id: str, cause: str) -> None:
+        self.states[video_id] = "dead"
+
+    def note(self, message: str) -> None:
+        """Something that the operator should know."""
+
+    def tick(self) -> None:
+        """Called at least once a second while the run goes on."""
+
+    def close(self) -> None:
+        """The run is over, however it ended."""
+
+    def summary(self) -> str:
+        """One line: videos and chunks done, reuse rate, time left."""
+        done = sum(state == "done" for state in self.states.values())
+        chunks = sum(self.chunks.values())
+        forwards = self.computed + self.reused
+        reuse = f", {self.reused / forwards:.0%} of steps reused" if forwards else ""
+        left = "" if not self.made or chunks >= self.total else f", about {self._left(chunks)} left"
+        return f"{done}/{len(self.states)} videos, {chunks}/{self.total} chunks{reuse}{left}"
+
+    def _left(self, chunks: int) -> str:
+        seconds = (time.monotonic() - self.since) / self.made * (self.total - chunks)
+        minutes, seconds = divmod(round(seconds), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+
+
+class LogProgress(Progress):
+    """A line for each event that matters, and a summary now and then."""
+
+    def __init__(self, stream=None) -> None:
+        super().__init__()
+        self._stream = stream or sys.stderr
+        self._spoke = 0.0
+
+    def note(self, message: str) -> None:
+        print(f"{time.strftime('%H:%M:%S')} {message}", file=self._stream, flush=True)
+
+    def begin(self, record: RunRecord, videos: Iterable[Video]) -> None:
+        super().begin(record, videos)
+        self.note(f"run {record.run_id}: {self.summary()}")
+
+    def committed(self, segment: Segment) -> None:
+        super().committed(segment)
+        video = self.videos[segment.video_id]
+        self.note(f"{segment.video_id}: segment {segment.index + 1} of {len(video.segments)} committed; {self.summary()}")
+
+    def failed(self, segment: Segment, rank: int, cause: str, again: bool) -> None:
+        super().failed(segment, rank, cause, again)
+        then = "trying again" if again else "giving up"
+        self.note(f"{segment.video_id}: segment {segment.index} failed on rank {rank}: {cause}; {then}")
+
+    def done(self, video_id: str) -> None:
+        if self.states.get(video_id) == "rendering":
+            self.note(f"{video_id}: done")
+        super().done(video_id)
+
+    def dead(self, video_id: str, cause: str) -> None:
+        super().dead(video_id, cause)
+        self.note(f"{video_id}: dead-lettered: {cause}")
+
+    def tick(self) -> None:
+        if time.monotonic() - self._spoke > LOG_EVERY:
+            self._spoke = time.monotonic()
+            self.note(self.summary())
+
+
+class LiveProgress(Progress):
+    """A table that is redrawn in place, with a bar for each video."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self.console = console
+        self.live = Live(console=console, refresh_per_second=4, transient=False)
+
+    def begin(self, record: RunRecord, videos: Iterable[Video]) -> None:
+        super().begin(record, videos)
+        self.live.start()
+        self.tick()
+
+    def note(self, message: str) -> None:
+        self.live.console.print(message)
+
+    def failed(self, segment: Segment, rank: int, cause: str, again: bool) -> None:
+        super().failed(segment, rank, cause, again)
+        then = "trying again" if again else "giving up"
+        self.note(f"[yellow]{segment.video_id} segment {segment.index}, rank {rank}:[/] {cause}; {then}")
+
+    def tick(self) -> None:
+        self.live.update(Group(self._table(), Text(self.summary())))
+
+    def close(self) -> None:
+        self.tick()
+        self.live.stop()
+
+    def _table(self) -> Table:
+        table = Table.grid(padding=(0, 2))
+        order = {"rendering": 0, "dead": 1, "waiting": 2, "done": 3}
+        names = sorted(self.states, key=lambda name: (order[self.states[name]], name))
+        for name in sorted(names[:SHOWN]):
+            total = sum(segment.chunks for segment in self.videos[name].segments)
+            bar = ProgressBar(total=total, completed=self.chunks[name], width=30)
+            table.add_row(name, self.states[name], bar, f"{self.chunks[name]}/{total} chunks")
+        if len(names) > SHOWN:
+            table.add_row(f"and {len(names) - SHOWN} more", "", "", "")
+        return table
+
+
+def progress_for(console: Console) -> Progress:
+    """Live on a terminal, lines otherwise."""
+    return LiveProgress(console) if console.is_terminal else LogProgress()

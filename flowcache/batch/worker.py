@@ -1,0 +1,200 @@
+"""One rank of a gang: holds the model, renders segments, and on rank 0 stores and commits them."""
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from flowcache.errors import StoreError
+from flowcache.models.base import LoadedModel
+from flowcache.models.registry import load_model
+from flowcache.parallel.apply import shard
+from flowcache.parallel.mesh import Mesh
+from flowcache.records import ChunkRecord, RenderRequest, Segment
+from flowcache.render.renderer import RenderedChunk, SegmentRenderer, encode_pixels, tail_from_bytes, tail_to_bytes
+from flowcache.storage import layout
+from flowcache.storage.commits import commit_segment, marker_sha256, new_attempt, put_init
+from flowcache.storage.documents import SegmentMarker, sha256
+from flowcache.storage.media import encode_chunk
+from flowcache.storage.objects import Store
+from flowcache.storage.sources import load_image, load_tail
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What every rank of a run shares. `threads`: torch threads; `timeout`: seconds a collective may take."""
+
+    run_id: str
+    spec_hash: str
+    device: str = "cpu"
+    threads: int = 1
+    timeout: float = 300.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """One attempt at a segment. `parent`: the marker that the segment continues; `last`: nothing continues it."""
+
+    request: RenderRequest
+    segment: Segment
+    parent: SegmentMarker | None
+    last: bool
+
+
+class RankWorker:
+    """Becomes a Ray actor in `gang.py`; knows nothing of Ray itself."""
+
+    def __init__(self, store: Store, settings: WorkerSettings, gang: str, rank: int, world: int):
+        torch.set_num_threads(settings.threads)
+        self.store, self.settings, self.gang, self.rank, self.world = store, settings, gang, rank, world
+        self.mesh: Mesh | None = None
+        self._model: LoadedModel | None = None
+        self._name = ""
+
+    def open_group(self) -> tuple[str, int]:
+        """Rank 0: opens the rendezvous on a free port of its own choice, and says where it is."""
+        host = socket.gethostbyname(socket.gethostname())
+        self._rendezvous = dist.TCPStore(host, 0, self.world, is_master=True, wait_for_workers=False)
+        return host, self._rendezvous.port
+
+    def join_group(self, address: tuple[str, int] | None) -> int:
+        """Every rank: joins the gang's process group (nothing to do alone); returns the process id."""
+        if self.world > 1:
+            timeout = timedelta(seconds=self.settings.timeout)
+            rendezvous = self._rendezvous if self.rank == 0 else dist.TCPStore(*address, self.world, timeout=timeout)
+            backend = "nccl" if self.settings.device == "cuda" else "gloo"
+            dist.init_process_group(
+                backend, store=rendezvous, rank=self.rank, world_size=self.world, timeout=timeout
+            )
+            self.mesh = Mesh(dist.group.WORLD)
+        return os.getpid()
+
+    def ping(self) -> None:
+        """Answers when the rank is alive and not busy."""
+
+    def assist(self, task: Task) -> None:
+        """Ranks above 0: take part in the denoising; rank 0 stores what comes out."""
+        model = self._load(task.request.model)
+        conditioning = self._conditioning(model, task)
+        for _ in SegmentRenderer(model, task.request, task.segment, conditioning).finished():
+            pass
+
+    def render(self, task: Task) -> Iterator[ChunkRecord | SegmentMarker]:
+        """Rank 0: renders, uploads and commits; yields each chunk's record, then the marker that holds.
+
+        The marker is another attempt's if that one was first.
+        """
+        started = time.time()
+        model = self._load(task.request.model)
+        begin = time.perf_counter()
+        renderer = SegmentRenderer(model, task.request, task.segment, self._conditioning(model, task))
+        upload = Upload(self.store, task, new_attempt())
+        seconds = {"conditioning": time.perf_counter() - begin}
+        for chunk in renderer.chunks():
+            yield upload.chunk(chunk)
+        if not task.last:
+            upload.state(tail_to_bytes(renderer.tail()))
+        yield commit_segment(self.store, upload.marker(self, started, seconds))
+
+    def _load(self, name: str) -> LoadedModel:
+        if name != self._name:
+            self._model, self._name = None, ""  # free the old one first
+            model = load_model(name, self.settings.device)
+            if self.mesh:
+                model = replace(model, transformer=shard(model.transformer, self.mesh))
+            self._model, self._name = model, name
+        return self._model
+
+    def _conditioning(self, model: LoadedModel, task: Task) -> Tensor | None:
+        request, spec = task.request, model.spec
+        if task.parent:
+            data = self.store.get(task.parent.state_key)
+            if sha256(data) != task.parent.state_sha256:
+                raise StoreError(f"{self.store.uri(task.parent.state_key)} is damaged: its sha256 is not the marker's")
+            return tail_from_bytes(data)
+        if task.segment.shot > 0:
+            return None
+        size = request.width, request.height
+        if request.image:
+            return encode_pixels(model, load_image(request.image, *size))
+        if request.video:
+            return encode_pixels(model, load_tail(request.video, spec.overlap_frames, request.fps, *size))
+        return None
+
+
+class Upload:
+    """Puts one attempt's objects under keys of its own; only the marker makes them count."""
+
+    def __init__(self, store: Store, task: Task, attempt: str):
+        self.store, self.task, self.attempt = store, task, attempt
+        self.chunks: list[ChunkRecord] = []
+        self.tail: tuple[str, bytes] | None = None
+        self.init = b""
+
+    def chunk(self, chunk: RenderedChunk) -> ChunkRecord:
+        video = self.task.request.id
+        begin = time.perf_counter()
+        encoded = encode_chunk(chunk.frames, chunk.start_frame, self.task.request.fps)
+        middle = time.perf_counter()
+        if not self.chunks:
+            put_init(self.store, video, encoded.init)
+            self.init = encoded.init
+        key = layout.media_key(video, chunk.chunk, self.attempt)
+        self.store.put(key, encoded.data)
+        record = ChunkRecord(
+            chunk=chunk.chunk,
+            key=key,
+            sha256=sha256(encoded.data),
+            bytes=len(encoded.data),
+            frames=len(chunk.frames),
+            start_frame=chunk.start_frame,
+            steps_computed=chunk.steps_computed,
+            steps_reused=chunk.steps_reused,
+            denoise_seconds=chunk.denoise_seconds,
+            decode_seconds=chunk.decode_seconds,
+            encode_seconds=middle - begin,
+            upload_seconds=time.perf_counter() - middle,
+        )
+        self.chunks.append(record)
+        return record
+
+    def state(self, data: bytes) -> None:
+        segment = self.task.segment
+        key = layout.state_key(segment.video_id, segment.index, self.attempt)
+        self.store.put(key, data)
+        self.tail = key, data
+
+    def marker(self, worker: RankWorker, started: float, seconds: dict[str, float]) -> SegmentMarker:
+        task, segment = self.task, self.task.segment
+        key, data = self.tail or (None, b"")
+        return SegmentMarker(
+            video_id=segment.video_id,
+            segment=segment.index,
+            attempt=self.attempt,
+            run_id=worker.settings.run_id,
+            spec_hash=worker.settings.spec_hash,
+            seed=task.request.seed,
+            parent_sha256=task.parent and marker_sha256(task.parent),
+            init_key=layout.init_key(segment.video_id),
+            init_sha256=sha256(self.init),
+            state_key=key,
+            state_sha256=sha256(data) if key else None,
+            state_bytes=len(data),
+            chunks=tuple(self.chunks),
+            frames=segment.frames,
+            start_frame=segment.start_frame,
+            fps=task.request.fps,
+            policy=task.request.policy,
+            host=socket.gethostname(),
+            gang=worker.gang,
+            world_size=worker.world,
+            started=started,
+            finished=time.time(),
+            seconds=seconds,
+        )

@@ -1,0 +1,124 @@
+"""Renders one segment: a pure function of (request, segment, conditioning latents)."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from flowcache.cache.reuse import resolve_policy
+from flowcache.models.base import LoadedModel
+from flowcache.records import RenderRequest, Segment
+from flowcache.render.noise import latent_shape, normal, window_noise
+from flowcache.sampling.denoise import FinishedChunk, SamplerSettings, Texts, denoise
+
+
+@dataclass(frozen=True)
+class RenderedChunk:
+    """`frames` is uint8 [T, H, W, 3]; `chunk` and `start_frame` count over the whole video."""
+
+    chunk: int
+    start_frame: int
+    frames: np.ndarray
+    steps_computed: int
+    steps_reused: int
+    denoise_seconds: float
+    decode_seconds: float
+
+
+class SegmentRenderer:
+    """Iterate over `chunks()` to the end, then `tail()` is what the next segment continues from.
+
+    `conditioning`: latents [C, P, h, w] that the window begins with: whole chunks for a continuation,
+    a single frame for an image start, None for a fresh start.
+    """
+
+    def __init__(self, model: LoadedModel, request: RenderRequest, segment: Segment, conditioning: Tensor | None):
+        self.model, self.request, self.segment, self.conditioning = model, request, segment, conditioning
+        spec = model.spec
+        frames = 0 if conditioning is None else conditioning.shape[1]
+        self.prefix = frames // spec.chunk * spec.chunk  # latent frames of whole chunks, not shown again
+        self._recent: Tensor | None = None  # the last pixels, as many as a continuation needs
+
+    def finished(self) -> Iterator[FinishedChunk]:
+        """Denoise only: the clean latents of each output chunk, on every rank alike."""
+        spec, request = self.model.spec, self.request
+        settings = SamplerSettings(
+            steps=request.steps,
+            shift=spec.shift,
+            guidance=request.guidance,
+            ar_step=spec.ar_step,
+            chunk=spec.chunk,
+            fps=request.fps,
+            condition_noise=spec.condition_noise,
+        )
+        shape = latent_shape(spec, request, self.prefix)
+        return denoise(
+            self.model.transformer,
+            window_noise(spec, request, self.segment, self.prefix),
+            self._texts(),
+            settings,
+            resolve_policy(request.policy, spec),
+            prefix=self.conditioning,
+            condition_noise_of=lambda row: normal(shape, "condition", request.seed, self.segment.index, row),
+        )
+
+    @torch.inference_mode()
+    def chunks(self) -> Iterator[RenderedChunk]:
+        """Denoise and decode: the output chunks in order, each as soon as it is clean."""
+        decode = self.model.codec.stream()
+        if self.prefix:
+            self._remember(decode(self.conditioning[:, : self.prefix]))
+        start = self.segment.start_frame
+        for number, done in enumerate(self.finished()):
+            begin = time.perf_counter()
+            pixels = decode(done.latents)
+            self._remember(pixels)
+            frames = to_uint8(pixels)
+            yield RenderedChunk(
+                chunk=self.segment.first_chunk + number,
+                start_frame=start,
+                frames=frames,
+                steps_computed=done.computed,
+                steps_reused=done.reused,
+                denoise_seconds=done.seconds,
+                decode_seconds=time.perf_counter() - begin,
+            )
+            start += len(frames)
+
+    @torch.inference_mode()
+    def tail(self) -> Tensor:
+        """Latents [C, overlap, h, w] of the last pixels, encoded anew as official long videos do."""
+        return self.model.codec.encode(self._recent)
+
+    def _remember(self, pixels: Tensor) -> None:
+        kept = pixels if self._recent is None else torch.cat([self._recent, pixels], dim=1)
+        self._recent = kept[:, -self.model.spec.overlap_frames :]
+
+    def _texts(self) -> Texts:
+        encode = self.model.text.encode
+        negative = encode(self.request.negative_prompt) if self.request.guidance > 1 else None
+        return Texts(encode(self.request.shots[self.segment.shot].prompt), negative)
+
+
+def encode_pixels(model: LoadedModel, frames: np.ndarray) -> Tensor:
+    """Conditioning latents of an image or a video's tail, uint8 [T, H, W, 3]."""
+    pixels = torch.from_numpy(frames).permute(3, 0, 1, 2).float() / 127.5 - 1
+    with torch.inference_mode():
+        return model.codec.encode(pixels)
+
+
+def to_uint8(pixels: Tensor) -> np.ndarray:
+    """[3, T, H, W] in -1..1 to uint8 [T, H, W, 3]."""
+    return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 3, 0).cpu().contiguous().numpy()
+
+
+def tail_to_bytes(tail: Tensor) -> bytes:
+    return save({"tail": tail.cpu().contiguous()})
+
+
+def tail_from_bytes(data: bytes) -> Tensor:
+    return load(data)["tail"]
