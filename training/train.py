@@ -1,0 +1,182 @@
+"""Trains `tiny-skyreels`: python -m training.train --out runs/tiny --minutes 95 (resumes what it finds there)."""
+
+import argparse
+import math
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from random import Random
+
+import torch
+from torch import Tensor, nn
+
+from flowcache.models.skyreels.config import SkyReelsConfig
+from flowcache.models.skyreels.transformer import SkyReelsTransformer
+from training.codec import fit_codec, save_codec
+from training.noise import sample_sigmas
+from training.shapes import caption, render, sample_scene, vocabulary
+from training.text import build_encoder, build_tokenizer, encode_batch
+
+CHUNK = 3  # latent frames
+CHANNELS = 24
+TEXT_LEN = 16
+FPS = 12
+CONFIG = SkyReelsConfig(
+    dim=192, ffn_dim=512, heads=4, layers=6, in_channels=CHANNELS, out_channels=CHANNELS, text_dim=96,
+    text_len=TEXT_LEN, freq_dim=128, positions=(4, 4),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Options:
+    out: str
+    minutes: float = 105
+    batch: int = 16
+    lr: float = 4e-3
+    warmup: int = 100
+    ema: float = 0.998
+    seed: int = 0
+    threads: int = 1
+    save_minutes: float = 4
+
+
+class Tiny(nn.Module):
+    """Transformer and text encoder, trained jointly."""
+
+    def __init__(self, words: int):
+        super().__init__()
+        self.transformer = SkyReelsTransformer(CONFIG)
+        self.text_encoder = build_encoder(words, CONFIG.text_dim)
+        initialise(self.transformer)
+
+
+def initialise(model: SkyReelsTransformer) -> None:
+    """As the official code (xavier, zero head), and positions strong enough to be seen from the start."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+        if name.startswith(("text_embedding.", "time_embedding.")) and isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.02 if name.startswith("time") else module.in_features**-0.5)
+    nn.init.xavier_uniform_(model.patch_embedding.weight.flatten(1))
+    nn.init.zeros_(model.patch_embedding.bias)
+    nn.init.normal_(model.position_embedding, std=0.3)
+    nn.init.zeros_(model.head.head.weight)
+
+
+def build_optimizers(model: Tiny, options: Options) -> list[torch.optim.Optimizer]:
+    """Muon on the matrices of the transformer's blocks, AdamW on all the rest."""
+    named = list(model.named_parameters())
+    matrices = [p for name, p in named if name.startswith("transformer.blocks.") and p.ndim == 2]
+    chosen = {id(p) for p in matrices}
+    rest = [p for _, p in named if id(p) not in chosen]
+    return [
+        torch.optim.Muon(matrices, lr=options.lr, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(rest, lr=options.lr, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+
+
+def rate(step: int, spent: float, options: Options) -> float:
+    """Learning rate factor: warm-up by steps, then a cosine down to 2% over the time budget."""
+    cosine = 0.5 * (1 + math.cos(math.pi * min(spent, 1.0)))
+    return min(1.0, (step + 1) / options.warmup) * (0.02 + 0.98 * cosine)
+
+
+def make_batch(step: int, options: Options, codec) -> tuple[Tensor, list[str], Tensor]:
+    """Latents [B, C, F, h, w], captions, and which rows are continuations [B]; a function of seed and step alone."""
+    rng = Random(f"{options.seed}/{step}")
+    chunks = rng.choice((5, 5, 5, 4, 3, 2))
+    frames = 1 + (chunks * CHUNK - 1) * codec.time_stride
+    prefix = [rng.random() < 0.35 for _ in range(options.batch)]
+    scenes = [sample_scene(rng, continued) for continued in prefix]
+    captions = ["" if rng.random() < 0.1 else caption(scene, rng) for scene in scenes]
+    return torch.stack([codec.encode(render(scene, frames)) for scene in scenes]), captions, torch.tensor(prefix)
+
+
+def loss_of(
+    model: Tiny, tokenizer, latents: Tensor, captions: list[str], prefix: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Mean squared error of the velocity (noise - clean) over the frames that are to be learned."""
+    sigma, learned = sample_sigmas(prefix, latents.shape[2], CHUNK, generator)
+    noise = torch.randn(latents.shape, generator=generator)
+    s = sigma[:, None, :, None, None]
+    noisy = (1 - s) * latents + s * noise
+    text = encode_batch(model.text_encoder, tokenizer, captions, TEXT_LEN)
+    velocity = model.transformer(noisy, sigma * 1000, text, FPS, CHUNK).float()
+    error = (velocity - (noise - latents)).square().mean((1, 3, 4))
+    return error[learned].mean()
+
+
+def save(path: Path, state: dict) -> None:
+    """Replaces the file in one step, so that a kill leaves the old or the new one."""
+    temporary = path.with_suffix(".tmp")
+    torch.save(state, temporary)
+    os.replace(temporary, path)
+
+
+def train(options: Options) -> None:
+    """Runs until the time budget is spent; checkpoints hold all that a resumed run needs (data come from the step)."""
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    out = Path(options.out)
+    out.mkdir(parents=True, exist_ok=True)
+    codec = fit_codec(CHANNELS)
+    save_codec(codec, out / "vae")
+    tokenizer = build_tokenizer(vocabulary())
+    model = Tiny(len(tokenizer))
+    average = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    optimizers = build_optimizers(model, options)
+    step, spent, mean = 0, 0.0, None
+    checkpoint = out / "checkpoint.pt"
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        model.load_state_dict(state["model"])
+        average, step, spent, mean = state["ema"], state["step"], state["spent"], state["loss"]
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+
+    def checkpointed():
+        state = {"model": model.state_dict(), "ema": average, "optimizers": [o.state_dict() for o in optimizers]}
+        save(checkpoint, state | {"step": step, "spent": spent, "loss": mean, "options": asdict(options)})
+
+    last = saved_at = time.monotonic()
+    while spent < options.minutes * 60:
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = options.lr * rate(step, spent / (options.minutes * 60), options)
+        latents, captions, prefix = make_batch(step, options, codec)
+        generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = loss_of(model, tokenizer, latents, captions, prefix, generator)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        decay = min(options.ema, (1 + step) / (10 + step))
+        for name, value in model.state_dict().items():
+            average[name].lerp_(value, 1 - decay)
+        step += 1
+        mean = loss.item() if mean is None else mean + 0.02 * (loss.item() - mean)
+        now = time.monotonic()
+        spent, last = spent + now - last, now
+        if step % 20 == 0:
+            print(f"step {step} minutes {spent / 60:.1f} loss {mean:.4f} seconds/step {spent / step:.3f}", flush=True)
+        if now - saved_at > options.save_minutes * 60:
+            checkpointed()
+            saved_at = now
+    checkpointed()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", required=True, help="folder of checkpoints; resumed where it has one")
+    for name in ("minutes", "batch", "lr", "seed", "threads"):
+        default = getattr(Options, name)
+        parser.add_argument(f"--{name}", type=type(default), default=default)
+    train(Options(**vars(parser.parse_args())))
+
+
+if __name__ == "__main__":
+    main()
