@@ -1,0 +1,114 @@
+"""When to compute a step and when to reuse the last one: FlowCache's policy (arXiv 2602.10825), pure.
+
+Decisions follow from values that are the same on every rank.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+
+from flowcache.records import ModelSpec
+
+KEYS = ("name", "preset", "threshold", "ret_steps")
+NAMES = ("off", "paper")
+
+
+@dataclass(frozen=True)
+class Reuse:
+    """Skip steps while the estimated change, summed since the last computed step, is below `threshold`.
+
+    coefficients: polynomial, highest power first, from the change of the signal to that of the output.
+    ret_steps: this many steps at a chunk's start are always computed.
+    """
+
+    threshold: float
+    ret_steps: int
+    coefficients: tuple[float, ...]
+
+    def estimate(self, distance: float) -> float:
+        value = 0.0
+        for coefficient in self.coefficients:
+            value = value * distance + coefficient
+        return value
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What is spared compared to running the whole window at every step.
+
+    history: how the chunks before an updating one are seen.
+      "rerun": forwarded anew at every row, finished ones at timestep 0 (the unaccelerated model);
+      "keep": by the K/V of their last noisy step (as published);
+      "refresh": forwarded once more at timestep 0 when they are finished.
+    renoise: the prefix is forwarded with fresh noise at every row, not only at the first; "rerun" implies it.
+    clean: how many finished chunks are seen, the latest ones; None: all of them.
+    """
+
+    name: str
+    reuse: Reuse | None = None
+    history: Literal["rerun", "keep", "refresh"] = "rerun"
+    renoise: bool = False
+    clean: int | None = None
+
+
+@dataclass(frozen=True)
+class ReuseState:
+    """What a chunk's guidance branch carries from one step to the next."""
+
+    signal: Tensor | None = None  # of the last step, computed or not
+    accumulated: float = 0.0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether to compute, and what it was based on (None where no choice was open)."""
+
+    compute: bool
+    distance: float | None = None  # relative L1 change of the signal
+    estimate: float | None = None
+    accumulated: float | None = None  # before it is reset
+
+
+ALWAYS = Decision(compute=True)
+
+
+def decide(
+    reuse: Reuse | None, state: ReuseState, signal: Tensor, step: int, steps: int
+) -> tuple[Decision, ReuseState]:
+    """For the 0-based `step` of `steps`. The estimate is not clamped: negative ones lower the sum, as published."""
+    if reuse is None:
+        return ALWAYS, state
+    if step < reuse.ret_steps or step == steps - 1 or state.signal is None:
+        return ALWAYS, ReuseState(signal)
+    distance = relative_change(signal, state.signal)
+    estimate = reuse.estimate(distance)
+    accumulated = state.accumulated + estimate
+    compute = accumulated >= reuse.threshold
+    return Decision(compute, distance, estimate, accumulated), ReuseState(signal, 0.0 if compute else accumulated)
+
+
+def relative_change(signal: Tensor, before: Tensor) -> float:
+    """mean |signal - before| / mean |before|."""
+    return ((signal - before).abs().mean() / before.abs().mean()).item()
+
+
+def resolve_policy(policy: dict[str, Any], spec: ModelSpec) -> Policy:
+    """From {"name", "preset", "threshold", "ret_steps"}; presets are the model's (`ModelSpec.reuse`).
+
+    ValueError names what would be accepted.
+    """
+    if unknown := sorted(set(policy) - set(KEYS)):
+        raise ValueError(f"unknown policy settings {', '.join(unknown)}; accepted: {', '.join(KEYS)}")
+    name = policy.get("name", "off")
+    if name == "off":
+        return Policy("off")
+    if name != "paper":
+        raise ValueError(f"unknown policy {name!r}; accepted: {', '.join(NAMES)}")
+    preset = policy.get("preset", "slow")
+    if preset not in spec.reuse:
+        accepted = ", ".join(spec.reuse) or "none, it comes without presets"
+        raise ValueError(f"unknown preset {preset!r} of policy paper; {spec.name} accepts: {accepted}")
+    values = {**spec.reuse[preset], **{key: policy[key] for key in ("threshold", "ret_steps") if key in policy}}
+    reuse = Reuse(float(values["threshold"]), int(values["ret_steps"]), tuple(map(float, values["coefficients"])))
+    return Policy("paper", reuse, history="keep")

@@ -1,0 +1,1 @@
+"""One model over several ranks, applied from outside the model."""

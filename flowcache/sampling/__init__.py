@@ -1,0 +1,1 @@
+"""When each chunk takes which step, the solver, guidance, and the denoise loop."""

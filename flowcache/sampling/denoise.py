@@ -1,0 +1,249 @@
+"""The denoise loop: one for every family, yielding each chunk as soon as it is clean."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flowcache.cache.kv_store import KVStore
+from flowcache.cache.reuse import ALWAYS, Decision, Policy, ReuseState, decide
+from flowcache.errors import FlowcacheError
+from flowcache.models.base import Conditioning, VideoModel
+from flowcache.sampling.guidance import branches, guide
+from flowcache.sampling.schedule import schedule, whole_chunks
+from flowcache.sampling.solver import SolverState, UniPC, sigmas, timesteps
+
+
+@dataclass(frozen=True)
+class SamplerSettings:
+    """How to denoise one window. chunk: in latent frames; condition_noise: timestep 0..1000 of a prefix."""
+
+    steps: int
+    shift: float
+    guidance: float
+    ar_step: int
+    chunk: int
+    fps: int
+    condition_noise: float = 20.0
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Text embeddings [1, L, D]; `negative` is needed where guidance is above 1."""
+
+    positive: Tensor
+    negative: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class FinishedChunk:
+    """A clean chunk. index: within the window, prefix chunks counted; latents [C, f, H, W] fp32.
+
+    computed, reused: forwards of its steps, both guidance branches; seconds: spent on them.
+    """
+
+    index: int
+    latents: Tensor
+    computed: int
+    reused: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One chunk's forward in one guidance branch, as an observer sees it.
+
+    step: 0-based; -1 where the chunk is not updated (a prefix or a finished chunk, forwarded for its K/V).
+    seen: chunks (from, to) whose K/V it attends to, itself included.
+    """
+
+    row: int
+    chunk: int
+    branch: int  # 0: conditional
+    step: int
+    decision: Decision
+    latents: Tensor  # [C, f, H, W] at input
+    velocity: Tensor | None  # alike; None where the chunk is not updated
+    seen: tuple[int, int]
+
+
+class NotFinite(FlowcacheError):
+    """A chunk came out with NaN or infinite latents."""
+
+    def __init__(self, chunk: int):
+        self.chunk = chunk
+        super().__init__(f"chunk {chunk} of the window has NaN or infinite latents")
+
+    def __reduce__(self):
+        return type(self), (self.chunk,)
+
+
+@torch.inference_mode()
+def denoise(
+    model: VideoModel,
+    noise: Tensor,
+    texts: Texts,
+    settings: SamplerSettings,
+    policy: Policy,
+    prefix: Tensor | None = None,
+    condition_noise_of: Callable[[int], Tensor] | None = None,
+    observe: Callable[[Visit], None] | None = None,
+) -> Iterator[FinishedChunk]:
+    """Denoise the window `noise` [C, F, H, W], F a whole number of chunks.
+
+    prefix [C, P, H, W] replaces its first P frames. Whole chunks of it condition what follows: they get
+    timestep `condition_noise` and are noised to it by condition_noise_of(row) [C, P, H, W] (chunks' part), and are
+    not yielded. A rest of P that fills no chunk (the one frame of an image, say) is held inside its chunk:
+    timestep 0 at every step, and unchanged in the result.
+    """
+    window = _Window(model, noise, texts, settings, policy, prefix, condition_noise_of, observe)
+    for row in range(len(window.rows)):
+        for chunk in window.visited(row):
+            window.visit(row, chunk)
+        for chunk in window.finished_in(row):
+            yield window.result(chunk)
+
+
+class _Window:
+    """State of one call: latents, K/V, and per chunk what solver and reuse policy carry along."""
+
+    def __init__(self, model, noise, texts, settings, policy, prefix, condition_noise_of, observe):
+        self.model, self.settings, self.policy = model, settings, policy
+        self.condition_noise_of, self.observe = condition_noise_of, observe
+        frames = noise.shape[1]
+        self.chunks = whole_chunks(frames, settings.chunk)
+        held = 0 if prefix is None else prefix.shape[1]
+        self.ready, self.rest = divmod(held, settings.chunk)
+        self._check(prefix, noise, texts)
+        start = noise if prefix is None else torch.cat([prefix.to(noise), noise[:, held:]], dim=1)
+        self.latents = list(start.to(model.device, torch.float32).split(settings.chunk, dim=1))
+
+        levels = sigmas(settings.steps, settings.shift)
+        self.timesteps = timesteps(levels)
+        self.rows = schedule(frames, settings.chunk, self.timesteps, settings.ar_step, held)
+        self.solver = UniPC(levels, overwritten=True)
+        self.solver_states = [SolverState()] * self.chunks
+
+        self.branches = branches(settings.guidance)
+        self.texts = [model.text(text.to(model.device)) for text in (texts.positive, texts.negative)[: self.branches]]
+        grids = [model.grid(x[None], chunk * settings.chunk) for chunk, x in enumerate(self.latents)]
+        self.grids, self.ropes = grids, [model.rope(grid) for grid in grids]
+        self.store = KVStore.allocate(
+            model.layers, self.branches, self.chunks, grids[0].tokens, model.heads, model.head_dim,
+            model.dtype, model.device,
+        )
+        self.conditionings: dict[tuple[float, int], Conditioning] = {}
+        self.reuse_states = {(c, b): ReuseState() for c in range(self.chunks) for b in range(self.branches)}
+        self.residuals: dict[tuple[int, int], Tensor] = {}
+        self.computed, self.reused, self.seconds = ([0] * self.chunks for _ in range(3))
+
+    def _check(self, prefix, noise, texts) -> None:
+        if prefix is not None and prefix.shape[1] >= noise.shape[1]:
+            raise ValueError(f"a prefix of {prefix.shape[1]} latent frames leaves nothing to denoise of {noise.shape[1]}")
+        if self.ready and self.settings.condition_noise > 0 and self.condition_noise_of is None:
+            raise ValueError("a prefix with condition_noise > 0 needs condition_noise_of")
+        if branches(self.settings.guidance) == 2 and texts.negative is None:
+            raise ValueError(f"guidance {self.settings.guidance} needs negative text embeddings")
+
+    def held(self, chunk: int) -> int:
+        """Latent frames at the chunk's front that are given."""
+        return self.rest if chunk == self.ready else 0
+
+    def visited(self, row: int) -> list[int]:
+        """Chunks forwarded in this row, in order."""
+        update = self.rows[row].update
+        if self.policy.history == "rerun":
+            last = max(chunk for chunk in range(self.chunks) if update[chunk])
+            return list(range(last + 1))
+        prefix = range(self.ready) if row == 0 or self.policy.renoise else range(0)
+        refreshed = self.finished_in(row - 1) if self.policy.history == "refresh" and row else []
+        return [*prefix, *refreshed, *(chunk for chunk in range(self.chunks) if update[chunk])]
+
+    def finished_in(self, row: int) -> list[int]:
+        """Chunks that take their last step in this row."""
+        return [chunk for chunk, index in enumerate(self.rows[row].index) if index == self.settings.steps]
+
+    def first_seen(self, row: int, chunk: int) -> int:
+        """The first chunk whose K/V are seen: all finished ones, or the latest `policy.clean` of them."""
+        if self.policy.clean is None:
+            return 0
+        # As published, a chunk is clean as soon as its last step ran, but a prefix only after the first row.
+        if row == 0:
+            return min(self.ready, chunk)
+        finished = sum(index >= self.settings.steps for index in self.rows[row].index[:chunk])
+        return max(finished - self.policy.clean, 0)
+
+    def visit(self, row: int, chunk: int) -> None:
+        began = time.perf_counter()
+        if self.rows[row].update[chunk]:
+            self.update(row, chunk)
+        else:
+            self.reread(row, chunk)
+        self.seconds[chunk] += time.perf_counter() - began
+
+    def update(self, row: int, chunk: int) -> None:
+        """Take the chunk's next step."""
+        step, x = self.rows[row].index[chunk] - 1, self.latents[chunk]
+        conditioning = self.condition(self.timesteps[step], chunk)
+        signal, tokens = self.model.signal(conditioning), self.model.embed(x[None])
+        velocities = []
+        for branch in range(self.branches):
+            key = chunk, branch
+            decision, self.reuse_states[key] = decide(
+                self.policy.reuse, self.reuse_states[key], signal, step, self.settings.steps
+            )
+            if decision.compute:
+                out = self.transform(row, chunk, branch, tokens, conditioning)
+                self.computed[chunk] += 1
+                if self.policy.reuse:
+                    self.residuals[key] = out - tokens
+            else:
+                out = tokens + self.residuals[key]
+                self.reused[chunk] += 1
+            velocities.append(self.model.project(out, conditioning, self.grids[chunk])[0].float())
+            self.report(row, chunk, branch, step, decision, x, velocities[-1])
+        velocity = guide(velocities, self.settings.guidance)
+        result, self.solver_states[chunk] = self.solver.step(step, velocity, x, self.solver_states[chunk])
+        held = self.held(chunk)
+        result[:, :held] = x[:, :held]
+        self.latents[chunk] = result
+
+    def reread(self, row: int, chunk: int) -> None:
+        """Forward a prefix or a finished chunk for its K/V alone."""
+        x, timestep = self.latents[chunk], 0.0
+        if chunk < self.ready and self.settings.condition_noise > 0:
+            timestep, size = self.settings.condition_noise, self.settings.chunk
+            noise = self.condition_noise_of(row)[:, chunk * size : (chunk + 1) * size].to(x)
+            x = noise * (timestep / 1000) + x * (1 - timestep / 1000)
+        conditioning = self.condition(timestep, chunk)
+        tokens = self.model.embed(x[None])
+        for branch in range(self.branches):
+            self.transform(row, chunk, branch, tokens, conditioning)
+            self.report(row, chunk, branch, -1, ALWAYS, x, None)
+
+    def transform(self, row: int, chunk: int, branch: int, tokens: Tensor, conditioning: Conditioning) -> Tensor:
+        attend = self.store.view(branch, chunk, self.first_seen(row, chunk))
+        return self.model.transform(tokens, conditioning, self.texts[branch], self.ropes[chunk], attend)
+
+    def condition(self, timestep: float, chunk: int) -> Conditioning:
+        """The same for every chunk without held frames, so computed once for each timestep."""
+        held = self.held(chunk)
+        key = float(timestep), held
+        if key not in self.conditionings:
+            row = [0.0] * held + [float(timestep)] * (self.settings.chunk - held)
+            times = torch.tensor([row], device=self.model.device)
+            self.conditionings[key] = self.model.condition(times, self.grids[chunk], self.settings.fps)
+        return self.conditionings[key]
+
+    def report(self, row, chunk, branch, step, decision, latents, velocity) -> None:
+        if self.observe:
+            seen = self.first_seen(row, chunk), chunk + 1
+            self.observe(Visit(row, chunk, branch, step, decision, latents, velocity, seen))
+
+    def result(self, chunk: int) -> FinishedChunk:
+        latents = self.latents[chunk]
+        if not latents.isfinite().all():
+            raise NotFinite(chunk)
+        return FinishedChunk(chunk, latents, self.computed[chunk], self.reused[chunk], self.seconds[chunk])

@@ -1,0 +1,78 @@
+"""Golden vectors as fixtures; what DIR does not hold is not collected."""
+
+import json
+import re
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from flowcache.models.skyreels.config import SkyReelsConfig
+from flowcache.models.skyreels.transformer import SkyReelsTransformer
+
+
+class Golden:
+    """The files of one folder, by name without ending."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def facts(self, name):
+        """The JSON of `name`, or None where the folder has none."""
+        path = self.folder / f"{name}.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def tensors(self, name):
+        return load_file(self.folder / f"{name}.safetensors")
+
+    def model(self, heads, inject_sample_info):
+        """The tiny SkyReels model, its sizes read from the forward cases and the weights."""
+        sizes, weights = self.facts("skyreels_forward")["config"], self.tensors("skyreels_weights")
+        config = SkyReelsConfig(
+            dim=sizes["dim"], ffn_dim=sizes["ffn_dim"], heads=heads, layers=sizes["num_layers"],
+            in_channels=sizes["in_dim"], out_channels=sizes["out_dim"], text_dim=sizes["text_dim"],
+            text_len=sizes["text_len"], freq_dim=sizes["freq_dim"], inject_sample_info=inject_sample_info,
+        )  # fmt: skip
+        model = SkyReelsTransformer(config)
+        model.load_state_dict({k: v for k, v in weights.items() if inject_sample_info or not k.startswith("fps_")})
+        return model.eval()
+
+
+@pytest.fixture(scope="session")
+def golden(request):
+    torch.set_num_threads(1)
+    return Golden(request.config.getoption("--golden"))
+
+
+def pytest_generate_tests(metafunc):
+    """`@pytest.mark.golden(name, *keys, only=regex)`: one test per case that the JSON lists under the keys."""
+    marker = metafunc.definition.get_closest_marker("golden")
+    if marker is None:
+        return
+    name, *keys = marker.args
+    cases = Golden(metafunc.config.getoption("--golden")).facts(name) or []
+    for key in keys if cases else []:
+        cases = cases[key]
+    if isinstance(cases, dict):
+        cases = [{"name": name, **case} for name, case in cases.items()]
+    if only := marker.kwargs.get("only"):
+        cases = [case for case in cases if re.fullmatch(only, case["name"])]
+    metafunc.parametrize("case", cases, ids=[case_name(case) for case in cases])
+
+
+def pytest_collection_modifyitems(config, items):
+    """Drop the placeholders that pytest makes for tests without a case: their file is not in the folder."""
+    empty = [item for item in items if item.get_closest_marker("golden") and item.callspec.id == "NOTSET"]
+    if empty:
+        config.hook.pytest_deselected(items=empty)
+        items[:] = [item for item in items if item not in empty]
+
+
+def case_name(case):
+    if "name" in case:
+        return case["name"]
+    return "_".join(f"{k}{case[k]}" for k in ("id", "N", "F", "ar", "pre", "blk", "shift") if k in case)
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "golden(name, *keys, only): parametrise `case` from the golden JSON `name`")
