@@ -41,15 +41,29 @@ def find(name: str) -> ModelSpec:
 
 
 def _spec(raw: dict, folder: Path, path: Path) -> ModelSpec:
-    known = {field.name for field in fields(ModelSpec)} - {"path", "digest"}
+    known = {field.name for field in fields(ModelSpec)} - {"path", "digest", "heads"}
     unknown = sorted(set(raw) - known)
     if unknown:
         raise InputError([Problem(str(path), key, "is no known key") for key in unknown])
-    raw = {key: tuple(tuple(x) if isinstance(x, list) else x for x in v) if isinstance(v, list) else v for key, v in raw.items()}
+    raw = {key: _frozen(value) if isinstance(value, list) else value for key, value in raw.items()}
     try:
-        return ModelSpec(**raw, path=str(folder), digest=folder_digest(folder))
+        return ModelSpec(**raw, path=str(folder), digest=folder_digest(folder), heads=_heads(folder))
     except TypeError as error:
         raise InputError([Problem(str(path), "", str(error))]) from None
+
+
+def _frozen(values: list) -> tuple:
+    return tuple(_frozen(value) if isinstance(value, list) else value for value in values)
+
+
+def _heads(folder: Path) -> int:
+    """Attention heads by the transformer's config, in either published layout."""
+    path = folder / "transformer" / "config.json"
+    try:
+        raw = json.loads(path.read_text())
+        return raw.get("num_attention_heads") or raw["num_heads"]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError([Problem(str(path), "", f"is no transformer config: {error!r}")]) from None
 
 
 @cache
