@@ -1,0 +1,24 @@
+"""Overnight bulk rendering of long AI videos on Ray.
+
+    import flowcache
+
+    summary = flowcache.render([{"prompt": "a red circle moving right on a blue background"}], output="out")
+    model = flowcache.load_model("tiny-skyreels")
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flowcache.api import Summary, load_model, render
+
+__version__ = version("flowcache")
+__all__ = ["Summary", "load_model", "render"]
+
+
+def __getattr__(name: str) -> Any:
+    """Torch and Ray are imported at first use, so that `import flowcache` takes no time."""
+    if name in __all__:
+        return getattr(import_module("flowcache.api"), name)
+    raise AttributeError(f"module 'flowcache' has no attribute {name!r}")

@@ -1,0 +1,95 @@
+"""The Python interface, which the command line calls too."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import flowcache
+from flowcache.batch.driver import Summary, run
+from flowcache.batch.options import RunOptions
+from flowcache.batch.plan import plan
+from flowcache.batch.progress import Progress
+from flowcache.errors import InputError, Problem
+from flowcache.manifest import validate
+from flowcache.models.registry import find, load_model
+from flowcache.records import ModelSpec, RenderRequest
+from flowcache.schema import RowDefaults
+from flowcache.storage.objects import Store
+from flowcache.storage.runs import new_run
+from flowcache.storage.sources import probe_media, read_rows
+
+__all__ = ["Summary", "check", "load_model", "render"]
+
+Requests = str | Sequence[Mapping[str, Any]]
+
+
+def render(
+    requests: Requests,
+    *,
+    output: str,
+    defaults: RowDefaults | None = None,
+    options: RunOptions | None = None,
+    keep_going: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+    warn: Callable[[Problem], None] = lambda problem: None,
+) -> Summary:
+    """Render every request below `output`, or what is missing of them there.
+
+    requests: path or URL of a manifest (JSONL, CSV, Parquet), or rows as mappings (docs/manifest.md).
+    output: folder or fsspec URL; it holds one run and can be given again to go on with it.
+    defaults: what rows without a value of their own get; options: how to run (gangs, device, retries).
+    keep_going: render the good rows although others are bad, and record the bad ones.
+    storage_options: for the output's fsspec filesystem, such as endpoint_url.
+
+    Raises InputError with every fault before anything is started, StoreError if the output can't be
+    used, ClusterError if no gang comes up. Videos that fail are in the Summary, not raised.
+    """
+    options = options or RunOptions()
+    good, problems, warnings, specs = check(requests, defaults or RowDefaults())
+    problems += check_gang(specs, options)
+    for warning in warnings:
+        warn(warning)
+    if problems and not (keep_going and good and all(problem.row for problem in problems)):
+        raise InputError(problems)
+    segments = [segment for request in good for segment in plan(request, specs[request.model])]
+    digests = {name: spec.digest for name, spec in specs.items()}
+    record = new_run(good, digests, segments, flowcache.__version__, problems)
+    store = Store(output, **(storage_options or {}))
+    return run(store, record, good, specs, options, progress or Progress())
+
+
+def check(
+    requests: Requests, defaults: RowDefaults
+) -> tuple[list[RenderRequest], list[Problem], list[Problem], dict[str, ModelSpec]]:
+    """Requests, faults, warnings, and the specs of the models that the good requests name. Starts nothing."""
+    if isinstance(requests, str):
+        file = requests
+        rows, problems = read_rows(requests)
+        probe = partial(probe_media, base=requests)
+    else:
+        file = "requests"
+        rows, problems = [(number, dict(row)) for number, row in enumerate(requests, 1)], []
+        probe = partial(probe_media, base="")
+        if not rows:
+            problems.append(Problem(file, "", "is empty; accepted: at least one row"))
+    specs: dict[str, ModelSpec] = {}
+
+    def spec_of(name: str) -> ModelSpec:
+        specs[name] = find(name)
+        return specs[name]
+
+    good, faults, warnings = validate(rows, file, spec_of, defaults, probe)
+    used = {request.model for request in good}
+    return good, problems + faults, warnings, {name: spec for name, spec in specs.items() if name in used}
+
+
+def check_gang(specs: Mapping[str, ModelSpec], options: RunOptions) -> list[Problem]:
+    """Gang sizes that a model's heads do not divide by are refused before anything loads."""
+    problems = []
+    for name, spec in specs.items():
+        if spec.heads % options.gang:
+            degrees = ", ".join(str(n) for n in range(1, spec.heads + 1) if spec.heads % n == 0)
+            message = f"got {options.gang}, but {name} has {spec.heads} attention heads; accepted: {degrees}"
+            problems.append(Problem("--gang", "", message))
+    return problems
