@@ -1,0 +1,116 @@
+"""The checks of `verify` that read single objects: hash, size, decoded frames and their times."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from flowcache.errors import StoreError
+from flowcache.records import ChunkRecord
+from flowcache.storage.documents import SegmentMarker, sha256
+from flowcache.storage.media import decode
+from flowcache.storage.objects import MissingObject, Store
+
+TIME_TOLERANCE = 1e-3  # seconds; the container's clock ticks at least 10,000 times a second
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One thing that is not as the markers say."""
+
+    message: str
+    video_id: str | None = None
+    segment: int | None = None
+    chunk: int | None = None
+    key: str | None = None
+
+    def __str__(self) -> str:
+        named = (("video", self.video_id), ("segment", self.segment), ("chunk", self.chunk))
+        where = " ".join(f"{name} {value}" for name, value in named if value is not None)
+        key = f" ({self.key})" if self.key and self.key not in self.message else ""
+        return f"{where}: {self.message}{key}" if where else f"{self.message}{key}"
+
+
+@dataclass
+class Audit:
+    """What was found so far."""
+
+    problems: list[Damage] = field(default_factory=list)
+    rows: int = 0  # of both tables
+
+    def extend(self, problems: Iterable[Damage]) -> None:
+        self.problems.extend(problems)
+
+
+@dataclass(frozen=True)
+class ObjectCheck:
+    """One object that a marker names, and what it must be."""
+
+    key: str
+    sha256: str
+    video_id: str
+    segment: int
+    bytes: int | None = None
+    chunk: ChunkRecord | None = None  # of media, which are also decoded:
+    init_key: str = ""
+    fps: int = 1
+    size: tuple[int, int] | None = None  # height, width in pixels
+
+    def damage(self, message: str) -> Damage:
+        return Damage(message, self.video_id, self.segment, self.chunk.chunk if self.chunk else None, self.key)
+
+
+def objects_of(markers: Iterable[SegmentMarker], requests: dict[str, dict[str, Any]]) -> Iterator[ObjectCheck]:
+    """Every object that the markers of one video name; the init segment once for each hash."""
+    inits = set()
+    for marker in markers:
+        request = requests.get(marker.video_id)
+        size = (request["height"], request["width"]) if request else None
+        where = {"video_id": marker.video_id, "segment": marker.segment}
+        if (marker.init_key, marker.init_sha256) not in inits:
+            inits.add((marker.init_key, marker.init_sha256))
+            yield ObjectCheck(marker.init_key, marker.init_sha256, **where)
+        if marker.state_key is not None:
+            yield ObjectCheck(marker.state_key, marker.state_sha256 or "", bytes=marker.state_bytes, **where)
+        media = {"init_key": marker.init_key, "fps": marker.fps, "size": size, **where}
+        for chunk in marker.chunks:
+            yield ObjectCheck(chunk.key, chunk.sha256, bytes=chunk.bytes, chunk=chunk, **media)
+
+
+def check_object(store: Store, check: ObjectCheck, sizes: dict[str, int], decoding: bool) -> list[Damage]:
+    """What is wrong with the object: missing, of another size or hash, or not the frames that it should be."""
+    if check.key not in sizes:
+        return [check.damage("is missing")]
+    if check.bytes is not None and sizes[check.key] != check.bytes:
+        return [check.damage(f"has {sizes[check.key]} bytes, its marker says {check.bytes}")]
+    try:
+        data = store.get(check.key)
+    except MissingObject:
+        return [check.damage("is missing")]
+    except StoreError as fault:
+        return [check.damage(str(fault))]
+    if sha256(data) != check.sha256:
+        return [check.damage("is damaged: its sha256 is not the one in its marker")]
+    return list(check_frames(store, check, data)) if check.chunk and decoding else []
+
+
+def check_frames(store: Store, check: ObjectCheck, data: bytes) -> Iterator[Damage]:
+    """Decode the chunk after its init segment; count its frames and compare their times."""
+    init = store.find(check.init_key)
+    if init is None:
+        return  # reported as missing already
+    chunk, count = check.chunk, 0
+    try:
+        for pixels, seconds in decode(init, [data]):
+            wanted = (chunk.start_frame + count) / check.fps
+            if abs(seconds - wanted) > TIME_TOLERANCE:
+                yield check.damage(f"frame {count} is at {seconds:.4f} s, expected {wanted:.4f} s")
+                return
+            if check.size and pixels.shape[:2] != check.size:
+                yield check.damage(f"is {pixels.shape[1]}x{pixels.shape[0]}, requested {check.size[1]}x{check.size[0]}")
+                return
+            count += 1
+    except StoreError as fault:
+        yield check.damage(str(fault))
+        return
+    if count != chunk.frames:
+        yield check.damage(f"decodes to {count} frames, its marker says {chunk.frames}")

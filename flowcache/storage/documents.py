@@ -1,0 +1,135 @@
+"""The records that lie in the store as canonical JSON: the same record always gives the same bytes."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from flowcache.errors import StoreError
+from flowcache.records import ChunkRecord
+from flowcache.storage.objects import Store, masked
+
+SCHEMA_VERSION = 1  # of everything in the store: keys, documents, tables
+READERS = 32  # parallel small reads
+
+
+def canonical(document: Any) -> bytes:
+    """UTF-8 JSON with sorted keys and no spaces. ValueError for NaN and infinities."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode() + b"\n"
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What one output root holds. Written once, before anything is rendered."""
+
+    run_id: str  # first 16 hex digits of spec_hash
+    spec_hash: str
+    created: float  # unix seconds
+    flowcache_version: str
+    models: dict[str, str]  # {the model as requests name it: sha256 digest of its checkpoint}
+    plan: dict[str, Any]  # {"videos": {video_id: {"segments", "chunks", "frames"}}, "segments", "chunks", "frames"}
+    requests: list[dict[str, Any]]  # RenderRequest.to_dict() each
+    rejected: list[dict[str, Any]] = field(default_factory=list)  # errors.Problem as dicts
+    schema_version: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True)
+class SegmentMarker:
+    """The commit of one segment: it exists, or nothing of the segment counts."""
+
+    video_id: str
+    segment: int
+    attempt: str
+    run_id: str
+    spec_hash: str
+    seed: int
+    parent_sha256: str | None  # of the marker object of the segment that this one continued
+    init_key: str
+    init_sha256: str
+    state_key: str | None
+    state_sha256: str | None
+    state_bytes: int
+    chunks: tuple[ChunkRecord, ...]
+    frames: int
+    start_frame: int
+    fps: int
+    policy: dict[str, Any]
+    host: str
+    gang: str
+    world_size: int
+    started: float  # unix seconds
+    finished: float
+    seconds: dict[str, float]  # {"load", "text", "denoise", "decode", "encode", "upload", ...}
+    schema_version: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True)
+class DoneMarker:
+    """All segments of a video are committed and its playlist is closed. Derived from the markers alone."""
+
+    video_id: str
+    run_id: str
+    spec_hash: str
+    playlist: str  # key
+    init_key: str
+    segments: int
+    chunks: int
+    frames: int
+    bytes: int  # of all chunks
+    fps: int
+    markers: tuple[str, ...]  # sha256 of each segment's marker object, in order
+    schema_version: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A video that was given up."""
+
+    video_id: str
+    segment: int | None  # None: before the first segment
+    rank: int | None
+    cause: str
+    kind: Literal["work", "infra", "rejected"]
+    attempts: int
+    log_tail: str
+    request: dict[str, Any] | None
+    schema_version: int = SCHEMA_VERSION
+
+
+Document = RunRecord | SegmentMarker | DoneMarker | DeadLetter
+
+
+def to_json(document: Document) -> bytes:
+    return canonical(asdict(document))
+
+
+def parse(kind: type, data: bytes, name: str) -> Any:
+    """The `kind` of document in `data`; StoreError naming the object `name` where it is damaged or of a
+    schema that this version does not know."""
+    try:
+        fields = json.loads(data)
+        if fields["schema_version"] != SCHEMA_VERSION:
+            raise StoreError(
+                f"{name} has schema version {fields['schema_version']}, this flowcache reads {SCHEMA_VERSION}"
+            )
+        if kind is SegmentMarker:
+            fields["chunks"] = tuple(ChunkRecord(**chunk) for chunk in fields["chunks"])
+        if kind is DoneMarker:
+            fields["markers"] = tuple(fields["markers"])
+        return kind(**fields)
+    except (ValueError, KeyError, TypeError, AttributeError) as fault:
+        raise StoreError(f"{name} is damaged: no valid {kind.__name__} ({fault})") from fault
+
+
+def read_all(store: Store, kind: type, keys: Sequence[str]) -> list[Any]:
+    """The documents at `keys`, in order, read in parallel. StoreError for a missing or damaged one."""
+    with ThreadPoolExecutor(READERS) as pool:
+        data = pool.map(store.get, keys)
+        return [parse(kind, one, masked(store.uri(key))) for key, one in zip(keys, data, strict=True)]

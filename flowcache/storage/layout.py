@@ -1,0 +1,47 @@
+"""Where everything lies below an output root. Keys are relative to the root; see docs/storage.md."""
+
+RUNS, COMMITS, DEAD_LETTERS, STATES, MEDIA, META = "_run", "_commits", "_dead_letter", "_state", "media", "meta"
+SUCCESS = "_SUCCESS"
+
+
+def run_key(run_id: str) -> str:
+    return f"{RUNS}/{run_id}.json"
+
+
+def marker_key(video_id: str, segment: int) -> str:
+    return f"{COMMITS}/{video_id}/{segment:05d}.json"
+
+
+def done_key(video_id: str) -> str:
+    return f"{COMMITS}/{video_id}/DONE.json"
+
+
+def dead_letter_key(video_id: str) -> str:
+    return f"{DEAD_LETTERS}/{video_id}.json"
+
+
+def state_key(video_id: str, segment: int, attempt: str) -> str:
+    """The segment's tail latents, which the next segment continues from."""
+    return f"{STATES}/{video_id}/{segment:05d}.{attempt}.safetensors"
+
+
+def init_key(video_id: str) -> str:
+    return f"{MEDIA}/{video_id}/init.mp4"
+
+
+def media_key(video_id: str, chunk: int, attempt: str) -> str:
+    """One chunk's frames; `chunk` counts over the whole video."""
+    return f"{MEDIA}/{video_id}/{chunk:05d}.{attempt}.m4s"
+
+
+def playlist_key(video_id: str) -> str:
+    return f"{MEDIA}/{video_id}/index.m3u8"
+
+
+def table_prefix(table: str, run_id: str) -> str:
+    """Folder of the table's parts; `table` is "videos" or "chunks"."""
+    return f"{META}/{table}/run={run_id}"
+
+
+def part_key(table: str, run_id: str, part: int, digest: str) -> str:
+    return f"{table_prefix(table, run_id)}/part-{part:05d}-{digest}.parquet"

@@ -1,0 +1,117 @@
+"""One output root holds one run: its record, its identity, and the refusal of any other."""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from flowcache.errors import InputError, Problem, StoreError
+from flowcache.records import RenderRequest, Segment
+from flowcache.storage import layout
+from flowcache.storage.documents import SCHEMA_VERSION, RunRecord, canonical, parse, read_all, sha256, to_json
+from flowcache.storage.objects import Store, masked
+
+SHOWN = 10  # differences named in a refusal before the rest is only counted
+
+
+def spec_hash(requests: Iterable[RenderRequest], digests: dict[str, str]) -> str:
+    """sha256 of what is to be rendered with which weights; the order of the rows does not matter."""
+    rows = sorted((request.to_dict() for request in requests), key=lambda row: row["id"])
+    return sha256(canonical({"schema_version": SCHEMA_VERSION, "requests": rows, "models": digests}))
+
+
+def plan_totals(segments: Iterable[Segment]) -> dict[str, Any]:
+    """RunRecord.plan of a planned run: segments, chunks and frames, in all and by video."""
+    videos: dict[str, dict[str, int]] = {}
+    for segment in segments:
+        totals = videos.setdefault(segment.video_id, {"segments": 0, "chunks": 0, "frames": 0})
+        totals["segments"] += 1
+        totals["chunks"] += segment.chunks
+        totals["frames"] += segment.frames
+    sums = {name: sum(video[name] for video in videos.values()) for name in ("segments", "chunks", "frames")}
+    return {"videos": videos, **sums}
+
+
+def new_run(
+    requests: Sequence[RenderRequest],
+    digests: dict[str, str],
+    segments: Iterable[Segment],
+    flowcache_version: str,
+    rejected: Sequence[Problem] = (),
+) -> RunRecord:
+    """The record of a run that is about to begin."""
+    identity = spec_hash(requests, digests)
+    return RunRecord(
+        run_id=identity[:16],
+        spec_hash=identity,
+        created=time.time(),
+        flowcache_version=flowcache_version,
+        models=dict(digests),
+        plan=plan_totals(segments),
+        requests=[request.to_dict() for request in requests],
+        rejected=[asdict(problem) for problem in rejected],
+    )
+
+
+def begin_run(store: Store, record: RunRecord) -> RunRecord:
+    """Claim the root for `record`, or take up the run that is there if it renders the same thing.
+
+    Returns the record in the store. InputError naming what differs where the root holds another run.
+    """
+    existing = read_runs(store)
+    others = [run for run in existing if run.spec_hash != record.spec_hash]
+    if others:
+        raise InputError(differences(masked(store.url), others[0], record))
+    if existing:
+        return existing[0]
+    key = layout.run_key(record.run_id)
+    created = store.create(key, to_json(record))
+    # Two drivers may have found the root empty together: whoever sees another after creating, withdraws.
+    others = [run for run in read_runs(store) if run.spec_hash != record.spec_hash]
+    if others:
+        if created:
+            store.delete(key)
+        raise InputError(differences(masked(store.url), others[0], record))
+    return record if created else parse(RunRecord, store.get(key), masked(store.uri(key)))
+
+
+def read_runs(store: Store) -> list[RunRecord]:
+    return read_all(store, RunRecord, [e.key for e in store.list(layout.RUNS) if e.key.endswith(".json")])
+
+
+def read_run(store: Store) -> RunRecord:
+    """The root's run; StoreError where there is none."""
+    runs = read_runs(store)
+    if not runs:
+        raise StoreError(f"{masked(store.url)} holds no run; was it rendered with --output {masked(store.url)}?")
+    return runs[0]
+
+
+def differences(root: str, held: RunRecord, wanted: RunRecord) -> list[Problem]:
+    """What the two runs do not share, as problems of the output root."""
+    before = {request["id"]: request for request in held.requests}
+    after = {request["id"]: request for request in wanted.requests}
+    found = [f"weights of model {name} changed" for name in changed(held.models, wanted.models)]
+    found += [f"video {name} is new" for name in sorted(after.keys() - before.keys())]
+    found += [f"video {name} is missing" for name in sorted(before.keys() - after.keys())]
+    for name in sorted(before.keys() & after.keys()):
+        old, new = canonical_fields(before[name]), canonical_fields(after[name])
+        fields = changed(old, new)
+        if fields:
+            found.append(f"video {name} differs in {', '.join(fields)}")
+    more = len(found) - SHOWN
+    listing = "; ".join(found[:SHOWN]) + (f"; and {more} more" if more > 0 else "")
+    message = (
+        f"holds another run ({held.run_id}, begun {time.strftime('%Y-%m-%d %H:%M', time.gmtime(held.created))} UTC): "
+        f"{listing or 'another schema'}. Give another output, or the manifest and model of that run"
+    )
+    return [Problem(file=root, field="output", message=message)]
+
+
+def changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    return sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+
+
+def canonical_fields(request: dict[str, Any]) -> dict[str, bytes]:
+    """Each field as JSON, so that tuples equal the lists that they become in the store."""
+    return {name: canonical(value) for name, value in request.items()}

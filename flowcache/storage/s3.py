@@ -1,0 +1,95 @@
+"""Objects on S3 and what speaks its protocol (AWS, Ceph, MinIO, ...), through s3fs."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
+
+from flowcache.errors import StoreError
+from flowcache.storage.objects import masked
+from flowcache.storage.remote import RemoteBackend
+
+PASSING_CODES = {"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "OperationAborted"}
+PASSING_CODES |= {"ConditionalRequestConflict", "Throttling", "ThrottlingException"}
+PASSING_CODES |= {"PreconditionFailed"}  # reaches us only where nothing was found: the other writer is not done yet
+CONNECTIONS = 64  # parallel requests of one process; botocore's default of 10 throttles reading many markers
+
+
+class S3Backend(RemoteBackend):
+    """s3fs without its caches and its own retries: Store alone decides what is tried again."""
+
+    faults = (OSError, BotoCoreError, ClientError)
+
+    def __init__(self, url: str, options: dict[str, Any]):
+        super().__init__(url, options)
+        self.bucket = self.root.partition("/")[0]
+        self.fs.retries = 1
+
+    def settings(self, options: dict[str, Any]) -> dict[str, Any]:
+        config = {
+            "max_pool_connections": CONNECTIONS,
+            "request_checksum_calculation": "when_required",  # several S3-compatible stores refuse the new default
+            "response_checksum_validation": "when_required",
+            "retries": {"total_max_attempts": 1},
+            **options.get("config_kwargs", {}),
+        }
+        return {**super().settings(options), "config_kwargs": config}
+
+    def check(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]", self.bucket):
+            raise StoreError(
+                f"{masked(self.url)}: {self.bucket!r} is no valid bucket name; it needs at least 3 characters "
+                "(letters, digits, dots and dashes): s3://bucket/prefix"
+            )
+
+    def passing(self, fault: Exception) -> bool:
+        cause = client_error(fault)
+        if cause is not None:
+            status = cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            return status >= 500 or status == 429 or code_of(cause) in PASSING_CODES
+        return isinstance(fault, (HTTPClientError, ConnectionError, IncompleteReadError)) or super().passing(fault)
+
+    def explain(self, fault: Exception) -> str:
+        cause = client_error(fault)
+        if isinstance(fault, (NoCredentialsError, PartialCredentialsError)):
+            return (
+                "no S3 credentials found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine "
+                "a profile or a role"
+            )
+        if cause is None:
+            return f"{type(fault).__name__}: {fault}"
+        code, message = code_of(cause), cause.response["Error"].get("Message", "")
+        if code == "NoSuchBucket":
+            return f"bucket {self.bucket!r} does not exist; create it first"
+        if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"):
+            return f"the S3 credentials are not accepted ({code})"
+        if code in ("AccessDenied", "403"):
+            return f"access denied: these credentials lack the right for this in bucket {self.bucket!r}"
+        return f"{code}: {message}" if message else f"the server answered {code}"
+
+
+def client_error(fault: BaseException | None) -> ClientError | None:
+    """The server's answer behind an exception that s3fs translated, None where no server answered."""
+    for link in chain(fault):
+        if isinstance(link, ClientError):
+            return link
+    return None
+
+
+def chain(fault: BaseException | None) -> Iterator[BaseException]:
+    while fault is not None:
+        yield fault
+        fault = fault.__cause__
+
+
+def code_of(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))

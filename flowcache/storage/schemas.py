@@ -1,0 +1,81 @@
+"""The Parquet schemas of `meta/videos` and `meta/chunks`. docs/storage.md shows them; a test compares."""
+
+import pyarrow as pa
+
+LABELS = pa.map_(pa.string(), pa.string())
+SHOTS = pa.list_(pa.struct([("prompt", pa.string()), ("frames", pa.int64()), ("cut", pa.bool_())]))
+SECONDS = pa.map_(pa.string(), pa.float64())
+
+
+def column(name: str, kind: pa.DataType, meaning: str, nullable: bool = False) -> pa.Field:
+    return pa.field(name, kind, nullable, {"description": meaning})
+
+
+VIDEOS = pa.schema(
+    [
+        column("run_id", pa.string(), "the run; also the partition"),
+        column("video_id", pa.string(), "id of the request; null for a rejected row without a usable one", True),
+        column("status", pa.string(), "done, partial (unfinished), failed (dead letter) or rejected (bad input)"),
+        column("error", pa.string(), "why it failed or was rejected", True),
+        column("failed_segment", pa.int64(), "segment that spent its retries", True),
+        column("prompt", pa.string(), "prompts of all shots, one a line", True),
+        column("shots", SHOTS, "prompt, length in frames, and whether it starts fresh", True),
+        column("negative_prompt", pa.string(), "what the video should not show", True),
+        column("image", pa.string(), "URL of the first frame", True),
+        column("video", pa.string(), "URL of the video that is continued", True),
+        column("width", pa.int64(), "pixels", True),
+        column("height", pa.int64(), "pixels", True),
+        column("fps", pa.int64(), "frames per second", True),
+        column("requested_frames", pa.int64(), "length asked for", True),
+        column("seed", pa.int64(), "seed of all noise", True),
+        column("guidance", pa.float64(), "classifier-free guidance scale", True),
+        column("steps", pa.int64(), "denoising steps", True),
+        column("priority", pa.int64(), "higher was rendered earlier", True),
+        column("labels", LABELS, "free labels of the manifest row", True),
+        column("model", pa.string(), "model as requested", True),
+        column("model_digest", pa.string(), "sha256 over the files of its checkpoint", True),
+        column("policy", pa.string(), "name of the cache policy", True),
+        column("policy_json", pa.string(), "the whole policy as JSON", True),
+        column("request_json", pa.string(), "the whole request as JSON", True),
+        column("playlist", pa.string(), "HLS playlist, relative to the root", True),
+        column("init", pa.string(), "init segment, relative to the root", True),
+        column("segments", pa.int64(), "committed segments"),
+        column("chunks", pa.int64(), "committed chunks"),
+        column("frames", pa.int64(), "committed frames"),
+        column("bytes", pa.int64(), "of all committed chunks"),
+        column("steps_computed", pa.int64(), "transformer forwards that ran, both guidance branches"),
+        column("steps_reused", pa.int64(), "transformer forwards that the cache saved"),
+        column("render_seconds", pa.float64(), "from start to finish of each segment, summed"),
+        column("started", pa.float64(), "first segment's start, unix seconds", True),
+        column("finished", pa.float64(), "last segment's finish, unix seconds", True),
+    ]
+)
+
+CHUNKS = pa.schema(
+    [
+        column("run_id", pa.string(), "the run; also the partition"),
+        column("video_id", pa.string(), "joins with videos"),
+        column("segment", pa.int64(), "0-based, over the video"),
+        column("chunk", pa.int64(), "0-based, over the video"),
+        column("uri", pa.string(), "fMP4 fragment, relative to the root"),
+        column("sha256", pa.string(), "of the fragment"),
+        column("bytes", pa.int64(), "size of the fragment"),
+        column("frames", pa.int64(), "video frames in it"),
+        column("start_frame", pa.int64(), "first frame, over the video"),
+        column("fps", pa.int64(), "frames per second"),
+        column("init", pa.string(), "init segment that the fragment needs before it, relative to the root"),
+        column("steps_computed", pa.int64(), "transformer forwards that ran, both guidance branches"),
+        column("steps_reused", pa.int64(), "transformer forwards that the cache saved"),
+        column("denoise_seconds", pa.float64(), "transformer and sampler"),
+        column("decode_seconds", pa.float64(), "latents to pixels"),
+        column("encode_seconds", pa.float64(), "pixels to H.264"),
+        column("upload_seconds", pa.float64(), "into the store"),
+        column("segment_seconds", SECONDS, "timings of the whole segment, by phase"),
+        column("attempt", pa.string(), "try that won the segment"),
+        column("host", pa.string(), "machine of rank 0"),
+        column("gang", pa.string(), "gang of actors that rendered it"),
+        column("world_size", pa.int64(), "ranks in the gang"),
+        column("started", pa.float64(), "the segment's start, unix seconds"),
+        column("finished", pa.float64(), "the segment's finish, unix seconds"),
+    ]
+)

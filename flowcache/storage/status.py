@@ -1,0 +1,93 @@
+"""How far a run is, from the store alone: no media is read and no Ray is asked."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from flowcache.storage import layout
+from flowcache.storage.commits import Commits, read_commits
+from flowcache.storage.documents import RunRecord
+from flowcache.storage.objects import Store
+from flowcache.storage.runs import read_run
+
+State = Literal["waiting", "running", "done", "partial", "failed", "rejected"]
+
+
+@dataclass(frozen=True)
+class VideoStatus:
+    """`running`: some chunks are committed; `partial`: so it was when the run ended."""
+
+    video_id: str
+    state: State
+    segments: int  # committed
+    segments_total: int
+    chunks: int  # committed
+    chunks_total: int
+    frames: int  # committed
+    frames_total: int
+    steps_computed: int
+    steps_reused: int
+    playlist: str | None  # key, where there is something to play
+    error: str | None
+
+
+@dataclass(frozen=True)
+class StatusReport:
+    run_id: str
+    created: float  # unix seconds
+    finished: bool  # _SUCCESS is there
+    videos: tuple[VideoStatus, ...]  # in the run's order
+    rejected: int  # manifest rows that were left out
+
+    def count(self, state: State) -> int:
+        return sum(video.state == state for video in self.videos)
+
+    def total(self, field: str) -> int:
+        """Sum of a numeric field of VideoStatus over all videos."""
+        return sum(getattr(video, field) for video in self.videos)
+
+    @property
+    def reuse_rate(self) -> float:
+        """Share of the transformer forwards that the cache saved, 0..1."""
+        computed, reused = self.total("steps_computed"), self.total("steps_reused")
+        return reused / (computed + reused) if computed + reused else 0.0
+
+
+def status(store: Store) -> StatusReport:
+    """The run's progress; StoreError where the root holds no run."""
+    run = read_run(store)
+    return status_of(run, read_commits(store), store.exists(layout.SUCCESS))
+
+
+def status_of(run: RunRecord, commits: Commits, finished: bool) -> StatusReport:
+    videos = tuple(video_status(run, request["id"], commits, finished) for request in run.requests)
+    rejected = len({(problem["file"], problem["row"]) for problem in run.rejected})
+    return StatusReport(run.run_id, run.created, finished, videos, rejected)
+
+
+def video_status(run: RunRecord, video_id: str, commits: Commits, finished: bool) -> VideoStatus:
+    markers = commits.all(video_id)
+    chunks = [chunk for marker in markers for chunk in marker.chunks]
+    letter = commits.dead_letters.get(video_id)
+    planned = run.plan["videos"].get(video_id, {"segments": 0, "chunks": 0, "frames": 0})
+    if video_id in commits.done:
+        state: State = "done"
+    elif letter:
+        state = "rejected" if letter.kind == "rejected" else "failed"
+    elif finished:
+        state = "partial"
+    else:
+        state = "running" if chunks else "waiting"
+    return VideoStatus(
+        video_id=video_id,
+        state=state,
+        segments=len(markers),
+        segments_total=planned["segments"],
+        chunks=len(chunks),
+        chunks_total=planned["chunks"],
+        frames=sum(chunk.frames for chunk in chunks),
+        frames_total=planned["frames"],
+        steps_computed=sum(chunk.steps_computed for chunk in chunks),
+        steps_reused=sum(chunk.steps_reused for chunk in chunks),
+        playlist=layout.playlist_key(video_id) if commits.markers.get(video_id) else None,
+        error=letter.cause if letter and state != "done" else None,
+    )

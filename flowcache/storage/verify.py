@@ -1,0 +1,170 @@
+"""Proof that a store holds what its markers say: every byte hashed, every chunk decoded, every row compared."""
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
+
+from flowcache.errors import StoreError
+from flowcache.storage import layout
+from flowcache.storage.audit import Audit, Damage, ObjectCheck, check_object, objects_of
+from flowcache.storage.audit_tables import check_tables
+from flowcache.storage.commits import Commits, arrange, chunks_of, done_marker, is_done_key, marker_sha256
+from flowcache.storage.documents import DeadLetter, RunRecord, SegmentMarker, parse, to_json
+from flowcache.storage.export import export
+from flowcache.storage.objects import Store, masked
+from flowcache.storage.playlist import playlist
+from flowcache.storage.runs import read_run
+from flowcache.storage.status import StatusReport, VideoStatus, status
+
+__all__ = ["Damage", "Report", "StatusReport", "VideoStatus", "export", "status", "verify"]
+
+WORKERS = 8  # objects checked side by side; each holds one object and one decoded frame
+
+
+@dataclass(frozen=True)
+class Report:
+    """`problems` is empty where everything is sound. Orphans (leftovers of lost attempts) are no problem.
+
+    `counts`: videos, done, segments, chunks, frames, bytes, objects, rows, orphans.
+    """
+
+    run_id: str
+    problems: tuple[Damage, ...]
+    counts: dict[str, int]
+
+    @property
+    def sound(self) -> bool:
+        return not self.problems
+
+
+def verify(store: Store, decode: bool = True) -> Report:
+    """Check everything below the root; `decode=False` hashes the media without decoding it.
+
+    Works while the run goes on: what is not yet committed is no problem. StoreError where the root holds
+    no run or cannot be read at all.
+    """
+    run = read_run(store)
+    finished = store.exists(layout.SUCCESS)
+    sizes = {entry.key: entry.size for prefix in (layout.MEDIA, layout.STATES) for entry in store.list(prefix)}
+    audit = Audit()
+    commits = read_leniently(store, audit)
+    requests = {request["id"]: request for request in run.requests}
+    for video_id in sorted(commits.markers.keys() | commits.done | requests.keys()):
+        audit.extend(check_video(store, run, commits, video_id, finished))
+    checks = [check for video_id in sorted(commits.markers) for check in objects_of(commits.all(video_id), requests)]
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for problems in pool.map(lambda check: check_object(store, check, sizes, decode), checks):
+            audit.extend(problems)
+    audit.extend(check_tables(store, run, commits, finished, audit))
+    return Report(run.run_id, tuple(audit.problems), counts(commits, checks, sizes, audit.rows))
+
+
+def read_leniently(store: Store, audit: Audit) -> Commits:
+    """The commits that can be read; damaged documents become problems."""
+    markers, letters, done = [], [], []
+    for entry in store.list(layout.COMMITS):
+        video_id = entry.key.split("/")[1]
+        if is_done_key(entry.key):
+            done.append(video_id)
+            continue
+        marker = read(store, SegmentMarker, entry.key, video_id, audit)
+        if marker and layout.marker_key(marker.video_id, marker.segment) != entry.key:
+            audit.problems.append(Damage("the marker belongs elsewhere", video_id, key=entry.key))
+        elif marker:
+            markers.append(marker)
+    for entry in store.list(layout.DEAD_LETTERS):
+        letters.append(read(store, DeadLetter, entry.key, None, audit))
+    return arrange(markers, done, [letter for letter in letters if letter])
+
+
+def read(store: Store, kind: type, key: str, video_id: str | None, audit: Audit):
+    try:
+        return parse(kind, store.get(key), masked(store.uri(key)))
+    except StoreError as fault:
+        audit.problems.append(Damage(str(fault), video_id, key=key))
+        return None
+
+
+def check_video(store: Store, run: RunRecord, commits: Commits, video_id: str, finished: bool) -> Iterator[Damage]:
+    """Markers against run record, plan and each other; DONE and playlist against the markers."""
+    markers = commits.all(video_id)
+    planned = run.plan["videos"].get(video_id)
+    if planned is None:
+        yield Damage("is not part of this run", video_id)
+        return
+    yield from chain(check_markers(run, markers), check_continuity(commits.markers.get(video_id, ())))
+    if video_id in commits.done:
+        chunks = chunks_of(markers)
+        held = {"segments": len(markers), "chunks": len(chunks), "frames": sum(chunk.frames for chunk in chunks)}
+        for name, number in held.items():
+            if number != planned[name]:
+                yield Damage(f"is marked done with {number} {name}, planned were {planned[name]}", video_id)
+        yield from check_done(store, video_id, markers)
+    elif finished and video_id not in commits.dead_letters:
+        yield Damage("is neither done nor a dead letter, though the run is marked finished", video_id)
+    yield from check_playlist(store, commits, video_id, finished)
+
+
+def check_markers(run: RunRecord, markers: Iterable[SegmentMarker]) -> Iterator[Damage]:
+    earlier: set[str] = set()
+    for marker in markers:
+        where = {"video_id": marker.video_id, "segment": marker.segment}
+        if marker.spec_hash != run.spec_hash:
+            yield Damage(f"was committed by another run ({marker.run_id})", **where)
+        if marker.parent_sha256 is not None and marker.parent_sha256 not in earlier:
+            yield Damage("continues a segment that is not the committed one", **where)
+        if marker.frames != sum(chunk.frames for chunk in marker.chunks):
+            yield Damage(f"says {marker.frames} frames, its chunks say otherwise", **where)
+        earlier.add(marker_sha256(marker))
+
+
+def check_continuity(markers: Iterable[SegmentMarker]) -> Iterator[Damage]:
+    """Chunk numbers and frames must follow each other without gap from 0."""
+    number = frame = 0
+    for marker in markers:
+        for chunk in marker.chunks:
+            if (chunk.chunk, chunk.start_frame) != (number, frame):
+                message = f"starts at frame {chunk.start_frame}, expected chunk {number} at frame {frame}"
+                yield Damage(message, marker.video_id, marker.segment, chunk.chunk)
+            number, frame = chunk.chunk + 1, chunk.start_frame + chunk.frames
+
+
+def check_done(store: Store, video_id: str, markers: tuple[SegmentMarker, ...]) -> Iterator[Damage]:
+    key = layout.done_key(video_id)
+    try:
+        if store.get(key) != to_json(done_marker(video_id, markers)):
+            yield Damage("DONE does not agree with the segment markers", video_id, key=key)
+    except StoreError as fault:
+        yield Damage(str(fault), video_id, key=key)
+
+
+def check_playlist(store: Store, commits: Commits, video_id: str, finished: bool) -> Iterator[Damage]:
+    """Exactly the committed chunks; while the video renders, the list may lag behind them."""
+    markers = commits.markers.get(video_id, ())
+    key = layout.playlist_key(video_id)
+    text = (store.find(key) or b"").decode(errors="replace")
+    done = video_id in commits.done
+    lengths = [len(markers)] if done or finished else range(len(markers) + 1)
+    wanted = {playlist(chunks_of(markers[:n]), markers[0].fps, done) for n in lengths if n}
+    # The closed playlist comes before DONE, so a reader may see it first.
+    closed = {playlist(chunks_of(markers), markers[0].fps, True)} if markers and not finished else set()
+    if text not in wanted | closed and (text or done or (finished and markers)):
+        message = "the playlist does not list the committed chunks" if text else "has no playlist"
+        yield Damage(message, video_id, key=key)
+
+
+def counts(commits: Commits, checks: list[ObjectCheck], sizes: dict[str, int], rows: int) -> dict[str, int]:
+    chunks = [chunk for video_id in commits.markers for chunk in chunks_of(commits.all(video_id))]
+    named = {check.key for check in checks} | {layout.playlist_key(video_id) for video_id in commits.markers}
+    return {
+        "videos": len(commits.markers),
+        "done": len(commits.done),
+        "segments": sum(len(commits.all(video_id)) for video_id in commits.markers),
+        "chunks": len(chunks),
+        "frames": sum(chunk.frames for chunk in chunks),
+        "bytes": sum(chunk.bytes for chunk in chunks),
+        "objects": len(checks),
+        "rows": rows,
+        "orphans": len(sizes.keys() - named),
+    }
