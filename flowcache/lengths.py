@@ -2,21 +2,17 @@
 
 from flowcache.records import ModelSpec
 
-LARGEST_SIDE = 8192  # pixels
-
 
 def shortest(spec: ModelSpec, fresh: bool) -> int:
     """Video frames of the first chunk: shorter by what the causal codec's first latent frame lacks, if fresh."""
     return spec.first_chunk_frames if fresh else spec.chunk_frames
 
 
-def near_frames(frames: int, spec: ModelSpec, fresh: bool) -> list[int]:
-    """[frames] where that is a whole number of chunks, else the lengths just below and above."""
-    first = shortest(spec, fresh)
-    if frames <= first:
-        return [first]
-    below = first + (frames - first) // spec.chunk_frames * spec.chunk_frames
-    return [below] if below == frames else [below, below + spec.chunk_frames]
+def near_frames(frames: int, spec: ModelSpec, fresh: bool, most: int) -> list[int]:
+    """[frames] where that is a whole number of chunks, else the lengths up to `most` just below and above."""
+    first, step = shortest(spec, fresh), spec.chunk_frames
+    below = first + max(min(frames, most) - first, 0) // step * step
+    return [below] if below >= frames or below + step > most else [below, below + step]
 
 
 def round_frames(frames: float, spec: ModelSpec, fresh: bool) -> int:
@@ -31,10 +27,8 @@ def near_sizes(width: int, height: int, spec: ModelSpec, at_most: int = 6) -> li
     return sorted(spec.sizes, key=lambda size: (abs(size[0] - width) + abs(size[1] - height), size))[:at_most]
 
 
-def near_sides(pixels: int, spec: ModelSpec) -> list[int]:
+def near_sides(pixels: int, spec: ModelSpec, most: int) -> list[int]:
     """[pixels] where a model of any size can render that many, else the nearest multiples of its step."""
     step = spec.size_step
-    below = max(min(pixels, LARGEST_SIDE) // step * step, step)
-    if pixels == below or pixels < step or below + step > LARGEST_SIDE:
-        return [below]
-    return [below, below + step]
+    below = max(min(pixels, most) // step, 1) * step
+    return [below] if below >= pixels or below + step > most else [below, below + step]
