@@ -12,6 +12,7 @@ from flowcache.batch.progress import Progress
 from flowcache.errors import InputError, Problem
 from flowcache.manifest import validate
 from flowcache.models.registry import find, load_model
+from flowcache.parallel.apply import degrees
 from flowcache.records import ModelSpec, RenderRequest
 from flowcache.schema import RowDefaults
 from flowcache.storage.objects import Store
@@ -47,7 +48,7 @@ def render(
     """
     options = options or RunOptions()
     good, problems, warnings, specs = check(requests, defaults or RowDefaults())
-    problems += check_gang(specs, options)
+    problems += check_gang(good, specs, options.gang)
     for warning in warnings:
         warn(warning)
     if problems and not (keep_going and good and all(problem.row for problem in problems)):
@@ -84,12 +85,15 @@ def check(
     return good, problems + faults, warnings, {name: spec for name, spec in specs.items() if name in used}
 
 
-def check_gang(specs: Mapping[str, ModelSpec], options: RunOptions) -> list[Problem]:
-    """Gang sizes that a model's heads do not divide by are refused before anything loads."""
-    problems = []
-    for name, spec in specs.items():
-        if spec.heads % options.gang:
-            degrees = ", ".join(str(n) for n in range(1, spec.heads + 1) if spec.heads % n == 0)
-            message = f"got {options.gang}, but {name} has {spec.heads} attention heads; accepted: {degrees}"
-            problems.append(Problem("--gang", "", message))
-    return problems
+def check_gang(requests: Sequence[RenderRequest], specs: Mapping[str, ModelSpec], gang: int) -> list[Problem]:
+    """Gang sizes that do not share a model's heads and a chunk's tokens evenly are refused before anything loads."""
+    problems = {}
+    for request in requests:
+        spec = specs[request.model]
+        tokens = spec.chunk * (request.width // spec.size_step) * (request.height // spec.size_step)
+        works = degrees(spec.heads, tokens)
+        if gang not in works:
+            size = f"{request.model} at {request.width}x{request.height}"
+            accepted = ", ".join(map(str, works))
+            problems[size] = Problem("--gang", "", f"got {gang}; accepted for {size}: {accepted}")
+    return list(problems.values())

@@ -169,12 +169,13 @@ def verify(
 
     report = verify_store(open_store(output, endpoint_url), decode=decode)
     if as_json:
-        print_json({**asdict(report), "ok": report.ok})
+        print_json({**asdict(report), "sound": report.sound})
     else:
         for problem in report.problems:
             err.print(f"[red]damaged:[/] {escape(str(problem))}")
-        out.print(escape(report.summary()))
-    raise typer.Exit(0 if report.ok else 4)
+        counted = ", ".join(f"{number} {name}" for name, number in report.counts.items())
+        out.print(f"{'sound' if report.sound else f'{len(report.problems)} problems'}: {counted}")
+    raise typer.Exit(0 if report.sound else 4)
 
 
 @app.command()
@@ -224,11 +225,12 @@ def export(
     names = video or sorted(read_commits(store).done)
     if not names:
         raise InputError([Problem(output, "", "holds no finished video yet")])
-    files = [export_video(store, name, f"{to.rstrip('/')}/{name}.mp4") for name in names]
+    files = {f"{to.rstrip('/')}/{name}.mp4": name for name in names}
+    sizes = {file: export_video(store, name, file) for file, name in files.items()}
     if as_json:
-        print_json(files)
-    else:
-        out.print("\n".join(files), markup=False)
+        print_json(sizes)
+    for file, size in {} if as_json else sizes.items():
+        out.print(f"{file} ({size:,} bytes)", markup=False)
 
 
 @app.command()
@@ -269,3 +271,7 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has left
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

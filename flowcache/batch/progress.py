@@ -88,7 +88,7 @@ class LogProgress(Progress):
     def __init__(self, stream=None) -> None:
         super().__init__()
         self._stream = stream or sys.stderr
-        self._spoke = 0.0
+        self._spoke = time.monotonic()
 
     def note(self, message: str) -> None:
         print(f"{time.strftime('%H:%M:%S')} {message}", file=self._stream, flush=True)

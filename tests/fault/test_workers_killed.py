@@ -1,0 +1,79 @@
+"""Gang actors are SIGKILLed before and after every storage operation of a segment; the run goes on."""
+
+import itertools
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import ray
+
+import flowcache
+from flowcache import api
+from flowcache.batch.options import RunOptions
+from flowcache.batch.progress import Progress
+from flowcache.storage.objects import Store
+from tests.fault.outcome import outcome
+
+ROWS = [{"id": f"v{i}", "prompt": "a red circle moving right on a blue background", "frames": 69, "steps": 2} for i in "ab"]
+KEYS = ["init.mp4", r"00001\.\w+\.m4s", r"00000\.\w+\.safetensors", r"_commits/v\w/00000.json", r"_commits/v\w/00001.json"]
+DEATHS = list(itertools.product(("before", "after"), KEYS))
+
+
+class DeadlyStore(Store):
+    """Kills the actor that uses it, once for each of DEATHS; the driver's process is spared."""
+
+    def __init__(self, url: str, notes: str):
+        super().__init__(url)
+        self.notes, self.spared = notes, os.getpid()
+
+    def put(self, key, data):
+        return self.around(key, super().put, data)
+
+    def create(self, key, data):
+        return self.around(key, super().create, data)
+
+    def around(self, key, operation, data):
+        self.die("before", key)
+        result = operation(key, data)
+        self.die("after", key)
+        return result
+
+    def die(self, when: str, key: str) -> None:
+        for number, (moment, pattern) in enumerate(DEATHS):
+            note = Path(self.notes, str(number))
+            if os.getpid() != self.spared and moment == when and re.search(pattern, key) and not note.exists():
+                note.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Failures(Progress):
+    def __init__(self):
+        super().__init__()
+        self.causes: list[str] = []
+
+    def failed(self, segment, rank, cause, again):
+        super().failed(segment, rank, cause, again)
+        self.causes.append(cause)
+
+
+@pytest.fixture
+def own_ray(cluster):
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield RunOptions(address=cluster, gangs=1, infra_retries=len(DEATHS))
+    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+def test_every_death_of_an_actor_is_survived(own_ray, tmp_path, monkeypatch):
+    flowcache.render(ROWS, output=str(tmp_path / "undisturbed"), options=own_ray)
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    monkeypatch.setattr(api, "Store", lambda url: DeadlyStore(url, str(notes)))
+    progress = Failures()
+    summary = flowcache.render(ROWS, output=str(tmp_path / "disturbed"), options=own_ray, progress=progress)
+    assert len(list(notes.iterdir())) == len(DEATHS)
+    assert len(progress.causes) == len(DEATHS) and all("process is gone" in cause for cause in progress.causes)
+    assert summary.exit_code == 0
+    assert outcome(tmp_path / "disturbed") == outcome(tmp_path / "undisturbed")
