@@ -141,7 +141,7 @@ class _Window:
 
     def _check(self, prefix, noise, texts) -> None:
         if prefix is not None and prefix.shape[1] >= noise.shape[1]:
-            raise ValueError(f"a prefix of {prefix.shape[1]} latent frames leaves nothing to denoise of {noise.shape[1]}")
+            raise ValueError(f"a prefix of {prefix.shape[1]} latent frames leaves nothing of {noise.shape[1]}")
         if self.ready and self.settings.condition_noise > 0 and self.condition_noise_of is None:
             raise ValueError("a prefix with condition_noise > 0 needs condition_noise_of")
         if branches(self.settings.guidance) == 2 and texts.negative is None:

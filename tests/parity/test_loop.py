@@ -55,12 +55,12 @@ def segments(golden, policy):
 
 
 @pytest.mark.golden("skyreels_loop", "runs")
-def test_loop(golden, case):
+def test_loop(golden, case, record_property):
     data, seen = golden.tensors("skyreels_loop"), []
     for segment, latents, visits in segments(golden, policy_of(case)):
         compare_traces(data, case["name"], segment, visits)
         error = (latents - data[f"{case['name']}.x0_seg{segment}"]).abs().max().item()
-        print(f"{case['name']} segment {segment}: x0 off by {error:.1e}")
+        record_property(f"x0 error, segment {segment}", error)
         assert error <= TOLERANCE
         seen += [(segment, visit) for visit in visits]
     tokens = data["in.noise_seg0"].shape[2] * data["in.noise_seg0"].shape[3] // 4
