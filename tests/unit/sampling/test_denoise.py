@@ -1,0 +1,178 @@
+"""The denoise loop on a tiny random model: what must hold without any golden run."""
+
+import pickle
+from dataclasses import replace
+
+import pytest
+import torch
+
+from flowcache.cache.reuse import Policy, Reuse
+from flowcache.models.skyreels.config import SkyReelsConfig
+from flowcache.models.skyreels.transformer import SkyReelsTransformer
+from flowcache.sampling.denoise import NotFinite, SamplerSettings, Texts, denoise
+from flowcache.sampling.solver import sigmas, timesteps
+
+SETTINGS = SamplerSettings(steps=5, shift=3.0, guidance=3.0, ar_step=2, chunk=2, fps=24)
+OFF, KEEP, REFRESH = Policy("off"), Policy("keep", history="keep"), Policy("refresh", history="refresh")
+SKIP = Policy("skip", Reuse(threshold=1e9, ret_steps=2, coefficients=(1.0, 0.0)), history="keep")
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = SkyReelsTransformer(SkyReelsConfig(24, 48, 2, 2, in_channels=4, out_channels=4, text_dim=8, freq_dim=16))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.2)
+    return model
+
+
+def given(frames, seed=1):
+    torch.manual_seed(seed)
+    return torch.randn(4, frames, 4, 4), Texts(torch.randn(1, 3, 8), torch.randn(1, 3, 8))
+
+
+def run(model, noise, texts, policy=OFF, settings=SETTINGS, **kwargs):
+    return torch.cat([chunk.latents for chunk in denoise(model, noise, texts, settings, policy, **kwargs)], dim=1)
+
+
+@pytest.mark.parametrize("ar_step", [0, 1, 5, 9])
+@pytest.mark.parametrize("chunks", [1, 3])
+def test_off_is_the_whole_window_at_every_step(model, chunks, ar_step):
+    """Every row's velocities are those of one plain forward of all its chunks under the block-causal mask."""
+    settings = replace(SETTINGS, ar_step=ar_step)
+    noise, texts = given(2 * chunks)
+    visits = []
+    run(model, noise, texts, OFF, settings, observe=visits.append)
+    for row in {visit.row for visit in visits}:
+        for branch, text in enumerate((texts.positive, texts.negative)):
+            now = [visit for visit in visits if (visit.row, visit.branch) == (row, branch)]
+            assert [visit.chunk for visit in now] == list(range(len(now)))
+            times = [[timestep_of(visit, settings)] * 2 for visit in now]
+            window = torch.cat([visit.latents for visit in now], dim=1)[None]
+            with torch.inference_mode():
+                whole = model(window, torch.tensor(times).flatten()[None], text, settings.fps, chunk=2)[0]
+            for visit in now:
+                if visit.velocity is not None:
+                    expected = whole[:, 2 * visit.chunk : 2 * visit.chunk + 2]
+                    torch.testing.assert_close(visit.velocity, expected, atol=1e-4, rtol=0)
+
+
+def timestep_of(visit, settings):
+    return 0 if visit.step < 0 else timesteps(sigmas(settings.steps, settings.shift))[visit.step]
+
+
+@pytest.mark.parametrize("ar_step", [0, 1, 2, 5])
+def test_refresh_equals_off(model, ar_step):
+    """A finished chunk forwarded once at timestep 0 leaves the K/V that vanilla recomputes at every row."""
+    settings = replace(SETTINGS, ar_step=ar_step)
+    noise, texts = given(8)
+    off, refreshed = (run(model, noise, texts, policy, settings) for policy in (OFF, REFRESH))
+    torch.testing.assert_close(refreshed, off, atol=1e-4, rtol=0)
+    if ar_step:  # published FlowCache keeps the K/V of the last noisy step, which is not the same
+        assert (run(model, noise, texts, KEEP, settings) - off).abs().max() > 1e-3
+
+
+def test_chunks_come_as_soon_as_they_are_clean(model):
+    noise, texts = given(6)
+    visits = []
+    chunks = denoise(model, noise, texts, SETTINGS, KEEP, observe=visits.append)
+    for index in range(3):
+        chunk = next(chunks)
+        assert chunk.index == index and chunk.latents.shape == (4, 2, 4, 4)
+        assert visits[-1].row == SETTINGS.steps - 1 + SETTINGS.ar_step * index
+    assert next(chunks, None) is None
+
+
+def test_chunks_know_nothing_of_later_ones(model):
+    noise, texts = given(6)
+    long, short = run(model, noise, texts), run(model, noise[:, :4], texts)
+    torch.testing.assert_close(long[:, :4], short, atol=1e-5, rtol=0)
+
+
+def test_counts(model):
+    noise, texts = given(6)
+    for policy, reused in ((OFF, 0), (KEEP, 0), (SKIP, 2)):  # steps 0 and 1 and the last are always computed
+        for chunk in denoise(model, noise, texts, SETTINGS, policy):
+            assert (chunk.computed, chunk.reused) == (2 * (SETTINGS.steps - reused), 2 * reused)
+            assert chunk.seconds > 0
+
+
+@pytest.mark.parametrize("guidance", [0.0, 1.0])
+def test_without_guidance_only_the_conditional_branch_runs(model, guidance):
+    noise, texts = given(4)
+    settings, visits = replace(SETTINGS, guidance=guidance), []
+    run(model, noise, Texts(texts.positive), KEEP, settings, observe=visits.append)
+    assert {visit.branch for visit in visits} == {0}
+
+
+@pytest.mark.parametrize("policy", [OFF, KEEP, REFRESH, SKIP], ids=lambda policy: policy.name)
+def test_held_frames_stay(model, policy):
+    """An image: less than a chunk. It is unchanged at every step and in the result, and it matters."""
+    noise, texts = given(4)
+    image = torch.randn(4, 1, 4, 4)
+    visits = []
+    latents = run(model, noise, texts, policy, prefix=image, observe=visits.append)
+    assert latents.shape == noise.shape and torch.equal(latents[:, :1], image)
+    assert all(torch.equal(visit.latents[:, :1], image) for visit in visits if visit.chunk == 0)
+    other = run(model, noise, texts, policy, prefix=-image)
+    assert (other[:, 1:] - latents[:, 1:]).abs().max() > 1e-3
+
+
+def test_prefix_chunks_condition_and_are_not_yielded(model):
+    noise, texts = given(6)
+    prefix, rows = torch.randn(4, 3, 4, 4), []  # one whole chunk, and one frame held in the next
+
+    def noise_of(row):
+        rows.append(row)
+        torch.manual_seed(row)
+        return torch.randn(4, 2, 4, 4)
+
+    chunks = list(denoise(model, noise, texts, SETTINGS, OFF, prefix, noise_of))
+    assert [chunk.index for chunk in chunks] == [1, 2] and torch.equal(chunks[0].latents[:, :1], prefix[:, 2:])
+    assert sorted(set(rows)) == list(range(SETTINGS.steps + SETTINGS.ar_step))
+    rows.clear()
+    list(denoise(model, noise, texts, SETTINGS, KEEP, prefix, noise_of))
+    assert rows == [0]
+
+
+def test_clean_prefix_needs_no_noise(model):
+    noise, texts = given(4)
+    settings, visits = replace(SETTINGS, condition_noise=0.0), []
+    prefix = torch.randn(4, 2, 4, 4)
+    run(model, noise, texts, KEEP, settings, prefix=prefix, observe=visits.append)
+    assert torch.equal(visits[0].latents, prefix) and visits[0].step == -1
+
+
+def test_the_same_every_time_and_input_untouched(model):
+    noise, texts = given(4)
+    before = noise.clone()
+    assert torch.equal(run(model, noise, texts, SKIP), run(model, noise, texts, SKIP))
+    assert torch.equal(noise, before)
+
+
+def test_not_finite_names_the_chunk(model):
+    noise, texts = given(6)
+    noise[:, 2:] = float("nan")
+    chunks = denoise(model, noise, texts, SETTINGS, KEEP)
+    assert next(chunks).index == 0
+    with pytest.raises(NotFinite, match="chunk 1 .*NaN") as error:
+        next(chunks)
+    assert pickle.loads(pickle.dumps(error.value)).chunk == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"noise": torch.randn(4, 3, 4, 4)}, "nearest: 2 or 4"),
+        ({"texts": Texts(torch.randn(1, 3, 8))}, "negative"),
+        ({"prefix": torch.randn(4, 2, 4, 4)}, "condition_noise_of"),
+        ({"prefix": torch.randn(4, 4, 4, 4)}, "leaves nothing"),
+    ],
+)
+def test_bad_calls_are_refused(model, change, message):
+    noise, texts = given(4)
+    call = {"noise": noise, "texts": texts, "settings": SETTINGS, "policy": OFF, **change}
+    with pytest.raises(ValueError, match=message):
+        next(denoise(model, **call))
