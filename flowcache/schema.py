@@ -87,7 +87,7 @@ def _safe_id(value: str) -> str:
     return value
 
 
-def _policy(value: Any) -> Any:
+def expand_policy(value: Any) -> Any:
     """The short form "name:preset" as an object."""
     if not isinstance(value, str):
         return value
@@ -141,14 +141,19 @@ class Look(Written):
     steps: whole(1, 1000) | None = None
 
 
-class RowDefaults(Look):
-    """What holds for every row that does not say otherwise; what is absent here the model decides."""
+class Defaults(Look):
+    """What a job says for all rows; what is absent here the model decides."""
 
     frames: whole(1, MAX_FRAMES) | None = None
     width: whole(1, MAX_SIDE) | None = None
     height: whole(1, MAX_SIDE) | None = None
+
+
+class RowDefaults(Defaults):
+    """All that holds for every row that does not say otherwise."""
+
     model: text(4096) = "tiny-skyreels"
-    policy: Annotated[Policy, BeforeValidator(_policy)] = Policy(name="off")
+    policy: Annotated[Policy, BeforeValidator(expand_policy)] = Policy(name="off")
 
 
 class ShotRow(Written):
@@ -172,7 +177,7 @@ class Row(Look):
     image: text(4096) | None = None
     video: text(4096) | None = None
     model: text(4096) | None = None
-    policy: Annotated[Policy, BeforeValidator(_policy)] | None = None
+    policy: Annotated[Policy, BeforeValidator(expand_policy)] | None = None
     priority: whole(-1000, 1000) | None = None
     labels: Annotated[dict[text(100), Label], Field(max_length=MAX_LABELS)] | None = None
 
@@ -241,7 +246,7 @@ def _message(found: Any, model: type[BaseModel], accepts: dict[str, str]) -> str
 
 
 def _known(loc: tuple, model: type[BaseModel]) -> Iterable[str]:
-    nested = {"shots": ShotRow, "policy": Policy, "defaults": RowDefaults}
+    nested = {"shots": ShotRow, "policy": Policy, "defaults": Defaults}
     return (nested[loc[0]] if len(loc) > 1 else model).model_fields
 
 

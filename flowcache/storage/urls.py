@@ -28,13 +28,13 @@ def scheme_of(url: str) -> str:
 
 
 def resolve(url: str, base: str) -> str:
-    """`url` as an absolute path or URL; a relative path lies beside the file `base`."""
+    """`url` as an absolute path or URL; a relative path lies beside the file `base` ("": in the current directory)."""
     if "://" in url:
         return os.path.abspath(url.partition("://")[2]) if scheme_of(url) == "file" else url
     if os.path.isabs(os.path.expanduser(url)):
         return os.path.expanduser(url)
     if scheme_of(base) == "file":
-        folder = os.path.dirname(os.path.abspath(base.partition("://")[2] or base))
+        folder = os.path.dirname(os.path.abspath(base.partition("://")[2] or base or "requests"))
         return os.path.normpath(os.path.join(folder, url))
     scheme, _, rest = base.partition("?")[0].partition("://")
     return f"{scheme}://{posixpath.normpath(posixpath.join(posixpath.dirname(rest), url))}"
