@@ -1,6 +1,12 @@
-"""Fits the codec's fixed basis to shape videos: the strongest principal directions of their patches."""
+"""Fits the codec to shape videos: python -m training.codec --out runs/codec --minutes 12
 
+The basis first (principal directions of the patches), then, with it held fixed, the decoder's refiner.
+`training.train` needs the basis alone and fits the same one, so both trainings may run side by side.
+"""
+
+import argparse
 import json
+import time
 from pathlib import Path
 from random import Random
 
@@ -8,25 +14,57 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from flowcache.models.codec import PatchCodec
+from flowcache.models.codec import WEIGHTS, PatchCodec
 from training.shapes import render, sample_scene
 
+CHANNELS = 24
 
-def fit_codec(channels: int, videos: int = 600, seed: int = 1) -> PatchCodec:
+
+def fit_codec(channels: int = CHANNELS, videos: int = 600, seed: int = 1) -> PatchCodec:
     """Uncentred principal directions, so that flat colours need no offset; then mean and scale of each channel."""
     rng = Random(seed)
-    width = 3 * 4 * 8 * 8
-    identity = PatchCodec(torch.eye(width), torch.zeros(width), torch.ones(width))
+    codec = PatchCodec(channels)
+    width = codec.basis.shape[1]
     moment = torch.zeros(width, width, dtype=torch.float64)
     samples = []
     for _ in range(videos):
-        patches = identity.patches(render(sample_scene(rng))).flatten(0, 2)
+        patches = codec.patches(render(sample_scene(rng))).flatten(0, 2)
         moment += (patches.T @ patches).double()
         samples.append(patches[torch.randperm(len(patches), generator=torch.Generator().manual_seed(seed))[:50]])
     _, vectors = torch.linalg.eigh(moment)
-    basis = vectors.flip(1).T[:channels].float().contiguous()
-    latents = torch.cat(samples) @ basis.T
-    return PatchCodec(basis, latents.mean(0), latents.std(0))
+    codec.basis.copy_(vectors.flip(1).T[:channels])
+    latents = torch.cat(samples) @ codec.basis.T
+    codec.mean.copy_(latents.mean(0))
+    codec.scale.copy_(latents.std(0))
+    return codec
+
+
+def train_refiner(codec: PatchCodec, minutes: float, hidden: int = 192, videos: int = 3, seed: int = 0) -> PatchCodec:
+    """Least squares on pixels; the latents are noised a little, since the model's are not perfect either."""
+    torch.manual_seed(seed)
+    rng = Random(seed)
+    refined = PatchCodec(codec.channels, codec.time_stride, codec.space_stride, hidden)
+    refined.load_state_dict(codec.state_dict(), strict=False)
+    torch.nn.init.zeros_(refined.refiner.out.weight)
+    optimizer = torch.optim.AdamW(refined.refiner.parameters(), lr=1.5e-3, betas=(0.9, 0.98))
+    began, step = time.monotonic(), 0
+    while (share := (time.monotonic() - began) / (60 * minutes)) < 1:
+        for group in optimizer.param_groups:
+            group["lr"] = 1.5e-3 * min(1, (step + 1) / 50) * (1 - share)
+        loss = 0
+        for _ in range(videos):
+            video = render(sample_scene(rng, rng.random() < 0.5))
+            latents = refined.encode(video)
+            latents = latents + 0.1 * rng.random() * torch.randn_like(latents)
+            decoded = refined.decode(latents)
+            loss = loss + (decoded[:, refined.time_stride - 1 :] - video).square().mean() / videos
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        step += 1
+        if step % 50 == 0:
+            print(f"step {step} minutes {share * minutes:.1f} psnr {10 * torch.log10(4 / loss).item():.2f}", flush=True)
+    return refined
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
@@ -34,15 +72,41 @@ def psnr(a: Tensor, b: Tensor) -> float:
     return float(10 * torch.log10(4 / (a - b).square().mean()))
 
 
+def round_trip(codec: PatchCodec, videos: int = 64, seed: int = 99) -> float:
+    """Mean PSNR of unseen videos after encoding and decoding, in dB."""
+    rng = Random(seed)
+    originals = [render(sample_scene(rng)) for _ in range(videos)]
+    return sum(psnr(video, codec.stream()(codec.encode(video))) for video in originals) / videos
+
+
 def save_codec(codec: PatchCodec, folder: Path) -> None:
     """config.json and safetensors, as `load_codec` reads them."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {"basis": codec.basis.half(), "mean": codec.mean, "scale": codec.scale}
-    save_file(tensors, folder / "diffusion_pytorch_model.safetensors")
+    tensors = {name: tensor.half().contiguous() for name, tensor in codec.state_dict().items()}
+    save_file(tensors | {"mean": codec.mean, "scale": codec.scale}, folder / WEIGHTS)
     config = {
         "_class_name": "PatchCodec",
-        "latent_channels": len(codec.mean),
+        "latent_channels": codec.channels,
         "time_stride": codec.time_stride,
         "space_stride": codec.space_stride,
+        "hidden": codec.hidden,
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--minutes", type=float, default=12)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    codec = fit_codec()
+    print(f"linear: {round_trip(codec):.2f} dB", flush=True)
+    codec = train_refiner(codec, arguments.minutes)
+    print(f"refined: {round_trip(codec):.2f} dB", flush=True)
+    save_codec(codec, arguments.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -43,7 +43,9 @@ def build_encoder(vocab_size: int, dim: int = 96) -> UMT5EncoderModel:
     return encoder
 
 
-def encode_batch(encoder: UMT5EncoderModel, tokenizer: PreTrainedTokenizerFast, prompts: list[str], length: int) -> Tensor:
+def encode_batch(
+    encoder: UMT5EncoderModel, tokenizer: PreTrainedTokenizerFast, prompts: list[str], length: int
+) -> Tensor:
     """[B, length, dim], zero after each prompt's end."""
     batch = tokenizer(prompts, padding="max_length", max_length=length, return_tensors="pt")
     hidden = encoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state

@@ -13,13 +13,12 @@ from torch import Tensor, nn
 
 from flowcache.models.skyreels.config import SkyReelsConfig
 from flowcache.models.skyreels.transformer import SkyReelsTransformer
-from training.codec import fit_codec, save_codec
+from training.codec import CHANNELS, fit_codec, save_codec
 from training.noise import sample_sigmas
 from training.shapes import caption, render, sample_scene, vocabulary
 from training.text import build_encoder, build_tokenizer, encode_batch
 
 CHUNK = 3  # latent frames
-CHANNELS = 24
 TEXT_LEN = 16
 FPS = 12
 CONFIG = SkyReelsConfig(
@@ -108,65 +107,83 @@ def loss_of(
     return error[learned].mean()
 
 
-def save(path: Path, state: dict) -> None:
-    """Replaces the file in one step, so that a kill leaves the old or the new one."""
-    temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+class Run:
+    """Everything that a resumed training needs; data and noise follow from the step alone."""
+
+    def __init__(self, model: Tiny, options: Options):
+        self.model, self.options = model, options
+        self.average = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        self.optimizers = build_optimizers(model, options)
+        self.step, self.spent, self.loss = 0, 0.0, math.nan  # loss: a running mean
+        self.path = Path(options.out) / "checkpoint.pt"
+
+    def save(self) -> None:
+        """Replaces the file in one step, so that a kill leaves the old or the new one."""
+        state = {
+            "model": self.model.state_dict(),
+            "ema": self.average,
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "step": self.step,
+            "spent": self.spent,
+            "loss": self.loss,
+            "options": asdict(self.options),
+        }
+        temporary = self.path.with_suffix(".tmp")
+        torch.save(state, temporary)
+        os.replace(temporary, self.path)
+
+    def resume(self) -> None:
+        """From the last checkpoint, if there is one."""
+        if not self.path.exists():
+            return
+        state = torch.load(self.path, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.average, self.step, self.spent, self.loss = (state[key] for key in ("ema", "step", "spent", "loss"))
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+
+    def advance(self, loss: Tensor) -> None:
+        """One step of the optimizers and of the averages."""
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        factor = rate(self.step, self.spent / (self.options.minutes * 60), self.options)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.options.lr * factor
+            optimizer.step()
+            optimizer.zero_grad()
+        decay = min(self.options.ema, (1 + self.step) / (10 + self.step))
+        for name, value in self.model.state_dict().items():
+            self.average[name].lerp_(value, 1 - decay)
+        self.loss = loss.item() if math.isnan(self.loss) else self.loss + 0.02 * (loss.item() - self.loss)
+        self.step += 1
 
 
 def train(options: Options) -> None:
-    """Runs until the time budget is spent; checkpoints hold all that a resumed run needs (data come from the step)."""
+    """Runs until the time budget is spent, from the last checkpoint if there is one."""
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
-    codec = fit_codec(CHANNELS)
+    codec, tokenizer = fit_codec(), build_tokenizer(vocabulary())
     save_codec(codec, out / "vae")
-    tokenizer = build_tokenizer(vocabulary())
-    model = Tiny(len(tokenizer))
-    average = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    optimizers = build_optimizers(model, options)
-    step, spent, mean = 0, 0.0, None
-    checkpoint = out / "checkpoint.pt"
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        model.load_state_dict(state["model"])
-        average, step, spent, mean = state["ema"], state["step"], state["spent"], state["loss"]
-        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-
-    def checkpointed():
-        state = {"model": model.state_dict(), "ema": average, "optimizers": [o.state_dict() for o in optimizers]}
-        save(checkpoint, state | {"step": step, "spent": spent, "loss": mean, "options": asdict(options)})
-
-    last = saved_at = time.monotonic()
-    while spent < options.minutes * 60:
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = options.lr * rate(step, spent / (options.minutes * 60), options)
-        latents, captions, prefix = make_batch(step, options, codec)
-        generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
+    run = Run(Tiny(len(tokenizer)), options)
+    run.resume()
+    last = saved = time.monotonic()
+    while run.spent < options.minutes * 60:
+        latents, captions, prefix = make_batch(run.step, options, codec)
+        generator = torch.Generator().manual_seed(options.seed * 1_000_003 + run.step)
         with torch.autocast("cpu", torch.bfloat16):
-            loss = loss_of(model, tokenizer, latents, captions, prefix, generator)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
-        decay = min(options.ema, (1 + step) / (10 + step))
-        for name, value in model.state_dict().items():
-            average[name].lerp_(value, 1 - decay)
-        step += 1
-        mean = loss.item() if mean is None else mean + 0.02 * (loss.item() - mean)
+            loss = loss_of(run.model, tokenizer, latents, captions, prefix, generator)
+        run.advance(loss)
         now = time.monotonic()
-        spent, last = spent + now - last, now
-        if step % 20 == 0:
-            print(f"step {step} minutes {spent / 60:.1f} loss {mean:.4f} seconds/step {spent / step:.3f}", flush=True)
-        if now - saved_at > options.save_minutes * 60:
-            checkpointed()
-            saved_at = now
-    checkpointed()
+        run.spent, last = run.spent + now - last, now
+        if run.step % 20 == 0:
+            print(f"step {run.step} minutes {run.spent / 60:.1f} loss {run.loss:.4f}", flush=True)
+        if now - saved > options.save_minutes * 60:
+            run.save()
+            saved = now
+    run.save()
 
 
 def main() -> None:

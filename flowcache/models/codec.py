@@ -5,69 +5,100 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from flowcache.models.base import Codec
 
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 
-class PatchCodec:
-    """A fixed orthonormal linear map of 4x8x8 pixel patches onto their strongest directions. Implements `Codec`.
 
-    Causal: the first latent frame stands for the first video frame (repeated to fill its patch),
-    every further one for `time_stride` frames. Latents have zero mean and unit variance per channel.
+class Refiner(nn.Module):
+    """What the linear decoder misses of a patch, guessed from its neighbours in space and the latent frame before."""
 
-    `basis`: [channels, 3 * time_stride * space_stride**2], rows orthonormal, ordered (colour, time, row, column);
-    `mean`, `scale`: [channels].
+    def __init__(self, channels: int, hidden: int, patch: int):
+        super().__init__()
+        self.mix = nn.Conv2d(2 * channels, hidden, 3, padding=1)
+        self.deepen = nn.Conv2d(hidden, hidden, 3, padding=1)
+        self.out = nn.Conv2d(hidden, patch, 1)
+
+    def forward(self, latents: Tensor, before: Tensor) -> Tensor:
+        """Latents and those one frame earlier, [F, C, h, w] each -> [F, patch, h, w]."""
+        x = F.gelu(self.mix(torch.cat([latents, before], dim=1)))
+        return self.out(F.gelu(x + self.deepen(x)))
+
+
+class PatchCodec(nn.Module):
+    """4x8x8 pixel patches by their strongest directions: an orthonormal linear map, undone with a little help.
+
+    Implements `Codec`. The first latent frame stands for the first video frame (repeated to fill its
+    patches), every further one for `time_stride` frames. Latents have zero mean and unit variance per
+    channel. Encoding is linear; decoding adds what a `Refiner` of `hidden` channels guesses (0: none).
     """
 
-    def __init__(self, basis: Tensor, mean: Tensor, scale: Tensor, time_stride: int = 4, space_stride: int = 8):
-        self.basis, self.mean, self.scale = basis, mean, scale
-        self.time_stride, self.space_stride = time_stride, space_stride
+    def __init__(self, channels: int, time_stride: int = 4, space_stride: int = 8, hidden: int = 0):
+        super().__init__()
+        self.channels, self.time_stride, self.space_stride, self.hidden = channels, time_stride, space_stride, hidden
+        patch = 3 * time_stride * space_stride**2  # ordered (colour, time, row, column)
+        self.register_buffer("basis", torch.eye(patch)[:channels].clone())  # rows are orthonormal
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("scale", torch.ones(channels))
+        self.refiner = Refiner(channels, hidden, patch) if hidden else None
 
     def encode(self, video: Tensor) -> Tensor:
         """[3, T, H, W] with T = 1 + n * time_stride -> [channels, 1 + n, H / space_stride, W / space_stride]."""
         if (video.shape[1] - 1) % self.time_stride or any(n % self.space_stride for n in video.shape[2:]):
             raise ValueError(f"cannot encode a video of shape {list(video.shape)}")
-        patches = self.patches(video)
-        return ((patches @ self.basis.T - self.mean) / self.scale).permute(3, 0, 1, 2)
+        return ((self.patches(video) @ self.basis.T - self.mean) / self.scale).permute(3, 0, 1, 2)
 
     def patches(self, video: Tensor) -> Tensor:
-        """[3, T, H, W] -> [F, H / 8, W / 8, 3 * 4 * 8 * 8]."""
-        first = video[:, :1].expand(-1, self.time_stride - 1, -1, -1)
-        padded = torch.cat([first, video.to(self.basis)], dim=1)
+        """[3, T, H, W] -> [F, h, w, patch]."""
+        video = video.to(self.basis)
+        padded = torch.cat([video[:, :1].expand(-1, self.time_stride - 1, -1, -1), video], dim=1)
         t, s = self.time_stride, self.space_stride
         blocks = padded.unflatten(3, (-1, s)).unflatten(2, (-1, s)).unflatten(1, (-1, t))
-        return blocks.permute(1, 3, 5, 0, 2, 4, 6).flatten(3)  # [3, F, t, h, s, w, s] -> [F, h, w, 3 t s s]
+        return blocks.permute(1, 3, 5, 0, 2, 4, 6).flatten(3)  # [3, F, t, h, s, w, s] -> [F, h, w, (3, t, s, s)]
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """[channels, F, h, w] -> [3, F * time_stride, H, W], not clamped."""
+    def decode(self, latents: Tensor, before: Tensor | None = None) -> Tensor:
+        """[channels, F, h, w] -> [3, F * time_stride, H, W], not clamped; `before`: the latents one frame earlier."""
         t, s = self.time_stride, self.space_stride
         patches = (latents.to(self.basis).permute(1, 2, 3, 0) * self.scale + self.mean) @ self.basis
+        if self.refiner is not None:
+            before = shifted(latents, torch.zeros_like(latents[:, :1])) if before is None else before
+            patches = patches + self.refiner(latents.transpose(0, 1), before.transpose(0, 1)).permute(0, 2, 3, 1)
         blocks = patches.unflatten(3, (3, t, s, s)).permute(3, 0, 4, 1, 5, 2, 6)
         return blocks.flatten(5, 6).flatten(3, 4).flatten(1, 2)
 
     def stream(self) -> Callable[[Tensor], Tensor]:
-        started = False
+        last: Tensor | None = None
 
+        @torch.no_grad()
         def decode(latents: Tensor) -> Tensor:
-            nonlocal started
-            video = self.decode(latents)
-            if not started:  # the first latent frame holds one frame four times
+            nonlocal last
+            latents = latents.to(self.basis)
+            first = last is None
+            video = self.decode(latents, shifted(latents, torch.zeros_like(latents[:, :1]) if first else last))
+            if first:  # it holds one frame, time_stride times
                 video = torch.cat([video[:, : self.time_stride].mean(1, keepdim=True), video[:, self.time_stride :]], 1)
-                started = True
+            last = latents[:, -1:]
             return video.clamp(-1, 1)
 
         return decode
 
 
-def load_codec(folder: str | Path) -> Codec:
-    """The codec of a checkpoint's `vae` folder, chosen by `_class_name` in its config.json."""
+def shifted(latents: Tensor, before: Tensor) -> Tensor:
+    """Each latent frame's predecessor, the first one's being `before` [C, 1, h, w]."""
+    return torch.cat([before, latents[:, :-1]], dim=1)
+
+
+def load_codec(folder: str | Path, device: str | torch.device = "cpu") -> Codec:
+    """The codec of a checkpoint's `vae` folder, chosen by `_class_name` in its config.json; computes in fp32."""
     folder = Path(folder)
     config = json.loads((folder / "config.json").read_text())
-    name = config["_class_name"]
+    name = config.get("_class_name")
     if name != "PatchCodec":
         raise ValueError(f"{folder}: unknown codec {name!r}, known: PatchCodec")
-    tensors = load_file(folder / "diffusion_pytorch_model.safetensors")
-    tensors = {key: tensor.float() for key, tensor in tensors.items()}
-    return PatchCodec(**tensors, time_stride=config["time_stride"], space_stride=config["space_stride"])
+    codec = PatchCodec(config["latent_channels"], config["time_stride"], config["space_stride"], config["hidden"])
+    codec.load_state_dict(load_file(folder / WEIGHTS))
+    return codec.to(device).eval().requires_grad_(False)
