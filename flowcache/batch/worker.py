@@ -17,7 +17,7 @@ from flowcache.models.registry import load_model
 from flowcache.parallel.apply import shard
 from flowcache.parallel.mesh import Mesh
 from flowcache.records import ChunkRecord, RenderRequest, Segment
-from flowcache.render.renderer import RenderedChunk, SegmentRenderer, encode_pixels, tail_from_bytes, tail_to_bytes
+from flowcache.rendering.renderer import RenderedChunk, SegmentRenderer, encode_pixels, tail_from_bytes, tail_to_bytes
 from flowcache.storage import layout
 from flowcache.storage.commits import commit_segment, marker_sha256, new_attempt, put_init
 from flowcache.storage.documents import SegmentMarker, sha256

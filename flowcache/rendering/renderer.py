@@ -12,7 +12,7 @@ from torch import Tensor
 from flowcache.cache.reuse import resolve_policy
 from flowcache.models.base import LoadedModel
 from flowcache.records import RenderRequest, Segment
-from flowcache.render.noise import latent_shape, normal, window_noise
+from flowcache.rendering.noise import latent_shape, normal, window_noise
 from flowcache.sampling.denoise import FinishedChunk, SamplerSettings, Texts, denoise
 
 
