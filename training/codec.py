@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from flowcache.models.codec import WEIGHTS, PatchCodec
+from flowcache.models.codec import WEIGHTS, PatchCodec, load_codec
 from training.shapes import render, sample_scene
 
 CHANNELS = 24
@@ -40,12 +40,15 @@ def fit_codec(channels: int = CHANNELS, videos: int = 600, seed: int = 1) -> Pat
 
 
 def train_refiner(codec: PatchCodec, minutes: float, hidden: int = 192, videos: int = 3, seed: int = 0) -> PatchCodec:
-    """Least squares on pixels; the latents are noised a little, since the model's are not perfect either."""
+    """Least squares on pixels, from the refiner that `codec` has or from nothing; the latents are noised a little, since the model's are not perfect either."""
     torch.manual_seed(seed)
     rng = Random(seed)
-    refined = PatchCodec(codec.channels, codec.time_stride, codec.space_stride, hidden)
-    refined.load_state_dict(codec.state_dict(), strict=False)
-    torch.nn.init.zeros_(refined.refiner.out.weight)
+    refined = codec
+    if codec.refiner is None:
+        refined = PatchCodec(codec.channels, codec.time_stride, codec.space_stride, hidden)
+        refined.load_state_dict(codec.state_dict(), strict=False)
+        torch.nn.init.zeros_(refined.refiner.out.weight)
+    refined.requires_grad_(True)
     optimizer = torch.optim.AdamW(refined.refiner.parameters(), lr=1.5e-3, betas=(0.9, 0.98))
     began, step = time.monotonic(), 0
     while (share := (time.monotonic() - began) / (60 * minutes)) < 1:
@@ -98,13 +101,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--minutes", type=float, default=12)
+    parser.add_argument("--start", type=Path, help="a folder that it wrote before, to be trained further")
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    codec = fit_codec()
-    print(f"linear: {round_trip(codec):.2f} dB", flush=True)
-    codec = train_refiner(codec, arguments.minutes)
-    print(f"refined: {round_trip(codec):.2f} dB", flush=True)
+    codec = load_codec(arguments.start) if arguments.start else fit_codec()
+    print(f"before: {round_trip(codec):.2f} dB", flush=True)
+    codec = train_refiner(codec, arguments.minutes, seed=arguments.seed)
+    print(f"after: {round_trip(codec):.2f} dB", flush=True)
     save_codec(codec, arguments.out)
 
 

@@ -6,9 +6,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.shapes import (
-    CHANGE, COLOURS, FRAMES, KINDS, LARGEST, MOTIONS, SIZE, SMALLEST, Scene, caption, coverage, render, sample_scene,
-    track, vocabulary,
-)  # fmt: skip
+    CHANGE,
+    COLOURS,
+    FRAMES,
+    KINDS,
+    LARGEST,
+    MOTIONS,
+    SIZE,
+    SMALLEST,
+    Scene,
+    caption,
+    coverage,
+    render,
+    sample_scene,
+    track,
+    vocabulary,
+)
 
 scenes = st.builds(lambda seed, continued: sample_scene(Random(seed), continued), st.integers(0, 10**6), st.booleans())
 
@@ -19,7 +32,7 @@ def test_captions_say_what_is_there(scene, seed):
     assert set(words) <= set(vocabulary())
     assert words[1:3] == [scene.colour, scene.kind]
     assert scene.background in words[5:]
-    assert " ".join(words).count(f"an {scene.background}") == (scene.background == "orange" and words[-1] == "background")
+    assert "a orange" not in " ".join(words) and "an red" not in " ".join(words)
 
 
 def test_captions_are_distinct():

@@ -1,0 +1,48 @@
+"""The judge against videos whose content is known."""
+
+from random import Random
+
+import numpy as np
+import pytest
+
+from benchmarks.judge import Verdict, count, judge, verdict_of
+from flowcache.models.codec import load_codec
+from flowcache.models.registry import find
+from training.shapes import MOTIONS, SIZE, Scene, render, sample_scene
+
+
+def pixels(video):
+    return ((video + 1) * 127.5).round().byte().permute(1, 2, 3, 0).numpy()
+
+
+@pytest.fixture(scope="module")
+def codec():
+    return load_codec(f"{find('tiny-skyreels').path}/vae")
+
+
+def test_known_videos_through_the_codec(codec):
+    rng = Random(5)
+    scenes = [sample_scene(rng) for _ in range(40)]
+    right = count([(verdict_of(s), judge(pixels(codec.stream()(codec.encode(render(s)))))) for s in scenes])
+    assert right["background"] == right["colour"] == 40
+    assert right["kind"] >= 39 and right["motion"] >= 38  # a shape that grows only a little more is called still
+
+
+@pytest.mark.parametrize("motion", MOTIONS)
+def test_motions(motion):
+    size = {"growing": 7.0, "shrinking": 17.0}.get(motion, 11.0)
+    scene = Scene("circle", "red", "white", motion, 30.0, 25.0, size, 1.3)
+    assert judge(pixels(render(scene))).motion == motion
+
+
+def test_a_wrong_caption_is_noticed():
+    scene = Scene("star", "red", "white", "left", 30.0, 25.0, 12.0, 1.3)
+    seen = judge(pixels(render(scene)))
+    assert seen == verdict_of(scene)
+    asked = [Verdict("white", "red", "star", "left"), Verdict("white", "red", "circle", "right")]
+    assert count([(a, seen) for a in asked]) == {"background": 2, "colour": 2, "kind": 1, "motion": 1, "all": 1}
+
+
+def test_an_empty_picture_has_no_shape():
+    assert judge(np.full((9, SIZE, SIZE, 3), 240, np.uint8)) is None
+    assert count([(Verdict("white", "red", "star", "left"), None)])["all"] == 0
