@@ -1,9 +1,9 @@
 """Overnight bulk rendering of long AI videos on Ray.
 
-    import flowcache
+import flowcache
 
-    summary = flowcache.render([{"prompt": "a red circle moving right on a blue background"}], output="out")
-    model = flowcache.load_model("tiny-skyreels")
+summary = flowcache.render([{"prompt": "a red circle moving right on a blue background"}], output="out")
+model = flowcache.load_model("tiny-skyreels")
 """
 
 from importlib import import_module

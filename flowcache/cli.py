@@ -47,8 +47,12 @@ def render(
     manifest: Annotated[str | None, typer.Argument(help="JSONL, CSV or Parquet; a path or any fsspec URL.")] = None,
     output: Annotated[str | None, typer.Option(help="Folder or URL to write to. Given again: goes on there.")] = None,
     job: Annotated[Path | None, typer.Option(help="Job spec (YAML); options given here override it.")] = None,
-    model: Annotated[str | None, typer.Option(help="For rows without one: a bundled name or checkpoint folder.")] = None,
-    policy: Annotated[str | None, typer.Option(help="For rows without one: off, paper, paper:slow, paper:fast.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="For rows without one: a bundled name or checkpoint folder.")
+    ] = None,
+    policy: Annotated[
+        str | None, typer.Option(help="For rows without one: off, paper, paper:slow, paper:fast.")
+    ] = None,
     gang: Annotated[int | None, typer.Option(min=1, help="Ranks that render one video together.")] = None,
     gangs: Annotated[int | None, typer.Option(min=1, help="Gangs side by side; else as many as fit.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPUs and torch threads of each rank.")] = None,
@@ -119,7 +123,9 @@ def run_options(spec: Any, retry_failed: bool) -> Any:
 
 
 def print_summary(summary: Any) -> None:
-    chunks = f"{summary.rendered} chunks rendered in {summary.seconds:.0f} s" if summary.rendered else "nothing to render"
+    chunks = (
+        f"{summary.rendered} chunks rendered in {summary.seconds:.0f} s" if summary.rendered else "nothing to render"
+    )
     out.print(f"{len(summary.done)} videos done, {chunks}. Playlists: {escape(summary.output)}/media/*/index.m3u8")
     for kind, causes in (("failed", summary.failed), ("rejected", summary.rejected)):
         for name, cause in causes.items():

@@ -79,7 +79,9 @@ class Progress:
         seconds = (time.monotonic() - self.since) / self.made * (self.total - chunks)
         minutes, seconds = divmod(round(seconds), 60)
         hours, minutes = divmod(minutes, 60)
-        return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+        return (
+            f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+        )
 
 
 class LogProgress(Progress):
@@ -100,7 +102,9 @@ class LogProgress(Progress):
     def committed(self, segment: Segment) -> None:
         super().committed(segment)
         video = self.videos[segment.video_id]
-        self.note(f"{segment.video_id}: segment {segment.index + 1} of {len(video.segments)} committed; {self.summary()}")
+        self.note(
+            f"{segment.video_id}: segment {segment.index + 1} of {len(video.segments)} committed; {self.summary()}"
+        )
 
     def failed(self, segment: Segment, rank: int, cause: str, again: bool) -> None:
         super().failed(segment, rank, cause, again)

@@ -69,9 +69,7 @@ class RankWorker:
             timeout = timedelta(seconds=self.settings.timeout)
             rendezvous = self._rendezvous if self.rank == 0 else dist.TCPStore(*address, self.world, timeout=timeout)
             backend = "nccl" if self.settings.device == "cuda" else "gloo"
-            dist.init_process_group(
-                backend, store=rendezvous, rank=self.rank, world_size=self.world, timeout=timeout
-            )
+            dist.init_process_group(backend, store=rendezvous, rank=self.rank, world_size=self.world, timeout=timeout)
             self.mesh = Mesh(dist.group.WORLD)
         return os.getpid()
 

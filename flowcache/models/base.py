@@ -70,7 +70,9 @@ class VideoModel(Protocol):
 
     def rope(self, grid: Grid) -> Tensor: ...
 
-    def transform(self, tokens: Tensor, conditioning: Conditioning, text: Any, rope: Tensor, attend: Attend) -> Tensor: ...
+    def transform(
+        self, tokens: Tensor, conditioning: Conditioning, text: Any, rope: Tensor, attend: Attend
+    ) -> Tensor: ...
 
     def project(self, tokens: Tensor, conditioning: Conditioning, grid: Grid) -> Tensor:
         """[B, S, D] -> velocity [B, C, F, H, W]."""

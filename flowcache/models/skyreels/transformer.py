@@ -166,7 +166,9 @@ class SkyReelsTransformer(nn.Module):
     def signal(self, conditioning: Conditioning) -> Tensor:
         return conditioning.blocks
 
-    def forward(self, latents: Tensor, timesteps: Tensor, embeddings: Tensor, fps: int | Tensor = 24, chunk: int = 0) -> Tensor:
+    def forward(
+        self, latents: Tensor, timesteps: Tensor, embeddings: Tensor, fps: int | Tensor = 24, chunk: int = 0
+    ) -> Tensor:
         """Velocity of a whole window at once; chunk > 0: attention is causal by chunks of that many frames.
 
         latents [B, C, F, H, W], timesteps [B, F], embeddings [B, L, Dt].

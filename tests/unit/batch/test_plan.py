@@ -1,7 +1,6 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-import pytest
 
 from flowcache.batch.plan import plan
 from flowcache.records import ModelSpec, RenderRequest, Shot

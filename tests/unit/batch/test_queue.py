@@ -54,7 +54,8 @@ def test_any_order_of_events_runs_everything_once(chains, gangs, seed):
     """Random completions and failures: each segment commits once, never before its parent, and the queue drains."""
     rng = random.Random(seed)
     videos = [
-        video(f"v{n}", [None if i == 0 or cut else i - 1 for i, cut in enumerate(chain)]) for n, chain in enumerate(chains)
+        video(f"v{n}", [None if i == 0 or cut else i - 1 for i, cut in enumerate(chain)])
+        for n, chain in enumerate(chains)
     ]
     queue, running, committed = SegmentQueue(videos), [], []
     for _ in range(10_000):

@@ -1,0 +1,1 @@
+"""Video models: one folder per family, and the checkpoints that the package brings along."""
