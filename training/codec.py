@@ -40,7 +40,10 @@ def fit_codec(channels: int = CHANNELS, videos: int = 600, seed: int = 1) -> Pat
 
 
 def train_refiner(codec: PatchCodec, minutes: float, hidden: int = 192, videos: int = 3, seed: int = 0) -> PatchCodec:
-    """Least squares on pixels, from the refiner that `codec` has or from nothing; the latents are noised a little, since the model's are not perfect either."""
+    """Least squares on pixels, from the refiner that `codec` has or from nothing.
+
+    The latents are noised a little, since those of a diffusion model are not perfect either.
+    """
     torch.manual_seed(seed)
     rng = Random(seed)
     refined = codec
