@@ -1,0 +1,69 @@
+"""Faults of a real S3 server, in words that a person understands."""
+
+import time
+
+import pytest
+
+from flowcache.errors import StoreError
+from flowcache.storage import objects
+from flowcache.storage.objects import Store
+
+
+def refusal(url: str, **options) -> str:
+    with pytest.raises(StoreError) as caught:
+        Store(url, **options).probe()
+    return str(caught.value)
+
+
+def test_a_missing_bucket(server):
+    message = refusal("s3://no-such-bucket-here/x", **server.options())
+    assert message == (
+        "cannot write to s3://no-such-bucket-here/x: bucket 'no-such-bucket-here' does not exist; create it first"
+    )
+
+
+def test_a_bucket_name_that_is_too_short(server):
+    assert "it needs at least 3 characters" in refusal("s3://ab/x", **server.options())
+
+
+def test_wrong_credentials(ceph):
+    options = {**ceph.options(), "key": "nobody", "secret": "top-secret"}
+    message = refusal(f"s3://{ceph.bucket()}/x", **options)
+    assert "the S3 credentials are not accepted" in message
+    assert "top-secret" not in message
+
+
+def test_a_bucket_of_somebody_else(ceph):
+    message = refusal(f"s3://{ceph.bucket()}/x", endpoint_url=ceph.endpoint, anon=True)
+    assert "access denied" in message
+
+
+def test_no_credentials(moto, monkeypatch, tmp_path):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    message = refusal("s3://some-bucket/x", endpoint_url=moto.endpoint)
+    assert "no S3 credentials found; set AWS_ACCESS_KEY_ID" in message
+
+
+def test_an_unreachable_server_is_given_up_soon(monkeypatch):
+    monkeypatch.setattr(objects, "RETRY_PAUSES", (0.01, 0.01))
+    begun = time.monotonic()
+    message = refusal("s3://some-bucket/x", endpoint_url="http://127.0.0.1:9", key="k", secret="s")
+    assert 'Could not connect to the endpoint URL: "http://127.0.0.1:9/' in message
+    assert time.monotonic() - begun < 10
+
+
+def test_a_lost_answer_to_a_create_is_still_a_win(server):
+    store = server.store()
+    sent = store.backend.create
+
+    def lose_the_answer(key, data):
+        sent(key, data)
+        raise ConnectionResetError("the answer never came")
+
+    store.backend.create = lose_the_answer
+    assert store.create("marker", b"mine")
+    assert not store.create("marker", b"other")

@@ -1,0 +1,66 @@
+"""What every kind of store must do alike."""
+
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from flowcache.errors import StoreError
+from flowcache.storage.objects import Entry, MissingObject
+
+
+def test_objects_come_back_and_go(store):
+    store.probe()
+    assert store.list() == []
+    store.put("a/b", b"1")
+    store.put("a/b", b"22")
+    assert store.get("a/b") == b"22"
+    assert store.exists("a/b") and not store.exists("a") and not store.exists("a/c")
+    store.delete("a/b")
+    store.delete("a/b")
+    assert store.find("a/b") is None
+    with pytest.raises(MissingObject, match="a/b does not exist"):
+        store.get("a/b")
+
+
+def test_listing_is_sorted_recursive_and_hides_dotted_names(store):
+    for key in ("v/b/2", "v/a/1", "v/a/.unfinished", "vv/x", "top"):
+        store.put(key, key.encode())
+    assert store.list("v") == store.list("v/") == [Entry("v/a/1", 5), Entry("v/b/2", 5)]
+    assert [entry.key for entry in store.list()] == ["top", "v/a/1", "v/b/2", "vv/x"]
+    assert store.list("nothing/here") == []
+
+
+def test_create_keeps_the_first_and_knows_its_own(store):
+    assert store.create("k", b"mine")
+    assert store.create("k", b"mine")  # as after a lost response
+    assert not store.create("k", b"theirs")
+    assert store.get("k") == b"mine"
+    with pytest.raises(StoreError, match="must not be empty"):
+        store.create("empty", b"")
+    assert not store.exists("empty")
+
+
+def test_creating_a_large_object_is_exclusive_too(server):
+    store, data = server.store(), bytes(101 << 20)  # from 100 MiB s3fs would send parts, which Ceph does not guard
+    assert store.create("large", data)
+    assert not store.create("large", data[:-1] + b"x")
+    assert store.get("large")[-1] == 0
+
+
+def test_one_of_many_threads_wins(store):
+    for round in range(3):
+        with ThreadPoolExecutor(8) as pool:
+            wins = list(pool.map(lambda i, key=f"race/{round}": (store.create(key, b"%d" % i), i), range(8)))
+        assert [i for won, i in wins if won] == [int(store.get(f"race/{round}"))]
+
+
+def test_a_pickled_store_reaches_the_same_objects(store):
+    store.put("k", b"v")
+    assert pickle.loads(pickle.dumps(store)).get("k") == b"v"
+
+
+@pytest.mark.parametrize("key", ["../x", "a//b", "/etc/x", "a/./b", "a/", "", "a\\b", "a\nb"])
+def test_a_key_cannot_leave_the_root(store, key):
+    with pytest.raises(StoreError, match="no valid object key"):
+        store.put(key, b"x")
