@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from flowcache.cache.kv_compress import Compression
 from flowcache.records import ModelSpec
 
 KEYS = ("name", "preset", "threshold", "ret_steps")
@@ -42,7 +43,8 @@ class Policy:
       "keep": by the K/V of their last noisy step (as published);
       "refresh": forwarded once more at timestep 0 when they are finished.
     renoise: the prefix is forwarded with fresh noise at every row, not only at the first; "rerun" implies it.
-    clean: how many finished chunks are seen, the latest ones; None: all of them.
+    clean: finished chunks are seen with so many chunks' worth of tokens; None: with all.
+    compression: how these tokens are chosen; None: the latest.
     """
 
     name: str
@@ -50,6 +52,11 @@ class Policy:
     history: Literal["rerun", "keep", "refresh"] = "rerun"
     renoise: bool = False
     clean: int | None = None
+    compression: Compression | None = None
+
+    def __post_init__(self):
+        if self.clean is not None and (self.history == "rerun" or self.renoise):
+            raise ValueError("a chunk that is forwarded again and again can't be cut down to a budget of clean tokens")
 
 
 @dataclass(frozen=True)

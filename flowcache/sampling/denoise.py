@@ -1,18 +1,19 @@
 """The denoise loop: one for every family, yielding each chunk as soon as it is clean."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from flowcache.cache.kv_compress import latest
 from flowcache.cache.kv_store import KVStore
 from flowcache.cache.reuse import ALWAYS, Decision, Policy, ReuseState, decide
 from flowcache.errors import FlowcacheError
 from flowcache.models.base import Conditioning, VideoModel
 from flowcache.sampling.guidance import branches, guide
-from flowcache.sampling.schedule import schedule, whole_chunks
+from flowcache.sampling.schedule import Row, schedule, whole_chunks
 from flowcache.sampling.solver import SolverState, UniPC, sigmas, timesteps
 
 
@@ -56,7 +57,7 @@ class Visit:
     """One chunk's forward in one guidance branch, as an observer sees it.
 
     step: 0-based; -1 where the chunk is not updated (a prefix or a finished chunk, forwarded for its K/V).
-    seen: chunks (from, to) whose K/V it attends to, itself included.
+    seen: tokens whose K/V it attends to, its own included; 0 where it reuses.
     """
 
     row: int
@@ -66,7 +67,7 @@ class Visit:
     decision: Decision
     latents: Tensor  # [C, f, H, W] at input
     velocity: Tensor | None  # alike; None where the chunk is not updated
-    seen: tuple[int, int]
+    seen: int
 
 
 class NotFinite(FlowcacheError):
@@ -106,6 +107,16 @@ def denoise(
             yield window.result(chunk)
 
 
+def capacity(rows: Sequence[Row], steps: int, ready: int, clean: int) -> int:
+    """Most chunks whose K/V are held at once: `clean` finished ones, and all others that have started.
+
+    Finished ones are cut down when a chunk after them is computed, as every chunk's first step is; not in row 0.
+    """
+    started = [max(ready, sum(index > 0 for index in row.index)) for row in rows]
+    finished = [0, *(sum(index > steps for index in row.index) for row in rows[1:])]
+    return max(s - max(f - clean, 0) for s, f in zip(started, finished, strict=True))
+
+
 class _Window:
     """State of one call: latents, K/V, and per chunk what solver and reuse policy carry along."""
 
@@ -130,9 +141,14 @@ class _Window:
         self.texts = [model.text(text.to(model.device)) for text in (texts.positive, texts.negative)[: self.branches]]
         grids = [model.grid(x[None], chunk * settings.chunk) for chunk, x in enumerate(self.latents)]
         self.grids, self.ropes = grids, [model.rope(grid) for grid in grids]
-        self.store = KVStore.allocate(
-            model.layers, self.branches, self.chunks, grids[0].tokens, model.heads, model.head_dim,
-            model.dtype, model.device,
+        self.store = KVStore(
+            (model.layers, self.branches, model.heads, model.head_dim),
+            grids[0].tokens,
+            self.chunks if policy.clean is None else capacity(self.rows, settings.steps, self.ready, policy.clean),
+            model.dtype,
+            model.device,
+            policy.clean,
+            policy.compression.select if policy.compression else latest,
         )
         self.conditionings: dict[tuple[float, int], Conditioning] = {}
         self.reuse_states = {(c, b): ReuseState() for c in range(self.chunks) for b in range(self.branches)}
@@ -165,15 +181,10 @@ class _Window:
         """Chunks that take their last step in this row."""
         return [chunk for chunk, index in enumerate(self.rows[row].index) if index == self.settings.steps]
 
-    def first_seen(self, row: int, chunk: int) -> int:
-        """The first chunk whose K/V are seen: all finished ones, or the latest `policy.clean` of them."""
-        if self.policy.clean is None:
-            return 0
-        # As published, a chunk is clean as soon as its last step ran, but a prefix only after the first row.
-        if row == 0:
-            return min(self.ready, chunk)
-        finished = sum(index >= self.settings.steps for index in self.rows[row].index[:chunk])
-        return max(finished - self.policy.clean, 0)
+    def finished(self, row: int) -> int:
+        """Chunks whose K/V are final: after their last step (even in this row), or once they are refreshed."""
+        last = self.settings.steps + (self.policy.history == "refresh")
+        return sum(index >= last for index in self.rows[row].index)
 
     def visit(self, row: int, chunk: int) -> None:
         began = time.perf_counter()
@@ -195,15 +206,15 @@ class _Window:
                 self.policy.reuse, self.reuse_states[key], signal, step, self.settings.steps
             )
             if decision.compute:
-                out = self.transform(row, chunk, branch, tokens, conditioning)
+                out, seen = self.transform(row, chunk, branch, tokens, conditioning)
                 self.computed[chunk] += 1
                 if self.policy.reuse:
                     self.residuals[key] = out - tokens
             else:
-                out = tokens + self.residuals[key]
+                out, seen = tokens + self.residuals[key], 0
                 self.reused[chunk] += 1
             velocities.append(self.model.project(out, conditioning, self.grids[chunk])[0].float())
-            self.report(row, chunk, branch, step, decision, x, velocities[-1])
+            self.report(row, chunk, branch, step, decision, x, velocities[-1], seen)
         velocity = guide(velocities, self.settings.guidance)
         result, self.solver_states[chunk] = self.solver.step(step, velocity, x, self.solver_states[chunk])
         held = self.held(chunk)
@@ -220,12 +231,20 @@ class _Window:
         conditioning = self.condition(timestep, chunk)
         tokens = self.model.embed(x[None])
         for branch in range(self.branches):
-            self.transform(row, chunk, branch, tokens, conditioning)
-            self.report(row, chunk, branch, -1, ALWAYS, x, None)
+            _, seen = self.transform(row, chunk, branch, tokens, conditioning)
+            self.report(row, chunk, branch, -1, ALWAYS, x, None, seen)
 
-    def transform(self, row: int, chunk: int, branch: int, tokens: Tensor, conditioning: Conditioning) -> Tensor:
-        attend = self.store.view(branch, chunk, self.first_seen(row, chunk))
-        return self.model.transform(tokens, conditioning, self.texts[branch], self.ropes[chunk], attend)
+    def transform(
+        self, row: int, chunk: int, branch: int, tokens: Tensor, conditioning: Conditioning
+    ) -> tuple[Tensor, int]:
+        """The chunk's tokens after all layers, and how many tokens of K/V they saw."""
+        first = finished = 0
+        if self.policy.clean is not None:
+            # As published, a prefix counts as clean, and is seen at all, only after the first row.
+            first = min(self.ready, chunk) if row == 0 else 0
+            finished = min(self.finished(row), chunk) if row else 0
+        attend, seen = self.store.view(branch, chunk, first, finished)
+        return self.model.transform(tokens, conditioning, self.texts[branch], self.ropes[chunk], attend), seen
 
     def condition(self, timestep: float, chunk: int) -> Conditioning:
         """The same for every chunk without held frames, so computed once for each timestep."""
@@ -237,9 +256,8 @@ class _Window:
             self.conditionings[key] = self.model.condition(times, self.grids[chunk], self.settings.fps)
         return self.conditionings[key]
 
-    def report(self, row, chunk, branch, step, decision, latents, velocity) -> None:
+    def report(self, row, chunk, branch, step, decision, latents, velocity, seen) -> None:
         if self.observe:
-            seen = self.first_seen(row, chunk), chunk + 1
             self.observe(Visit(row, chunk, branch, step, decision, latents, velocity, seen))
 
     def result(self, chunk: int) -> FinishedChunk:

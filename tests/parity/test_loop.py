@@ -1,8 +1,11 @@
 """The denoise loop against whole runs of official SkyReels-V2 and FlowCache: latents, decisions, K/V."""
 
+from dataclasses import dataclass, field
+
 import pytest
 import torch
 
+from flowcache.cache.kv_compress import Compression
 from flowcache.cache.reuse import Policy, Reuse
 from flowcache.sampling.denoise import SamplerSettings, Texts, denoise
 
@@ -16,6 +19,17 @@ POLYNOMIALS = {
 }
 
 
+@dataclass(frozen=True)
+class Recorded(Compression):
+    """Compression that also notes what it kept."""
+
+    kept: list = field(default_factory=list)
+
+    def select(self, queries, keys, budget):
+        self.kept.append(super().select(queries, keys, budget))
+        return self.kept[-1]
+
+
 def policy_of(case):
     """The policy that a run's settings stand for; skips what the loop has no option for, and says so."""
     if not case["kind"].startswith("FlowCache"):
@@ -23,15 +37,14 @@ def policy_of(case):
             pytest.skip("bidirectional attention: the loop denoises chunk by chunk, so it is causal by design")
         return Policy("off")
     args, tea = case["args"], case["tea"]
-    if args["use_compress"]:
-        pytest.skip("K/V compression belongs to a later issue")
-    clean = args["kvrange"] if args["use_kvrange"] else None
+    clean = args["kvrange"] if args["use_kvrange"] else args["budget_block"] if args["use_compress"] else None
+    compression = Recorded() if args["use_compress"] else None
     if tea is None:
-        return Policy(case["name"], history="keep", renoise=True, clean=clean)
+        return Policy(case["name"], None, "keep", renoise=True, clean=clean, compression=compression)
     own = next((value for value in tea.values() if isinstance(value, list)), None)
     coefficients = own or POLYNOMIALS[tea["ckpt_dir"], tea["use_ret_steps"]]
     reuse = Reuse(tea["teacache_thresh"], 5 if tea["use_ret_steps"] else 1, tuple(coefficients))
-    return Policy(case["name"], reuse, history="keep", clean=clean)
+    return Policy(case["name"], reuse, "keep", clean=clean, compression=compression)
 
 
 def segments(golden, policy):
@@ -57,16 +70,21 @@ def segments(golden, policy):
 @pytest.mark.golden("skyreels_loop", "runs")
 def test_loop(golden, case, record_property):
     data, seen = golden.tensors("skyreels_loop"), []
-    for segment, latents, visits in segments(golden, policy_of(case)):
+    policy = policy_of(case)
+    for segment, latents, visits in segments(golden, policy):
         compare_traces(data, case["name"], segment, visits)
         error = (latents - data[f"{case['name']}.x0_seg{segment}"]).abs().max().item()
         record_property(f"x0 error, segment {segment}", error)
         assert error <= TOLERANCE
         seen += [(segment, visit) for visit in visits]
-    tokens = data["in.noise_seg0"].shape[2] * data["in.noise_seg0"].shape[3] // 4
-    chunk = golden.facts("skyreels_loop")["settings"]["causal_block_size"]
     compare_visits(case, seen)
-    compare_kv(case, seen, tokens * chunk)
+    compare_kv(case, seen)
+    if "compress_events" in case:
+        expected = golden.tensors(f"skyreels_loop_compress_idx_{case['name']}")
+        kept = policy.compression.kept
+        assert len(kept) == len(case["compress_events"])
+        for event, ours in enumerate(kept):
+            assert torch.equal(ours.sort(0).values, expected[str(event)].long().sort(0).values), event
 
 
 def compare_traces(data, run, segment, visits):
@@ -99,13 +117,13 @@ def compare_visits(case, seen):
             assert ours == tuple(g if g is None else pytest.approx(g, rel=1e-5) for g in grounds), key
 
 
-def compare_kv(case, seen, tokens):
+def compare_kv(case, seen):
     """How many K/V tokens each computed forward saw."""
     if "kv" not in case:
         return
     expected = {tuple(row[:4]): row[4] for row in case["kv"]}
     got = {
-        (segment, visit.row, 1 - visit.branch, visit.chunk): (visit.seen[1] - visit.seen[0]) * tokens
+        (segment, visit.row, 1 - visit.branch, visit.chunk): visit.seen
         for segment, visit in seen
         if visit.decision.compute
     }

@@ -5,6 +5,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from flowcache.cache.kv_compress import Compression
 from flowcache.cache.reuse import Policy, Reuse
 from flowcache.models.skyreels.config import SkyReelsConfig
 from flowcache.models.skyreels.transformer import SkyReelsTransformer
@@ -12,9 +13,13 @@ from flowcache.parallel.apply import degrees, shard
 from flowcache.parallel.mesh import Mesh
 from flowcache.sampling.denoise import SamplerSettings, Texts, denoise
 
-SETTINGS = SamplerSettings(steps=6, shift=3.0, guidance=3.0, ar_step=2, chunk=2, fps=24)
+SETTINGS = SamplerSettings(steps=6, shift=3.0, guidance=3.0, ar_step=3, chunk=2, fps=24)
 REUSE = Reuse(threshold=1.0, ret_steps=2, coefficients=(1.0, 0.0))
-POLICIES = [Policy("off"), Policy("paper", REUSE, history="keep")]
+POLICIES = [
+    Policy("off"),
+    Policy("paper", REUSE, history="keep"),
+    Policy("budget", REUSE, history="keep", clean=1, compression=Compression()),
+]
 
 
 def sample(mesh: Mesh | None, policy: Policy):

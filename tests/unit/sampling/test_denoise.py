@@ -6,10 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from flowcache.cache.kv_compress import Compression
 from flowcache.cache.reuse import Policy, Reuse
 from flowcache.models.skyreels.config import SkyReelsConfig
 from flowcache.models.skyreels.transformer import SkyReelsTransformer
-from flowcache.sampling.denoise import NotFinite, SamplerSettings, Texts, denoise
+from flowcache.sampling.denoise import NotFinite, SamplerSettings, Texts, capacity, denoise
+from flowcache.sampling.schedule import schedule
 from flowcache.sampling.solver import sigmas, timesteps
 
 SETTINGS = SamplerSettings(steps=5, shift=3.0, guidance=3.0, ar_step=2, chunk=2, fps=24)
@@ -160,6 +162,39 @@ def test_not_finite_names_the_chunk(model):
     with pytest.raises(NotFinite, match="chunk 1 .*NaN") as error:
         next(chunks)
     assert pickle.loads(pickle.dumps(error.value)).chunk == 1
+
+
+@pytest.fixture
+def unwritten_is_nan():
+    """Whatever is read before it is written makes the result NaN, which the loop refuses."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("history", ["keep", "refresh"])
+@pytest.mark.parametrize("ready", [0, 1, 2])
+@pytest.mark.parametrize("ar_step", [0, 1, 2, 5, 9])
+def test_a_budget_of_clean_tokens(model, unwritten_is_nan, ar_step, ready, history):
+    noise, texts = given(2 * (ready + 4))
+    settings = replace(SETTINGS, ar_step=ar_step)
+    prefix = torch.randn(4, 2 * ready, 4, 4)
+    call = {"prefix": prefix, "condition_noise_of": lambda row: torch.zeros_like(prefix)} if ready else {}
+    everything = run(model, noise, texts, Policy("all", SKIP.reuse, history), settings, **call)
+    for clean, compression in ((1, None), (2, None), (1, Compression(kernel=3)), (6, None)):
+        visits = []
+        policy = Policy("budget", SKIP.reuse, history, clean=clean, compression=compression)
+        latents = run(model, noise, texts, policy, settings, observe=visits.append, **call)
+        active = settings.steps if ar_step == 0 else -(-settings.steps // ar_step)
+        assert max(visit.seen for visit in visits) <= 8 * (clean + active + 1)
+        if clean == 6 and not ready:  # more than there ever are
+            torch.testing.assert_close(latents, everything, atol=1e-5, rtol=0)
+
+
+def test_capacity_is_bounded_however_long_the_window():
+    rows = {chunks: schedule(5 * chunks, 5, range(50), 10) for chunks in (8, 40)}
+    assert [capacity(grid, 50, 0, clean=2) for grid in rows.values()] == [7, 7]
+    assert capacity(rows[8], 50, 0, clean=8) == 8
 
 
 @pytest.mark.parametrize(
