@@ -96,8 +96,9 @@ def video_rows(run: RunRecord, commits: Commits) -> list[Row]:
     known = {row["video_id"] for row in rows}
     rejected: dict[tuple, list[Row]] = {}
     for problem in run.rejected:
-        if problem["video"] not in known:
-            rejected.setdefault((problem["file"], problem["row"], problem["video"]), []).append(problem)
+        if problem["video"] in known:  # a second row of that id: the video is the first one's
+            problem = {**problem, "video": None}
+        rejected.setdefault((problem["file"], problem["row"], problem["video"]), []).append(problem)
     rows += [rejected_row(run, problems) for problems in rejected.values()]
     return sorted(rows, key=lambda row: (row["video_id"] or "", row["error"] or ""))
 

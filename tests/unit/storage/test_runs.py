@@ -1,0 +1,141 @@
+"""One root, one run: identity, taking up again, and refusals that say what differs."""
+
+import dataclasses
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from flowcache.errors import InputError, Problem, StoreError
+from flowcache.records import RenderRequest, Shot
+from flowcache.storage import runs
+from flowcache.storage.documents import RunRecord, canonical, parse, to_json
+from flowcache.storage.objects import Store
+from flowcache.storage.runs import begin_run, new_run, plan_totals, read_run, spec_hash
+from tests.unit.storage.samples import DIGESTS, Studio, plan, request
+
+
+@pytest.fixture
+def store():
+    return Store(f"memory://{uuid.uuid4().hex}")
+
+
+def record(*requests, digests=DIGESTS):
+    return new_run(requests, digests, plan(requests), "0.1.0")
+
+
+def refused(store, *requests, digests=DIGESTS) -> str:
+    with pytest.raises(InputError) as caught:
+        begin_run(store, record(*requests, digests=digests))
+    assert len(runs.read_runs(store)) == 1
+    return str(caught.value)
+
+
+def test_the_identity_is_what_is_rendered_with_which_weights():
+    cat, dog = request("cat"), request("dog")
+    identity = spec_hash([cat, dog], DIGESTS)
+    assert spec_hash([dog, cat], DIGESTS) == identity
+    assert record(cat, dog).run_id == identity[:16]
+    assert spec_hash([cat], DIGESTS) != identity != spec_hash([cat, dog], {"tiny": "e" * 64})
+    for change in ({"seed": 1}, {"labels": {}}, {"policy": {"name": "off"}}, {"shots": (Shot("another", 8),)}):
+        assert spec_hash([dataclasses.replace(cat, **change), dog], DIGESTS) != identity
+
+
+def test_every_field_of_a_request_survives_the_store(store):
+    wanted = request("cat", image="s3://b/i.png", video=None, priority=3, negative_prompt="blür \u2028 \"x\"")
+    begin_run(store, record(wanted))
+    assert RenderRequest.from_dict(read_run(store).requests[0]) == wanted
+
+
+def test_a_run_is_taken_up_again_with_its_first_record(store):
+    first = begin_run(store, record(request("cat")))
+    again = begin_run(store, dataclasses.replace(record(request("cat")), created=1.0, flowcache_version="9"))
+    assert to_json(again) == to_json(first)
+
+
+def test_another_run_is_refused_with_what_differs(store):
+    begin_run(store, record(request("cat"), request("dog"), request("owl")))
+    message = refused(
+        store,
+        request("cat", seed=99, steps=7),
+        request("owl"),
+        request("emu"),
+        digests={"tiny": "e" * 64},
+    )
+    assert f"{store.url}: output: holds another run (" in message
+    assert (
+        "weights of model tiny changed; video emu is new; video dog is missing; video cat differs in seed, steps. "
+        "Give another output, or the manifest and model of that run" in message
+    )
+
+
+def test_many_differences_are_counted(store):
+    begin_run(store, record(*(request(f"v{i}", 1) for i in range(30))))
+    assert "video v16 is missing; and 21 more. Give" in refused(store, request("new", 1))
+
+
+def test_two_drivers_with_different_runs_never_share_a_root(store):
+    """Both find the root empty; at most one may go on, and none leaves a second record."""
+    wanted = [record(request("cat", 1, seed=seed)) for seed in range(6)]
+
+    def begin(one):
+        try:
+            return begin_run(store, one).run_id
+        except InputError:
+            return None
+
+    with ThreadPoolExecutor(6) as pool:
+        begun = {run_id for run_id in pool.map(begin, wanted) if run_id}
+    assert len(begun) <= 1
+    assert {run.run_id for run in runs.read_runs(store)} == begun
+
+
+def test_the_later_of_two_drivers_withdraws(store, monkeypatch):
+    other = record(request("dog"))
+    real = Store.create
+
+    def raced(self, key, data):
+        monkeypatch.setattr(Store, "create", real)
+        begin_run(self, other)  # between the look and the create
+        return real(self, key, data)
+
+    monkeypatch.setattr(Store, "create", raced)
+    assert "video dog is missing" in refused(store, request("cat"))
+    assert read_run(store).run_id == other.run_id
+
+
+def test_the_plan_counts_by_video():
+    requests = (request("cat", 3), request("dog", 1))
+    assert plan_totals(plan(requests)) == {
+        "videos": {"cat": {"segments": 3, "chunks": 6, "frames": 24}, "dog": {"segments": 1, "chunks": 2, "frames": 8}},
+        "segments": 4,
+        "chunks": 8,
+        "frames": 32,
+    }
+
+
+def test_rejected_rows_are_kept(store):
+    problem = Problem("m.jsonl", "fps", "NaN is no number", 3, None)
+    begin_run(store, new_run([request("cat")], DIGESTS, [], "0.1.0", [problem]))
+    assert Problem(**read_run(store).rejected[0]) == problem
+
+
+def test_an_empty_root_has_no_run(store):
+    with pytest.raises(StoreError, match=r"holds no run; was it rendered with --output memory://"):
+        read_run(store)
+
+
+def test_documents_are_canonical_and_come_back():
+    studio = Studio(Store(f"memory://{uuid.uuid4().hex}"), (request("cat"),))
+    marker = studio.render(plan(studio.requests)[0], None)
+    data = to_json(marker)
+    assert parse(type(marker), data, "m") == marker and to_json(parse(type(marker), data, "m")) == data
+    assert canonical({"b": 1, "a": "ü"}) == '{"a":"ü","b":1}\n'.encode()
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        canonical({"a": float("nan")})
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"3", b"{}", b'{"schema_version":1,"x":2}', b"\xff\xfe"])
+def test_damaged_documents_are_named(data):
+    with pytest.raises(StoreError, match="here is damaged: no valid RunRecord"):
+        parse(RunRecord, data, "here")

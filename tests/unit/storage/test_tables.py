@@ -1,0 +1,171 @@
+"""The Parquet tables, opened by the tools that people use."""
+
+import dataclasses
+import json
+import uuid
+
+import duckdb
+import pandas
+import pyarrow.dataset
+import pyarrow.parquet as pq
+import pytest
+
+from flowcache.errors import Problem
+from flowcache.storage import layout, tables
+from flowcache.storage.commits import DeadLetter, dead_letter, read_commits
+from flowcache.storage.objects import Store
+from flowcache.storage.runs import new_run, read_run
+from flowcache.storage.schemas import CHUNKS, VIDEOS
+from flowcache.storage.tables import video_rows, write_tables
+from tests.unit.storage.samples import DIGESTS, Studio, plan, request
+
+
+@pytest.fixture
+def folder(studio, tmp_path):
+    """The finished run as local files: (root, its records)."""
+    for entry in studio.store.list():
+        Store(str(tmp_path)).put(entry.key, studio.store.get(entry.key))
+    return tmp_path
+
+
+def parts(root, table):
+    return sorted((root / "meta" / table).glob("run=*/part-*.parquet"))
+
+
+def test_the_files_have_the_documented_schemas(folder):
+    for table, schema in (("videos", VIDEOS), ("chunks", CHUNKS)):
+        (part,) = parts(folder, table)
+        assert pq.read_schema(part).equals(schema, check_metadata=False)
+        assert all(field.metadata[b"description"] for field in pq.read_schema(part))
+
+
+def test_rows_are_those_of_the_markers(folder, studio):
+    commits = read_commits(studio.store)
+    rows = pq.read_table(parts(folder, "chunks")[0]).to_pylist()
+    order = [("cat", i) for i in range(6)] + [("dog", 0), ("dog", 1)]
+    assert [(row["video_id"], row["chunk"]) for row in rows] == order
+    marker, row = commits.markers["cat"][1], rows[3]
+    chunk = dataclasses.asdict(marker.chunks[1])
+    assert row["uri"] == chunk.pop("key")
+    assert {name: row[name] for name in chunk} == chunk
+    shared = ("run_id", "video_id", "segment", "fps", "attempt", "host", "gang", "world_size", "started", "finished")
+    assert {name: row[name] for name in shared} == {name: getattr(marker, name) for name in shared}
+    assert dict(row["segment_seconds"]) == marker.seconds and row["init"] == marker.init_key
+
+
+def test_a_video_row_holds_the_whole_request(folder, studio):
+    cat, dog = pq.read_table(parts(folder, "videos")[0]).to_pylist()
+    wanted = studio.requests[0]
+    assert json.loads(cat["request_json"]) == json.loads(json.dumps(wanted.to_dict()))
+    same = ("negative_prompt", "image", "video", "width", "height", "fps", "seed", "guidance", "steps", "priority")
+    assert {name: cat[name] for name in same} == {name: getattr(wanted, name) for name in same}
+    assert cat["shots"] == [dataclasses.asdict(shot) for shot in wanted.shots]
+    assert dict(cat["labels"]) == wanted.labels and dict(dog["labels"]) == {}
+    assert (cat["model"], cat["model_digest"], cat["policy"]) == ("tiny", "d" * 64, "paper")
+    assert json.loads(cat["policy_json"]) == wanted.policy
+    assert (cat["status"], cat["error"], cat["requested_frames"], cat["frames"]) == ("done", None, 24, 24)
+    assert (cat["segments"], cat["chunks"], cat["steps_computed"], cat["steps_reused"]) == (3, 6, 36, 12)
+    assert (cat["render_seconds"], cat["started"], cat["finished"]) == (7.5, 100.0, 102.5)
+
+
+def test_duckdb_reads_and_joins(folder):
+    rows = duckdb.sql(
+        f"""
+        select v.video_id, v.labels['team'] as team, v.shots[1].prompt, count(*), sum(c.bytes) = any_value(v.bytes)
+        from read_parquet('{folder}/meta/videos/**/*.parquet', hive_partitioning = true) v
+        join read_parquet('{folder}/meta/chunks/**/*.parquet', hive_partitioning = true) c using (run, video_id)
+        group by all order by 1
+        """
+    ).fetchall()
+    assert rows == [("cat", "red", "a cat moves", 6, True), ("dog", None, "a dog moves", 2, True)]
+
+
+def test_pandas_reads_and_joins(folder):
+    videos, chunks = (pandas.read_parquet(folder / "meta" / table) for table in ("videos", "chunks"))
+    joined = chunks.merge(videos, on=["run_id", "video_id"], suffixes=("", "_video"))
+    assert len(joined) == 8 and set(joined["run"].astype(str)) == set(joined["run_id"])
+    assert joined.groupby("video_id")["frames"].sum().to_dict() == {"cat": 24, "dog": 8}
+
+
+def test_pyarrow_dataset_reads_and_joins(folder):
+    videos, chunks = (
+        pyarrow.dataset.dataset(folder / "meta" / name, partitioning="hive").to_table() for name in ("videos", "chunks")
+    )
+    scalars = videos.select(["video_id", "status", "policy"])
+    joined = chunks.select(["video_id", "chunk", "uri"]).join(scalars, "video_id")
+    assert joined.num_rows == 8
+    assert set(joined.column("policy").to_pylist()) == {"paper", "off"}
+    assert set(videos.column("run").to_pylist()) == set(videos.column("run_id").to_pylist())
+
+
+def test_writing_again_gives_the_same_parts(studio):
+    run, commits = read_run(studio.store), read_commits(studio.store)
+    before = {entry.key: studio.store.get(entry.key) for entry in studio.store.list(layout.META)}
+    assert sorted(write_tables(studio.store, run, commits)) == sorted(before)
+    assert {entry.key: studio.store.get(entry.key) for entry in studio.store.list(layout.META)} == before
+
+
+def test_stale_parts_go_only_after_the_new_ones_are_there(studio, monkeypatch):
+    run, commits = read_run(studio.store), read_commits(studio.store)
+    stale = {entry.key for entry in studio.store.list(layout.META)}
+    order, put, delete = [], Store.put, Store.delete
+    monkeypatch.setattr(Store, "put", lambda self, key, data: (order.append("put"), put(self, key, data)))
+    monkeypatch.setattr(Store, "delete", lambda self, key: (order.append("delete"), delete(self, key)))
+    del commits.markers["cat"]
+    keys = write_tables(studio.store, run, dataclasses.replace(commits, done=frozenset({"dog"})))
+    assert order == ["put", "delete", "put", "delete"]
+    assert {entry.key for entry in studio.store.list(layout.META)} == set(keys)
+    assert not stale & set(keys)
+
+
+def test_the_parts_of_another_run_are_left_alone(studio):
+    run, commits = read_run(studio.store), read_commits(studio.store)
+    write_tables(studio.store, dataclasses.replace(run, run_id="f" * 16), commits)
+    assert len({entry.key for entry in studio.store.list(layout.META)}) == 4
+
+
+def test_many_rows_are_cut_into_parts(studio, monkeypatch):
+    monkeypatch.setattr(tables, "ROWS_PER_PART", 3)
+    keys = write_tables(studio.store, read_run(studio.store), read_commits(studio.store))
+    names = [key.rpartition("/")[2][:10] for key in keys]
+    assert names == ["part-00000", "part-00000", "part-00001", "part-00002"]
+
+
+def test_a_run_without_any_chunk_has_tables_with_columns(tmp_path):
+    store, requests = Store(str(tmp_path)), (request("cat"),)
+    write_tables(store, new_run(requests, DIGESTS, plan(requests), "0.1.0"), read_commits(store))
+    counted = duckdb.sql(f"select count(*), count(sha256) from '{tmp_path}/meta/chunks/*/*.parquet'")
+    assert counted.fetchall() == [(0, 0)]
+    (row,) = pq.read_table(parts(tmp_path, "videos")[0]).to_pylist()
+    assert (row["status"], row["chunks"], row["playlist"], row["started"]) == ("partial", 0, None, None)
+
+
+def test_status_and_error_of_videos_that_are_not_done():
+    store = Store(f"memory://{uuid.uuid4().hex}")
+    requests = tuple(request(name, 2) for name in ("begun", "broken", "refused", "waiting"))
+    problems = [
+        Problem("m.csv", "fps", "must be positive", 5, "row-five"),
+        Problem("m.csv", "seed", "is no number", 5, "row-five"),
+        Problem("m.csv", "id", "is no safe name", 6, None),
+        Problem("m.csv", "id", "is used twice", 7, "begun"),
+    ]
+    record = new_run(requests, DIGESTS, plan(requests), "0.1.0", problems)
+    studio = Studio(store, requests)
+    for segment in (s for s in plan(requests) if s.index == 0 and s.video_id in ("begun", "broken")):
+        studio.render(segment, None)
+    dead_letter(store, DeadLetter("broken", 1, 0, "NaN in step 3", "work", 3, "", None))
+    dead_letter(store, DeadLetter("refused", None, None, "no such image", "rejected", 1, "", None))
+    listed = video_rows(record, read_commits(store))
+    rows = {row["video_id"]: row for row in listed}
+    assert [row["error"] for row in listed if row["video_id"] is None] == [
+        "m.csv row 6 id: is no safe name",
+        "m.csv row 7 id: is used twice",
+    ]
+    assert {name: row["status"] for name, row in rows.items()} == {
+        "begun": "partial", "broken": "failed", "refused": "rejected", "waiting": "partial",
+        "row-five": "rejected", None: "rejected",
+    }  # fmt: skip
+    broken = rows["broken"]
+    assert (broken["error"], broken["failed_segment"], broken["chunks"]) == ("NaN in step 3", 1, 2)
+    assert rows["row-five"]["error"] == "m.csv row 5 fps: must be positive; m.csv row 5 seed: is no number"
+    assert len(write_tables(store, record, read_commits(store))) == 2
