@@ -161,8 +161,8 @@ class _Manifest:
             if isinstance(info, MediaInfo):
                 found[kind] = info
             elif info is not None:
-                accepted = f"{'a picture' if kind == 'image' else 'a video'} that can be opened and decoded"
-                self.fault(read, kind, f"{shown(url)} {info}; accepted: {accepted}")
+                accepted = f"; accepted: {'a picture' if kind == 'image' else 'a video'} that can be opened and decoded"
+                self.fault(read, kind, f"{shown(url)} {info}{'' if 'accepted:' in str(info) else accepted}")
         return found
 
     def _look(self, read: _Read, spec: ModelSpec) -> dict[str, Any]:

@@ -84,7 +84,7 @@ class _Reader:
         if kind == "CSV" and head.removeprefix(BOM).lstrip()[:1] in (b"{", b"["):
             found = "JSON"
         if found != ("a Parquet file" if kind == "Parquet" else "text"):
-            return self.problem(f"is named {suffix} but holds {found}")
+            return self.problem(f"is named {suffix} but holds {found}; accepted: {kind}, or a name that fits")
         {"JSON Lines": self._json_lines, "CSV": self._csv, "Parquet": self._parquet}[kind](file)
         if not self.rows and not self.problems:
             self.problem("has no rows: a manifest has at least one")
@@ -100,10 +100,10 @@ class _Reader:
         suffix = self.name[self.name.rfind(".") :]
         if first.startswith(b"[") or first == b"{":  # one problem says more than one for each line
             self.problems = []
-            self.problem(f"is named {suffix} but holds JSON over many lines; accepted: an object on each line")
+            self.problem(f"is named {suffix} but holds JSON over many lines; accepted: one object a line")
         elif not first.startswith(b"{"):
             self.problems = []
-            self.problem(f"is named {suffix} but its lines are no JSON objects {{...}}")
+            self.problem(f"is named {suffix} but its lines are no JSON; accepted: one object a line")
 
     def _csv(self, file: BinaryIO) -> None:
         texts = _Texts(file, self)
@@ -131,8 +131,8 @@ class _Reader:
                 for record in batch.to_pylist():
                     number += 1
                     self._row(number, lambda record=record: _unflattened(_parquet_row(record)))
-        except (pa.ArrowException, OSError, ValueError) as error:
-            self.problem(f"is a damaged Parquet file ({(str(error).splitlines() or [''])[0][:200]})")
+        except (pa.ArrowException, OSError, ValueError):
+            self.problem("is a damaged or incomplete Parquet file")
 
     def _row(self, number: int, read: Any) -> None:
         """Keep what `read` gives, or the fault it raises."""
@@ -249,7 +249,8 @@ def _csv_row(names: list[str], record: list[str] | _Fault) -> dict[str, Any]:
     if isinstance(record, _Fault):
         raise record
     if len(record) != len(names):
-        raise _Fault(f"has {len(record)} cells; accepted: {len(names)}, as in the header")
+        cells = f"{len(record)} cell{'s' if len(record) > 1 else ''}"
+        raise _Fault(f"has {cells}; accepted: {len(names)}, as in the header")
     row: dict[str, Any] = {}
     for name, cell in zip(names, record, strict=True):
         if _undecoded(cell):
