@@ -3,6 +3,7 @@
 Decisions follow from values that are the same on every rank.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from flowcache.records import ModelSpec
 
 KEYS = ("name", "preset", "threshold", "ret_steps")
 NAMES = ("off", "paper")
+REUSE_KEYS = ("threshold", "ret_steps", "coefficients")
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,9 @@ def resolve_policy(policy: dict[str, Any], spec: ModelSpec) -> Policy:
     if preset not in spec.reuse:
         accepted = ", ".join(spec.reuse) or "none, it comes without presets"
         raise ValueError(f"unknown preset {preset!r} of policy paper; {spec.name} accepts: {accepted}")
-    values = {**spec.reuse[preset], **{key: policy[key] for key in ("threshold", "ret_steps") if key in policy}}
-    reuse = Reuse(float(values["threshold"]), int(values["ret_steps"]), tuple(map(float, values["coefficients"])))
-    return Policy("paper", reuse, history="keep")
+    threshold, ret_steps, coefficients = ({**spec.reuse[preset], **policy}[key] for key in REUSE_KEYS)
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not math.isfinite(threshold):
+        raise ValueError(f"policy threshold must be a finite number, not {threshold!r}")
+    if isinstance(ret_steps, bool) or not isinstance(ret_steps, int) or ret_steps < 0:
+        raise ValueError(f"policy ret_steps must be a whole number of steps, 0 or more, not {ret_steps!r}")
+    return Policy("paper", Reuse(threshold, ret_steps, tuple(coefficients)), history="keep")

@@ -2,83 +2,18 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from flowcache.cache.kv_compress import latest
 from flowcache.cache.kv_store import KVStore
-from flowcache.cache.reuse import ALWAYS, Decision, Policy, ReuseState, decide
-from flowcache.errors import FlowcacheError
+from flowcache.cache.reuse import ALWAYS, Policy, ReuseState, decide
 from flowcache.models.base import Conditioning, VideoModel
 from flowcache.sampling.guidance import branches, guide
+from flowcache.sampling.records import FinishedChunk, NotFinite, SamplerSettings, Texts, Visit
 from flowcache.sampling.schedule import Row, schedule, whole_chunks
 from flowcache.sampling.solver import SolverState, UniPC, sigmas, timesteps
-
-
-@dataclass(frozen=True)
-class SamplerSettings:
-    """How to denoise one window. chunk: in latent frames; condition_noise: timestep 0..1000 of a prefix."""
-
-    steps: int
-    shift: float
-    guidance: float
-    ar_step: int
-    chunk: int
-    fps: int
-    condition_noise: float = 20.0
-
-
-@dataclass(frozen=True)
-class Texts:
-    """Text embeddings [1, L, D]; `negative` is needed where guidance is above 1."""
-
-    positive: Tensor
-    negative: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class FinishedChunk:
-    """A clean chunk. index: within the window, prefix chunks counted; latents [C, f, H, W] fp32.
-
-    computed, reused: forwards of its steps, both guidance branches; seconds: spent on them.
-    """
-
-    index: int
-    latents: Tensor
-    computed: int
-    reused: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Visit:
-    """One chunk's forward in one guidance branch, as an observer sees it.
-
-    step: 0-based; -1 where the chunk is not updated (a prefix or a finished chunk, forwarded for its K/V).
-    seen: tokens whose K/V it attends to, its own included; 0 where it reuses.
-    """
-
-    row: int
-    chunk: int
-    branch: int  # 0: conditional
-    step: int
-    decision: Decision
-    latents: Tensor  # [C, f, H, W] at input
-    velocity: Tensor | None  # alike; None where the chunk is not updated
-    seen: int
-
-
-class NotFinite(FlowcacheError):
-    """A chunk came out with NaN or infinite latents."""
-
-    def __init__(self, chunk: int):
-        self.chunk = chunk
-        super().__init__(f"chunk {chunk} of the window has NaN or infinite latents")
-
-    def __reduce__(self):
-        return type(self), (self.chunk,)
 
 
 @torch.inference_mode()
@@ -99,12 +34,15 @@ def denoise(
     not yielded. A rest of P that fills no chunk (the one frame of an image, say) is held inside its chunk:
     timestep 0 at every step, and unchanged in the result.
     """
+    began = time.perf_counter()
     window = _Window(model, noise, texts, settings, policy, prefix, condition_noise_of, observe)
     for row in range(len(window.rows)):
         for chunk in window.visited(row):
             window.visit(row, chunk)
+        window.charge(row, time.perf_counter() - began)
         for chunk in window.finished_in(row):
             yield window.result(chunk)
+        began = time.perf_counter()
 
 
 def capacity(rows: Sequence[Row], steps: int, ready: int, clean: int) -> int:
@@ -186,13 +124,17 @@ class _Window:
         last = self.settings.steps + (self.policy.history == "refresh")
         return sum(index >= last for index in self.rows[row].index)
 
+    def charge(self, row: int, seconds: float) -> None:
+        """Share a row's time between the chunks that it updates; what else ran in it, ran for them."""
+        updated = [chunk for chunk, update in enumerate(self.rows[row].update) if update]
+        for chunk in updated:
+            self.seconds[chunk] += seconds / len(updated)
+
     def visit(self, row: int, chunk: int) -> None:
-        began = time.perf_counter()
         if self.rows[row].update[chunk]:
             self.update(row, chunk)
         else:
             self.reread(row, chunk)
-        self.seconds[chunk] += time.perf_counter() - began
 
     def update(self, row: int, chunk: int) -> None:
         """Take the chunk's next step."""
@@ -220,6 +162,8 @@ class _Window:
         held = self.held(chunk)
         result[:, :held] = x[:, :held]
         self.latents[chunk] = result
+        if step == self.settings.steps - 1 and not result.isfinite().all():
+            raise NotFinite(chunk)
 
     def reread(self, row: int, chunk: int) -> None:
         """Forward a prefix or a finished chunk for its K/V alone."""
@@ -261,7 +205,8 @@ class _Window:
             self.observe(Visit(row, chunk, branch, step, decision, latents, velocity, seen))
 
     def result(self, chunk: int) -> FinishedChunk:
-        latents = self.latents[chunk]
-        if not latents.isfinite().all():
-            raise NotFinite(chunk)
-        return FinishedChunk(chunk, latents, self.computed[chunk], self.reused[chunk], self.seconds[chunk])
+        for branch in range(self.branches):
+            self.residuals.pop((chunk, branch), None)
+        return FinishedChunk(
+            chunk, self.latents[chunk], self.computed[chunk], self.reused[chunk], self.seconds[chunk]
+        )

@@ -86,6 +86,10 @@ def test_resolve():
     [
         ({"name": "papre"}, "unknown policy 'papre'; accepted: off, paper"),
         ({"name": "paper", "preset": "medium"}, "unknown preset 'medium'.*accepts: slow, fast"),
+        ({"name": "paper", "threshold": math.nan}, "threshold must be a finite number, not nan"),
+        ({"name": "paper", "threshold": "0.1"}, "threshold must be a finite number, not '0.1'"),
+        ({"name": "paper", "ret_steps": -1}, "ret_steps must be a whole number .* not -1"),
+        ({"name": "paper", "ret_steps": 2.5}, "ret_steps must be a whole number .* not 2.5"),
         ({"name": "paper", "treshold": 1}, "unknown policy settings treshold; accepted: name, preset, threshold"),
     ],
 )

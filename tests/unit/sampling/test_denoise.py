@@ -1,6 +1,7 @@
 """The denoise loop on a tiny random model: what must hold without any golden run."""
 
 import pickle
+import time
 from dataclasses import replace
 
 import pytest
@@ -99,6 +100,18 @@ def test_counts(model):
         for chunk in denoise(model, noise, texts, SETTINGS, policy):
             assert (chunk.computed, chunk.reused) == (2 * (SETTINGS.steps - reused), 2 * reused)
             assert chunk.seconds > 0
+
+
+def test_seconds_sum_up_to_the_time_taken_without_the_callers(model):
+    noise, texts = given(6)
+    spent, called, began = 0.0, 0.0, time.perf_counter()
+    for chunk in denoise(model, noise, texts, SETTINGS, OFF):
+        spent += chunk.seconds
+        pause = time.perf_counter()
+        time.sleep(0.1)
+        called += time.perf_counter() - pause
+    taken = time.perf_counter() - began - called
+    assert 0.8 * taken <= spent <= taken
 
 
 @pytest.mark.parametrize("guidance", [0.0, 1.0])

@@ -1,0 +1,73 @@
+"""What goes into the denoise loop, and what comes out."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from flowcache.cache.reuse import Decision
+from flowcache.errors import FlowcacheError
+
+
+@dataclass(frozen=True)
+class SamplerSettings:
+    """How to denoise one window. chunk: in latent frames; condition_noise: timestep 0..1000 of a prefix."""
+
+    steps: int
+    shift: float
+    guidance: float
+    ar_step: int
+    chunk: int
+    fps: int
+    condition_noise: float = 20.0
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Text embeddings [1, L, D]; `negative` is needed where guidance is above 1."""
+
+    positive: Tensor
+    negative: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class FinishedChunk:
+    """A clean chunk. index: within the window, prefix chunks counted; latents [C, f, H, W] fp32.
+
+    computed, reused: forwards of its steps, both guidance branches. seconds: its share of the time; the shares
+    of a window's chunks sum up to the time that the window took.
+    """
+
+    index: int
+    latents: Tensor
+    computed: int
+    reused: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One chunk's forward in one guidance branch, as an observer sees it.
+
+    step: 0-based; -1 where the chunk is not updated (a prefix or a finished chunk, forwarded for its K/V).
+    seen: tokens whose K/V it attends to, its own included; 0 where it reuses.
+    """
+
+    row: int
+    chunk: int
+    branch: int  # 0: conditional
+    step: int
+    decision: Decision
+    latents: Tensor  # [C, f, H, W] at input
+    velocity: Tensor | None  # alike; None where the chunk is not updated
+    seen: int
+
+
+class NotFinite(FlowcacheError):
+    """A chunk came out with NaN or infinite latents."""
+
+    def __init__(self, chunk: int):
+        self.chunk = chunk
+        super().__init__(f"chunk {chunk} of the window has NaN or infinite latents")
+
+    def __reduce__(self):
+        return type(self), (self.chunk,)
