@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 GOLDEN = Path(__file__).parent / "golden"
 
 
@@ -9,3 +11,13 @@ def pytest_addoption(parser):
     parser.addoption(
         "--golden", type=Path, default=GOLDEN, metavar="DIR", help="folder of golden vectors for tests/parity"
     )
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """A Ray of our own that outlives the drivers that we kill. Yields its address."""
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    yield made.address
+    made.shutdown()

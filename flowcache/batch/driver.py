@@ -153,12 +153,16 @@ class Driver:
         ready, _ = ray.wait(items, timeout=1.0) if items else ([], [])
         for gang in list(self.gangs):
             mine = [item for item in gang.waiting_for() if item in ready]
+            task = gang.task
             try:
                 self._check_stall(gang)
                 for event in gang.poll(mine) if mine else ():
                     self._take_in(gang, event)
             except GangFailure as failure:
-                self._replace(gang, failure, shape)
+                if task:
+                    self._count(task, failure)
+                if not failure.usable:
+                    self._replace(gang, failure, shape)
         self.progress.tick()
 
     def _task(self, request: RenderRequest, segment: Segment) -> Task:
@@ -198,8 +202,6 @@ class Driver:
             self._start_failures += 1
         if self._start_failures >= START_FAILURES:
             raise ClusterError(f"{START_FAILURES} gangs in a row did not start; the last one: {failure}")
-        if gang.task:
-            self._count(gang.task, failure)
         self._add_gang(shape)
 
     def _count(self, task: Task, failure: GangFailure) -> None:

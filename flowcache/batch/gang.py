@@ -1,5 +1,6 @@
 """A gang: N rank actors in one placement group. Made whole, used whole, torn down whole."""
 
+import re
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from flowcache.batch.worker import RankWorker, Task, WorkerSettings
+from flowcache.errors import FlowcacheError
 from flowcache.records import ChunkRecord
 from flowcache.storage.documents import SegmentMarker
 from flowcache.storage.objects import Store
@@ -33,18 +35,20 @@ class GangShape:
 
 
 class GangFailure(Exception):
-    """A rank failed. `kind`: "infra" for a lost process, "work" for an exception of the work itself."""
+    """A rank failed. `kind`: "infra" for a lost process, "work" for an exception of the work itself.
 
-    def __init__(self, rank: int, kind: str, cause: str, log: str = ""):
-        self.rank, self.kind, self.cause, self.log = rank, kind, cause, log
+    `usable`: the gang can take another task; otherwise it is only good for `tear_down`.
+    """
+
+    def __init__(self, rank: int, kind: str, cause: str, log: str = "", usable: bool = False):
+        self.rank, self.kind, self.cause, self.log, self.usable = rank, kind, cause, log, usable
         super().__init__(f"rank {rank}: {cause}")
 
 
 class Gang:
     """Starting (actors join their group), then idle (`task` is None) or busy.
 
-    `poll` is called when some of `waiting_for()` are ready; it raises GangFailure, after which the gang
-    is only good for `tear_down`.
+    `poll` is called when some of `waiting_for()` are ready; it raises GangFailure.
     """
 
     def __init__(self, name: str, shape: GangShape, store: Store, settings: WorkerSettings):
@@ -110,7 +114,11 @@ class Gang:
             if lost is not None:  # the others only noticed that a rank had left the collective
                 raise GangFailure(lost, "infra", "its process is gone") from error
             cause = error.cause if error.cause is not None else error
-            raise GangFailure(rank, "work", f"{type(cause).__name__}: {cause}", str(error)) from error
+            # An error that we raise ourselves leaves a rank sound; after others (CUDA's, say) who knows.
+            usable = isinstance(cause, FlowcacheError) and self.shape.ranks == 1
+            if usable:
+                self._stream = self.task = None
+            raise GangFailure(rank, "work", f"{type(cause).__name__}: {cause}", plain(error), usable) from error
 
     def _lost(self, otherwise: int | None) -> int | None:
         """The first rank whose process is gone."""
@@ -133,3 +141,8 @@ class Gang:
 
 def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def plain(error: BaseException) -> str:
+    """The remote traceback without terminal colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", str(error))

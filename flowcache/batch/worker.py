@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from flowcache.errors import StoreError
+from flowcache.errors import MediaError, StoreError, masked
 from flowcache.models.base import LoadedModel
 from flowcache.models.registry import load_model
 from flowcache.parallel.apply import shard
@@ -119,10 +119,13 @@ class RankWorker:
         if task.segment.shot > 0:
             return None
         size = request.width, request.height
-        if request.image:
-            return encode_pixels(model, load_image(request.image, *size))
-        if request.video:
-            return encode_pixels(model, load_tail(request.video, spec.overlap_frames, request.fps, *size))
+        try:
+            if request.image:
+                return encode_pixels(model, load_image(request.image, *size))
+            if request.video:
+                return encode_pixels(model, load_tail(request.video, spec.overlap_frames, request.fps, *size))
+        except MediaError as error:
+            raise MediaError(f"{masked(request.image or request.video)}: {error}") from error
         return None
 
 

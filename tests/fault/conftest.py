@@ -5,23 +5,20 @@ import sys
 from pathlib import Path
 
 import pytest
-from ray.cluster_utils import Cluster
 
 HERE = Path(__file__).parent
-
-
-@pytest.fixture(scope="session")
-def cluster():
-    """A Ray of our own that outlives the drivers that we kill. Yields its address."""
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-    yield made.address
-    made.shutdown()
 
 
 @pytest.fixture
 def manifest(tmp_path) -> Path:
     """Two segments that depend on each other, so that every kind of object is written; two steps, for speed."""
-    row = {"id": "long", "prompt": "a red circle moving right on a blue background", "frames": 69, "steps": 2}
+    row = {
+        "id": "long",
+        "prompt": "a red circle moving right on a blue background",
+        "frames": 69,
+        "steps": 2,
+        "model": "/tmp/rand",
+    }
     path = tmp_path / "manifest.jsonl"
     path.write_text(json.dumps(row) + "\n")
     return path

@@ -1,6 +1,6 @@
 """Runs the command line and SIGKILLs itself before or after the driver's first write of a matching key.
 
-    python killed_driver.py before|after PATTERN render ...
+python killed_driver.py before|after PATTERN render ...
 """
 
 import os

@@ -24,7 +24,9 @@ def outcome(root) -> dict:
             lines = store.get(entry.key).decode().splitlines()
             chunks = [digest(store, f"{folder}/{line}") for line in lines if line.endswith(".m4s")]
             media[folder] = [digest(store, f"{folder}/init.mp4"), *chunks, *(x for x in lines if x.startswith("#"))]
-    return {"media": media, "success": store.find("_SUCCESS")} | {name: rows(root, name) for name in ("videos", "chunks")}
+    return {"media": media, "success": store.find("_SUCCESS")} | {
+        name: rows(root, name) for name in ("videos", "chunks")
+    }
 
 
 def digest(store: Store, key: str) -> str:

@@ -15,7 +15,13 @@ from flowcache.storage.tables import write_tables
 from flowcache.storage.verify import verify
 
 RACERS = 2
-ROW = {"id": "v", "prompt": "a red circle moving right on a blue background", "frames": 69, "steps": 2}
+ROW = {
+    "id": "v",
+    "prompt": "a red circle moving right on a blue background",
+    "frames": 69,
+    "steps": 2,
+    "model": "/tmp/rand",
+}
 
 
 def race(start, results, worker: partial, task: Task) -> None:

@@ -17,8 +17,23 @@ from flowcache.batch.progress import Progress
 from flowcache.storage.objects import Store
 from tests.fault.outcome import outcome
 
-ROWS = [{"id": f"v{i}", "prompt": "a red circle moving right on a blue background", "frames": 69, "steps": 2} for i in "ab"]
-KEYS = ["init.mp4", r"00001\.\w+\.m4s", r"00000\.\w+\.safetensors", r"_commits/v\w/00000.json", r"_commits/v\w/00001.json"]
+ROWS = [
+    {
+        "id": f"v{i}",
+        "prompt": "a red circle moving right on a blue background",
+        "frames": 69,
+        "steps": 2,
+        "model": "/tmp/rand",
+    }
+    for i in "ab"
+]
+KEYS = [
+    "init.mp4",
+    r"00001\.\w+\.m4s",
+    r"00000\.\w+\.safetensors",
+    r"_commits/v\w/00000.json",
+    r"_commits/v\w/00001.json",
+]
 DEATHS = list(itertools.product(("before", "after"), KEYS))
 
 

@@ -1,0 +1,62 @@
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flowcache import cli
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def flowcache(monkeypatch, capsys):
+    """flowcache("render", ...) -> Result: the command line, in this process."""
+
+    def call(*args) -> Result:
+        monkeypatch.setattr(sys, "argv", ["flowcache", *map(str, args)])
+        with pytest.raises(SystemExit) as exit:
+            cli.main()
+        captured = capsys.readouterr()
+        return Result(exit.value.code or 0, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture
+def render(flowcache, cluster, tmp_path):
+    """render(rows, *options) -> Result: a manifest of these rows into tmp_path / "out", as JSON."""
+
+    def call(rows: list[dict], *options, to: Path | None = None) -> Result:
+        manifest = write(tmp_path / "manifest.jsonl", rows)
+        where = ("--output", to or tmp_path / "out", "--address", cluster)
+        return flowcache("render", manifest, *where, "--gangs", "1", "--json", *options)
+
+    return call
+
+
+def write(path: Path, rows: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def picture(tmp_path) -> Path:
+    """A PNG of the model's size: a green disc on grey."""
+    y, x = np.mgrid[:64, :64]
+    pixels = np.full((64, 64, 3), 96, np.uint8)
+    pixels[(x - 40) ** 2 + (y - 24) ** 2 < 150] = (32, 160, 64)
+    Image.fromarray(pixels).save(tmp_path / "start.png")
+    return tmp_path / "start.png"
