@@ -19,7 +19,8 @@ Rows = list[dict[str, Any]]
 
 
 def check_tables(store: Store, run: RunRecord, commits: Commits, finished: bool, audit: Audit) -> Iterator[Damage]:
-    """Both tables must hold exactly the rows that markers give; before the run's end they may lag behind."""
+    """Both tables must hold exactly the rows that the markers give. Before the run's end they may lag behind
+    (rows may be missing, or be there twice while parts are replaced), but what they hold must be right."""
     yield from check_table(store, run, "videos", VIDEOS, video_rows(run, commits), finished, audit)
     yield from check_table(store, run, "chunks", CHUNKS, chunk_rows(commits), finished, audit)
 
@@ -43,22 +44,33 @@ def check_table(
             continue
         held += table.to_pylist()
     audit.rows += len(held)
-    if finished:
-        yield from compare(prefix, held, pa.Table.from_pylist(wanted, schema=schema).to_pylist())
+    right = pa.Table.from_pylist(wanted, schema=schema).to_pylist()
+    if finished and sorted(map(identity, held)) != sorted(map(identity, right)):
+        yield Damage(f"does not hold the rows that the markers give ({len(held)} rows of {len(right)})", key=prefix)
+        return
+    yield from compare(prefix, held if finished else [row for row in held if lasting(row)], right)
+
+
+def lasting(row: dict[str, Any]) -> bool:
+    """Whether the row can't change any more: a committed chunk, or a video that is done."""
+    return row.get("status", "done") == "done"
 
 
 def compare(prefix: str, held: Rows, wanted: Rows) -> Iterator[Damage]:
     """The first row that differs says more than the fact that the tables do."""
-    if len(held) != len(wanted):
-        yield Damage(f"has {len(held)} rows, the markers give {len(wanted)}", key=prefix)
-        return
-    for row, right in zip(sorted(held, key=identity), sorted(wanted, key=identity), strict=True):
+    by_identity = {identity(row): row for row in wanted}
+    for row in sorted(held, key=identity):
+        right = by_identity.get(identity(row))
+        if right is None:
+            yield Damage("a row that no marker gives", row["video_id"], row.get("segment"), row.get("chunk"), prefix)
+            return
         fields = [name for name in right if row[name] != right[name]]
         if fields:
             message = f"the row differs from the markers in {', '.join(fields)}"
-            yield Damage(message, right["video_id"], right.get("segment"), right.get("chunk"), prefix)
+            yield Damage(message, row["video_id"], row.get("segment"), row.get("chunk"), prefix)
             return
 
 
 def identity(row: dict[str, Any]) -> tuple:
-    return row["video_id"] or "", row.get("chunk", 0), row.get("error") or ""
+    """What names a row; rejected rows without an id are told apart by their error."""
+    return row["video_id"] or "", row.get("chunk", 0), "" if row["video_id"] else row["error"] or ""

@@ -1,0 +1,69 @@
+"""docs/storage.md must not drift from the code."""
+
+import re
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from flowcache.storage import layout
+from flowcache.storage.objects import RETRY_PAUSES, Store
+from flowcache.storage.schemas import CHUNKS, VIDEOS
+
+DOC = (Path(__file__).parents[3] / "docs" / "storage.md").read_text()
+
+
+def section(heading: str) -> str:
+    return DOC.split(f"{heading}\n", 1)[1].split("\n#", 1)[0]
+
+
+def example(name: str) -> str:
+    return re.search(rf"<!-- tested: {name} -->\n```\w+\n(.*?)```", DOC, re.DOTALL).group(1)
+
+
+@pytest.fixture
+def root(studio, tmp_path):
+    for entry in studio.store.list(layout.META):
+        Store(str(tmp_path)).put(entry.key, studio.store.get(entry.key))
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize(("table", "schema"), [("videos", VIDEOS), ("chunks", CHUNKS)])
+def test_the_schemas_are_the_documented_ones(table, schema):
+    lines = [line for line in section(f"### `meta/{table}`").splitlines() if line.startswith("| `")]
+    assert [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines] == [
+        (f"`{f.name}`", f"`{f.type}`", "yes" if f.nullable else "no", f.metadata[b"description"].decode())
+        for f in schema
+    ]
+
+
+def test_the_layout_is_the_documented_one():
+    keys = {
+        layout.run_key("<run_id>"),
+        layout.marker_key("<video_id>", 12),
+        layout.done_key("<video_id>"),
+        layout.dead_letter_key("<video_id>"),
+        layout.state_key("<video_id>", 12, "<attempt>"),
+        layout.init_key("<video_id>"),
+        layout.media_key("<video_id>", 12, "<attempt>"),
+        layout.playlist_key("<video_id>"),
+        layout.SUCCESS,
+        layout.table_prefix("{videos,chunks}", "<run_id>") + "/part-<n>-<hash>.parquet",
+    }
+    assert {line.split()[0] for line in section("## Layout").split("```")[1].strip().splitlines()} == keys
+
+
+def test_the_retries_are_the_documented_ones():
+    assert len(RETRY_PAUSES) == 4 and round(sum(RETRY_PAUSES)) == 8
+    assert "tried again four times over eight seconds" in DOC
+
+
+def test_the_duckdb_example_runs(root):
+    rows = duckdb.sql(example("duckdb").replace("ROOT", root)).fetchall()
+    assert rows == [("cat", "red", 6, 0.25), ("dog", None, 2, 0.25)]
+
+
+def test_the_python_example_runs(root):
+    names: dict = {}
+    exec(example("python").replace("ROOT", root), names)
+    assert len(names["joined"]) == 8 and set(names["joined"]["status"]) == {"done"}
