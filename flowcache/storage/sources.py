@@ -146,6 +146,8 @@ class _Video:
         if not self._container.streams.video:
             raise MediaError("has no video in it, only sound or data")
         self._stream = self._container.streams.video[0]
+        if self._stream.codec_context is None:
+            raise MediaError("is a video of a kind that cannot be decoded")
         _check_pixels(self._stream.codec_context.width, self._stream.codec_context.height)
         try:
             packets = [p for p in self._container.demux(self._stream) if p.size and not p.is_discard]
@@ -167,7 +169,7 @@ class _Video:
                 if frame.pts is not None:
                     yield frame.pts * self._stream.time_base, frame
         except BROKEN_VIDEO as error:
-            raise MediaError(f"is a damaged video ({str(error)[:100]})") from error
+            raise MediaError(f"is a damaged video ({getattr(error, 'strerror', None) or error})") from error
 
     def frames_from(self, time: Fraction) -> Iterator[tuple[Fraction, av.VideoFrame]]:
         """(time, frame) of all frames from the key frame at or before `time`. MediaError: cannot be decoded."""
