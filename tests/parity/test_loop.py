@@ -114,7 +114,10 @@ def compare_visits(case, seen):
         assert (visit.step >= 0, max(visit.step, 0), decision.compute) == (bool(update), step, bool(compute)), key
         if case["tea"] is not None:
             ours = (decision.distance, decision.estimate, decision.accumulated)
-            assert ours == tuple(g if g is None else pytest.approx(g, rel=1e-5) for g in grounds), key
+            # fp32 means differ in their last bits, which the polynomial magnifies some tenfold.
+            for value, expected_value, rel in zip(ours, grounds, (1e-6, 5e-5, 5e-5), strict=True):
+                near = expected_value if expected_value is None else pytest.approx(expected_value, rel=rel)
+                assert value == near, key
 
 
 def compare_kv(case, seen):
