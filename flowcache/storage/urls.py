@@ -14,7 +14,6 @@ from fsspec.core import url_to_fs
 from flowcache.errors import FlowcacheError, masked
 
 BLOCK = 1 << 20  # bytes
-IN_MEMORY = 32 << 20  # larger downloads go to a temporary file
 
 
 class UnreadableError(FlowcacheError):
@@ -47,7 +46,7 @@ def opened(url: str, limit: int) -> Iterator[BinaryIO]:
         with _local(os.path.expanduser(url.partition("://")[2] or url), limit) as file:
             yield file
         return
-    with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as file:
+    with tempfile.TemporaryFile() as file:
         _download(url, file, limit)
         file.seek(0)
         yield file

@@ -381,6 +381,13 @@ def test_every_frame_can_be_reached_and_no_more(tmp_path):
     assert probe_media(url, "video", "").frames_at(24) == 47
 
 
+def test_videos_come_from_other_filesystems_too(tmp_path):
+    content = Path(video(tmp_path / "a.mp4")).read_bytes()
+    fsspec.filesystem("memory").pipe("/night/a.mp4", content)
+    info = probe_media("a.mp4", "video", "memory://night/m.jsonl")
+    assert numbers(load_tail(info.url, 3, 12, 32, 32)) == [45, 46, 47]
+
+
 def test_a_video_of_one_frame(tmp_path):
     info = probe_media(video(tmp_path / "a.mp4", frames=1), "video", "")
     assert (info.frames, info.fps, info.seconds, info.frames_at(24)) == (1, 0.0, 0.0, 1)
