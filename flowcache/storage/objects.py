@@ -4,6 +4,7 @@ The traps behind these choices (partial objects published by file-like writers, 
 lost responses, listings caches) are told in docs/storage.md.
 """
 
+import os
 import re
 import secrets
 import time
@@ -79,6 +80,7 @@ class Store:
         self.url = normalise(url)
         self._options = storage_options
         self._backend: Backend | None = None
+        self._process = 0  # that connected the backend
 
     def __repr__(self) -> str:
         return f"Store({masked(self.url)!r})"
@@ -88,10 +90,10 @@ class Store:
 
     @property
     def backend(self) -> Backend:
-        if self._backend is None:
+        if self._backend is None or self._process != os.getpid():  # a connection does not survive a fork
             from flowcache.storage.backends import connect
 
-            self._backend = connect(self.url, self._options)
+            self._backend, self._process = connect(self.url, self._options), os.getpid()
         return self._backend
 
     def uri(self, key: str) -> str:

@@ -4,6 +4,10 @@ from collections.abc import Sequence
 
 from flowcache.records import ChunkRecord
 
+# A playlist may grow but its target must not change (RFC 8216, 6.2.1), and the first chunk is shorter than
+# those that follow; chunks are 0.5 to 2 s, so this holds for all of them.
+TARGET_SECONDS = 4
+
 
 def playlist(chunks: Sequence[ChunkRecord], fps: int, done: bool) -> str:
     """The playlist (RFC 8216, version 7) of consecutive chunks, which lie beside it in the store."""
@@ -11,7 +15,7 @@ def playlist(chunks: Sequence[ChunkRecord], fps: int, done: bool) -> str:
     lines = [
         "#EXTM3U",
         "#EXT-X-VERSION:7",
-        f"#EXT-X-TARGETDURATION:{max(1, int(longest / fps + 0.5))}",  # rounded, as the RFC compares
+        f"#EXT-X-TARGETDURATION:{max(TARGET_SECONDS, int(longest / fps + 0.5))}",
         "#EXT-X-MEDIA-SEQUENCE:0",
         f"#EXT-X-PLAYLIST-TYPE:{'VOD' if done else 'EVENT'}",
         "#EXT-X-INDEPENDENT-SEGMENTS",

@@ -1,5 +1,7 @@
 """Faults of a real S3 server, in words that a person understands."""
 
+import subprocess
+import sys
 import time
 
 import pytest
@@ -54,6 +56,27 @@ def test_an_unreachable_server_is_given_up_soon(monkeypatch):
     message = refusal("s3://some-bucket/x", endpoint_url="http://127.0.0.1:9", key="k", secret="s")
     assert 'Could not connect to the endpoint URL: "http://127.0.0.1:9/' in message
     assert time.monotonic() - begun < 10
+
+
+FORK = """
+import os, sys
+from flowcache.storage.objects import Store
+store = Store(sys.argv[1], endpoint_url=sys.argv[2], key=sys.argv[3], secret=sys.argv[4])
+store.put("k", b"parent")
+child = os.fork()
+if child == 0:
+    store.put("child", store.get("k"))
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+print(store.get("child").decode())
+"""
+
+
+def test_a_store_works_on_both_sides_of_a_fork(moto):
+    """A fork takes the connection's thread away; the child must connect anew instead of waiting for it."""
+    arguments = [f"s3://{moto.bucket()}/x", moto.endpoint, moto.key, moto.secret]
+    forked = subprocess.run([sys.executable, "-c", FORK, *arguments], capture_output=True, text=True, timeout=60)
+    assert (forked.stdout, forked.returncode) == ("parent\n", 0), forked.stderr
 
 
 def test_a_lost_answer_to_a_create_is_still_a_win(server):

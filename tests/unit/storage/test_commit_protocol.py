@@ -120,7 +120,7 @@ class _Uncommitted(Store):
 
     def __init__(self, store: Store):
         super().__init__(store.url)
-        self._backend = store.backend
+        self._backend, self._process = store.backend, store._process
 
     def create(self, key: str, data: bytes) -> bool:
         return True if key.startswith(layout.COMMITS) else super().create(key, data)

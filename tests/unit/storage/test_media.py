@@ -119,7 +119,7 @@ def test_broken_bytes_are_reported(chunks):
 def test_playlist_of_a_growing_and_of_a_finished_video():
     growing = playlist(records((9, 12)), FPS, done=False)
     assert growing == (
-        "#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-TARGETDURATION:1\n#EXT-X-MEDIA-SEQUENCE:0\n#EXT-X-PLAYLIST-TYPE:EVENT\n"
+        "#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-TARGETDURATION:4\n#EXT-X-MEDIA-SEQUENCE:0\n#EXT-X-PLAYLIST-TYPE:EVENT\n"
         '#EXT-X-INDEPENDENT-SEGMENTS\n#EXT-X-MAP:URI="init.mp4"\n'
         "#EXTINF:0.375000,\n00000.a.m4s\n#EXTINF:0.500000,\n00001.a.m4s\n"
     )
@@ -128,8 +128,8 @@ def test_playlist_of_a_growing_and_of_a_finished_video():
     assert finished.endswith("00002.a.m4s\n#EXT-X-ENDLIST\n")
 
 
-@pytest.mark.parametrize(("frames", "fps", "seconds"), [(1, 24, 1), (24, 24, 1), (36, 24, 2), (35, 24, 1), (97, 16, 6)])
-def test_target_duration_is_the_longest_chunk_rounded(frames, fps, seconds):
+@pytest.mark.parametrize(("frames", "fps", "seconds"), [(1, 24, 4), (24, 8, 4), (35, 8, 4), (36, 8, 5), (97, 16, 6)])
+def test_target_duration_is_constant_for_chunks_of_usual_length(frames, fps, seconds):
     assert f"#EXT-X-TARGETDURATION:{seconds}\n" in playlist(records((1, frames)), fps, done=False)
 
 

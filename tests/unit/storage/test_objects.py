@@ -1,5 +1,6 @@
 """The store's own logic: retries, read-backs, names, and refusals, on a backend that fails as told."""
 
+import os
 import pickle
 
 import pytest
@@ -80,7 +81,7 @@ def scripted(monkeypatch):
 
     def make(*script):
         store = Store("s3://user:secret@bucket/root")
-        store._backend = Scripted(*script)
+        store._backend, store._process = Scripted(*script), os.getpid()
         return store, store._backend, slept
 
     return make
