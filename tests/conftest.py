@@ -17,3 +17,13 @@ def pytest_configure(config):
     folder = config.getoption("--golden")
     if not folder.is_dir():
         raise pytest.UsageError(f"--golden {folder}: no such folder")
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """A Ray of our own that outlives the drivers that we kill. Yields its address."""
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    yield made.address
+    made.shutdown()
