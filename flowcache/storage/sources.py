@@ -129,7 +129,7 @@ class _Video:
 
     def __enter__(self) -> "_Video":
         try:
-            self._container = av.open(self._file, options={"format_whitelist": CONTAINERS})
+            self._container = av.open(self._file, mode="r", options={"format_whitelist": CONTAINERS})
         except BROKEN_VIDEO as error:
             raise MediaError("is no video that can be opened (MP4, MOV, WebM, Matroska, AVI, MPEG, Ogg)") from error
         try:

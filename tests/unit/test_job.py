@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from flowcache.errors import InputError
-from flowcache.job import Defaults, JobSpec, load_job, merged
+from flowcache.job import JOB_ACCEPTS, Defaults, JobSpec, load_job, merged
 from flowcache.schema import Policy
 
 ROOT = Path(__file__).parents[2]
@@ -122,6 +122,11 @@ def test_without_a_file_the_command_line_is_named():
         ("command line", "manifest"),
         ("command line", "output"),
     ]
+
+
+def test_every_field_of_a_job_is_in_the_docs():
+    text = (ROOT / "docs" / "manifest.md").read_text()
+    assert all(f"| `{name}` |" in text and name in JOB_ACCEPTS for name in JobSpec.model_fields)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "jobs").glob("*.yaml")), ids=lambda path: path.name)

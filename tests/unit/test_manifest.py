@@ -127,6 +127,7 @@ CASES = [
     Case("Blank prompt", [{"prompt": "  \n"}], ((1, "prompt"),)),
     Case("Prompt of a megabyte", [{"prompt": "red " * 262_144}], ((1, "prompt"),)),
     Case("Control character in a prompt", [{"prompt": "a red\x00 circle"}], ((1, "prompt"),)),
+    Case("Half of a character pair", [P | {"labels": {"take": "\ud83d"}}], ((1, "labels.take"),)),
     Case("Prompt and shots", [P | {"shots": [P | {"frames": 57}]}], ((1, "prompt"),)),
     Case("No shots in shots", [{"shots": []}], ((1, "shots"),)),
     Case("First shot continues nothing", [{"shots": [P | {"cut": False}]}], ((1, "shots[0].cut"),)),
