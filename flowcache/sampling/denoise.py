@@ -207,6 +207,4 @@ class _Window:
     def result(self, chunk: int) -> FinishedChunk:
         for branch in range(self.branches):
             self.residuals.pop((chunk, branch), None)
-        return FinishedChunk(
-            chunk, self.latents[chunk], self.computed[chunk], self.reused[chunk], self.seconds[chunk]
-        )
+        return FinishedChunk(chunk, self.latents[chunk], self.computed[chunk], self.reused[chunk], self.seconds[chunk])
