@@ -355,7 +355,7 @@ json_values = st.recursive(
 fields = st.sampled_from([*ROW_FIELDS, "unknown", "\x00"])
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(st.lists(st.dictionaries(fields, json_values | st.sampled_from(["paper", "a red circle", 57, 64]), max_size=6)))
 def test_any_row_ends_as_a_request_or_as_problems(rows):
     requests, problems, _ = check(rows)
