@@ -89,16 +89,19 @@ def render(
         address=address,
         keep_going=keep_going,
     )
-    summary = render_requests(
-        spec.manifest,
-        output=spec.output,
-        defaults=spec.row_defaults(),
-        options=run_options(spec, retry_failed),
-        keep_going=spec.keep_going,
-        storage_options={"endpoint_url": endpoint_url} if endpoint_url else {},
-        progress=progress_for(err),
-        warn=lambda problem: err.print(f"[yellow]warning:[/] {escape(str(problem))}"),
-    )
+    try:
+        summary = render_requests(
+            spec.manifest,
+            output=spec.output,
+            defaults=spec.row_defaults(),
+            options=run_options(spec, retry_failed),
+            keep_going=spec.keep_going,
+            storage_options={"endpoint_url": endpoint_url} if endpoint_url else {},
+            progress=progress_for(err),
+            warn=lambda problem: err.print(f"[yellow]warning:[/] {escape(str(problem))}"),
+        )
+    except KeyboardInterrupt:
+        raise FlowcacheError("stopped; what is committed stays, and the same command goes on from there") from None
     if as_json:
         print_json({**asdict(summary), "exit_code": summary.exit_code})
     else:
@@ -244,12 +247,16 @@ def sheet(
     output: Output,
     to: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("contact-sheet.png"),
     endpoint_url: Endpoint = None,
+    as_json: Json = False,
 ) -> None:
     """A contact sheet (PNG): ten frames of every video, with its prompts."""
     from flowcache.report.sheet import contact_sheet
 
     to.write_bytes(contact_sheet(open_store(output, endpoint_url)))
-    out.print(f"contact sheet: {to}", markup=False)
+    if as_json:
+        print_json({"sheet": str(to)})
+    else:
+        out.print(f"contact sheet: {to}", markup=False)
 
 
 def print_json(document: Any) -> None:
@@ -271,9 +278,6 @@ def main() -> None:
         app()
     except FlowcacheError as error:
         sys.exit(fail(error, "--json" in sys.argv))
-    except KeyboardInterrupt:
-        err.print("stopped; run the same command again to go on")
-        sys.exit(1)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has left
         sys.exit(1)

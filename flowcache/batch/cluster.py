@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -26,6 +28,9 @@ def joined(options: RunOptions) -> Iterator[None]:
     elif ours:
         wanted = options.gang * options.threads * (options.gangs or 1)
         ray.init(address="local", num_cpus=max(os.cpu_count() or 1, wanted), include_dashboard=False, **common)
+    if threading.current_thread() is threading.main_thread():
+        # A polite kill ends a run like Ctrl-C. Set after ray.init, which would abort on SIGTERM.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:

@@ -135,7 +135,9 @@ class Driver:
         self.settings = WorkerSettings(self.record.run_id, self.record.spec_hash, device, self.options.threads)
         waiting = sum(1 for video in self.queue.videos.values() for _ in video.ready() if not video.dead)
         try:
-            for _ in range(gang_count(self.options, shape, waiting)):
+            count = gang_count(self.options, shape, waiting)
+            self.progress.note(f"starting {count} gang{'s' * (count > 1)} of {shape.ranks} on {device}")
+            for _ in range(count):
                 self._add_gang(shape)
             while not self.queue.finished:
                 self._step(shape)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from flowcache.errors import StoreError, masked
 from flowcache.records import ChunkRecord
 from flowcache.storage import layout
 from flowcache.storage.commits import chunks_of, read_commits
@@ -28,7 +29,7 @@ def contact_sheet(store: Store, columns: int = COLUMNS) -> bytes:
         if chunks:
             strips.append((_title(request), _frames(store, request["id"], chunks, columns)))
     if not strips:
-        raise ValueError("nothing is committed yet: no frame to show")
+        raise StoreError(f"{masked(store.url)} holds no finished chunk yet: no frame to show")
     return _png(_draw(strips))
 
 
