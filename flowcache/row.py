@@ -209,7 +209,7 @@ def _either(values: list[int]) -> str:
 def _warn_of_words(row: ReadRow, loc: Loc, prompt: str, spec: ModelSpec) -> None:
     if not spec.vocabulary:
         return
-    unknown = sorted(set(re.findall(r"\w+", prompt.lower())) - set(spec.vocabulary))
+    unknown = sorted(set(re.findall(r"[^\W_]+", prompt.lower())) - set(spec.vocabulary))
     if unknown:
         words = ", ".join(shown(word) for word in unknown[:5]) + (" ..." if len(unknown) > 5 else "")
         row.warn(loc, f"{spec.name} does not know {words}; it knows {', '.join(spec.vocabulary)}")

@@ -371,12 +371,12 @@ def test_what_is_shown_is_short_and_printable(value):
     assert len(shown(value)) < 100 and shown(value).isprintable()
 
 
-def test_a_hundred_thousand_rows_are_checked_in_seconds():
-    rows = [(i, {"id": f"v{i}", "prompt": "a red circle", "seconds": 4}) for i in range(100_000)]
+def test_thirty_thousand_rows_are_checked_in_seconds():
+    rows = [(i, {"id": f"v{i}", "prompt": "a red circle", "seconds": 4}) for i in range(30_000)]
     start = time.process_time()
     requests, problems, warnings = check(rows, numbered=True)
-    assert (len(requests), problems, warnings) == (100_000, [], [])
-    assert time.process_time() - start < 60  # 5 s on a quiet machine: this catches what grows with the square
+    assert (len(requests), problems, warnings) == (30_000, [], [])
+    assert time.process_time() - start < 20  # 1.5 s on a quiet machine: this catches what grows with the square
 
 
 if __name__ == "__main__":
