@@ -7,6 +7,7 @@ and the AWS keys); without it they are skipped.
 import os
 import uuid
 from dataclasses import dataclass
+from functools import cached_property
 
 import pytest
 import s3fs
@@ -16,7 +17,7 @@ from flowcache.storage.objects import Store
 CEPH = "FLOWCACHE_TEST_S3_ENDPOINT"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Server:
     """An S3 endpoint and what a Store needs to reach it."""
 
@@ -32,8 +33,13 @@ class Server:
         s3fs.S3FileSystem(skip_instance_cache=True, use_listings_cache=False, **self.options()).mkdir(name)
         return name
 
-    def store(self, prefix: str = "out/night 1") -> Store:
-        return Store(f"s3://{self.bucket()}/{prefix}", **self.options())
+    def store(self) -> Store:
+        """An empty root in the server's one bucket."""
+        return Store(f"s3://{self.shared}/{uuid.uuid4().hex}/night 1", **self.options())
+
+    @cached_property
+    def shared(self) -> str:
+        return self.bucket()
 
 
 @pytest.fixture(scope="session")

@@ -200,6 +200,15 @@ def test_relative_folders_become_absolute(monkeypatch, tmp_path):
     assert Store("~/out").url.endswith("/out") and "~" not in Store("~/out").url
 
 
+@pytest.mark.parametrize("key", ["../x", "a//b", "/etc/x", "a/./b", "a/", "", "a\\b", "a\nb", "a/.."])
+def test_a_key_cannot_leave_the_root(scripted, key):
+    store, backend, _ = scripted()
+    for call in (store.get, store.exists, store.delete, lambda k: store.put(k, b"x"), lambda k: store.create(k, b"x")):
+        with pytest.raises(StoreError, match="no valid object key"):
+            call(key)
+    assert backend.calls == []
+
+
 def test_unknown_storage_is_refused():
     with pytest.raises(StoreError, match="the output URL is empty"):
         Store("")
