@@ -1,0 +1,73 @@
+"""On the bundled model, with so few steps that it is quick and the pictures are coarse."""
+
+import numpy as np
+import pytest
+import torch
+
+from flowcache.batch.plan import plan
+from flowcache.models.registry import load_model
+from flowcache.records import RenderRequest, Shot
+from flowcache.rendering.renderer import SegmentRenderer, encode_pixels, tail_from_bytes, tail_to_bytes
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.set_num_threads(1)
+    return load_model("tiny-skyreels")
+
+
+def request(*shots: Shot, **fields) -> RenderRequest:
+    given = dict(width=64, height=64, fps=12, seed=1, guidance=3.0, steps=3, policy={"name": "off"})
+    return RenderRequest("v", shots, model="tiny-skyreels", **{**given, **fields})
+
+
+def rendered(model, wanted, segment, conditioning=None):
+    renderer = SegmentRenderer(model, wanted, segment, conditioning)
+    return list(renderer.chunks()), renderer.tail()
+
+
+LONG = request(Shot("a red circle moving right on a blue background", 57 + 24))
+
+
+def test_chunks_tile_the_segment(model):
+    first, second = plan(LONG, model.spec)
+    chunks, tail = rendered(model, LONG, first)
+    assert [chunk.frames.shape for chunk in chunks] == [(9, 64, 64, 3)] + [(12, 64, 64, 3)] * 4
+    assert [chunk.start_frame for chunk in chunks] == [0, 9, 21, 33, 45]
+    assert tail.shape[1] == model.spec.overlap
+    chunks, _ = rendered(model, LONG, second, tail)
+    assert [(chunk.chunk, chunk.start_frame, len(chunk.frames)) for chunk in chunks] == [(5, 57, 12), (6, 69, 12)]
+
+
+def test_a_segment_depends_on_its_inputs_alone(model):
+    """The second segment from the stored tail, in whatever order things ran: bit for bit."""
+    first, second = plan(LONG, model.spec)
+    _, tail = rendered(model, LONG, first)
+    once, _ = rendered(model, LONG, second, tail)
+    rendered(model, request(Shot("a green square", 21), seed=9), plan(request(Shot("x", 21)), model.spec)[0])
+    again, _ = rendered(model, LONG, second, tail_from_bytes(tail_to_bytes(tail)))
+    assert all(np.array_equal(a.frames, b.frames) for a, b in zip(once, again, strict=True))
+
+
+def test_seed_and_prompt_change_the_picture(model):
+    (segment,) = plan(request(Shot("a red circle", 21)), model.spec)
+    pictures = [
+        rendered(model, request(Shot(prompt, 21), seed=seed), segment)[0][0].frames.astype(int)
+        for prompt, seed in (("a red circle", 1), ("a red circle", 2), ("a blue square on a white background", 1))
+    ]
+    assert np.abs(pictures[0] - pictures[1]).mean() > 1 and np.abs(pictures[0] - pictures[2]).mean() > 1
+
+
+def test_a_picture_becomes_the_first_frame(model):
+    picture = np.full((1, 64, 64, 3), (200, 40, 40), np.uint8)
+    wanted = request(Shot("a red circle", 21), image="x.png")
+    (segment,) = plan(wanted, model.spec)
+    chunks, _ = rendered(model, wanted, segment, encode_pixels(model, picture))
+    assert np.abs(chunks[0].frames[0].astype(int) - picture[0].astype(int)).mean() < 8
+
+
+def test_paper_counts_what_it_reused(model):
+    wanted = request(Shot("a red circle", 21), steps=12, policy={"name": "paper", "preset": "slow", "threshold": 100.0})
+    (segment,) = plan(wanted, model.spec)
+    chunks, _ = rendered(model, wanted, segment)
+    assert all(chunk.steps_computed + chunk.steps_reused == 24 and chunk.steps_reused > 0 for chunk in chunks)
