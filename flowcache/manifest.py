@@ -73,9 +73,9 @@ class _Manifest:
         if row.problems:
             return None
         values |= {"model": model, "image": row.says.image, "video": row.says.video}
-        return self._finished(row, values, {kind: info.url for kind, info in found.items()})
+        return self._finished(row, values, found)
 
-    def _finished(self, row: ReadRow, values: dict[str, Any], urls: dict[str, str]) -> RenderRequest | None:
+    def _finished(self, row: ReadRow, values: dict[str, Any], media: dict[str, MediaInfo]) -> RenderRequest | None:
         values["guidance"] = float(values["guidance"])
         name = row.says.id or content_id(values)
         first = self._claim(name, row.number)
@@ -85,9 +85,9 @@ class _Manifest:
             return None
         if values["seed"] is None:
             values["seed"] = default_seed(name)
-        return RenderRequest(
-            **{**values, **urls}, id=name, labels=row.says.labels or {}, priority=row.says.priority or 0
-        )
+        for kind, info in media.items():
+            values |= {kind: info.url, "media_sha256": info.sha256}
+        return RenderRequest(**values, id=name, labels=row.says.labels or {}, priority=row.says.priority or 0)
 
     def _spec(self, row: ReadRow, name: str) -> ModelSpec | None:
         if not row.good("model"):

@@ -91,6 +91,7 @@ class RenderRequest:
     negative_prompt: str = ""
     image: str | None = None
     video: str | None = None
+    media_sha256: str | None = None  # of the image or video
     priority: int = 0
     labels: dict[str, str] = field(default_factory=dict)
 
@@ -116,6 +117,7 @@ class MediaInfo:
     frames: int = 1
     fps: float = 0.0  # 0 for a picture
     seconds: float = 0.0
+    sha256: str | None = None  # of the file, so that a worker notices when it was replaced
 
     def frames_at(self, fps: int) -> int:
         """How many frames it gives when sampled at `fps` (a quarter frame forgiven: some formats round times)."""

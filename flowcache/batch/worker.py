@@ -121,9 +121,10 @@ class RankWorker:
         size = request.width, request.height
         try:
             if request.image:
-                return encode_pixels(model, load_image(request.image, *size))
+                return encode_pixels(model, load_image(request.image, *size, request.media_sha256))
             if request.video:
-                return encode_pixels(model, load_tail(request.video, spec.overlap_frames, request.fps, *size))
+                frames = load_tail(request.video, spec.overlap_frames, request.fps, *size, request.media_sha256)
+                return encode_pixels(model, frames)
         except MediaError as error:
             raise MediaError(f"{masked(request.image or request.video)}: {error}") from error
         return None

@@ -16,8 +16,14 @@ SHOWN = 10  # differences named in a refusal before the rest is only counted
 
 def spec_hash(requests: Iterable[RenderRequest], digests: dict[str, str]) -> str:
     """sha256 of what is to be rendered with which weights; the order of the rows does not matter."""
-    rows = sorted((request.to_dict() for request in requests), key=lambda row: row["id"])
+    rows = sorted((identity(request.to_dict()) for request in requests), key=lambda row: row["id"])
     return sha256(canonical({"schema_version": SCHEMA_VERSION, "requests": rows, "models": digests}))
+
+
+def identity(request: dict[str, Any]) -> dict[str, Any]:
+    """The request as far as it decides on the pixels: not where a start file lies, but what is in it."""
+    start = {kind: request[kind] and (request["media_sha256"] or request[kind]) for kind in ("image", "video")}
+    return {**request, **start}
 
 
 def plan_totals(segments: Iterable[Segment]) -> dict[str, Any]:
@@ -89,8 +95,8 @@ def read_run(store: Store) -> RunRecord:
 
 def differences(root: str, held: RunRecord, wanted: RunRecord) -> list[Problem]:
     """What the two runs do not share, as problems of the output root."""
-    before = {request["id"]: request for request in held.requests}
-    after = {request["id"]: request for request in wanted.requests}
+    before = {request["id"]: identity(request) for request in held.requests}
+    after = {request["id"]: identity(request) for request in wanted.requests}
     found = [f"weights of model {name} changed" for name in changed(held.models, wanted.models)]
     found += [f"video {name} is new" for name in sorted(after.keys() - before.keys())]
     found += [f"video {name} is missing" for name in sorted(before.keys() - after.keys())]

@@ -4,6 +4,7 @@ What a person names may be anything, so sizes are capped, picture and container 
 playlists, which could name further files), and every failure is a MediaError with a cause to read.
 """
 
+import hashlib
 import struct
 import zlib
 from collections.abc import Iterator
@@ -41,27 +42,31 @@ def probe_media(url: str, kind: str, base: str) -> MediaInfo:
     with _fetched(absolute) as file:
         if kind == "image":
             image = _picture(file)
-            return MediaInfo(absolute, image.width, image.height)
+            return MediaInfo(absolute, image.width, image.height, sha256=_sha256(file))
         with _Video(file) as video:
             next(video.sampled([video.first]))
             tail = max(video.first, video.last - PROBED_TAIL)
             size = [(frame.width, frame.height) for frame in video.sampled([tail, video.last])][-1]
-            return MediaInfo(absolute, *size, video.count, video.fps, float(video.last - video.first))
+            seconds = float(video.last - video.first)
+            return MediaInfo(absolute, *size, video.count, video.fps, seconds, _sha256(file))
 
 
-def load_image(url: str, width: int, height: int) -> np.ndarray:
-    """The picture as uint8 [1, height, width, 3], scaled to cover and cut around its centre. Raises MediaError."""
-    with _fetched(url) as file:
+def load_image(url: str, width: int, height: int, sha256: str | None = None) -> np.ndarray:
+    """The picture as uint8 [1, height, width, 3], scaled to cover and cut around its centre.
+
+    MediaError where it can't be read, or is not the file of that `sha256` any more (None: whatever is there).
+    """
+    with _fetched(url, sha256) as file:
         return _covering(_picture(file), width, height)[None]
 
 
-def load_tail(url: str, frames: int, fps: int, width: int, height: int) -> np.ndarray:
+def load_tail(url: str, frames: int, fps: int, width: int, height: int, sha256: str | None = None) -> np.ndarray:
     """The last `frames` frames sampled at `fps`, uint8 [frames, height, width, 3], cut like load_image's.
 
     The last sample is the video's last frame, the others lie 1/fps apart before it and take the frame
-    nearest in time. MediaError where there are too few.
+    nearest in time. MediaError as of load_image, and where there are too few.
     """
-    with _fetched(url) as file, _Video(file) as video:
+    with _fetched(url, sha256) as file, _Video(file) as video:
         have = MediaInfo(url, 0, 0, seconds=float(video.last - video.first)).frames_at(fps)
         if have < frames:
             raise MediaError(f"has {have} frames at {fps} fps, and {frames} are needed")
@@ -70,7 +75,7 @@ def load_tail(url: str, frames: int, fps: int, width: int, height: int) -> np.nd
 
 
 @contextmanager
-def _fetched(url: str) -> Iterator[BinaryIO]:
+def _fetched(url: str, sha256: str | None = None) -> Iterator[BinaryIO]:
     scheme = scheme_of(url)
     if scheme not in SCHEMES or "::" in url:
         raise MediaError(f"has the scheme {scheme[:20]!r}; accepted: a path or {', '.join(SCHEMES)}")
@@ -78,10 +83,17 @@ def _fetched(url: str) -> Iterator[BinaryIO]:
         with opened(url, BYTE_LIMIT) as file:
             if not file.read(1):
                 raise MediaError("is empty")
+            if sha256 and _sha256(file) != sha256:
+                raise MediaError("is not the file any more that was checked when the run began")
             file.seek(0)
             yield file
     except UnreadableError as error:
         raise MediaError(str(error)) from error
+
+
+def _sha256(file: BinaryIO) -> str:
+    file.seek(0)
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_pixels(width: int, height: int) -> None:

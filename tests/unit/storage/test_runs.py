@@ -42,7 +42,7 @@ def test_the_identity_is_what_is_rendered_with_which_weights():
 
 
 def test_every_field_of_a_request_survives_the_store(store):
-    wanted = request("cat", image="s3://b/i.png", video=None, priority=3, negative_prompt="blür \u2028 \"x\"")
+    wanted = request("cat", image="s3://b/i.png", video=None, priority=3, negative_prompt='blür \u2028 "x"')
     begin_run(store, record(wanted))
     assert RenderRequest.from_dict(read_run(store).requests[0]) == wanted
 
@@ -139,3 +139,12 @@ def test_documents_are_canonical_and_come_back():
 def test_damaged_documents_are_named(data):
     with pytest.raises(StoreError, match="here is damaged: no valid RunRecord"):
         parse(RunRecord, data, "here")
+
+
+def test_a_start_file_counts_by_its_content_and_not_by_its_place():
+    base = request("v")
+    here, there = (
+        dataclasses.replace(base, image=f"/{place}/a.png", media_sha256="0" * 64) for place in ("here", "there")
+    )
+    other = dataclasses.replace(here, media_sha256="1" * 64)
+    assert spec_hash([here], {}) == spec_hash([there], {}) != spec_hash([other], {})

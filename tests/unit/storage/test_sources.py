@@ -446,3 +446,13 @@ def test_rows_of_the_examples_agree_with_their_formats():
         found, problems = read_rows(str(ROOT / "manifests" / name))
         assert problems == [] and len(found) == count
         json.dumps([row for _, row in found], allow_nan=False)
+
+
+def test_a_file_that_was_replaced_after_the_check_is_refused(tmp_path):
+    path = tmp_path / "a.png"
+    Image.new("RGB", (8, 8), "red").save(path)
+    checked = probe_media(str(path), "image", "").sha256
+    assert load_image(str(path), 8, 8, checked).shape == (1, 8, 8, 3)
+    Image.new("RGB", (8, 8), "blue").save(path)
+    with pytest.raises(MediaError, match="not the file any more"):
+        load_image(str(path), 8, 8, checked)
