@@ -62,8 +62,10 @@ class RemoteBackend:
         folder = self._path(prefix) if prefix else self.root
         try:
             found = self.fs.find(folder, detail=True)
-        except FileNotFoundError:
-            return
+        except FileNotFoundError as fault:
+            if self.absent(fault):
+                return
+            raise
         for path, info in found.items():
             yield Entry(path[len(self.root) :].lstrip("/"), info["size"])
 
@@ -72,6 +74,10 @@ class RemoteBackend:
             self.fs.rm_file(self._path(key))
         except FileNotFoundError:
             return
+
+    def absent(self, fault: FileNotFoundError) -> bool:
+        """Whether only the object is missing, and not all that should be around it."""
+        return True
 
     def passing(self, fault: Exception) -> bool:
         return isinstance(fault, (ConnectionError, TimeoutError)) or getattr(fault, "errno", None) in PASSING

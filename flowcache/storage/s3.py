@@ -1,5 +1,6 @@
 """Objects on S3 and what speaks its protocol (AWS, Ceph, MinIO, ...), through s3fs."""
 
+import errno
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -58,7 +59,16 @@ class S3Backend(RemoteBackend):
 
     def get(self, key: str) -> bytes:
         """One request: s3fs's default asks for the size first, and may mix two versions of a large object."""
-        return self.fs.cat_file(self._path(key), max_concurrency=1)
+        try:
+            return self.fs.cat_file(self._path(key), max_concurrency=1)
+        except FileNotFoundError as fault:
+            if self.absent(fault):
+                raise
+            raise OSError(errno.ENXIO, "no such bucket") from fault
+
+    def absent(self, fault: FileNotFoundError) -> bool:
+        cause = client_error(fault)
+        return cause is None or code_of(cause) != "NoSuchBucket"
 
     def passing(self, fault: Exception) -> bool:
         cause = client_error(fault)

@@ -24,6 +24,13 @@ def test_a_missing_bucket(server):
     )
 
 
+def test_reading_from_a_missing_bucket_is_not_finding_nothing(server):
+    store = Store("s3://no-such-bucket-here/x", **server.options())
+    for read in (store.get, store.find, store.list):
+        with pytest.raises(StoreError, match="bucket 'no-such-bucket-here' does not exist"):
+            read("a")
+
+
 def test_a_bucket_name_that_is_too_short(server):
     assert "it needs at least 3 characters" in refusal("s3://ab/x", **server.options())
 
