@@ -7,13 +7,12 @@ model = flowcache.load_model("tiny-skyreels")
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flowcache.api import Summary, load_model, render
 
-__version__ = version("flowcache")
+__version__ = "0.1.0"
 __all__ = ["Summary", "load_model", "render"]
 
 

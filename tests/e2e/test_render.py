@@ -70,6 +70,8 @@ def test_chunks_decode_frame_by_frame_and_export_alike(render, flowcache, tmp_pa
     joined = decoded(io.BytesIO(b"".join(part.read_bytes() for part in parts)))
     assert len(joined) == 33 and lines[-1] == "#EXT-X-ENDLIST"
     assert all(abs(after - before - 1 / 12) < 1e-6 for (before, _), (after, _) in pairwise(joined))
+    played = decoded(str(folder / "index.m3u8"))  # ffmpeg's HLS player
+    assert len(played) == 33 and all(np.array_equal(a, b) for (_, a), (_, b) in zip(joined, played, strict=True))
 
     assert flowcache("export", tmp_path / "out", "--to", tmp_path / "plain").code == 0
     plain = decoded(str(tmp_path / "plain" / "v.mp4"))
