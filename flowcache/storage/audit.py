@@ -1,6 +1,6 @@
 """The checks of `verify` that read single objects: hash, size, decoded frames and their times."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +9,8 @@ from flowcache.records import ChunkRecord
 from flowcache.storage.documents import SegmentMarker, sha256
 from flowcache.storage.media import decode
 from flowcache.storage.objects import MissingObject, Store
+
+ReadInit = Callable[[str], bytes | None]
 
 TIME_TOLERANCE = 1e-3  # seconds; the container's clock ticks at least 10,000 times a second
 
@@ -76,8 +78,11 @@ def objects_of(markers: Iterable[SegmentMarker], requests: dict[str, dict[str, A
             yield ObjectCheck(chunk.key, chunk.sha256, bytes=chunk.bytes, chunk=chunk, **media)
 
 
-def check_object(store: Store, check: ObjectCheck, sizes: dict[str, int], decoding: bool) -> list[Damage]:
-    """What is wrong with the object: missing, of another size or hash, or not the frames that it should be."""
+def check_object(store: Store, check: ObjectCheck, sizes: dict[str, int], read_init: ReadInit | None) -> list[Damage]:
+    """What is wrong with the object: missing, of another size or hash, or not the frames that it should be.
+
+    `read_init` gives the init segment at a key; None: nothing is decoded.
+    """
     if check.key not in sizes:
         return [check.damage("is missing")]
     if check.bytes is not None and sizes[check.key] != check.bytes:
@@ -90,12 +95,11 @@ def check_object(store: Store, check: ObjectCheck, sizes: dict[str, int], decodi
         return [check.damage(str(fault))]
     if sha256(data) != check.sha256:
         return [check.damage("is damaged: its sha256 is not the one in its marker")]
-    return list(check_frames(store, check, data)) if check.chunk and decoding else []
+    return list(check_frames(check, data, read_init(check.init_key))) if check.chunk and read_init else []
 
 
-def check_frames(store: Store, check: ObjectCheck, data: bytes) -> Iterator[Damage]:
+def check_frames(check: ObjectCheck, data: bytes, init: bytes | None) -> Iterator[Damage]:
     """Decode the chunk after its init segment; count its frames and compare their times."""
-    init = store.find(check.init_key)
     if init is None:
         return  # reported as missing already
     chunk, count = check.chunk, 0

@@ -18,37 +18,48 @@ from flowcache.storage.tables import chunk_rows, video_rows
 Rows = list[dict[str, Any]]
 
 
-def check_tables(store: Store, run: RunRecord, commits: Commits, finished: bool, audit: Audit) -> Iterator[Damage]:
-    """Both tables must hold exactly the rows that the markers give. Before the run's end they may lag behind
-    (rows may be missing, or be there twice while parts are replaced), but what they hold must be right."""
-    yield from check_table(store, run, "videos", VIDEOS, video_rows(run, commits), finished, audit)
-    yield from check_table(store, run, "chunks", CHUNKS, chunk_rows(commits), finished, audit)
+TABLES = {"videos": VIDEOS, "chunks": CHUNKS}
 
 
-def check_table(
-    store: Store, run: RunRecord, name: str, schema: pa.Schema, wanted: Rows, finished: bool, audit: Audit
-) -> Iterator[Damage]:
+def read_tables(store: Store, run: RunRecord, audit: Audit) -> dict[str, Rows]:
+    """The rows of both tables; files that are no part of them become problems."""
+    return {name: list(read_table(store, run, name, audit)) for name in TABLES}
+
+
+def read_table(store: Store, run: RunRecord, name: str, audit: Audit) -> Iterator[dict[str, Any]]:
     prefix = layout.table_prefix(name, run.run_id)
-    held: Rows = []
     for entry in store.list(f"{layout.META}/{name}"):
         if not (entry.key.startswith(f"{prefix}/part-") and entry.key.endswith(".parquet")):
-            yield Damage(f"a foreign file among the {name} tables breaks readers", key=entry.key)
+            audit.problems.append(Damage(f"a foreign file among the {name} tables breaks readers", key=entry.key))
             continue
+        data = store.find(entry.key)
+        if data is None:
+            continue  # replaced since it was listed
         try:
-            table = pq.read_table(io.BytesIO(store.get(entry.key)))
+            table = pq.read_table(io.BytesIO(data))
         except (pa.ArrowInvalid, OSError) as fault:
-            yield Damage(f"is no readable Parquet file: {fault}", key=entry.key)
+            audit.problems.append(Damage(f"is no readable Parquet file: {fault}", key=entry.key))
             continue
-        if not table.schema.equals(schema):
-            yield Damage(f"has another schema than meta/{name} of this version", key=entry.key)
+        if not table.schema.equals(TABLES[name]):
+            audit.problems.append(Damage(f"has another schema than meta/{name} of this version", key=entry.key))
             continue
-        held += table.to_pylist()
-    audit.rows += len(held)
-    right = pa.Table.from_pylist(wanted, schema=schema).to_pylist()
-    if finished and sorted(map(identity, held)) != sorted(map(identity, right)):
-        yield Damage(f"does not hold the rows that the markers give ({len(held)} rows of {len(right)})", key=prefix)
-        return
-    yield from compare(prefix, held if finished else [row for row in held if lasting(row)], right)
+        audit.rows += table.num_rows
+        yield from table.to_pylist()
+
+
+def check_tables(held: dict[str, Rows], run: RunRecord, commits: Commits, finished: bool) -> Iterator[Damage]:
+    """Both tables must hold exactly the rows that the markers give. Before the run's end they may lag behind
+    (rows may be missing, or be there twice while parts are replaced), but what they hold must be right."""
+    for name, rows in (("videos", video_rows(run, commits)), ("chunks", chunk_rows(commits))):
+        prefix = layout.table_prefix(name, run.run_id)
+        right = pa.Table.from_pylist(rows, schema=TABLES[name]).to_pylist()
+        if not finished:
+            yield from compare(prefix, [row for row in held[name] if lasting(row)], right)
+        elif sorted(map(identity, held[name])) != sorted(map(identity, right)):
+            message = f"does not hold the rows that the markers give ({len(held[name])} rows of {len(right)})"
+            yield Damage(message, key=prefix)
+        else:
+            yield from compare(prefix, held[name], right)
 
 
 def lasting(row: dict[str, Any]) -> bool:

@@ -7,7 +7,7 @@ For a video: playlist, then DONE. For a run: tables, then _SUCCESS. See docs/sto
 import secrets
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flowcache.errors import StoreError
@@ -137,7 +137,9 @@ def mark_done(store: Store, video_id: str, markers: Sequence[SegmentMarker]) -> 
 
 
 def dead_letter(store: Store, letter: DeadLetter) -> None:
-    store.put(layout.dead_letter_key(letter.video_id), to_json(letter))
+    """Record that the video was given up. Bytes of a log that are no text are escaped."""
+    cause, log_tail = (text.encode(errors="backslashreplace").decode() for text in (letter.cause, letter.log_tail))
+    store.put(layout.dead_letter_key(letter.video_id), to_json(replace(letter, cause=cause, log_tail=log_tail)))
 
 
 def clear_dead_letter(store: Store, video_id: str) -> None:

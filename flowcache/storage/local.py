@@ -62,7 +62,7 @@ class LocalBackend:
 
     def list(self, prefix: str) -> Iterator[Entry]:
         folder = self._path(prefix) if prefix else Path(self.root)
-        for where, _, names in os.walk(folder):
+        for where, _, names in os.walk(folder, onerror=not_absent):
             for name in names:
                 path = os.path.join(where, name)
                 try:
@@ -94,6 +94,12 @@ class LocalBackend:
                 os.unlink(temporary)  # a full disk must not keep what failed
                 raise
         return path, temporary
+
+
+def not_absent(fault: OSError) -> None:
+    """A folder that is not there, or is a file, holds nothing; one that can't be read is an error."""
+    if not isinstance(fault, (FileNotFoundError, NotADirectoryError)):
+        raise fault
 
 
 def write_durably(file, data: bytes) -> None:

@@ -67,7 +67,8 @@ class RemoteBackend:
                 return
             raise
         for path, info in found.items():
-            yield Entry(path[len(self.root) :].lstrip("/"), info["size"])
+            if path.startswith(f"{folder}/"):  # some filesystems list an object as its own folder
+                yield Entry(path[len(self.root) + 1 :], info["size"])
 
     def delete(self, key: str) -> None:
         try:

@@ -23,6 +23,7 @@ VIDEOS = pa.schema(
         column("negative_prompt", pa.string(), "what the video should not show", True),
         column("image", pa.string(), "URL of the first frame", True),
         column("video", pa.string(), "URL of the video that is continued", True),
+        column("media_sha256", pa.string(), "of the image or video", True),
         column("width", pa.int64(), "pixels", True),
         column("height", pa.int64(), "pixels", True),
         column("fps", pa.int64(), "frames per second", True),

@@ -54,8 +54,8 @@ class StatusReport:
 
 def status(store: Store) -> StatusReport:
     """The run's progress; StoreError where the root holds no run."""
-    run = read_run(store)
-    return status_of(run, read_commits(store), store.exists(layout.SUCCESS))
+    run, finished = read_run(store), store.exists(layout.SUCCESS)  # before the commits: they only grow
+    return status_of(run, read_commits(store), finished)
 
 
 def status_of(run: RunRecord, commits: Commits, finished: bool) -> StatusReport:

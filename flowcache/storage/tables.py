@@ -127,9 +127,9 @@ def status_of(kind: str) -> str:
 
 
 def request_columns(run: RunRecord, request: Row) -> Row:
-    same = ("shots", "negative_prompt", "image", "video", "width", "height", "fps", "seed", "guidance", "steps")
+    same = ("shots", "negative_prompt", "image", "video", "media_sha256", "width", "height", "fps", "seed", "guidance")
     return {
-        **{name: request[name] for name in (*same, "priority", "model")},
+        **{name: request[name] for name in (*same, "steps", "priority", "model")},
         "prompt": "\n".join(shot["prompt"] for shot in request["shots"]),
         "requested_frames": sum(shot["frames"] for shot in request["shots"]),
         "labels": sorted(request["labels"].items()),

@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 
 from flowcache.errors import StoreError
 from flowcache.storage import layout
 from flowcache.storage.audit import Audit, Damage, ObjectCheck, check_object, objects_of
-from flowcache.storage.audit_tables import check_tables
+from flowcache.storage.audit_tables import check_tables, read_tables
 from flowcache.storage.commits import Commits, arrange, chunks_of, done_marker, is_done_key, marker_sha256
 from flowcache.storage.documents import DeadLetter, RunRecord, SegmentMarker, parse, to_json
 from flowcache.storage.export import export
@@ -44,19 +45,21 @@ def verify(store: Store, decode: bool = True) -> Report:
     Works while the run goes on: what is not yet committed is no problem. StoreError where the root holds
     no run or cannot be read at all.
     """
-    run = read_run(store)
+    run, audit = read_run(store), Audit()
+    # Read backwards, last written first: what a run adds meanwhile then is more than was asked for, not less.
     finished = store.exists(layout.SUCCESS)
-    sizes = {entry.key: entry.size for prefix in (layout.MEDIA, layout.STATES) for entry in store.list(prefix)}
-    audit = Audit()
+    tables = read_tables(store, run, audit)
     commits = read_leniently(store, audit)
+    sizes = {entry.key: entry.size for prefix in (layout.MEDIA, layout.STATES) for entry in store.list(prefix)}
     requests = {request["id"]: request for request in run.requests}
     for video_id in sorted(commits.markers.keys() | commits.done | requests.keys()):
         audit.extend(check_video(store, run, commits, video_id, finished))
     checks = [check for video_id in sorted(commits.markers) for check in objects_of(commits.all(video_id), requests)]
+    read_init = lru_cache(maxsize=64)(store.find) if decode else None
     with ThreadPoolExecutor(WORKERS) as pool:
-        for problems in pool.map(lambda check: check_object(store, check, sizes, decode), checks):
+        for problems in pool.map(lambda check: check_object(store, check, sizes, read_init), checks):
             audit.extend(problems)
-    audit.extend(check_tables(store, run, commits, finished, audit))
+    audit.extend(check_tables(tables, run, commits, finished))
     return Report(run.run_id, tuple(audit.problems), counts(commits, checks, sizes, audit.rows))
 
 
@@ -140,16 +143,18 @@ def check_done(store: Store, video_id: str, markers: tuple[SegmentMarker, ...]) 
 
 
 def check_playlist(store: Store, commits: Commits, video_id: str, finished: bool) -> Iterator[Damage]:
-    """Exactly the committed chunks; while the video renders, the list may lag behind them."""
+    """Exactly the committed chunks; while the video renders, the list may lag behind what we read, or be ahead."""
     markers = commits.markers.get(video_id, ())
     key = layout.playlist_key(video_id)
     text = (store.find(key) or b"").decode(errors="replace")
     done = video_id in commits.done
-    lengths = [len(markers)] if done or finished else range(len(markers) + 1)
-    wanted = {playlist(chunks_of(markers[:n]), markers[0].fps, done) for n in lengths if n}
-    # The closed playlist comes before DONE, so a reader may see it first.
-    closed = {playlist(chunks_of(markers), markers[0].fps, True)} if markers and not finished else set()
-    if text not in wanted | closed and (text or done or (finished and markers)):
+    if done or finished:
+        wrong = bool(markers) and text != playlist(chunks_of(markers), markers[0].fps, done)
+    else:
+        listed = [line for line in text.splitlines() if line and not line.startswith("#")]
+        held = [chunk.key.rpartition("/")[2] for chunk in chunks_of(markers)]
+        wrong = any(name != other for name, other in zip(listed, held, strict=False))
+    if wrong:
         message = "the playlist does not list the committed chunks" if text else "has no playlist"
         yield Damage(message, video_id, key=key)
 

@@ -28,7 +28,7 @@ def test_listing_is_sorted_recursive_and_hides_dotted_names(store):
         store.put(key, key.encode())
     assert store.list("v") == store.list("v/") == [Entry("v/a/1", 5), Entry("v/b/2", 5)]
     assert [entry.key for entry in store.list()] == ["top", "v/a/1", "v/b/2", "vv/x"]
-    assert store.list("nothing/here") == []
+    assert store.list("nothing/here") == store.list("top") == []
 
 
 def test_create_keeps_the_first_and_knows_its_own(store):

@@ -1,6 +1,7 @@
 """Crashes and races at every point of the protocol: no reader sees half a segment, every rerun ends the same."""
 
 import uuid
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -159,8 +160,10 @@ def test_chunks_of_another_encoder_are_refused():
 
 def test_dead_letters_are_read_and_cleared():
     store = fresh()
-    letter = DeadLetter("cat", 1, 3, "NaN in step 4", "work", 3, "...\nlast line", request("cat").to_dict())
-    dead_letter(store, letter)
+    row = request("cat").to_dict()
+    letter = DeadLetter("cat", 1, 3, "NaN in step 4 \udcff", "work", 3, "...\nlast\ud800 line", row)
+    dead_letter(store, letter)  # with bytes of a log that are no text
+    letter = replace(letter, cause="NaN in step 4 \\udcff", log_tail="...\nlast\\ud800 line")
     (read,) = read_commits(store).dead_letters.values()
     assert to_json(read) == to_json(letter)
     clear_dead_letter(store, "cat")

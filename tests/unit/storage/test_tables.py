@@ -57,8 +57,9 @@ def test_a_video_row_holds_the_whole_request(folder, studio):
     cat, dog = pq.read_table(parts(folder, "videos")[0]).to_pylist()
     wanted = studio.requests[0]
     assert json.loads(cat["request_json"]) == json.loads(json.dumps(wanted.to_dict()))
-    same = ("negative_prompt", "image", "video", "width", "height", "fps", "seed", "guidance", "steps", "priority")
+    same = ("negative_prompt", "image", "video", "media_sha256", "width", "height", "fps", "seed", "guidance", "steps")
     assert {name: cat[name] for name in same} == {name: getattr(wanted, name) for name in same}
+    assert cat["priority"] == wanted.priority == 0
     assert cat["shots"] == [dataclasses.asdict(shot) for shot in wanted.shots]
     assert dict(cat["labels"]) == wanted.labels and dict(dog["labels"]) == {}
     assert (cat["model"], cat["model_digest"], cat["policy"]) == ("tiny", "d" * 64, "paper")

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import uuid
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,6 +23,7 @@ from flowcache.storage.commits import (
 )
 from flowcache.storage.documents import sha256, to_json
 from flowcache.storage.media import encode_chunk
+from flowcache.storage.objects import Store
 from flowcache.storage.runs import read_run
 from flowcache.storage.status import status
 from flowcache.storage.tables import write_tables
@@ -215,6 +217,65 @@ def test_success_without_the_videos_is_found(studio):
     put_playlist(studio.store, "cat", markers)
     write_tables(studio.store, read_run(studio.store), read_commits(studio.store))
     assert found(studio) == []
+
+
+def test_a_playlist_of_a_growing_video_may_lag_but_not_lie(studio):
+    withdraw_success(studio.store)
+    for key in (layout.done_key("cat"), *(entry.key for entry in studio.store.list("meta/videos"))):
+        studio.store.delete(key)
+    markers = read_commits(studio.store).markers["cat"]
+    for committed in (1, 2, 3):
+        put_playlist(studio.store, "cat", markers[:committed])
+        assert found(studio, decode=False) == []
+    studio.store.delete(layout.playlist_key("cat"))
+    assert found(studio, decode=False) == []
+    put_playlist(studio.store, "cat", markers[1:])
+    assert found(studio, decode=False) == [
+        "video cat: the playlist does not list the committed chunks (media/cat/index.m3u8)"
+    ]
+
+
+def test_a_run_that_goes_on_during_the_check_is_no_damage(studio, monkeypatch):
+    """Between any two reads of verify, the run commits more."""
+    target, finished = Studio(Store(f"memory://{uuid.uuid4().hex}"), studio.requests), []
+    real_list, real_get = Store.list, Store.get
+
+    def step():
+        if not finished and not busy:
+            busy.append(True)
+            try:
+                finished.extend([True] if next(run, None) is None else [])
+            finally:
+                busy.clear()
+
+    def steps():
+        """The run, stopped after each write."""
+        order = sorted((e.key for e in real_list(studio.store)), key=lambda key: written.index(key))
+        for key in order[1:]:
+            target.store.put(key, real_get(studio.store, key))
+            yield key
+
+    written = write_order(studio)
+    target.store.put(written[0], real_get(studio.store, written[0]))
+    run, busy = steps(), []
+    monkeypatch.setattr(Store, "list", lambda self, prefix="": (step(), real_list(self, prefix), step())[1])
+    monkeypatch.setattr(Store, "get", lambda self, key: (step(), real_get(self, key), step())[1])
+    while not finished:
+        report = verify(target.store, decode=False)
+        assert report.sound, report.problems
+    assert verify(target.store).counts["done"] == 2
+
+
+def write_order(studio) -> list[str]:
+    """Keys in the order in which the protocol writes them."""
+    run = [e.key for e in studio.store.list("_run")]
+    for video_id, markers in read_commits(studio.store).markers.items():
+        for marker in markers:
+            run += [chunk.key for chunk in marker.chunks] + [marker.state_key, marker.init_key]
+            run.append(layout.marker_key(video_id, marker.segment))
+        run += [layout.playlist_key(video_id), layout.done_key(video_id)]
+    run += [e.key for e in studio.store.list("meta")] + [layout.SUCCESS]
+    return list(dict.fromkeys(run))
 
 
 def test_orphans_are_counted_and_are_no_problem(studio):
