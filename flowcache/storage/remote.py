@@ -8,7 +8,8 @@ from typing import Any
 import fsspec
 from fsspec.registry import known_implementations, registry
 
-from flowcache.storage.objects import Entry
+from flowcache.errors import StoreError
+from flowcache.storage.objects import Entry, masked
 
 PASSING = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO}
 
@@ -34,7 +35,12 @@ class RemoteBackend:
         return {"use_listings_cache": False, **options}
 
     def check(self) -> None:
-        return None
+        """StoreError for filesystems that look and write in two steps: no probe can tell that they race."""
+        if not self.fs.async_impl and not self.url.startswith("memory://"):
+            raise StoreError(
+                f"{masked(self.url)}: this kind of storage cannot create an object exclusively, so two writers could "
+                "overwrite each other's commits; use a local folder, s3:// or gs://"
+            )
 
     def put(self, key: str, data: bytes) -> None:
         self.fs.pipe_file(self._path(key), data)

@@ -2,8 +2,12 @@
 
 import os
 import pickle
+import subprocess
+import sys
 
 import pytest
+from fsspec import register_implementation
+from fsspec.implementations.memory import MemoryFileSystem
 
 from flowcache.errors import StoreError
 from flowcache.storage import objects
@@ -207,6 +211,26 @@ def test_a_key_cannot_leave_the_root(scripted, key):
         with pytest.raises(StoreError, match="no valid object key"):
             call(key)
     assert backend.calls == []
+
+
+def test_storage_that_cannot_create_exclusively_is_refused():
+    class Plain(MemoryFileSystem):
+        protocol = "plain"
+
+    register_implementation("plain", Plain)
+    with pytest.raises(StoreError, match=r"^plain://x: this kind of storage cannot create an object exclusively"):
+        Store("plain://x").probe()
+
+
+def test_reading_a_store_loads_no_heavy_package(tmp_path):
+    """`flowcache status` must answer at once."""
+    script = (
+        "import sys, flowcache.storage.status, flowcache.storage.commits\n"
+        "from flowcache.storage.objects import Store; Store(sys.argv[1]).list()\n"
+        "print([name for name in ('torch', 'ray', 'av', 'pyarrow', 'numpy', 'fsspec') if name in sys.modules])"
+    )
+    answer = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert answer.stdout == "[]\n"
 
 
 def test_unknown_storage_is_refused():
