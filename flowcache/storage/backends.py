@@ -3,8 +3,8 @@
 import os
 from typing import Any
 
-from flowcache.errors import StoreError
-from flowcache.storage.objects import Backend, masked
+from flowcache.errors import StoreError, masked
+from flowcache.storage.objects import Backend
 
 
 def normalise(url: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from flowcache.errors import StoreError
+from flowcache.errors import StoreError, masked
 from flowcache.records import ChunkRecord
 from flowcache.storage import layout
 from flowcache.storage.documents import (
@@ -33,7 +33,7 @@ from flowcache.storage.layout import (
     run_key,
     state_key,
 )
-from flowcache.storage.objects import Store, masked
+from flowcache.storage.objects import Store
 from flowcache.storage.playlist import playlist
 from flowcache.storage.runs import begin_run, new_run, read_run, spec_hash
 

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from flowcache.errors import StoreError
+from flowcache.errors import StoreError, masked
 from flowcache.records import ChunkRecord
-from flowcache.storage.objects import Store, masked
+from flowcache.storage.objects import Store
 
 SCHEMA_VERSION = 1  # of everything in the store: keys, documents, tables
 READERS = 32  # parallel small reads

@@ -2,12 +2,12 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-from flowcache.errors import StoreError
+from flowcache.errors import StoreError, masked
 from flowcache.storage import layout
 from flowcache.storage.commits import chunks_of, is_done_key
 from flowcache.storage.documents import SegmentMarker, read_all
 from flowcache.storage.media import join
-from flowcache.storage.objects import Store, masked
+from flowcache.storage.objects import Store
 
 READERS = 8
 

@@ -5,14 +5,14 @@ lost responses, listings caches) are told in docs/storage.md.
 """
 
 import os
-import re
 import secrets
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
-from flowcache.errors import StoreError
+from flowcache.errors import StoreError, masked
+from flowcache.storage.backend import Backend, Entry
+from flowcache.storage.backends import connect, normalise
 
 T = TypeVar("T")
 
@@ -23,50 +23,6 @@ class MissingObject(StoreError):
     """The object is not there."""
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One listed object."""
-
-    key: str  # relative to the store's root
-    size: int  # bytes
-
-
-class Backend(Protocol):
-    """One kind of storage. Keys are relative to its root; every object is written whole or not at all."""
-
-    faults: tuple[type[Exception], ...]  # what the operations below may raise
-
-    def check(self) -> None:
-        """Refuse with StoreError what is known to be unusable before anything is tried."""
-        ...
-
-    def put(self, key: str, data: bytes) -> None: ...
-
-    def create(self, key: str, data: bytes) -> None:
-        """Put if absent; raises any of `faults` where something is there."""
-        ...
-
-    def get(self, key: str) -> bytes:
-        """FileNotFoundError where nothing is there."""
-        ...
-
-    def size(self, key: str) -> int | None: ...
-
-    def list(self, prefix: str) -> Iterator[Entry]: ...
-
-    def delete(self, key: str) -> None:
-        """No error where nothing is there."""
-        ...
-
-    def passing(self, fault: Exception) -> bool:
-        """Whether trying again may help."""
-        ...
-
-    def explain(self, fault: Exception) -> str:
-        """The fault in words that a person understands."""
-        ...
-
-
 class Store:
     """Objects under one root: a local folder, `s3://bucket/prefix`, `memory://` or any fsspec URL.
 
@@ -75,8 +31,6 @@ class Store:
     """
 
     def __init__(self, url: str, **storage_options):
-        from flowcache.storage.backends import normalise
-
         self.url = normalise(url)
         self._options = storage_options
         self._backend: Backend | None = None
@@ -91,8 +45,6 @@ class Store:
     @property
     def backend(self) -> Backend:
         if self._backend is None or self._process != os.getpid():  # a connection does not survive a fork
-            from flowcache.storage.backends import connect
-
             self._backend, self._process = connect(self.url, self._options), os.getpid()
         return self._backend
 
@@ -197,8 +149,3 @@ def checked(key: str) -> str:
     if not key or any(part in ("", ".", "..") for part in key.split("/")) or not key.isprintable() or "\\" in key:
         raise StoreError(f"{key!r} is no valid object key")
     return key
-
-
-def masked(text: str) -> str:
-    """`text` without the user:password part of any URL in it."""
-    return re.sub(r"(\w+://)[^/@\s]+@", r"\1***@", text)

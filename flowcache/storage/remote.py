@@ -8,8 +8,8 @@ from typing import Any
 import fsspec
 from fsspec.registry import known_implementations, registry
 
-from flowcache.errors import StoreError
-from flowcache.storage.objects import Entry, masked
+from flowcache.errors import StoreError, masked
+from flowcache.storage.objects import Entry
 
 PASSING = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO}
 

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from flowcache.errors import InputError, Problem, StoreError
+from flowcache.errors import InputError, Problem, StoreError, masked
 from flowcache.records import RenderRequest, Segment
 from flowcache.storage import layout
 from flowcache.storage.documents import SCHEMA_VERSION, RunRecord, canonical, parse, read_all, sha256, to_json
-from flowcache.storage.objects import Store, masked
+from flowcache.storage.objects import Store
 
 SHOWN = 10  # differences named in a refusal before the rest is only counted
 

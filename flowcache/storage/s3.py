@@ -15,8 +15,7 @@ from botocore.exceptions import (
     PartialCredentialsError,
 )
 
-from flowcache.errors import StoreError
-from flowcache.storage.objects import masked
+from flowcache.errors import StoreError, masked
 from flowcache.storage.remote import RemoteBackend
 
 PASSING_CODES = {"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "OperationAborted"}

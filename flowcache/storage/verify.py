@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 
-from flowcache.errors import StoreError
+from flowcache.errors import StoreError, masked
 from flowcache.storage import layout
 from flowcache.storage.audit import Audit, Damage, ObjectCheck, check_object, objects_of
 from flowcache.storage.audit_tables import check_tables, read_tables
 from flowcache.storage.commits import Commits, arrange, chunks_of, done_marker, is_done_key, marker_sha256
 from flowcache.storage.documents import DeadLetter, RunRecord, SegmentMarker, parse, to_json
 from flowcache.storage.export import export
-from flowcache.storage.objects import Store, masked
+from flowcache.storage.objects import Store
 from flowcache.storage.playlist import playlist
 from flowcache.storage.runs import read_run
 from flowcache.storage.status import StatusReport, VideoStatus, status

@@ -9,10 +9,10 @@ import pytest
 from fsspec import register_implementation
 from fsspec.implementations.memory import MemoryFileSystem
 
-from flowcache.errors import StoreError
+from flowcache.errors import StoreError, masked
 from flowcache.storage import objects
 from flowcache.storage.backends import normalise
-from flowcache.storage.objects import RETRY_PAUSES, MissingObject, Store, masked
+from flowcache.storage.objects import RETRY_PAUSES, MissingObject, Store
 
 
 class Scripted:

@@ -1,0 +1,49 @@
+"""What one kind of storage must do for `objects.Store`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One listed object."""
+
+    key: str  # relative to the store's root
+    size: int  # bytes
+
+
+class Backend(Protocol):
+    """One kind of storage. Keys are relative to its root; every object is written whole or not at all."""
+
+    faults: tuple[type[Exception], ...]  # what the operations below may raise
+
+    def check(self) -> None:
+        """Refuse with StoreError what is known to be unusable before anything is tried."""
+        ...
+
+    def put(self, key: str, data: bytes) -> None: ...
+
+    def create(self, key: str, data: bytes) -> None:
+        """Put if absent; raises any of `faults` where something is there."""
+        ...
+
+    def get(self, key: str) -> bytes:
+        """FileNotFoundError where nothing is there."""
+        ...
+
+    def size(self, key: str) -> int | None: ...
+
+    def list(self, prefix: str) -> Iterator[Entry]: ...
+
+    def delete(self, key: str) -> None:
+        """No error where nothing is there."""
+        ...
+
+    def passing(self, fault: Exception) -> bool:
+        """Whether trying again may help."""
+        ...
+
+    def explain(self, fault: Exception) -> str:
+        """The fault in words that a person understands."""
+        ...
