@@ -19,7 +19,7 @@ from torch import Tensor
 from flowcache.models.base import LoadedModel
 from flowcache.models.registry import load_model
 from flowcache.records import RenderRequest, Segment, Shot
-from flowcache.render.renderer import SegmentRenderer
+from flowcache.rendering.renderer import SegmentRenderer
 from training.shapes import COLOURS, HEADINGS, KINDS, MOTIONS, SIZE, Scene, caption, coverage, sample_scene
 
 CONTRAST = 60  # RGB distance from the background from which a pixel is taken for the shape's
