@@ -15,27 +15,34 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from flowcache.models.codec import WEIGHTS, PatchCodec, load_codec
-from training.shapes import render, sample_scene
+from training.shapes import render, render_ground, sample_scene
 
 CHANNELS = 24
 
 
 def fit_codec(channels: int = CHANNELS, videos: int = 600, seed: int = 1) -> PatchCodec:
-    """Uncentred principal directions, so that flat colours need no offset; then mean and scale of each channel."""
+    """Uncentred principal directions, so that flat colours need no offset; then mean and scale of each channel.
+
+    The scale is the spread that the shape brings, the background left out: it would drown the shape in three channels.
+    """
     rng = Random(seed)
     codec = PatchCodec(channels)
     width = codec.basis.shape[1]
     moment = torch.zeros(width, width, dtype=torch.float64)
-    samples = []
+    samples, spread = [], torch.zeros(width, width, dtype=torch.float64)
     for _ in range(videos):
-        patches = codec.patches(render(sample_scene(rng))).flatten(0, 2)
+        scene = sample_scene(rng)
+        video, ground = render(scene), render_ground(scene)
+        patches = codec.patches(video).flatten(0, 2)
         moment += (patches.T @ patches).double()
+        shape = codec.patches(video - ground).flatten(0, 2)
+        spread += (shape.T @ shape).double() / len(shape) / videos
         samples.append(patches[torch.randperm(len(patches), generator=torch.Generator().manual_seed(seed))[:50]])
     _, vectors = torch.linalg.eigh(moment)
     codec.basis.copy_(vectors.flip(1).T[:channels])
     latents = torch.cat(samples) @ codec.basis.T
     codec.mean.copy_(latents.mean(0))
-    codec.scale.copy_(latents.std(0))
+    codec.scale.copy_((codec.basis.double() @ spread @ codec.basis.T.double()).diagonal().sqrt())
     return codec
 
 

@@ -165,7 +165,12 @@ def render(scene: Scene, frames: int = FRAMES) -> Tensor:
         past = track(scene, scene.before, t[:CHANGE] - CHANGE)
         path = tuple(torch.cat([old, new[CHANGE:]]) for old, new in zip(past, path, strict=True))
     mask = coverage(scene.kind, *path)
-    colour, background = (torch.tensor(COLOURS[name])[:, None, None] for name in (scene.colour, scene.background))
-    shade = GRADIENT * torch.linspace(1, -1, SIZE)[None, :, None]
-    ground = (background + shade).clamp(0, 255).expand(3, SIZE, SIZE)[:, None]
-    return (ground + mask * (colour[:, None] - ground)) / 127.5 - 1
+    colour, ground = torch.tensor(COLOURS[scene.colour])[:, None, None, None] / 127.5 - 1, render_ground(scene)
+    return ground + mask * (colour - ground)
+
+
+def render_ground(scene: Scene) -> Tensor:
+    """The background alone [3, 1, SIZE, SIZE]."""
+    shade = GRADIENT * torch.linspace(1, -1, SIZE)[None, None, :, None]
+    colour = torch.tensor(COLOURS[scene.background])[:, None, None, None]
+    return (colour + shade).clamp(0, 255).expand(3, 1, SIZE, SIZE) / 127.5 - 1

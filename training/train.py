@@ -38,6 +38,7 @@ class Options:
     seed: int = 0
     threads: int = 1
     save_minutes: float = 4
+    start: str = ""  # a checkpoint of another run, whose averaged weights this one starts from
 
 
 class Tiny(nn.Module):
@@ -65,15 +66,24 @@ def initialise(model: SkyReelsTransformer) -> None:
 
 
 def build_optimizers(model: Tiny, options: Options) -> list[torch.optim.Optimizer]:
-    """Muon on the matrices of the transformer's blocks, AdamW on all the rest."""
-    named = list(model.named_parameters())
-    matrices = [p for name, p in named if name.startswith("transformer.blocks.") and p.ndim == 2]
-    chosen = {id(p) for p in matrices}
-    rest = [p for _, p in named if id(p) not in chosen]
-    return [
-        torch.optim.Muon(matrices, lr=options.lr, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(rest, lr=options.lr, betas=(0.9, 0.98), weight_decay=0.0),
+    """Muon on the matrices of the transformer's blocks, AdamW on all the rest, slowly on the text encoder.
+
+    UMT5's attention has no 1 / sqrt(d): at the full rate it saturates within a thousand steps, words lose their
+    neighbours, and the two colours of a caption are mixed up for good.
+    """
+    groups: dict[str, list[nn.Parameter]] = {"matrices": [], "text": [], "rest": []}
+    for name, parameter in model.named_parameters():
+        block = name.startswith("transformer.blocks.") and parameter.ndim == 2
+        group = "text" if name.startswith("text_encoder.") else "matrices" if block else "rest"
+        groups[group].append(parameter)
+    rest = [{"params": groups["rest"], "share": 0.5}, {"params": groups["text"], "share": 0.2}]
+    optimizers = [
+        torch.optim.Muon(groups["matrices"], weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(rest, betas=(0.9, 0.98), weight_decay=0.0),
     ]
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+        group.setdefault("share", 1.0)  # of the learning rate
+    return optimizers
 
 
 def rate(step: int, spent: float, options: Options) -> float:
@@ -149,7 +159,7 @@ class Run:
         factor = rate(self.step, self.spent / (self.options.minutes * 60), self.options)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = self.options.lr * factor
+                group["lr"] = self.options.lr * factor * group["share"]
             optimizer.step()
             optimizer.zero_grad()
         decay = min(self.options.ema, (1 + self.step) / (10 + self.step))
@@ -167,7 +177,10 @@ def train(options: Options) -> None:
     out.mkdir(parents=True, exist_ok=True)
     codec, tokenizer = fit_codec(), build_tokenizer(vocabulary())
     save_codec(codec, out / "vae")
-    run = Run(Tiny(len(tokenizer)), options)
+    model = Tiny(len(tokenizer))
+    if options.start:
+        model.load_state_dict(torch.load(options.start, weights_only=True)["ema"])
+    run = Run(model, options)
     run.resume()
     last = saved = time.monotonic()
     while run.spent < options.minutes * 60:
@@ -189,7 +202,7 @@ def train(options: Options) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", required=True, help="folder of checkpoints; resumed where it has one")
-    for name in ("minutes", "batch", "lr", "seed", "threads"):
+    for name in ("minutes", "batch", "lr", "warmup", "seed", "threads", "start"):
         default = getattr(Options, name)
         parser.add_argument(f"--{name}", type=type(default), default=default)
     train(Options(**vars(parser.parse_args())))
