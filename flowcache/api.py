@@ -19,7 +19,7 @@ from flowcache.storage.objects import Store
 from flowcache.storage.runs import new_run
 from flowcache.storage.sources import probe_media, read_rows
 
-__all__ = ["Summary", "check", "load_model", "render"]
+__all__ = ["RowDefaults", "RunOptions", "Summary", "check", "load_model", "render"]
 
 Requests = str | Sequence[Mapping[str, Any]]
 
