@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from flowcache import lengths
+from flowcache.cache.settings import misfits
 from flowcache.errors import Problem
 from flowcache.records import MediaInfo, ModelSpec, Shot
 from flowcache.schema import (
@@ -105,14 +106,14 @@ def policy(row: ReadRow, spec: ModelSpec, default: Policy) -> dict[str, Any]:
     """{"name": "off"}, or {"name": "paper", "preset": ..., and what overrides it}."""
     chosen = row.says.policy or default
     given = chosen.model_dump(exclude_none=True)
-    if not row.good("policy"):
+    if faults := misfits(given):
+        for where, message in faults:
+            row.fault(("policy", *where), message)
         return given
-    if chosen.name == "off":
-        for extra in sorted(given.keys() - {"name"}):
-            row.fault(("policy", extra), "does not go with name 'off'; accepted: nothing but name")
+    if chosen.name == "off" or chosen.reuse is False:
         return given
     if not spec.reuse:
-        row.fault(("policy",), f"got 'paper', for which {spec.name} has no settings; accepted: 'off'")
+        row.fault(("policy",), f"got {chosen.name!r}, for which {spec.name} has no settings; accepted: 'off'")
         return given
     preset = chosen.preset or ("slow" if "slow" in spec.reuse else next(iter(spec.reuse)))
     if preset not in spec.reuse:
