@@ -16,7 +16,7 @@ from flowcache.batch.plan import plan
 from flowcache.batch.progress import Progress
 from flowcache.batch.queue import SegmentQueue, Video
 from flowcache.batch.worker import Task, WorkerSettings
-from flowcache.errors import FlowcacheError
+from flowcache.errors import FlowcacheError, InputError, Problem, StoreError
 from flowcache.records import ChunkRecord, ModelSpec, RenderRequest, Segment
 from flowcache.storage.commits import (
     Commits,
@@ -67,7 +67,10 @@ def run(
 ) -> Summary:
     """Render what the store lacks of `requests`, write tables and summary. `specs`: model name -> spec."""
     begin = time.monotonic()
-    store.probe()
+    try:
+        store.probe()
+    except StoreError as error:
+        raise InputError([Problem("output", "", str(error))]) from error
     record = begin_run(store, record)
     driver = Driver(store, record, requests, specs, options, progress)
     try:

@@ -120,6 +120,9 @@ def test_bad_input_starts_nothing(render, tmp_path):
         (5, "id"),
     ]
     assert not (tmp_path / "out").exists()
+    (tmp_path / "file").write_text("not a folder")
+    output = render([row("v")], to=tmp_path / "file" / "out")
+    assert output.code == 2 and "file" in output.json["error"]
     gang = render([row("v")], "--gang", "3")
     assert gang.code == 2 and "accepted" in gang.json["error"]
 
