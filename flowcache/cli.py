@@ -51,7 +51,7 @@ def render(
         str | None, typer.Option(help="For rows without one: a bundled name or checkpoint folder.")
     ] = None,
     policy: Annotated[
-        str | None, typer.Option(help="For rows without one: off, paper, paper:slow, paper:fast.")
+        str | None, typer.Option(help="For rows without one: off, dense, paper, paper:slow, paper:fast.")
     ] = None,
     gang: Annotated[int | None, typer.Option(min=1, help="Ranks that render one video together.")] = None,
     gangs: Annotated[int | None, typer.Option(min=1, help="Gangs side by side; else as many as fit.")] = None,
@@ -210,7 +210,7 @@ def models(
             "lengths": f"{fresh[0]}, {fresh[1]}, {fresh[2]} ... frames; a continuation {spec.chunk_frames}, "
             f"{2 * spec.chunk_frames} ...",
             "default": f"{spec.frames} frames at {spec.fps} fps, {spec.steps} steps, guidance {spec.guidance:g}",
-            "policies": ", ".join(["off", *(f"paper:{preset}" for preset in spec.reuse)]),
+            "policies": ", ".join(["off", "dense", *(f"paper:{preset}" for preset in spec.reuse)]),
             "words": " ".join(spec.vocabulary) or "any",
         }.items():
             table.add_row(key, escape(value))

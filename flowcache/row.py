@@ -12,6 +12,7 @@ from flowcache.schema import (
     ACCEPTS,
     MAX_FRAMES,
     MAX_SIDE,
+    WITHOUT_SETTINGS,
     Policy,
     Row,
     RowDefaults,
@@ -102,17 +103,17 @@ def _check_size(row: ReadRow, width: int | None, height: int | None, spec: Model
 
 
 def policy(row: ReadRow, spec: ModelSpec, default: Policy) -> dict[str, Any]:
-    """{"name": "off"}, or {"name": "paper", "preset": ..., and what overrides it}."""
+    """{"name": "off"} or "dense", or {"name": "paper", "preset": ..., and what overrides it}."""
     chosen = row.says.policy or default
     given = chosen.model_dump(exclude_none=True)
     if not row.good("policy"):
         return given
-    if chosen.name == "off":
+    if chosen.name in WITHOUT_SETTINGS:
         for extra in sorted(given.keys() - {"name"}):
-            row.fault(("policy", extra), "does not go with name 'off'; accepted: nothing but name")
+            row.fault(("policy", extra), f"does not go with name {chosen.name!r}; accepted: nothing but name")
         return given
     if not spec.reuse:
-        row.fault(("policy",), f"got 'paper', for which {spec.name} has no settings; accepted: 'off'")
+        row.fault(("policy",), f"got 'paper', for which {spec.name} has no settings; accepted: 'off' or 'dense'")
         return given
     preset = chosen.preset or ("slow" if "slow" in spec.reuse else next(iter(spec.reuse)))
     if preset not in spec.reuse:

@@ -20,6 +20,8 @@ SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 # Control characters but newline and tab, and halves of UTF-16 pairs, which no UTF-8 file can hold.
 UNWRITABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
+WITHOUT_SETTINGS = ("off", "dense")  # policies that are nothing but their name
+
 ACCEPTS = {
     "id": "1 to 128 letters, digits, '.', '_' and '-', the first a letter or digit, without '..'",
     "prompt": "text of 1 to 10,000 characters without control characters",
@@ -36,8 +38,9 @@ ACCEPTS = {
     "guidance": "a number from 0 to 50",
     "steps": "a whole number from 1 to 1,000",
     "model": "a model's name or the path of a checkpoint folder",
-    "policy": "'off', 'paper', 'paper:slow', 'paper:fast', or an object with name, preset, threshold, ret_steps",
-    "policy.name": "'off' or 'paper'",
+    "policy": "'off', 'dense', 'paper', 'paper:slow', 'paper:fast', or an object with "
+    "name, preset, threshold, ret_steps",
+    "policy.name": "'off', 'dense' or 'paper'",
     "policy.preset": "'slow' or 'fast'",
     "policy.threshold": "a number from 0 to 100",
     "policy.ret_steps": "a whole number from 0 to 1,000",
@@ -92,7 +95,7 @@ def expand_policy(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     name, colon, preset = value.partition(":")
-    if name not in ("off", "paper") or (colon and (name == "off" or not preset)):
+    if name not in ("off", "dense", "paper") or (colon and (name in WITHOUT_SETTINGS or not preset)):
         raise PydanticCustomError("policy", "got {given}", {"given": shown(value)})
     return {"name": name, "preset": preset} if colon else {"name": name}
 
@@ -122,9 +125,11 @@ class Written(BaseModel):
 
 
 class Policy(Written):
-    """`name: off` is the unaccelerated model; `paper` FlowCache as published, with a preset and overrides."""
+    """`off` is the unaccelerated model, causal by chunks, `dense` the same with attention both ways, as official by
+    default; `paper` is FlowCache as published, with a preset and overrides.
+    """
 
-    name: Literal["off", "paper"]
+    name: Literal["off", "dense", "paper"]
     preset: text(100) | None = None
     threshold: real(0, 100) | None = None
     ret_steps: whole(0, 1000) | None = None

@@ -84,7 +84,7 @@ def test_resolve():
 @pytest.mark.parametrize(
     ("policy", "message"),
     [
-        ({"name": "papre"}, "unknown policy 'papre'; accepted: off, paper"),
+        ({"name": "papre"}, "unknown policy 'papre'; accepted: off, paper, dense"),
         ({"name": "paper", "preset": "medium"}, "unknown preset 'medium'.*accepts: slow, fast"),
         ({"name": "paper", "threshold": math.nan}, "threshold must be a finite number, not nan"),
         ({"name": "paper", "threshold": "0.1"}, "threshold must be a finite number, not '0.1'"),
