@@ -73,7 +73,7 @@ def _without(fields: dict[str, Any], bad: set[Loc]) -> dict[str, Any]:
 def look(row: ReadRow, spec: ModelSpec, defaults: RowDefaults) -> dict[str, Any]:
     """Fields whose default comes from the job, else the model; None where the row's own is faulty."""
     values = {}
-    for name in ("width", "height", "fps", "seed", "guidance", "steps", "negative_prompt"):
+    for name in ("width", "height", "fps", "seed", "guidance", "steps", "ar_step", "negative_prompt"):
         own, job = getattr(row.says, name), getattr(defaults, name)
         chosen = own if own is not None else job if job is not None else getattr(spec, name, None)
         values[name] = chosen if row.good(name) else None
@@ -214,6 +214,13 @@ def _warn_of_words(row: ReadRow, loc: Loc, prompt: str, spec: ModelSpec) -> None
     if unknown:
         words = ", ".join(shown(word) for word in unknown[:5]) + (" ..." if len(unknown) > 5 else "")
         row.warn(loc, f"{spec.name} does not know {words}; it knows {', '.join(spec.vocabulary)}")
+
+
+def check_end(row: ReadRow, spec: ModelSpec) -> None:
+    """Whether a chunk has frames left to be made between a first and a last one that are given."""
+    if row.says.end_image and spec.chunk < 3:
+        accepted = "models with chunks of at least 3 latent frames"
+        row.fault(("end_image",), f"does not go with {spec.name}, whose chunks have {spec.chunk}; accepted: {accepted}")
 
 
 def check_tail(row: ReadRow, video: MediaInfo, spec: ModelSpec, fps: int) -> None:

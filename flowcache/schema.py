@@ -29,6 +29,7 @@ ACCEPTS = {
     "negative_prompt": "text of at most 10,000 characters without control characters",
     "image": "a path or URL of at most 4,096 characters",
     "video": "a path or URL of at most 4,096 characters",
+    "end_image": "a path or URL of at most 4,096 characters",
     "seconds": "a number above 0, at most 86,400",
     "frames": "a whole number from 1 to 1,000,000",
     "width": "a whole number from 1 to 8192",
@@ -37,6 +38,7 @@ ACCEPTS = {
     "seed": "a whole number from 0 to 9223372036854775807",
     "guidance": "a number from 0 to 50",
     "steps": "a whole number from 1 to 1,000",
+    "ar_step": "a whole number from 0 to 1,000",
     "model": "a model's name or the path of a checkpoint folder",
     "policy": "'off', 'dense', 'paper', 'paper:slow', 'paper:fast', or an object with "
     "name, preset, threshold, ret_steps",
@@ -144,6 +146,7 @@ class Look(Written):
     seed: whole(0, 2**63 - 1) | None = None
     guidance: real(0, 50) | None = None
     steps: whole(1, 1000) | None = None
+    ar_step: whole(0, 1000) | None = None
 
 
 class Defaults(Look):
@@ -181,6 +184,7 @@ class Row(Look):
     height: Whole | None = None
     image: text(4096) | None = None
     video: text(4096) | None = None
+    end_image: text(4096) | None = None
     model: text(4096) | None = None
     policy: Annotated[Policy, BeforeValidator(expand_policy)] | None = None
     priority: whole(-1000, 1000) | None = None
@@ -188,7 +192,7 @@ class Row(Look):
 
 
 ROW_FIELDS = tuple(Row.model_fields)
-WHOLE_FIELDS = ("frames", "width", "height", "fps", "seed", "steps", "priority")
+WHOLE_FIELDS = ("frames", "width", "height", "fps", "seed", "steps", "ar_step", "priority")
 REAL_FIELDS = ("seconds", "guidance")
 NESTED_FIELDS = ("shots", "labels", "policy")  # JSON where a format has only text
 
