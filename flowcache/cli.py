@@ -51,7 +51,8 @@ def render(
         str | None, typer.Option(help="For rows without one: a bundled name or checkpoint folder.")
     ] = None,
     policy: Annotated[
-        str | None, typer.Option(help="For rows without one: off, paper, flowcache, teacache; paper:fast and so on.")
+        str | None,
+        typer.Option(help="For rows without one: off, dense, paper, paper:fast, flowcache, teacache ..."),
     ] = None,
     gang: Annotated[int | None, typer.Option(min=1, help="Ranks that render one video together.")] = None,
     gangs: Annotated[int | None, typer.Option(min=1, help="Gangs side by side; else as many as fit.")] = None,
@@ -193,6 +194,7 @@ def models(
     as_json: Json = False,
 ) -> None:
     """The bundled models, or what one model can render: sizes, lengths, defaults, policies."""
+    from flowcache.cache.settings import POLICIES
     from flowcache.models.registry import bundled, find
 
     specs = [find(each) for each in ([name] if name else bundled())]
@@ -210,9 +212,7 @@ def models(
             "lengths": f"{fresh[0]}, {fresh[1]}, {fresh[2]} ... frames; a continuation {spec.chunk_frames}, "
             f"{2 * spec.chunk_frames} ...",
             "default": f"{spec.frames} frames at {spec.fps} fps, {spec.steps} steps, guidance {spec.guidance:g}",
-            "policies": ", ".join(
-                ["off", *(f"{name}:{preset}" for name in ("paper", "teacache", "flowcache") for preset in spec.reuse)]
-            ),
+            "policies": ", ".join(POLICIES) + (f"; presets {', '.join(spec.reuse)}" if spec.reuse else ""),
             "words": " ".join(spec.vocabulary) or "any",
         }.items():
             table.add_row(key, escape(value))

@@ -21,6 +21,7 @@ SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 # Control characters but newline and tab, and halves of UTF-16 pairs, which no UTF-8 file can hold.
 UNWRITABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
+
 ACCEPTS = {
     "id": "1 to 128 letters, digits, '.', '_' and '-', the first a letter or digit, without '..'",
     "prompt": "text of 1 to 10,000 characters without control characters",
@@ -28,6 +29,7 @@ ACCEPTS = {
     "negative_prompt": "text of at most 10,000 characters without control characters",
     "image": "a path or URL of at most 4,096 characters",
     "video": "a path or URL of at most 4,096 characters",
+    "end_image": "a path or URL of at most 4,096 characters",
     "seconds": "a number above 0, at most 86,400",
     "frames": "a whole number from 1 to 1,000,000",
     "width": "a whole number from 1 to 8192",
@@ -36,10 +38,11 @@ ACCEPTS = {
     "seed": "a whole number from 0 to 9223372036854775807",
     "guidance": "a number from 0 to 50",
     "steps": "a whole number from 1 to 1,000",
+    "ar_step": "a whole number from 0 to 1,000",
     "model": "a model's name or the path of a checkpoint folder",
-    "policy": "'off', 'paper', 'flowcache' or 'teacache', these three also as 'paper:slow' or 'paper:fast', "
+    "policy": "'off', 'dense', 'paper', 'flowcache' or 'teacache', these three also as 'paper:slow' or 'paper:fast', "
     "or an object with name and settings (docs/manifest.md)",
-    "policy.name": "'off', 'paper', 'teacache' or 'flowcache'",
+    "policy.name": "'off', 'dense', 'paper', 'teacache' or 'flowcache'",
     "policy.preset": "'slow' or 'fast'",
     "policy.threshold": "a number from 0 to 100",
     "policy.ret_steps": "a whole number from 0 to 1,000",
@@ -103,7 +106,7 @@ def expand_policy(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     name, colon, preset = value.partition(":")
-    if name not in POLICIES or (colon and (name == "off" or not preset)):
+    if name not in POLICIES or (colon and not (POLICIES[name] and preset)):
         raise PydanticCustomError("policy", "got {given}", {"given": shown(value)})
     return {"name": name, "preset": preset} if colon else {"name": name}
 
@@ -143,12 +146,14 @@ class KV(Written):
 
 
 class Policy(Written):
-    """`off` is the unaccelerated model, `paper` FlowCache as published; which settings go with which: cache/settings.
+    """Which settings go with which name: cache/settings.py.
 
-    `flowcache` is ours, `teacache` the baseline that decides for the whole window at once.
+    `off` is the unaccelerated model, causal by chunks, `dense` the same with attention both ways, as official by
+    default; `paper` is FlowCache as published, `flowcache` is ours, `teacache` the baseline that decides for the
+    whole window at once.
     """
 
-    name: Literal["off", "paper", "teacache", "flowcache"]
+    name: Literal["off", "dense", "paper", "teacache", "flowcache"]
     preset: text(100) | None = None
     threshold: real(0, 100) | None = None
     ret_steps: whole(0, 1000) | None = None
@@ -167,6 +172,7 @@ class Look(Written):
     seed: whole(0, 2**63 - 1) | None = None
     guidance: real(0, 50) | None = None
     steps: whole(1, 1000) | None = None
+    ar_step: whole(0, 1000) | None = None
 
 
 class Defaults(Look):
@@ -204,6 +210,7 @@ class Row(Look):
     height: Whole | None = None
     image: text(4096) | None = None
     video: text(4096) | None = None
+    end_image: text(4096) | None = None
     model: text(4096) | None = None
     policy: Annotated[Policy, BeforeValidator(expand_policy)] | None = None
     priority: whole(-1000, 1000) | None = None
@@ -211,7 +218,7 @@ class Row(Look):
 
 
 ROW_FIELDS = tuple(Row.model_fields)
-WHOLE_FIELDS = ("frames", "width", "height", "fps", "seed", "steps", "priority")
+WHOLE_FIELDS = ("frames", "width", "height", "fps", "seed", "steps", "ar_step", "priority")
 REAL_FIELDS = ("seconds", "guidance")
 NESTED_FIELDS = ("shots", "labels", "policy")  # JSON where a format has only text
 

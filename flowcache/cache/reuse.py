@@ -40,6 +40,8 @@ class Reuse:
 class Policy:
     """What is spared compared to running the whole window at every step.
 
+    attention: "causal" by chunks, or "full": all chunks of the window are forwarded together at every row, those
+      that have not started too, and attend to one another (the official default, which spares nothing).
     history: how the chunks before an updating one are seen.
       "rerun": forwarded anew at every row, finished ones at timestep 0 (the unaccelerated model);
       "keep": by the K/V of their last noisy step (as published);
@@ -58,8 +60,11 @@ class Policy:
     clean: int | None = None
     compression: Compression | Sink | None = None
     joint: bool = False
+    attention: Literal["causal", "full"] = "causal"
 
     def __post_init__(self):
+        if self.attention == "full" and (self.reuse or self.history != "rerun"):
+            raise ValueError("full attention runs the whole window anew at every row: nothing to keep or to reuse")
         if self.clean is not None and (self.history == "rerun" or self.renoise):
             raise ValueError("a chunk that is forwarded again and again can't be cut down to a budget of clean tokens")
 
@@ -125,6 +130,8 @@ def resolve_policy(policy: dict[str, Any], spec: ModelSpec) -> Policy:
         raise ValueError("; ".join(f"policy {'.'.join(where)} {message}" for where, message in faults))
     if name == "off":
         return Policy("off")
+    if name == "dense":
+        return Policy("dense", attention="full")
     reuse = _reuse(policy, spec) if policy.get("reuse", True) else None
     # The history then equals the unaccelerated model's; the published code lacks it.
     refresh = policy.get("refresh", name != "paper")

@@ -7,6 +7,7 @@ HISTORY = ("refresh", "renoise", "kv")
 KEYS = ("name", *REUSE, *HISTORY, "reuse")
 POLICIES = {  # name -> the settings that go with it
     "off": (),
+    "dense": (),
     "paper": (*REUSE, *HISTORY),
     "teacache": (*REUSE, *HISTORY),
     "flowcache": ("reuse", *REUSE, *HISTORY),

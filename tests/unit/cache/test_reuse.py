@@ -139,7 +139,7 @@ def test_settings_agree_with_what_people_may_write():
         ({"name": "paper", "kv": {"keep": "compressed", "chunks": 1, "by": "row"}}, "kv.by must be .* not 'row'"),
         ({"name": "paper", "kv": {"keep": "compressed", "chunks": 1, "mix": 2}}, "kv.mix must be .* not 2"),
         ({"name": "paper", "renoise": True, "kv": {"keep": "recent", "chunks": 1}}, "renoise does not go with kv"),
-        ({"name": "papre"}, "unknown policy 'papre'; accepted: off, paper"),
+        ({"name": "papre"}, "unknown policy 'papre'; accepted: off, dense, paper"),
         ({"name": "paper", "preset": "medium"}, "unknown preset 'medium'.*accepts: slow, fast"),
         ({"name": "paper", "threshold": math.nan}, "threshold must be a finite number, not nan"),
         ({"name": "paper", "threshold": "0.1"}, "threshold must be a finite number, not '0.1'"),
