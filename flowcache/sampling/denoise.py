@@ -213,9 +213,8 @@ class _Window:
         """One for the whole window, as TeaCache decides: from the timesteps of all frames, rows being its steps."""
         if row not in self.joint_decisions:
             now, grid = self.rows[row], replace(self.grids[0], frames=self.chunks * self.settings.chunk)
-            times = torch.tensor([now.timesteps], device=self.model.device).repeat_interleave(self.settings.chunk, 1)
-            times[:, torch.cat(self.given)] = 0
-            signal = self.model.signal(self.model.condition(times, grid, self.settings.fps))
+            times = torch.cat([self.times(float(timestep), chunk) for chunk, timestep in enumerate(now.timesteps)])
+            signal = self.model.signal(self.model.condition(times[None].to(self.model.device), grid, self.settings.fps))
             decision, state = decide(self.policy.reuse, self.joint_state, signal, row, len(self.rows))
             if any(index == 1 for index in now.index):  # what begins has nothing to reuse
                 decision, state = ALWAYS, ReuseState(signal)
