@@ -136,11 +136,11 @@ def test_bounds_of_reuse():
 
 
 def test_a_night_is_counted_in_a_moment(spec):
-    requests = [replace(request(97 + 80 * (i % 7)), id=f"v{i}", seed=i) for i in range(2000)]
+    requests = [replace(request(97 + 80 * (i % 7)), id=f"v{i}", seed=i) for i in range(700)]
     found = cost(requests, {"1.3B": spec})
-    assert found.segments == sum(1 + i % 7 for i in range(2000))
+    assert found.segments == sum(1 + i % 7 for i in range(700))
     single = cost(requests[:7], {"1.3B": spec})
-    assert found.most.forwards == single.most.forwards * 285 + cost(requests[:5], {"1.3B": spec}).most.forwards
+    assert found.most.forwards == single.most.forwards * 100
 
 
 def test_work_adds_up_but_memory_is_the_largest():
