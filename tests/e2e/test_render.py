@@ -125,6 +125,9 @@ def test_bad_input_starts_nothing(render, tmp_path):
         (5, "id"),
     ]
     assert not (tmp_path / "out").exists()
+    (tmp_path / "file").write_text("not a folder")
+    output = render([row("v")], to=tmp_path / "file" / "out")
+    assert output.code == 2 and "file" in output.json["error"]
     gang = render([row("v")], "--gang", "3")
     assert gang.code == 2 and "accepted" in gang.json["error"]
 
@@ -157,6 +160,9 @@ def test_a_failing_video_becomes_a_dead_letter_and_stops_no_other(cluster, tmp_p
     assert letter["request"]["id"] == "broken" and "does not exist" in letter["log_tail"]
     assert "\x1b" not in letter["log_tail"]
 
+    unreachable = RunOptions(address="127.0.0.1:1")  # the dead letter stands: nothing is left to render
+    assert run(store, record, requests, specs, unreachable, Progress()).exit_code == 3
+
     picture.write_bytes(saved)
     options = RunOptions(address=cluster, gangs=1, retry_failed=True)
     assert run(store, record, requests, specs, options, Progress()).exit_code == 0
@@ -188,3 +194,9 @@ def test_models_tells_what_can_be_rendered(flowcache):
     assert spec["name"] == "tiny-skyreels" and spec["heads"] > 0
     assert "9, 21, 33" in flowcache("models", "tiny-skyreels").out
     assert flowcache("models", "nowhere").code == 2
+
+
+def test_more_gangs_than_fit_do_not_stop_the_run(render):
+    """The cluster has two CPUs: the third gang waits for resources that never come."""
+    result = render([row(name, frames=9) for name in "abc"], "--gangs", "3")
+    assert result.code == 0 and len(result.json["done"]) == 3
