@@ -86,23 +86,28 @@ def decoded(file) -> list[tuple[float, np.ndarray]]:
         return [(float(f.pts * f.time_base), f.to_ndarray(format="rgb24")) for f in container.decode(video=0)]
 
 
-def test_starts_from_a_picture_and_goes_on_from_a_video(render, tmp_path, picture, flowcache):
-    assert render([row("still", image=str(picture))]).code == 0
+def test_starts_from_a_picture_ends_with_one_and_goes_on_from_a_video(render, tmp_path, picture, flowcache):
+    Image.new("RGB", (64, 64), (200, 40, 40)).save(tmp_path / "end.png")
+    assert render([row("still", image=str(picture), end_image=str(tmp_path / "end.png"))]).code == 0
     assert flowcache("export", tmp_path / "out", "--to", tmp_path).code == 0
-    first = decoded(str(tmp_path / "still.mp4"))[0][1].astype(float)
-    wanted = np.asarray(Image.open(picture).convert("RGB"), dtype=float)
-    assert np.abs(first - wanted).mean() < 12  # what the codec and H.264 lose
+    frames = [frame.astype(float) for _, frame in decoded(str(tmp_path / "still.mp4"))]
+    for frame, file in ((frames[0], picture), (frames[-1], tmp_path / "end.png")):
+        wanted = np.asarray(Image.open(file).convert("RGB"), dtype=float)
+        assert np.abs(frame - wanted).mean() < 12  # what the codec and H.264 lose
 
     went_on = render([row("on", frames=24, video=str(tmp_path / "still.mp4"))], to=tmp_path / "more")
     assert went_on.code == 0 and went_on.json["rendered"] == 2
 
 
-def test_two_ranks_give_what_one_gives(render, tmp_path):
-    assert render([row("v")]).code == 0
-    assert render([row("v")], "--gang", "2", to=tmp_path / "two").code == 0
-    one, two = (sorted((tmp_path / name / "media" / "v").glob("*.m4s")) for name in ("out", "two"))
+def test_two_ranks_give_what_one_gives(render, tmp_path, picture):
+    ends = {"image": str(picture), "end_image": str(picture)}
+    rows = [row("v"), row("dense", policy="dense", ar_step=1, **ends)]
+    assert render(rows).code == 0
+    assert render(rows, "--gang", "2", to=tmp_path / "two").code == 0
+    one, two = (sorted((tmp_path / name / "media").glob("*/*.m4s")) for name in ("out", "two"))
+    assert len(one) == 4
     for a, b in zip(one, two, strict=True):
-        init = (tmp_path / "out" / "media" / "v" / "init.mp4").read_bytes()
+        init = (a.parent / "init.mp4").read_bytes()
         pairs = zip(decoded(io.BytesIO(init + a.read_bytes())), decoded(io.BytesIO(init + b.read_bytes())), strict=True)
         assert max(int(np.abs(x.astype(int) - y.astype(int)).max()) for (_, x), (_, y) in pairs) <= 2
     marker = json.loads((tmp_path / "two" / "_commits" / "v" / "00000.json").read_text())

@@ -105,6 +105,38 @@ def test_refresh_equals_off(model, ar_step):
         assert (run(model, noise, texts, KEEP, settings) - off).abs().max() > 1e-3
 
 
+def windows(model, policy, settings, noise_of):
+    """Three windows, the last one shorter, each beginning with the last chunk of the one before."""
+    latents = None
+    for number, frames in enumerate((8, 8, 4)):
+        noise, texts = given(frames, seed=number)
+        prefix = None if latents is None else latents[:, -2:]
+        of_row = None if prefix is None else lambda row, number=number: noise_of(number, row)
+        new = run(model, noise, texts, policy, settings, prefix=prefix, condition_noise_of=of_row)
+        latents = new if latents is None else torch.cat([latents, new], dim=1)
+    return latents
+
+
+@pytest.mark.parametrize("ar_step", [0, 2, 9])
+def test_refresh_equals_off_over_windows_with_one_draw_of_noise(model, ar_step):
+    """Vanilla draws the noise on a prefix anew at every row; K/V that are kept have seen only one draw."""
+
+    def once(number, row):
+        return torch.randn(4, 2, 4, 4, generator=torch.Generator().manual_seed(number))
+
+    def anew(number, row):
+        return torch.randn(4, 2, 4, 4, generator=torch.Generator().manual_seed(100 * number + row))
+
+    settings = replace(SETTINGS, ar_step=ar_step)
+    off = windows(model, OFF, settings, once)
+    assert off.shape[1] == 8 + 6 + 2
+    torch.testing.assert_close(windows(model, REFRESH, settings, once), off, atol=1e-4, rtol=0)
+    calm = replace(settings, condition_noise=0.0)
+    off = windows(model, OFF, calm, anew)
+    torch.testing.assert_close(windows(model, REFRESH, calm, anew), off, atol=1e-4, rtol=0)
+    assert (windows(model, REFRESH, settings, anew) - windows(model, OFF, settings, anew)).abs().max() > 1e-3
+
+
 def test_chunks_come_as_soon_as_they_are_clean(model):
     noise, texts = given(6)
     visits = []
