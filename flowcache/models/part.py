@@ -1,5 +1,6 @@
 """A part of a checkpoint (transformer, codec, text encoder): a module, and the tensors on disk that fill it."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,9 +26,9 @@ class Part:
     tied: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def parameters(self) -> int:
-        """How many numbers the module learned."""
-        return sum(parameter.numel() for parameter in self.module.parameters())
+    def numbers(self) -> int:
+        """How many learned numbers lie on disk."""
+        return sum(math.prod(entry.shape) for entry in self.stored)
 
     @property
     def precision(self) -> str:
