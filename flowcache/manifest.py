@@ -8,12 +8,13 @@ from typing import Any
 
 from flowcache.errors import InputError, MediaError, Problem, masked
 from flowcache.records import MediaInfo, ModelSpec, RenderRequest
-from flowcache.row import ReadRow, check_tail, check_without_model, look, policy, shots
+from flowcache.row import ReadRow, check_end, check_tail, check_without_model, look, policy, shots
 from flowcache.schema import RowDefaults, shown, usable_id
 
 SpecOf = Callable[[str], ModelSpec]  # raises InputError for an unknown model
 Probe = Callable[[str, str], MediaInfo]  # (url as written, "image" or "video") -> what it is; raises MediaError
 Media = dict[tuple[str, str], MediaInfo | MediaError]  # by url as written and kind
+MEDIA = {"image": "image", "video": "video", "end_image": "image"}  # fields that name a file, and its kind
 PROBES_AT_ONCE = 8
 
 
@@ -68,11 +69,12 @@ class _Manifest:
         values = look(row, spec, self.defaults)
         values["shots"] = shots(row, spec, values["fps"], self.defaults)
         values["policy"] = policy(row, spec, self.defaults.policy)
+        check_end(row, spec)
         if "video" in found and values["fps"]:
             check_tail(row, found["video"], spec, values["fps"])
         if row.problems:
             return None
-        values |= {"model": model, "image": row.says.image, "video": row.says.video}
+        values |= {"model": model} | {name: getattr(row.says, name) for name in MEDIA}
         return self._finished(row, values, found)
 
     def _finished(self, row: ReadRow, values: dict[str, Any], media: dict[str, MediaInfo]) -> RenderRequest | None:
@@ -85,8 +87,8 @@ class _Manifest:
             return None
         if values["seed"] is None:
             values["seed"] = default_seed(name)
-        for kind, info in media.items():
-            values |= {kind: info.url, "media_sha256": info.sha256}
+        for field, info in media.items():
+            values |= {field: info.url, "end_image_sha256" if field == "end_image" else "media_sha256": info.sha256}
         return RenderRequest(**values, id=name, labels=row.says.labels or {}, priority=row.says.priority or 0)
 
     def _spec(self, row: ReadRow, name: str) -> ModelSpec | None:
@@ -113,25 +115,25 @@ def _probed(rows: list[ReadRow], probe: Probe) -> Media:
         except MediaError as error:
             return error
 
-    named = ((getattr(row.says, kind), kind) for row in rows for kind in ("image", "video"))
+    named = ((getattr(row.says, name), kind) for row in rows for name, kind in MEDIA.items())
     wanted = list(dict.fromkeys((url, kind) for url, kind in named if url))
     with ThreadPoolExecutor(PROBES_AT_ONCE) as pool:
         return dict(zip(wanted, pool.map(attempt, wanted), strict=True))
 
 
 def _opened(row: ReadRow, media: Media) -> dict[str, MediaInfo]:
-    """What the row's picture or video is, by kind; {} without one."""
+    """What the row's pictures and video are, by field; {} without any."""
     if row.says.image and row.says.video:
         row.fault(("video",), "is given together with image; accepted: one of the two")
     found = {}
-    for kind in ("image", "video"):
-        url = getattr(row.says, kind)
+    for name, kind in MEDIA.items():
+        url = getattr(row.says, name)
         info = media.get((url, kind))
         if isinstance(info, MediaInfo):
-            found[kind] = info
+            found[name] = info
         elif info is not None:
             accepted = f"; accepted: {'a picture' if kind == 'image' else 'a video'} that can be opened and decoded"
-            row.fault((kind,), f"{shown(url)} {info}{'' if 'accepted:' in str(info) else accepted}")
+            row.fault((name,), f"{shown(url)} {info}{'' if 'accepted:' in str(info) else accepted}")
     return found
 
 

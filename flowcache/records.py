@@ -75,7 +75,8 @@ class RenderRequest:
     """One video to render: a manifest row with every default filled in and every check passed.
 
     `image`: URL of the first frame of the first shot. `video`: URL of a video that the first shot
-    continues; its frames are not repeated in the output.
+    continues; its frames are not repeated in the output. `end_image`: URL of what the last shot ends with.
+    `ar_step`: steps by which each chunk runs behind the one before it; 0: all together; None: the model's.
     """
 
     id: str
@@ -92,6 +93,9 @@ class RenderRequest:
     image: str | None = None
     video: str | None = None
     media_sha256: str | None = None  # of the image or video
+    end_image: str | None = None
+    end_image_sha256: str | None = None
+    ar_step: int | None = None
     priority: int = 0
     labels: dict[str, str] = field(default_factory=dict)
 

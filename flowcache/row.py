@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from flowcache import lengths
+from flowcache.cache.settings import POLICIES, misfits
 from flowcache.errors import Problem
 from flowcache.records import MediaInfo, ModelSpec, Shot
 from flowcache.schema import (
@@ -72,7 +73,7 @@ def _without(fields: dict[str, Any], bad: set[Loc]) -> dict[str, Any]:
 def look(row: ReadRow, spec: ModelSpec, defaults: RowDefaults) -> dict[str, Any]:
     """Fields whose default comes from the job, else the model; None where the row's own is faulty."""
     values = {}
-    for name in ("width", "height", "fps", "seed", "guidance", "steps", "negative_prompt"):
+    for name in ("width", "height", "fps", "seed", "guidance", "steps", "ar_step", "negative_prompt"):
         own, job = getattr(row.says, name), getattr(defaults, name)
         chosen = own if own is not None else job if job is not None else getattr(spec, name, None)
         values[name] = chosen if row.good(name) else None
@@ -102,17 +103,21 @@ def _check_size(row: ReadRow, width: int | None, height: int | None, spec: Model
 
 
 def policy(row: ReadRow, spec: ModelSpec, default: Policy) -> dict[str, Any]:
-    """{"name": "off"}, or {"name": "paper", "preset": ..., and what overrides it}."""
+    """{"name": "off"} or "dense", or {"name": "paper", "preset": ..., and what overrides it}."""
     chosen = row.says.policy or default
     given = chosen.model_dump(exclude_none=True)
     if not row.good("policy"):
         return given
-    if chosen.name == "off":
-        for extra in sorted(given.keys() - {"name"}):
-            row.fault(("policy", extra), "does not go with name 'off'; accepted: nothing but name")
+    if faults := misfits(given):
+        for where, message in faults:
+            row.fault(("policy", *where), message)
+        return given
+    if not POLICIES[chosen.name] or chosen.reuse is False:
         return given
     if not spec.reuse:
-        row.fault(("policy",), f"got 'paper', for which {spec.name} has no settings; accepted: 'off'")
+        row.fault(
+            ("policy",), f"got {chosen.name!r}, for which {spec.name} has no settings; accepted: 'off' or 'dense'"
+        )
         return given
     preset = chosen.preset or ("slow" if "slow" in spec.reuse else next(iter(spec.reuse)))
     if preset not in spec.reuse:
@@ -213,6 +218,13 @@ def _warn_of_words(row: ReadRow, loc: Loc, prompt: str, spec: ModelSpec) -> None
     if unknown:
         words = ", ".join(shown(word) for word in unknown[:5]) + (" ..." if len(unknown) > 5 else "")
         row.warn(loc, f"{spec.name} does not know {words}; it knows {', '.join(spec.vocabulary)}")
+
+
+def check_end(row: ReadRow, spec: ModelSpec) -> None:
+    """Whether a chunk has frames left to be made between a first and a last one that are given."""
+    if row.says.end_image and spec.chunk < 3:
+        accepted = "models with chunks of at least 3 latent frames"
+        row.fault(("end_image",), f"does not go with {spec.name}, whose chunks have {spec.chunk}; accepted: {accepted}")
 
 
 def check_tail(row: ReadRow, video: MediaInfo, spec: ModelSpec, fps: int) -> None:

@@ -12,14 +12,14 @@ from itertools import islice
 import ray
 
 from flowcache.batch.cluster import gang_count, joined, shape_of
-from flowcache.batch.gang import Gang, GangFailure
+from flowcache.batch.gang import Gang, GangFailure, GangShape
 from flowcache.batch.options import RunOptions
 from flowcache.batch.plan import plan
 from flowcache.batch.progress import Progress
 from flowcache.batch.queue import SegmentQueue, Video
 from flowcache.batch.worker import Task, WorkerSettings
-from flowcache.errors import FlowcacheError
-from flowcache.records import ModelSpec, RenderRequest, Segment
+from flowcache.errors import FlowcacheError, InputError, Problem, StoreError
+from flowcache.records import ChunkRecord, ModelSpec, RenderRequest, Segment
 from flowcache.storage.commits import (
     Commits,
     clear_dead_letter,
@@ -70,7 +70,10 @@ def run(
 ) -> Summary:
     """Render what the store lacks of `requests`, write tables and summary. `specs`: model name -> spec."""
     begin = time.monotonic()
-    store.probe()
+    try:
+        store.probe()
+    except StoreError as error:
+        raise InputError([Problem("output", "", str(error))]) from error
     record = begin_run(store, record)
     driver = Driver(store, record, requests, specs, options, progress)
     try:
@@ -161,7 +164,7 @@ class Driver:
             for gang in self.gangs:
                 gang.tear_down()
 
-    def _step(self, shape) -> None:
+    def _step(self, shape: GangShape) -> None:
         """Give idle gangs work, wait for something to happen, take it in."""
         for gang in self.gangs:
             taken = self.queue.take(gang.model) if gang.idle else None
@@ -190,7 +193,7 @@ class Driver:
         self.progress.started(segment)
         return Task(request, segment, parent, last)
 
-    def _take_in(self, gang: Gang, event) -> None:
+    def _take_in(self, gang: Gang, event: ChunkRecord | SegmentMarker) -> None:
         if not isinstance(event, SegmentMarker):
             self.rendered += 1
             self.progress.chunk(gang.task.segment, event)
@@ -211,11 +214,15 @@ class Driver:
         if not gang.started and quiet > self.options.start_timeout:
             raise GangFailure(0, "infra", f"its actors did not start within {quiet:.0f} s (are the resources there?)")
 
-    def _replace(self, gang: Gang, failure: GangFailure, shape) -> None:
+    def _replace(self, gang: Gang, failure: GangFailure, shape: GangShape) -> None:
+        """Tear the gang down and make it anew, unless it never came up and others did."""
         self.gangs.remove(gang)
         gang.tear_down()
         if gang.started:
             self._start_failures = 0
+        elif any(other.started for other in self.gangs):
+            self.progress.note(f"{gang.name} did not start ({failure}); going on with {len(self.gangs)}")
+            return
         else:
             self._start_failures += 1
         if self._start_failures >= START_FAILURES:
@@ -246,7 +253,7 @@ class Driver:
             self.queue.bury(segment.video_id)
             self.progress.dead(segment.video_id, failure.cause)
 
-    def _add_gang(self, shape) -> None:
+    def _add_gang(self, shape: GangShape) -> None:
         self._named += 1
         self.gangs.append(Gang(f"gang-{self._named}", shape, self.store, self.settings))
 

@@ -45,11 +45,15 @@ class Progress:
         self.reused += record.steps_reused
 
     def committed(self, segment: Segment) -> None:
-        video = self.videos[segment.video_id]
-        self.chunks[segment.video_id] = sum(s.chunks for s in video.segments if s.index in video.committed)
+        self._recount(segment.video_id)
 
     def failed(self, segment: Segment, rank: int, cause: str, again: bool) -> None:
-        self.committed(segment)  # the attempt's chunks no longer count
+        self._recount(segment.video_id)
+
+    def _recount(self, video_id: str) -> None:
+        """Only what is committed counts, when an attempt has ended."""
+        video = self.videos[video_id]
+        self.chunks[video_id] = sum(s.chunks for s in video.segments if s.index in video.committed)
 
     def done(self, video_id: str) -> None:
         self.states[video_id] = "done"

@@ -39,7 +39,7 @@ class SegmentQueue:
 
     def __init__(self, videos: Iterable[Video]):
         self.videos = {video.request.id: video for video in videos}
-        self._open = {name for name, video in self.videos.items() if not video.done}
+        self._open = {name for name, video in self.videos.items() if not video.done and not video.dead}
 
     @property
     def finished(self) -> bool:

@@ -4,6 +4,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
@@ -17,7 +18,14 @@ from flowcache.models.registry import load_model
 from flowcache.parallel.apply import shard
 from flowcache.parallel.mesh import Mesh
 from flowcache.records import ChunkRecord, RenderRequest, Segment
-from flowcache.rendering.renderer import RenderedChunk, SegmentRenderer, encode_pixels, tail_from_bytes, tail_to_bytes
+from flowcache.rendering.renderer import (
+    RenderedChunk,
+    SegmentRenderer,
+    encode_end,
+    encode_pixels,
+    tail_from_bytes,
+    tail_to_bytes,
+)
 from flowcache.storage import layout
 from flowcache.storage.commits import commit_segment, marker_sha256, new_attempt, put_init
 from flowcache.storage.documents import SegmentMarker, sha256
@@ -83,8 +91,7 @@ class RankWorker:
     def assist(self, task: Task) -> None:
         """Ranks above 0: take part in the denoising; rank 0 stores what comes out."""
         model = self._load(task.request.model)
-        conditioning = self._conditioning(model, task)
-        for _ in SegmentRenderer(model, task.request, task.segment, conditioning).finished():
+        for _ in self._renderer(model, task).finished():
             pass
 
     def render(self, task: Task) -> Iterator[ChunkRecord | SegmentMarker]:
@@ -95,7 +102,7 @@ class RankWorker:
         started = time.time()
         model = self._load(task.request.model)
         begin = time.perf_counter()
-        renderer = SegmentRenderer(model, task.request, task.segment, self._conditioning(model, task))
+        renderer = self._renderer(model, task)
         upload = Upload(self.store, task, new_attempt())
         seconds = {"conditioning": time.perf_counter() - begin}
         for chunk in renderer.chunks():
@@ -113,6 +120,11 @@ class RankWorker:
             self._model, self._name = model, name
         return self._model
 
+    def _renderer(self, model: LoadedModel, task: Task) -> SegmentRenderer:
+        return SegmentRenderer(
+            model, task.request, task.segment, self._conditioning(model, task), self._end(model, task)
+        )
+
     def _conditioning(self, model: LoadedModel, task: Task) -> Tensor | None:
         request, spec = task.request, model.spec
         if task.parent:
@@ -123,15 +135,32 @@ class RankWorker:
         if task.segment.shot > 0:
             return None
         size = request.width, request.height
-        try:
-            if request.image:
+        if request.image:
+            with naming(request.image):
                 return encode_pixels(model, load_image(request.image, *size, request.media_sha256))
-            if request.video:
+        if request.video:
+            with naming(request.video):
                 frames = load_tail(request.video, spec.overlap_frames, request.fps, *size, request.media_sha256)
                 return encode_pixels(model, frames)
-        except MediaError as error:
-            raise MediaError(f"{masked(request.image or request.video)}: {error}") from error
         return None
+
+    def _end(self, model: LoadedModel, task: Task) -> Tensor | None:
+        """What the video's last segment ends with."""
+        request, segment = task.request, task.segment
+        if request.end_image is None or segment.start_frame + segment.frames < request.frames:
+            return None
+        with naming(request.end_image):
+            picture = load_image(request.end_image, request.width, request.height, request.end_image_sha256)
+            return encode_end(model, picture)
+
+
+@contextmanager
+def naming(url: str) -> Iterator[None]:
+    """What goes wrong with a picture or video says which it is."""
+    try:
+        yield
+    except MediaError as error:
+        raise MediaError(f"{masked(url)}: {error}") from error
 
 
 class Upload:

@@ -10,6 +10,7 @@ from flowcache.models.layouts import Layout, layout_of
 from flowcache.models.part import Part
 from flowcache.models.registry import SPEC_FILE, find
 from flowcache.models.skyreels.config import SkyReelsConfig
+from flowcache.models.skyreels.flops import kv_bytes
 from flowcache.models.skyreels.weights import transformer_part
 from flowcache.models.text import load_tokenizer, text_part
 from flowcache.records import ModelSpec
@@ -125,7 +126,7 @@ def memory(spec: ModelSpec, config: SkyReelsConfig, ranks: int) -> Memory:
     residuals = own * width * 2 * 2 * chunks  # reuse keeps one for each chunk and guidance branch
     return Memory(
         weights=2 * _numbers(config),
-        keys_values=2 * 2 * 2 * config.layers * chunks * tokens * (width // ranks),
+        keys_values=kv_bytes(config, 2 * chunks * tokens, 2) // ranks,
         activations=working + residuals,
         codec=4 * CODEC_FRAMES * CODEC_WIDTH * pixels,
     )

@@ -49,3 +49,8 @@ def layout_of(folder: Path) -> Layout | None:
     if is_diffusers:
         return diffusers(folder)
     return official(folder) if is_official else None
+
+
+def parts_of(folder: Path) -> Layout:
+    """Where the parts of any checkpoint lie that `registry.find` knows; a bundled one is laid out as for diffusers."""
+    return layout_of(folder) or diffusers(folder)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowcache.errors import InputError, Problem
-from flowcache.models.layouts import diffusers, layout_of
+from flowcache.models.layouts import layout_of, parts_of
 from flowcache.models.skyreels.published import settings
 from flowcache.records import ModelSpec
 
@@ -136,7 +136,7 @@ def load_model(
     from flowcache.models.text import EncodedTexts, load_text_encoder
 
     spec = find(name)
-    layout = layout_of(Path(spec.path)) or diffusers(Path(spec.path))
+    layout = parts_of(Path(spec.path))
     precision = getattr(torch, dtype or default_dtype(device))
     length = read_config(layout.transformer).text_len
     encoder = partial(load_text_encoder, layout.text_encoder, layout.tokenizer, length, device, precision)

@@ -33,11 +33,19 @@ class SegmentRenderer:
     """Iterate over `chunks()` to the end, then `tail()` is what the next segment continues from.
 
     `conditioning`: latents [C, P, h, w] that the window begins with: whole chunks for a continuation,
-    a single frame for an image start, None for a fresh start.
+    a single frame for an image start, None for a fresh start. `end`: a latent frame [C, 1, h, w] that it ends with.
     """
 
-    def __init__(self, model: LoadedModel, request: RenderRequest, segment: Segment, conditioning: Tensor | None):
+    def __init__(
+        self,
+        model: LoadedModel,
+        request: RenderRequest,
+        segment: Segment,
+        conditioning: Tensor | None,
+        end: Tensor | None = None,
+    ):
         self.model, self.request, self.segment, self.conditioning = model, request, segment, conditioning
+        self.end = end
         spec = model.spec
         frames = 0 if conditioning is None else conditioning.shape[1]
         self.prefix = frames // spec.chunk * spec.chunk  # latent frames of whole chunks, not shown again
@@ -50,7 +58,7 @@ class SegmentRenderer:
             steps=request.steps,
             shift=spec.shift,
             guidance=request.guidance,
-            ar_step=spec.ar_step,
+            ar_step=spec.ar_step if request.ar_step is None else request.ar_step,
             chunk=spec.chunk,
             fps=request.fps,
             condition_noise=spec.condition_noise,
@@ -64,6 +72,7 @@ class SegmentRenderer:
             resolve_policy(request.policy, spec),
             prefix=self.conditioning,
             condition_noise_of=lambda row: normal(shape, "condition", request.seed, self.segment.index, row),
+            end=self.end,
         )
 
     @torch.inference_mode()
@@ -109,6 +118,14 @@ def encode_pixels(model: LoadedModel, frames: np.ndarray) -> Tensor:
     pixels = torch.from_numpy(frames).permute(3, 0, 1, 2).float() / 127.5 - 1
     with torch.inference_mode():
         return model.codec.encode(pixels)
+
+
+def encode_end(model: LoadedModel, picture: np.ndarray) -> Tensor:
+    """The latent frame that shows a picture, uint8 [1, H, W, 3], to the end: the last one of a still video.
+
+    Not that of the picture alone, since a video's first latent frame stands for one frame and all others for several.
+    """
+    return encode_pixels(model, np.repeat(picture, 1 + model.spec.time_stride, axis=0))[:, -1:]
 
 
 def to_uint8(pixels: Tensor) -> np.ndarray:

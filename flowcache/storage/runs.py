@@ -21,9 +21,10 @@ def spec_hash(requests: Iterable[RenderRequest], digests: dict[str, str]) -> str
 
 
 def identity(request: dict[str, Any]) -> dict[str, Any]:
-    """The request as far as it decides on the pixels: not where a start file lies, but what is in it."""
-    start = {kind: request[kind] and (request["media_sha256"] or request[kind]) for kind in ("image", "video")}
-    return {**request, **start}
+    """The request as far as it decides on the pixels: not where a picture or video lies, but what is in it."""
+    sums = {"image": "media_sha256", "video": "media_sha256", "end_image": "end_image_sha256"}
+    files = {name: request.get(name) and (request.get(sha) or request[name]) for name, sha in sums.items()}
+    return {**request, **files}
 
 
 def plan_totals(segments: Iterable[Segment]) -> dict[str, Any]:

@@ -130,6 +130,7 @@ def request_columns(run: RunRecord, request: Row) -> Row:
     same = ("shots", "negative_prompt", "image", "video", "media_sha256", "width", "height", "fps", "seed", "guidance")
     return {
         **{name: request[name] for name in (*same, "steps", "priority", "model")},
+        **{name: request.get(name) for name in ("end_image", "end_image_sha256", "ar_step")},
         "prompt": "\n".join(shot["prompt"] for shot in request["shots"]),
         "requested_frames": sum(shot["frames"] for shot in request["shots"]),
         "labels": sorted(request["labels"].items()),

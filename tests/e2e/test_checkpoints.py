@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.e2e.conftest import write
 from tests.e2e.rows import row
 from tests.published import tiny_parts, write_diffusers, write_official
 
@@ -78,3 +79,11 @@ def test_what_is_no_checkpoint_is_said_so(flowcache, tmp_path, monkeypatch, path
     monkeypatch.chdir(tmp_path)
     assert flowcache("models", "check", path).code == 2
     assert flowcache("models", path).code == 2
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_its_cost_is_planned(flowcache, originals, small, tmp_path, layout):
+    manifest = write(tmp_path / "manifest.jsonl", [small])
+    planned = flowcache("plan", manifest, "--model", originals[layout], "--json")
+    assert planned.code == 0, planned.err
+    assert planned.json["chunks"] == 2

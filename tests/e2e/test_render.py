@@ -86,23 +86,28 @@ def decoded(file) -> list[tuple[float, np.ndarray]]:
         return [(float(f.pts * f.time_base), f.to_ndarray(format="rgb24")) for f in container.decode(video=0)]
 
 
-def test_starts_from_a_picture_and_goes_on_from_a_video(render, tmp_path, picture, flowcache):
-    assert render([row("still", image=str(picture))]).code == 0
+def test_starts_from_a_picture_ends_with_one_and_goes_on_from_a_video(render, tmp_path, picture, flowcache):
+    Image.new("RGB", (64, 64), (200, 40, 40)).save(tmp_path / "end.png")
+    assert render([row("still", image=str(picture), end_image=str(tmp_path / "end.png"))]).code == 0
     assert flowcache("export", tmp_path / "out", "--to", tmp_path).code == 0
-    first = decoded(str(tmp_path / "still.mp4"))[0][1].astype(float)
-    wanted = np.asarray(Image.open(picture).convert("RGB"), dtype=float)
-    assert np.abs(first - wanted).mean() < 12  # what the codec and H.264 lose
+    frames = [frame.astype(float) for _, frame in decoded(str(tmp_path / "still.mp4"))]
+    for frame, file in ((frames[0], picture), (frames[-1], tmp_path / "end.png")):
+        wanted = np.asarray(Image.open(file).convert("RGB"), dtype=float)
+        assert np.abs(frame - wanted).mean() < 12  # what the codec and H.264 lose
 
     went_on = render([row("on", frames=24, video=str(tmp_path / "still.mp4"))], to=tmp_path / "more")
     assert went_on.code == 0 and went_on.json["rendered"] == 2
 
 
-def test_two_ranks_give_what_one_gives(render, tmp_path):
-    assert render([row("v")]).code == 0
-    assert render([row("v")], "--gang", "2", to=tmp_path / "two").code == 0
-    one, two = (sorted((tmp_path / name / "media" / "v").glob("*.m4s")) for name in ("out", "two"))
+def test_two_ranks_give_what_one_gives(render, tmp_path, picture):
+    ends = {"image": str(picture), "end_image": str(picture)}
+    rows = [row("v"), row("dense", policy="dense", ar_step=1, **ends)]
+    assert render(rows).code == 0
+    assert render(rows, "--gang", "2", to=tmp_path / "two").code == 0
+    one, two = (sorted((tmp_path / name / "media").glob("*/*.m4s")) for name in ("out", "two"))
+    assert len(one) == 4
     for a, b in zip(one, two, strict=True):
-        init = (tmp_path / "out" / "media" / "v" / "init.mp4").read_bytes()
+        init = (a.parent / "init.mp4").read_bytes()
         pairs = zip(decoded(io.BytesIO(init + a.read_bytes())), decoded(io.BytesIO(init + b.read_bytes())), strict=True)
         assert max(int(np.abs(x.astype(int) - y.astype(int)).max()) for (_, x), (_, y) in pairs) <= 2
     marker = json.loads((tmp_path / "two" / "_commits" / "v" / "00000.json").read_text())
@@ -120,6 +125,9 @@ def test_bad_input_starts_nothing(render, tmp_path):
         (5, "id"),
     ]
     assert not (tmp_path / "out").exists()
+    (tmp_path / "file").write_text("not a folder")
+    output = render([row("v")], to=tmp_path / "file" / "out")
+    assert output.code == 2 and "file" in output.json["error"]
     gang = render([row("v")], "--gang", "3")
     assert gang.code == 2 and "accepted" in gang.json["error"]
 
@@ -152,6 +160,9 @@ def test_a_failing_video_becomes_a_dead_letter_and_stops_no_other(cluster, tmp_p
     assert letter["request"]["id"] == "broken" and "does not exist" in letter["log_tail"]
     assert "\x1b" not in letter["log_tail"]
 
+    unreachable = RunOptions(address="127.0.0.1:1")  # the dead letter stands: nothing is left to render
+    assert run(store, record, requests, specs, unreachable, Progress()).exit_code == 3
+
     picture.write_bytes(saved)
     options = RunOptions(address=cluster, gangs=1, retry_failed=True)
     assert run(store, record, requests, specs, options, Progress()).exit_code == 0
@@ -183,3 +194,9 @@ def test_models_tells_what_can_be_rendered(flowcache):
     assert spec["name"] == "tiny-skyreels" and spec["heads"] > 0
     assert "9, 21, 33" in flowcache("models", "tiny-skyreels").out
     assert flowcache("models", "nowhere").code == 2
+
+
+def test_more_gangs_than_fit_do_not_stop_the_run(render):
+    """The cluster has two CPUs: the third gang waits for resources that never come."""
+    result = render([row(name, frames=9) for name in "abc"], "--gangs", "3")
+    assert result.code == 0 and len(result.json["done"]) == 3

@@ -9,7 +9,7 @@ import os
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -134,6 +134,17 @@ CASES = [
     Case("Unknown model", [P | {"model": "sora"}], ((1, "model"),)),
     Case("Unknown policy", [P | {"policy": "papr"}], ((1, "policy"),)),
     Case("Unknown preset", [P | {"policy": "paper:medium"}], ((1, "policy.preset"),)),
+    Case("Setting that does not go with the policy", [P | {"policy": {"name": "paper", "reuse": False}}],
+         ((1, "policy.reuse"),)),
+    Case("K/V budget of nothing", [P | {"policy": {"name": "flowcache", "kv": {"keep": "recent", "chunks": 0}}}],
+         ((1, "policy.kv.chunks"),)),
+    Case("K/V setting that is missing", [P | {"policy": {"name": "flowcache", "kv": {"keep": "sink", "chunks": 2}}}],
+         ((1, "policy.kv.first"),)),
+    Case("K/V setting of another kind",
+         [P | {"policy": {"name": "paper", "kv": {"keep": "recent", "chunks": 2, "by": "frame"}}}],
+         ((1, "policy.kv.by"),)),
+    Case("Unknown K/V setting", [P | {"policy": {"name": "paper", "kv": {"keep": "all", "chunk": 2}}}],
+         ((1, "policy.kv.chunk"),)),
     Case("Nested label", [P | {"labels": {"take": [1]}}], ((1, "labels.take"),)),
     Case("Missing picture", [P | {"image": "none.png"}], ((1, "image"),)),
     Case("Damaged picture", [P | {"image": "half.png"}], ((1, "image"),)),
@@ -143,6 +154,11 @@ CASES = [
     Case("Picture for a video", [P | {"video": "start.png"}], ((1, "video"),)),
     Case("Video too short to continue", [P | {"video": "start.mp4", "fps": 1}], ((1, "video"),)),
     Case("Picture and video", [P | {"image": "start.png", "video": "start.mp4"}], ((1, "video"),)),
+    Case("Missing last picture", [P | {"image": "start.png", "end_image": "none.png"}], ((1, "end_image"),)),
+    Case("Video for a last picture", [P | {"end_image": "start.mp4"}], ((1, "end_image"),)),
+    Case("Policy without settings", [P | {"policy": "dense:slow"}, P | {"policy": {"name": "dense", "threshold": 1}}],
+         ((1, "policy"), (2, "policy.threshold"))),
+    Case("Lag out of range", [P | {"ar_step": -1}, P | {"ar_step": 0.5}], ((1, "ar_step"), (2, "ar_step"))),
     Case("Scheme that is not allowed", [P | {"image": "ftp://user:secret@host/x.png?key=secret"}], ((1, "image"),)),
     Case("Line that is no JSON", '{"prompt": "a red circle"\n{"prompt": "a red circle"}\n', ((1, ""),)),
     Case("Line that is no object", '{"prompt": "a red circle"}\n["a red circle"]\n', ((2, ""),)),
@@ -265,6 +281,7 @@ def test_lengths_come_from_the_row_else_the_defaults_else_the_model():
 def test_what_a_row_does_not_say_comes_from_the_defaults_and_then_from_the_model():
     request = one(P | {"id": "v"})
     assert (request.width, request.fps, request.steps, request.guidance) == (64, 12, 30, 3.0)
+    assert (request.ar_step, one(P, ar_step=0).ar_step, one(P | {"ar_step": 3}, ar_step=0).ar_step) == (5, 0, 3)
     assert (request.policy, request.seed) == ({"name": "off"}, default_seed("v"))
     request = one(P | {"steps": 7}, steps=9, guidance=1, seed=5, policy="paper", negative_prompt="grey", width=96)
     assert (request.steps, request.guidance, request.seed, request.width) == (7, 1.0, 5, 96)
@@ -289,6 +306,20 @@ def test_media_become_absolute_and_are_opened_once_each():
     requests, problems, _ = validate(rows, "f", spec_of, RowDefaults(), counting)
     assert problems == [] and sorted(opened) == [("i.png", "image"), ("i.png", "video")]
     assert requests[0].image == "/media/i.png" and requests[49].video == "/media/i.png"
+
+
+def test_a_video_may_start_and_end_with_a_picture():
+    request = one(P | {"image": "i.png", "end_image": "e.png"})
+    assert (request.image, request.end_image) == ("/media/i.png", "/media/e.png")
+    request = one(P | {"video": "v.mp4", "end_image": "e.png", "frames": 12})
+    assert (request.video, request.end_image) == ("/media/v.mp4", "/media/e.png")
+    assert one(P).id != one(P | {"end_image": "e.png"}).id != one(P | {"image": "e.png"}).id
+
+
+def test_a_chunk_needs_room_between_its_pictures():
+    spec = replace(TINY, chunk=2)
+    _, problems, _ = validate([(1, P | {"end_image": "e.png"})], "f", lambda name: spec, RowDefaults(), probe)
+    assert [problem.field for problem in problems] == ["end_image"] and "at least 3" in problems[0].message
 
 
 def test_a_video_must_hold_what_the_model_needs_to_continue():

@@ -44,6 +44,13 @@ def test_a_buried_video_ends_when_its_last_attempt_does():
     assert queue.finished
 
 
+def test_a_video_that_was_dead_before_is_left_alone():
+    dead = video("dead", [None])
+    dead.dead = True
+    queue = SegmentQueue([dead])
+    assert queue.finished and queue.take() is None
+
+
 @settings(deadline=None)
 @given(
     st.lists(st.lists(st.booleans(), min_size=1, max_size=6), min_size=1, max_size=6),

@@ -1,5 +1,7 @@
 """On the bundled model, with so few steps that it is quick and the pictures are coarse."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 from flowcache.batch.plan import plan
 from flowcache.models.registry import load_model
 from flowcache.records import RenderRequest, Shot
-from flowcache.rendering.renderer import SegmentRenderer, encode_pixels, tail_from_bytes, tail_to_bytes
+from flowcache.rendering.renderer import SegmentRenderer, encode_end, encode_pixels, tail_from_bytes, tail_to_bytes
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +23,8 @@ def request(*shots: Shot, **fields) -> RenderRequest:
     return RenderRequest("v", shots, model="tiny-skyreels", **{**given, **fields})
 
 
-def rendered(model, wanted, segment, conditioning=None):
-    renderer = SegmentRenderer(model, wanted, segment, conditioning)
+def rendered(model, wanted, segment, conditioning=None, end=None):
+    renderer = SegmentRenderer(model, wanted, segment, conditioning, end)
     return list(renderer.chunks()), renderer.tail()
 
 
@@ -64,6 +66,55 @@ def test_a_picture_becomes_the_first_frame(model):
     (segment,) = plan(wanted, model.spec)
     chunks, _ = rendered(model, wanted, segment, encode_pixels(model, picture))
     assert np.abs(chunks[0].frames[0].astype(int) - picture[0].astype(int)).mean() < 8
+
+
+def test_a_picture_becomes_the_end(model):
+    """The last four frames, of a fresh start and of a continuation alike; not as if there were no end."""
+    picture = np.full((1, 64, 64, 3), (200, 40, 40), np.uint8)
+    end = encode_end(model, picture)
+    assert end.shape == (24, 1, 8, 8)
+    for policy in ("off", "dense"):
+        wanted = replace(LONG, policy={"name": policy})
+        first, second = plan(wanted, model.spec)
+        tail = encode_pixels(model, np.full((9, 64, 64, 3), (40, 40, 200), np.uint8))
+        for segment, conditioning in ((first, None), (second, tail)):
+            chunks, _ = rendered(model, wanted, segment, conditioning, end)
+            assert np.abs(chunks[-1].frames[-4:].astype(int) - picture[0].astype(int)).mean() < 8
+
+
+@pytest.mark.parametrize("policy", ["off", "dense", "paper"])
+@pytest.mark.parametrize("fields", [{"ar_step": 0}, {"ar_step": 1000}, {"guidance": 1.0}, {"guidance": 0.0}])
+def test_every_mode_renders(model, policy, fields):
+    """Together, one after the other, without guidance: one short window, and a shorter last one after it."""
+    wanted = request(Shot("a red circle", 57), Shot("a blue square", 12, cut=False), policy={"name": policy}, **fields)
+    first, second = plan(wanted, model.spec)
+    if "guidance" in fields:
+        model = replace(model, text=OnlyPositive(model.text))
+    chunks, tail = rendered(model, wanted, first)
+    assert sum(len(chunk.frames) for chunk in chunks) == 57
+    forwards = 3 if "guidance" in fields else 6
+    assert all(chunk.steps_computed + chunk.steps_reused == forwards for chunk in chunks)
+    (chunk,), _ = rendered(model, wanted, second, tail)
+    assert len(chunk.frames) == 12 and chunk.chunk == 5
+
+
+class OnlyPositive:
+    """A text encoder that is not asked for the negative prompt."""
+
+    def __init__(self, text):
+        self.text = text
+
+    def encode(self, prompt):
+        assert prompt
+        return self.text.encode(prompt)
+
+
+def test_the_steps_between_chunks_matter(model):
+    frames = [
+        rendered(model, wanted, *plan(wanted, model.spec))[0][1].frames.astype(int)
+        for wanted in (request(Shot("a red circle", 21), ar_step=ar_step) for ar_step in (None, 6, 0))
+    ]
+    assert np.array_equal(frames[0], frames[1]) and not np.array_equal(frames[0], frames[2])
 
 
 def test_paper_counts_what_it_reused(model):

@@ -16,6 +16,7 @@ from flowcache.sampling.schedule import schedule
 from flowcache.sampling.solver import sigmas, timesteps
 
 SETTINGS = SamplerSettings(steps=5, shift=3.0, guidance=3.0, ar_step=2, chunk=2, fps=24)
+DENSE = Policy("dense", attention="full")
 OFF, KEEP, REFRESH = Policy("off"), Policy("keep", history="keep"), Policy("refresh", history="refresh")
 SKIP = Policy("skip", Reuse(threshold=1e9, ret_steps=2, coefficients=(1.0, 0.0)), history="keep")
 
@@ -62,6 +63,33 @@ def test_off_is_the_whole_window_at_every_step(model, chunks, ar_step):
                     torch.testing.assert_close(visit.velocity, expected, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("ar_step", [0, 2, 9])
+def test_full_attention_is_the_whole_window_at_every_step(model, ar_step):
+    """Unstarted chunks too, at the timestep that they start with; each chunk comes when it is clean."""
+    settings = replace(SETTINGS, ar_step=ar_step)
+    noise, texts = given(6)
+    visits = []
+    chunks = list(denoise(model, noise, texts, settings, DENSE, observe=visits.append))
+    assert [(chunk.index, chunk.computed, chunk.reused) for chunk in chunks] == [(i, 10, 0) for i in range(3)]
+    grid = schedule(6, 2, timesteps(sigmas(settings.steps, settings.shift)), ar_step)
+    assert len(visits) == 3 * 2 * len(grid)
+    for row, cells in enumerate(grid):
+        now = [visit for visit in visits if (visit.row, visit.branch) == (row, 0)]
+        times = torch.tensor(cells.timesteps).repeat_interleave(2)[None]
+        with torch.inference_mode():
+            whole = model(torch.cat([visit.latents for visit in now], 1)[None], times, texts.positive)[0].split(2, 1)
+        for visit in now:
+            assert (visit.velocity is None) != cells.update[visit.chunk] == (visit.step >= 0)
+            if visit.velocity is not None:
+                torch.testing.assert_close(visit.velocity, whole[visit.chunk], atol=1e-5, rtol=0)
+
+
+def test_full_attention_keeps_nothing():
+    for change in ({"reuse": SKIP.reuse}, {"history": "keep"}, {"history": "keep", "clean": 1}):
+        with pytest.raises(ValueError, match="nothing to keep"):
+            Policy("dense", attention="full", **change)
+
+
 def timestep_of(visit, settings):
     return 0 if visit.step < 0 else timesteps(sigmas(settings.steps, settings.shift))[visit.step]
 
@@ -75,6 +103,38 @@ def test_refresh_equals_off(model, ar_step):
     torch.testing.assert_close(refreshed, off, atol=1e-4, rtol=0)
     if ar_step:  # published FlowCache keeps the K/V of the last noisy step, which is not the same
         assert (run(model, noise, texts, KEEP, settings) - off).abs().max() > 1e-3
+
+
+def windows(model, policy, settings, noise_of):
+    """Three windows, the last one shorter, each beginning with the last chunk of the one before."""
+    latents = None
+    for number, frames in enumerate((8, 8, 4)):
+        noise, texts = given(frames, seed=number)
+        prefix = None if latents is None else latents[:, -2:]
+        of_row = None if prefix is None else lambda row, number=number: noise_of(number, row)
+        new = run(model, noise, texts, policy, settings, prefix=prefix, condition_noise_of=of_row)
+        latents = new if latents is None else torch.cat([latents, new], dim=1)
+    return latents
+
+
+@pytest.mark.parametrize("ar_step", [0, 2, 9])
+def test_refresh_equals_off_over_windows_with_one_draw_of_noise(model, ar_step):
+    """Vanilla draws the noise on a prefix anew at every row; K/V that are kept have seen only one draw."""
+
+    def once(number, row):
+        return torch.randn(4, 2, 4, 4, generator=torch.Generator().manual_seed(number))
+
+    def anew(number, row):
+        return torch.randn(4, 2, 4, 4, generator=torch.Generator().manual_seed(100 * number + row))
+
+    settings = replace(SETTINGS, ar_step=ar_step)
+    off = windows(model, OFF, settings, once)
+    assert off.shape[1] == 8 + 6 + 2
+    torch.testing.assert_close(windows(model, REFRESH, settings, once), off, atol=1e-4, rtol=0)
+    calm = replace(settings, condition_noise=0.0)
+    off = windows(model, OFF, calm, anew)
+    torch.testing.assert_close(windows(model, REFRESH, calm, anew), off, atol=1e-4, rtol=0)
+    assert (windows(model, REFRESH, settings, anew) - windows(model, OFF, settings, anew)).abs().max() > 1e-3
 
 
 def test_chunks_come_as_soon_as_they_are_clean(model):
@@ -122,7 +182,7 @@ def test_without_guidance_only_the_conditional_branch_runs(model, guidance):
     assert {visit.branch for visit in visits} == {0}
 
 
-@pytest.mark.parametrize("policy", [OFF, KEEP, REFRESH, SKIP], ids=lambda policy: policy.name)
+@pytest.mark.parametrize("policy", [OFF, KEEP, REFRESH, SKIP, DENSE], ids=lambda policy: policy.name)
 def test_held_frames_stay(model, policy):
     """An image: less than a chunk. It is unchanged at every step and in the result, and it matters."""
     noise, texts = given(4)
@@ -133,6 +193,32 @@ def test_held_frames_stay(model, policy):
     assert all(torch.equal(visit.latents[:, :1], image) for visit in visits if visit.chunk == 0)
     other = run(model, noise, texts, policy, prefix=-image)
     assert (other[:, 1:] - latents[:, 1:]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("policy", [OFF, KEEP, REFRESH, SKIP, DENSE], ids=lambda policy: policy.name)
+@pytest.mark.parametrize("ar_step", [0, 2])
+def test_an_end_is_held_in_the_last_chunk(model, policy, ar_step):
+    noise, texts = given(6)
+    settings, end, visits = replace(SETTINGS, ar_step=ar_step), torch.randn(4, 1, 4, 4), []
+    latents = run(model, noise, texts, policy, settings, end=end, observe=visits.append)
+    assert latents.shape == noise.shape and torch.equal(latents[:, -1:], end)
+    assert all(torch.equal(visit.latents[:, -1:], end) for visit in visits if visit.chunk == 2)
+    other = run(model, noise, texts, policy, settings, end=-end)
+    assert (other[:, 4:5] - latents[:, 4:5]).abs().max() > 1e-3  # the rest of its chunk leads to it
+    moved = (other[:, :4] - latents[:, :4]).abs().max()
+    assert moved > 1e-3 if policy is DENSE else moved < 1e-6  # chunks before know of it with full attention only
+
+
+@pytest.mark.parametrize("policy", [OFF, SKIP, DENSE], ids=lambda policy: policy.name)
+def test_start_and_end_in_one_chunk_and_after_a_prefix(model, policy):
+    settings = replace(SETTINGS, chunk=3)
+    noise, texts = given(6)
+    image, end = torch.randn(4, 1, 4, 4), torch.randn(4, 1, 4, 4)
+    latents = run(model, noise[:, :3], texts, policy, settings, prefix=image, end=end)
+    assert torch.equal(latents[:, ::2], torch.cat([image, end], 1)) and not torch.equal(latents[:, 1], noise[:, 1])
+    prefix, calm = torch.randn(4, 3, 4, 4), replace(settings, condition_noise=0.0)
+    latents = run(model, noise, texts, policy, calm, prefix=prefix, end=end)
+    assert latents.shape == (4, 3, 4, 4) and torch.equal(latents[:, -1:], end)
 
 
 def test_prefix_chunks_condition_and_are_not_yielded(model):
@@ -217,6 +303,8 @@ def test_capacity_is_bounded_however_long_the_window():
         ({"texts": Texts(torch.randn(1, 3, 8))}, "negative"),
         ({"prefix": torch.randn(4, 2, 4, 4)}, "condition_noise_of"),
         ({"prefix": torch.randn(4, 4, 4, 4)}, "leaves nothing"),
+        ({"prefix": torch.randn(4, 3, 4, 4), "end": torch.randn(4, 1, 4, 4)}, "leaves nothing"),
+        ({"end": torch.randn(4, 3, 4, 4)}, "longer than a chunk"),
     ],
 )
 def test_bad_calls_are_refused(model, change, message):

@@ -58,6 +58,7 @@ def test_a_video_row_holds_the_whole_request(folder, studio):
     wanted = studio.requests[0]
     assert json.loads(cat["request_json"]) == json.loads(json.dumps(wanted.to_dict()))
     same = ("negative_prompt", "image", "video", "media_sha256", "width", "height", "fps", "seed", "guidance", "steps")
+    same += ("end_image", "end_image_sha256", "ar_step")
     assert {name: cat[name] for name in same} == {name: getattr(wanted, name) for name in same}
     assert cat["priority"] == wanted.priority == 0
     assert cat["shots"] == [dataclasses.asdict(shot) for shot in wanted.shots]
