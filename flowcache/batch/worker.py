@@ -3,9 +3,9 @@
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import torch
@@ -36,13 +36,17 @@ from flowcache.storage.sources import load_image, load_tail
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """What every rank of a run shares. `threads`: torch threads; `timeout`: seconds a collective may take."""
+    """What every rank of a run shares. `threads`: torch threads; `timeout`: seconds a collective may take.
+
+    `texts`: by model, what is worth encoding before its transformer is loaded.
+    """
 
     run_id: str
     spec_hash: str
     device: str = "cpu"
     threads: int = 1
     timeout: float = 300.0
+    texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ class RankWorker:
     def _load(self, name: str) -> LoadedModel:
         if name != self._name:
             self._model, self._name = None, ""  # free the old one first
-            model = load_model(name, self.settings.device)
+            model = load_model(name, self.settings.device, texts=self.settings.texts.get(name, ()))
             if self.mesh:
                 model = replace(model, transformer=shard(model.transformer, self.mesh))
             self._model, self._name = model, name
