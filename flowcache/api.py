@@ -5,9 +5,10 @@ from functools import partial
 from typing import Any
 
 import flowcache
+from flowcache.batch.cost import Cost, cost
 from flowcache.batch.driver import Summary, run
 from flowcache.batch.options import RunOptions
-from flowcache.batch.plan import plan
+from flowcache.batch.plan import plan as segments_of
 from flowcache.batch.progress import Progress
 from flowcache.errors import InputError, Problem
 from flowcache.manifest import validate
@@ -19,7 +20,7 @@ from flowcache.storage.objects import Store
 from flowcache.storage.runs import new_run
 from flowcache.storage.sources import probe_media, read_rows
 
-__all__ = ["RowDefaults", "RunOptions", "Summary", "check", "load_model", "render"]
+__all__ = ["RowDefaults", "RunOptions", "Cost", "Summary", "check", "load_model", "plan", "render"]
 
 Requests = str | Sequence[Mapping[str, Any]]
 
@@ -53,11 +54,22 @@ def render(
         warn(warning)
     if problems and not (keep_going and good and all(problem.row for problem in problems)):
         raise InputError(problems)
-    segments = [segment for request in good for segment in plan(request, specs[request.model])]
+    segments = [segment for request in good for segment in segments_of(request, specs[request.model])]
     digests = {name: spec.digest for name, spec in specs.items()}
     record = new_run(good, digests, segments, flowcache.__version__, problems)
     store = Store(output, **(storage_options or {}))
     return run(store, record, good, specs, options, progress or Progress())
+
+
+def plan(requests: Requests, *, defaults: RowDefaults | None = None) -> Cost:
+    """What rendering the requests takes, without weights: segments, chunk forwards, FLOPs, K/V memory.
+
+    Raises InputError with every fault of the requests.
+    """
+    good, problems, _, specs = check(requests, defaults or RowDefaults())
+    if problems:
+        raise InputError(problems)
+    return cost(good, specs)
 
 
 def check(

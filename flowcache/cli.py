@@ -51,7 +51,8 @@ def render(
         str | None, typer.Option(help="For rows without one: a bundled name or checkpoint folder.")
     ] = None,
     policy: Annotated[
-        str | None, typer.Option(help="For rows without one: off, dense, paper, paper:slow, paper:fast.")
+        str | None,
+        typer.Option(help="For rows without one: off, dense, paper, paper:fast, flowcache, teacache ..."),
     ] = None,
     gang: Annotated[int | None, typer.Option(min=1, help="Ranks that render one video together.")] = None,
     gangs: Annotated[int | None, typer.Option(min=1, help="Gangs side by side; else as many as fit.")] = None,
@@ -107,6 +108,40 @@ def render(
     else:
         print_summary(summary)
     raise typer.Exit(summary.exit_code)
+
+
+@app.command()
+def plan(
+    manifest: Annotated[str | None, typer.Argument(help="JSONL, CSV or Parquet; a path or any fsspec URL.")] = None,
+    job: Annotated[Path | None, typer.Option(help="Job spec (YAML); options given here override it.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="For rows without one: a bundled name or checkpoint folder.")
+    ] = None,
+    policy: Annotated[str | None, typer.Option(help="For rows without one, as in render.")] = None,
+    as_json: Json = False,
+) -> None:
+    """What a manifest costs before anything is rendered: segments, chunk forwards, FLOPs, K/V memory.
+
+    Counted by walking the schedule without weights: of each model only its configuration is read.
+    """
+    from flowcache.api import plan as plan_requests
+    from flowcache.job import merged
+
+    # Nothing is written, so a manifest alone will do.
+    spec = merged(job, manifest=manifest, model=model, policy=policy, **({} if job else {"output": "unused"}))
+    cost = plan_requests(spec.manifest, defaults=spec.row_defaults())
+    if as_json:
+        print_json(asdict(cost))
+        return
+    table = Table("", "chunk forwards", "PFLOPs", "K/V of a window", box=None)
+    rows = {f"policy {name}, without reuse": work for name, work in cost.without_reuse.items()}
+    rows |= {"as asked, at most": cost.most, "as asked, at least": cost.least}
+    for name, work in rows.items():
+        table.add_row(
+            escape(name), f"{work.forwards:,}", f"{work.flops / 1e15:,.4g}", f"{work.kv_bytes / 2**20:,.1f} MiB"
+        )
+    out.print(f"{cost.videos} videos, {cost.segments} segments, {cost.chunks} chunks, {cost.frames:,} frames")
+    out.print(table)
 
 
 def run_options(spec: Any, retry_failed: bool) -> Any:
@@ -193,6 +228,7 @@ def models(
     as_json: Json = False,
 ) -> None:
     """The bundled models, or what one model can render: sizes, lengths, defaults, policies."""
+    from flowcache.cache.settings import POLICIES
     from flowcache.models.registry import bundled, find
 
     specs = [find(each) for each in ([name] if name else bundled())]
@@ -210,7 +246,7 @@ def models(
             "lengths": f"{fresh[0]}, {fresh[1]}, {fresh[2]} ... frames; a continuation {spec.chunk_frames}, "
             f"{2 * spec.chunk_frames} ...",
             "default": f"{spec.frames} frames at {spec.fps} fps, {spec.steps} steps, guidance {spec.guidance:g}",
-            "policies": ", ".join(["off", "dense", *(f"paper:{preset}" for preset in spec.reuse)]),
+            "policies": ", ".join(POLICIES) + (f"; presets {', '.join(spec.reuse)}" if spec.reuse else ""),
             "words": " ".join(spec.vocabulary) or "any",
         }.items():
             table.add_row(key, escape(value))

@@ -6,13 +6,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from flowcache import lengths
+from flowcache.cache.settings import POLICIES, misfits
 from flowcache.errors import Problem
 from flowcache.records import MediaInfo, ModelSpec, Shot
 from flowcache.schema import (
     ACCEPTS,
     MAX_FRAMES,
     MAX_SIDE,
-    WITHOUT_SETTINGS,
     Policy,
     Row,
     RowDefaults,
@@ -108,12 +108,16 @@ def policy(row: ReadRow, spec: ModelSpec, default: Policy) -> dict[str, Any]:
     given = chosen.model_dump(exclude_none=True)
     if not row.good("policy"):
         return given
-    if chosen.name in WITHOUT_SETTINGS:
-        for extra in sorted(given.keys() - {"name"}):
-            row.fault(("policy", extra), f"does not go with name {chosen.name!r}; accepted: nothing but name")
+    if faults := misfits(given):
+        for where, message in faults:
+            row.fault(("policy", *where), message)
+        return given
+    if not POLICIES[chosen.name] or chosen.reuse is False:
         return given
     if not spec.reuse:
-        row.fault(("policy",), f"got 'paper', for which {spec.name} has no settings; accepted: 'off' or 'dense'")
+        row.fault(
+            ("policy",), f"got {chosen.name!r}, for which {spec.name} has no settings; accepted: 'off' or 'dense'"
+        )
         return given
     preset = chosen.preset or ("slow" if "slow" in spec.reuse else next(iter(spec.reuse)))
     if preset not in spec.reuse:

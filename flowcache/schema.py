@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
+from flowcache.cache.settings import POLICIES
 from flowcache.errors import masked
 
 MAX_PROMPT = 10_000  # characters
@@ -20,7 +21,6 @@ SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 # Control characters but newline and tab, and halves of UTF-16 pairs, which no UTF-8 file can hold.
 UNWRITABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
-WITHOUT_SETTINGS = ("off", "dense")  # policies that are nothing but their name
 
 ACCEPTS = {
     "id": "1 to 128 letters, digits, '.', '_' and '-', the first a letter or digit, without '..'",
@@ -40,12 +40,21 @@ ACCEPTS = {
     "steps": "a whole number from 1 to 1,000",
     "ar_step": "a whole number from 0 to 1,000",
     "model": "a model's name or the path of a checkpoint folder",
-    "policy": "'off', 'dense', 'paper', 'paper:slow', 'paper:fast', or an object with "
-    "name, preset, threshold, ret_steps",
-    "policy.name": "'off', 'dense' or 'paper'",
+    "policy": "'off', 'dense', 'paper', 'flowcache' or 'teacache', these three also as 'paper:slow' or 'paper:fast', "
+    "or an object with name and settings (docs/manifest.md)",
+    "policy.name": "'off', 'dense', 'paper', 'teacache' or 'flowcache'",
     "policy.preset": "'slow' or 'fast'",
     "policy.threshold": "a number from 0 to 100",
     "policy.ret_steps": "a whole number from 0 to 1,000",
+    "policy.reuse": "true or false",
+    "policy.refresh": "true or false",
+    "policy.renoise": "true or false",
+    "policy.kv": "an object with keep ('all', 'recent', 'sink' or 'compressed') and what goes with it",
+    "policy.kv.keep": "'all', 'recent', 'sink' or 'compressed'",
+    "policy.kv.first": "a whole number of chunks from 1 to 1,000",
+    "policy.kv.chunks": "a whole number of chunks from 1 to 1,000",
+    "policy.kv.by": "'token', 'frame' or 'chunk'",
+    "policy.kv.mix": "a number from 0 to 1",
     "priority": "a whole number from -1000 to 1000",
     "labels": "an object of at most 64 names with text, numbers or booleans",
     "labels.*": "a name of at most 100 characters with text of at most 1,000, a finite number or a boolean",
@@ -97,7 +106,7 @@ def expand_policy(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     name, colon, preset = value.partition(":")
-    if name not in ("off", "dense", "paper") or (colon and (name in WITHOUT_SETTINGS or not preset)):
+    if name not in POLICIES or (colon and not (POLICIES[name] and preset)):
         raise PydanticCustomError("policy", "got {given}", {"given": shown(value)})
     return {"name": name, "preset": preset} if colon else {"name": name}
 
@@ -126,15 +135,32 @@ class Written(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+class KV(Written):
+    """What is kept of a window's finished chunks; `row.policy` checks which settings go with which `keep`."""
+
+    keep: Literal["all", "recent", "sink", "compressed"]
+    first: whole(1, 1000) | None = None
+    chunks: whole(1, 1000) | None = None
+    by: Literal["token", "frame", "chunk"] | None = None
+    mix: real(0, 1) | None = None
+
+
 class Policy(Written):
-    """`off` is the unaccelerated model, causal by chunks, `dense` the same with attention both ways, as official by
-    default; `paper` is FlowCache as published, with a preset and overrides.
+    """Which settings go with which name: cache/settings.py.
+
+    `off` is the unaccelerated model, causal by chunks, `dense` the same with attention both ways, as official by
+    default; `paper` is FlowCache as published, `flowcache` is ours, `teacache` the baseline that decides for the
+    whole window at once.
     """
 
-    name: Literal["off", "dense", "paper"]
+    name: Literal["off", "dense", "paper", "teacache", "flowcache"]
     preset: text(100) | None = None
     threshold: real(0, 100) | None = None
     ret_steps: whole(0, 1000) | None = None
+    reuse: bool | None = None
+    refresh: bool | None = None
+    renoise: bool | None = None
+    kv: KV | None = None
 
 
 class Look(Written):
@@ -256,6 +282,8 @@ def _message(found: Any, model: type[BaseModel], accepts: dict[str, str]) -> str
 
 def _known(loc: tuple, model: type[BaseModel]) -> Iterable[str]:
     nested = {"shots": ShotRow, "policy": Policy, "defaults": Defaults}
+    if loc[:2] == ("policy", "kv") and len(loc) > 2:
+        return KV.model_fields
     return (nested[loc[0]] if len(loc) > 1 else model).model_fields
 
 

@@ -41,27 +41,34 @@ class KVStore:
     def bytes(self) -> int:
         return self.keys.nbytes + self.values.nbytes
 
-    def view(self, branch: int, chunk: int, first: int = 0, finished: int = 0) -> tuple[Attend, int]:
+    def view(self, branch: int | range, chunk: int, first: int = 0, finished: int = 0) -> tuple[Attend, int]:
         """For one forward of `chunk`: attention over it and what lies before, which also writes its K/V.
 
+        branch: whose K/V; a range of them where a batch holds one row for each.
         first: chunks before this one are not seen. finished: so many chunks at the front are clean, and are cut
-        down to the budget on the way. Returns also how many tokens are seen.
+        down to the budget on the way. Returns also how many tokens are seen. ValueError for branches that are
+        not cut alike so far.
         """
-        clean = finished * self.tokens - self.dropped[branch]
+        rows = range(branch, branch + 1) if isinstance(branch, int) else branch
+        if len({self.dropped[row] for row in rows}) != 1:
+            raise ValueError(f"branches {list(rows)} can't be viewed together: they have lost different tokens")
+        clean = finished * self.tokens - self.dropped[rows[0]]
         surplus = 0 if self.budget is None else max(clean - self.budget * self.tokens, 0)
-        self.dropped[branch] += surplus
-        begin = chunk * self.tokens - self.dropped[branch]
+        dropped = self.dropped[rows[0]] + surplus
+        for row in rows:
+            self.dropped[row] = dropped
+        begin = chunk * self.tokens - dropped
         own = slice(begin, begin + self.tokens)
-        seen = slice(max(first * self.tokens - self.dropped[branch], 0), own.stop)
+        seen = slice(max(first * self.tokens - dropped, 0), own.stop)
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            keys, values = self.keys[layer, branch], self.values[layer, branch]
-            if surplus:
-                chosen = self.select(q[0], keys[:clean], clean - surplus)
-                for memory in (keys, values):
+            keys, values = (memory[layer, rows.start : rows.stop] for memory in (self.keys, self.values))
+            for row in range(len(rows) if surplus else 0):  # each keeps what its own queries ask for
+                chosen = self.select(q[row], keys[row, :clean], clean - surplus)
+                for memory in (keys[row], values[row]):
                     cut(memory, clean, chosen)
-            keys[own], values[own] = k[0], v[0]
-            heads_first = (x.transpose(-3, -2) for x in (q, keys[None, seen], values[None, seen]))
+            keys[:, own], values[:, own] = k, v
+            heads_first = (x.transpose(-3, -2) for x in (q, keys[:, seen], values[:, seen]))
             return scaled_dot_product_attention(*heads_first).transpose(1, 2)
 
         return attend, seen.stop - seen.start

@@ -4,16 +4,16 @@ Decisions follow from values that are the same on every rank.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Tensor
 
-from flowcache.cache.kv_compress import Compression
+from flowcache.cache.kv_compress import Compression, Sink, latest
+from flowcache.cache.settings import KEYS, POLICIES, UNITS, misfits
 from flowcache.records import ModelSpec
 
-KEYS = ("name", "preset", "threshold", "ret_steps")
-NAMES = ("off", "paper", "dense")
 REUSE_KEYS = ("threshold", "ret_steps", "coefficients")
 
 
@@ -49,6 +49,8 @@ class Policy:
     renoise: the prefix is forwarded with fresh noise at every row, not only at the first; "rerun" implies it.
     clean: finished chunks are seen with so many chunks' worth of tokens; None: with all.
     compression: how these tokens are chosen; None: the latest.
+    joint: one decision a row for the whole window, from the timesteps of all its frames (TeaCache), instead of
+    one for each chunk.
     """
 
     name: str
@@ -56,7 +58,8 @@ class Policy:
     history: Literal["rerun", "keep", "refresh"] = "rerun"
     renoise: bool = False
     clean: int | None = None
-    compression: Compression | None = None
+    compression: Compression | Sink | None = None
+    joint: bool = False
     attention: Literal["causal", "full"] = "causal"
 
     def __post_init__(self):
@@ -64,6 +67,12 @@ class Policy:
             raise ValueError("full attention runs the whole window anew at every row: nothing to keep or to reuse")
         if self.clean is not None and (self.history == "rerun" or self.renoise):
             raise ValueError("a chunk that is forwarded again and again can't be cut down to a budget of clean tokens")
+
+    def select(self, frame: int, chunk: int) -> Callable[[Tensor, Tensor, int], Tensor]:
+        """How clean tokens are chosen (`kv_store.Select`), where a frame and a chunk have so many tokens."""
+        if isinstance(self.compression, Compression):
+            return self.compression.grouped(frame, chunk).select
+        return self.compression.select if self.compression else latest
 
 
 @dataclass(frozen=True)
@@ -108,26 +117,56 @@ def relative_change(signal: Tensor, before: Tensor) -> float:
 
 
 def resolve_policy(policy: dict[str, Any], spec: ModelSpec) -> Policy:
-    """From {"name", "preset", "threshold", "ret_steps"}; presets are the model's (`ModelSpec.reuse`).
+    """From a row's policy (docs/manifest.md); presets are the model's (`ModelSpec.reuse`).
 
     ValueError names what would be accepted.
     """
+    name = policy.get("name", "off")
+    if name not in POLICIES:
+        raise ValueError(f"unknown policy {name!r}; accepted: {', '.join(POLICIES)}")
     if unknown := sorted(set(policy) - set(KEYS)):
         raise ValueError(f"unknown policy settings {', '.join(unknown)}; accepted: {', '.join(KEYS)}")
-    name = policy.get("name", "off")
+    if faults := misfits(policy):
+        raise ValueError("; ".join(f"policy {'.'.join(where)} {message}" for where, message in faults))
     if name == "off":
         return Policy("off")
     if name == "dense":
         return Policy("dense", attention="full")
-    if name != "paper":
-        raise ValueError(f"unknown policy {name!r}; accepted: {', '.join(NAMES)}")
+    reuse = _reuse(policy, spec) if policy.get("reuse", True) else None
+    # The history then equals the unaccelerated model's; the published code lacks it.
+    refresh = policy.get("refresh", name != "paper")
+    clean, compression = _kept(policy.get("kv", {"keep": "all"}))
+    history = "refresh" if refresh else "keep"
+    return Policy(name, reuse, history, policy.get("renoise", False), clean, compression, joint=name == "teacache")
+
+
+def _reuse(policy: dict[str, Any], spec: ModelSpec) -> Reuse:
     preset = policy.get("preset", "slow")
     if preset not in spec.reuse:
         accepted = ", ".join(spec.reuse) or "none, it comes without presets"
-        raise ValueError(f"unknown preset {preset!r} of policy paper; {spec.name} accepts: {accepted}")
+        raise ValueError(f"unknown preset {preset!r} of policy {policy['name']}; {spec.name} accepts: {accepted}")
     threshold, ret_steps, coefficients = ({**spec.reuse[preset], **policy}[key] for key in REUSE_KEYS)
     if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not math.isfinite(threshold):
         raise ValueError(f"policy threshold must be a finite number, not {threshold!r}")
     if isinstance(ret_steps, bool) or not isinstance(ret_steps, int) or ret_steps < 0:
         raise ValueError(f"policy ret_steps must be a whole number of steps, 0 or more, not {ret_steps!r}")
-    return Policy("paper", Reuse(threshold, ret_steps, tuple(coefficients)), history="keep")
+    return Reuse(threshold, ret_steps, tuple(coefficients))
+
+
+def _kept(kv: dict[str, Any]) -> tuple[int | None, Compression | Sink | None]:
+    """Chunks' worth of clean tokens, and how they are chosen."""
+    for key in ("chunks", "first"):
+        if isinstance(kv.get(key, 1), bool) or not isinstance(kv.get(key, 1), int) or kv.get(key, 1) < 1:
+            raise ValueError(f"policy kv.{key} must be a whole number of chunks, 1 or more, not {kv[key]!r}")
+    if kv["keep"] == "all":
+        return None, None
+    if kv["keep"] == "recent":
+        return kv["chunks"], None
+    if kv["keep"] == "sink":
+        return kv["first"] + kv["chunks"], Sink(kv["first"], kv["chunks"])
+    by, mix = kv.get("by", "token"), kv.get("mix", 0.07)
+    if by not in UNITS:
+        raise ValueError(f"policy kv.by must be {', '.join(UNITS)}, not {by!r}")
+    if isinstance(mix, bool) or not isinstance(mix, int | float) or not 0 <= mix <= 1:
+        raise ValueError(f"policy kv.mix must be a number from 0 to 1, not {mix!r}")
+    return kv["chunks"], Compression(mix, by=by)

@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from flowcache.cache.kv_compress import latest
 from flowcache.cache.kv_store import KVStore
-from flowcache.cache.reuse import ALWAYS, Policy, ReuseState, decide
+from flowcache.cache.reuse import ALWAYS, Decision, Policy, ReuseState, decide
 from flowcache.models.base import Conditioning, VideoModel
 from flowcache.sampling.full import together
 from flowcache.sampling.guidance import branches, guide
@@ -92,10 +92,11 @@ class _Window:
             model.dtype,
             model.device,
             policy.clean,
-            policy.compression.select if policy.compression else latest,
+            policy.select(grids[0].tokens // settings.chunk, grids[0].tokens),
         )
         self.conditionings: dict[tuple[float, ...], Conditioning] = {}
         self.reuse_states = {(c, b): ReuseState() for c in range(self.chunks) for b in range(self.branches)}
+        self.joint_state, self.joint_decisions = ReuseState(), {}
         self.residuals: dict[tuple[int, int], Tensor] = {}
         self.computed, self.reused, self.seconds = ([0] * self.chunks for _ in range(3))
 
@@ -163,9 +164,12 @@ class _Window:
         velocities = []
         for branch in range(self.branches):
             key = chunk, branch
-            decision, self.reuse_states[key] = decide(
-                self.policy.reuse, self.reuse_states[key], signal, step, self.settings.steps
-            )
+            if self.policy.joint:
+                decision = self.joint_decision(row)
+            else:
+                decision, self.reuse_states[key] = decide(
+                    self.policy.reuse, self.reuse_states[key], signal, step, self.settings.steps
+                )
             if decision.compute:
                 out, seen = self.transform(row, chunk, branch, tokens, conditioning)
                 self.computed[chunk] += 1
@@ -204,6 +208,18 @@ class _Window:
         self.latents[chunk] = result
         if step == self.settings.steps - 1 and not result.isfinite().all():
             raise NotFinite(chunk)
+
+    def joint_decision(self, row: int) -> Decision:
+        """One for the whole window, as TeaCache decides: from the timesteps of all frames, rows being its steps."""
+        if row not in self.joint_decisions:
+            now, grid = self.rows[row], replace(self.grids[0], frames=self.chunks * self.settings.chunk)
+            times = torch.cat([self.times(float(timestep), chunk) for chunk, timestep in enumerate(now.timesteps)])
+            signal = self.model.signal(self.model.condition(times[None].to(self.model.device), grid, self.settings.fps))
+            decision, state = decide(self.policy.reuse, self.joint_state, signal, row, len(self.rows))
+            if any(index == 1 for index in now.index):  # what begins has nothing to reuse
+                decision, state = ALWAYS, ReuseState(signal)
+            self.joint_decisions[row], self.joint_state = decision, state
+        return self.joint_decisions[row]
 
     def seen(self, row: int, chunk: int) -> tuple[Tensor, float]:
         """The chunk's latents and timestep as the model sees them in this row: a prefix is noised a little."""
@@ -255,4 +271,6 @@ class _Window:
     def result(self, chunk: int) -> FinishedChunk:
         for branch in range(self.branches):
             self.residuals.pop((chunk, branch), None)
-        return FinishedChunk(chunk, self.latents[chunk], self.computed[chunk], self.reused[chunk], self.seconds[chunk])
+        return FinishedChunk(
+            chunk, self.latents[chunk], self.computed[chunk], self.reused[chunk], self.seconds[chunk], self.store.bytes
+        )

@@ -34,7 +34,7 @@ class FinishedChunk:
     """A clean chunk. index: within the window, prefix chunks counted; latents [C, f, H, W] fp32.
 
     computed, reused: forwards of its steps, both guidance branches. seconds: its share of the time; the shares
-    of a window's chunks sum up to the time that the window took.
+    of a window's chunks sum up to the time that the window took. kv_bytes: of the K/V storage of the whole window.
     """
 
     index: int
@@ -42,6 +42,7 @@ class FinishedChunk:
     computed: int
     reused: int
     seconds: float
+    kv_bytes: int = 0
 
 
 @dataclass(frozen=True)

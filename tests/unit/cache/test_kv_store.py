@@ -1,5 +1,6 @@
 """The K/V store: a view sees what was written, and only that."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -66,3 +67,26 @@ def test_a_budget_keeps_the_chosen_tokens_and_all_active_chunks(budget, active, 
             assert tokens == seen.shape[1] <= (budget + active) * TOKENS
             got = attend(0, q, k, v)
             torch.testing.assert_close(got, softmax_attention(q, seen[:1], seen[1:]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("select", [latest, Compression(kernel=3).select, Compression(group=TOKENS).select])
+def test_a_batch_of_branches_is_each_branch_on_its_own(select):
+    torch.manual_seed(0)
+    alone, together = (store(3, budget=1, select=select) for _ in range(2))
+    for chunk in range(6):
+        finished = max(chunk - 1, 0)
+        for layer in range(2):
+            q, k, v = torch.randn(3, 2, TOKENS, HEADS, DIM)
+            if layer == 0:
+                views = [alone.view(branch, chunk, finished=finished) for branch in range(2)]
+                attend, seen = together.view(range(2), chunk, finished=finished)
+                assert {tokens for _, tokens in views} == {seen}
+            rows = [view(layer, q[b : b + 1], k[b : b + 1], v[b : b + 1]) for b, (view, _) in enumerate(views)]
+            torch.testing.assert_close(attend(layer, q, k, v), torch.cat(rows), atol=1e-6, rtol=0)
+
+
+def test_branches_that_lost_different_tokens_are_not_viewed_together():
+    kv = store(3, budget=1, select=latest)
+    kv.view(0, 2, finished=2)
+    with pytest.raises(ValueError, match=r"branches \[0, 1\]"):
+        kv.view(range(2), 2, finished=2)

@@ -1,6 +1,8 @@
 """The reuse policy: pure decisions, and names that users may write."""
 
 import math
+from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -8,7 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flowcache import schema
+from flowcache.cache.kv_compress import Compression, Sink
 from flowcache.cache.reuse import Policy, Reuse, ReuseState, decide, relative_change, resolve_policy
+from flowcache.cache.settings import KEEP, KEYS, POLICIES
 from flowcache.records import ModelSpec
 
 PRESETS = {
@@ -81,10 +86,60 @@ def test_resolve():
     assert fast.reuse == Reuse(0.5, 3, (2.0, 0.0))
 
 
+def test_every_ingredient_can_be_switched():
+    slow = Reuse(0.1, 5, (2.0, 0.0))
+    assert resolve_policy({"name": "flowcache"}, SPEC) == Policy("flowcache", slow, "refresh")
+    assert resolve_policy({"name": "flowcache", "reuse": False}, SPEC) == Policy("flowcache", None, "refresh")
+    assert resolve_policy({"name": "flowcache", "refresh": False}, SPEC) == Policy("flowcache", slow, "keep")
+    assert resolve_policy({"name": "paper", "refresh": True}, SPEC) == Policy("paper", slow, "refresh")
+    assert resolve_policy({"name": "teacache"}, SPEC) == Policy("teacache", slow, "refresh", joint=True)
+    assert resolve_policy({"name": "paper", "renoise": True}, SPEC).renoise
+    bare = replace(SPEC, reuse={})
+    assert resolve_policy({"name": "flowcache", "reuse": False}, bare).reuse is None
+
+
+@pytest.mark.parametrize(
+    ("kv", "clean", "compression"),
+    [
+        ({"keep": "all"}, None, None),
+        ({"keep": "recent", "chunks": 2}, 2, None),
+        ({"keep": "sink", "first": 1, "chunks": 2}, 3, Sink(1, 2)),
+        ({"keep": "compressed", "chunks": 1}, 1, Compression(0.07)),
+        ({"keep": "compressed", "chunks": 4, "by": "frame", "mix": 0.5}, 4, Compression(0.5, by="frame")),
+    ],
+)
+def test_what_is_kept_of_finished_chunks(kv, clean, compression):
+    policy = resolve_policy({"name": "paper", "kv": kv}, SPEC)
+    assert (policy.clean, policy.compression) == (clean, compression)
+
+
+def test_settings_agree_with_what_people_may_write():
+    """The plain table that the engine uses, and the pydantic models of rows and jobs."""
+    assert set(schema.Policy.model_fields) == set(KEYS)
+    assert set(get_args(schema.Policy.model_fields["name"].annotation)) == set(POLICIES)
+    assert get_args(schema.KV.model_fields["keep"].annotation) == tuple(KEEP)
+    named = {key for needed, allowed in KEEP.values() for key in (*needed, *allowed)}
+    assert set(schema.KV.model_fields) == {"keep", *named}
+    assert all(f"policy.{key}" in schema.ACCEPTS for key in KEYS)
+    assert all(f"policy.kv.{key}" in schema.ACCEPTS for key in schema.KV.model_fields)
+
+
 @pytest.mark.parametrize(
     ("policy", "message"),
     [
-        ({"name": "papre"}, "unknown policy 'papre'; accepted: off, paper, dense"),
+        ({"name": "off", "kv": {"keep": "all"}}, "kv does not go with name 'off'"),
+        ({"name": "paper", "reuse": False}, "reuse does not go with name 'paper'"),
+        ({"name": "flowcache", "reuse": False, "threshold": 1}, "threshold does not go with reuse false"),
+        ({"name": "paper", "kv": {"keep": "some"}}, "kv.keep got 'some'; accepted: 'all', 'recent'"),
+        ({"name": "paper", "kv": {"keep": "recent"}}, "kv.chunks is missing"),
+        ({"name": "paper", "kv": {"keep": "sink", "chunks": 1}}, "kv.first is missing"),
+        ({"name": "paper", "kv": {"keep": "all", "by": "frame"}}, "kv.by does not go with keep 'all'"),
+        ({"name": "paper", "kv": {"keep": "recent", "chunks": 0}}, "kv.chunks must be .* 1 or more, not 0"),
+        ({"name": "paper", "kv": {"keep": "recent", "chunks": True}}, "kv.chunks must be .* not True"),
+        ({"name": "paper", "kv": {"keep": "compressed", "chunks": 1, "by": "row"}}, "kv.by must be .* not 'row'"),
+        ({"name": "paper", "kv": {"keep": "compressed", "chunks": 1, "mix": 2}}, "kv.mix must be .* not 2"),
+        ({"name": "paper", "renoise": True, "kv": {"keep": "recent", "chunks": 1}}, "renoise does not go with kv"),
+        ({"name": "papre"}, "unknown policy 'papre'; accepted: off, dense, paper"),
         ({"name": "paper", "preset": "medium"}, "unknown preset 'medium'.*accepts: slow, fast"),
         ({"name": "paper", "threshold": math.nan}, "threshold must be a finite number, not nan"),
         ({"name": "paper", "threshold": "0.1"}, "threshold must be a finite number, not '0.1'"),

@@ -1,0 +1,129 @@
+"""What requests will take, counted without weights: chunk forwards, FLOPs, K/V memory."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from flowcache.batch.plan import plan
+from flowcache.cache.reuse import Policy, resolve_policy
+from flowcache.models.skyreels.config import SkyReelsConfig
+from flowcache.models.skyreels.flops import block_flops, embed_flops, head_flops, kv_bytes, text_flops
+from flowcache.models.skyreels.weights import read_config
+from flowcache.records import ModelSpec, RenderRequest, Segment
+from flowcache.sampling.dry_run import WindowWork, at_least, at_most, dry_run
+from flowcache.sampling.records import SamplerSettings
+
+# What the policy of a request is compared with.
+WITHOUT_REUSE = {
+    "dense": Policy("dense", attention="full"),
+    "off": Policy("off"),
+    "paper": Policy("paper", history="keep"),
+    "flowcache": Policy("flowcache", history="refresh"),
+}
+ELEMENT = 2  # bytes of a value in bf16, in which published checkpoints run
+
+
+@dataclass(frozen=True)
+class Work:
+    """forwards: of a chunk through the transformer's blocks, guidance branches counted.
+
+    kv_bytes: of the largest window, all guidance branches, in bf16, before ranks share the heads.
+    """
+
+    forwards: int = 0
+    flops: int = 0
+    kv_bytes: int = 0
+
+    def __add__(self, other: "Work") -> "Work":
+        largest = max(self.kv_bytes, other.kv_bytes)
+        return Work(self.forwards + other.forwards, self.flops + other.flops, largest)
+
+    def __mul__(self, times: int) -> "Work":
+        return Work(self.forwards * times, self.flops * times, self.kv_bytes)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of all requests together.
+
+    without_reuse: if every one had that policy and computed every step. most, least: with their own policies,
+    where every step that may be reused is computed, and where it is reused.
+    """
+
+    videos: int
+    segments: int
+    chunks: int
+    frames: int
+    without_reuse: dict[str, Work]
+    most: Work
+    least: Work
+
+
+@dataclass(frozen=True)
+class Window:
+    """What the work of a segment depends on. shape: latent frames, rows, columns; held: frames that are given."""
+
+    model: str
+    settings: SamplerSettings
+    shape: tuple[int, int, int]
+    held: int
+
+
+def cost(requests: Sequence[RenderRequest], specs: Mapping[str, ModelSpec]) -> Cost:
+    """specs: model name -> spec. InputError where a model's transformer config can't be read."""
+    segments = [(request, segment) for request in requests for segment in plan(request, specs[request.model])]
+    configs = {name: read_config(Path(spec.path) / "transformer") for name, spec in specs.items()}
+    counted = cache(lambda window, policy: work(window, configs[window.model], policy))
+
+    def total(pairs: list[tuple[Window, Policy]]) -> Work:
+        return sum((counted(*pair) * times for pair, times in Counter(pairs).items()), Work())
+
+    windows = [window(request, segment, specs[request.model]) for request, segment in segments]
+    own = [resolve_policy(request.policy, specs[request.model]) for request, _ in segments]
+    return Cost(
+        videos=len(requests),
+        segments=len(segments),
+        chunks=sum(segment.chunks for _, segment in segments),
+        frames=sum(request.frames for request in requests),
+        without_reuse={name: total([(window, policy) for window in windows]) for name, policy in WITHOUT_REUSE.items()},
+        most=total(list(zip(windows, map(at_most, own), strict=True))),
+        least=total(list(zip(windows, map(at_least, own), strict=True))),
+    )
+
+
+def window(request: RenderRequest, segment: Segment, spec: ModelSpec) -> Window:
+    """The window that `rendering.SegmentRenderer` denoises for a segment."""
+    continues = segment.after is not None or (segment.shot == 0 and request.video is not None)
+    held = spec.overlap if continues else int(segment.index == 0 and request.image is not None)
+    settings = SamplerSettings(
+        steps=request.steps,
+        shift=spec.shift,
+        guidance=request.guidance,
+        ar_step=spec.ar_step if request.ar_step is None else request.ar_step,
+        chunk=spec.chunk,
+        fps=request.fps,
+        condition_noise=spec.condition_noise,
+    )
+    frames = segment.chunks * spec.chunk + held // spec.chunk * spec.chunk
+    shape = frames, request.height // spec.space_stride, request.width // spec.space_stride
+    return Window(request.model, settings, shape, held)
+
+
+def work(window: Window, config: SkyReelsConfig, policy: Policy) -> Work:
+    """Of one window under one policy."""
+    done = dry_run(window.settings, window.shape, config.patch, policy, window.held)
+    return Work(done.forwards, flops(config, done), kv_bytes(config, stored_tokens(done), ELEMENT))
+
+
+def stored_tokens(done: WindowWork) -> int:
+    return done.branches * done.kv_chunks * done.tokens
+
+
+def flops(config: SkyReelsConfig, done: WindowWork) -> int:
+    """Without what is negligible: timestep embeddings, norms, the solver."""
+    per_forward = block_flops(config, done.tokens, 0) + embed_flops(config, done.tokens) // done.branches
+    attention = block_flops(config, done.tokens, done.seen) - block_flops(config, done.tokens, 0)
+    heads = done.outputs * head_flops(config, done.tokens)
+    return done.forwards * per_forward + attention + heads + done.branches * text_flops(config)

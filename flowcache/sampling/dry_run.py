@@ -1,0 +1,117 @@
+"""The denoise loop without a model: what it would forward, in which row, seeing how many tokens."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flowcache.cache.reuse import Policy, Reuse
+from flowcache.models.base import Attend, Conditioning, Grid
+from flowcache.sampling.denoise import capacity, denoise
+from flowcache.sampling.records import SamplerSettings, Texts, Visit
+from flowcache.sampling.schedule import schedule
+
+
+class Weightless:
+    """A `VideoModel` whose tensors hold no element: walking the loop with it costs next to nothing."""
+
+    dtype, device = torch.float32, torch.device("cpu")
+    layers, heads, head_dim = 0, 1, 0
+
+    def __init__(self, patch: tuple[int, int, int]):
+        self.patch = patch
+
+    def grid(self, latents: Tensor, first_frame: int = 0) -> Grid:
+        return Grid(latents.shape[2], latents.shape[3] // self.patch[1], latents.shape[4] // self.patch[2], first_frame)
+
+    def embed(self, latents: Tensor) -> Tensor:
+        return torch.empty(len(latents), self.grid(latents).tokens, 0)
+
+    def condition(self, timesteps: Tensor, grid: Grid, fps: int) -> Conditioning:
+        return Conditioning(torch.zeros(1, 1, 1), torch.ones(1, 1, 1), None)
+
+    def text(self, embeddings: Tensor) -> None:
+        return None
+
+    def rope(self, grid: Grid) -> Tensor:
+        return torch.empty(0)
+
+    def transform(self, tokens: Tensor, conditioning: Conditioning, text: Any, rope: Tensor, attend: Attend) -> Tensor:
+        return tokens
+
+    def project(self, tokens: Tensor, conditioning: Conditioning, grid: Grid) -> Tensor:
+        rows, columns = grid.rows * self.patch[1], grid.columns * self.patch[2]
+        return torch.empty(len(tokens), 0, grid.frames, rows, columns)
+
+    def signal(self, conditioning: Conditioning) -> Tensor:
+        return conditioning.blocks
+
+
+@dataclass(frozen=True)
+class WindowWork:
+    """What one window takes, all guidance branches together.
+
+    forwards: of a chunk through the blocks. seen: tokens of K/V that they attend to, summed up.
+    tokens: of a chunk. outputs: of a chunk through the head. kv_chunks: whose K/V are stored at once, each branch.
+    """
+
+    forwards: int
+    seen: int
+    tokens: int
+    outputs: int
+    kv_chunks: int
+    branches: int
+
+
+def dry_run(
+    settings: SamplerSettings, shape: tuple[int, int, int], patch: tuple[int, int, int], policy: Policy, held: int = 0
+) -> WindowWork:
+    """Walk a window of `shape` (latent frames, rows, columns) of which `held` frames are given.
+
+    Which steps a policy would reuse depends on weights, so `policy.reuse` is taken at its most:
+    see `at_most` and `at_least`.
+    """
+    frames, rows, columns = shape
+    visits: list[Visit] = []
+    prefix = torch.empty(0, held, rows, columns) if held else None
+    whole = torch.empty(0, held // settings.chunk * settings.chunk, rows, columns)
+    text = torch.empty(1, 0, 0)
+    model = Weightless(patch)
+    for _ in denoise(
+        model, torch.empty(0, frames, rows, columns), Texts(text, text), settings, policy,
+        prefix, lambda row: whole, visits.append,
+    ):  # fmt: skip
+        pass
+    computed = [visit for visit in visits if visit.decision.compute]
+    tokens = Grid(settings.chunk, rows // patch[1], columns // patch[2]).tokens
+    return WindowWork(
+        forwards=len(computed),
+        seen=sum(visit.seen for visit in computed),
+        tokens=tokens,
+        outputs=sum(visit.step >= 0 for visit in visits),
+        kv_chunks=stored_chunks(settings, frames, policy, held),
+        branches=1 + max(visit.branch for visit in visits),
+    )
+
+
+def stored_chunks(settings: SamplerSettings, frames: int, policy: Policy, held: int = 0) -> int:
+    """Chunks whose K/V have room in the store."""
+    if policy.attention == "full":
+        return 0
+    if policy.clean is None:
+        return frames // settings.chunk
+    rows = schedule(frames, settings.chunk, range(settings.steps), settings.ar_step, held)
+    return capacity(rows, settings.steps, held // settings.chunk, policy.clean)
+
+
+def at_most(policy: Policy) -> Policy:
+    """The same without reuse: its most forwards."""
+    return replace(policy, reuse=None)
+
+
+def at_least(policy: Policy) -> Policy:
+    """The same where every step is reused that may be: its fewest forwards."""
+    if policy.reuse is None:
+        return policy
+    return replace(policy, reuse=Reuse(float("inf"), policy.reuse.ret_steps, (0.0,)))
