@@ -19,6 +19,7 @@ from flowcache.batch.progress import Progress
 from flowcache.batch.queue import SegmentQueue, Video
 from flowcache.batch.worker import Task, WorkerSettings
 from flowcache.errors import FlowcacheError, InputError, Problem, StoreError
+from flowcache.models.registry import reference
 from flowcache.records import ChunkRecord, ModelSpec, RenderRequest, Segment
 from flowcache.storage.commits import (
     Commits,
@@ -150,7 +151,12 @@ class Driver:
         device = "cuda" if shape.gpu else "cpu"
         texts = texts_of(video.request for video in self.queue.videos.values() if not (video.done or video.dead))
         self.settings = WorkerSettings(
-            self.record.run_id, self.record.spec_hash, device, self.options.threads, texts=texts
+            self.record.run_id,
+            self.record.spec_hash,
+            device,
+            self.options.threads,
+            models={name: reference(name) for name in self.record.models},
+            texts=texts,
         )
         waiting = sum(1 for video in self.queue.videos.values() for _ in video.ready() if not video.dead)
         try:

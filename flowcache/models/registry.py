@@ -45,6 +45,11 @@ def find(name: str) -> ModelSpec:
     return _spec(raw, folder, path)
 
 
+def reference(name: str) -> str:
+    """The name as another process on another node can use it: bundled ones stay, paths become absolute."""
+    return name if name in BUNDLED else str(Path(name).absolute())
+
+
 def folder_of(name: str) -> Path:
     if name in BUNDLED:
         return Path(str(resources.files("flowcache.models").joinpath(BUNDLED[name])))
