@@ -280,25 +280,32 @@ def print_rows(title: str, rows: dict[str, str]) -> None:
 def check_model(path: str, as_json: bool) -> None:
     """`flowcache models check PATH`."""
     from flowcache.models.check import check, memory
+    from flowcache.models.layouts import parts_of
     from flowcache.models.registry import folder_of
+    from flowcache.models.skyreels.weights import load_time_embedding
     from flowcache.parallel.apply import degrees
+    from flowcache.sampling.preset_steps import computed_steps
 
     report = check(folder_of(path))
-    needs = {}
+    needs, steps = {}, {}
     if report.spec and report.config:
         spec = report.spec
         tokens = spec.chunk * (spec.width // spec.size_step) * (spec.height // spec.size_step)
         needs = {ranks: memory(spec, report.config, ranks) for ranks in degrees(spec.heads, tokens) if ranks <= 16}
+    if report.spec and not report.problems:
+        steps = computed_steps(load_time_embedding(parts_of(Path(report.spec.path)).transformer), report.spec)
     if as_json:
         parts = {name: asdict(part) for name, part in report.parts.items()}
         memories = {ranks: asdict(need) | {"total": need.total} for ranks, need in needs.items()}
         problems = [asdict(problem) for problem in report.problems]
-        print_json({"family": report.family, "layout": report.layout, "parts": parts, "problems": problems,
-                    "bytes_per_rank": memories, "exit_code": 2 if problems else 0})  # fmt: skip
+        document = {"family": report.family, "layout": report.layout, "parts": parts, "problems": problems}
+        found = {"bytes_per_rank": memories, "steps_computed": steps}
+        print_json({**document, **found, "exit_code": 2 if problems else 0})
     else:
         rows = {"family": report.family or "unknown", "layout": report.layout or "unknown"}
         rows |= {name: f"{part.numbers:,} numbers, {part.precision}" for name, part in report.parts.items()}
         rows |= {f"gang of {ranks}": str(need) for ranks, need in needs.items()}
+        rows |= {preset: f"computes {count} of {report.spec.steps} steps" for preset, count in steps.items()}
         print_rows(path, rows)
         for problem in report.problems:
             err.print(f"[red]damaged:[/] {escape(str(problem))}", soft_wrap=True)

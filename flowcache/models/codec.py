@@ -6,12 +6,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from flowcache.models.base import Codec
 from flowcache.models.part import Part
-from flowcache.models.tensors import fault
+from flowcache.models.tensors import fault, in_folder
 from flowcache.models.wan_vae import WanCodec, diffusers_part, official_part
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -100,24 +99,24 @@ def load_codec(path: str | Path, device: str | torch.device = "cpu", tile: int |
 
     Computes in float32. tile: see WanCodec. InputError names each damaged tensor.
     """
-    path = Path(path)
-    config = read_config(path) if path.is_dir() else {}
-    if config.get("_class_name") == "PatchCodec":
-        codec = PatchCodec(config["latent_channels"], config["time_stride"], config["space_stride"], config["hidden"])
-        codec.load_state_dict(load_file(path / WEIGHTS))
-        return codec.to(device).eval().requires_grad_(False)
-    return WanCodec(codec_part(path).load(device), tile)
+    codec = codec_part(Path(path)).load(device)
+    return codec if isinstance(codec, PatchCodec) else WanCodec(codec, tile)
 
 
 def codec_part(path: Path) -> Part:
-    """A Wan VAE: Wan2.1_VAE.pth, or a folder as diffusers writes it."""
+    """The codec's module and files: Wan2.1_VAE.pth, or a folder."""
     if not path.is_dir():
         return official_part(path)
     config = read_config(path)
-    if config.get("_class_name") != "AutoencoderKLWan":
+    name = config.get("_class_name")
+    if name == "AutoencoderKLWan":
+        return diffusers_part(path, config)
+    if name != "PatchCodec":
         known = "PatchCodec, AutoencoderKLWan"
-        raise fault(path / "config.json", f"has codec {config.get('_class_name')!r}; accepted: {known}", "_class_name")
-    return diffusers_part(path, config)
+        raise fault(path / "config.json", f"has codec {name!r}; accepted: {known}", "_class_name")
+    with torch.device("meta"):
+        shape = (config[key] for key in ("latent_channels", "time_stride", "space_stride", "hidden"))
+        return Part(path, PatchCodec(*shape), in_folder(path))
 
 
 def read_config(folder: Path) -> dict:

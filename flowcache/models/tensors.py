@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from flowcache.errors import InputError, Problem
@@ -103,7 +103,11 @@ def in_safetensors(file: Path) -> list[Stored]:
         raise fault(file, f"is no safetensors file: {error!r}") from None
     if size < needed:
         raise fault(file, f"is cut short: {size:,} of {needed:,} bytes")
-    return entries
+    try:
+        with safe_open(file, "pt"):  # its reader looks for overlaps, gaps and sizes that don't fit
+            return entries
+    except SafetensorError as error:
+        raise fault(file, f"is no safetensors file: {error}") from None
 
 
 def in_pth(file: Path) -> list[Stored]:

@@ -11,7 +11,7 @@ from flowcache.errors import InputError, Problem
 from flowcache.models.part import Part
 from flowcache.models.skyreels.config import SkyReelsConfig
 from flowcache.models.skyreels.transformer import SkyReelsTransformer
-from flowcache.models.tensors import in_folder
+from flowcache.models.tensors import in_folder, read
 
 # Official name -> diffusers name, both as prefixes of a parameter name (block numbers already cut off).
 TOP = {
@@ -151,6 +151,19 @@ def load_transformer(folder: Path, device: str = "cpu", dtype: torch.dtype = tor
     diffusers keeps them. InputError names each tensor that is missing, unknown or of another shape or kind.
     """
     return transformer_part(Path(folder)).load(device, dtype, keep_float32)
+
+
+def load_time_embedding(folder: Path) -> SkyReelsTransformer:
+    """A transformer of which only `condition` and `signal` work, in float32; the rest has no memory."""
+    part = transformer_part(Path(folder))
+    if problems := part.problems():
+        raise InputError(problems)
+    named = [(part.rename(entry.name), entry) for entry in part.stored]
+    wanted = {entry.name: name for name, entry in named if name.startswith(("time_", "fps_", "patch_embedding."))}
+    tensors = read([entry for _, entry in named if entry.name in wanted], "cpu")
+    state = {wanted[entry.name]: tensor.float() for entry, tensor in tensors}
+    part.module.load_state_dict(state, strict=False, assign=True)
+    return part.module.requires_grad_(False).eval()
 
 
 def keep_float32(name: str) -> bool:

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -141,6 +142,13 @@ def mix_names(state):
             return
 
 
+def overlapping(file):
+    """A header whose second tensor begins inside the first."""
+    places = {name: {"dtype": "F32", "shape": [2], "data_offsets": at} for name, at in (("a", [0, 8]), ("b", [4, 12]))}
+    header = json.dumps(places).encode()
+    file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(12))
+
+
 def everywhere(change):
     return lambda folder, layout: [changed(file, change) for file in transformer_files(folder, layout)]
 
@@ -164,6 +172,7 @@ DAMAGE = {
     "cut short": (at_first(cut_short), "00001-of-00003.safetensors: is cut short"),
     "pickle for safetensors": (at_first(pickled), "is a pickle"),
     "no tensors at all": (at_first(lambda file: file.write_bytes(b"nothing")), "is no safetensors file"),
+    "overlapping tensors": (at_first(overlapping), "is no safetensors file"),
     "index outside": (index_outside, "names '../stolen.safetensors'"),
     "swapped dtype": (everywhere(swap_dtype), "has dtype I8; accepted"),
     "float8": (everywhere(float8), "fps_embedding.weight: has dtype F8_E4M3; accepted"),
@@ -184,6 +193,11 @@ def test_damaged_transformers_are_named(copied, damage, layout):
         sound(str(folder))
     with pytest.raises(InputError):
         load_model(str(folder))
+
+
+def test_the_bundled_model_is_sound():
+    report = check(Path(find("tiny-skyreels").path))
+    assert report.problems == [] and set(report.parts) == {"transformer", "vae", "text_encoder"}
 
 
 def test_mixed_folders_and_missing_parts_are_named(copied):
@@ -211,6 +225,7 @@ class Malice:
 
 
 @pytest.mark.parametrize("name", ["Wan2.1_VAE.pth", "models_t5_umt5-xxl-enc-bf16.pth"])
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("save", [torch.save, lambda what, file: file.write_bytes(pickle.dumps(what))])
 def test_code_in_a_pickle_is_refused_and_not_run(copied, tmp_path, name, save):
     folder = copied("official")
