@@ -5,14 +5,14 @@ prints the extra memory at its peak and the time, both from one run.
 """
 
 import argparse
-import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.memory import extra_memory, seconds
 from benchmarks.statistics import markdown
 from flowcache.cache.kv_compress import Compression, top
 
@@ -31,26 +31,16 @@ def all_pairs(queries: Tensor, keys: Tensor, budget: int) -> Tensor:
 FORMS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {"ours": Compression().select, "L x L": all_pairs}
 
 
-def extra_memory(call: Callable[[], Tensor]) -> int:
-    """Most bytes that the call holds at once beyond what was there before, by torch's record of its allocator."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        call()
-    events = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
-    held = highest = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        highest = max(highest, held)
-    return highest
-
-
-def seconds(call: Callable[[], Tensor], repeats: int = 3) -> float:
-    """CPU time, the best of some calls."""
-    best = float("inf")
-    for _ in range(repeats):
-        began = time.process_time()
-        call()
-        best = min(best, time.process_time() - began)
-    return best
+def measure(chunks: int, tokens: int, heads: int) -> list[str]:
+    """One row of the table: a history of so many chunks is cut down to one."""
+    queries, keys = torch.randn(tokens, heads, 64), torch.randn(chunks * tokens, heads, 64)
+    calls = {name: partial(form, queries, keys, tokens) for name, form in FORMS.items()}
+    memory, square = (extra_memory(call) for call in calls.values())
+    took, took_square = (seconds(call, repeats=3) for call in calls.values())
+    chosen, published = (set(call()[:, 0].tolist()) for call in calls.values())
+    figures = [f"{memory / 2**20:.2f}", f"{memory / len(keys):,.0f}", f"{square / 2**20:.2f}", f"{memory / square:.3f}"]
+    times = [f"{took * 1e3:.1f}", f"{took_square * 1e3:.1f}", f"{took / took_square:.3f}"]
+    return [str(chunks), f"{len(keys):,}", *figures, *times, f"{len(chosen & published)}/{tokens}"]
 
 
 @torch.inference_mode()
@@ -62,23 +52,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    rows = []
-    for chunks in arguments.chunks:
-        length, budget = chunks * arguments.tokens, arguments.tokens
-        queries = torch.randn(arguments.tokens, arguments.heads, 64)
-        keys = torch.randn(length, arguments.heads, 64)
-        found = {name: (extra_memory(lambda f=f: f(queries, keys, budget)), seconds(lambda f=f: f(queries, keys, budget)))
-                 for name, f in FORMS.items()}  # fmt: skip
-        (memory, took), (memory_square, took_square) = found["ours"], found["L x L"]
-        chosen, published = (set(f(queries, keys, budget)[:, 0].tolist()) for f in FORMS.values())
-        rows.append([
-            str(chunks), f"{length:,}", f"{memory / 2**20:.2f}", f"{memory / length:,.0f}", f"{memory_square / 2**20:.2f}",
-            f"{memory / memory_square:.3f}", f"{took * 1e3:.1f}", f"{took_square * 1e3:.1f}",
-            f"{took / took_square:.3f}", f"{len(chosen & published)}/{budget}",
-        ])  # fmt: skip
-    print(
-        f"{arguments.heads} heads of 64, fp32, {arguments.tokens} queries, down to {arguments.tokens} tokens, 1 thread\n"
-    )
+    rows = [measure(chunks, arguments.tokens, arguments.heads) for chunks in arguments.chunks]
+    tokens = arguments.tokens
+    print(f"{arguments.heads} heads of 64, fp32, {tokens} queries, down to {tokens} tokens, 1 thread\n")
     head = ["chunks", "tokens L", "ours, MiB", "bytes a token", "L x L, MiB", "ratio", "ours, ms", "L x L, ms", "ratio",
             "same choice, head 0"]  # fmt: skip
     print(markdown(head, rows))

@@ -1,18 +1,17 @@
 """K/V memory and time of one long window: budgets against the preallocated full history, from one run.
 
 python -m benchmarks.kv_memory denoises windows of 5, 20 and 80 chunks with a small random transformer, all kinds of
-`kv` in turn, each in a process of its own, so that its peak memory is its own, too.
+`kv` in turn. "peak" is all that a call holds at once: K/V, latents, activations, what choosing tokens takes.
 """
 
 import argparse
-import multiprocessing
-import resource
-import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
+from benchmarks.memory import extra_memory, seconds
 from benchmarks.statistics import markdown
 from flowcache.cache.reuse import Policy, resolve_policy
 from flowcache.models.skyreels.config import SkyReelsConfig
@@ -34,10 +33,10 @@ SETTINGS = SamplerSettings(steps=4, shift=3.0, guidance=1.0, ar_step=2, chunk=CH
 
 @dataclass(frozen=True)
 class Measured:
-    """kv: bytes of K/V storage; grown: bytes by which the process's peak memory grew; seconds of CPU time."""
+    """kv: bytes of K/V storage; peak: of all that is held at once; seconds of CPU time."""
 
     kv: int
-    grown: int
+    peak: int
     seconds: float
 
 
@@ -46,48 +45,43 @@ def policy_of(kv: dict[str, Any]) -> Policy:
     return resolve_policy({"name": "flowcache", "reuse": False, "kv": kv}, spec)
 
 
-def measure(chunks: int, kv: dict[str, Any]) -> Measured:
-    """Denoise one window of so many chunks."""
-    torch.set_num_threads(1)
+def small_model() -> SkyReelsTransformer:
     torch.manual_seed(0)
     config = SkyReelsConfig(128, 256, 4, 4, in_channels=4, out_channels=4, text_dim=16, text_len=8, freq_dim=32)
-    model = SkyReelsTransformer(config).requires_grad_(False)
-    texts = Texts(torch.randn(1, 8, 16))
-    run(model, 1, texts, policy_of({"keep": "all"}))  # what the first call of anything takes
-    before, began = peak(), time.process_time()
-    bytes_of_kv = run(model, chunks, texts, policy_of(kv))
-    return Measured(bytes_of_kv, peak() - before, time.process_time() - began)
+    return SkyReelsTransformer(config).requires_grad_(False)
 
 
-def run(model: SkyReelsTransformer, chunks: int, texts: Texts, policy: Policy) -> int:
-    noise = torch.randn(4, chunks * CHUNK, SIDE, SIDE)
+def measure(model: SkyReelsTransformer, chunks: int, kv: dict[str, Any]) -> Measured:
+    """Denoise one window of so many chunks: once for the time, once for the memory."""
+    call = partial(run, model, chunks, policy_of(kv))
+    return Measured(call(), extra_memory(call), seconds(call))
+
+
+def run(model: SkyReelsTransformer, chunks: int, policy: Policy) -> int:
+    """Bytes of K/V storage."""
+    noise, texts = torch.randn(4, chunks * CHUNK, SIDE, SIDE), Texts(torch.randn(1, 8, 16))
     return max(chunk.kv_bytes for chunk in denoise(model, noise, texts, SETTINGS, policy))
-
-
-def peak() -> int:
-    """Highest resident memory of this process so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--chunks", type=int, nargs="+", default=[5, 20, 80])
     arguments = parser.parse_args()
-    context, rows = multiprocessing.get_context("spawn"), []
+    torch.set_num_threads(1)
+    model, rows = small_model(), []
     full: dict[int, Measured] = {}
     for name, kv in KEPT.items():
         for chunks in arguments.chunks:
-            with context.Pool(1) as pool:
-                found = pool.apply(measure, (chunks, kv))
-            against = full.setdefault(chunks, found)
-            ratios = (found.kv / against.kv, found.seconds / against.seconds)
-            rows.append([
-                name, str(chunks), f"{found.kv / 2**20:.2f}", f"{ratios[0]:.3f}", f"{found.grown / 2**20:.1f}",
-                f"{found.seconds:.2f}", f"{ratios[1]:.2f}",
-            ])  # fmt: skip
+            found = measure(model, chunks, kv)
+            of = full.setdefault(chunks, found)
+            stored = [f"{found.kv / 2**20:.2f}", f"{found.kv / of.kv:.3f}"]
+            peak = [f"{found.peak / 2**20:.2f}", f"{found.peak / of.peak:.3f}"]
+            rows.append(
+                [name, str(chunks), *stored, *peak, f"{found.seconds:.2f}", f"{found.seconds / of.seconds:.2f}"]
+            )
     tokens = CHUNK * (SIDE // 2) ** 2
     print(f"4 layers, 4 heads of 32, fp32, {tokens} tokens a chunk, {SETTINGS.steps} steps, 1 thread\n")
-    head = ["kept", "chunks", "K/V, MiB", "of full", "peak grew by, MiB", "CPU seconds", "of full"]
+    head = ["kept", "chunks", "K/V, MiB", "of full", "peak, MiB", "of full", "CPU seconds", "of full"]
     print(markdown(head, rows))
 
 
