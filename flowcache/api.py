@@ -12,7 +12,8 @@ from flowcache.batch.plan import plan as segments_of
 from flowcache.batch.progress import Progress
 from flowcache.errors import InputError, Problem
 from flowcache.manifest import validate
-from flowcache.models.registry import find, load_model
+from flowcache.models.check import sound
+from flowcache.models.registry import load_model
 from flowcache.parallel.apply import degrees
 from flowcache.records import ModelSpec, RenderRequest
 from flowcache.schema import RowDefaults
@@ -89,7 +90,7 @@ def check(
     specs: dict[str, ModelSpec] = {}
 
     def spec_of(name: str) -> ModelSpec:
-        specs[name] = find(name)
+        specs[name] = sound(name)
         return specs[name]
 
     good, faults, warnings = validate(rows, file, spec_of, defaults, probe)

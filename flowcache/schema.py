@@ -227,7 +227,7 @@ def shown(value: Any) -> str:
     """What was given, in at most some 60 characters, without credentials and control characters."""
     if isinstance(value, str):
         start = repr(masked(value[:5000])[:50])
-        return start if len(value) <= 50 else f"{start[:50]}... ({len(value):,} characters)"
+        return start if len(value) <= 50 and len(start) <= 80 else f"{start[:50]}... ({len(value):,} characters)"
     if isinstance(value, (list, dict)):
         entries = "1 entry" if len(value) == 1 else f"{len(value):,} entries"
         return f"{'a list' if isinstance(value, list) else 'an object'} of {entries}"

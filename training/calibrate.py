@@ -32,6 +32,7 @@ class Preset:
     ret_steps: int
 
 
+STRIDES = (1, 2, 3)  # steps apart; the larger ones say what shorter schedules will see
 PRESETS = (Preset("slow", 0.4, 5), Preset("fast", 0.6, 1))
 
 
@@ -69,29 +70,30 @@ def signals(model: LoadedModel) -> list[Tensor]:
         return [transformer.signal(transformer.condition(t, grid, spec.fps)) for t in times]
 
 
-def residual_changes(model: LoadedModel, videos: int, seed: int) -> np.ndarray:
-    """mean |r - r_before| / mean |r_before| of every chunk and branch: [samples, steps - 1]."""
-    spec, rng = model.spec, Random(seed)
-    recorder, changes = Recorder(model.transformer), []
-    for number in range(videos):
-        last: dict[tuple[int, int], Tensor] = {}
-        found: dict[tuple[int, int], list[float]] = {}
+def changes(values: list[Tensor], stride: int) -> list[float]:
+    """mean |v - v_before| / mean |v_before|, each compared with the one `stride` steps before."""
+    return [relative_change(b, a) for a, b in zip(values, values[stride:], strict=False)]
 
-        def observe(visit: Visit, last=last, found=found) -> None:
-            if visit.step < 0:
-                return
-            key = visit.chunk, visit.branch
-            if key in last:
-                found.setdefault(key, []).append(relative_change(recorder.residual, last[key]))
-            last[key] = recorder.residual
+
+def residual_changes(model: LoadedModel, videos: int, seed: int) -> dict[int, np.ndarray]:
+    """How the residual changes over each of STRIDES, mean over videos, chunks and branches: [steps - stride] each."""
+    spec, rng, recorder = model.spec, Random(seed), Recorder(model.transformer)
+    found: dict[int, list[list[float]]] = {stride: [] for stride in STRIDES}
+    for number in range(videos):
+        residuals: dict[tuple[int, int], list[Tensor]] = {}
+
+        def observe(visit: Visit, residuals=residuals) -> None:
+            if visit.step >= 0:
+                residuals.setdefault((visit.chunk, visit.branch), []).append(recorder.residual)
 
         shape = (spec.channels, spec.window, spec.height // spec.space_stride, spec.width // spec.space_stride)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed + number))
         texts = Texts(model.text.encode(caption(sample_scene(rng))), model.text.encode(spec.negative_prompt))
         for _ in denoise(recorder, noise, texts, settings_of(model), Policy("off"), observe=observe):
             pass
-        changes += found.values()
-    return np.array(changes)
+        for stride in STRIDES:
+            found[stride] += [changes(values, stride) for values in residuals.values()]
+    return {stride: np.mean(rows, axis=0) for stride, rows in found.items()}
 
 
 def computed_steps(reuse: Reuse, seen: list[Tensor]) -> list[int]:
@@ -117,12 +119,14 @@ def calibrate(folder: Path, videos: int, seed: int) -> None:
     """Measures, fits, prints the table of decisions and writes the presets into flowcache.json."""
     model = load_model(str(folder))
     seen = signals(model)
-    distances = np.array([relative_change(b, a) for a, b in zip(seen, seen[1:], strict=False)])
-    changes = residual_changes(model, videos, seed).mean(0)
-    coefficients = tuple(float(f"{c:.8g}") for c in np.polyfit(distances, changes, 4))
-    print("step  signal  residual  fitted")
-    for step, (d, change) in enumerate(zip(distances, changes, strict=True), 1):
-        print(f"{step:4}  {d:.4f}  {change:.4f}  {np.polyval(coefficients, d):.4f}")
+    real = residual_changes(model, videos, seed)
+    distances = {stride: np.array(changes(seen, stride)) for stride in STRIDES}
+    x, y = (np.concatenate([values[stride] for stride in STRIDES]) for values in (distances, real))
+    coefficients = tuple(float(f"{c:.8g}") for c in np.polyfit(x, y, 4, w=1 / y))  # relative errors count
+    print("stride  step  signal  residual  fitted")
+    for stride in STRIDES:
+        for step, (d, change) in enumerate(zip(distances[stride], real[stride], strict=True), stride):
+            print(f"{stride:6}  {step:4}  {d:.4f}  {change:.4f}  {np.polyval(coefficients, d):.4f}")
     path = folder / "flowcache.json"
     spec = json.loads(path.read_text())
     for preset in PRESETS:

@@ -32,7 +32,7 @@ class Options:
     out: str
     minutes: float = 105
     batch: int = 16
-    lr: float = 4e-3
+    lr: float = 3e-3
     warmup: int = 100
     ema: float = 0.998
     seed: int = 0
@@ -66,17 +66,18 @@ def initialise(model: SkyReelsTransformer) -> None:
 
 
 def build_optimizers(model: Tiny, options: Options) -> list[torch.optim.Optimizer]:
-    """Muon on the matrices of the transformer's blocks, AdamW on all the rest, slowly on the text encoder.
+    """Muon on the matrices of the transformer's blocks, AdamW on all the rest, slowly on what conditions them.
 
-    UMT5's attention has no 1 / sqrt(d): at the full rate it saturates within a thousand steps, words lose their
-    neighbours, and the two colours of a caption are mixed up for good.
+    At the full rate the text encoder saturates within a thousand steps (UMT5's attention has no 1 / sqrt(d)): words
+    lose their neighbours, and a caption's two colours are mixed up for good. The time embedding saturates too: all
+    low noise levels become one.
     """
-    groups: dict[str, list[nn.Parameter]] = {"matrices": [], "text": [], "rest": []}
+    groups: dict[str, list[nn.Parameter]] = {"matrices": [], "conditioning": [], "rest": []}
     for name, parameter in model.named_parameters():
         block = name.startswith("transformer.blocks.") and parameter.ndim == 2
-        group = "text" if name.startswith("text_encoder.") else "matrices" if block else "rest"
-        groups[group].append(parameter)
-    rest = [{"params": groups["rest"], "share": 0.5}, {"params": groups["text"], "share": 0.2}]
+        slow = name.startswith(("text_encoder.", "transformer.time_"))
+        groups["conditioning" if slow else "matrices" if block else "rest"].append(parameter)
+    rest = [{"params": groups["rest"], "share": 0.5}, {"params": groups["conditioning"], "share": 0.2}]
     optimizers = [
         torch.optim.Muon(groups["matrices"], weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(rest, betas=(0.9, 0.98), weight_decay=0.0),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from flowcache.batch.plan import plan
 from flowcache.cache.reuse import Policy, resolve_policy
+from flowcache.models.layouts import parts_of
 from flowcache.models.skyreels.config import SkyReelsConfig
 from flowcache.models.skyreels.flops import block_flops, embed_flops, head_flops, kv_bytes, text_flops
 from flowcache.models.skyreels.weights import read_config
@@ -74,7 +75,7 @@ class Window:
 def cost(requests: Sequence[RenderRequest], specs: Mapping[str, ModelSpec]) -> Cost:
     """specs: model name -> spec. InputError where a model's transformer config can't be read."""
     segments = [(request, segment) for request in requests for segment in plan(request, specs[request.model])]
-    configs = {name: read_config(Path(spec.path) / "transformer") for name, spec in specs.items()}
+    configs = {name: read_config(parts_of(Path(spec.path)).transformer) for name, spec in specs.items()}
     counted = cache(lambda window, policy: work(window, configs[window.model], policy))
 
     def total(pairs: list[tuple[Window, Policy]]) -> Work:

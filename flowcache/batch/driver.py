@@ -5,7 +5,9 @@ Keeps no state of its own: killed and started again, it reads the store and rend
 
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 import ray
 
@@ -17,6 +19,7 @@ from flowcache.batch.progress import Progress
 from flowcache.batch.queue import SegmentQueue, Video
 from flowcache.batch.worker import Task, WorkerSettings
 from flowcache.errors import FlowcacheError, InputError, Problem, StoreError
+from flowcache.models.registry import reference
 from flowcache.records import ChunkRecord, ModelSpec, RenderRequest, Segment
 from flowcache.storage.commits import (
     Commits,
@@ -34,6 +37,7 @@ from flowcache.storage.runs import begin_run
 from flowcache.storage.tables import write_tables
 
 START_FAILURES = 3  # gangs in a row that do not come up before the run gives up
+TEXTS_AHEAD = 2000  # encoded before the first segment: some 50 s and 1 GB on each rank; later ones when they come
 
 
 class ClusterError(FlowcacheError):
@@ -91,6 +95,16 @@ def run(
     return summary
 
 
+def texts_of(requests: Iterable[RenderRequest]) -> dict[str, list[str]]:
+    """By model, the distinct texts that its workers encode before its weights come (at most TEXTS_AHEAD)."""
+    found: dict[str, dict[str, None]] = {}
+    for request in requests:
+        known = found.setdefault(request.model, {})
+        known.update(dict.fromkeys([request.negative_prompt] if request.guidance > 1 else []))
+        known.update(dict.fromkeys(shot.prompt for shot in request.shots))
+    return {model: list(islice(texts, TEXTS_AHEAD)) for model, texts in found.items()}
+
+
 class Driver:
     def __init__(
         self,
@@ -135,7 +149,15 @@ class Driver:
     def render(self) -> None:
         shape = shape_of(self.options)
         device = "cuda" if shape.gpu else "cpu"
-        self.settings = WorkerSettings(self.record.run_id, self.record.spec_hash, device, self.options.threads)
+        texts = texts_of(video.request for video in self.queue.videos.values() if not (video.done or video.dead))
+        self.settings = WorkerSettings(
+            self.record.run_id,
+            self.record.spec_hash,
+            device,
+            self.options.threads,
+            models={name: reference(name) for name in self.record.models},
+            texts=texts,
+        )
         waiting = sum(1 for video in self.queue.videos.values() for _ in video.ready() if not video.dead)
         try:
             count = gang_count(self.options, shape, waiting)

@@ -3,9 +3,9 @@
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import torch
@@ -36,13 +36,19 @@ from flowcache.storage.sources import load_image, load_tail
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """What every rank of a run shares. `threads`: torch threads; `timeout`: seconds a collective may take."""
+    """What every rank of a run shares. `threads`: torch threads; `timeout`: seconds a collective may take.
+
+    `models`: where a checkpoint lies, by the name that requests use (absolute: a worker has a folder of its
+    own); `texts`: by model, what is worth encoding before its transformer is loaded.
+    """
 
     run_id: str
     spec_hash: str
     device: str = "cpu"
     threads: int = 1
     timeout: float = 300.0
+    models: Mapping[str, str] = field(default_factory=dict)
+    texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,8 @@ class RankWorker:
     def _load(self, name: str) -> LoadedModel:
         if name != self._name:
             self._model, self._name = None, ""  # free the old one first
-            model = load_model(name, self.settings.device)
+            texts = self.settings.texts.get(name, ())
+            model = load_model(self.settings.models.get(name, name), self.settings.device, texts=texts)
             if self.mesh:
                 model = replace(model, transformer=shard(model.transformer, self.mesh))
             self._model, self._name = model, name

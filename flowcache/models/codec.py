@@ -10,6 +10,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from flowcache.models.base import Codec
+from flowcache.models.part import Part
+from flowcache.models.tensors import fault
+from flowcache.models.wan_vae import WanCodec, diffusers_part, official_part
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -92,13 +95,39 @@ def shifted(latents: Tensor, before: Tensor) -> Tensor:
     return torch.cat([before, latents[:, :-1]], dim=1)
 
 
-def load_codec(folder: str | Path, device: str | torch.device = "cpu") -> Codec:
-    """The codec of a checkpoint's `vae` folder, chosen by `_class_name` in its config.json; computes in fp32."""
-    folder = Path(folder)
-    config = json.loads((folder / "config.json").read_text())
-    name = config.get("_class_name")
-    if name != "PatchCodec":
-        raise ValueError(f"{folder}: unknown codec {name!r}, known: PatchCodec")
-    codec = PatchCodec(config["latent_channels"], config["time_stride"], config["space_stride"], config["hidden"])
-    codec.load_state_dict(load_file(folder / WEIGHTS))
-    return codec.to(device).eval().requires_grad_(False)
+def load_codec(path: str | Path, device: str | torch.device = "cpu", tile: int | None = None) -> Codec:
+    """The codec of a checkpoint: its `vae` folder, by `_class_name` in its config.json, or Wan2.1_VAE.pth.
+
+    Computes in float32. tile: see WanCodec. InputError names each damaged tensor.
+    """
+    path = Path(path)
+    config = read_config(path) if path.is_dir() else {}
+    if config.get("_class_name") == "PatchCodec":
+        codec = PatchCodec(config["latent_channels"], config["time_stride"], config["space_stride"], config["hidden"])
+        codec.load_state_dict(load_file(path / WEIGHTS))
+        return codec.to(device).eval().requires_grad_(False)
+    return WanCodec(codec_part(path).load(device), tile)
+
+
+def codec_part(path: Path) -> Part:
+    """A Wan VAE: Wan2.1_VAE.pth, or a folder as diffusers writes it."""
+    if not path.is_dir():
+        return official_part(path)
+    config = read_config(path)
+    if config.get("_class_name") != "AutoencoderKLWan":
+        known = "PatchCodec, AutoencoderKLWan"
+        raise fault(path / "config.json", f"has codec {config.get('_class_name')!r}; accepted: {known}", "_class_name")
+    return diffusers_part(path, config)
+
+
+def read_config(folder: Path) -> dict:
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text())
+    except OSError as error:
+        raise fault(path, f"can't be read: {error.strerror}") from None
+    except ValueError as error:
+        raise fault(path, f"is no JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise fault(path, "is no codec config: not an object")
+    return config

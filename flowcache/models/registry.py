@@ -2,13 +2,16 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import fields
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowcache.errors import InputError, Problem
+from flowcache.models.layouts import layout_of, parts_of
+from flowcache.models.skyreels.published import settings
 from flowcache.records import ModelSpec
 
 if TYPE_CHECKING:
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
 
 BUNDLED = {"tiny-skyreels": "tiny/skyreels"}
 SPEC_FILE = "flowcache.json"
+SUFFIXES = (".json", ".safetensors", ".model", ".pth")
+HASHED_WHOLE, SAMPLE, SAMPLES = 64 * 2**20, 2**20, 16  # bytes, bytes, how many
 
 
 def bundled() -> list[str]:
@@ -24,20 +29,42 @@ def bundled() -> list[str]:
 
 
 def find(name: str) -> ModelSpec:
-    """The spec of a bundled name or of a checkpoint folder; InputError says what would be accepted."""
-    if name in BUNDLED:
-        folder = Path(str(resources.files("flowcache.models").joinpath(BUNDLED[name])))
-    else:
-        folder = Path(name)
+    """The spec of a bundled name or of a checkpoint folder; InputError says what would be accepted.
+
+    A folder holds flowcache.json, or is a SkyReels-V2-DF checkpoint as published, in the official or the diffusers
+    layout. Looks at no weights: `check` does.
+    """
+    folder = folder_of(name)
     path = folder / SPEC_FILE
     try:
         raw = json.loads(path.read_text())
-    except FileNotFoundError:
-        accepted = f"{name!r} is no model: give {', '.join(bundled())} or a folder that holds {SPEC_FILE}"
-        raise InputError([Problem("model", "", accepted)]) from None
+    except (FileNotFoundError, NotADirectoryError):
+        return _published(name, folder)
     except ValueError as error:
         raise InputError([Problem(str(path), "", f"is no JSON: {error}")]) from None
     return _spec(raw, folder, path)
+
+
+def reference(name: str) -> str:
+    """The name as another process on another node can use it: bundled ones stay, paths become absolute."""
+    return name if name in BUNDLED else str(Path(name).absolute())
+
+
+def folder_of(name: str) -> Path:
+    if name in BUNDLED:
+        return Path(str(resources.files("flowcache.models").joinpath(BUNDLED[name])))
+    return Path(name)
+
+
+def _published(name: str, folder: Path) -> ModelSpec:
+    layout = layout_of(folder)
+    if layout is None:
+        kinds = f"a folder that holds {SPEC_FILE} or a SkyReels-V2-DF checkpoint (official or diffusers layout)"
+        raise InputError([Problem("model", "", f"{name!r} is no model: give {', '.join(bundled())} or {kinds}")])
+    if problems := layout.missing():
+        raise InputError(problems)
+    raw = settings(folder, layout.transformer)
+    return ModelSpec(**raw, path=str(folder), digest=folder_digest(folder), heads=_heads(layout.transformer))
 
 
 def _spec(raw: dict, folder: Path, path: Path) -> ModelSpec:
@@ -47,7 +74,7 @@ def _spec(raw: dict, folder: Path, path: Path) -> ModelSpec:
         raise InputError([Problem(str(path), key, "is no known key") for key in unknown])
     raw = {key: _frozen(value) if isinstance(value, list) else value for key, value in raw.items()}
     try:
-        return ModelSpec(**raw, path=str(folder), digest=folder_digest(folder), heads=_heads(folder))
+        return ModelSpec(**raw, path=str(folder), digest=folder_digest(folder), heads=_heads(folder / "transformer"))
     except TypeError as error:
         raise InputError([Problem(str(path), "", str(error))]) from None
 
@@ -56,9 +83,9 @@ def _frozen(values: list) -> tuple:
     return tuple(_frozen(value) if isinstance(value, list) else value for value in values)
 
 
-def _heads(folder: Path) -> int:
+def _heads(transformer: Path) -> int:
     """Attention heads by the transformer's config, in either published layout."""
-    path = folder / "transformer" / "config.json"
+    path = transformer / "config.json"
     try:
         raw = json.loads(path.read_text())
         return raw.get("num_attention_heads") or raw["num_heads"]
@@ -68,26 +95,61 @@ def _heads(folder: Path) -> int:
 
 @cache
 def folder_digest(folder: Path) -> str:
-    """sha256 over the names and contents of a checkpoint's files (its card left out)."""
+    """sha256 over the names and contents of a checkpoint's files (its card left out).
+
+    Of a file above 64 MiB only the size, both ends and samples between are read, so that a checkpoint of 30 GB is
+    known within a second: its ends hold the tensors' names and shapes (safetensors) or checksums (.pth), and another
+    training changes every weight. It is no protection against somebody who changes single weights on purpose.
+    """
     digest = hashlib.sha256()
-    for file in sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".safetensors", ".model")):
+    for file in sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES):
         digest.update(file.relative_to(folder).as_posix().encode() + b"\0")
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digest.update(_file_digest(file))
     return digest.hexdigest()
 
 
-def load_model(name: str, device: str = "cpu", dtype: str = "float32") -> "LoadedModel":
-    """Weights, text encoder and codec of `find(name)`, ready on `device`."""
+def _file_digest(file: Path) -> bytes:
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        if size <= HASHED_WHOLE:
+            return hashlib.file_digest(stream, "sha256").digest()
+        digest = hashlib.sha256(size.to_bytes(8, "little"))
+        for start in (0, *(size * part // SAMPLES for part in range(1, SAMPLES)), size - SAMPLE):
+            stream.seek(start)
+            digest.update(stream.read(SAMPLE))
+        return digest.digest()
+
+
+def load_model(
+    name: str,
+    device: str = "cpu",
+    dtype: str | None = None,
+    texts: Iterable[str] = (),
+    tile: int | None = None,
+) -> "LoadedModel":
+    """Weights, text encoder and codec of `find(name)`, ready on `device`.
+
+    dtype: of transformer and text encoder, "float32" or "bfloat16"; None: bfloat16 on a GPU, else float32.
+    texts: encoded first, so that the text encoder has left the device before the transformer comes.
+    tile: see `wan_vae.WanCodec`. InputError names each damaged file and tensor.
+    """
     import torch
 
     from flowcache.models.base import LoadedModel
     from flowcache.models.codec import load_codec
-    from flowcache.models.skyreels.weights import load_transformer
-    from flowcache.models.text import load_text_encoder
+    from flowcache.models.skyreels.weights import load_transformer, read_config
+    from flowcache.models.text import EncodedTexts, load_text_encoder
 
     spec = find(name)
-    folder = Path(spec.path)
-    transformer = load_transformer(folder / "transformer", device, getattr(torch, dtype))
-    text = load_text_encoder(folder / "text_encoder", folder / "tokenizer", transformer.config.text_len)
-    return LoadedModel(spec, transformer, load_codec(folder / "vae"), text)
+    layout = parts_of(Path(spec.path))
+    precision = getattr(torch, dtype or default_dtype(device))
+    length = read_config(layout.transformer).text_len
+    encoder = partial(load_text_encoder, layout.text_encoder, layout.tokenizer, length, device, precision)
+    text = EncodedTexts(encoder, length, keep=device == "cpu")
+    text.prepare(texts)
+    transformer = load_transformer(layout.transformer, device, precision)
+    return LoadedModel(spec, transformer, load_codec(layout.vae, device, tile), text)
+
+
+def default_dtype(device: str) -> str:
+    return "bfloat16" if device.startswith("cuda") else "float32"

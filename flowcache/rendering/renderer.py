@@ -115,7 +115,7 @@ class SegmentRenderer:
 
 def encode_pixels(model: LoadedModel, frames: np.ndarray) -> Tensor:
     """Conditioning latents of an image or a video's tail, uint8 [T, H, W, 3]."""
-    pixels = torch.from_numpy(frames).permute(3, 0, 1, 2).float() / 127.5 - 1
+    pixels = torch.tensor(frames).permute(3, 0, 1, 2).float() / 127.5 - 1
     with torch.inference_mode():
         return model.codec.encode(pixels)
 

@@ -35,8 +35,9 @@ def contact_sheet(store: Store, columns: int = COLUMNS) -> bytes:
 
 def _title(request: dict) -> str:
     prompts = " | ".join(shot["prompt"] for shot in request["shots"])
-    source = next((f"  ({kind} start)" for kind in ("image", "video") if request[kind]), "")
-    return f"{request['id']}: {prompts}{source}"
+    given = {"image": "image start", "video": "video start", "end_image": "image end"}
+    sources = ", ".join(text for field, text in given.items() if request.get(field))
+    return f"{request['id']}: {prompts}" + (f"  ({sources})" if sources else "")
 
 
 def _frames(store: Store, video_id: str, chunks: Sequence[ChunkRecord], columns: int) -> list[np.ndarray]:

@@ -133,7 +133,7 @@ class SkyReelsTransformer(nn.Module):
         shared = bool((timesteps == timesteps[:, :1]).all()) and isinstance(fps, int)
         if shared:
             timesteps = timesteps[:, :1]
-        e = self.time_embedding(sinusoids(timesteps, self.config.freq_dim).to(self.dtype))
+        e = self.time_embedding(sinusoids(timesteps, self.config.freq_dim).to(self.time_embedding[0].weight.dtype))
         e0 = self.time_projection(e).unflatten(-1, (6, -1))
         if self.config.inject_sample_info:
             index = torch.tensor(0 if fps == 16 else 1) if isinstance(fps, int) else fps

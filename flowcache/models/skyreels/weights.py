@@ -2,16 +2,16 @@
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from flowcache.errors import InputError, Problem
+from flowcache.models.part import Part
 from flowcache.models.skyreels.config import SkyReelsConfig
 from flowcache.models.skyreels.transformer import SkyReelsTransformer
+from flowcache.models.tensors import in_folder
 
 # Official name -> diffusers name, both as prefixes of a parameter name (block numbers already cut off).
 TOP = {
@@ -63,86 +63,95 @@ def _rename(name: str, top: dict[str, str], block: dict[str, str]) -> str:
 
 
 def read_config(folder: Path) -> SkyReelsConfig:
-    """From `config.json` in either layout; InputError names a missing key."""
+    """From `config.json` in either layout; InputError names what is missing or not as in any SkyReels-V2-DF."""
     path = folder / "config.json"
+    raw = _raw_config(folder)
     try:
-        raw = json.loads(path.read_text())
         if "num_attention_heads" in raw:  # diffusers
             dim = raw["num_attention_heads"] * raw["attention_head_dim"]
             positions = raw.get("positions")
-            patch = tuple(raw["patch_size"])
             names = ("ffn_dim", "num_attention_heads", "num_layers", "in_channels", "out_channels", "text_dim")
-            extra = {"patch": patch, "positions": tuple(positions) if positions else None}
+            extra = {"patch": tuple(raw["patch_size"]), "positions": tuple(positions) if positions else None}
         else:
             dim = raw["dim"]
             names = ("ffn_dim", "num_heads", "num_layers", "in_dim", "out_dim", "text_dim")
             extra = {}
         ffn, heads, layers, channels_in, channels_out, text_dim = (raw[name] for name in names)
+        config = SkyReelsConfig(
+            dim=dim,
+            ffn_dim=ffn,
+            heads=heads,
+            layers=layers,
+            in_channels=channels_in,
+            out_channels=channels_out or channels_in,
+            text_dim=text_dim,
+            text_len=raw.get("text_len", 512),
+            freq_dim=raw.get("freq_dim", 256),
+            eps=raw.get("eps", 1e-6),
+            inject_sample_info=bool(raw.get("inject_sample_info")),
+            **extra,
+        )
+    except (KeyError, TypeError) as error:
+        raise InputError([Problem(str(path), "", f"is no transformer config: {error!r}")]) from None
+    _check(config, path)
+    return config
+
+
+def _check(config: SkyReelsConfig, path: Path) -> None:
+    names = ("dim", "ffn_dim", "heads", "layers", "in_channels", "out_channels", "text_dim", "text_len", "freq_dim")
+    problems = [
+        Problem(str(path), name, f"got {getattr(config, name)!r}; accepted: a whole number above 0")
+        for name in names
+        if type(getattr(config, name)) is not int or getattr(config, name) < 1
+    ]
+    if not problems and config.dim % (2 * config.heads):
+        problems.append(Problem(str(path), "", f"{config.heads} heads don't share a width of {config.dim} evenly"))
+    if not problems and config.in_channels != config.out_channels:
+        channels = f"takes {config.in_channels} channels and gives {config.out_channels}"
+        problems.append(Problem(str(path), "", f"{channels}; accepted: SkyReels-V2-DF, which takes what it gives"))
+    if problems:
+        raise InputError(problems)
+
+
+def _raw_config(folder: Path) -> dict:
+    path = folder / "config.json"
+    try:
+        raw = json.loads(path.read_text())
     except FileNotFoundError:
         raise InputError([Problem(str(path), "", "not found: a transformer folder holds config.json")]) from None
-    except (KeyError, ValueError) as error:
+    except ValueError as error:
         raise InputError([Problem(str(path), "", f"is no transformer config: {error!r}")]) from None
-    return SkyReelsConfig(
-        dim=dim,
-        ffn_dim=ffn,
-        heads=heads,
-        layers=layers,
-        in_channels=channels_in,
-        out_channels=channels_out or channels_in,
-        text_dim=text_dim,
-        text_len=raw.get("text_len", 512),
-        freq_dim=raw.get("freq_dim", 256),
-        eps=raw.get("eps", 1e-6),
-        inject_sample_info=bool(raw.get("inject_sample_info")),
-        **extra,
-    )
+    if not isinstance(raw, dict):
+        raise InputError([Problem(str(path), "", "is no transformer config: not an object")])
+    return raw
+
+
+def _layout(folder: Path) -> str:
+    return "diffusers" if "num_attention_heads" in _raw_config(folder) else "official"
+
+
+def transformer_part(folder: Path) -> Part:
+    """What a transformer folder holds, in either layout; InputError where config or files can't be read."""
+    config, layout = read_config(folder), _layout(folder)
+    with torch.device("meta"):
+        module = SkyReelsTransformer(config)
+
+    def rename(name: str) -> str | None:
+        official = official_name(name)
+        translated = official if layout == "official" else next(iter(to_diffusers({official: None})))
+        return official if translated == name else None
+
+    return Part(folder, module, in_folder(folder), rename)
 
 
 def load_transformer(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> SkyReelsTransformer:
     """Every parameter of the module from the folder's safetensors, straight to `device`.
 
-    InputError names each tensor that is missing, unknown or of another shape.
+    Of a half-precision model the time embedding, the modulation tables and the affine norm stay in float32, as
+    diffusers keeps them. InputError names each tensor that is missing, unknown or of another shape or kind.
     """
-    folder = Path(folder)
-    with torch.device("meta"):
-        model = SkyReelsTransformer(read_config(folder))
-    expected = dict(model.named_parameters())
-    state: dict[str, Tensor] = {}
-    problems = []
-    for file, name, tensor in _tensors(folder, device):
-        wanted = expected.get(official_name(name))
-        if wanted is None:
-            problems.append(Problem(str(file), name, "is no tensor of this model"))
-        elif wanted.shape != tensor.shape:
-            shapes = f"has shape {list(tensor.shape)}, the config asks for {list(wanted.shape)}"
-            problems.append(Problem(str(file), name, shapes))
-        else:
-            state[official_name(name)] = tensor.to(dtype)
-    missing = sorted(set(expected) - set(state) - {official_name(problem.field) for problem in problems})
-    problems += [Problem(str(folder), name, "is missing") for name in missing]
-    if problems:
-        raise InputError(problems)
-    model.load_state_dict(state, assign=True)
-    return model.requires_grad_(False).eval()
+    return transformer_part(Path(folder)).load(device, dtype, keep_float32)
 
 
-def _tensors(folder: Path, device: str) -> Iterator[tuple[Path, str, Tensor]]:
-    for file in _files(folder):
-        try:
-            with safe_open(file, "pt", device=str(device)) as reader:
-                for name in reader.keys():  # noqa: SIM118 (not a mapping)
-                    yield file, name, reader.get_tensor(name)
-        except (SafetensorError, OSError) as error:
-            raise InputError([Problem(str(file), "", f"is no readable safetensors file: {error}")]) from None
-
-
-def _files(folder: Path) -> list[Path]:
-    """The index's shards, or every safetensors file of the folder."""
-    index = folder / INDEX
-    if index.exists():
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        return [folder / name for name in names]
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise InputError([Problem(str(folder), "", "holds no *.safetensors file")])
-    return files
+def keep_float32(name: str) -> bool:
+    return name.startswith("time_") or "modulation" in name or ".norm3." in name

@@ -3,6 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flowcache.errors import InputError
 from flowcache.models.codec import PatchCodec, load_codec
 from training.codec import psnr, save_codec
 
@@ -95,5 +96,5 @@ def test_saved_and_loaded(tmp_path, hidden):
 
 def test_unknown_class_is_named(tmp_path):
     (tmp_path / "config.json").write_text('{"_class_name": "AutoencoderMystery"}')
-    with pytest.raises(ValueError, match="AutoencoderMystery"):
+    with pytest.raises(InputError, match="AutoencoderMystery"):
         load_codec(tmp_path)

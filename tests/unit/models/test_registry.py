@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 from flowcache.errors import InputError
-from flowcache.models.registry import bundled, find, folder_digest
+from flowcache.models.registry import bundled, find, folder_digest, reference
 
 
 def test_bundled_models_are_found_by_name():
@@ -44,3 +44,9 @@ def test_unknown_keys_of_a_spec_are_refused(copy):
     (copy / "flowcache.json").write_text(json.dumps(raw))
     with pytest.raises(InputError, match="chunks: is no known key"):
         find(str(copy))
+
+
+def test_another_process_finds_a_relative_path(copy, monkeypatch):
+    monkeypatch.chdir(copy.parent)
+    assert reference("tiny-skyreels") == "tiny-skyreels"
+    assert reference(copy.name) == str(copy)

@@ -1,7 +1,9 @@
 import pytest
 import torch
+from transformers import UMT5EncoderModel
 
-from flowcache.models.text import load_text_encoder
+from flowcache.models.text import EncodedTexts, clean, load_text_encoder
+from tests.published import official_text
 from training.shapes import vocabulary
 from training.text import build_encoder, build_tokenizer, encode_batch
 
@@ -63,3 +65,40 @@ def test_as_in_training(folder, text):
     batch = encode_batch(text.model, text.tokenizer, prompts, 16)
     for row, prompt in zip(batch, prompts, strict=True):
         assert torch.allclose(row, text.encode(prompt)[0], atol=1e-5)
+
+
+def test_official_files_give_the_same(folder, text, tmp_path):
+    torch.save(official_text(text.model.state_dict()), tmp_path / "enc.pth")
+    official = load_text_encoder(tmp_path / "enc.pth", folder / "tokenizer", 16)
+    theirs = UMT5EncoderModel.from_pretrained(folder / "text_encoder").eval()
+    for prompt in ("a red circle moving right", ""):
+        tokens = text.tokenizer(prompt, return_tensors="pt", padding="max_length", max_length=16)
+        with torch.no_grad():
+            expected = theirs(**tokens).last_hidden_state * tokens.attention_mask[..., None]
+        assert torch.equal(official.encode(prompt), text.encode(prompt))
+        assert torch.allclose(official.encode(prompt), expected, atol=1e-5)
+
+
+def test_html_and_space_are_cleaned():
+    assert clean(" a &amp;lt;b&gt;\n\tc &quot;d&quot; ") == 'a <b> c "d"'
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_each_text_is_encoded_once(text, keep):
+    opened, encoded = [], []
+
+    class Counting:
+        def words(self, prompt):
+            encoded.append(prompt)
+            return text.words(prompt)
+
+    def open_encoder():
+        opened.append(True)
+        return Counting()
+
+    texts = EncodedTexts(open_encoder, 16, keep)
+    texts.prepare(["a red circle", "", "a red circle"])
+    assert texts.encoder is None or keep
+    assert torch.equal(texts.encode("a red circle"), text.encode("a red circle"))
+    assert torch.equal(texts.encode("a blue star"), text.encode("a blue star"))  # not announced
+    assert encoded == ["a red circle", "", "a blue star"] and len(opened) == (1 if keep else 2)

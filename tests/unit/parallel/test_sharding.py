@@ -24,16 +24,18 @@ POLICIES = [
 
 
 def sample(mesh: Mesh | None, policy: Policy):
-    """Latents and decisions of three chunks between two images, whose frames take part of the first and the last."""
+    """Latents and decisions of three chunks after a given one, with a given frame in the first and in the last."""
     torch.manual_seed(0)
     model = SkyReelsTransformer(SkyReelsConfig(32, 64, 4, 2, in_channels=4, out_channels=4, text_dim=8, freq_dim=16))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.2)
-    noise, image, end = torch.randn(4, 6, 8, 8), torch.randn(4, 1, 8, 8), torch.randn(4, 1, 8, 8)
+    noise, prefix, end = torch.randn(4, 8, 8, 8), torch.randn(4, 3, 8, 8), torch.randn(4, 1, 8, 8)
+    condition_noise = torch.randn(20, 4, 2, 8, 8)  # for each row
     texts, visits = Texts(torch.randn(1, 3, 8), torch.randn(1, 3, 8)), []
     sharded = model if mesh is None else shard(model, mesh)
-    chunks = list(denoise(sharded, noise, texts, SETTINGS, policy, prefix=image, observe=visits.append, end=end))
+    given = {"prefix": prefix, "condition_noise_of": condition_noise.__getitem__, "end": end}
+    chunks = list(denoise(sharded, noise, texts, SETTINGS, policy, observe=visits.append, **given))
     decisions = [(visit.row, visit.chunk, visit.branch, visit.decision) for visit in visits]
     return torch.cat([chunk.latents for chunk in chunks], dim=1), decisions
 

@@ -1,0 +1,86 @@
+"""A part of a checkpoint (transformer, codec, text encoder): a module, and the tensors on disk that fill it."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from flowcache.errors import InputError, Problem
+from flowcache.models.tensors import FLOATS, Stored, read
+
+
+@dataclass(frozen=True)
+class Part:
+    """`module` lies on the meta device. `rename`: stored name -> parameter name, or None for another layout's.
+
+    `tied`: parameters that share another's tensor and need none of their own.
+    """
+
+    where: Path
+    module: nn.Module
+    stored: list[Stored]
+    rename: Callable[[str], str | None] = lambda name: name
+    tied: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def numbers(self) -> int:
+        """How many learned numbers lie on disk."""
+        return sum(math.prod(entry.shape) for entry in self.stored)
+
+    @property
+    def precision(self) -> str:
+        """The dtypes on disk."""
+        return ", ".join(sorted({entry.dtype for entry in self.stored}))
+
+    def problems(self) -> list[Problem]:
+        """Every tensor that is missing, unknown, doubled, of another layout, shape or dtype."""
+        expected = self.module.state_dict()
+        found: dict[str, Stored] = {}
+        problems = []
+        for entry in self.stored:
+            name = self.rename(entry.name)
+            message = self._message(entry, name, expected, found)
+            if message:
+                problems.append(Problem(str(entry.file), entry.name, message))
+            if name is not None:
+                found[name] = entry
+        missing = [name for name in expected if name not in found and self.tied.get(name, name) not in found]
+        return problems + [Problem(str(self.where), name, "is missing") for name in sorted(missing)]
+
+    @staticmethod
+    def _message(entry: Stored, name: str | None, expected: Mapping, found: Mapping[str, Stored]) -> str | None:
+        if name is None:
+            return "is a name of the other layout: files of two layouts are mixed"
+        if name not in expected:
+            return "is no tensor of this model"
+        if name in found:
+            return f"is there twice: also as {found[name].name} in {found[name].file.name}"
+        shape = list(expected[name].shape)
+        if shape != list(entry.shape):
+            return f"has shape {list(entry.shape)}, the config asks for {shape}"
+        if entry.dtype not in FLOATS:
+            return f"has dtype {entry.dtype}; accepted: {', '.join(FLOATS)}"
+        return None
+
+    def load(
+        self,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        keep: Callable[[str], bool] = lambda name: False,
+    ) -> nn.Module:
+        """The module on `device`, tensor by tensor, in `dtype`; what `keep` names in float32. InputError as above."""
+        problems = self.problems()
+        if problems:
+            raise InputError(problems)
+        state = {}
+        for entry, tensor in read(self.stored, device):
+            name = self.rename(entry.name)
+            state[name] = tensor.to(torch.float32 if keep(name) else dtype)
+        for name, source in self.tied.items():
+            state.setdefault(name, state.get(source))
+            state.setdefault(source, state[name])
+        self.module.load_state_dict(state, assign=True)
+        return self.module.requires_grad_(False).eval()

@@ -1,0 +1,75 @@
+"""What the published SkyReels-V2-DF checkpoints do not say in their own files. No torch."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from flowcache.errors import InputError, Problem
+
+# (width, height) by what a checkpoint's path says
+SIZES = {"540P": (960, 544), "720P": (1280, 720)}
+
+# FlowCache's polynomials for these models (highest power first). "ret" always computes a chunk's first 5 steps,
+# the other kind only the first. The thresholds are those that FlowCache's authors run "ret" of 1.3B 540P with.
+POLYNOMIALS = {
+    ("1.3B", "ret"): (-5.21862437e04, 9.23041404e03, -5.28275948e02, 1.36987616e01, -4.99875664e-02),
+    ("1.3B", "noret"): (2.39676752e03, -1.31110545e03, 2.01331979e02, -8.29855975e00, 1.37887774e-01),
+    ("14B", "ret"): (-3.03318725e05, 4.90537029e04, -2.65530556e03, 5.87365115e01, -3.15583525e-01),
+    ("14B", "noret"): (-5784.54975374, 5449.50911966, -1811.16591783, 256.27178429, -13.02252404),
+}
+THRESHOLDS = {"slow": 0.1, "fast": 0.15}
+RET_STEPS = {"ret": 5, "noret": 1}
+
+
+def settings(folder: Path, transformer: Path) -> dict[str, Any]:
+    """The keys of a `flowcache.json` for a checkpoint of either layout; InputError for another model's config."""
+    raw = _config(transformer / "config.json")
+    where = str(folder.resolve()).upper()
+    width, height = SIZES["720P" if "720P" in where else "540P"]
+    return {
+        "name": folder.resolve().name,
+        "family": "skyreels",
+        "chunk": 5,
+        "window": 25,
+        "overlap": 5,
+        "channels": raw.get("in_channels") or raw["in_dim"],
+        "fps": 24,
+        "width": width,
+        "height": height,
+        "frames": 97,
+        "steps": 50,
+        "guidance": 6.0,
+        "shift": 8.0,
+        "ar_step": 5,
+        "condition_noise": 20.0,
+        "reuse": presets("14B" if raw["num_layers"] == 40 else "1.3B"),
+    }
+
+
+def presets(size: str) -> dict[str, dict[str, Any]]:
+    """Of policy `paper`: slow and fast with "ret", and slow-noret, fast-noret without."""
+    found = {}
+    for kind in ("ret", "noret"):
+        for speed, threshold in THRESHOLDS.items():
+            name = speed if kind == "ret" else f"{speed}-{kind}"
+            coefficients = POLYNOMIALS[size, kind]
+            found[name] = {"threshold": threshold, "ret_steps": RET_STEPS[kind], "coefficients": coefficients}
+    return found
+
+
+def _config(path: Path) -> dict:
+    accepted = "accepted: that of a SkyReels-V2-DF transformer, official or of diffusers"
+    try:
+        raw = json.loads(path.read_text())
+        missing = [key for key in ("num_layers",) if key not in raw]
+        if not ("in_channels" in raw or "in_dim" in raw):
+            missing.append("in_dim")
+        if not ("num_attention_heads" in raw or "num_heads" in raw):
+            missing.append("num_heads")
+    except OSError as error:
+        raise InputError([Problem(str(path), "", f"can't be read: {error.strerror}")]) from None
+    except (ValueError, TypeError) as error:
+        raise InputError([Problem(str(path), "", f"is no transformer config: {error!r}; {accepted}")]) from None
+    if missing:
+        raise InputError([Problem(str(path), key, f"is missing; {accepted}") for key in missing])
+    return raw

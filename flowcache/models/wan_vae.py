@@ -1,0 +1,162 @@
+"""The Wan 2.1 video VAE (diffusers' AutoencoderKLWan) as a `Codec`, from diffusers' files or Wan2.1_VAE.pth.
+
+Computes in float32, as the official code does.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flowcache.models.part import Part
+from flowcache.models.tensors import fault, in_folder, in_pth
+
+RESNETS = 3  # of each level of the decoder, before its upsampler
+
+# Official -> diffusers: as prefixes, then inside a residual block.
+TOP = {
+    "conv1.": "quant_conv.",
+    "conv2.": "post_quant_conv.",
+    "encoder.conv1.": "encoder.conv_in.",
+    "decoder.conv1.": "decoder.conv_in.",
+    "encoder.head.0.": "encoder.norm_out.",
+    "decoder.head.0.": "decoder.norm_out.",
+    "encoder.head.2.": "encoder.conv_out.",
+    "decoder.head.2.": "decoder.conv_out.",
+    "encoder.downsamples.": "encoder.down_blocks.",
+}
+MIDDLE = {"0": "resnets.0", "1": "attentions.0", "2": "resnets.1"}
+RESIDUAL = {
+    "residual.0.": "norm1.",
+    "residual.2.": "conv1.",
+    "residual.3.": "norm2.",
+    "residual.6.": "conv2.",
+    "shortcut.": "conv_shortcut.",
+}
+
+
+class WanCodec:
+    """Implements `Codec`. Latents are normalised with the config's `latents_mean` and `latents_std`.
+
+    tile: decode squares of so many pixels one after the other, each an eighth into the next and blended with it:
+    needs less memory, and gives slightly different pixels. None: the whole frame at once.
+    """
+
+    def __init__(self, vae: Any, tile: int | None = None):
+        if tile is not None and (tile % 64 or tile < 64):
+            raise ValueError(f"tile must be a multiple of 64 pixels, not {tile}")
+        self.vae, self.tile = vae, tile
+        shape, device = (1, -1, 1, 1, 1), next(vae.parameters()).device
+        self.mean = torch.tensor(vae.config.latents_mean, device=device).view(shape)
+        self.std = torch.tensor(vae.config.latents_std, device=device).view(shape)
+
+    @torch.no_grad()
+    def encode(self, video: Tensor) -> Tensor:
+        """[3, T, H, W] with T = 1 + 4 n -> the posterior's mean, [C, 1 + n, H / 8, W / 8]."""
+        if (video.shape[1] - 1) % 4 or any(side % 8 for side in video.shape[2:]):
+            raise ValueError(f"cannot encode a video of shape {list(video.shape)}")
+        moments = self.vae.encode(video[None].to(self.mean)).latent_dist
+        return ((moments.mode() - self.mean) / self.std)[0]
+
+    def stream(self) -> Callable[[Tensor], Tensor]:
+        """Frame by frame with the causal convolutions' history, so the same however the latents are cut."""
+        memories: dict[tuple[int, int], list] = {}
+
+        @torch.no_grad()
+        def decode(latents: Tensor) -> Tensor:
+            z = self.vae.post_quant_conv(latents[None].to(self.mean) * self.std + self.mean)
+            frames = [self._frame(z[:, :, i : i + 1], memories) for i in range(z.shape[2])]
+            return torch.cat(frames, dim=2)[0].clamp(-1, 1)
+
+        return decode
+
+    def _frame(self, z: Tensor, memories: dict[tuple[int, int], list]) -> Tensor:
+        """One latent frame's pixels [1, 3, 1 or 4, H, W]."""
+        if self.tile is None:
+            return self._decode(z, memories, (0, 0))
+        size, overlap = self.tile // 8, self.tile // 64
+        rows, columns = (starts(side, size, size - overlap) for side in z.shape[3:])
+        bands = []
+        for row in rows:
+            tiles = [
+                self._decode(z[..., row : row + size, column : column + size], memories, (row, column))
+                for column in columns
+            ]
+            bands.append(joined(tiles, overlap * 8, dim=4))
+        return joined(bands, overlap * 8, dim=3)
+
+    def _decode(self, z: Tensor, memories: dict[tuple[int, int], list], place: tuple[int, int]) -> Tensor:
+        from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
+
+        first = place not in memories
+        if first:
+            convolutions = sum(isinstance(module, WanCausalConv3d) for module in self.vae.decoder.modules())
+            memories[place] = [None] * convolutions
+        return self.vae.decoder(z, feat_cache=memories[place], feat_idx=[0], first_chunk=first)
+
+
+def starts(side: int, size: int, stride: int) -> list[int]:
+    """Where tiles begin; the last may be smaller than `size`."""
+    return [0, *(at for at in range(stride, side, stride) if at + size - stride < side)]
+
+
+def joined(tiles: list[Tensor], overlap: int, dim: int) -> Tensor:
+    """Neighbouring tiles, faded linearly into each other where they overlap."""
+    result = tiles[0]
+    for tile in tiles[1:]:
+        keep = result.shape[dim] - overlap
+        shape = [1] * tile.ndim
+        shape[dim] = overlap
+        weight = ((torch.arange(overlap, device=tile.device) + 0.5) / overlap).view(shape)
+        seam = torch.lerp(result.narrow(dim, keep, overlap), tile.narrow(dim, 0, overlap), weight)
+        rest = tile.narrow(dim, overlap, tile.shape[dim] - overlap)
+        result = torch.cat([result.narrow(dim, 0, keep), seam, rest], dim=dim)
+    return result
+
+
+def diffusers_name(name: str) -> str:
+    """The diffusers name of a tensor of Wan2.1_VAE.pth."""
+    for old, new in TOP.items():
+        if name.startswith(old):
+            name = new + name[len(old) :]
+            break
+    if match := re.match(r"(encoder|decoder)\.middle\.(\d)\.", name):
+        name = f"{match[1]}.mid_block.{MIDDLE[match[2]]}.{name[match.end() :]}"
+    if match := re.match(r"decoder\.upsamples\.(\d+)\.", name):
+        level, place = divmod(int(match[1]), RESNETS + 1)
+        inner = f"resnets.{place}" if place < RESNETS else "upsamplers.0"
+        name = f"decoder.up_blocks.{level}.{inner}.{name[match.end() :]}"
+    for old, new in RESIDUAL.items():
+        name = name.replace(f".{old}", f".{new}")
+    return name
+
+
+def official_part(file: Path) -> Part:
+    """Wan2.1_VAE.pth; the widths are read off its tensors, the rest is as published."""
+    from diffusers import AutoencoderKLWan
+
+    stored = in_pth(file)
+    shapes = {entry.name: entry.shape for entry in stored}
+    try:
+        base, latent = shapes["encoder.conv1.weight"][0], shapes["conv2.weight"][0]
+    except (KeyError, IndexError):
+        raise fault(file, "is no Wan VAE: encoder.conv1.weight or conv2.weight is missing") from None
+    if latent != 16:
+        raise fault(file, f"has {latent} latent channels; accepted: 16, as Wan 2.1", "conv2.weight")
+    with torch.device("meta"):
+        module = AutoencoderKLWan(base_dim=base)
+    return Part(file, module, stored, diffusers_name)
+
+
+def diffusers_part(folder: Path, config: dict) -> Part:
+    from diffusers import AutoencoderKLWan
+
+    try:
+        with torch.device("meta"):
+            module = AutoencoderKLWan.from_config(config)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise fault(folder / "config.json", f"is no AutoencoderKLWan config: {error}") from None
+    return Part(folder, module, in_folder(folder))

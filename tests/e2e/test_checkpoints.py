@@ -1,0 +1,89 @@
+"""Checkpoints as published, from the command line: rendered, looked through, refused."""
+
+import shutil
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from tests.e2e.conftest import write
+from tests.e2e.rows import row
+from tests.published import tiny_parts, write_diffusers, write_official
+
+WRITERS = {"official": write_official, "diffusers": write_diffusers}
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory):
+    torch.set_num_threads(1)
+    parts, root = tiny_parts(), tmp_path_factory.mktemp("checkpoints")
+    return {name: write(parts, root / name / "SkyReels-V2-DF-tiny-540P", 2) for name, write in WRITERS.items()}
+
+
+@pytest.fixture
+def small():
+    """A video of two chunks in 32x32 pixels."""
+    return row("v", frames=37, width=32, height=32)
+
+
+def test_both_layouts_render_the_same_pixels(render, flowcache, originals, small, tmp_path):
+    videos = []
+    for name, folder in originals.items():
+        made = render([small | {"policy": "paper:slow"}], "--model", folder, to=tmp_path / name)
+        assert made.code == 0, made.err
+        assert made.json["rendered"] == 2
+        assert flowcache("verify", tmp_path / name, "--json").json["sound"]
+        assert flowcache("export", tmp_path / name, "--to", tmp_path / f"{name}-mp4").code == 0
+        with av.open(str(tmp_path / f"{name}-mp4" / "v.mp4")) as container:
+            videos.append(np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]))
+    one, other = (video.astype(int) for video in videos)
+    assert one.shape == (37, 32, 32, 3) and one.std() > 1
+    # Tensors are aligned differently in memory, so sums may round differently, and H.264 decides differently.
+    assert np.abs(one - other).mean() < 0.5
+
+
+def test_a_row_names_its_checkpoint_and_its_picture(render, originals, small, picture):
+    made = render([small | {"model": str(originals["official"]), "image": str(picture)}])
+    assert made.code == 0, made.err
+
+
+def test_check_reports_what_a_checkpoint_is(flowcache, originals):
+    for name, folder in originals.items():
+        found = flowcache("models", "check", folder, "--json")
+        assert found.code == 0, found.err
+        report = found.json
+        assert (report["family"], report["layout"], report["problems"]) == ("skyreels", name, [])
+        assert set(report["parts"]) == {"transformer", "vae", "text_encoder"}
+        assert report["parts"]["transformer"]["precision"] == "F32"
+        assert set(report["bytes_per_rank"]) == {"1", "2"}
+        assert "gang of 2" in flowcache("models", "check", folder).out
+    assert "multiples of 16" in flowcache("models", originals["official"]).out
+
+
+def test_a_damaged_checkpoint_starts_nothing(render, flowcache, originals, small, tmp_path):
+    folder = shutil.copytree(originals["official"], tmp_path / "model")
+    shard = sorted(folder.glob("*.safetensors"))[1]
+    shard.unlink()
+    torch.save({"weight": print}, folder / "Wan2.1_VAE.pth")
+    checked = flowcache("models", "check", folder, "--json")
+    assert checked.code == 2
+    assert {problem["file"] for problem in checked.json["problems"]} == {str(shard), str(folder / "Wan2.1_VAE.pth")}
+    refused = render([small], "--model", folder)
+    assert refused.code == 2 and shard.name in refused.json["error"] and "not run" in refused.json["error"]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("path", ["nowhere", "."])
+def test_what_is_no_checkpoint_is_said_so(flowcache, tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    assert flowcache("models", "check", path).code == 2
+    assert flowcache("models", path).code == 2
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_its_cost_is_planned(flowcache, originals, small, tmp_path, layout):
+    manifest = write(tmp_path / "manifest.jsonl", [small])
+    planned = flowcache("plan", manifest, "--model", originals[layout], "--json")
+    assert planned.code == 0, planned.err
+    assert planned.json["chunks"] == 2

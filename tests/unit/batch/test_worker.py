@@ -1,0 +1,53 @@
+"""What one rank does before it denoises, without Ray and without a store."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from flowcache.batch.plan import plan
+from flowcache.batch.worker import RankWorker, Task, WorkerSettings
+from flowcache.errors import MediaError
+from flowcache.models.registry import load_model
+from flowcache.records import RenderRequest, Shot
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model("tiny-skyreels")
+
+
+@pytest.fixture
+def worker():
+    return RankWorker(None, WorkerSettings("run", "hash"), "gang", 0, 1)
+
+
+def tasks(**fields):
+    """Three segments: a shot of two windows, and one that starts fresh."""
+    shots = Shot("a red circle", 57 + 24), Shot("a blue square", 9)
+    request = RenderRequest("v", shots, 64, 64, 12, 1, 3.0, 2, "tiny-skyreels", {"name": "off"}, **fields)
+    return request, [Task(request, segment, None, False) for segment in plan(request, load_model("tiny-skyreels").spec)]
+
+
+def test_the_first_segment_begins_and_the_last_one_ends_with_a_picture(worker, model, tmp_path):
+    for name, colour in (("first", (200, 40, 40)), ("last", (40, 40, 200))):
+        Image.new("RGB", (80, 64), colour).save(tmp_path / f"{name}.png")
+    _, three = tasks(image=str(tmp_path / "first.png"), end_image=str(tmp_path / "last.png"))
+    assert [worker._end(model, task) is None for task in three] == [True, True, False]
+    starts = [worker._conditioning(model, task) for task in (three[0], three[2])]
+    end = worker._end(model, three[2])
+    assert starts[0].shape == end.shape == (24, 1, 8, 8) and starts[1] is None
+    decode = model.codec.stream()
+    decode(starts[0])
+    blue = decode(end)
+    assert blue.shape[1] == 4
+    wanted = torch.tensor([40, 40, 200])[:, None, None, None] / 127.5 - 1
+    assert np.abs(blue.numpy() - wanted.numpy()).mean() < 0.1
+    assert worker._end(model, tasks()[1][2]) is None
+
+
+def test_a_picture_that_changed_is_named(worker, model, tmp_path):
+    Image.new("RGB", (64, 64)).save(tmp_path / "end.png")
+    _, three = tasks(end_image=str(tmp_path / "end.png"), end_image_sha256="0" * 64)
+    with pytest.raises(MediaError, match=r"end\.png: is not the file any more"):
+        worker._end(model, three[2])
