@@ -48,6 +48,28 @@ def test_a_row_names_its_checkpoint_and_its_picture(render, originals, small, pi
     assert made.code == 0, made.err
 
 
+@pytest.mark.parametrize("layout", ["official", pytest.param("diffusers", marks=pytest.mark.slow)])
+def test_every_mode_renders(render, flowcache, originals, picture, tmp_path, layout):
+    start = {"image": str(picture)}
+    shots = [{"prompt": "a", "frames": 17}, {"prompt": "b", "frames": 20}, {"prompt": "c", "frames": 17, "cut": True}]
+    size, end = {"width": 32, "height": 32, "steps": 2}, {"end_image": str(picture)}
+    rows = [
+        row("windows", **size, frames=97 + 20) | end,  # the second one is shorter
+        row("together", **size, frames=37, ar_step=0) | start,
+        row("dense", **size, frames=37, policy="dense") | start | end,
+        row("unguided", **size, frames=17, guidance=1, policy="paper") | start | end,
+        {"id": "shots", "shots": shots, "policy": "flowcache", **size},
+    ]
+    made = render(rows, "--model", originals[layout])
+    assert made.code == 0, made.err
+    assert made.json["rendered"] == 6 + 2 + 2 + 1 + 3
+    assert flowcache("export", tmp_path / "out", "windows", "--to", tmp_path).code == 0
+    went_on = row("on", **size, frames=20, video=str(tmp_path / "windows.mp4")) | end
+    made = render([went_on], "--model", originals[layout], to=tmp_path / "more")
+    assert made.code == 0 and made.json["rendered"] == 1, made.err
+    assert flowcache("verify", tmp_path / "out", "--json").json["sound"]
+
+
 def test_check_reports_what_a_checkpoint_is(flowcache, originals):
     for name, folder in originals.items():
         found = flowcache("models", "check", folder, "--json")
