@@ -1,6 +1,10 @@
 """Options of the whole test suite."""
 
+import os
 from pathlib import Path
+
+# One torch thread in every process of the tests: several processes with two each starve each other on two cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import settings

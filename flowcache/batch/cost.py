@@ -98,18 +98,9 @@ def window(request: RenderRequest, segment: Segment, spec: ModelSpec) -> Window:
     """The window that `rendering.SegmentRenderer` denoises for a segment."""
     continues = segment.after is not None or (segment.shot == 0 and request.video is not None)
     held = spec.overlap if continues else int(segment.index == 0 and request.image is not None)
-    settings = SamplerSettings(
-        steps=request.steps,
-        shift=spec.shift,
-        guidance=request.guidance,
-        ar_step=spec.ar_step if request.ar_step is None else request.ar_step,
-        chunk=spec.chunk,
-        fps=request.fps,
-        condition_noise=spec.condition_noise,
-    )
     frames = segment.chunks * spec.chunk + held // spec.chunk * spec.chunk
     shape = frames, request.height // spec.space_stride, request.width // spec.space_stride
-    return Window(request.model, settings, shape, held)
+    return Window(request.model, SamplerSettings.of(request, spec), shape, held)
 
 
 def work(window: Window, config: SkyReelsConfig, policy: Policy) -> Work:

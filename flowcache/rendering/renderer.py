@@ -54,21 +54,12 @@ class SegmentRenderer:
     def finished(self) -> Iterator[FinishedChunk]:
         """Denoise only: the clean latents of each output chunk, on every rank alike."""
         spec, request = self.model.spec, self.request
-        settings = SamplerSettings(
-            steps=request.steps,
-            shift=spec.shift,
-            guidance=request.guidance,
-            ar_step=spec.ar_step if request.ar_step is None else request.ar_step,
-            chunk=spec.chunk,
-            fps=request.fps,
-            condition_noise=spec.condition_noise,
-        )
         shape = latent_shape(spec, request, self.prefix)
         return denoise(
             self.model.transformer,
             window_noise(spec, request, self.segment, self.prefix),
             self._texts(),
-            settings,
+            SamplerSettings.of(request, spec),
             resolve_policy(request.policy, spec),
             prefix=self.conditioning,
             condition_noise_of=lambda row: normal(shape, "condition", request.seed, self.segment.index, row),

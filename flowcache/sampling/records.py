@@ -6,6 +6,7 @@ from torch import Tensor
 
 from flowcache.cache.reuse import Decision
 from flowcache.errors import FlowcacheError
+from flowcache.records import ModelSpec, RenderRequest
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,19 @@ class SamplerSettings:
     chunk: int
     fps: int
     condition_noise: float = 20.0
+
+    @classmethod
+    def of(cls, request: RenderRequest, spec: ModelSpec) -> "SamplerSettings":
+        """What the request says, and the model where it says nothing."""
+        return cls(
+            steps=request.steps,
+            shift=spec.shift,
+            guidance=request.guidance,
+            ar_step=spec.ar_step if request.ar_step is None else request.ar_step,
+            chunk=spec.chunk,
+            fps=request.fps,
+            condition_noise=spec.condition_noise,
+        )
 
 
 @dataclass(frozen=True)
