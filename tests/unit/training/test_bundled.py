@@ -8,6 +8,7 @@ import pytest
 from benchmarks.judge import count, judge, render_video, verdict_of
 from flowcache.cache.reuse import Reuse
 from flowcache.models.registry import load_model
+from flowcache.models.text import load_tokenizer
 from training.calibrate import PRESETS, computed_steps, signals
 from training.codec import round_trip
 from training.export import SPEC
@@ -34,10 +35,10 @@ def test_lengths_agree(model):
 
 
 def test_every_caption_is_understood_word_by_word(model):
-    rng, unknown = Random(0), model.text.tokenizer.unk_token_id
+    rng, tokenizer = Random(0), load_tokenizer(Path(model.spec.path) / "tokenizer")
     for _ in range(200):
         words = caption(sample_scene(rng), rng)
-        assert unknown not in model.text.tokenizer(words).input_ids
+        assert tokenizer.unk_token_id not in tokenizer(words).input_ids
         assert set(words.split()) <= set(model.spec.vocabulary)
 
 
