@@ -17,7 +17,6 @@ def manifest(tmp_path) -> Path:
         "prompt": "a red circle moving right on a blue background",
         "frames": 69,
         "steps": 2,
-        "model": "/tmp/rand",
     }
     path = tmp_path / "manifest.jsonl"
     path.write_text(json.dumps(row) + "\n")

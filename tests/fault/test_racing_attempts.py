@@ -20,7 +20,6 @@ ROW = {
     "prompt": "a red circle moving right on a blue background",
     "frames": 69,
     "steps": 2,
-    "model": "/tmp/rand",
 }
 
 

@@ -23,7 +23,6 @@ ROWS = [
         "prompt": "a red circle moving right on a blue background",
         "frames": 69,
         "steps": 2,
-        "model": "/tmp/rand",
     }
     for i in "ab"
 ]
