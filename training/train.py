@@ -9,10 +9,14 @@ from pathlib import Path
 from random import Random
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers import UMT5EncoderModel
 
+from flowcache.models.codec import PatchCodec, load_codec
 from flowcache.models.skyreels.config import SkyReelsConfig
 from flowcache.models.skyreels.transformer import SkyReelsTransformer
+from flowcache.models.skyreels.weights import to_official
 from training.codec import CHANNELS, fit_codec, save_codec
 from training.noise import sample_sigmas
 from training.shapes import caption, render, sample_scene, vocabulary
@@ -38,7 +42,7 @@ class Options:
     seed: int = 0
     threads: int = 1
     save_minutes: float = 4
-    start: str = ""  # a checkpoint of another run, whose averaged weights this one starts from
+    start: str = ""  # an exported folder, from whose weights and codec this run goes on
 
 
 class Tiny(nn.Module):
@@ -170,17 +174,25 @@ class Run:
         self.step += 1
 
 
+def take_up(model: Tiny, folder: Path) -> PatchCodec:
+    """The weights of an exported checkpoint, and its codec: its latents are what the weights know."""
+    stored = to_official(load_file(folder / "transformer" / "diffusion_pytorch_model.safetensors"))
+    model.transformer.load_state_dict({name: tensor.float() for name, tensor in stored.items()})
+    encoder = UMT5EncoderModel.from_pretrained(folder / "text_encoder", dtype=torch.float32, local_files_only=True)
+    model.text_encoder.load_state_dict(encoder.state_dict())
+    return load_codec(folder / "vae")
+
+
 def train(options: Options) -> None:
     """Runs until the time budget is spent, from the last checkpoint if there is one."""
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
-    codec, tokenizer = fit_codec(), build_tokenizer(vocabulary())
-    save_codec(codec, out / "vae")
+    tokenizer = build_tokenizer(vocabulary())
     model = Tiny(len(tokenizer))
-    if options.start:
-        model.load_state_dict(torch.load(options.start, weights_only=True)["ema"])
+    codec = take_up(model, Path(options.start)) if options.start else fit_codec()
+    save_codec(codec, out / "vae")
     run = Run(model, options)
     run.resume()
     last = saved = time.monotonic()

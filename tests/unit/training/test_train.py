@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -6,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowcache.models.codec import PatchCodec
+from flowcache.models.registry import load_model
 from training.noise import PREFIX_SIGMA, sample_sigmas
 from training.shapes import vocabulary
 from training.text import build_tokenizer
-from training.train import CHANNELS, CHUNK, Options, Run, Tiny, loss_of, make_batch, rate
+from training.train import CHANNELS, CHUNK, Options, Run, Tiny, loss_of, make_batch, rate, take_up
 
 
 @given(st.integers(0, 10**6), st.integers(2, 5))
@@ -87,3 +89,12 @@ def test_resumes_all_of_it(run):
         for key, state in mine.state_dict()["state"].items():
             for name, value in state.items():
                 assert torch.equal(torch.as_tensor(value), torch.as_tensor(theirs.state_dict()["state"][key][name]))
+
+
+def test_a_run_goes_on_from_an_exported_checkpoint():
+    model = load_model("tiny-skyreels")
+    taken = Tiny(len(build_tokenizer(vocabulary())))
+    codec = take_up(taken, Path(model.spec.path))
+    wanted = model.transformer.state_dict()
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in taken.transformer.state_dict().items())
+    assert torch.equal(codec.basis, model.codec.basis)
