@@ -44,17 +44,6 @@ class MediaError(FlowcacheError):
     """A picture or video cannot be fetched or decoded; the message is the cause in a person's words."""
 
 
-class SegmentError(FlowcacheError):
-    """A segment failed: names video, segment, rank and cause."""
-
-    def __init__(self, video_id: str, segment: int, rank: int, cause: str):
-        self.video_id, self.segment, self.rank, self.cause = video_id, segment, rank, cause
-        super().__init__(f"video {video_id} segment {segment} rank {rank}: {cause}")
-
-    def __reduce__(self):
-        return type(self), (self.video_id, self.segment, self.rank, self.cause)
-
-
 def masked(text: str) -> str:
     """`text` without the user:password and the query of any URL in it: messages must hold no credentials."""
     text = re.sub(r"(\w://)[^/\s]*@", r"\1***@", text)
