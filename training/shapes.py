@@ -75,7 +75,7 @@ def sample_scene(rng: Random, continued: bool = False) -> Scene:
     resized = motion in ("growing", "shrinking")
     margin = 20 if resized else 16
     x, y = rng.uniform(margin, SIZE - margin), rng.uniform(margin, SIZE - margin)
-    radius = rng.uniform(8, 13)
+    radius = rng.uniform(10, 15)
     if continued:
         if rng.random() < 0.5:
             radius = min(max(rng.uniform(SMALLEST - 2, LARGEST + 2), SMALLEST), LARGEST)

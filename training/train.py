@@ -43,6 +43,7 @@ class Options:
     threads: int = 1
     save_minutes: float = 4
     start: str = ""  # an exported folder, from whose weights and codec this run goes on
+    codec: str = ""  # a folder of a codec; without it one is fitted
 
 
 class Tiny(nn.Module):
@@ -100,7 +101,7 @@ def rate(step: int, spent: float, options: Options) -> float:
 def make_batch(step: int, options: Options, codec) -> tuple[Tensor, list[str], Tensor]:
     """Latents [B, C, F, h, w], captions, and which rows are continuations [B]; a function of seed and step alone."""
     rng = Random(f"{options.seed}/{step}")
-    chunks = rng.choice((5, 4, 3, 2, 2, 1, 1, 1))  # the first one is the hardest, and short windows cost less
+    chunks = rng.choice((5, 5, 4, 3, 2, 1))  # the first one is the hardest, and short windows cost less
     frames = 1 + (chunks * CHUNK - 1) * codec.time_stride
     prefix = [chunks > 1 and rng.random() < 0.35 for _ in range(options.batch)]
     scenes = [sample_scene(rng, continued) for continued in prefix]
@@ -108,17 +109,28 @@ def make_batch(step: int, options: Options, codec) -> tuple[Tensor, list[str], T
     return torch.stack([codec.encode(render(scene, frames)) for scene in scenes]), captions, torch.tensor(prefix)
 
 
+def channel_weights(codec: PatchCodec) -> Tensor:
+    """Of the loss, [C], 1 on average: more on channels that pixels show more of, short of their full share."""
+    return codec.scale.sqrt() / codec.scale.sqrt().mean()
+
+
 def loss_of(
-    model: Tiny, tokenizer, latents: Tensor, captions: list[str], prefix: Tensor, generator: torch.Generator
+    model: Tiny,
+    tokenizer,
+    latents: Tensor,
+    captions: list[str],
+    prefix: Tensor,
+    weights: Tensor,
+    generator: torch.Generator,
 ) -> Tensor:
-    """Mean squared error of the velocity (noise - clean) over the frames that are to be learned."""
+    """Squared error of the velocity (noise - clean), weighted by channel, over the frames that are to be learned."""
     sigma, learned = sample_sigmas(prefix, latents.shape[2], CHUNK, generator)
     noise = torch.randn(latents.shape, generator=generator)
     s = sigma[:, None, :, None, None]
     noisy = (1 - s) * latents + s * noise
     text = encode_batch(model.text_encoder, tokenizer, captions, TEXT_LEN)
     velocity = model.transformer(noisy, sigma * 1000, text, FPS, CHUNK).float()
-    error = (velocity - (noise - latents)).square().mean((1, 3, 4))
+    error = ((velocity - (noise - latents)).square() * weights[:, None, None, None]).mean((1, 3, 4))
     return error[learned].mean()
 
 
@@ -191,8 +203,10 @@ def train(options: Options) -> None:
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer(vocabulary())
     model = Tiny(len(tokenizer))
-    codec = take_up(model, Path(options.start)) if options.start else fit_codec()
+    fitted = load_codec(Path(options.codec)) if options.codec else None
+    codec = take_up(model, Path(options.start)) if options.start else fitted or fit_codec()
     save_codec(codec, out / "vae")
+    weights = channel_weights(codec)
     run = Run(model, options)
     run.resume()
     last = saved = time.monotonic()
@@ -200,7 +214,7 @@ def train(options: Options) -> None:
         latents, captions, prefix = make_batch(run.step, options, codec)
         generator = torch.Generator().manual_seed(options.seed * 1_000_003 + run.step)
         with torch.autocast("cpu", torch.bfloat16):
-            loss = loss_of(run.model, tokenizer, latents, captions, prefix, generator)
+            loss = loss_of(run.model, tokenizer, latents, captions, prefix, weights, generator)
         run.advance(loss)
         now = time.monotonic()
         run.spent, last = run.spent + now - last, now
@@ -215,7 +229,7 @@ def train(options: Options) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", required=True, help="folder of checkpoints; resumed where it has one")
-    for name in ("minutes", "batch", "lr", "warmup", "seed", "threads", "start"):
+    for name in ("minutes", "batch", "lr", "warmup", "seed", "threads", "start", "codec"):
         default = getattr(Options, name)
         parser.add_argument(f"--{name}", type=type(default), default=default)
     train(Options(**vars(parser.parse_args())))

@@ -57,7 +57,8 @@ def run(tmp_path_factory):
     latents = torch.randn(2, CHANNELS, 2 * CHUNK, 8, 8, generator=generator)
     for _ in range(12):
         noise = torch.Generator().manual_seed(1)
-        loss = loss_of(run.model, tokenizer, latents, ["a red circle", ""], torch.tensor([True, False]), noise)
+        captions, prefix, weights = ["a red circle", ""], torch.tensor([True, False]), torch.ones(CHANNELS)
+        loss = loss_of(run.model, tokenizer, latents, captions, prefix, weights, noise)
         run.losses.append(loss.item())
         run.advance(loss)
     run.save()
