@@ -1,0 +1,5 @@
+"""python -m flowcache.cli"""
+
+from flowcache.cli.main import main
+
+main()

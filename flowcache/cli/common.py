@@ -1,0 +1,37 @@
+"""What the commands share: options, consoles, the store, printing."""
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+err = Console(stderr=True)
+out = Console(soft_wrap=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+Endpoint = Annotated[
+    str | None, typer.Option("--endpoint-url", help="S3 endpoint, for stores other than AWS (else AWS_ENDPOINT_URL).")
+]
+Output = Annotated[str, typer.Argument(help="Folder or URL (s3://bucket/prefix) that a run writes to.")]
+
+
+def open_store(url: str, endpoint: str | None) -> Any:
+    from flowcache.storage.objects import Store
+
+    return Store(url, **({"endpoint_url": endpoint} if endpoint else {}))
+
+
+def print_rows(title: str, rows: dict[str, str]) -> None:
+    table = Table(box=None, show_header=False)
+    for key, value in rows.items():
+        table.add_row(key, escape(value))
+    out.print(f"[bold]{escape(title)}[/]")
+    out.print(table)
+
+
+def print_json(document: Any) -> None:
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")

@@ -1,0 +1,31 @@
+"""`flowcache export`."""
+
+from typing import Annotated
+
+import typer
+
+from flowcache.cli.common import Endpoint, Json, Output, open_store, out, print_json
+from flowcache.errors import InputError, Problem
+
+
+def export(
+    output: Output,
+    video: Annotated[list[str] | None, typer.Argument(help="Video ids; none: every finished video.")] = None,
+    to: Annotated[str, typer.Option(help="Folder or URL for the files.")] = "export",
+    endpoint_url: Endpoint = None,
+    as_json: Json = False,
+) -> None:
+    """One plain MP4 for each video, joined from its chunks without re-encoding."""
+    from flowcache.storage.commits import read_commits
+    from flowcache.storage.export import export as export_video
+
+    store = open_store(output, endpoint_url)
+    names = video or sorted(read_commits(store).done)
+    if not names:
+        raise InputError([Problem(output, "", "holds no finished video yet")])
+    files = {f"{to.rstrip('/')}/{name}.mp4": name for name in names}
+    sizes = {file: export_video(store, name, file) for file, name in files.items()}
+    if as_json:
+        print_json(sizes)
+    for file, size in {} if as_json else sizes.items():
+        out.print(f"{file} ({size:,} bytes)", markup=False)

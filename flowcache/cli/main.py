@@ -1,0 +1,53 @@
+"""The command line: parse, call, print. A file for each command."""
+
+import os
+import sys
+from dataclasses import asdict
+
+import typer
+from rich.markup import escape
+
+from flowcache.cli.common import err, print_json
+from flowcache.cli.export import export
+from flowcache.cli.models import models
+from flowcache.cli.plan import plan
+from flowcache.cli.render import render
+from flowcache.cli.sheet import sheet
+from flowcache.cli.status import status
+from flowcache.cli.verify import verify
+from flowcache.errors import FlowcacheError, InputError
+
+EXIT_CODES = """
+Exit codes: 0 done; 2 bad input and nothing was started; 3 finished, but some videos failed or rows were
+rejected; 4 verify found damage; 1 anything else (run the same command again to go on).
+"""
+
+app = typer.Typer(
+    help=f"Overnight bulk rendering of long AI videos.\n\n{EXIT_CODES}",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+for command in (render, plan, status, verify, models, export, sheet):
+    app.command()(command)
+
+
+def fail(error: FlowcacheError, as_json: bool) -> int:
+    problems = [asdict(problem) for problem in error.problems] if isinstance(error, InputError) else []
+    if as_json:
+        print_json({"error": str(error), "problems": problems, "exit_code": error.exit_code})
+    else:
+        err.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
+    return error.exit_code
+
+
+def main() -> None:
+    """Entry point: deliberate errors become a message and an exit code, never a traceback."""
+    try:
+        app()
+    except FlowcacheError as error:
+        sys.exit(fail(error, "--json" in sys.argv))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has left
+        sys.exit(1)

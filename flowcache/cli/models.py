@@ -1,0 +1,92 @@
+"""`flowcache models`."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from flowcache.cli.common import Json, err, print_json, print_rows
+from flowcache.errors import InputError, Problem
+
+
+def models(
+    name: Annotated[
+        str | None, typer.Argument(help="A bundled name or a checkpoint folder; none: list all. Or: check.")
+    ] = None,
+    path: Annotated[str | None, typer.Argument(help="After check: the checkpoint folder to look through.")] = None,
+    as_json: Json = False,
+) -> None:
+    """The bundled models, or what one model can render: sizes, lengths, defaults, policies.
+
+    `flowcache models check PATH` looks through a checkpoint: its layout, size and precision, everything that is
+    missing or damaged (exit code 2), and the memory that each gang size needs.
+    """
+    from flowcache.models.registry import bundled, find
+
+    if name == "check" and path is not None:
+        check_model(path, as_json)
+        return
+    if path is not None:
+        raise InputError([Problem("models", "", f"got {name} {path}; accepted: one NAME, or check PATH")])
+    specs = [find(each) for each in ([name] if name else bundled())]
+    if as_json:
+        print_json([asdict(spec) for spec in specs])
+        return
+    for spec in specs:
+        print_spec(spec)
+
+
+def print_spec(spec: Any) -> None:
+    from flowcache.cache.settings import POLICIES
+
+    fresh = [spec.first_chunk_frames + k * spec.chunk_frames for k in range(3)]
+    sizes = ", ".join(f"{w}x{h}" for w, h in spec.sizes) or f"multiples of {spec.size_step}"
+    rows = {
+        "family": spec.family,
+        "digest": spec.digest[:16],
+        "sizes": sizes,
+        "lengths": f"{fresh[0]}, {fresh[1]}, {fresh[2]} ... frames; a continuation {spec.chunk_frames}, "
+        f"{2 * spec.chunk_frames} ...",
+        "default": f"{spec.width}x{spec.height}, {spec.frames} frames at {spec.fps} fps, {spec.steps} steps, "
+        f"guidance {spec.guidance:g}",
+        "policies": ", ".join(POLICIES) + (f"; presets {', '.join(spec.reuse)}" if spec.reuse else ""),
+        "words": " ".join(spec.vocabulary) or "any",
+    }
+    print_rows(spec.name, rows)
+
+
+def check_model(path: str, as_json: bool) -> None:
+    """`flowcache models check PATH`."""
+    from flowcache.models.check import check, memory
+    from flowcache.models.layouts import parts_of
+    from flowcache.models.registry import folder_of
+    from flowcache.models.skyreels.weights import load_time_embedding
+    from flowcache.parallel.apply import degrees
+    from flowcache.sampling.preset_steps import computed_steps
+
+    report = check(folder_of(path))
+    needs, steps = {}, {}
+    if report.spec and report.config:
+        spec = report.spec
+        tokens = spec.chunk * (spec.width // spec.size_step) * (spec.height // spec.size_step)
+        needs = {ranks: memory(spec, report.config, ranks) for ranks in degrees(spec.heads, tokens) if ranks <= 16}
+    if report.spec and not report.problems:
+        steps = computed_steps(load_time_embedding(parts_of(Path(report.spec.path)).transformer), report.spec)
+    if as_json:
+        parts = {name: asdict(part) for name, part in report.parts.items()}
+        memories = {ranks: asdict(need) | {"total": need.total} for ranks, need in needs.items()}
+        problems = [asdict(problem) for problem in report.problems]
+        document = {"family": report.family, "layout": report.layout, "parts": parts, "problems": problems}
+        found = {"bytes_per_rank": memories, "steps_computed": steps}
+        print_json({**document, **found, "exit_code": 2 if problems else 0})
+    else:
+        rows = {"family": report.family or "unknown", "layout": report.layout or "unknown"}
+        rows |= {name: f"{part.numbers:,} numbers, {part.precision}" for name, part in report.parts.items()}
+        rows |= {f"gang of {ranks}": str(need) for ranks, need in needs.items()}
+        rows |= {preset: f"computes {count} of {report.spec.steps} steps" for preset, count in steps.items()}
+        print_rows(path, rows)
+        for problem in report.problems:
+            err.print(f"[red]damaged:[/] {escape(str(problem))}", soft_wrap=True)
+    raise typer.Exit(2 if report.problems else 0)

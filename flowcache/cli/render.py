@@ -1,0 +1,104 @@
+"""`flowcache render`."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from flowcache.cli.common import Endpoint, Json, err, out, print_json
+from flowcache.errors import FlowcacheError
+
+
+def render(
+    manifest: Annotated[str | None, typer.Argument(help="JSONL, CSV or Parquet; a path or any fsspec URL.")] = None,
+    output: Annotated[str | None, typer.Option(help="Folder or URL to write to. Given again: goes on there.")] = None,
+    job: Annotated[Path | None, typer.Option(help="Job spec (YAML); options given here override it.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="For rows without one: a bundled name or checkpoint folder.")
+    ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(help="For rows without one: off, dense, paper, paper:fast, flowcache, teacache ..."),
+    ] = None,
+    gang: Annotated[int | None, typer.Option(min=1, help="Ranks that render one video together.")] = None,
+    gangs: Annotated[int | None, typer.Option(min=1, help="Gangs side by side; else as many as fit.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPUs and torch threads of each rank.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to join; else a local Ray is started.")] = None,
+    keep_going: Annotated[bool | None, typer.Option(help="Render the good rows, record the bad ones.")] = None,
+    retry_failed: Annotated[bool, typer.Option(help="Try dead-lettered videos again.")] = False,
+    endpoint_url: Endpoint = None,
+    as_json: Json = False,
+) -> None:
+    """Render a manifest: every video that is not yet complete at the output.
+
+    All faults of the manifest are reported before anything starts. Killed or stopped, run it again: what is
+    committed stays, what is missing is rendered, and the bytes are those of an undisturbed run.
+
+        flowcache render manifests/demo.jsonl --output runs/demo --policy paper
+
+        flowcache render s3://bucket/night.parquet --output s3://bucket/night --gang 4 --address auto
+    """
+    from flowcache.api import render as render_requests
+    from flowcache.batch.progress import progress_for
+    from flowcache.job import merged
+
+    spec = merged(
+        job,
+        manifest=manifest,
+        output=output,
+        model=model,
+        policy=policy,
+        gang=gang,
+        gangs=gangs,
+        threads=threads,
+        device=device,
+        address=address,
+        keep_going=keep_going,
+    )
+    try:
+        summary = render_requests(
+            spec.manifest,
+            output=spec.output,
+            defaults=spec.row_defaults(),
+            options=run_options(spec, retry_failed),
+            keep_going=spec.keep_going,
+            storage_options={"endpoint_url": endpoint_url} if endpoint_url else {},
+            progress=progress_for(err),
+            warn=lambda problem: err.print(f"[yellow]warning:[/] {escape(str(problem))}"),
+        )
+    except KeyboardInterrupt:
+        raise FlowcacheError("stopped; what is committed stays, and the same command goes on from there") from None
+    if as_json:
+        print_json({**asdict(summary), "exit_code": summary.exit_code})
+    else:
+        print_summary(summary)
+    raise typer.Exit(summary.exit_code)
+
+
+def run_options(spec: Any, retry_failed: bool) -> Any:
+    from flowcache.batch.options import RunOptions
+
+    return RunOptions(
+        gang=spec.gang,
+        gangs=spec.gangs,
+        threads=spec.threads,
+        device=spec.device,
+        address=spec.address,
+        retries=spec.retries,
+        infra_retries=spec.infra_retries,
+        stall=spec.segment_timeout,
+        retry_failed=retry_failed,
+    )
+
+
+def print_summary(summary: Any) -> None:
+    chunks = (
+        f"{summary.rendered} chunks rendered in {summary.seconds:.0f} s" if summary.rendered else "nothing to render"
+    )
+    out.print(f"{len(summary.done)} videos done, {chunks}. Playlists: {escape(summary.output)}/media/*/index.m3u8")
+    for kind, causes in (("failed", summary.failed), ("rejected", summary.rejected)):
+        for name, cause in causes.items():
+            err.print(f"[red]{kind}:[/] {escape(name)}: {escape(cause)}")
