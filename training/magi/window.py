@@ -1,0 +1,63 @@
+"""The transformer on whole windows at once: chunks as batch rows, each attending to itself and those before."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training.magi.data import CHUNK, Windows
+from training.magi.noise import Rows
+from proto import MagiTransformer
+from training.text import encode_batch
+
+DURATION, HQ = 7, 1  # places among the special tokens
+NULL_TOKENS = 50  # so many of the null caption's are seen
+MOST_REMAINING = 7
+
+
+def caption_embeddings(tiny: nn.Module, tokenizer, captions: list[str], remaining: list[int]) -> tuple[Tensor, Tensor]:
+    """[chunks, NULL_TOKENS, D] and which of these are there: the special tokens, then the caption's own."""
+    unique = list(dict.fromkeys(captions))
+    length = NULL_TOKENS - 2
+    words, there = encode_batch(tiny.text_encoder, tokenizer, unique, length)
+    place = torch.tensor([unique.index(text) for text in captions])
+    duration = DURATION + torch.tensor(remaining).clamp(max=MOST_REMAINING)
+    special = tiny.special_tokens[torch.stack([duration, torch.full_like(duration, HQ)], 1)]
+    return torch.cat([special, words[place]], 1), F.pad(there[place], (2, 0), value=True)
+
+
+def conditions(tiny: nn.Module, tokenizer, windows: Windows, rows: Rows):
+    """What the transformer takes as text, for all chunks row by row; finished chunks have the null caption."""
+    embeddings, there = caption_embeddings(tiny, tokenizer, windows.captions, windows.remaining)
+    chunks = len(windows.captions) // len(rows.clean)
+    finished = rows.clean[:, None] & (torch.arange(chunks) == 0)
+    dropped = (rows.dropped[:, None] | finished).flatten()
+    null = tiny.transformer.y_embedder.null_caption_embedding[:NULL_TOKENS]
+    embeddings = torch.where(dropped[:, None, None], null, embeddings)
+    return tiny.transformer.text(embeddings, there | dropped[:, None], dropped)
+
+
+def velocity(model: MagiTransformer, noisy: Tensor, levels: Tensor, text, alone: Tensor) -> Tensor:
+    """Of windows [B, C, N * CHUNK, h, w] with a level for each chunk [B, N]; rows of `alone` have chunks on their own."""
+    batch, chunks = levels.shape
+    parts = noisy.unflatten(2, (chunks, CHUNK)).transpose(1, 2).flatten(0, 1)
+    grid = model.grid(noisy)
+    size = grid.tokens // chunks
+    rope = tuple(x.unflatten(0, (chunks, size)).repeat(batch, 1, 1) for x in model.angles(grid))
+    mask = window_mask(chunks, size, alone)
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = (x.unflatten(0, (batch, chunks)).flatten(1, 2).transpose(1, 2) for x in (q, k, v))
+        k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], 1) for x in (k, v))
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return out.transpose(1, 2).unflatten(1, (chunks, size)).flatten(0, 1)
+
+    tokens = model.transform(model.embed(parts), model.time(levels.flatten() * 1000), text, rope, attend)
+    out = model.project(tokens, model.grid(parts))
+    return out.unflatten(0, (batch, chunks)).transpose(1, 2).flatten(2, 3)
+
+
+def window_mask(chunks: int, size: int, alone: Tensor) -> Tensor:
+    """[B, 1, S, S], True where a token may look: its chunk, and those before unless it is alone."""
+    chunk = torch.arange(chunks).repeat_interleave(size)
+    own, before = chunk[:, None] == chunk, chunk[:, None] > chunk
+    return (own | before & ~alone[:, None, None])[:, None]
