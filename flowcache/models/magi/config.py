@@ -25,6 +25,7 @@ class MagiConfig:
     rescale: float = 1.0
     patch: tuple[int, int, int] = (1, 2, 2)
     eps: float = 1e-6
+    positions: tuple[int, int] | None = None  # learned (rows, columns) in patches; no published model has them
 
     @property
     def model_channels(self) -> int:

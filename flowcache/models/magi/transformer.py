@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowcache.models.attention import attention, block_causal_mask, frame_of_token
+from flowcache.models.attention import attention, frame_of_token
 from flowcache.models.base import Attend, Conditioning, Grid
 from flowcache.models.magi.config import MagiConfig
 
@@ -180,6 +180,8 @@ class MagiTransformer(nn.Module):
         self.layers, self.heads, self.kv_heads = config.layers, config.heads, config.kv_heads
         self.head_dim = config.head_dim
         self.x_embedder = nn.Conv3d(config.model_channels, config.hidden, config.patch, stride=config.patch, bias=False)
+        if config.positions:
+            self.position_embedding = nn.Parameter(torch.zeros(math.prod(config.positions), config.hidden))
         self.t_embedder = TimeEmbedder(config)
         self.y_embedder = CaptionEmbedder(config)
         self.bands = nn.Parameter(1 / 10000 ** (torch.arange(config.head_dim // 8) / (config.head_dim // 8)))
@@ -211,7 +213,10 @@ class MagiTransformer(nn.Module):
         latents = latents.to(self.x_embedder.weight.dtype) * self.config.rescale
         if self.config.half_channel:
             latents = torch.cat([latents, latents], dim=1)
-        return self.x_embedder(latents).flatten(2).transpose(1, 2)
+        tokens = self.x_embedder(latents).flatten(2).transpose(1, 2)
+        if self.config.positions:
+            tokens = tokens + self.position_embedding.repeat(latents.shape[2], 1)
+        return tokens
 
     def condition(self, timesteps: Tensor, grid: Grid, fps: int = 24, distill: float | None = None) -> Conditioning:
         """timesteps [B, F]: 1000 * t. distill: half the number of steps, or 8 / interval where there are 12."""
@@ -257,23 +262,6 @@ class MagiTransformer(nn.Module):
     def signal(self, conditioning: Conditioning, tokens: Tensor) -> Tensor:
         return tokens
 
-    def forward(
-        self, latents: Tensor, timesteps: Tensor, text: Caption, chunk: int = 0, distill: float | None = None
-    ) -> Tensor:
-        """Velocity of several chunks of one caption at once; chunk > 0: attention is causal by that many frames.
-
-        latents [B, C, F, H, W], timesteps [B, F].
-        """
-        grid = self.grid(latents)
-        conditioning = self.condition(timesteps, grid, distill=distill)
-        mask = block_causal_mask(grid, chunk, latents.device) if chunk else None
-
-        def attend(layer, q, k, v):
-            return attention(q, k, v, mask)
-
-        tokens = self.transform(self.embed(latents), conditioning, text, self.rope(grid), attend)
-        return self.project(tokens, conditioning, grid)
-
 
 def rope_sin_cos(grid: Grid, bands: Tensor) -> Tensor:
     """[S, 6 * bands]: sines of time, row and column angles, then their cosines.
@@ -299,8 +287,11 @@ def centred(count: int, ratio: float, like: Tensor) -> Tensor:
 
 
 def apply_rope(x: Tensor, rope: Tensor) -> Tensor:
-    """Rotate the halves of the first channels of [B, S, heads, head_dim] into each other; the rest passes."""
-    sin, cos = rope[:, None].chunk(2, dim=-1)
+    """Rotate the halves of the first channels of [B, S, heads, head_dim] into each other; the rest passes.
+
+    rope: [S, ...], or [B, S, ...] where rows lie in different places.
+    """
+    sin, cos = rope.unsqueeze(-2).chunk(2, dim=-1)
     turned, rest = x.split([rope.shape[-1], x.shape[-1] - rope.shape[-1]], dim=-1)
     a, b = turned.chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], dim=-1)
