@@ -11,7 +11,7 @@ from flowcache.parallel.ulysses import ulysses
 
 
 def degrees(heads: int, tokens: int) -> list[int]:
-    """How many ranks can share a model with that many heads, and chunks of that many tokens."""
+    """How many ranks can share a model with that many K/V heads, and chunks of that many tokens."""
     return [n for n in range(1, heads + 1) if heads % n == 0 and tokens % n == 0]
 
 
@@ -28,17 +28,20 @@ class ShardedModel:
     """`VideoModel` over a mesh: tokens are this rank's shard between `embed` and `project`, `heads` are its own."""
 
     def __init__(self, model: VideoModel, mesh: Mesh):
-        if model.heads % mesh.size:
-            works = degrees(model.heads, model.heads)
-            raise ValueError(f"{mesh.size} ranks can't share {model.heads} attention heads; working degrees: {works}")
+        if model.kv_heads % mesh.size:
+            works = degrees(model.kv_heads, model.kv_heads)
+            raise ValueError(
+                f"{mesh.size} ranks can't share {model.kv_heads} attention heads; working degrees: {works}"
+            )
         self.model, self.mesh = model, mesh
-        self.layers, self.heads, self.head_dim = model.layers, model.heads // mesh.size, model.head_dim
+        self.layers, self.head_dim = model.layers, model.head_dim
+        self.heads, self.kv_heads = model.heads // mesh.size, model.kv_heads // mesh.size
         self.dtype, self.device = model.dtype, model.device
 
     def own(self, tokens: int) -> slice:
         """This rank's part of a chunk's tokens."""
         if tokens % self.mesh.size:
-            works = degrees(self.model.heads, tokens)
+            works = degrees(self.model.kv_heads, tokens)
             raise ValueError(f"{self.mesh.size} ranks can't share a chunk of {tokens} tokens; working degrees: {works}")
         share = tokens // self.mesh.size
         return slice(self.mesh.rank * share, (self.mesh.rank + 1) * share)
@@ -50,10 +53,10 @@ class ShardedModel:
         tokens = self.model.embed(latents)
         return tokens[:, self.own(tokens.shape[1])]
 
-    def condition(self, timesteps: Tensor, grid: Grid, fps: int) -> Conditioning:
-        return self.model.condition(timesteps, grid, fps)
+    def condition(self, timesteps: Tensor, grid: Grid, fps: int, distill: float | None = None) -> Conditioning:
+        return self.model.condition(timesteps, grid, fps, distill)
 
-    def text(self, embeddings: Tensor) -> Any:
+    def text(self, embeddings: Tensor | None) -> Any:
         return self.model.text(embeddings)
 
     def rope(self, grid: Grid) -> Tensor:
@@ -66,8 +69,12 @@ class ShardedModel:
         return self.model.transform(tokens, conditioning, text, rope, ulysses(attend, self.mesh))
 
     def project(self, tokens: Tensor, conditioning: Conditioning, grid: Grid) -> Tensor:
-        shards = self.mesh.gather(tokens)
-        return self.model.project(shards.transpose(0, 1).flatten(1, 2), conditioning, grid)
+        return self.model.project(self.whole(tokens), conditioning, grid)
 
-    def signal(self, conditioning: Conditioning) -> Tensor:
-        return self.model.signal(conditioning)
+    def signal(self, conditioning: Conditioning, tokens: Tensor | None) -> Tensor:
+        """That of all ranks' tokens, so that every rank decides alike."""
+        return self.model.signal(conditioning, None if tokens is None else self.whole(tokens))
+
+    def whole(self, tokens: Tensor) -> Tensor:
+        """All ranks' shards [B, S / N, D] as [B, S, D]."""
+        return self.mesh.gather(tokens).transpose(0, 1).flatten(1, 2)

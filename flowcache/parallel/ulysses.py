@@ -11,7 +11,10 @@ def ulysses(attend: Attend, mesh: Mesh) -> Attend:
     """Wrap `attend`, which then sees all tokens of this rank's heads; the result is called with its shard of tokens."""
 
     def sharded(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        q, k, v = heads_from_tokens(torch.stack([q, k, v]), mesh)
+        # each rank's heads of all three side by side, since k and v may have fewer
+        parts = torch.cat([x.unflatten(-2, (mesh.size, -1)) for x in (q, k, v)], dim=-2)
+        own = heads_from_tokens(parts.flatten(-3, -2), mesh)
+        q, k, v = own.split([x.shape[-2] // mesh.size for x in (q, k, v)], dim=-2)
         return tokens_from_heads(attend(layer, q, k, v), mesh)
 
     return sharded

@@ -160,7 +160,8 @@ class _Window:
         """Take the chunk's next step."""
         step, (x, timestep) = self.rows[row].index[chunk] - 1, self.seen(row, chunk)
         conditioning = self.condition(timestep, chunk)
-        signal, tokens = self.model.signal(conditioning), self.model.embed(x[None])
+        tokens = self.model.embed(x[None])
+        signal = self.model.signal(conditioning, tokens)
         velocities = []
         for branch in range(self.branches):
             key = chunk, branch
@@ -214,7 +215,8 @@ class _Window:
         if row not in self.joint_decisions:
             now, grid = self.rows[row], replace(self.grids[0], frames=self.chunks * self.settings.chunk)
             times = torch.cat([self.times(float(timestep), chunk) for chunk, timestep in enumerate(now.timesteps)])
-            signal = self.model.signal(self.model.condition(times[None].to(self.model.device), grid, self.settings.fps))
+            conditioning = self.model.condition(times[None].to(self.model.device), grid, self.settings.fps)
+            signal = self.model.signal(conditioning, None)
             decision, state = decide(self.policy.reuse, self.joint_state, signal, row, len(self.rows))
             if any(index == 1 for index in now.index):  # what begins has nothing to reuse
                 decision, state = ALWAYS, ReuseState(signal)
