@@ -9,8 +9,7 @@ from typing import Any
 class ModelSpec:
     """What a checkpoint says about itself (its `flowcache.json`), known without loading weights.
 
-    Lengths are in latent frames unless the name says otherwise. A window's first latent frame is
-    one video frame, every other one `time_stride` frames (causal video VAE).
+    Lengths are in latent frames unless the name says otherwise; `video_frames` gives what they show.
     """
 
     name: str
@@ -23,6 +22,7 @@ class ModelSpec:
     channels: int  # latent channels
     heads: int = 1  # attention heads with keys and values of their own, which the ranks of a gang share
     time_stride: int = 4
+    causal: bool = True  # the codec's first latent frame is one video frame; else `time_stride` ones, as every other
     space_stride: int = 8
     patch: int = 2  # latent pixels per token and side
     fps: int = 24
@@ -45,20 +45,24 @@ class ModelSpec:
         """Width and height are multiples of this many pixels."""
         return self.space_stride * self.patch
 
+    def video_frames(self, latent_frames: int) -> int:
+        """Video frames of a fresh start that has so many latent frames."""
+        return latent_frames * self.time_stride - (self.time_stride - 1 if self.causal else 0)
+
     @property
     def chunk_frames(self) -> int:
-        """Video frames of every chunk but the first of a fresh start."""
+        """Video frames of every chunk that continues."""
         return self.chunk * self.time_stride
 
     @property
     def first_chunk_frames(self) -> int:
-        """Video frames of the first chunk of a fresh start (its first latent frame is one frame)."""
-        return (self.chunk - 1) * self.time_stride + 1
+        """Video frames of the first chunk of a fresh start."""
+        return self.video_frames(self.chunk)
 
     @property
     def overlap_frames(self) -> int:
         """Video frames that a continuation needs from what came before."""
-        return (self.overlap - 1) * self.time_stride + 1
+        return self.video_frames(self.overlap)
 
 
 @dataclass(frozen=True)
