@@ -12,14 +12,15 @@ from training.magi import model as magi_model
 from training.magi import preview as magi_preview
 from training.magi.data import WORLD as MAGI_WORLD
 from training.shapes import WORLD, World
-from training.skyreels import loss, model, preview
+from training.skyreels import checkpoint, loss, model, preview
 
 
 @dataclass(frozen=True)
 class Family:
     """build: of a number of words, a module with `transformer` and `text_encoder`.
 
-    loss_of_step: see there. preview(model, tokenizer, prompts, guidance=, seed=): clean latents. matrices: prefix of
+    loss_of_step: see there. preview(model, tokenizer, prompts, guidance=, seed=): clean latents.
+    spec, write(model, tokenizer, folder): what an exported checkpoint says of itself, and its files. matrices: prefix of
     the names of the transformer's blocks; slow: prefixes of what conditions them.
     """
 
@@ -29,13 +30,15 @@ class Family:
     build: Callable[[int], nn.Module]
     loss_of_step: Callable[..., Tensor]
     preview: Callable[..., Tensor]
+    spec: dict[str, Any]
+    write: Callable[..., None]
     matrices: str
     slow: tuple[str, ...]
 
 
 FAMILIES = {
     "skyreels": Family(
-        "skyreels", WORLD, True, model.Tiny, loss.loss_of_step, preview.denoise,
+        "skyreels", WORLD, True, model.Tiny, loss.loss_of_step, preview.denoise, checkpoint.SPEC, checkpoint.write,
         matrices="transformer.blocks.", slow=("text_encoder.", "transformer.time_"),
     ),
     "magi": Family(

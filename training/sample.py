@@ -14,19 +14,20 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from flowcache.models.codec import load_codec
-from training.families import FAMILIES
+from training.families import FAMILIES, Family
 from training.shapes import caption, sample_scene, vocabulary
 from training.text import build_tokenizer
+from training.train import Options
 
 
-def load_average(run: str | Path) -> tuple[nn.Module, PreTrainedTokenizerFast, dict]:
-    """The averaged weights of a run's checkpoint, its tokenizer, and the checkpoint itself."""
+def load_average(run: str | Path) -> tuple[nn.Module, PreTrainedTokenizerFast, Family, dict]:
+    """The averaged weights of a run's checkpoint, its tokenizer, its family, and the checkpoint itself."""
     state = torch.load(Path(run) / "checkpoint.pt", weights_only=True)
-    family = FAMILIES[state["options"].get("family", "skyreels")]
+    family = FAMILIES[Options(**state["options"]).family]
     tokenizer = build_tokenizer(vocabulary(family.world))
     model = family.build(len(tokenizer))
     model.load_state_dict(state["ema"])
-    return model.eval().requires_grad_(False), tokenizer, state
+    return model.eval().requires_grad_(False), tokenizer, family, state
 
 
 def contact_sheet(videos: list[Tensor], columns: int = 15) -> Image.Image:
@@ -47,9 +48,9 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, default=3.0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    model, tokenizer, state = load_average(arguments.run)
+    model, tokenizer, family, state = load_average(arguments.run)
     codec = load_codec(Path(arguments.run) / "vae")
-    rng, family = Random(arguments.seed), FAMILIES[state["options"].get("family", "skyreels")]
+    rng = Random(arguments.seed)
     prompts = [caption(sample_scene(rng, world=family.world)) for _ in range(arguments.n)]
     latents = family.preview(model, tokenizer, prompts, guidance=arguments.guidance, seed=arguments.seed)
     contact_sheet([codec.stream()(x) for x in latents]).save(arguments.sheet)

@@ -1,5 +1,8 @@
 """The tiny text encoders before training: a word-level tokenizer, and a UMT5 or T5 of two layers."""
 
+import json
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel, UMT5Config, UMT5EncoderModel
@@ -63,3 +66,16 @@ def encode_batch(
     batch = tokenizer(prompts, padding="max_length", max_length=length, return_tensors="pt")
     hidden = encoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state
     return hidden * batch.attention_mask[..., None], batch.attention_mask.bool()
+
+
+def save_text(encoder: nn.Module, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Into `text_encoder` (fp16) and `tokenizer`, as transformers names things."""
+    encoder.half().save_pretrained(folder / "text_encoder")
+    tokenizer.save_pretrained(folder / "tokenizer")
+    path = folder / "tokenizer" / "tokenizer_config.json"  # a class name that older transformers know too
+    write_json(path, json.loads(path.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"})
+
+
+def write_json(path: Path, value: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=2) + "\n")

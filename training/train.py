@@ -13,6 +13,7 @@ from random import Random
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flowcache.models.codec import PatchCodec, load_codec
 from training.codec import fit_codec, save_codec
@@ -126,6 +127,7 @@ def train(options: Options) -> None:
     """Runs until the time budget is spent, from the last checkpoint if there is one."""
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
+    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)  # on a CPU too: twice as fast for short sequences
     out, family = Path(options.out), FAMILIES[options.family]
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer(vocabulary(family.world))
@@ -140,7 +142,7 @@ def train(options: Options) -> None:
     while run.spent < options.minutes * 60:
         rng = Random(f"{options.seed}/{run.step}")
         generator = torch.Generator().manual_seed(options.seed * 1_000_003 + run.step)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             loss = family.loss_of_step(model, tokenizer, codec, weights, options.batch, rng, generator)
         run.advance(loss)
         now = time.monotonic()

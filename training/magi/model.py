@@ -5,15 +5,16 @@ import math
 import torch
 from torch import nn
 
-from proto import MagiConfig, MagiTransformer
+from flowcache.models.magi.config import MagiConfig
+from flowcache.models.magi.transformer import MagiTransformer
 from training.codec import CHANNELS
 from training.text import build_t5
 
 FPS = 12
 SPECIAL = 15  # special tokens: those that a caption can begin with
 CONFIG = MagiConfig(
-    hidden=192, ffn=640, layers=6, heads=4, groups=2, channels=CHANNELS, caption_channels=96, caption_length=64,
-    positions=(4, 4),
+    hidden=192, ffn=640, heads=4, kv_heads=2, head_dim=48, layers=6, channels=CHANNELS, caption_dim=96,
+    caption_len=64, condition_dim=48, positions=(4, 4),
 )  # fmt: skip
 
 
@@ -23,8 +24,8 @@ class Tiny(nn.Module):
     def __init__(self, words: int):
         super().__init__()
         self.transformer = MagiTransformer(CONFIG)
-        self.text_encoder = build_t5(words, CONFIG.caption_channels)
-        self.special_tokens = nn.Parameter(torch.randn(SPECIAL, CONFIG.caption_channels))
+        self.text_encoder = build_t5(words, CONFIG.caption_dim)
+        self.special_tokens = nn.Parameter(torch.randn(SPECIAL, CONFIG.caption_dim))
         initialise(self.transformer)
 
 
@@ -42,12 +43,12 @@ def initialise(model: MagiTransformer) -> None:
         nn.init.normal_(gate.weight, std=0.1)
         nn.init.constant_(gate.bias, 0.6)
     nn.init.xavier_uniform_(model.x_embedder.weight.flatten(1))
-    nn.init.normal_(model.positions, std=0.3)
+    nn.init.normal_(model.position_embedding, std=0.3)
     nn.init.zeros_(model.final_linear.linear.weight)
     nn.init.normal_(model.y_embedder.null_caption_embedding)
     nn.init.xavier_uniform_(model.t_embedder.mlp[2].weight)
     nn.init.normal_(model.t_embedder.mlp[0].weight, std=0.05)
-    bands = model.rope.bands
+    bands = model.bands
     with torch.no_grad():
         bands.copy_(torch.logspace(0, math.log10(0.04), len(bands)))
 

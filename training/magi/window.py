@@ -4,13 +4,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowcache.models.attention import attention
+from flowcache.models.magi.transformer import NULL_TOKENS, Caption, MagiTransformer
 from training.magi.data import CHUNK, Windows
 from training.magi.noise import Rows
-from proto import MagiTransformer
 from training.text import encode_batch
 
 DURATION, HQ = 7, 1  # places among the special tokens
-NULL_TOKENS = 50  # so many of the null caption's are seen
 MOST_REMAINING = 7
 
 
@@ -25,35 +25,32 @@ def caption_embeddings(tiny: nn.Module, tokenizer, captions: list[str], remainin
     return torch.cat([special, words[place]], 1), F.pad(there[place], (2, 0), value=True)
 
 
-def conditions(tiny: nn.Module, tokenizer, windows: Windows, rows: Rows):
+def conditions(tiny: nn.Module, tokenizer, windows: Windows, rows: Rows) -> Caption:
     """What the transformer takes as text, for all chunks row by row; finished chunks have the null caption."""
     embeddings, there = caption_embeddings(tiny, tokenizer, windows.captions, windows.remaining)
     chunks = len(windows.captions) // len(rows.clean)
     finished = rows.clean[:, None] & (torch.arange(chunks) == 0)
     dropped = (rows.dropped[:, None] | finished).flatten()
-    null = tiny.transformer.y_embedder.null_caption_embedding[:NULL_TOKENS]
-    embeddings = torch.where(dropped[:, None, None], null, embeddings)
+    embeddings = torch.where(dropped[:, None, None], tiny.transformer.null_caption, embeddings)
     return tiny.transformer.text(embeddings, there | dropped[:, None], dropped)
 
 
-def velocity(model: MagiTransformer, noisy: Tensor, levels: Tensor, text, alone: Tensor) -> Tensor:
+def velocity(model: MagiTransformer, noisy: Tensor, levels: Tensor, text: Caption, alone: Tensor) -> Tensor:
     """Of windows [B, C, N * CHUNK, h, w] with a level for each chunk [B, N]; rows of `alone` have chunks on their own."""
     batch, chunks = levels.shape
     parts = noisy.unflatten(2, (chunks, CHUNK)).transpose(1, 2).flatten(0, 1)
-    grid = model.grid(noisy)
-    size = grid.tokens // chunks
-    rope = tuple(x.unflatten(0, (chunks, size)).repeat(batch, 1, 1) for x in model.angles(grid))
-    mask = window_mask(chunks, size, alone)
+    grid, whole = model.grid(parts), model.grid(noisy)
+    rope = model.rope(whole).unflatten(0, (chunks, grid.tokens)).repeat(batch, 1, 1)
+    mask = window_mask(chunks, grid.tokens, alone)
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        q, k, v = (x.unflatten(0, (batch, chunks)).flatten(1, 2).transpose(1, 2) for x in (q, k, v))
-        k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], 1) for x in (k, v))
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return out.transpose(1, 2).unflatten(1, (chunks, size)).flatten(0, 1)
+        q, k, v = (x.unflatten(0, (batch, chunks)).flatten(1, 2) for x in (q, k, v))
+        return attention(q, k, v, mask).unflatten(1, (chunks, grid.tokens)).flatten(0, 1)
 
-    tokens = model.transform(model.embed(parts), model.time(levels.flatten() * 1000), text, rope, attend)
-    out = model.project(tokens, model.grid(parts))
-    return out.unflatten(0, (batch, chunks)).transpose(1, 2).flatten(2, 3)
+    conditioning = model.condition(levels.flatten()[:, None] * 1000, grid)
+    tokens = model.transform(model.embed(parts), conditioning, text, rope, attend)
+    velocities = model.project(tokens, conditioning, grid)
+    return velocities.unflatten(0, (batch, chunks)).transpose(1, 2).flatten(2, 3)
 
 
 def window_mask(chunks: int, size: int, alone: Tensor) -> Tensor:

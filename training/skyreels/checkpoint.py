@@ -1,4 +1,4 @@
-"""What an exported `tiny-skyreels` says of itself, and its transformer's files in diffusers' layout."""
+"""What an exported `tiny-skyreels` says of itself, and its files in diffusers' layout."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from flowcache.models.skyreels.weights import to_diffusers
 from training.shapes import CHANGE, FRAMES, SIZE, vocabulary
 from training.skyreels.model import CHUNK, CONFIG, FPS, WEIGHTS, Tiny
 from training.skyreels.noise import PREFIX_SIGMA, SHIFT
-from training.text import write_json
+from training.text import save_text, write_json
 
 SPEC = {
     "name": "tiny-skyreels",
@@ -59,9 +59,10 @@ def transformer_config() -> dict:
     }
 
 
-def write_transformer(model: Tiny, folder: Path) -> None:
-    """Into `transformer`, fp16."""
+def write(model: Tiny, tokenizer, folder: Path) -> None:
+    """`transformer`, `text_encoder` and `tokenizer`, fp16."""
     write_json(folder / "transformer" / "config.json", transformer_config())
     tensors = to_diffusers(model.transformer.state_dict())
     tensors = {name: tensor.half().contiguous() for name, tensor in tensors.items()}
     save_file(tensors, folder / "transformer" / WEIGHTS)
+    save_text(model.text_encoder, tokenizer, folder)
