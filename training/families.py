@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from training.magi import checkpoint as magi_checkpoint
 from training.magi import loss as magi_loss
 from training.magi import model as magi_model
 from training.magi import preview as magi_preview
@@ -43,6 +44,6 @@ FAMILIES = {
     ),
     "magi": Family(
         "magi", MAGI_WORLD, False, magi_model.Tiny, magi_loss.loss_of_step, magi_preview.denoise,
-        matrices="transformer.videodit_blocks.layers.", slow=("text_encoder.", "special_tokens", "transformer.t_embedder."),
+        magi_checkpoint.SPEC, magi_checkpoint.write, matrices="transformer.videodit_blocks.layers.", slow=("text_encoder.", "special_tokens", "transformer.t_embedder."),
     ),
 }  # fmt: skip

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from flowcache.models.codec import PatchCodec
+from flowcache.models.magi.captions import LONGEST
 from training.magi.noise import Rows
 from training.shapes import Scene, World, caption, render, sample_scene
 
@@ -20,7 +21,7 @@ WORLD = World(
 class Windows:
     """latents [B, C, N * CHUNK, h, w]; shown: the same with what is `given` as an image's latents are.
 
-    captions: of each chunk, row by row; remaining: chunks of its video from each chunk on, alike.
+    captions: of each chunk, row by row; remaining: chunks of its video after each chunk, alike.
     """
 
     latents: Tensor
@@ -45,8 +46,8 @@ def draw_windows(rows: Rows, chunks: int, rng: Random, codec: PatchCodec) -> Win
             frame = (start + 1) * codec.time_stride - 1
             shown[-1][:, start] = codec.encode(video[:, frame : frame + 1])[:, 0]
         captions += chunk_captions(scene, chunks, change, rng)
-        after = rng.randrange(7)
-        remaining += [chunks - chunk + after for chunk in range(chunks)]
+        after = rng.randrange(LONGEST + 1)
+        remaining += [after + chunk for chunk in reversed(range(chunks))]
     return Windows(torch.stack(latents), torch.stack(shown), captions, remaining)
 
 

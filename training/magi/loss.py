@@ -23,9 +23,7 @@ def loss_of_step(
     return loss_of(model, tokenizer, draw_windows(rows, chunks, rng, codec), rows, weights, generator)
 
 
-def loss_of(
-    model: Tiny, tokenizer, windows: Windows, rows: Rows, weights: Tensor, generator: Generator
-) -> Tensor:
+def loss_of(model: Tiny, tokenizer, windows: Windows, rows: Rows, weights: Tensor, generator: Generator) -> Tensor:
     """Squared error of the velocity (clean - noise), weighted by channel, over the frames that are to be learned."""
     latents = windows.latents
     chunks = latents.shape[2] // CHUNK

@@ -5,16 +5,16 @@ import math
 import torch
 from torch import nn
 
+from flowcache.models.magi.captions import ROWS
 from flowcache.models.magi.config import MagiConfig
 from flowcache.models.magi.transformer import MagiTransformer
 from training.codec import CHANNELS
 from training.text import build_t5
 
 FPS = 12
-SPECIAL = 15  # special tokens: those that a caption can begin with
 CONFIG = MagiConfig(
-    hidden=192, ffn=640, heads=4, kv_heads=2, head_dim=48, layers=6, channels=CHANNELS, caption_dim=96,
-    caption_len=64, condition_dim=48, positions=(4, 4),
+    dim=192, ffn_dim=640, heads=4, kv_heads=2, head_dim=48, layers=6, channels=CHANNELS, text_dim=96,
+    text_len=64, condition_dim=48, positions=(4, 4),
 )  # fmt: skip
 
 
@@ -24,8 +24,8 @@ class Tiny(nn.Module):
     def __init__(self, words: int):
         super().__init__()
         self.transformer = MagiTransformer(CONFIG)
-        self.text_encoder = build_t5(words, CONFIG.caption_dim)
-        self.special_tokens = nn.Parameter(torch.randn(SPECIAL, CONFIG.caption_dim))
+        self.text_encoder = build_t5(words, CONFIG.text_dim)
+        self.special_tokens = nn.Parameter(torch.randn(ROWS, CONFIG.text_dim))
         initialise(self.transformer)
 
 
@@ -48,7 +48,7 @@ def initialise(model: MagiTransformer) -> None:
     nn.init.normal_(model.y_embedder.null_caption_embedding)
     nn.init.xavier_uniform_(model.t_embedder.mlp[2].weight)
     nn.init.normal_(model.t_embedder.mlp[0].weight, std=0.05)
-    bands = model.bands
+    bands = model.rope.bands
     with torch.no_grad():
         bands.copy_(torch.logspace(0, math.log10(0.04), len(bands)))
 

@@ -34,14 +34,17 @@ def time_of(progress: Tensor) -> Tensor:
 
 
 def sample_rows(batch: int, chunks: int, frames: int, generator: Generator) -> Rows:
-    """Three quarters text, the others without: of those two thirds still see the chunks before."""
+    """Three quarters text, the others without: of those three fifths still see the chunks before.
+
+    Half of the windows begin with a finished chunk; those that are longer than the sampler's all do.
+    """
 
     def share(part: float) -> Tensor:
         return torch.rand(batch, generator=generator) < part
 
     dropped = share(0.22)
     alone = dropped & share(0.4)
-    clean = share(0.5) & ~alone if chunks > 1 else torch.zeros(batch, dtype=torch.bool)
+    clean = share(0.5 if chunks <= STAGES else 1) & ~alone & (chunks > 1)
     image, rest = share(0.1), share(0.1)
     some = torch.randint(1, frames, (batch,), generator=generator)
     given = torch.where(image, 1, torch.where(rest, some, 0))
@@ -49,10 +52,10 @@ def sample_rows(batch: int, chunks: int, frames: int, generator: Generator) -> R
 
 
 def sample_levels(rows: Rows, chunks: int, generator: Generator) -> Tensor:
-    """Level of each chunk [batch, chunks]: CLEAN for finished ones; of the others a quarter of the rows independent.
+    """Level of each chunk [batch, chunks]: CLEAN for finished ones, independent where alone and in a quarter of the rest.
 
-    The rest stand on the sampler's staircase: each chunk a whole stage behind the one before it. The first one may be
-    in any stage that leaves room for those behind it.
+    The others stand on the sampler's staircase: each chunk a whole stage behind the one before it. The first one may
+    be in any stage that leaves room for those behind it.
     """
     batch = len(rows.clean)
 
@@ -64,7 +67,7 @@ def sample_levels(rows: Rows, chunks: int, generator: Generator) -> Tensor:
     order = torch.arange(chunks) - rows.clean.long()[:, None]
     stairs = (first[:, None] - order + uniform(batch, 1)) / STAGES
     independent = uniform(batch, chunks)
-    progress = torch.where(uniform(batch, 1) < 0.25, independent, stairs)
+    progress = torch.where(rows.alone[:, None] | (uniform(batch, 1) < 0.25), independent, stairs)
     levels = time_of(progress.clamp(0, 1)).clamp(max=LAST)
     finished = rows.clean[:, None] & (torch.arange(chunks) == 0)
     return torch.where(finished, CLEAN, levels)

@@ -26,7 +26,7 @@ def denoise(
         step = (tick - per * torch.arange(begin, last)).clamp(max=steps)
         levels = torch.where(step < steps, times[step], CLEAN).expand(len(prompts), -1)
         part = slice(begin * CHUNK, last * CHUNK)
-        v = guided(model, tokenizer, x[:, :, part], levels, prompts, begin < first, chunks - begin, guidance)
+        v = guided(model, tokenizer, x[:, :, part], levels, prompts, begin < first, chunks - 1 - begin, guidance)
         delta = (times[(step + 1).clamp(max=steps)] - times[step]).repeat_interleave(CHUNK)
         x[:, :, part] += delta[:, None, None] * v
     return x
@@ -46,6 +46,8 @@ def guided(
         text = conditions(model, tokenizer, windows, rows)
         return velocity(model.transformer, x, levels, text, rows.alone)
 
-    previous, text = (torch.where(levels[:, :, None] < 0.3, *pair).repeat_interleave(CHUNK, 1).transpose(1, 2)[..., None, None]
-                      for pair in ((1.5, 1.0), (guidance, 1.5)))
+    previous, text = (
+        torch.where(levels[:, :, None] < 0.3, *pair).repeat_interleave(CHUNK, 1).transpose(1, 2)[..., None, None]
+        for pair in ((1.5, 1.0), (guidance, 1.5))
+    )
     return (1 - previous) * one(True, True) + (previous - text) * one(True, False) + text * one(False, False)

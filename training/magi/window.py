@@ -5,24 +5,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowcache.models.attention import attention
+from flowcache.models.magi.captions import DURATION, LONGEST, MARKS
 from flowcache.models.magi.transformer import NULL_TOKENS, Caption, MagiTransformer
 from training.magi.data import CHUNK, Windows
 from training.magi.noise import Rows
 from training.text import encode_batch
 
-DURATION, HQ = 7, 1  # places among the special tokens
-MOST_REMAINING = 7
+WORDS = 16  # no caption has more
 
 
 def caption_embeddings(tiny: nn.Module, tokenizer, captions: list[str], remaining: list[int]) -> tuple[Tensor, Tensor]:
     """[chunks, NULL_TOKENS, D] and which of these are there: the special tokens, then the caption's own."""
     unique = list(dict.fromkeys(captions))
-    length = NULL_TOKENS - 2
-    words, there = encode_batch(tiny.text_encoder, tokenizer, unique, length)
+    words, there = encode_batch(tiny.text_encoder, tokenizer, unique, WORDS)
     place = torch.tensor([unique.index(text) for text in captions])
-    duration = DURATION + torch.tensor(remaining).clamp(max=MOST_REMAINING)
-    special = tiny.special_tokens[torch.stack([duration, torch.full_like(duration, HQ)], 1)]
-    return torch.cat([special, words[place]], 1), F.pad(there[place], (2, 0), value=True)
+    duration = DURATION + torch.tensor(remaining).clamp(max=LONGEST)
+    special = tiny.special_tokens[torch.stack([duration, torch.full_like(duration, MARKS["hq"])], 1)]
+    empty = NULL_TOKENS - WORDS - special.shape[1]
+    there = F.pad(F.pad(there[place], (special.shape[1], 0), value=True), (0, empty))
+    return F.pad(torch.cat([special, words[place]], 1), (0, 0, 0, empty)), there
 
 
 def conditions(tiny: nn.Module, tokenizer, windows: Windows, rows: Rows) -> Caption:

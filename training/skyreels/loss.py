@@ -48,5 +48,3 @@ def loss_of(
     velocity = model.transformer(noisy, sigma * 1000, text, FPS, CHUNK).float()
     error = ((velocity - (noise - latents)).square() * weights[:, None, None, None]).mean((1, 3, 4))
     return error[learned].mean()
-
-

@@ -43,5 +43,3 @@ def denoise(
         v = empty + guidance * (v - empty)
         x = x + (after - now)[:, None, None] * v
     return x
-
-

@@ -32,13 +32,12 @@ def rows_of(*kinds: str, given: int = 0) -> Rows:
 def test_levels(seed, chunks):
     generator = torch.Generator().manual_seed(seed)
     rows = sample_rows(64, chunks, CHUNK, generator)
-    if chunks == 5:
-        rows.clean[:] = True
     levels = sample_levels(rows, chunks, generator)
     assert levels.shape == (64, chunks)
     assert (levels[rows.clean, 0] == CLEAN).all()
-    noisy = levels[~rows.clean]
-    assert levels.min() >= 0 and (len(noisy) == 0 or noisy.max() <= LAST)
+    noisy = levels[~rows.clean] if chunks <= STAGES else levels[:, 1:]
+    assert levels.min() >= 0 and noisy.max() <= LAST
+    assert chunks <= STAGES or (rows.clean | rows.alone).all()
     assert not (rows.clean & rows.alone).any() and not (rows.alone & ~rows.dropped).any()
     assert (rows.given < CHUNK).all()
 
@@ -48,10 +47,10 @@ def test_most_windows_stand_on_the_staircase():
     rows = rows_of(*["text"] * 400)
     levels = sample_levels(rows, STAGES, generator)
     fell = (levels.diff(dim=1) < 0).all(1).float().mean()
-    assert 0.75 < fell < 0.9  # and some of the independent ones by chance
+    assert 0.7 < fell < 0.85  # and some of the independent ones by chance
     bounds = time_of(torch.arange(STAGES + 1) / STAGES)
     stage = torch.bucketize(levels, bounds)
-    assert (stage == torch.arange(STAGES, 0, -1)).all(1).float().mean() > 0.7
+    assert (stage == torch.arange(STAGES, 0, -1)).all(1).float().mean() > 0.65
 
 
 def test_time_of_is_the_published_grid():
