@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -21,8 +20,8 @@ class Family:
     """build: of a number of words, a module with `transformer` and `text_encoder`.
 
     loss_of_step: see there. preview(model, tokenizer, prompts, guidance=, seed=): clean latents.
-    spec, write(model, tokenizer, folder): what an exported checkpoint says of itself, and its files. matrices: prefix of
-    the names of the transformer's blocks; slow: prefixes of what conditions them.
+    spec, write(model, tokenizer, folder): what an exported checkpoint says of itself, and its files.
+    matrices: prefix of the names of the transformer's blocks; slow: prefixes of what conditions them.
     """
 
     name: str
@@ -44,6 +43,8 @@ FAMILIES = {
     ),
     "magi": Family(
         "magi", MAGI_WORLD, False, magi_model.Tiny, magi_loss.loss_of_step, magi_preview.denoise,
-        magi_checkpoint.SPEC, magi_checkpoint.write, matrices="transformer.videodit_blocks.layers.", slow=("text_encoder.", "special_tokens", "transformer.t_embedder."),
+        magi_checkpoint.SPEC, magi_checkpoint.write,
+        matrices="transformer.videodit_blocks.layers.",
+        slow=("text_encoder.", "special_tokens", "transformer.t_embedder."),
     ),
 }  # fmt: skip

@@ -31,7 +31,7 @@ class Windows:
 
 
 def draw_windows(rows: Rows, chunks: int, rng: Random, codec: PatchCodec) -> Windows:
-    """A scene for each row. A third of the windows of several chunks changes its motion, and the caption, at a chunk."""
+    """A scene for each row. A third of the windows of several chunks changes motion, and caption, at a chunk."""
     latents, shown, captions, remaining = [], [], [], []
     for clean, given in zip(rows.clean.tolist(), rows.given.tolist(), strict=True):
         scene = sample_scene(rng, clean or rng.random() < 0.2, WORLD)

@@ -52,7 +52,7 @@ def sample_rows(batch: int, chunks: int, frames: int, generator: Generator) -> R
 
 
 def sample_levels(rows: Rows, chunks: int, generator: Generator) -> Tensor:
-    """Level of each chunk [batch, chunks]: CLEAN for finished ones, independent where alone and in a quarter of the rest.
+    """Level of each chunk [batch, chunks]: CLEAN for finished ones, independent if alone and in a quarter of the rest.
 
     The others stand on the sampler's staircase: each chunk a whole stage behind the one before it. The first one may
     be in any stage that leaves room for those behind it.

@@ -10,6 +10,8 @@ from training.magi.noise import CLEAN, STAGES, Rows, time_of
 from training.magi.window import conditions, velocity
 from training.shapes import SIZE
 
+EARLY = 0.3  # until then guidance is stronger
+
 
 @torch.no_grad()
 def denoise(
@@ -46,8 +48,6 @@ def guided(
         text = conditions(model, tokenizer, windows, rows)
         return velocity(model.transformer, x, levels, text, rows.alone)
 
-    previous, text = (
-        torch.where(levels[:, :, None] < 0.3, *pair).repeat_interleave(CHUNK, 1).transpose(1, 2)[..., None, None]
-        for pair in ((1.5, 1.0), (guidance, 1.5))
-    )
+    early = (levels < EARLY).repeat_interleave(CHUNK, 1)[:, None, :, None, None]
+    previous, text = (torch.where(early, *scales) for scales in ((1.5, 1.0), (guidance, guidance / 2)))
     return (1 - previous) * one(True, True) + (previous - text) * one(True, False) + text * one(False, False)

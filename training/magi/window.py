@@ -37,7 +37,7 @@ def conditions(tiny: nn.Module, tokenizer, windows: Windows, rows: Rows) -> Capt
 
 
 def velocity(model: MagiTransformer, noisy: Tensor, levels: Tensor, text: Caption, alone: Tensor) -> Tensor:
-    """Of windows [B, C, N * CHUNK, h, w] with a level for each chunk [B, N]; rows of `alone` have chunks on their own."""
+    """Of windows [B, C, N * CHUNK, h, w] with a level for each chunk [B, N]; alone: rows whose chunks see no other."""
     batch, chunks = levels.shape
     parts = noisy.unflatten(2, (chunks, CHUNK)).transpose(1, 2).flatten(0, 1)
     grid, whole = model.grid(parts), model.grid(noisy)

@@ -1,4 +1,4 @@
-"""A plain whole-window loop for previews of `tiny-skyreels`: Euler steps, staggered schedule, block-causal attention."""
+"""Previews of `tiny-skyreels` by a plain loop: whole windows, Euler steps, staggered, block-causal attention."""
 
 import torch
 from torch import Tensor
