@@ -1,4 +1,4 @@
-"""A tiny MAGI-1 checkpoint written as the official repository and its downloads lie, example/ and downloads/ included."""
+"""A tiny MAGI-1 checkpoint, laid out as the official repository with its downloads: example/ and downloads/."""
 
 import json
 from pathlib import Path
