@@ -14,7 +14,8 @@ from flowcache.models.skyreels.flops import block_flops, embed_flops, head_flops
 from flowcache.models.skyreels.weights import read_config
 from flowcache.records import ModelSpec, RenderRequest, Segment
 from flowcache.sampling.dry_run import WindowWork, at_least, at_most, dry_run
-from flowcache.sampling.records import SamplerSettings
+from flowcache.sampling.families import settings_of
+from flowcache.sampling.walk import Settings
 
 # What the policy of a request is compared with.
 WITHOUT_REUSE = {
@@ -67,7 +68,7 @@ class Window:
     """What the work of a segment depends on. shape: latent frames, rows, columns; held: frames that are given."""
 
     model: str
-    settings: SamplerSettings
+    settings: Settings
     shape: tuple[int, int, int]
     held: int
 
@@ -100,7 +101,7 @@ def window(request: RenderRequest, segment: Segment, spec: ModelSpec) -> Window:
     held = spec.overlap if continues else int(segment.index == 0 and request.image is not None)
     frames = segment.chunks * spec.chunk + held // spec.chunk * spec.chunk
     shape = frames, request.height // spec.space_stride, request.width // spec.space_stride
-    return Window(request.model, SamplerSettings.of(request, spec), shape, held)
+    return Window(request.model, settings_of(request, spec), shape, held)
 
 
 def work(window: Window, config: SkyReelsConfig, policy: Policy) -> Work:
@@ -110,12 +111,12 @@ def work(window: Window, config: SkyReelsConfig, policy: Policy) -> Work:
 
 
 def stored_tokens(done: WindowWork) -> int:
-    return done.branches * done.kv_chunks * done.tokens
+    return done.memories * done.kv_chunks * done.tokens
 
 
 def flops(config: SkyReelsConfig, done: WindowWork) -> int:
     """Without what is negligible: timestep embeddings, norms, the solver."""
-    per_forward = block_flops(config, done.tokens, 0) + embed_flops(config, done.tokens) // done.branches
+    per_forward = block_flops(config, done.tokens, 0) + embed_flops(config, done.tokens) // done.memories
     attention = block_flops(config, done.tokens, done.seen) - block_flops(config, done.tokens, 0)
     heads = done.outputs * head_flops(config, done.tokens)
-    return done.forwards * per_forward + attention + heads + done.branches * text_flops(config)
+    return done.forwards * per_forward + attention + heads + done.memories * text_flops(config)

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
+from flowcache.models.attention import attention
 from flowcache.models.base import Attend
 
 # select(queries, keys, budget) -> indices [budget, heads] of the clean tokens to keep
@@ -29,54 +29,73 @@ class KVStore:
         device: torch.device,
         budget: int | None = None,
         select: Select | None = None,
+        stale: bool = False,
     ):
-        """shape: (layers, branches, heads, head_dim); tokens: of one chunk."""
+        """shape: (layers, branches, kv_heads, head_dim); tokens: of one chunk.
+
+        stale: what a chunk sees ends where its own K/V would lie had nothing been cut, so that it sees so many tokens
+        of later chunks, from their last forward, or zeros (as FlowCache's MAGI-1 code does).
+        """
         layers, self.branches, heads, head_dim = shape
         size = layers, self.branches, capacity * tokens, heads, head_dim
         self.keys, self.values = (torch.empty(size, dtype=dtype, device=device) for _ in range(2))
-        self.tokens, self.budget, self.select = tokens, budget, select
+        self.tokens, self.budget, self.select, self.stale = tokens, budget, select, stale
         self.dropped = [0] * self.branches  # tokens that the front has lost
 
     @property
     def bytes(self) -> int:
         return self.keys.nbytes + self.values.nbytes
 
-    def view(self, branch: int | range, chunk: int, first: int = 0, finished: int = 0) -> tuple[Attend, int]:
+    def view(
+        self, branch: int | range, chunk: int, first: int = 0, finished: int = 0, then: int = 0
+    ) -> tuple[Attend, int]:
         """For one forward of `chunk`: attention over it and what lies before, which also writes its K/V.
 
         branch: whose K/V; a range of them where a batch holds one row for each.
         first: chunks before this one are not seen. finished: so many chunks at the front are clean, and are cut
-        down to the budget on the way. Returns also how many tokens are seen. ValueError for branches that are
-        not cut alike so far.
+        down to the budget on the way; `then`: so many are when this forward is through. Returns also how many tokens
+        are seen. ValueError for branches that are not cut alike so far.
         """
         rows = range(branch, branch + 1) if isinstance(branch, int) else branch
         if len({self.dropped[row] for row in rows}) != 1:
             raise ValueError(f"branches {list(rows)} can't be viewed together: they have lost different tokens")
-        clean = finished * self.tokens - self.dropped[rows[0]]
-        surplus = 0 if self.budget is None else max(clean - self.budget * self.tokens, 0)
-        dropped = self.dropped[rows[0]] + surplus
+        before = self._surplus(finished, self.dropped[rows[0]])
+        dropped = before.stop
+        after = self._surplus(then, dropped)
         for row in rows:
-            self.dropped[row] = dropped
-        begin = chunk * self.tokens - dropped
-        own = slice(begin, begin + self.tokens)
-        seen = slice(max(first * self.tokens - dropped, 0), own.stop)
+            self.dropped[row] = after.stop
+        own = slice(chunk * self.tokens - dropped, (chunk + 1) * self.tokens - dropped)
+        end = min(own.stop + dropped, self.keys.shape[2]) if self.stale else own.stop
+        seen = slice(max(first * self.tokens - dropped, 0), end)
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             keys, values = (memory[layer, rows.start : rows.stop] for memory in (self.keys, self.values))
-            for row in range(len(rows) if surplus else 0):  # each keeps what its own queries ask for
-                chosen = self.select(q[row], keys[row, :clean], clean - surplus)
-                for memory in (keys[row], values[row]):
-                    cut(memory, clean, chosen)
+            self._cut(keys, values, q, finished, before)
             keys[:, own], values[:, own] = k, v
-            heads_first = (x.transpose(-3, -2) for x in (q, keys[:, seen], values[:, seen]))
-            return scaled_dot_product_attention(*heads_first).transpose(1, 2)
+            out = attention(q, keys[:, seen], values[:, seen])
+            self._cut(keys, values, q, then, after)
+            return out
 
         return attend, seen.stop - seen.start
 
+    def _surplus(self, finished: int, dropped: int) -> range:
+        """Tokens lost so far, and after so many finished chunks are cut down to the budget."""
+        clean = finished * self.tokens - dropped
+        return range(dropped, dropped + (0 if self.budget is None else max(clean - self.budget * self.tokens, 0)))
+
+    def _cut(self, keys: Tensor, values: Tensor, queries: Tensor, finished: int, surplus: range) -> None:
+        """Each branch keeps what its own queries [branches, tokens, heads, head_dim] ask for."""
+        clean = finished * self.tokens - surplus.start
+        for row in range(len(keys) if surplus else 0):
+            chosen = self.select(queries[row], keys[row, :clean], clean - len(surplus))
+            for memory in (keys[row], values[row]):
+                cut(memory, clean, chosen)
+
 
 def cut(memory: Tensor, clean: int, chosen: Tensor) -> None:
-    """Of the first `clean` tokens keep those `chosen` [kept, heads]; what follows moves up. In place."""
+    """Of the first `clean` tokens keep those `chosen` [kept, heads]; what follows moves up, then zeros. In place."""
     kept = memory[:clean].gather(0, chosen[..., None].expand(-1, -1, memory.shape[-1]))
     rest = memory[clean:].clone()
     memory[: len(kept)] = kept
     memory[len(kept) : len(kept) + len(rest)] = rest
+    memory[len(kept) + len(rest) :] = 0

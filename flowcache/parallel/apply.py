@@ -38,6 +38,10 @@ class ShardedModel:
         self.heads, self.kv_heads = model.heads // mesh.size, model.kv_heads // mesh.size
         self.dtype, self.device = model.dtype, model.device
 
+    @property
+    def null_caption(self) -> Tensor:
+        return self.model.null_caption
+
     def own(self, tokens: int) -> slice:
         """This rank's part of a chunk's tokens."""
         if tokens % self.mesh.size:

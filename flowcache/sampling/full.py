@@ -3,8 +3,8 @@
 from typing import Any
 
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
+from flowcache.models.attention import attention
 from flowcache.models.base import VideoModel
 
 
@@ -18,4 +18,4 @@ def together(model: VideoModel, latents: Tensor, timesteps: Tensor, texts: list[
 
 def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Every token sees every other."""
-    return scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
+    return attention(q, k, v)
