@@ -14,12 +14,6 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Te
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped).transpose(1, 2)
 
 
-def block_causal_mask(grid: Grid, chunk: int, device: torch.device) -> Tensor:
-    """[S, S], True where a token may look: its own chunk and all before."""
-    block = frame_of_token(grid, device) // chunk
-    return block[:, None] >= block[None, :]
-
-
 def frame_of_token(grid: Grid, device: torch.device) -> Tensor:
     """[S], counted within the grid."""
     return torch.arange(grid.frames, device=device).repeat_interleave(grid.rows * grid.columns)

@@ -97,10 +97,13 @@ class VideoModel(Protocol):
 class Codec(Protocol):
     """Video in and out of latents. Pixels are [3, T, H, W] in -1..1, latents [C, F, h, w] normalised.
 
-    Causal in time: F latent frames stand for 1 + (F - 1) * time_stride frames.
+    Of a causal codec, F latent frames stand for 1 + (F - 1) * time_stride frames, else for F * time_stride:
+    `ModelSpec.video_frames`.
     """
 
-    def encode(self, video: Tensor) -> Tensor: ...
+    def encode(self, video: Tensor) -> Tensor:
+        """A video of such a length, or a single picture (T = 1), which gives one latent frame."""
+        ...
 
     def stream(self) -> Callable[[Tensor], Tensor]:
         """A fresh decoder: called with consecutive latents [C, f, h, w], it returns their pixels [3, t, H, W]."""

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowcache.models.base import Codec
+from flowcache.models.magi.vae import ViTVAE, vae_part
+from flowcache.models.magi.vae_codec import MagiCodec
 from flowcache.models.part import Part
 from flowcache.models.tensors import fault, in_folder
 from flowcache.models.wan_vae import WanCodec, diffusers_part, official_part
@@ -97,10 +99,12 @@ def shifted(latents: Tensor, before: Tensor) -> Tensor:
 def load_codec(path: str | Path, device: str | torch.device = "cpu", tile: int | None = None) -> Codec:
     """The codec of a checkpoint: its `vae` folder, by `_class_name` in its config.json, or Wan2.1_VAE.pth.
 
-    Computes in float32. tile: see WanCodec. InputError names each damaged tensor.
+    Computes in float32. tile: see WanCodec and MagiCodec. InputError names each damaged tensor.
     """
     codec = codec_part(Path(path)).load(device)
-    return codec if isinstance(codec, PatchCodec) else WanCodec(codec, tile)
+    if isinstance(codec, PatchCodec):
+        return codec
+    return MagiCodec(codec, tile) if isinstance(codec, ViTVAE) else WanCodec(codec, tile)
 
 
 def codec_part(path: Path) -> Part:
@@ -111,8 +115,10 @@ def codec_part(path: Path) -> Part:
     name = config.get("_class_name")
     if name == "AutoencoderKLWan":
         return diffusers_part(path, config)
+    if name == "ViTVAE":
+        return vae_part(path, config)
     if name != "PatchCodec":
-        known = "PatchCodec, AutoencoderKLWan"
+        known = "PatchCodec, AutoencoderKLWan, ViTVAE"
         raise fault(path / "config.json", f"has codec {name!r}; accepted: {known}", "_class_name")
     with torch.device("meta"):
         shape = (config[key] for key in ("latent_channels", "time_stride", "space_stride", "hidden"))

@@ -115,9 +115,10 @@ def encode_pixels(model: LoadedModel, frames: np.ndarray) -> Tensor:
 def encode_end(model: LoadedModel, picture: np.ndarray) -> Tensor:
     """The latent frame that shows a picture, uint8 [1, H, W, 3], to the end: the last one of a still video.
 
-    Not that of the picture alone, since a video's first latent frame stands for one frame and all others for several.
+    Not that of the picture alone, since a causal codec's first latent frame stands for one frame and all others for
+    several.
     """
-    return encode_pixels(model, np.repeat(picture, 1 + model.spec.time_stride, axis=0))[:, -1:]
+    return encode_pixels(model, np.repeat(picture, model.spec.video_frames(2), axis=0))[:, -1:]
 
 
 def to_uint8(pixels: Tensor) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The MAGI-1 transformer, with official parameter names but for `rope.bands` (inference/model/dit/dit_module.py).
+"""The MAGI-1 transformer, with official parameter names (inference/model/dit/dit_module.py).
 
 The modules know no cache, no sampler and no process group: self-attention is the caller's `attend`.
 Parameters may be of two precisions (see weights.py): every layer computes in that of its own.
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowcache.models.attention import attention, block_causal_mask, frame_of_token
+from flowcache.models.attention import attention, frame_of_token
 from flowcache.models.base import Attend, Conditioning, Grid
 from flowcache.models.magi.config import MagiConfig
 
@@ -25,6 +25,13 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.to(self.weight.dtype))
+
+
+class Linear32(nn.Linear):
+    """In fp32, in whatever precision the weights are held."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x.float(), self.weight.float())
 
 
 class LayerNorm(nn.LayerNorm):
@@ -73,11 +80,9 @@ class CaptionEmbedder(nn.Module):
 
     def __init__(self, config: MagiConfig):
         super().__init__()
-        self.y_proj_xattn = nn.Sequential(Linear(config.caption_dim, config.hidden), nn.SiLU())
-        self.y_proj_adaln = nn.Sequential(Linear(config.caption_dim, config.condition_dim))
-        self.null_caption_embedding = nn.Parameter(
-            torch.randn(config.caption_len, config.caption_dim) / config.caption_dim**0.5
-        )
+        self.y_proj_xattn = nn.Sequential(Linear(config.text_dim, config.dim), nn.SiLU())
+        self.y_proj_adaln = nn.Sequential(Linear(config.text_dim, config.condition_dim))
+        self.null_caption_embedding = nn.Parameter(torch.randn(config.text_len, config.text_dim) / config.text_dim**0.5)
 
     def adaln(self, dropped: Tensor) -> Tensor:
         """[...] bool -> [..., condition_dim]."""
@@ -90,12 +95,12 @@ class Projections(nn.Module):
         super().__init__()
         width, kv_width = config.heads * config.head_dim, config.kv_heads * config.head_dim
         self.head_dim = config.head_dim
-        self.layer_norm = LayerNorm(config.hidden, config.eps, plus_one=False)
-        self.q, self.qx = (Linear(config.hidden, width, bias=False) for _ in range(2))
-        self.k, self.v = (Linear(config.hidden, kv_width, bias=False) for _ in range(2))
+        self.layer_norm = LayerNorm(config.dim, config.eps, plus_one=False)
+        self.q, self.qx = (Linear(config.dim, width, bias=False) for _ in range(2))
+        self.k, self.v = (Linear(config.dim, kv_width, bias=False) for _ in range(2))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """[B, S, hidden] -> q, qx, k, v [B, S, heads or kv_heads, head_dim]."""
+        """[B, S, dim] -> q, qx, k, v [B, S, heads or kv_heads, head_dim]."""
         x = self.layer_norm(x)
         return tuple(project(x).unflatten(-1, (-1, self.head_dim)) for project in (self.q, self.qx, self.k, self.v))
 
@@ -107,13 +112,13 @@ class Attention(nn.Module):
         super().__init__()
         width, eps, head_dim = config.heads * config.head_dim, config.eps, config.head_dim
         self.linear_qkv = Projections(config)
-        self.linear_kv_xattn = Linear(config.hidden, 2 * config.kv_heads * head_dim, bias=False)
-        self.linear_proj = Linear(2 * width, config.hidden, bias=False)
+        self.linear_kv_xattn = Linear(config.dim, 2 * config.kv_heads * head_dim, bias=False)
+        self.linear_proj = Linear32(2 * width, config.dim, bias=False)
         self.q_layernorm, self.k_layernorm = LayerNorm(head_dim, eps), LayerNorm(head_dim, eps)
         self.q_layernorm_xattn, self.k_layernorm_xattn = LayerNorm(head_dim, eps), LayerNorm(head_dim, eps)
 
     def keys_values(self, caption: Tensor) -> tuple[Tensor, Tensor]:
-        """Of cross attention, for a caption [B, L, hidden]."""
+        """Of cross attention, for a caption [B, L, dim]."""
         kv = self.linear_kv_xattn(caption).unflatten(-1, (-1, 2 * self.linear_qkv.head_dim))
         k, v = kv.chunk(2, dim=-1)
         return self.k_layernorm_xattn(k).to(v.dtype), v
@@ -132,9 +137,9 @@ class Mlp(nn.Module):
     def __init__(self, config: MagiConfig):
         super().__init__()
         self.gated = config.gated
-        self.layer_norm = LayerNorm(config.hidden, config.eps, plus_one=False)
-        self.linear_fc1 = Linear(config.hidden, config.ffn * (2 if config.gated else 1), bias=False)
-        self.linear_fc2 = Linear(config.ffn, config.hidden, bias=False)
+        self.layer_norm = LayerNorm(config.dim, config.eps, plus_one=False)
+        self.linear_fc1 = Linear(config.dim, config.ffn_dim * (2 if config.gated else 1), bias=False)
+        self.linear_fc2 = Linear(config.ffn_dim, config.dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.linear_fc1(self.layer_norm(x))
@@ -147,12 +152,35 @@ class Mlp(nn.Module):
 class Gates(nn.Module):
     def __init__(self, config: MagiConfig):
         super().__init__()
-        self.proj = nn.Sequential(Linear(config.condition_dim, 2 * config.hidden))
+        self.proj = nn.Sequential(Linear(config.condition_dim, 2 * config.dim))
 
     def forward(self, condition: Tensor, of_token: Tensor | None) -> tuple[Tensor, Tensor]:
-        """[B, frames, condition_dim] -> the gates of both sublayers, [B, S or 1, hidden] each, in -1..1, fp32."""
+        """[B, frames, condition_dim] -> the gates of both sublayers, [B, S or 1, dim] each, in -1..1, fp32."""
         gates = self.proj(F.silu(condition)).float().tanh()
         return (gates if of_token is None else gates[:, of_token]).chunk(2, dim=-1)
+
+
+class Rope(nn.Module):
+    """Learned frequencies, the same for time, rows and columns."""
+
+    def __init__(self, config: MagiConfig):
+        super().__init__()
+        count = config.head_dim // 8
+        self.bands = nn.Parameter(10000 ** (-torch.arange(count) / count))
+
+    def forward(self, grid: Grid) -> Tensor:
+        """[S, 6 * bands]: sines of time, row and column angles, then their cosines.
+
+        Rows and columns are centred and scaled to what 256 patches span; time is the absolute latent frame.
+        """
+        ratio = math.sqrt(grid.rows * grid.columns / 256)
+        bands, shape = self.bands, (grid.frames, grid.rows, grid.columns, -1)
+        first = torch.arange(grid.frames, dtype=bands.dtype, device=bands.device) + grid.first_frame
+        time = first[:, None, None, None] * bands
+        row = centred(grid.rows, ratio, bands)[:, None, None] * bands
+        column = centred(grid.columns, ratio, bands)[:, None] * bands
+        angle = torch.cat([x.expand(shape) for x in (time, row, column)], dim=-1).flatten(0, 2)
+        return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
 
 class Block(nn.Module):
@@ -160,9 +188,9 @@ class Block(nn.Module):
         super().__init__()
         self.ada_modulate_layer = Gates(config)
         self.self_attention = Attention(config)
-        self.self_attn_post_norm = LayerNorm(config.hidden, config.eps)
+        self.self_attn_post_norm = LayerNorm(config.dim, config.eps)
         self.mlp = Mlp(config)
-        self.mlp_post_norm = LayerNorm(config.hidden, config.eps)
+        self.mlp_post_norm = LayerNorm(config.dim, config.eps)
 
     def forward(self, x, condition, of_token, caption, rope, layer: int, attend: Attend) -> Tensor:
         gate1, gate2 = self.ada_modulate_layer(condition, of_token)
@@ -179,15 +207,17 @@ class MagiTransformer(nn.Module):
         self.config = config
         self.layers, self.heads, self.kv_heads = config.layers, config.heads, config.kv_heads
         self.head_dim = config.head_dim
-        self.x_embedder = nn.Conv3d(config.model_channels, config.hidden, config.patch, stride=config.patch, bias=False)
+        self.x_embedder = nn.Conv3d(config.model_channels, config.dim, config.patch, stride=config.patch, bias=False)
+        if config.positions:
+            self.position_embedding = nn.Parameter(torch.zeros(math.prod(config.positions), config.dim))
         self.t_embedder = TimeEmbedder(config)
         self.y_embedder = CaptionEmbedder(config)
-        self.bands = nn.Parameter(1 / 10000 ** (torch.arange(config.head_dim // 8) / (config.head_dim // 8)))
+        self.rope = Rope(config)
         self.videodit_blocks = nn.Module()
         self.videodit_blocks.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
-        self.videodit_blocks.final_layernorm = LayerNorm(config.hidden, config.eps)
+        self.videodit_blocks.final_layernorm = LayerNorm(config.dim, config.eps)
         self.final_linear = nn.Module()
-        self.final_linear.linear = Linear(config.hidden, math.prod(config.patch) * config.model_channels, bias=False)
+        self.final_linear.linear = Linear(config.dim, math.prod(config.patch) * config.model_channels, bias=False)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -200,7 +230,7 @@ class MagiTransformer(nn.Module):
 
     @property
     def null_caption(self) -> Tensor:
-        """Embeddings [1, L, caption_dim] that stand for no caption: `text(None)` sees them and says it was dropped."""
+        """Embeddings [1, L, text_dim] that stand for no caption: `text(None)` sees them and says it was dropped."""
         return self.y_embedder.null_caption_embedding[None, :NULL_TOKENS]
 
     def grid(self, latents: Tensor, first_frame: int = 0) -> Grid:
@@ -211,7 +241,10 @@ class MagiTransformer(nn.Module):
         latents = latents.to(self.x_embedder.weight.dtype) * self.config.rescale
         if self.config.half_channel:
             latents = torch.cat([latents, latents], dim=1)
-        return self.x_embedder(latents).flatten(2).transpose(1, 2)
+        tokens = self.x_embedder(latents).flatten(2).transpose(1, 2)
+        if self.config.positions:
+            tokens = tokens + self.position_embedding.repeat(latents.shape[2], 1)
+        return tokens
 
     def condition(self, timesteps: Tensor, grid: Grid, fps: int = 24, distill: float | None = None) -> Conditioning:
         """timesteps [B, F]: 1000 * t. distill: half the number of steps, or 8 / interval where there are 12."""
@@ -222,7 +255,7 @@ class MagiTransformer(nn.Module):
         return Conditioning(time, time, None if shared else frame_of_token(grid, timesteps.device))
 
     def text(self, embeddings: Tensor | None, mask: Tensor | None = None, dropped: Tensor | None = None) -> Caption:
-        """For captions [B, L, caption_dim], of which `mask` [B, L] counts (None: all of them); None: dropped.
+        """For captions [B, L, text_dim], of which `mask` [B, L] counts (None: all of them); None: dropped.
 
         dropped: [B], which rows' captions are (they must hold `null_caption` then); None: none is.
         """
@@ -235,9 +268,6 @@ class MagiTransformer(nn.Module):
         return Caption(
             self.y_embedder.adaln(dropped[:, None]), keys_values, None if mask is None else mask[:, None, None]
         )
-
-    def rope(self, grid: Grid) -> Tensor:
-        return rope_sin_cos(grid, self.bands)
 
     def transform(
         self, tokens: Tensor, conditioning: Conditioning, text: Caption, rope: Tensor, attend: Attend
@@ -257,40 +287,6 @@ class MagiTransformer(nn.Module):
     def signal(self, conditioning: Conditioning, tokens: Tensor) -> Tensor:
         return tokens
 
-    def forward(
-        self, latents: Tensor, timesteps: Tensor, text: Caption, chunk: int = 0, distill: float | None = None
-    ) -> Tensor:
-        """Velocity of several chunks of one caption at once; chunk > 0: attention is causal by that many frames.
-
-        latents [B, C, F, H, W], timesteps [B, F].
-        """
-        grid = self.grid(latents)
-        conditioning = self.condition(timesteps, grid, distill=distill)
-        mask = block_causal_mask(grid, chunk, latents.device) if chunk else None
-
-        def attend(layer, q, k, v):
-            return attention(q, k, v, mask)
-
-        tokens = self.transform(self.embed(latents), conditioning, text, self.rope(grid), attend)
-        return self.project(tokens, conditioning, grid)
-
-
-def rope_sin_cos(grid: Grid, bands: Tensor) -> Tensor:
-    """[S, 6 * bands]: sines of time, row and column angles, then their cosines.
-
-    Rows and columns are centred and scaled to what 256 patches span; time is the absolute latent frame.
-    """
-    ratio = math.sqrt(grid.rows * grid.columns / 256)
-    time = torch.arange(grid.first_frame, grid.first_frame + grid.frames, dtype=bands.dtype, device=bands.device)
-    places = [time, *(centred(count, ratio, bands) for count in (grid.rows, grid.columns))]
-    shape = (grid.frames, grid.rows, grid.columns, -1)
-    angles = [
-        (place[:, None] * bands).view([-1 if axis == own else 1 for axis in range(3)] + [len(bands)]).expand(shape)
-        for own, place in enumerate(places)
-    ]
-    angle = torch.cat(angles, dim=-1).flatten(0, 2)
-    return torch.cat([angle.sin(), angle.cos()], dim=-1)
-
 
 def centred(count: int, ratio: float, like: Tensor) -> Tensor:
     """Positions of `count` patches around 0; a single one lies there."""
@@ -299,8 +295,11 @@ def centred(count: int, ratio: float, like: Tensor) -> Tensor:
 
 
 def apply_rope(x: Tensor, rope: Tensor) -> Tensor:
-    """Rotate the halves of the first channels of [B, S, heads, head_dim] into each other; the rest passes."""
-    sin, cos = rope[:, None].chunk(2, dim=-1)
+    """Rotate the halves of the first channels of [B, S, heads, head_dim] into each other; the rest passes.
+
+    rope: [S, ...], or [B, S, ...] where rows lie in different places.
+    """
+    sin, cos = rope.unsqueeze(-2).chunk(2, dim=-1)
     turned, rest = x.split([rope.shape[-1], x.shape[-1] - rope.shape[-1]], dim=-1)
     a, b = turned.chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], dim=-1)

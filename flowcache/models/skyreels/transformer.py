@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowcache.models.attention import attention, block_causal_mask, frame_of_token
+from flowcache.models.attention import attention, frame_of_token
 from flowcache.models.base import Attend, Conditioning, Grid
 from flowcache.models.skyreels.config import SkyReelsConfig
 
@@ -182,6 +182,12 @@ class SkyReelsTransformer(nn.Module):
 
         tokens = self.transform(self.embed(latents), conditioning, self.text(embeddings), self.rope(grid), attend)
         return self.project(tokens, conditioning, grid)
+
+
+def block_causal_mask(grid: Grid, chunk: int, device: torch.device) -> Tensor:
+    """[S, S], True where a token may look: its own chunk and all before."""
+    block = frame_of_token(grid, device) // chunk
+    return block[:, None] >= block[None, :]
 
 
 def modulate(table: Tensor, e: Tensor, conditioning: Conditioning) -> tuple[Tensor, ...]:
