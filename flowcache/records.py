@@ -62,7 +62,6 @@ class ModelSpec:
     ar_step: int = 5
     condition_noise: float = 20.0  # timestep to which a later window's prefix is noised
     negative_prompt: str = ""
-    sampler: dict[str, Any] = field(default_factory=dict)  # MAGI-1: its sampler's settings by their official names
     reuse: dict[str, Any] = field(default_factory=dict)  # presets of `paper`: {"slow": {...}, "fast": {...}}
     pipeline: Pipeline | None = None  # of family "magi"
     vocabulary: tuple[str, ...] = ()  # the only words that a tiny model knows; empty: any

@@ -13,65 +13,40 @@ import torch
 from torch import Tensor
 
 from flowcache.cache.reuse import Policy
-from flowcache.records import ModelSpec, RenderRequest
+from flowcache.records import ModelSpec, Pipeline, RenderRequest
 from flowcache.sampling.schedule import Row, schedule
 from flowcache.sampling.solver import Euler
 from flowcache.sampling.walk import Forward, Tick, Walk
 
 SHORTCUTS = {"8,16,16": (0, 2, 3), "16,16,8": (0, 1, 2)}  # sixteenths of a quarter that 12 steps stand at
+COPY_SHARE = 0.3  # of what the copy that sees itself alone says, in distilled models
 Curve = Literal["square", "piecewise", "identity"]
 
 
 @dataclass(frozen=True)
 class MagiSettings:
-    """How to denoise one window. Official names in brackets where ours differ.
+    """How to denoise one window. lag: rows between the starts of neighbouring chunks; chunk: in latent frames.
 
-    lag: rows between the starts of neighbouring chunks. passes: 3 with guidance, 1 without (cfg_number).
-    distill: the model also embeds the steps' length. ranges: by share of the steps done, how many chunks up to its
-    own a chunk sees (noise2clean_kvrange), empty: all; clean_range: the same of finished ones (clean_chunk_kvrange),
-    -1: as the last of `ranges`. clean_time: the time that finished chunks are said to have (clean_t).
-    guidance: from each time on, how much the chunks before count, and how much the text does (cfg_t_range,
-    prev_chunk_scales, text_scales). near_clean: above this time the cleanest chunk of a model with one pass is guided
-    by a copy that sees only itself, with the weight copy_share.
+    guidance: the strongest of the text's scales, to which the others keep their ratios.
     """
 
     steps: int
     lag: int
     chunk: int
     fps: int
-    passes: int
-    distill: bool
-    ranges: tuple[int, ...] = (5, 4, 3, 2)
-    clean_range: int = 1
-    clean_time: float = 0.9999
-    shortcut: str = "8,16,16"
-    guidance: tuple[tuple[float, float, float], ...] = (
-        (0.0, 1.5, 7.5), (0.0217, 1.5, 7.5), (0.1, 1.5, 7.5), (0.3, 1.0, 0.0), (0.999, 1.0, 0.0)
-    )  # fmt: skip
-    near_clean: float = 0.3
-    copy_share: float = 0.3
+    guidance: float
+    pipeline: Pipeline
 
     @classmethod
     def of(cls, request: RenderRequest, spec: ModelSpec) -> "MagiSettings":
-        """What the request says, and the model (`ModelSpec.sampler`, by official names) where it says nothing."""
-        given = spec.sampler
-        lag = request.steps // given["window_size"] if request.ar_step is None else request.ar_step
-        strongest = max(given["text_scales"])
-        text_scales = [scale * request.guidance / strongest for scale in given["text_scales"]]
-        return cls(
-            steps=request.steps,
-            lag=lag,
-            chunk=spec.chunk,
-            fps=request.fps,
-            passes=given["cfg_number"],
-            distill=given["distill"],
-            ranges=tuple(given["noise2clean_kvrange"]),
-            clean_range=given["clean_chunk_kvrange"],
-            clean_time=given["clean_t"],
-            shortcut=given["shortcut_mode"],
-            guidance=tuple(zip(given["cfg_t_range"], given["prev_chunk_scales"], text_scales, strict=True)),
-            near_clean=given["distill_nearly_clean_chunk_threshold"],
-        )
+        """What the request says, and the model where it says nothing."""
+        lag = request.steps // spec.pipeline.window if request.ar_step is None else request.ar_step
+        return cls(request.steps, lag, spec.chunk, request.fps, request.guidance, spec.pipeline)
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        """The steps' times and the one that the last leads to."""
+        return time_grid(self.steps, self.pipeline.shortcut)
 
     def walk(self, frames: int, policy: Policy, held: int = 0) -> Walk:
         """See `walk.Settings`."""
@@ -81,16 +56,17 @@ class MagiSettings:
         ticks = _Ticks(self, rows, policy, held // self.chunk)
         made = tuple(ticks.make(number) for number in range(len(rows)))
         budget = policy.clean if policy.clean is not None else _needed(made)
-        return Walk(self.steps, made, Euler(time_grid(self.steps, self.shortcut)), self.guide, 1, budget)
+        return Walk(self.steps, made, Euler(self.times), self.guide, 1, budget)
 
     def guide(self, step: int, velocities: list[Tensor]) -> Tensor:
         """Combine those of one pass, of one pass and the copy, or of three: with text, without, and alone."""
         if len(velocities) == 1:
             return velocities[0]
         if len(velocities) == 2:
-            return (1 - self.copy_share) * velocities[0] + self.copy_share * velocities[1]
+            return (1 - COPY_SHARE) * velocities[0] + COPY_SHARE * velocities[1]
         text, before, alone = velocities
-        before_scale, text_scale = guidance_scales(self.guidance, time_grid(self.steps, self.shortcut)[step])
+        before_scale, text_scale = guidance_scales(self.pipeline, self.times[step])
+        text_scale *= self.guidance / max(self.pipeline.text_scales)
         return (1 - before_scale) * alone + (before_scale - text_scale) * before + text_scale * text
 
 
@@ -99,19 +75,18 @@ class _Ticks:
 
     def __init__(self, settings: MagiSettings, rows: tuple[Row, ...], policy: Policy, ready: int):
         self.settings, self.rows, self.policy, self.ready = settings, rows, policy, ready
-        self.times = time_grid(settings.steps, settings.shortcut)
-        self.intervals = intervals(settings.steps, settings.shortcut)
-        *self.timesteps, self.clean_timestep = model_times([*self.times[:-1], settings.clean_time])
+        self.steps, self.passes, self.times = settings.steps, settings.pipeline.passes, settings.times
+        *self.timesteps, self.clean_timestep = model_times([*self.times[:-1], settings.pipeline.clean_time])
 
     def make(self, number: int) -> Tick:
         active = self._active(number)
         forwards = [self._clean(chunk, 0, "prefix") for chunk in range(self.ready if number == 0 else 0)]
-        for branch in range(2 if self.settings.passes == 3 else 1):  # the second one's K/V replace the first one's
+        for branch in range(2 if self.passes == 3 else 1):  # the second one's K/V replace the first one's
             forwards += [self._clean(chunk, branch, "refresh") for chunk in self._refreshed(number)]
             forwards += [self._step(chunk, step, branch) for chunk, step in active]
-        if self.settings.passes == 3:
+        if self.passes == 3:
             forwards += [self._step(chunk, step, 2) for chunk, step in active]
-        elif self.policy.copy and self.times[active[0][1]] > self.settings.near_clean:
+        elif self.policy.copy and self.times[active[0][1]] > self.settings.pipeline.near_clean:
             forwards.append(self._step(*active[0], 1))
         after = 0
         if self.policy.cut == "after" and self._starts(number + 1):
@@ -127,26 +102,26 @@ class _Ticks:
         """Chunks whose K/V are still those of their last noisy step."""
         if number == 0 or self.policy.history == "keep":
             return []
-        return [chunk for chunk, index in enumerate(self.rows[number - 1].index) if index == self.settings.steps]
+        return [chunk for chunk, index in enumerate(self.rows[number - 1].index) if index == self.steps]
 
     def _step(self, chunk: int, step: int, branch: int) -> Forward:
-        alone = branch == 2 or (branch == 1 and self.settings.passes == 1)
-        text = "caption" if branch == 0 or self.settings.passes == 1 else "dropped"
+        alone = branch == 2 or (branch == 1 and self.passes == 1)
+        text = "caption" if branch == 0 or self.passes == 1 else "dropped"
         memory, first = (None, chunk) if alone else (0, self._first(chunk, step))
         return Forward(chunk, branch, step, self.timesteps[step], text, memory, first)
 
     def _clean(self, chunk: int, branch: int, kind: Literal["prefix", "refresh"]) -> Forward:
         """A given or a finished chunk, for its K/V: those that the pass without text leaves are kept."""
-        dropped = self.settings.passes == 3 and (branch == 1 or kind == "prefix")
+        dropped = self.passes == 3 and (branch == 1 or kind == "prefix")
         text = "dropped" if dropped else "null"
-        first = self._first(chunk, -1 if kind == "prefix" else self.settings.steps)
+        first = self._first(chunk, -1 if kind == "prefix" else self.steps)
         return Forward(chunk, branch, -1, self.clean_timestep, text, 0, first)
 
     def _first(self, chunk: int, step: int) -> int:
         """The first chunk that is seen. Tokens that are kept on a budget are all seen. step: -1: a prefix."""
         if self.policy.clean is not None:
             return 0
-        return first_seen(self.settings, chunk, step)
+        return first_seen(self.settings.pipeline, self.steps, chunk, step)
 
     def _starts(self, number: int) -> bool:
         """Whether a chunk takes its first step in this row."""
@@ -154,18 +129,19 @@ class _Ticks:
 
     def _finished(self, number: int) -> int:
         """Chunks that finished before this row, or are given."""
-        return sum(index > self.settings.steps for index in self.rows[number].index)
+        return sum(index > self.steps for index in self.rows[number].index)
 
     def _cuttable(self, number: int) -> int:
         """Room is made for chunks that start, and only for them."""
         return self._finished(next(n for n in range(number, -1, -1) if self._starts(n)))
 
     def _distill(self, number: int) -> float | None:
-        if not self.settings.distill:
+        if not self.settings.pipeline.distilled:
             return None
-        if self.settings.steps != 12:
-            return self.settings.steps / 2
-        return 8 / self.intervals[number % self.settings.lag if self.settings.lag else number]
+        if self.steps != 12:
+            return self.steps / 2
+        lengths, lag = intervals(self.steps, self.settings.pipeline.shortcut), self.settings.lag
+        return 8 / lengths[number % lag if lag else number]
 
 
 def time_grid(steps: int, shortcut: str = "8,16,16", curve: Curve = "square", shift: float = 3.0) -> tuple[float, ...]:
@@ -195,18 +171,19 @@ def intervals(steps: int, shortcut: str) -> tuple[int, ...]:
     return ((2, 1, 1) if shortcut == "8,16,16" else (1, 1, 2)) * (steps // 3)
 
 
-def guidance_scales(scales: Sequence[tuple[float, float, float]], time: float) -> tuple[float, float]:
+def guidance_scales(pipeline: Pipeline, time: float) -> tuple[float, float]:
     """How much the chunks before count at this time, and how much the text does."""
-    return scales[bisect_left([start - 1e-7 for start, _, _ in scales], time) - 1][1:]
+    place = bisect_left([start - 1e-7 for start in pipeline.guidance_times], time) - 1
+    return pipeline.previous_scales[place], pipeline.text_scales[place]
 
 
-def first_seen(settings: MagiSettings, chunk: int, step: int) -> int:
-    """The first chunk whose K/V are seen at a step; -1: in a prefix, `steps`: after the last step."""
-    ranges, clean = settings.ranges, settings.clean_range
+def first_seen(pipeline: Pipeline, steps: int, chunk: int, step: int) -> int:
+    """The first chunk whose K/V are seen at a step of `steps`; -1: in a prefix, `steps`: after the last step."""
+    ranges, clean = pipeline.kv_ranges, pipeline.clean_kv_range
     if step >= 0 and not ranges:
         return 0
-    if 0 <= step < settings.steps:
-        width = ranges[step * len(ranges) // settings.steps]
+    if 0 <= step < steps:
+        width = ranges[step * len(ranges) // steps]
     else:
         width = ranges[-1] if clean == -1 and ranges else clean
     return 0 if width == -1 else max(chunk + 1 - width, 0)

@@ -13,10 +13,10 @@ from flowcache.errors import FlowcacheError
 class Texts:
     """Text embeddings [1, L, D]; `negative` is needed where a family's guidance asks for it.
 
-    positive: one for the whole window, or one for each of its chunks, those of the prefix included.
+    positive: one for the whole window, or one for each of its chunks, those of the prefix included; None: no caption.
     """
 
-    positive: Tensor | Sequence[Tensor]
+    positive: Tensor | Sequence[Tensor | None]
     negative: Tensor | None = None
 
 

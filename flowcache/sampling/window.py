@@ -65,18 +65,19 @@ class Window:
         kinds = {forward.text for tick in self.walk.ticks for forward in tick.forwards}
         if "negative" in kinds and texts.negative is None:
             raise ValueError(f"guidance {self.settings.guidance} needs negative text embeddings")
-        shared = isinstance(texts.positive, Tensor)
-        captions = [texts.positive] * self.chunks if shared else list(texts.positive)
+        captions = [texts.positive] * self.chunks if isinstance(texts.positive, Tensor) else list(texts.positive)
         if len(captions) != self.chunks:
             raise ValueError(f"{len(captions)} captions for a window of {self.chunks} chunks")
+        if "null" in kinds or any(caption is None for caption in captions):
+            null = self.model.null_caption
+            captions = [null if caption is None else caption for caption in captions]
         sources = {"caption": captions, "negative": [texts.negative] * self.chunks, "dropped": [None] * self.chunks}
-        if "null" in kinds:
-            sources["null"] = [self.model.null_caption] * self.chunks
+        sources["null"] = [null] * self.chunks if "null" in kinds else []
         known: dict[int, object] = {}
         for source in (source for kind in sorted(kinds) for source in sources[kind]):
             if id(source) not in known:
                 known[id(source)] = self.model.text(None if source is None else source.to(self.model.device))
-        return {(kind, c): known[id(source)] for kind in kinds for c, source in enumerate(sources[kind])}
+        return {(kind, chunk): known[id(source)] for kind in kinds for chunk, source in enumerate(sources[kind])}
 
     def run(self, row: int) -> None:
         """One row of the schedule: forwards in order, then every chunk that is updated takes its step."""
