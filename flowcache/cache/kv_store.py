@@ -29,17 +29,12 @@ class KVStore:
         device: torch.device,
         budget: int | None = None,
         select: Select | None = None,
-        stale: bool = False,
     ):
-        """shape: (layers, branches, kv_heads, head_dim); tokens: of one chunk.
-
-        stale: what a chunk sees ends where its own K/V would lie had nothing been cut, so that it sees so many tokens
-        of later chunks, from their last forward, or zeros (as FlowCache's MAGI-1 code does).
-        """
+        """shape: (layers, branches, kv_heads, head_dim); tokens: of one chunk."""
         layers, self.branches, heads, head_dim = shape
         size = layers, self.branches, capacity * tokens, heads, head_dim
         self.keys, self.values = (torch.empty(size, dtype=dtype, device=device) for _ in range(2))
-        self.tokens, self.budget, self.select, self.stale = tokens, budget, select, stale
+        self.tokens, self.budget, self.select = tokens, budget, select
         self.dropped = [0] * self.branches  # tokens that the front has lost
 
     @property
@@ -65,8 +60,7 @@ class KVStore:
         for row in rows:
             self.dropped[row] = after.stop
         own = slice(chunk * self.tokens - dropped, (chunk + 1) * self.tokens - dropped)
-        end = min(own.stop + dropped, self.keys.shape[2]) if self.stale else own.stop
-        seen = slice(max(first * self.tokens - dropped, 0), end)
+        seen = slice(max(first * self.tokens - dropped, 0), own.stop)
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             keys, values = (memory[layer, rows.start : rows.stop] for memory in (self.keys, self.values))
@@ -93,9 +87,8 @@ class KVStore:
 
 
 def cut(memory: Tensor, clean: int, chosen: Tensor) -> None:
-    """Of the first `clean` tokens keep those `chosen` [kept, heads]; what follows moves up, then zeros. In place."""
+    """Of the first `clean` tokens keep those `chosen` [kept, heads]; what follows moves up. In place."""
     kept = memory[:clean].gather(0, chosen[..., None].expand(-1, -1, memory.shape[-1]))
     rest = memory[clean:].clone()
     memory[: len(kept)] = kept
     memory[len(kept) : len(kept) + len(rest)] = rest
-    memory[len(kept) + len(rest) :] = 0

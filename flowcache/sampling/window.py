@@ -44,7 +44,6 @@ class Window:
             model.device,
             self.walk.budget,
             policy.select(tokens // settings.chunk, tokens),
-            stale=policy.cut == "after",
         )
         self.conditionings: dict[tuple[float | None, ...], Conditioning] = {}
         self.reuse_states = [ReuseState() for _ in range(self.chunks)]
