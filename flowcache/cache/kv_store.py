@@ -1,15 +1,24 @@
 """Keys and values of a window's chunks, per layer and guidance branch."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from flowcache.models.attention import attention
-from flowcache.models.base import Attend
+from flowcache.models.base import Attend, History, Select
 
-# select(queries, keys, budget) -> indices [budget, heads] of the clean tokens to keep
-Select = Callable[[Tensor, Tensor, int], Tensor]
+
+class Whole:
+    """Implements `models.base.History` for K/V that are kept in one place."""
+
+    def share(self, tokens: int) -> int:
+        return tokens
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, tokens: int) -> Tensor:
+        return attention(q, k, v)
+
+    def keep(self, select: Select, q: Tensor, k: Tensor, v: Tensor, kept: int, tokens: int) -> list[Tensor]:
+        chosen = select(q, k, kept)[..., None]
+        return [x.gather(0, chosen.expand(-1, -1, x.shape[-1])) for x in (k, v)]
 
 
 class KVStore:
@@ -29,12 +38,15 @@ class KVStore:
         device: torch.device,
         budget: int | None = None,
         select: Select | None = None,
+        history: History | None = None,
     ):
-        """shape: (layers, branches, kv_heads, head_dim); tokens: of one chunk."""
+        """shape: (layers, branches, kv_heads, head_dim); tokens: of one chunk, on all ranks together."""
         layers, self.branches, heads, head_dim = shape
-        size = layers, self.branches, capacity * tokens, heads, head_dim
+        self.history, self.chunk_tokens = history or Whole(), tokens
+        self.tokens = self.history.share(tokens)
+        size = layers, self.branches, capacity * self.tokens, heads, head_dim
         self.keys, self.values = (torch.empty(size, dtype=dtype, device=device) for _ in range(2))
-        self.tokens, self.budget, self.select = tokens, budget, select
+        self.budget, self.select = budget, select
         self.dropped = [0] * self.branches  # tokens that the front has lost
 
     @property
@@ -66,11 +78,11 @@ class KVStore:
             keys, values = (memory[layer, rows.start : rows.stop] for memory in (self.keys, self.values))
             self._cut(keys, values, q, finished, before)
             keys[:, own], values[:, own] = k, v
-            out = attention(q, keys[:, seen], values[:, seen])
+            out = self.history.attention(q, keys[:, seen], values[:, seen], self.chunk_tokens)
             self._cut(keys, values, q, then, after)
             return out
 
-        return attend, seen.stop - seen.start
+        return attend, (seen.stop - seen.start) // self.tokens * self.chunk_tokens
 
     def _surplus(self, finished: int, dropped: int) -> range:
         """Tokens lost so far, and after so many finished chunks are cut down to the budget."""
@@ -81,14 +93,14 @@ class KVStore:
         """Each branch keeps what its own queries [branches, tokens, heads, head_dim] ask for."""
         clean = finished * self.tokens - surplus.start
         for row in range(len(keys) if surplus else 0):
-            chosen = self.select(queries[row], keys[row, :clean], clean - len(surplus))
-            for memory in (keys[row], values[row]):
-                cut(memory, clean, chosen)
+            old = keys[row, :clean], values[row, :clean]
+            kept = self.history.keep(self.select, queries[row], *old, clean - len(surplus), self.chunk_tokens)
+            for memory, part in zip((keys[row], values[row]), kept, strict=True):
+                cut(memory, clean, part)
 
 
-def cut(memory: Tensor, clean: int, chosen: Tensor) -> None:
-    """Of the first `clean` tokens keep those `chosen` [kept, heads]; what follows moves up. In place."""
-    kept = memory[:clean].gather(0, chosen[..., None].expand(-1, -1, memory.shape[-1]))
+def cut(memory: Tensor, clean: int, kept: Tensor) -> None:
+    """`kept` takes the place of the first `clean` tokens; what follows moves up. In place."""
     rest = memory[clean:].clone()
     memory[: len(kept)] = kept
     memory[len(kept) : len(kept) + len(rest)] = rest

@@ -14,6 +14,9 @@ from flowcache.records import ModelSpec
 # decides what else the queries see: a mask, a K/V cache, other ranks.
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
+# select(queries, keys, budget) -> indices [budget, kv_heads] of the clean tokens to keep
+Select = Callable[[Tensor, Tensor, int], Tensor]
+
 
 @dataclass(frozen=True)
 class Conditioning:
@@ -86,11 +89,27 @@ class VideoModel(Protocol):
         """[B, S, D] -> velocity [B, C, F, H, W]."""
         ...
 
-    def signal(self, conditioning: Conditioning, tokens: Tensor | None) -> Tensor:
+    def signal(self, conditioning: Conditioning, tokens: Tensor | None, grid: Grid) -> Tensor:
         """The values whose change says how much the output will change (FlowCache's e0).
 
-        tokens: of `embed`; None will do for families whose signal is the time embedding alone (SkyReels).
+        tokens: of `embed`, lying at `grid`; None will do for families whose signal is the time embedding alone.
         """
+        ...
+
+
+class History(Protocol):
+    """How ranks keep the K/V of chunks of `tokens` tokens together. Every rank must call the same methods in order."""
+
+    def share(self, tokens: int) -> int:
+        """How many tokens of every chunk are kept here."""
+        ...
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, tokens: int) -> Tensor:
+        """Queries of this rank's share of a chunk over the keys of all ranks; [B, tokens, heads, head_dim]."""
+        ...
+
+    def keep(self, select: Select, q: Tensor, k: Tensor, v: Tensor, kept: int, tokens: int) -> list[Tensor]:
+        """This rank's new share of keys and values, `kept` tokens, out of k and v [any, kv_heads, head_dim]."""
         ...
 
 
@@ -118,9 +137,10 @@ class TextEncoder(Protocol):
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A checkpoint in memory: everything one rank needs."""
+    """A checkpoint in memory: everything that one rank needs."""
 
     spec: ModelSpec
     transformer: VideoModel
     codec: Codec
     text: TextEncoder
+    history: History | None = None  # None: K/V are kept here alone

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from flowcache.cache.reuse import Policy
-from flowcache.models.base import VideoModel
+from flowcache.models.base import History, VideoModel
 from flowcache.sampling.magi import MagiSettings
 from flowcache.sampling.records import FinishedChunk, NotFinite, Texts, Visit
 from flowcache.sampling.skyreels import SamplerSettings
@@ -28,6 +28,7 @@ def denoise(
     condition_noise_of: Callable[[int], Tensor] | None = None,
     observe: Callable[[Visit], None] | None = None,
     end: Tensor | None = None,
+    history: History | None = None,
 ) -> Iterator[FinishedChunk]:
     """Denoise the window `noise` [C, F, H, W], F a whole number of chunks.
 
@@ -38,7 +39,7 @@ def denoise(
     the window, all in its last chunk. ValueError where these don't fit the window or each other.
     """
     began = time.perf_counter()
-    window = Window(model, noise, texts, settings, policy, prefix, condition_noise_of, observe, end)
+    window = Window(model, noise, texts, settings, policy, prefix, condition_noise_of, observe, end, history)
     for row, tick in enumerate(window.walk.ticks):
         window.run(row)
         window.charge(tick, time.perf_counter() - began)

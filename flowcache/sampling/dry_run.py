@@ -48,7 +48,7 @@ class Weightless:
         rows, columns = grid.rows * self.patch[1], grid.columns * self.patch[2]
         return torch.empty(len(tokens), 0, grid.frames, rows, columns)
 
-    def signal(self, conditioning: Conditioning, tokens: Tensor | None) -> Tensor:
+    def signal(self, conditioning: Conditioning, tokens: Tensor | None, grid: Grid) -> Tensor:
         return conditioning.blocks
 
 

@@ -26,6 +26,7 @@ class FinishedChunk:
 
     computed, reused: forwards of its steps, all guidance branches. seconds: its share of the time; the shares
     of a window's chunks sum up to the time that the window took. kv_bytes: of the K/V storage of the whole window.
+    decisions: for each guidance branch a character a step, 1 where it was computed, 0 where reused.
     """
 
     index: int
@@ -34,6 +35,7 @@ class FinishedChunk:
     reused: int
     seconds: float
     kv_bytes: int = 0
+    decisions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

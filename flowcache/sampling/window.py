@@ -8,7 +8,7 @@ from torch import Tensor
 from flowcache.cache.kv_store import KVStore
 from flowcache.cache.reuse import ALWAYS, Decision, ReuseState, decide
 from flowcache.models.base import Conditioning
-from flowcache.sampling.full import attend, together
+from flowcache.sampling.full import among_themselves, together
 from flowcache.sampling.records import FinishedChunk, NotFinite, Visit
 from flowcache.sampling.walk import Forward, Tick
 
@@ -16,7 +16,7 @@ from flowcache.sampling.walk import Forward, Tick
 class Window:
     """Latents, K/V, and per chunk what solver and reuse policy carry along."""
 
-    def __init__(self, model, noise, texts, settings, policy, prefix, condition_noise_of, observe, end):
+    def __init__(self, model, noise, texts, settings, policy, prefix, condition_noise_of, observe, end, history):
         self.model, self.settings, self.policy = model, settings, policy
         self.condition_noise_of, self.observe = condition_noise_of, observe
         frames = noise.shape[1]
@@ -44,11 +44,13 @@ class Window:
             model.device,
             self.walk.budget,
             policy.select(tokens // settings.chunk, tokens),
+            history,
         )
         self.conditionings: dict[tuple[float | None, ...], Conditioning] = {}
         self.reuse_states = [ReuseState() for _ in range(self.chunks)]
         self.joint_state, self.joint_decisions = ReuseState(), {}
         self.stored: dict[tuple[int, int], Tensor] = {}  # what skipped steps take, by chunk and branch
+        self.decisions: dict[tuple[int, int], str] = {}  # 1 or 0 a step, by chunk and branch
         self.computed, self.reused, self.seconds = ([0] * self.chunks for _ in range(3))
 
     def _check(self, held: int, closing: int, frames: int) -> None:
@@ -138,7 +140,8 @@ class Window:
         chunk, text = forward.chunk, self.texts[forward.text, forward.chunk]
         if forward.memory is None:
             rope = self.model.rope(replace(self.grids[chunk], first_frame=0))
-            return self.model.transform(tokens, conditioning, text, rope, attend), self.grids[chunk].tokens
+            alone = among_themselves(self.store.history, self.grids[chunk].tokens)
+            return self.model.transform(tokens, conditioning, text, rope, alone), self.grids[chunk].tokens
         then = tick.cut_after if last else 0
         view, seen = self.store.view(forward.memory, chunk, forward.first, min(tick.clean, chunk), then)
         return self.model.transform(tokens, conditioning, text, self.ropes[chunk], view), seen
@@ -149,8 +152,8 @@ class Window:
         times = torch.cat([self.times(forward) for forward in first])[None].to(self.model.device)
         latents = torch.cat(list(inputs.values()), dim=1)[None]
         texts = [self.texts[forward.text, 0] for forward in tick.forwards if forward.chunk == 0]
-        together_ = together(self.model, latents, times, texts, self.settings.fps)
-        parts = [velocity[0].float().split(self.settings.chunk, dim=1) for velocity in together_]
+        outs = together(self.model, latents, times, texts, self.settings.fps, self.store.history)
+        parts = [velocity[0].float().split(self.settings.chunk, dim=1) for velocity in outs]
         seen = self.chunks * self.grids[0].tokens
         for forward in tick.forwards:
             updated = forward.step >= 0
@@ -184,7 +187,7 @@ class Window:
             return ALWAYS
         if self.policy.joint:
             return self.joint_decision(row)
-        signal = self.model.signal(conditioning, tokens)
+        signal = self.model.signal(conditioning, tokens, self.grids[forward.chunk])
         own_last = self.policy.last_step or row == len(self.walk.ticks) - 1
         steps = self.walk.steps if own_last else self.walk.steps + 1  # no step is the last one then
         decision, self.reuse_states[forward.chunk] = decide(
@@ -198,7 +201,7 @@ class Window:
             tick, grid = self.walk.ticks[row], replace(self.grids[0], frames=self.chunks * self.settings.chunk)
             times = [self.times_of(timestep, chunk) for chunk, timestep in enumerate(self.walk.timesteps[row])]
             times = torch.cat(times)[None].to(self.model.device)
-            signal = self.model.signal(self.model.condition(times, grid, self.settings.fps), None)
+            signal = self.model.signal(self.model.condition(times, grid, self.settings.fps), None, grid)
             decision, state = decide(self.policy.reuse, self.joint_state, signal, row, len(self.walk.ticks))
             if 0 in tick.steps.values():  # what begins has nothing to reuse
                 decision, state = ALWAYS, ReuseState(signal)
@@ -252,6 +255,9 @@ class Window:
             self.seconds[chunk] += seconds / len(tick.steps)
 
     def report(self, row, forward: Forward, decision, latents, velocity, seen) -> None:
+        key = forward.chunk, forward.branch
+        if forward.step >= 0:
+            self.decisions[key] = self.decisions.get(key, "") + "01"[decision.compute]
         if self.observe:
             visit = Visit(row, forward.chunk, forward.branch, forward.step, decision, latents, velocity, seen)
             self.observe(visit)
@@ -259,6 +265,8 @@ class Window:
     def result(self, chunk: int) -> FinishedChunk:
         for key in [key for key in self.stored if key[0] == chunk]:
             del self.stored[key]
+        every = [taken for (own, _), taken in sorted(self.decisions.items()) if own == chunk]
         return FinishedChunk(
-            chunk, self.latents[chunk], self.computed[chunk], self.reused[chunk], self.seconds[chunk], self.store.bytes
-        )
+            chunk, self.latents[chunk], self.computed[chunk], self.reused[chunk], self.seconds[chunk], self.store.bytes,
+            tuple(taken for taken in every if len(taken) == self.walk.steps),
+        )  # fmt: skip
