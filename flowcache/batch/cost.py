@@ -8,10 +8,8 @@ from pathlib import Path
 
 from flowcache.batch.plan import plan
 from flowcache.cache.reuse import Policy, resolve_policy
+from flowcache.models.families import FAMILIES, Config, family_of
 from flowcache.models.layouts import parts_of
-from flowcache.models.skyreels.config import SkyReelsConfig
-from flowcache.models.skyreels.flops import block_flops, embed_flops, head_flops, kv_bytes, text_flops
-from flowcache.models.skyreels.weights import read_config
 from flowcache.records import ModelSpec, RenderRequest, Segment
 from flowcache.sampling.dry_run import WindowWork, at_least, at_most, dry_run
 from flowcache.sampling.families import settings_of
@@ -76,7 +74,7 @@ class Window:
 def cost(requests: Sequence[RenderRequest], specs: Mapping[str, ModelSpec]) -> Cost:
     """specs: model name -> spec. InputError where a model's transformer config can't be read."""
     segments = [(request, segment) for request in requests for segment in plan(request, specs[request.model])]
-    configs = {name: read_config(parts_of(Path(spec.path)).transformer) for name, spec in specs.items()}
+    configs = {name: FAMILIES[spec.family].config(parts_of(Path(spec.path))) for name, spec in specs.items()}
     counted = cache(lambda window, policy: work(window, configs[window.model], policy))
 
     def total(pairs: list[tuple[Window, Policy]]) -> Work:
@@ -104,19 +102,23 @@ def window(request: RenderRequest, segment: Segment, spec: ModelSpec) -> Window:
     return Window(request.model, settings_of(request, spec), shape, held)
 
 
-def work(window: Window, config: SkyReelsConfig, policy: Policy) -> Work:
+def work(window: Window, config: Config, policy: Policy) -> Work:
     """Of one window under one policy."""
     done = dry_run(window.settings, window.shape, config.patch, policy, window.held)
-    return Work(done.forwards, flops(config, done), kv_bytes(config, stored_tokens(done), ELEMENT))
+    return Work(
+        done.forwards, flops(config, done), family_of(config).flops.kv_bytes(config, stored_tokens(done), ELEMENT)
+    )
 
 
 def stored_tokens(done: WindowWork) -> int:
     return done.memories * done.kv_chunks * done.tokens
 
 
-def flops(config: SkyReelsConfig, done: WindowWork) -> int:
+def flops(config: Config, done: WindowWork) -> int:
     """Without what is negligible: timestep embeddings, norms, the solver."""
-    per_forward = block_flops(config, done.tokens, 0) + embed_flops(config, done.tokens) // done.memories
-    attention = block_flops(config, done.tokens, done.seen) - block_flops(config, done.tokens, 0)
-    heads = done.outputs * head_flops(config, done.tokens)
-    return done.forwards * per_forward + attention + heads + done.memories * text_flops(config)
+    count = family_of(config).flops
+    blocks = count.block_flops(config, done.tokens, 0)
+    attention = count.block_flops(config, done.tokens, done.seen) - blocks
+    per_forward = blocks + count.embed_flops(config, done.tokens) // done.memories
+    heads = done.outputs * count.head_flops(config, done.tokens)
+    return done.forwards * per_forward + attention + heads + done.memories * count.text_flops(config)

@@ -6,12 +6,10 @@ from pathlib import Path
 
 from flowcache.errors import InputError, Problem
 from flowcache.models.codec import codec_part
+from flowcache.models.families import FAMILIES, Config, family_of
 from flowcache.models.layouts import Layout, layout_of
 from flowcache.models.part import Part
 from flowcache.models.registry import SPEC_FILE, find
-from flowcache.models.skyreels.config import SkyReelsConfig
-from flowcache.models.skyreels.flops import kv_bytes
-from flowcache.models.skyreels.weights import transformer_part
 from flowcache.models.text import load_tokenizer, text_part
 from flowcache.records import ModelSpec
 
@@ -36,7 +34,7 @@ class Report:
     family: str | None = None
     layout: str | None = None
     spec: ModelSpec | None = None
-    config: SkyReelsConfig | None = None
+    config: Config | None = None
     parts: dict[str, PartReport] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
@@ -63,15 +61,15 @@ class Memory:
         return f"{self.total / GIB:.1f} GiB per rank ({spelled})"
 
 
-def check(folder: Path) -> Report:
-    """Every fault of a checkpoint in either layout; raises nothing for a damaged one."""
+def check(path: Path) -> Report:
+    """Every fault of a checkpoint in any layout, given its folder or config file; raises nothing for a damaged one."""
     report = Report()
     try:
-        layout = layout_of(folder)
+        layout = layout_of(path)
         if layout:
             report.layout = layout.name
             report.problems += layout.missing()
-        report.spec = find(str(folder))
+        report.spec = find(str(path))
         report.family = report.spec.family
     except InputError as error:
         report.note(error)
@@ -82,10 +80,16 @@ def check(folder: Path) -> Report:
 
 def _look(layout: Layout, report: Report) -> None:
     """Into each part that is there."""
-    makers = {"transformer": transformer_part, "vae": codec_part, "text_encoder": text_part}
+    makers = {
+        "transformer": lambda _: FAMILIES[layout.family].part(layout),
+        "vae": codec_part,
+        "text_encoder": text_part,
+    }
+    faulty = {Path(problem.file) for problem in report.problems}
     for name, make in makers.items():
         path = getattr(layout, name)
-        if not path.exists() or path / "config.json" in (Path(problem.file) for problem in report.problems):
+        config = layout.config if name == "transformer" else path / "config.json"
+        if not path.exists() or config in faulty:
             continue
         try:
             part: Part = make(path)
@@ -115,28 +119,30 @@ def sound(name: str) -> ModelSpec:
     return spec
 
 
-def memory(spec: ModelSpec, config: SkyReelsConfig, ranks: int) -> Memory:
+def memory(spec: ModelSpec, config: Config, ranks: int) -> Memory:
     """What each of `ranks` ranks needs: weights are whole on each, K/V and activations are shared out."""
-    pixels = spec.width * spec.height
+    family, pixels = family_of(config), spec.width * spec.height
     tokens = spec.chunk * pixels // spec.size_step**2  # of a chunk
     chunks, width = spec.window // spec.chunk, config.dim
+    # Guidance by two branches keeps K/V and residuals of both; in MAGI-1 one pass fills the only store.
+    stores = 1 if spec.pipeline else 2
     own = math.ceil(tokens / ranks)
     # hidden state and its fp32 copies for norm and modulation, then queries, keys, values, their output; or the FFN
     working = own * (width * 4 * 4 + max(4 * width, 2 * config.ffn_dim) * 2)
-    residuals = own * width * 2 * 2 * chunks  # reuse keeps one for each chunk and guidance branch
+    residuals = own * width * 2 * stores * chunks  # reuse keeps one for each chunk and guidance branch
     return Memory(
-        weights=2 * _numbers(config),
-        keys_values=kv_bytes(config, 2 * chunks * tokens, 2) // ranks,
+        weights=_weights(config),
+        keys_values=family.flops.kv_bytes(config, stores * chunks * tokens, 2) // ranks,
         activations=working + residuals,
         codec=4 * CODEC_FRAMES * CODEC_WIDTH * pixels,
     )
 
 
-def _numbers(config: SkyReelsConfig) -> int:
-    """Learned numbers of a transformer of this shape."""
+def _weights(config: Config) -> int:
+    """Bytes of a transformer of this shape, most of it in bfloat16."""
     import torch
 
-    from flowcache.models.skyreels.transformer import SkyReelsTransformer
-
+    family = family_of(config)
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in SkyReelsTransformer(config).parameters())
+        parameters = dict(family.build(config).named_parameters())
+    return sum((4 if family.keep_float32(name) else 2) * x.numel() for name, x in parameters.items())

@@ -91,17 +91,22 @@ def read(file: Path) -> dict[str, Any]:
     return raw
 
 
-def is_config(file: Path) -> bool:
-    """Whether a file is one of these, sound or not."""
+def is_config(file: Path, key: str = "model_config") -> bool:
+    """Whether a file is one of these, sound or not, by a key that no other family's config has."""
     try:
-        return "model_config" in _json(file)
+        return key in _json(file)
     except InputError:
         return False
 
 
-def shape(raw: dict[str, Any], file: Path) -> MagiConfig:
-    """Of a `model_config`; `positions`: a further key that tiny models have. InputError as for `read`."""
-    problems = _faults(file, raw, RULES["model_config"]) or _misfits(file, raw)
+def read_config(file: Path) -> MagiConfig:
+    """The transformer's shape, of one of these or of a file that holds its `model_config` alone.
+
+    `positions`: a further key that tiny models have. InputError as for `read`.
+    """
+    whole = _json(file)
+    raw, prefix = (whole["model_config"], "model_config.") if "model_config" in whole else (whole, "")
+    problems = _faults(file, raw, RULES["model_config"], prefix) or _misfits(file, raw, prefix)
     if problems:
         raise InputError(problems)
     sizes = {field: raw[key] for key, field in (COUNTS | SWITCHES | NUMBERS).items()}
@@ -138,7 +143,7 @@ def _faults(file: Path, given: Any, rules: dict[str, Rule], prefix: str = "") ->
     ]
 
 
-def _misfits(file: Path, model: dict[str, Any]) -> list[Problem]:
+def _misfits(file: Path, model: dict[str, Any], prefix: str = "model_config.") -> list[Problem]:
     """Sizes that don't go together."""
     width = model["num_attention_heads"] * model["kv_channels"]
     found = {
@@ -148,7 +153,7 @@ def _misfits(file: Path, model: dict[str, Any]) -> list[Problem]:
         "in_channels": (model["half_channel_vae"] and model["in_channels"] % 2, "an even number for half_channel_vae"),
         "caption_max_length": (model["caption_max_length"] < 2, "2 or more"),
     }
-    return [Problem(str(file), key, f"got {model[key]!r}; accepted: {accepted}")
+    return [Problem(str(file), prefix + key, f"got {model[key]!r}; accepted: {accepted}")
             for key, (wrong, accepted) in found.items() if wrong]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ PRESETS = {
     "slow": {"threshold": 0.01, "ret_steps": 5, "coefficients": (1.0, 0.0)},
     "fast": {"threshold": 0.015, "ret_steps": 5, "coefficients": (1.0, 0.0)},
 }
-HISTORY, AHEAD = 4, 8  # chunks of a segment: those that the last one before it saw, and those that it adds
+HISTORY, AHEAD = 4, 6  # chunks of a segment: those that the last one before it saw, and those that it adds
 T5 = "t5-v1_1-xxl"  # its folder below `t5_pretrained`
 
 

@@ -71,7 +71,8 @@ class TimeEmbedder(nn.Module):
         """[...] in 0..1000 -> [..., condition_dim]."""
         half = FREQUENCIES // 2
         steps = torch.arange(half, dtype=torch.float32, device=position.device)
-        angle = position.float()[..., None] * torch.exp(-math.log(10000) * steps / half)
+        # in the official order: angles are so large that in fp32 another one shows in the fifth digit
+        angle = position.float()[..., None] / 1000 * torch.exp(-math.log(10000) * steps / half) * 1000
         return self.mlp(torch.cat([angle.cos(), angle.sin()], dim=-1))
 
 
