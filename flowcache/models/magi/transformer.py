@@ -205,5 +205,5 @@ class MagiTransformer(nn.Module):
         x = x.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
         return x[:, : self.config.channels] / self.config.rescale
 
-    def signal(self, conditioning: Conditioning, tokens: Tensor) -> Tensor:
+    def signal(self, conditioning: Conditioning, tokens: Tensor, grid: Grid | None = None) -> Tensor:
         return tokens
