@@ -12,7 +12,8 @@ from flowcache.models.families import FAMILIES, Config, family_of
 from flowcache.models.layouts import parts_of
 from flowcache.records import ModelSpec, RenderRequest, Segment
 from flowcache.sampling.dry_run import WindowWork, at_least, at_most, dry_run
-from flowcache.sampling.records import SamplerSettings
+from flowcache.sampling.families import settings_of
+from flowcache.sampling.walk import Settings
 
 # What the policy of a request is compared with.
 WITHOUT_REUSE = {
@@ -65,7 +66,7 @@ class Window:
     """What the work of a segment depends on. shape: latent frames, rows, columns; held: frames that are given."""
 
     model: str
-    settings: SamplerSettings
+    settings: Settings
     shape: tuple[int, int, int]
     held: int
 
@@ -98,7 +99,7 @@ def window(request: RenderRequest, segment: Segment, spec: ModelSpec) -> Window:
     held = spec.overlap if continues else int(segment.index == 0 and request.image is not None)
     frames = segment.chunks * spec.chunk + held // spec.chunk * spec.chunk
     shape = frames, request.height // spec.space_stride, request.width // spec.space_stride
-    return Window(request.model, SamplerSettings.of(request, spec), shape, held)
+    return Window(request.model, settings_of(request, spec), shape, held)
 
 
 def work(window: Window, config: Config, policy: Policy) -> Work:
@@ -110,7 +111,7 @@ def work(window: Window, config: Config, policy: Policy) -> Work:
 
 
 def stored_tokens(done: WindowWork) -> int:
-    return done.branches * done.kv_chunks * done.tokens
+    return done.memories * done.kv_chunks * done.tokens
 
 
 def flops(config: Config, done: WindowWork) -> int:
@@ -118,6 +119,6 @@ def flops(config: Config, done: WindowWork) -> int:
     count = family_of(config).flops
     blocks = count.block_flops(config, done.tokens, 0)
     attention = count.block_flops(config, done.tokens, done.seen) - blocks
-    per_forward = blocks + count.embed_flops(config, done.tokens) // done.branches
+    per_forward = blocks + count.embed_flops(config, done.tokens) // done.memories
     heads = done.outputs * count.head_flops(config, done.tokens)
-    return done.forwards * per_forward + attention + heads + done.branches * count.text_flops(config)
+    return done.forwards * per_forward + attention + heads + done.memories * count.text_flops(config)

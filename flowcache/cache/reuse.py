@@ -51,6 +51,13 @@ class Policy:
     compression: how these tokens are chosen; None: the latest.
     joint: one decision a row for the whole window, from the timesteps of all its frames (TeaCache), instead of
     one for each chunk.
+    repeats: what a reused step takes: the "residual" of all layers (SkyReels-V2), each branch its own; the last
+      computed "velocity", which the solver integrates over the step's own length; or the latents' last "increment",
+      whatever the step's length (as published for MAGI-1).
+    last_step: a chunk's own last step is always computed, else only that of the whole walk.
+    copy: the guidance that distilled MAGI-1 takes from a copy of its cleanest chunk that sees only itself.
+    cut: where clean tokens are cut down to the budget: "before" a chunk after them is forwarded, with its queries;
+      or "after" the row before, with the queries of its last forward (as published for MAGI-1).
     """
 
     name: str
@@ -61,6 +68,10 @@ class Policy:
     compression: Compression | Sink | None = None
     joint: bool = False
     attention: Literal["causal", "full"] = "causal"
+    repeats: Literal["residual", "velocity", "increment"] = "residual"
+    last_step: bool = True
+    copy: bool = True
+    cut: Literal["before", "after"] = "before"
 
     def __post_init__(self):
         if self.attention == "full" and (self.reuse or self.history != "rerun"):

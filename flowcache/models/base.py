@@ -89,10 +89,10 @@ class VideoModel(Protocol):
         """[B, S, D] -> velocity [B, C, F, H, W]."""
         ...
 
-    def signal(self, conditioning: Conditioning, tokens: Tensor | None) -> Tensor:
+    def signal(self, conditioning: Conditioning, tokens: Tensor | None, grid: Grid) -> Tensor:
         """The values whose change says how much the output will change (FlowCache's e0).
 
-        tokens: of `embed`; None will do for families whose signal is the time embedding alone (SkyReels).
+        tokens: of `embed`, lying at `grid`; None will do for families whose signal is the time embedding alone.
         """
         ...
 

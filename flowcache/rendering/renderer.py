@@ -13,7 +13,8 @@ from flowcache.cache.reuse import resolve_policy
 from flowcache.models.base import LoadedModel
 from flowcache.records import RenderRequest, Segment
 from flowcache.rendering.noise import latent_shape, normal, window_noise
-from flowcache.sampling.denoise import FinishedChunk, SamplerSettings, Texts, denoise
+from flowcache.sampling.denoise import FinishedChunk, Texts, denoise
+from flowcache.sampling.families import settings_of
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class SegmentRenderer:
             self.model.transformer,
             window_noise(spec, request, self.segment, self.prefix),
             self._texts(),
-            SamplerSettings.of(request, spec),
+            settings_of(request, spec),
             resolve_policy(request.policy, spec),
             prefix=self.conditioning,
             condition_noise_of=lambda row: normal(shape, "condition", request.seed, self.segment.index, row),

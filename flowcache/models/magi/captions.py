@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flowcache.models.magi.published import SPECIAL_TOKENS_SOURCE
 from flowcache.models.tensors import fault
 
-SPECIAL_TOKENS = "special_tokens.npz"
 ARRAY = "other_tokens"
 # Rows of the array, in the order in which the official code puts them before a caption, each before the last one.
 MARKS = {"static": 2, "dynamic": 3, "borderness": 4, "hq": 1, "3d": 15, "2d": 16}
@@ -80,8 +80,7 @@ def read_special_tokens(file: Path, dim: int, **settings) -> SpecialTokens:
         with arrays:
             rows = arrays[ARRAY]
     except FileNotFoundError:
-        message = "is missing; it lies in example/assets of the MAGI-1 repository: put it beside the checkpoint's parts"
-        raise fault(file, message) from None
+        raise fault(file, f"is missing; {SPECIAL_TOKENS_SOURCE}") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise fault(file, f"can't be read as arrays without code: {error}") from None
     except KeyError:

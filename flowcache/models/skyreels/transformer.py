@@ -163,7 +163,7 @@ class SkyReelsTransformer(nn.Module):
         x = x.view(len(x), grid.frames, grid.rows, grid.columns, pt, ph, pw, self.config.out_channels)
         return x.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
 
-    def signal(self, conditioning: Conditioning, tokens: Tensor | None = None) -> Tensor:
+    def signal(self, conditioning: Conditioning, tokens: Tensor | None = None, grid: Grid | None = None) -> Tensor:
         return conditioning.blocks
 
     def forward(
