@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 from safetensors.torch import save_file
 
-from flowcache.models.magi.captions import ARRAY, SPECIAL_TOKENS
+from flowcache.models.layouts import SPECIAL_TOKENS
+from flowcache.models.magi.captions import ARRAY
 from training.magi.data import CHUNK, WORLD
 from training.magi.model import CONFIG, FPS, Tiny
 from training.magi.noise import CLEAN, SHIFT, STAGES
@@ -20,7 +21,6 @@ SPEC = {
     "window": 8 * CHUNK,
     "overlap": CHUNK,  # no chunk sees more than one finished one before it
     "channels": CONFIG.channels,
-    "heads": CONFIG.kv_heads,
     "time_stride": 4,
     "causal": False,
     "space_stride": 8,
