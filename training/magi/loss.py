@@ -24,7 +24,7 @@ def loss_of_step(
 
 
 def loss_of(model: Tiny, tokenizer, windows: Windows, rows: Rows, weights: Tensor, generator: Generator) -> Tensor:
-    """Squared error of the velocity (clean - noise), weighted by channel and level, of frames that are to be learned."""
+    """Squared error of the velocity (clean - noise), weighted by channel and level, of what is to be learned."""
     latents = windows.latents
     chunks = latents.shape[2] // CHUNK
     levels = sample_levels(rows, chunks, generator)
