@@ -8,6 +8,7 @@ from flowcache.errors import InputError, Problem
 from flowcache.models.codec import codec_part
 from flowcache.models.families import FAMILIES, Config, family_of
 from flowcache.models.layouts import Layout, layout_of
+from flowcache.models.magi.captions import read_special_tokens
 from flowcache.models.part import Part
 from flowcache.models.registry import SPEC_FILE, find
 from flowcache.models.text import load_tokenizer, text_part
@@ -100,6 +101,11 @@ def _look(layout: Layout, report: Report) -> None:
         report.problems += part.problems()
         if name == "transformer":
             report.config = part.module.config
+    if layout.special_tokens and layout.special_tokens.exists() and report.config:
+        try:
+            read_special_tokens(layout.special_tokens, report.config.text_dim)
+        except InputError as error:
+            report.note(error)
     if layout.tokenizer.exists():
         try:
             load_tokenizer(layout.tokenizer)

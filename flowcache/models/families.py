@@ -3,20 +3,28 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
+from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
+from flowcache.models.base import TextEncoder
 from flowcache.models.layouts import Layout
 from flowcache.models.magi import config_file as magi_config
 from flowcache.models.magi import flops as magi_flops
 from flowcache.models.magi import weights as magi_weights
+from flowcache.models.magi.captions import Captions, read_special_tokens
 from flowcache.models.magi.config import MagiConfig
 from flowcache.models.magi.transformer import MagiTransformer
 from flowcache.models.part import Part
+from flowcache.models.prompts import clean_magi, clean_wan
 from flowcache.models.skyreels import flops as skyreels_flops
 from flowcache.models.skyreels import weights as skyreels_weights
 from flowcache.models.skyreels.config import SkyReelsConfig
 from flowcache.models.skyreels.transformer import SkyReelsTransformer
+
+if TYPE_CHECKING:
+    from flowcache.models.text import EncodedTexts
 
 Config = SkyReelsConfig | MagiConfig  # both: dim, ffn_dim, heads, layers, text_dim, text_len, patch
 
@@ -26,7 +34,9 @@ class Family:
     """config, part: of a checkpoint's transformer; both raise InputError for a damaged one.
 
     build: an untrained one. keep_float32: by its name, whether a parameter stays so in a model of half precision.
-    flops: module of block_flops, text_flops, embed_flops, head_flops and kv_bytes.
+    flops: module of block_flops, text_flops, embed_flops, head_flops and kv_bytes. clean: what is done to prompts.
+    text_dtype: of the text encoder; None: the transformer's. text: what a `LoadedModel` has as such, made of a
+    `text.EncodedTexts`.
     """
 
     config: Callable[[Layout], Config]
@@ -34,6 +44,14 @@ class Family:
     build: Callable[[Config], nn.Module]
     keep_float32: Callable[[str], bool]
     flops: ModuleType
+    clean: Callable[[str], str]
+    text_dtype: torch.dtype | None
+    text: Callable[[Layout, Config, "EncodedTexts"], TextEncoder]
+
+
+def _captions(layout: Layout, config: MagiConfig, texts: "EncodedTexts") -> Captions:
+    special = layout.special_tokens and read_special_tokens(layout.special_tokens, config.text_dim)
+    return Captions(texts.tokens, special, config.text_len)
 
 
 FAMILIES = {
@@ -43,6 +61,9 @@ FAMILIES = {
         SkyReelsTransformer,
         skyreels_weights.keep_float32,
         skyreels_flops,
+        clean_wan,
+        None,
+        lambda layout, config, texts: texts,
     ),
     "magi": Family(
         lambda layout: magi_config.read_config(layout.config),
@@ -50,6 +71,9 @@ FAMILIES = {
         MagiTransformer,
         magi_weights.keep_float32,
         magi_flops,
+        clean_magi,
+        torch.float32,  # as the official code runs T5
+        _captions,
     ),
 }
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from flowcache.errors import InputError, Problem
 from flowcache.models.magi.config_file import is_config, read
-from flowcache.models.magi.published import places
+from flowcache.models.magi.published import SPECIAL_TOKENS, SPECIAL_TOKENS_SOURCE, places
 
 OFFICIAL_VAE = "Wan2.1_VAE.pth"
 OFFICIAL_TEXT = "models_t5_umt5-xxl-enc-bf16.pth"
@@ -17,7 +17,8 @@ DIFFUSERS_MARK = "model_index.json"
 class Layout:
     """Paths of a checkpoint's parts; `vae` and `text_encoder` are folders, or .pth files (SkyReels-V2, official).
 
-    config: the file that says the transformer's shape; `transformer`: the folder of its weights.
+    config: the file that says the transformer's shape; `transformer`: the folder of its weights. special_tokens: the
+    file of those that stand before MAGI-1's captions; None: the model has none.
     """
 
     name: str
@@ -26,12 +27,16 @@ class Layout:
     vae: Path
     text_encoder: Path
     tokenizer: Path
+    special_tokens: Path | None = None
 
     def missing(self) -> list[Problem]:
         within = self.config.is_relative_to(self.transformer)
         parts = (self.config if within else self.transformer, self.vae, self.text_encoder, self.tokenizer)
-        return [Problem(str(part), "", f"is missing; the {self.name} layout holds it") for part in parts
-                if not part.exists()]  # fmt: skip
+        found = [Problem(str(part), "", f"is missing; the {self.name} layout holds it") for part in parts
+                 if not part.exists()]  # fmt: skip
+        if self.special_tokens and not self.special_tokens.exists():
+            found.append(Problem(str(self.special_tokens), "", f"is missing; {SPECIAL_TOKENS_SOURCE}"))
+        return found
 
     @property
     def family(self) -> str:
@@ -41,13 +46,15 @@ class Layout:
     @property
     def roots(self) -> list[Path]:
         """The parts' files and folders, none inside another."""
-        parts = dict.fromkeys((self.config, self.transformer, self.vae, self.text_encoder, self.tokenizer))
+        named = (self.config, self.transformer, self.vae, self.text_encoder, self.tokenizer, self.special_tokens)
+        parts = dict.fromkeys(part for part in named if part)
         return [part for part in parts if not any(part.is_relative_to(other) for other in parts if other != part)]
 
 
 def diffusers(folder: Path) -> Layout:
     transformer, *others = (folder / name for name in ("transformer", "vae", "text_encoder", "tokenizer"))
-    return Layout("diffusers", transformer / "config.json", transformer, *others)
+    special = folder / SPECIAL_TOKENS
+    return Layout("diffusers", transformer / "config.json", transformer, *others, special if special.exists() else None)
 
 
 def skyreels(folder: Path) -> Layout:
@@ -58,7 +65,7 @@ def skyreels(folder: Path) -> Layout:
 def magi(file: Path) -> Layout:
     """By an official config file, which says where the parts lie; InputError for a faulty one."""
     found = places(file, read(file))
-    return Layout("official", file, found["transformer"], found["vae"], found["text_encoder"], found["text_encoder"])
+    return Layout("official", file, tokenizer=found["text_encoder"], **found)
 
 
 def layout_of(path: Path) -> Layout | None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 BUNDLED = {"tiny-skyreels": "tiny/skyreels"}
 SPEC_FILE = "flowcache.json"
-SUFFIXES = (".json", ".safetensors", ".model", ".pth", ".bin")
+SUFFIXES = (".json", ".safetensors", ".model", ".pth", ".bin", ".npz")
 HASHED_WHOLE, SAMPLE, SAMPLES = 64 * 2**20, 2**20, 16  # bytes, bytes, how many
 
 
@@ -145,9 +145,10 @@ def load_model(
 ) -> "LoadedModel":
     """Weights, text encoder and codec of `find(name)`, ready on `device`.
 
-    dtype: of transformer and text encoder, "float32" or "bfloat16"; None: bfloat16 on a GPU, else float32.
+    dtype: of transformer and text encoder, "float32" or "bfloat16"; None: bfloat16 on a GPU, else float32. MAGI-1's
+    text encoder is always float32.
     texts: encoded first, so that the text encoder has left the device before the transformer comes.
-    tile: see `wan_vae.WanCodec`. InputError names each damaged file and tensor.
+    tile: see `wan_vae.WanCodec` and `magi.vae_codec.MagiCodec`. InputError names each damaged file and tensor.
     """
     import torch
 
@@ -159,10 +160,14 @@ def load_model(
     spec = find(name)
     layout, family = parts_of(Path(spec.path)), FAMILIES[spec.family]
     precision = getattr(torch, dtype or default_dtype(device))
-    length = family.config(layout).text_len
-    encoder = partial(load_text_encoder, layout.text_encoder, layout.tokenizer, length, device, precision)
-    text = EncodedTexts(encoder, length, keep=device == "cpu")
-    text.prepare(texts)
+    config = family.config(layout)
+    encoder = partial(
+        load_text_encoder, layout.text_encoder, layout.tokenizer, config.text_len, device,
+        family.text_dtype or precision, family.clean,
+    )  # fmt: skip
+    encoded = EncodedTexts(encoder, config.text_len, keep=device == "cpu")
+    text = family.text(layout, config, encoded)
+    encoded.prepare(texts)
     transformer = family.part(layout).load(device, precision, family.keep_float32)
     return LoadedModel(spec, transformer, load_codec(layout.vae, device, tile), text)
 

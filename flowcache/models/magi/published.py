@@ -13,6 +13,8 @@ PRESETS = {
 }
 HISTORY, AHEAD = 4, 6  # chunks of a segment: those that the last one before it saw, and those that it adds
 T5 = "t5-v1_1-xxl"  # its folder below `t5_pretrained`
+SPECIAL_TOKENS = "special_tokens.npz"
+SPECIAL_TOKENS_SOURCE = "it lies in example/assets of the MAGI-1 repository: put it beside the config file"
 
 
 def settings(file: Path) -> dict[str, Any]:
@@ -27,7 +29,6 @@ def settings(file: Path) -> dict[str, Any]:
         "window": (HISTORY + AHEAD) * chunk,
         "overlap": HISTORY * chunk,
         "channels": model["in_channels"] // (2 if model["half_channel_vae"] else 1),
-        "heads": model["num_query_groups"],
         "time_stride": runtime["temporal_downsample_factor"],
         "causal": False,
         "patch": model["patch_size"],
@@ -63,7 +64,7 @@ def pipeline(raw: dict[str, Any]) -> Pipeline:
 
 
 def places(file: Path, raw: dict[str, Any]) -> dict[str, Path]:
-    """Folders of the weights (`load`), of T5 and of the VAE.
+    """Folders of the weights (`load`), of T5 and of the VAE, and the file of special tokens.
 
     A relative path is looked for beside the file and then in each folder above; the official code takes it from
     wherever it is started.
@@ -71,7 +72,13 @@ def places(file: Path, raw: dict[str, Any]) -> dict[str, Path]:
     runtime = raw["runtime_config"]
     load, t5, vae = (_placed(file, runtime[key]) for key in ("load", "t5_pretrained", "vae_pretrained"))
     weights = "inference_weight.distill" if raw["engine_config"]["distill"] else "inference_weight"
-    return {"transformer": load / weights, "text_encoder": t5 / T5 if (t5 / T5).is_dir() else t5, "vae": vae}
+    special = [_placed(file, place + SPECIAL_TOKENS) for place in ("", "assets/", "example/assets/")]
+    return {
+        "transformer": load / weights,
+        "text_encoder": t5 / T5 if (t5 / T5).is_dir() else t5,
+        "vae": vae,
+        "special_tokens": next((path for path in (*special, load / SPECIAL_TOKENS) if path.exists()), special[0]),
+    }
 
 
 def _placed(file: Path, name: str) -> Path:
