@@ -2,7 +2,7 @@
 
 As TeaCache does (arXiv 2411.19108): along unaccelerated runs the change of the signal is compared with the
 real change of the blocks' residual, a polynomial maps one to the other, and thresholds are chosen for the
-wanted share of skipped steps.
+wanted share of skipped steps. For MAGI-1 the change of the signal itself is summed up, as FlowCache does.
 """
 
 import argparse
@@ -15,12 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowcache.cache.reuse import Policy, Reuse, ReuseState, decide, relative_change
+from flowcache.cache.reuse import Reuse, ReuseState, decide, relative_change, resolve_policy
 from flowcache.models.base import LoadedModel
 from flowcache.models.registry import load_model
-from flowcache.sampling.denoise import SamplerSettings, Texts, Visit, denoise
+from flowcache.records import RenderRequest, Shot
+from flowcache.sampling.denoise import Texts, Visit, denoise
+from flowcache.sampling.families import settings_of
 from flowcache.sampling.solver import sigmas, timesteps
-from training.shapes import caption, sample_scene
+from training.shapes import caption, sample_scene, world_of
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,18 @@ PRESETS = (Preset("slow", 0.4, 5), Preset("fast", 0.6, 1))
 
 
 class Recorder:
-    """The model, remembering the residual of its last `transform`."""
+    """The model, remembering its last tokens and the residual of its last `transform`."""
 
     def __init__(self, model):
-        self.model, self.residual = model, None
+        self.model, self.embedded, self.residual = model, None, None
 
     def __getattr__(self, name):
         return getattr(self.model, name)
+
+    def embed(self, latents: Tensor) -> Tensor:
+        """As the model's own."""
+        self.embedded = self.model.embed(latents)
+        return self.embedded
 
     def transform(self, tokens: Tensor, *rest) -> Tensor:
         """As the model's own."""
@@ -52,22 +59,62 @@ class Recorder:
         return out
 
 
-def settings_of(model: LoadedModel) -> SamplerSettings:
-    spec = model.spec
-    return SamplerSettings(
-        steps=spec.steps, shift=spec.shift, guidance=spec.guidance, ar_step=spec.ar_step, chunk=spec.chunk,
-        fps=spec.fps, condition_noise=spec.condition_noise,
-    )  # fmt: skip
+@dataclass(frozen=True)
+class Recording:
+    """Along unaccelerated runs. signals: what the policy sees at each step, of every chunk and run.
+
+    residuals: of every chunk, run and branch, how the blocks' residual changes over each of STRIDES.
+    """
+
+    signals: list[list[Tensor]]
+    residuals: dict[int, list[list[float]]]
+
+
+def record(model: LoadedModel, videos: int, seed: int) -> Recording:
+    """`videos` windows of the model's length under `off`."""
+    spec, rng, recorder = model.spec, Random(seed), Recorder(model.transformer)
+    found = Recording([], {stride: [] for stride in STRIDES})
+    for number in range(videos):
+        prompt = caption(sample_scene(rng, world=world_of(spec.vocabulary)))
+        request = RenderRequest(
+            id="recorded", shots=(Shot(prompt, spec.frames),), width=spec.width, height=spec.height, fps=spec.fps,
+            seed=seed, guidance=spec.guidance, steps=spec.steps, model=spec.name, policy={"name": "off"},
+        )  # fmt: skip
+        signals: dict[int, list[Tensor]] = {}
+        residuals: dict[tuple[int, int], list[Tensor]] = {}
+
+        def observe(visit: Visit, signals=signals, residuals=residuals) -> None:
+            if visit.step >= 0:
+                residuals.setdefault((visit.chunk, visit.branch), []).append(recorder.residual)
+                if visit.branch == 0:
+                    signals.setdefault(visit.chunk, []).append(recorder.embedded)
+
+        chunks = -(-spec.frames // spec.chunk_frames)
+        shape = (spec.channels, chunks * spec.chunk, spec.height // spec.space_stride, spec.width // spec.space_stride)
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed + number))
+        texts, policy = texts_of(model, prompt, chunks), resolve_policy(request.policy, spec)
+        for _ in denoise(recorder, noise, texts, settings_of(request, spec), policy, observe=observe):
+            pass
+        found.signals.extend(signals.values())
+        for stride in STRIDES:
+            found.residuals[stride] += [changes(values, stride) for values in residuals.values()]
+    return found
+
+
+def texts_of(model: LoadedModel, prompt: str, chunks: int) -> Texts:
+    if model.spec.pipeline:
+        return Texts([model.text.caption(prompt, left) for left in reversed(range(chunks))])
+    return Texts(model.text.encode(prompt), model.text.encode(model.spec.negative_prompt))
 
 
 def signals(model: LoadedModel) -> list[Tensor]:
-    """What the policy sees at each step: it depends on the timestep alone."""
+    """What the policy sees at each step where that depends on the timestep alone (SkyReels-V2)."""
     spec, transformer = model.spec, model.transformer
     grid = transformer.grid(torch.zeros(1, spec.channels, spec.chunk, spec.height // 8, spec.width // 8))
     steps = timesteps(sigmas(spec.steps, spec.shift))
     times = [torch.full((1, spec.chunk), float(t)) for t in steps]
     with torch.inference_mode():
-        return [transformer.signal(transformer.condition(t, grid, spec.fps)) for t in times]
+        return [transformer.signal(transformer.condition(t, grid, spec.fps), None, grid) for t in times]
 
 
 def changes(values: list[Tensor], stride: int) -> list[float]:
@@ -75,51 +122,33 @@ def changes(values: list[Tensor], stride: int) -> list[float]:
     return [relative_change(b, a) for a, b in zip(values, values[stride:], strict=False)]
 
 
-def residual_changes(model: LoadedModel, videos: int, seed: int) -> dict[int, np.ndarray]:
-    """How the residual changes over each of STRIDES, mean over videos, chunks and branches: [steps - stride] each."""
-    spec, rng, recorder = model.spec, Random(seed), Recorder(model.transformer)
-    found: dict[int, list[list[float]]] = {stride: [] for stride in STRIDES}
-    for number in range(videos):
-        residuals: dict[tuple[int, int], list[Tensor]] = {}
-
-        def observe(visit: Visit, residuals=residuals) -> None:
-            if visit.step >= 0:
-                residuals.setdefault((visit.chunk, visit.branch), []).append(recorder.residual)
-
-        shape = (spec.channels, spec.window, spec.height // spec.space_stride, spec.width // spec.space_stride)
-        noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed + number))
-        texts = Texts(model.text.encode(caption(sample_scene(rng))), model.text.encode(spec.negative_prompt))
-        for _ in denoise(recorder, noise, texts, settings_of(model), Policy("off"), observe=observe):
-            pass
-        for stride in STRIDES:
-            found[stride] += [changes(values, stride) for values in residuals.values()]
-    return {stride: np.mean(rows, axis=0) for stride, rows in found.items()}
-
-
-def computed_steps(reuse: Reuse, seen: list[Tensor]) -> list[int]:
-    """The steps that the policy computes for these signals."""
+def computed_steps(reuse: Reuse, seen: list[Tensor], last: bool = True) -> list[int]:
+    """The steps that the policy computes for these signals; last: the last one always."""
     state, computed = ReuseState(), []
     for step, signal in enumerate(seen):
-        decision, state = decide(reuse, state, signal, step, len(seen))
+        decision, state = decide(reuse, state, signal, step, len(seen) + (not last))
         if decision.compute:
             computed.append(step)
     return computed
 
 
-def choose(preset: Preset, coefficients: tuple[float, ...], seen: list[Tensor]) -> Reuse:
-    """The middle of the thresholds that come nearest to the wanted share, so that rounding can't change a decision."""
-    wanted = round(len(seen) * (1 - preset.skipped))
+def choose(preset: Preset, coefficients: tuple[float, ...], seen: list[list[Tensor]]) -> Reuse:
+    """The middle of the thresholds that come nearest to the wanted share, so that rounding can't change a decision.
+
+    seen: the signals of each chunk; the share is that of all of them together.
+    """
+    wanted = round(len(seen[0]) * (1 - preset.skipped))
     grid = np.geomspace(1e-3, 10, 400)
-    counts = np.array([len(computed_steps(Reuse(t, preset.ret_steps, coefficients), seen)) for t in grid])
+    tried = [Reuse(float(threshold), preset.ret_steps, coefficients) for threshold in grid]
+    counts = np.mean([[len(computed_steps(reuse, one)) for reuse in tried] for one in seen], axis=0)
     fitting = grid[np.abs(counts - wanted) == np.abs(counts - wanted).min()]
     return Reuse(float(f"{np.sqrt(fitting[0] * fitting[-1]):.4g}"), preset.ret_steps, coefficients)
 
 
-def calibrate(folder: Path, videos: int, seed: int) -> None:
-    """Measures, fits, prints the table of decisions and writes the presets into flowcache.json."""
-    model = load_model(str(folder))
+def fitted(model: LoadedModel, recording: Recording) -> tuple[float, ...]:
+    """The polynomial from the signal's change to the residual's, by SkyReels-V2's timesteps; prints the fit."""
     seen = signals(model)
-    real = residual_changes(model, videos, seed)
+    real = {stride: np.mean(rows, axis=0) for stride, rows in recording.residuals.items()}
     distances = {stride: np.array(changes(seen, stride)) for stride in STRIDES}
     x, y = (np.concatenate([values[stride] for stride in STRIDES]) for values in (distances, real))
     coefficients = tuple(float(f"{c:.8g}") for c in np.polyfit(x, y, 4, w=1 / y))  # relative errors count
@@ -127,12 +156,22 @@ def calibrate(folder: Path, videos: int, seed: int) -> None:
     for stride in STRIDES:
         for step, (d, change) in enumerate(zip(distances[stride], real[stride], strict=True), stride):
             print(f"{stride:6}  {step:4}  {d:.4f}  {change:.4f}  {np.polyval(coefficients, d):.4f}")
+    return coefficients
+
+
+def calibrate(folder: Path, videos: int, seed: int) -> None:
+    """Measures, fits, prints the table of decisions and writes the presets into flowcache.json."""
+    model = load_model(str(folder))
+    recording = record(model, videos, seed)
+    own = model.spec.pipeline is not None
+    coefficients = (1.0, 0.0) if own else fitted(model, recording)
+    seen = recording.signals if own else [signals(model)]
     path = folder / "flowcache.json"
     spec = json.loads(path.read_text())
     for preset in PRESETS:
         reuse = choose(preset, coefficients, seen)
-        steps = computed_steps(reuse, seen)
-        print(f"{preset.name}: threshold {reuse.threshold}, {len(steps)} of {len(seen)} steps computed: {steps}")
+        steps = computed_steps(reuse, seen[0])
+        print(f"{preset.name}: threshold {reuse.threshold}, {len(steps)} of {len(seen[0])} steps computed: {steps}")
         spec["reuse"][preset.name] = {
             "threshold": reuse.threshold,
             "ret_steps": reuse.ret_steps,

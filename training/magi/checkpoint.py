@@ -29,7 +29,7 @@ SPEC = {
     "width": SIZE,
     "height": SIZE,
     "sizes": [[SIZE, SIZE]],
-    "frames": 4 * CHUNK * 4,
+    "frames": 3 * CHUNK * 4,
     "steps": STEPS,
     "max_steps": 200,
     "guidance": 3.0,
