@@ -13,7 +13,7 @@ from flowcache.errors import InputError
 from flowcache.models.codec import codec_part, load_codec
 from flowcache.models.magi.tiling import Tiling
 from flowcache.models.magi.vae import ViTVAE
-from flowcache.models.magi.vae_codec import SCALE, MagiCodec
+from flowcache.models.magi.vae_codec import LEARNED, SCALE, MagiCodec
 from flowcache.models.magi.vae_config import ViTVAEConfig, vae_config
 
 TINY = ViTVAEConfig(
@@ -192,6 +192,12 @@ def test_other_configs_are_refused(tmp_path, change, message):
 def test_a_config_without_sizes_is_refused(tmp_path):
     with pytest.raises(InputError, match="ddconfig: is missing"):
         vae_config({"_class_name": "ViTVAE"}, tmp_path / "config.json")
+
+
+def test_the_published_size():
+    """614 million numbers, which the estimate of memory counts on; sizes as published are the defaults."""
+    with torch.device("meta"):
+        assert sum(p.numel() for p in ViTVAE(ViTVAEConfig()).parameters()) == LEARNED
 
 
 def test_published_switches_may_be_left_out(tmp_path):
