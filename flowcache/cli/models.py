@@ -71,7 +71,7 @@ def check_model(path: str, as_json: bool) -> None:
         spec = report.spec
         tokens = spec.chunk * (spec.width // spec.size_step) * (spec.height // spec.size_step)
         needs = {ranks: memory(spec, report.config, ranks) for ranks in (1, 2, 4, 8, 16) if ranks <= tokens}
-    if report.spec and report.family == "skyreels" and not report.problems:  # MAGI-1 decides by what it renders
+    if report.spec and not report.problems and report.family == "skyreels":  # MAGI-1 decides by what it renders
         steps = computed_steps(load_time_embedding(parts_of(Path(report.spec.path)).transformer), report.spec)
     if as_json:
         parts = {name: asdict(part) for name, part in report.parts.items()}

@@ -16,6 +16,8 @@ from flowcache.records import ModelSpec
 
 NAMED = 3  # faults that the message of `sound` spells out
 GIB = 2**30
+CODEC_WIDTH = 96  # channels of the Wan VAE at full resolution
+CODEC_FRAMES = 32  # full-resolution frames of that width that decoding holds at once, its history included
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def memory(spec: ModelSpec, config: Config, ranks: int) -> Memory:
         weights=_weights(config),
         keys_values=family.flops.kv_bytes(config, stores * chunks * tokens, 2) // ranks,
         activations=working + residuals,
-        codec=family.codec_bytes(pixels),
+        codec=4 * CODEC_FRAMES * CODEC_WIDTH * pixels,
     )
 
 

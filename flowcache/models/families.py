@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from flowcache.models import wan_vae
 from flowcache.models.base import TextEncoder
 from flowcache.models.layouts import Layout
 from flowcache.models.magi import config_file as magi_config
 from flowcache.models.magi import flops as magi_flops
-from flowcache.models.magi import vae_codec as magi_vae
 from flowcache.models.magi import weights as magi_weights
 from flowcache.models.magi.captions import Captions, read_special_tokens
 from flowcache.models.magi.config import MagiConfig
@@ -36,9 +34,9 @@ class Family:
     """config, part: of a checkpoint's transformer; both raise InputError for a damaged one.
 
     build: an untrained one. keep_float32: by its name, whether a parameter stays so in a model of half precision.
-    flops: module of block_flops, text_flops, embed_flops, head_flops and kv_bytes. codec_bytes: of decoding frames of
-    so many pixels. clean: what is done to prompts. text_dtype: of the text encoder; None: the transformer's.
-    text: what a `LoadedModel` has as such, made of a `text.EncodedTexts`.
+    flops: module of block_flops, text_flops, embed_flops, head_flops and kv_bytes. clean: what is done to prompts.
+    text_dtype: of the text encoder; None: the transformer's. text: what a `LoadedModel` has as such, made of a
+    `text.EncodedTexts`.
     """
 
     config: Callable[[Layout], Config]
@@ -46,7 +44,6 @@ class Family:
     build: Callable[[Config], nn.Module]
     keep_float32: Callable[[str], bool]
     flops: ModuleType
-    codec_bytes: Callable[[int], int]
     clean: Callable[[str], str]
     text_dtype: torch.dtype | None
     text: Callable[[Layout, Config, "EncodedTexts"], TextEncoder]
@@ -64,7 +61,6 @@ FAMILIES = {
         SkyReelsTransformer,
         skyreels_weights.keep_float32,
         skyreels_flops,
-        wan_vae.codec_bytes,
         clean_wan,
         None,
         lambda layout, config, texts: texts,
@@ -75,7 +71,6 @@ FAMILIES = {
         MagiTransformer,
         magi_weights.keep_float32,
         magi_flops,
-        magi_vae.codec_bytes,
         clean_magi,
         torch.float32,  # as the official code runs T5
         _captions,

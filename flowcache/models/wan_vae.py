@@ -14,8 +14,6 @@ from torch import Tensor
 from flowcache.models.part import Part
 from flowcache.models.tensors import fault, in_folder, in_pth
 
-WIDTH = 96  # channels at full resolution
-FRAMES = 32  # full-resolution frames of that width that decoding holds at once, its history included
 RESNETS = 3  # of each level of the decoder, before its upsampler
 
 # Official -> diffusers: as prefixes, then inside a residual block.
@@ -98,11 +96,6 @@ class WanCodec:
             convolutions = sum(isinstance(module, WanCausalConv3d) for module in self.vae.decoder.modules())
             memories[place] = [None] * convolutions
         return self.vae.decoder(z, feat_cache=memories[place], feat_idx=[0], first_chunk=first)
-
-
-def codec_bytes(pixels: int) -> int:
-    """Of decoding a frame of so many pixels, in float32: an estimate."""
-    return 4 * FRAMES * WIDTH * pixels
 
 
 def starts(side: int, size: int, stride: int) -> list[int]:

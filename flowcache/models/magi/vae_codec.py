@@ -9,14 +9,6 @@ from flowcache.models.magi.tiling import Tiling
 from flowcache.models.magi.vae import ViTVAE
 
 SCALE = 0.18215  # `scale_factor` of the official runtime configs
-LEARNED = 613_755_239  # numbers of the published VAE
-TILE_BYTES = 200 * 2**20  # of running one tile, about
-PIXEL_BYTES = 1600  # for each pixel of a frame: a chunk's 24 frames and the tiles that they are joined from, measured
-
-
-def codec_bytes(pixels: int) -> int:
-    """Of the published VAE and of decoding chunks of so many pixels a frame, in float32: an estimate."""
-    return 4 * LEARNED + TILE_BYTES + PIXEL_BYTES * pixels
 
 
 class MagiCodec:
