@@ -194,12 +194,6 @@ def test_a_config_without_sizes_is_refused(tmp_path):
         vae_config({"_class_name": "ViTVAE"}, tmp_path / "config.json")
 
 
-def test_the_published_size():
-    """614 million numbers, as the paper has them; sizes as published are the defaults."""
-    with torch.device("meta"):
-        assert sum(p.numel() for p in ViTVAE(ViTVAEConfig()).parameters()) == 613_755_239
-
-
 def test_published_switches_may_be_left_out(tmp_path):
     left = {name: value for name, value in DDCONFIG.items() if name not in ("use_rope", "use_final_proj", "double_z")}
     assert vae_config({"ddconfig": left}, tmp_path / "config.json") == vae_config({"ddconfig": DDCONFIG}, tmp_path)
