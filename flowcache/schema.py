@@ -55,6 +55,12 @@ ACCEPTS = {
     "policy.kv.chunks": "a whole number of chunks from 1 to 1,000",
     "policy.kv.by": "'token', 'frame' or 'chunk'",
     "policy.kv.mix": "a number from 0 to 1",
+    "policy.kv.queries": "'token', 'frame' or 'chunk'",
+    "policy.kv.weighting": "'even', 'hard_code', 'exponential', 'polynomial', 'upper_convex_polynomial' or 'gaussian'",
+    "policy.kv.power": "a number above 0, at most 100",
+    "policy.velocity": "true or false",
+    "policy.last_step": "true or false",
+    "policy.near_clean": "true or false",
     "priority": "a whole number from -1000 to 1000",
     "labels": "an object of at most 64 names with text, numbers or booleans",
     "labels.*": "a name of at most 100 characters with text of at most 1,000, a finite number or a boolean",
@@ -143,6 +149,11 @@ class KV(Written):
     chunks: whole(1, 1000) | None = None
     by: Literal["token", "frame", "chunk"] | None = None
     mix: real(0, 1) | None = None
+    queries: Literal["token", "frame", "chunk"] | None = None
+    weighting: (
+        Literal["even", "hard_code", "exponential", "polynomial", "upper_convex_polynomial", "gaussian"] | None
+    ) = None
+    power: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] | None = None
 
 
 class Policy(Written):
@@ -160,6 +171,9 @@ class Policy(Written):
     reuse: bool | None = None
     refresh: bool | None = None
     renoise: bool | None = None
+    velocity: bool | None = None
+    last_step: bool | None = None
+    near_clean: bool | None = None
     kv: KV | None = None
 
 

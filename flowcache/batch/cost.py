@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -15,12 +15,20 @@ from flowcache.sampling.dry_run import WindowWork, at_least, at_most, dry_run
 from flowcache.sampling.families import settings_of
 from flowcache.sampling.walk import Settings
 
-# What the policy of a request is compared with.
+# What the policy of a request is compared with, by family. MAGI-1's "dense" is `off` with the whole history seen.
 WITHOUT_REUSE = {
-    "dense": Policy("dense", attention="full"),
-    "off": Policy("off"),
-    "paper": Policy("paper", history="keep"),
-    "flowcache": Policy("flowcache", history="refresh"),
+    "skyreels": {
+        "dense": Policy("dense", attention="full"),
+        "off": Policy("off"),
+        "paper": Policy("paper", history="keep"),
+        "flowcache": Policy("flowcache", history="refresh"),
+    },
+    "magi": {
+        "dense": Policy("dense", history="refresh"),
+        "off": Policy("off", history="refresh"),
+        "paper": Policy("paper", history="keep", copy=False),
+        "flowcache": Policy("flowcache", history="refresh"),
+    },
 }
 ELEMENT = 2  # bytes of a value in bf16, in which published checkpoints run
 
@@ -80,9 +88,6 @@ def cost(requests: Sequence[RenderRequest], specs: Mapping[str, ModelSpec]) -> C
     def total(pairs: list[tuple[Window, Policy]]) -> Work:
         return sum((counted(*pair) * times for pair, times in Counter(pairs).items()), Work())
 
-    # MAGI-1 was never trained to see later chunks
-    causal = any(spec.family == "magi" for spec in specs.values())
-    compared = {name: policy for name, policy in WITHOUT_REUSE.items() if not causal or policy.attention != "full"}
     windows = [window(request, segment, specs[request.model]) for request, segment in segments]
     own = [resolve_policy(request.policy, specs[request.model]) for request, _ in segments]
     return Cost(
@@ -90,7 +95,10 @@ def cost(requests: Sequence[RenderRequest], specs: Mapping[str, ModelSpec]) -> C
         segments=len(segments),
         chunks=sum(segment.chunks for _, segment in segments),
         frames=sum(request.frames for request in requests),
-        without_reuse={name: total([(window, policy) for window in windows]) for name, policy in compared.items()},
+        without_reuse={
+            name: total([compared(window, specs[window.model], name) for window in windows])
+            for name in WITHOUT_REUSE["skyreels"]
+        },
         most=total(list(zip(windows, map(at_most, own), strict=True))),
         least=total(list(zip(windows, map(at_least, own), strict=True))),
     )
@@ -103,6 +111,14 @@ def window(request: RenderRequest, segment: Segment, spec: ModelSpec) -> Window:
     frames = segment.chunks * spec.chunk + held // spec.chunk * spec.chunk
     shape = frames, request.height // spec.space_stride, request.width // spec.space_stride
     return Window(request.model, settings_of(request, spec), shape, held)
+
+
+def compared(window: Window, spec: ModelSpec, name: str) -> tuple[Window, Policy]:
+    """The window and the policy that `Cost.without_reuse` counts under a name."""
+    if name == "dense" and spec.pipeline:
+        everything = replace(window.settings, pipeline=replace(spec.pipeline, kv_ranges=()))
+        window = replace(window, settings=everything)
+    return window, WITHOUT_REUSE[spec.family][name]
 
 
 def work(window: Window, config: Config, policy: Policy) -> Work:

@@ -194,8 +194,8 @@ def compare_decisions(case, visits):
             decision = seen[row, official["chunk"]]
             assert decision.compute != official["reuse"]
             if not official["warmup"]:
-                assert decision.distance == pytest.approx(official["rel_l1"], rel=1e-5)
-                assert decision.accumulated == pytest.approx(official["accumulated_candidate"], rel=1e-5)
+                assert decision.distance == pytest.approx(official["rel_l1"], rel=1e-4)  # of small differences
+                assert decision.accumulated == pytest.approx(official["accumulated_candidate"], rel=1e-4)  # of small differences
 
 
 @pytest.mark.golden(CACHED, "functions", "cases")
