@@ -107,6 +107,7 @@ class RenderRequest:
     `image`: URL of the first frame of the first shot. `video`: URL of a video that the first shot
     continues; its frames are not repeated in the output. `end_image`: URL of what the last shot ends with.
     `ar_step`: steps by which each chunk runs behind the one before it; 0: all together; None: the model's.
+    `segment`: "all": shots that don't cut are denoised as one; None: in windows of the model's length.
     """
 
     id: str
@@ -126,6 +127,7 @@ class RenderRequest:
     end_image: str | None = None
     end_image_sha256: str | None = None
     ar_step: int | None = None
+    segment: str | None = None
     priority: int = 0
     labels: dict[str, str] = field(default_factory=dict)
 

@@ -73,7 +73,7 @@ def _without(fields: dict[str, Any], bad: set[Loc]) -> dict[str, Any]:
 def look(row: ReadRow, spec: ModelSpec, defaults: RowDefaults) -> dict[str, Any]:
     """Fields whose default comes from the job, else the model; None where the row's own is faulty."""
     values = {}
-    for name in ("width", "height", "fps", "seed", "guidance", "steps", "ar_step", "negative_prompt"):
+    for name in ("width", "height", "fps", "seed", "guidance", "steps", "ar_step", "segment", "negative_prompt"):
         own, job = getattr(row.says, name), getattr(defaults, name)
         chosen = own if own is not None else job if job is not None else getattr(spec, name, None)
         if name == "ar_step" and own is None and job is None and spec.pipeline:
@@ -85,6 +85,8 @@ def look(row: ReadRow, spec: ModelSpec, defaults: RowDefaults) -> dict[str, Any]
     _check_size(row, values["width"], values["height"], spec)
     if spec.pipeline:
         _check_pipeline(row, spec, values)
+    elif values["segment"]:
+        row.fault(("segment",), f"does not go with {spec.name}, which knows windows of one length; accepted: none")
     return values
 
 

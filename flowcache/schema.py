@@ -39,6 +39,7 @@ ACCEPTS = {
     "guidance": "a number from 0 to 50",
     "steps": "a whole number from 1 to 1,000",
     "ar_step": "a whole number from 0 to 1,000",
+    "segment": "'all'",
     "model": "a model's name or the path of a checkpoint folder",
     "policy": "'off', 'dense', 'paper', 'flowcache' or 'teacache', these three also as 'paper:slow' or 'paper:fast', "
     "or an object with name and settings (docs/manifest.md)",
@@ -187,6 +188,7 @@ class Look(Written):
     guidance: real(0, 50) | None = None
     steps: whole(1, 1000) | None = None
     ar_step: whole(0, 1000) | None = None
+    segment: Literal["all"] | None = None
 
 
 class Defaults(Look):

@@ -19,7 +19,7 @@ from flowcache.records import ModelSpec, Pipeline
 if TYPE_CHECKING:
     from flowcache.models.base import LoadedModel
 
-BUNDLED = {"tiny-skyreels": "tiny/skyreels"}
+BUNDLED = {"tiny-magi": "tiny/magi", "tiny-skyreels": "tiny/skyreels"}
 SPEC_FILE = "flowcache.json"
 SUFFIXES = (".json", ".safetensors", ".model", ".pth", ".bin", ".npz")
 HASHED_WHOLE, SAMPLE, SAMPLES = 64 * 2**20, 2**20, 16  # bytes, bytes, how many
