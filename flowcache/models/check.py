@@ -1,12 +1,11 @@
-"""What a checkpoint is, what is wrong with it, and the memory it needs: read off its headers, without its weights."""
+"""What a checkpoint is, and what is wrong with it: read off its headers, without its weights."""
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from flowcache.errors import InputError, Problem
 from flowcache.models.codec import codec_part
-from flowcache.models.families import FAMILIES, Config, family_of
+from flowcache.models.families import FAMILIES, Config
 from flowcache.models.layouts import Layout, layout_of
 from flowcache.models.magi.captions import read_special_tokens
 from flowcache.models.part import Part
@@ -15,9 +14,6 @@ from flowcache.models.text import load_tokenizer, text_part
 from flowcache.records import ModelSpec
 
 NAMED = 3  # faults that the message of `sound` spells out
-GIB = 2**30
-CODEC_WIDTH = 96  # channels of the Wan VAE at full resolution
-CODEC_FRAMES = 32  # full-resolution frames of that width that decoding holds at once, its history included
 
 
 @dataclass(frozen=True)
@@ -43,32 +39,13 @@ class Report:
         self.problems += [problem for problem in error.problems if problem not in self.problems]
 
 
-@dataclass(frozen=True)
-class Memory:
-    """Bytes that one rank needs at the model's default size, in bfloat16 (docs/models.md has the formula)."""
-
-    weights: int
-    keys_values: int  # of a whole window, both guidance branches
-    activations: int  # an estimate
-    codec: int  # an estimate; only rank 0 decodes
-
-    @property
-    def total(self) -> int:
-        return self.weights + self.keys_values + self.activations + self.codec
-
-    def __str__(self) -> str:
-        parts = {"weights": self.weights, "K/V": self.keys_values, "activations": self.activations, "VAE": self.codec}
-        spelled = ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts.items())
-        return f"{self.total / GIB:.1f} GiB per rank ({spelled})"
-
-
 def check(path: Path) -> Report:
     """Every fault of a checkpoint in any layout, given its folder or config file; raises nothing for a damaged one."""
     report = Report()
     try:
         layout = layout_of(path)
         if layout:
-            report.layout = layout.name
+            report.layout, report.family = layout.name, layout.family
             report.problems += layout.missing()
         report.spec = find(str(path))
         report.family = report.spec.family
@@ -123,32 +100,3 @@ def sound(name: str) -> ModelSpec:
         more = f"; and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
         raise InputError([Problem("model", "", f"{name!r} is damaged: {faults}{more}")])
     return spec
-
-
-def memory(spec: ModelSpec, config: Config, ranks: int) -> Memory:
-    """What each of `ranks` ranks needs: weights are whole on each, K/V and activations are shared out."""
-    family, pixels = family_of(config), spec.width * spec.height
-    tokens = spec.chunk * pixels // spec.size_step**2  # of a chunk
-    chunks, width = spec.window // spec.chunk, config.dim
-    # Guidance by two branches keeps K/V and residuals of both; in MAGI-1 one pass fills the only store.
-    stores = 1 if spec.pipeline else 2
-    own = math.ceil(tokens / ranks)
-    # hidden state and its fp32 copies for norm and modulation, then queries, keys, values, their output; or the FFN
-    working = own * (width * 4 * 4 + max(4 * width, 2 * config.ffn_dim) * 2)
-    residuals = own * width * 2 * stores * chunks  # reuse keeps one for each chunk and guidance branch
-    return Memory(
-        weights=_weights(config),
-        keys_values=family.flops.kv_bytes(config, stores * chunks * tokens, 2) // ranks,
-        activations=working + residuals,
-        codec=4 * CODEC_FRAMES * CODEC_WIDTH * pixels,
-    )
-
-
-def _weights(config: Config) -> int:
-    """Bytes of a transformer of this shape, most of it in bfloat16."""
-    import torch
-
-    family = family_of(config)
-    with torch.device("meta"):
-        parameters = dict(family.build(config).named_parameters())
-    return sum((4 if family.keep_float32(name) else 2) * x.numel() for name, x in parameters.items())

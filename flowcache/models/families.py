@@ -34,9 +34,9 @@ class Family:
     """config, part: of a checkpoint's transformer; both raise InputError for a damaged one.
 
     build: an untrained one. keep_float32: by its name, whether a parameter stays so in a model of half precision.
-    flops: module of block_flops, text_flops, embed_flops, head_flops and kv_bytes. clean: what is done to prompts.
-    text_dtype: of the text encoder; None: the transformer's. text: what a `LoadedModel` has as such, made of a
-    `text.EncodedTexts`.
+    flops: module of block_flops, text_flops, embed_flops, head_flops, kv_bytes and working_bytes.
+    clean: what is done to prompts. text_dtype: of the text encoder; None: the transformer's. text: what a
+    `LoadedModel` has as such, made of a `text.EncodedTexts`.
     """
 
     config: Callable[[Layout], Config]

@@ -32,7 +32,7 @@ class Layout:
     def missing(self) -> list[Problem]:
         within = self.config.is_relative_to(self.transformer)
         parts = (self.config if within else self.transformer, self.vae, self.text_encoder, self.tokenizer)
-        found = [Problem(str(part), "", f"is missing; the {self.name} layout holds it") for part in parts
+        found = [Problem(str(part), "", f"is missing; the {self.name} layout holds it") for part in dict.fromkeys(parts)
                  if not part.exists()]  # fmt: skip
         if self.special_tokens and not self.special_tokens.exists():
             found.append(Problem(str(self.special_tokens), "", f"is missing; {SPECIAL_TOKENS_SOURCE}"))

@@ -195,7 +195,9 @@ def compare_decisions(case, visits):
             assert decision.compute != official["reuse"]
             if not official["warmup"]:
                 assert decision.distance == pytest.approx(official["rel_l1"], rel=1e-4)  # of small differences
-                assert decision.accumulated == pytest.approx(official["accumulated_candidate"], rel=1e-4)  # of small differences
+                assert decision.accumulated == pytest.approx(
+                    official["accumulated_candidate"], rel=1e-4
+                )  # of small differences
 
 
 @pytest.mark.golden(CACHED, "functions", "cases")

@@ -42,3 +42,14 @@ def head_flops(config: MagiConfig, tokens: int) -> int:
 def kv_bytes(config: MagiConfig, tokens: int, element: int) -> int:
     """Keys and values of `tokens` tokens in every layer; element: bytes of a value."""
     return 2 * config.layers * tokens * config.kv_heads * config.head_dim * element
+
+
+def working_bytes(config: MagiConfig, tokens: int) -> int:
+    """What a block holds at its most, in bfloat16; an estimate.
+
+    The hidden state and its fp32 copies for norms and gates, then both attentions' queries, keys, values and outputs,
+    these also in fp32; or the FFN.
+    """
+    width, kv_width = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    attention = 2 * (2 * width + 2 * kv_width + 2 * width) + 4 * 2 * width
+    return tokens * (config.dim * 4 * 4 + max(attention, 2 * config.ffn_dim * (3 if config.gated else 2)))

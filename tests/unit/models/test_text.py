@@ -10,7 +10,7 @@ from flowcache.models.prompts import clean_magi
 from flowcache.models.text import EncodedTexts, load_text_encoder, load_tokenizer, text_part
 from tests.published import official_text
 from training.shapes import vocabulary
-from training.text import build_encoder, build_tokenizer, encode_batch
+from training.text import build_tokenizer, build_umt5, encode_batch
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("text")
     torch.manual_seed(0)
     tokenizer = build_tokenizer(vocabulary())
-    build_encoder(len(tokenizer), dim=32).save_pretrained(folder / "text_encoder")
+    build_umt5(len(tokenizer), dim=32).save_pretrained(folder / "text_encoder")
     tokenizer.save_pretrained(folder / "tokenizer")
     return folder
 
@@ -67,7 +67,7 @@ def test_independent_of_what_was_encoded_before(folder, text):
 def test_as_in_training(folder, text):
     """What was trained in batches is what single prompts get."""
     prompts = ["a red circle", "an orange star bouncing on black", ""]
-    batch = encode_batch(text.model, text.tokenizer, prompts, 16)
+    batch, _ = encode_batch(text.model, text.tokenizer, prompts, 16)
     for row, prompt in zip(batch, prompts, strict=True):
         assert torch.allclose(row, text.encode(prompt)[0], atol=1e-5)
 
