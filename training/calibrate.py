@@ -2,7 +2,7 @@
 
 As TeaCache does (arXiv 2411.19108): along unaccelerated runs the change of the signal is compared with the
 real change of the blocks' residual, a polynomial maps one to the other, and thresholds are chosen for the
-wanted share of skipped steps. For MAGI-1 the change of the signal itself is summed up, as FlowCache does.
+wanted share of skipped steps. For MAGI-1 also presets that sum up the change of the signal itself, as FlowCache does.
 """
 
 import argparse
@@ -35,6 +35,7 @@ class Preset:
 
 
 STRIDES = (1, 2, 3)  # steps apart; the larger ones say what shorter schedules will see
+PUBLISHED = "-published"  # what the names of MAGI-1's presets without a polynomial end with
 PRESETS = (Preset("slow", 0.4, 5), Preset("fast", 0.6, 1))
 
 
@@ -146,14 +147,19 @@ def choose(preset: Preset, coefficients: tuple[float, ...], seen: list[list[Tens
 
 
 def fitted(model: LoadedModel, recording: Recording) -> tuple[float, ...]:
-    """The polynomial from the signal's change to the residual's, by SkyReels-V2's timesteps; prints the fit."""
-    seen = signals(model)
-    real = {stride: np.mean(rows, axis=0) for stride, rows in recording.residuals.items()}
-    distances = {stride: np.array(changes(seen, stride)) for stride in STRIDES}
-    x, y = (np.concatenate([values[stride] for stride in STRIDES]) for values in (distances, real))
+    """The polynomial from the signal's change to the residual's; prints how well it fits.
+
+    SkyReels-V2's signal is known for any distance of steps. MAGI-1's grows with the step's own length, so that
+    neighbouring steps alone say what the next one will bring.
+    """
+    own = model.spec.pipeline is not None
+    seen, strides = (recording.signals, STRIDES[:1]) if own else ([signals(model)], STRIDES)
+    real = {stride: np.mean(recording.residuals[stride], axis=0) for stride in strides}
+    distances = {stride: np.mean([changes(one, stride) for one in seen], axis=0) for stride in strides}
+    x, y = (np.concatenate([values[stride] for stride in strides]) for values in (distances, real))
     coefficients = tuple(float(f"{c:.8g}") for c in np.polyfit(x, y, 4, w=1 / y))  # relative errors count
     print("stride  step  signal  residual  fitted")
-    for stride in STRIDES:
+    for stride in strides:
         for step, (d, change) in enumerate(zip(distances[stride], real[stride], strict=True), stride):
             print(f"{stride:6}  {step:4}  {d:.4f}  {change:.4f}  {np.polyval(coefficients, d):.4f}")
     return coefficients
@@ -163,20 +169,23 @@ def calibrate(folder: Path, videos: int, seed: int) -> None:
     """Measures, fits, prints the table of decisions and writes the presets into flowcache.json."""
     model = load_model(str(folder))
     recording = record(model, videos, seed)
-    own = model.spec.pipeline is not None
-    coefficients = (1.0, 0.0) if own else fitted(model, recording)
-    seen = recording.signals if own else [signals(model)]
+    kinds = {"": fitted(model, recording)}
+    seen = [signals(model)]
+    if model.spec.pipeline:
+        kinds[PUBLISHED], seen = (1.0, 0.0), recording.signals
     path = folder / "flowcache.json"
     spec = json.loads(path.read_text())
     for preset in PRESETS:
-        reuse = choose(preset, coefficients, seen)
-        steps = computed_steps(reuse, seen[0])
-        print(f"{preset.name}: threshold {reuse.threshold}, {len(steps)} of {len(seen[0])} steps computed: {steps}")
-        spec["reuse"][preset.name] = {
-            "threshold": reuse.threshold,
-            "ret_steps": reuse.ret_steps,
-            "coefficients": list(coefficients),
-        }
+        for kind, coefficients in kinds.items():
+            reuse = choose(preset, coefficients, seen)
+            steps = computed_steps(reuse, seen[0])
+            name = preset.name + kind
+            print(f"{name}: threshold {reuse.threshold}, {len(steps)} of {len(seen[0])} steps computed: {steps}")
+            spec["reuse"][name] = {
+                "threshold": reuse.threshold,
+                "ret_steps": reuse.ret_steps,
+                "coefficients": list(coefficients),
+            }
     path.write_text(json.dumps(spec, indent=2) + "\n")
 
 
