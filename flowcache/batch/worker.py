@@ -198,6 +198,8 @@ class Upload:
             decode_seconds=chunk.decode_seconds,
             encode_seconds=middle - begin,
             upload_seconds=time.perf_counter() - middle,
+            kv_bytes=chunk.kv_bytes,
+            decisions="/".join(chunk.decisions),
         )
         self.chunks.append(record)
         return record

@@ -98,6 +98,7 @@ class _Window:
         self.reuse_states = {(c, b): ReuseState() for c in range(self.chunks) for b in range(self.branches)}
         self.joint_state, self.joint_decisions = ReuseState(), {}
         self.residuals: dict[tuple[int, int], Tensor] = {}
+        self.decisions = [[""] * self.branches for _ in range(self.chunks)]
         self.computed, self.reused, self.seconds = ([0] * self.chunks for _ in range(3))
 
     def _check(self, held: int, closing: int, frames: int, texts: Texts) -> None:
@@ -265,6 +266,8 @@ class _Window:
         return self.conditionings[key]
 
     def report(self, row, chunk, branch, step, decision, latents, velocity, seen) -> None:
+        if step >= 0:
+            self.decisions[chunk][branch] += "01"[decision.compute]
         if self.observe:
             self.observe(Visit(row, chunk, branch, step, decision, latents, velocity, seen))
 
@@ -272,5 +275,6 @@ class _Window:
         for branch in range(self.branches):
             self.residuals.pop((chunk, branch), None)
         return FinishedChunk(
-            chunk, self.latents[chunk], self.computed[chunk], self.reused[chunk], self.seconds[chunk], self.store.bytes
-        )
+            chunk, self.latents[chunk], self.computed[chunk], self.reused[chunk], self.seconds[chunk], self.store.bytes,
+            tuple(self.decisions[chunk]),
+        )  # fmt: skip

@@ -49,6 +49,7 @@ class FinishedChunk:
 
     computed, reused: forwards of its steps, both guidance branches. seconds: its share of the time; the shares
     of a window's chunks sum up to the time that the window took. kv_bytes: of the K/V storage of the whole window.
+    decisions: for each guidance branch a character a step, 1 where it was computed, 0 where reused.
     """
 
     index: int
@@ -57,6 +58,7 @@ class FinishedChunk:
     reused: int
     seconds: float
     kv_bytes: int = 0
+    decisions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
