@@ -29,7 +29,7 @@ def status(output: Output, endpoint_url: Endpoint = None, as_json: Json = False)
             escape(video.error or ""),
         )
     out.print(table)
-    states = ("done", "running", "waiting", "partial", "failed")
+    states = ("done", "running", "waiting", "partial", "dead")
     counts = ", ".join(f"{report.count(state)} {state}" for state in states if report.count(state))
     rejected = f", {report.rejected} rejected rows" if report.rejected else ""
     out.print(f"run {report.run_id}: {counts}{rejected}; {report.reuse_rate:.0%} of steps reused")

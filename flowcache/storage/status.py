@@ -9,12 +9,12 @@ from flowcache.storage.documents import RunRecord
 from flowcache.storage.objects import Store
 from flowcache.storage.runs import read_run
 
-State = Literal["waiting", "running", "done", "partial", "failed", "rejected"]
+State = Literal["waiting", "running", "done", "partial", "dead"]
 
 
 @dataclass(frozen=True)
 class VideoStatus:
-    """`running`: some chunks are committed; `partial`: so it was when the run ended."""
+    """`running`: some chunks are committed; `partial`: so it was when the run ended; `dead`: given up."""
 
     video_id: str
     state: State
@@ -37,6 +37,11 @@ class StatusReport:
     finished: bool  # _SUCCESS is there
     videos: tuple[VideoStatus, ...]  # in the run's order
     rejected: int  # manifest rows that were left out
+
+    @property
+    def ended(self) -> bool:
+        """Nothing more will come, unless dead videos are tried again."""
+        return self.finished or all(video.state in ("done", "dead") for video in self.videos)
 
     def count(self, state: State) -> int:
         return sum(video.state == state for video in self.videos)
@@ -72,7 +77,7 @@ def video_status(run: RunRecord, video_id: str, commits: Commits, finished: bool
     if video_id in commits.done:
         state: State = "done"
     elif letter:
-        state = "rejected" if letter.kind == "rejected" else "failed"
+        state = "dead"
     elif finished:
         state = "partial"
     else:
