@@ -66,7 +66,7 @@ class SegmentMarker:
     world_size: int
     started: float  # unix seconds
     finished: float
-    seconds: dict[str, float]  # {"load", "text", "denoise", "decode", "encode", "upload", ...}
+    seconds: dict[str, float]  # {"load", "conditioning"}: before the first chunk
     schema_version: int = SCHEMA_VERSION
 
 
