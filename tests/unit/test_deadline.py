@@ -1,4 +1,4 @@
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
@@ -17,7 +17,7 @@ NOW = datetime(2026, 11, 22, 22, 30, tzinfo=EAST)
         ("22:30", datetime(2026, 11, 23, 22, 30, tzinfo=EAST)),
         ("2026-12-01T06:00", datetime(2026, 12, 1, 6, 0, tzinfo=EAST)),
         ("2026-12-01 06:00", datetime(2026, 12, 1, 6, 0, tzinfo=EAST)),
-        ("2026-12-01T06:00+00:00", datetime(2026, 12, 1, 6, 0, tzinfo=timezone.utc)),
+        ("2026-12-01T06:00+00:00", datetime(2026, 12, 1, 6, 0, tzinfo=UTC)),
     ],
 )
 def test_moments(text, then):

@@ -22,7 +22,8 @@ from flowcache.storage.objects import Store
 from flowcache.storage.runs import begin_run, new_run
 
 CONFIG = {
-    "dim": 48, "ffn_dim": 96, "num_heads": 4, "num_layers": 2, "in_dim": 16, "out_dim": 16, "text_dim": 16, "text_len": 8,
+    "dim": 48, "ffn_dim": 96, "num_heads": 4, "num_layers": 2, "in_dim": 16, "out_dim": 16, "text_dim": 16,
+    "text_len": 8,
 }  # fmt: skip
 PRESETS = {"slow": {"threshold": 0.1, "ret_steps": 2, "coefficients": [1.0]}}
 PAPER = {"name": "paper", "preset": "slow"}
