@@ -33,7 +33,7 @@ class Limits:
     """What bounds the page: a few dozen MB, however large the run is."""
 
     cards: int = 100  # videos shown in full: dead ones first, then in the run's order
-    rows: int = 2000  # of each table: all videos, failures, rejected rows
+    rows: int = 10_000  # of each table: all videos, failures, rejected rows
     chunks: int = 200  # of a video's map and table of chunks
     video_bytes: int = 2 << 20  # embedded of each video
     page_bytes: int = 32 << 20  # embedded of all videos
@@ -144,10 +144,14 @@ def render(found: Content, cards: list[Card], root: str, limits: Limits) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"duration": words.duration, "size": words.size, "moment": moment}
+    environment.filters |= {"duration": words.duration, "size": words.size, "moment": moment, "cut": cut}
     environment.globals |= {"share": words.share}
     page = environment.get_template("report.html")
     return page.render(content=found, cards=cards, root=root, limits=limits, now=time.time())
+
+
+def cut(text: str, length: int = 2000) -> str:
+    return text if len(text) <= length else text[:length] + "…"
 
 
 def moment(seconds: float | None) -> str:

@@ -11,9 +11,10 @@ import av
 import pyarrow.parquet as pq
 import pytest
 
-from flowcache.errors import InputError
+from flowcache.errors import InputError, Problem
+from flowcache.records import Shot
 from flowcache.report.page import Limits, link_base, report_page, share_out
-from flowcache.storage.commits import read_commits
+from flowcache.storage.commits import DeadLetter, dead_letter, read_commits
 from flowcache.storage.objects import Store
 from flowcache.storage.runs import begin_run, new_run
 from tests.unit.report.runs import DEAD, PICTURE, PROMPT, SCRIPT, hostile_run
@@ -128,13 +129,22 @@ def test_the_limits_hold_over_all_videos():
 
 
 def test_a_large_run_gives_a_small_page():
-    """Thousands of videos, none begun: a row for each of the first ones, and the count of the rest."""
+    """Thousands of videos, none begun: a row for each of each, and the first ones in full."""
     store = Store(f"memory://{uuid.uuid4().hex}")
     requests = tuple(request(f"v{number}", 1) for number in range(5000))
     begin_run(store, new_run(requests, DIGESTS, plan(requests), "0.1.0"))
     page = report_page(store, None, Limits())
-    assert page.count("<article") == 100 and "2000 of 5,000 videos are shown" in page
-    assert len(page) < 1_000_000
+    assert page.count("<article") == 100 and "5000 of" not in page and "100 of 5,000 videos are shown" in page
+    assert len(page) < 2_000_000
+
+
+def test_endless_texts_are_cut():
+    store = Store(f"memory://{uuid.uuid4().hex}")
+    wanted = request("cat", 1, shots=tuple(Shot("p" * 100_000, 8) for _ in range(30)))
+    begin_run(store, new_run((wanted,), DIGESTS, (), "0.1.0", [Problem("f", "x", "m" * 100_000, 1, None)]))
+    dead_letter(store, DeadLetter("cat", 0, 0, "c" * 100_000, "work", 3, "", None))
+    page = report_page(store, None, Limits())
+    assert "and 10 more shots" in page and page.count("p…") == 20 and len(page) < 100_000
 
 
 def test_damaged_media_do_not_stop_the_report():
@@ -152,6 +162,14 @@ def test_chunks_of_older_versions_have_no_map():
     Studio(store, (request("cat", 1),), later=()).run()
     page = report_page(store, None, Limits())
     assert "without recording the decision" in page and "<svg" not in page
+
+
+def test_the_limits_are_the_documented_ones():
+    text, limits = (Path(__file__).parents[3] / "docs" / "knowing.md").read_text(), Limits()
+    table = [line.split("|")[2].strip() for line in text.splitlines() if line.startswith("| ")][1:]
+    assert [cell.partition(" ")[0] for cell in table] == ["100", "10,000", "2", "200", "2,000"]
+    assert (limits.cards, limits.rows, limits.chunks) == (100, 10_000, 200)
+    assert (limits.video_bytes, limits.page_bytes) == (2 << 20, 32 << 20) and "32 MiB in all" in table[2]
 
 
 def test_links(tmp_path, store, text):
