@@ -58,7 +58,8 @@ def test_a_manifest_becomes_videos_and_tables(render, flowcache, tmp_path):
 
     count = "sum(length(replace(replace(decisions, '/', ''), '{}', ''))), sum(steps_{}), min(kv_bytes) > 0"
     for left_out, kind in (("0", "computed"), ("1", "reused")):
-        marked, counted, kept = duckdb.sql(f"select {count.format(left_out, kind)} from {tables['chunks']}").fetchone()
+        query = f"select {count.format(left_out, kind)} from {tables['chunks']}"
+        ((marked, counted, kept),) = duckdb.sql(query).fetchall()
         assert marked == counted and kept
         assert flowcache("report", tmp_path / "out", "--to", tmp_path / "out.html").code == 0
         paths = re.findall(rf'<path class="{kind}" d="(.*?)"', (tmp_path / "out.html").read_text())
