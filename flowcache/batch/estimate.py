@@ -79,7 +79,8 @@ def estimate(
     pace, gang, gangs = cluster.pace(specs), cluster.gang, cluster.gpus // cluster.gang
     bounds = [pace.load + makespan(chains, gangs) for chains in chains_of(requests, specs, pace, gang)]
     known = all(kind(request) in pace.reused for request in requests)
-    notes = [f"{gangs} gangs of {gang} side by side, longest video first; no failures, no waiting for the cluster"]
+    side = f"{gangs} gang{'s' * (gangs > 1)} of {gang}"
+    notes = [f"{side}, longest video first; no failures, no waiting for the cluster"]
     if bounds[0] < bounds[1]:
         why = "some rows differ from that run in model, policy or steps" if pace.reused else "that depends on the video"
         notes.append(f"how much is reused is not known ({why}): from all that may be to nothing")

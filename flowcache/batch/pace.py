@@ -2,12 +2,12 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from flowcache.batch.cost import counter, window
+from flowcache.batch.cost import Window, Work, counter, window
 from flowcache.batch.plan import plan
-from flowcache.cache.reuse import resolve_policy
+from flowcache.cache.reuse import Policy, resolve_policy
 from flowcache.errors import InputError, Problem, masked
 from flowcache.records import ModelSpec, RenderRequest
 from flowcache.sampling.dry_run import at_least, at_most
@@ -40,7 +40,7 @@ class Pace:
 
 
 def kind(request: RenderRequest) -> Kind:
-    """Requests of one kind reuse alike: when to reuse follows from the timesteps."""
+    """Requests of one kind are taken to reuse alike."""
     return request.model, json.dumps(request.policy, sort_keys=True), request.steps
 
 
@@ -73,16 +73,16 @@ def measured(store: Store, specs: Mapping[str, ModelSpec]) -> Pace:
     """
     run, commits = read_run(store), read_commits(store)
     requests = [RenderRequest.from_dict(row) for row in run.requests if row["model"] in specs]
-    pairs = [(request, marker) for request in requests for marker in commits.all(request.id)]
-    if not pairs:
+    requests = [request for request in requests if commits.all(request.id)]
+    if not requests:
         accepted = f"an output with finished segments of {', '.join(sorted(specs))}"
         models = ", ".join(sorted(run.models))
         raise InputError([Problem("--like", "", f"{masked(store.url)} holds none ({models}); accepted: {accepted}")])
     counted = counter(specs)
-    found = [segment(request, marker, specs[request.model], counted) for request, marker in pairs]
-    markers = [marker for _, marker in pairs]
+    markers = [marker for request in requests for marker in commits.all(request.id)]
+    found = [one for each in requests for one in segments(each, commits.all(each.id), specs[each.model], counted)]
     ranks = sorted({marker.world_size for marker in markers})
-    shapes = sorted({f"{request.model} at {request.width}x{request.height}" for request, _ in pairs})
+    shapes = sorted({f"{request.model} at {request.width}x{request.height}" for request in requests})
     notes = (
         f"measured in {masked(store.url)}: {len(found)} segments of {', '.join(shapes)}, "
         f"on gangs of {', '.join(map(str, ranks))}, hosts {', '.join(hosts(markers))}",
@@ -97,10 +97,18 @@ def measured(store: Store, specs: Mapping[str, ModelSpec]) -> Pace:
     )
 
 
-def segment(request: RenderRequest, marker: SegmentMarker, spec: ModelSpec, counted) -> Measured:
-    """counted: as `cost.counter` gives it."""
-    policy, shape = resolve_policy(request.policy, spec), window(request, plan(request, spec)[marker.segment], spec)
-    most, least = counted(shape, at_most(policy)), counted(shape, at_least(policy))
+def segments(
+    request: RenderRequest, markers: Sequence[SegmentMarker], spec: ModelSpec, counted: Callable[[Window, Policy], Work]
+) -> Iterator[Measured]:
+    """The committed segments of one video; counted: as `cost.counter` gives it."""
+    policy, planned = resolve_policy(request.policy, spec), plan(request, spec)
+    for marker in markers:
+        shape = window(request, planned[marker.segment], spec)
+        yield segment(request, marker, counted(shape, at_most(policy)), counted(shape, at_least(policy)))
+
+
+def segment(request: RenderRequest, marker: SegmentMarker, most: Work, least: Work) -> Measured:
+    """most, least: its work where nothing is reused, and everything that may be."""
     reusable = most.forwards - least.forwards
     reused = sum(chunk.steps_reused for chunk in marker.chunks) / reusable if reusable else 0.0
     denoising = sum(chunk.denoise_seconds for chunk in marker.chunks)

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flowcache.cli.common import Endpoint, Json, out, print_json
+from flowcache.report.words import duration
 
 
 def plan(
@@ -19,7 +20,7 @@ def plan(
         str | None, typer.Option(help="For rows without one: a bundled name or checkpoint folder.")
     ] = None,
     policy: Annotated[str | None, typer.Option(help="For rows without one, as in render.")] = None,
-    gpus: Annotated[int | None, typer.Option(min=1, help="Ranks in all; else one gang.")] = None,
+    gpus: Annotated[int | None, typer.Option(min=1, help="Ranks in all; else those of the job, or one gang.")] = None,
     gang: Annotated[int | None, typer.Option(min=1, help="Ranks that render one video together.")] = None,
     like: Annotated[
         str | None, typer.Option(help="Output of an earlier run on such machines: estimate time by its timings.")
@@ -49,7 +50,7 @@ def plan(
     cluster = None
     if gpus or like or tflops or until:
         speed = {"like": like, "endpoint_url": endpoint_url, "tflops": tflops, "efficiency": efficiency}
-        cluster = cluster_of(gpus or spec.gang, spec.gang, until, speed)
+        cluster = cluster_of(gpus or spec.gang * (spec.gangs or 1), spec.gang, until, speed)
     cost = plan_requests(spec.manifest, defaults=spec.row_defaults(), cluster=cluster)
     if as_json:
         print_json(asdict(cost))
@@ -83,14 +84,12 @@ def print_work(cost: Any) -> None:
 
 
 def print_estimate(estimate: Any) -> None:
-    from flowcache.report.words import duration
-
     def between(low: float, high: float, text: Any) -> str:
         return text(high) if text(low) == text(high) else f"{text(low)} to {text(high)}"
 
     hours = between(*estimate.gpu_hours, lambda hours: f"{hours:,.3g}")
     took = between(estimate.fastest, estimate.slowest, duration)
-    out.print(f"about {took} on {estimate.gpus} GPUs (ranks), {hours} GPU hours", markup=False)
+    out.print(f"about {took} on {estimate.gpus} GPUs (or ranks without), {hours} GPU hours", markup=False)
     if estimate.deadline is not None:
         by = time.strftime("%Y-%m-%d %H:%M", time.localtime(estimate.deadline))
         out.print(f"done by {by} if started now: {estimate.in_time}", markup=False)

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flowcache.cli.common import Endpoint, Json, Output, open_store, out, print_json
+from flowcache.report.words import duration
 
 STATES = ("done", "running", "waiting", "partial", "dead")
 MOVING = ("running", "dead", "partial", "waiting", "done")  # what a watcher sees first
@@ -100,8 +101,6 @@ def table(videos: Sequence[Any]) -> Table:
 
 def summary(report: Any) -> str:
     """One line: states, reuse, rate, time left, and how long ago something came."""
-    from flowcache.report.words import duration
-
     counts = ", ".join(f"{report.count(state)} {state}" for state in STATES if report.count(state))
     rejected = f", {report.rejected} rejected rows" if report.rejected else ""
     chunks = f"{report.total('chunks')}/{report.total('chunks_total')} chunks"
