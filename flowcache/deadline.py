@@ -7,8 +7,8 @@ ACCEPTED = "a time such as 07:00 (the next one, local), or 2026-11-23T07:00, wit
 
 
 def deadline(text: str, now: datetime | None = None) -> float:
-    """Unix seconds. ValueError says what is accepted. now: with its time zone; None: the clock's."""
-    now = now or datetime.now().astimezone()
+    """Unix seconds. ValueError says what is accepted. now: local, without a time zone; None: the clock's."""
+    now = now or datetime.now()
     try:
         if re.fullmatch(r"\d{1,2}:\d\d", text):
             hour, minute = map(int, text.split(":"))
@@ -16,7 +16,7 @@ def deadline(text: str, now: datetime | None = None) -> float:
             return (then if then > now else then + timedelta(days=1)).timestamp()
         then = datetime.fromisoformat(text)
         if "T" in text or " " in text.strip():
-            return (then if then.tzinfo else then.replace(tzinfo=now.tzinfo)).timestamp()
+            return then.timestamp()  # local where it names no zone, so that summer time is heeded
     except ValueError:
         pass
     raise ValueError(f"got {text!r}; accepted: {ACCEPTED}")

@@ -9,14 +9,14 @@ from flowcache.storage.commits import Commits, chunks_of
 from flowcache.storage.documents import DeadLetter, RunRecord, SegmentMarker
 from flowcache.storage.status import StatusReport, VideoStatus, status_of
 
-STAGES = ("denoise", "decode", "encode", "upload")  # the timings of a chunk; what else a segment takes is "other"
+STAGES = ("denoise", "decode", "encode", "upload")  # the timings of a chunk; besides, a segment has "load" and "other"
 
 
 @dataclass(frozen=True)
 class Totals:
     """Over all committed segments. rank_seconds: of every rank of a gang; kv_bytes: the most that a rank held."""
 
-    stages: dict[str, float]  # seconds by stage, "other" included
+    stages: dict[str, float]  # seconds by stage
     rank_seconds: float
     video_seconds: float  # length of what was made
     bytes: int
@@ -72,7 +72,7 @@ class Content:
 
     @property
     def dead(self) -> list[Video]:
-        return [video for video in self.videos if video.letter]
+        return [video for video in self.videos if video.status.state == "dead"]
 
 
 def content(run: RunRecord, commits: Commits, finished: bool) -> Content:
@@ -82,7 +82,7 @@ def content(run: RunRecord, commits: Commits, finished: bool) -> Content:
         Video(state, request, commits.all(request["id"]), commits.dead_letters.get(request["id"]))
         for state, request in zip(report.videos, run.requests, strict=True)
     ]
-    videos.sort(key=lambda video: video.letter is None)
+    videos.sort(key=lambda video: video.status.state != "dead")
     return Content(run, report, totals(run, videos), tuple(videos))
 
 
@@ -103,9 +103,10 @@ def totals(run: RunRecord, videos: Sequence[Video]) -> Totals:
 
 
 def stages(markers: Sequence[SegmentMarker]) -> dict[str, float]:
-    """Seconds by stage. "other": loading the model, conditioning, the tail, and what lies between."""
+    """Seconds by stage. "load": of the model; "other": conditioning, the tail, and what lies between."""
     chunks = chunks_of(markers)
     found = {name: sum(getattr(chunk, f"{name}_seconds") for chunk in chunks) for name in STAGES}
+    found["load"] = sum(marker.seconds.get("load", 0.0) for marker in markers)
     whole = sum(marker.finished - marker.started for marker in markers)
     return {**found, "other": max(whole - sum(found.values()), 0.0)}
 
