@@ -2,30 +2,37 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowcache.batch.plan import plan
 from flowcache.cache.reuse import Policy, resolve_policy
+from flowcache.models.families import FAMILIES, Config, family_of
 from flowcache.models.layouts import parts_of
-from flowcache.models.skyreels.config import SkyReelsConfig
-from flowcache.models.skyreels.flops import block_flops, embed_flops, head_flops, kv_bytes, text_flops
-from flowcache.models.skyreels.weights import read_config
 from flowcache.records import ModelSpec, RenderRequest, Segment
 from flowcache.sampling.dry_run import WindowWork, at_least, at_most, dry_run
-from flowcache.sampling.records import SamplerSettings
+from flowcache.sampling.families import settings_of
+from flowcache.sampling.walk import Settings
 
 if TYPE_CHECKING:
     from flowcache.batch.estimate import Estimate
 
-# What the policy of a request is compared with.
+# What the policy of a request is compared with, by family. MAGI-1's "dense" is `off` with the whole history seen.
 WITHOUT_REUSE = {
-    "dense": Policy("dense", attention="full"),
-    "off": Policy("off"),
-    "paper": Policy("paper", history="keep"),
-    "flowcache": Policy("flowcache", history="refresh"),
+    "skyreels": {
+        "dense": Policy("dense", attention="full"),
+        "off": Policy("off"),
+        "paper": Policy("paper", history="keep"),
+        "flowcache": Policy("flowcache", history="refresh"),
+    },
+    "magi": {
+        "dense": Policy("dense", history="refresh"),
+        "off": Policy("off", history="refresh"),
+        "paper": Policy("paper", history="keep", copy=False),
+        "flowcache": Policy("flowcache", history="refresh"),
+    },
 }
 ELEMENT = 2  # bytes of a value in bf16, in which published checkpoints run
 
@@ -73,7 +80,7 @@ class Window:
     """What the work of a segment depends on. shape: latent frames, rows, columns; held: frames that are given."""
 
     model: str
-    settings: SamplerSettings
+    settings: Settings
     shape: tuple[int, int, int]
     held: int
 
@@ -93,7 +100,10 @@ def cost(requests: Sequence[RenderRequest], specs: Mapping[str, ModelSpec]) -> C
         segments=len(segments),
         chunks=sum(segment.chunks for _, segment in segments),
         frames=sum(request.frames for request in requests),
-        without_reuse={name: total([(window, policy) for window in windows]) for name, policy in WITHOUT_REUSE.items()},
+        without_reuse={
+            name: total([compared(window, specs[window.model], name) for window in windows])
+            for name in WITHOUT_REUSE["skyreels"]
+        },
         most=total(list(zip(windows, map(at_most, own), strict=True))),
         least=total(list(zip(windows, map(at_least, own), strict=True))),
     )
@@ -101,7 +111,7 @@ def cost(requests: Sequence[RenderRequest], specs: Mapping[str, ModelSpec]) -> C
 
 def counter(specs: Mapping[str, ModelSpec]) -> Callable[[Window, Policy], Work]:
     """`work` of a window under a policy, counted once for all windows that are alike."""
-    configs = {name: read_config(parts_of(Path(spec.path)).transformer) for name, spec in specs.items()}
+    configs = {name: FAMILIES[spec.family].config(parts_of(Path(spec.path))) for name, spec in specs.items()}
     return cache(lambda window, policy: work(window, configs[window.model], policy))
 
 
@@ -111,22 +121,34 @@ def window(request: RenderRequest, segment: Segment, spec: ModelSpec) -> Window:
     held = spec.overlap if continues else int(segment.index == 0 and request.image is not None)
     frames = segment.chunks * spec.chunk + held // spec.chunk * spec.chunk
     shape = frames, request.height // spec.space_stride, request.width // spec.space_stride
-    return Window(request.model, SamplerSettings.of(request, spec), shape, held)
+    return Window(request.model, settings_of(request, spec), shape, held)
 
 
-def work(window: Window, config: SkyReelsConfig, policy: Policy) -> Work:
+def compared(window: Window, spec: ModelSpec, name: str) -> tuple[Window, Policy]:
+    """The window and the policy that `Cost.without_reuse` counts under a name."""
+    if name == "dense" and spec.pipeline:
+        everything = replace(window.settings, pipeline=replace(spec.pipeline, kv_ranges=()))
+        window = replace(window, settings=everything)
+    return window, WITHOUT_REUSE[spec.family][name]
+
+
+def work(window: Window, config: Config, policy: Policy) -> Work:
     """Of one window under one policy."""
     done = dry_run(window.settings, window.shape, config.patch, policy, window.held)
-    return Work(done.forwards, flops(config, done), kv_bytes(config, stored_tokens(done), ELEMENT))
+    return Work(
+        done.forwards, flops(config, done), family_of(config).flops.kv_bytes(config, stored_tokens(done), ELEMENT)
+    )
 
 
 def stored_tokens(done: WindowWork) -> int:
-    return done.branches * done.kv_chunks * done.tokens
+    return done.memories * done.kv_chunks * done.tokens
 
 
-def flops(config: SkyReelsConfig, done: WindowWork) -> int:
+def flops(config: Config, done: WindowWork) -> int:
     """Without what is negligible: timestep embeddings, norms, the solver."""
-    per_forward = block_flops(config, done.tokens, 0) + embed_flops(config, done.tokens) // done.branches
-    attention = block_flops(config, done.tokens, done.seen) - block_flops(config, done.tokens, 0)
-    heads = done.outputs * head_flops(config, done.tokens)
-    return done.forwards * per_forward + attention + heads + done.branches * text_flops(config)
+    count = family_of(config).flops
+    blocks = count.block_flops(config, done.tokens, 0)
+    attention = count.block_flops(config, done.tokens, done.seen) - blocks
+    per_forward = blocks + count.embed_flops(config, done.tokens) // done.memories
+    heads = done.outputs * count.head_flops(config, done.tokens)
+    return done.forwards * per_forward + attention + heads + done.memories * count.text_flops(config)

@@ -71,7 +71,12 @@ CHUNKS = pa.schema(
         column("init", pa.string(), "init segment that the fragment needs before it, relative to the root"),
         column("steps_computed", pa.int64(), "transformer forwards that ran, both guidance branches"),
         column("steps_reused", pa.int64(), "transformer forwards that the cache saved"),
-        column("decisions", pa.string(), "per step 1 computed or 0 reused; guidance branches joined by /", True),
+        column(
+            "decisions",
+            pa.string(),
+            "a character a step: 1 computed, 0 reused, - not asked for; guidance branches joined by /",
+            True,
+        ),
         column("kv_bytes", pa.int64(), "K/V storage of the segment's window, on each rank", True),
         column("denoise_seconds", pa.float64(), "transformer and sampler"),
         column("decode_seconds", pa.float64(), "latents to pixels"),
