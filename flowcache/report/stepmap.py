@@ -6,8 +6,6 @@ from itertools import groupby
 
 from flowcache.records import ChunkRecord
 
-NAMES = ("with the prompt", "without the prompt")  # guidance branches
-
 
 @dataclass(frozen=True)
 class StepMap:
@@ -29,7 +27,7 @@ def step_maps(chunks: Sequence[ChunkRecord]) -> list[StepMap]:
     """A map for each guidance branch; chunks of versions that did not record decisions leave their row empty."""
     decisions = [chunk.decisions.split("/") if chunk.decisions else [] for chunk in chunks]
     count = max(map(len, decisions), default=0)
-    names = NAMES if count <= len(NAMES) else [f"guidance branch {number}" for number in range(count)]
+    names = ["with the prompt", *(f"guidance branch {number}" for number in range(1, count))]
     return [_map(names[i], [chunk[i] if i < len(chunk) else "" for chunk in decisions]) for i in range(count)]
 
 
