@@ -1,0 +1,198 @@
+"""A job handed to a running cluster through Ray's job API, followed to its end.
+
+What is sent is a small working directory: the job file, and the manifest where it lies on this machine. Submitting the
+same again finds the job that runs or succeeded; only after a failure a new one is started.
+"""
+
+import asyncio
+import hashlib
+import logging
+import os
+import shlex
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import aiohttp
+import yaml
+from ray.dashboard.modules.job.pydantic_models import JobDetails
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from flowcache.errors import FlowcacheError, InputError, Problem
+from flowcache.job import JobSpec
+from flowcache.models.registry import bundled
+
+MANIFEST_LIMIT = 100 << 20  # bytes; Ray takes packages of up to 500 MiB and holds them in the head's memory
+QUIET = 120.0  # seconds without a line after which the log's connection is made anew: a dropped one may stay silent
+POLL = 1.0  # seconds between two looks at a job whose log has ended or cannot be read
+PATIENCE = 60.0  # seconds that the head may be unreachable while a job is followed
+
+
+@dataclass(frozen=True)
+class Submission:
+    """`name`: of the job's content, the same for the same job. `files`: the job's working directory."""
+
+    name: str
+    files: dict[str, bytes]
+    entrypoint: str
+
+
+def prepare(spec: JobSpec, options: Sequence[str] = ()) -> Submission:
+    """What to send. `options`: more of `flowcache render`'s. InputError where the cluster could not know what is meant:
+    an output or model by a relative path, a manifest that is neither here nor at a URL."""
+    problems = [
+        Problem("job", field, f"got the relative path {value!r}; accepted by submit: {accepted}")
+        for field, value, accepted in (
+            ("output", spec.output, "a URL such as s3://bucket/prefix, or an absolute path that all nodes share"),
+            ("model", spec.model, f"{', '.join(bundled())}, or the absolute path of a folder on every node"),
+        )
+        if not (_is_url(value) or Path(value).is_absolute() or (field == "model" and value in bundled()))
+    ]
+    files = {}
+    if not _is_url(spec.manifest):
+        name = f"manifest{Path(spec.manifest).suffix}"
+        try:
+            files[name] = _manifest(Path(spec.manifest))
+        except InputError as error:
+            problems += error.problems
+        spec = spec.model_copy(update={"manifest": name})
+    if problems:
+        raise InputError(problems)
+    # Ray tells the job which cluster it runs on; an address of the job file is for `render`.
+    written = spec.model_dump(mode="json", exclude={"address"}, exclude_none=True)
+    files["job.yaml"] = yaml.safe_dump(written, sort_keys=True, allow_unicode=True).encode()
+    entrypoint = shlex.join(["flowcache", "render", "--job", "job.yaml", *options])
+    digest = hashlib.sha256(entrypoint.encode())
+    for name in sorted(files):
+        digest.update(hashlib.sha256(files[name]).digest())
+    return Submission(f"flowcache-{digest.hexdigest()[:16]}", files, entrypoint)
+
+
+def _is_url(text: str) -> bool:
+    return "://" in text
+
+
+def _manifest(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > MANIFEST_LIMIT:
+            limit = f"is larger than {MANIFEST_LIMIT >> 20} MiB; accepted: a URL for a manifest of that size"
+            raise InputError([Problem(str(path), "", limit)])
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            [Problem(str(path), "", f"cannot be read ({(error.strerror or str(error)).lower()})")]
+        ) from None
+
+
+def connect(address: str) -> JobSubmissionClient:
+    """A client of the dashboard at `address` (http or https). InputError: no Ray answers, or it wants a token."""
+    if not address.startswith(("http://", "https://")):
+        wanted = "accepted: the dashboard's address such as http://head:8265"
+        raise InputError([Problem("--address", "", f"got {address!r}; {wanted}")])
+    preferred = os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS")
+    if preferred not in (None, "", address):  # Ray's client would go there without a word
+        message = f"got {address!r}, but RAY_API_SERVER_ADDRESS or RAY_ADDRESS says {preferred!r}; unset it"
+        raise InputError([Problem("--address", "", message)])
+    for chatty in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging"):
+        logging.getLogger(f"ray.{chatty}").setLevel(logging.ERROR)
+    try:
+        return JobSubmissionClient(address)
+    except AuthenticationError as error:
+        where = "RAY_AUTH_TOKEN, or a file that RAY_AUTH_TOKEN_PATH names, or ~/.ray/auth_token"
+        message = f"{address} wants Ray's token ({error.message.splitlines()[0]}): set RAY_AUTH_MODE=token and {where}"
+        raise InputError([Problem("--address", "", message)]) from None
+    except (OSError, RuntimeError) as error:  # no connection, a redirect loop, something that is no Ray
+        raise InputError([Problem("--address", "", f"no Ray dashboard answers at {address}: {error}")]) from None
+
+
+def submit(client: JobSubmissionClient, submission: Submission) -> tuple[str, bool]:
+    """The id of the job, and whether it was started by this call; else it runs already or has succeeded."""
+    with _refusals():
+        known = _statuses(client)
+    for attempt in count(1):
+        name = f"{submission.name}-{attempt}"
+        if name not in known:
+            break
+        if known[name] not in (JobStatus.FAILED, JobStatus.STOPPED):
+            return name, False
+    with TemporaryDirectory() as folder, _refusals():
+        for file, data in submission.files.items():
+            (Path(folder) / file).write_bytes(data)
+        try:
+            client.submit_job(entrypoint=submission.entrypoint, submission_id=name, runtime_env={"working_dir": folder})
+        except RuntimeError:
+            if name in _statuses(client):  # another submitter of the same job was faster
+                return name, False
+            raise
+    return name, True
+
+
+def _statuses(client: JobSubmissionClient) -> dict[str | None, JobStatus]:
+    return {job.submission_id: job.status for job in client.list_jobs()}
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        raise FlowcacheError(f"the job could not be submitted: {error}") from error
+
+
+def follow(client: JobSubmissionClient, name: str, write: Callable[[str], object]) -> JobDetails:
+    """Pass the job's log to `write` until the job has ended; how it ended. FlowcacheError if the head is lost."""
+    shown = 0
+    while True:
+        before = _details(client, name)
+        shown = asyncio.run(_pass_on(client, name, write, shown))
+        if before.status.is_terminal():  # so the log was read after the end
+            return before
+        if not _details(client, name).status.is_terminal():
+            time.sleep(POLL)
+
+
+async def _pass_on(client: JobSubmissionClient, name: str, write: Callable[[str], object], shown: int) -> int:
+    """The log from character `shown` on, until its connection ends or falls silent; the characters shown by then.
+
+    A connection always begins with the log's start.
+    """
+    position = 0
+    try:
+        async with aclosing(client.tail_job_logs(name)) as lines:
+            while True:
+                text = await asyncio.wait_for(anext(lines), QUIET)
+                new = text[max(0, shown - position) :]
+                position += len(text)
+                if new:
+                    write(new)
+                    shown = position
+    except (StopAsyncIteration, TimeoutError, aiohttp.ClientError, RuntimeError):
+        return shown  # streams break while jobs run; the job's status decides
+
+
+def _details(client: JobSubmissionClient, name: str) -> JobDetails:
+    """What the head says of the job, asked again for PATIENCE seconds where it does not answer."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return client.get_job_info(name)
+        except (OSError, RuntimeError) as error:
+            if time.monotonic() > until:
+                raise FlowcacheError(
+                    f"the cluster no longer says how {name} fares: {error}. The store keeps what was committed; "
+                    "the same command follows the job if it still runs, else starts it anew"
+                ) from error
+            time.sleep(POLL)
+
+
+def exit_code(details: JobDetails) -> int:
+    """What `flowcache render` ended with; 1 for a job that was stopped, killed or never started."""
+    if details.status == JobStatus.SUCCEEDED:
+        return 0
+    code = details.driver_exit_code
+    return code if code is not None and 0 < code < 256 else 1
