@@ -126,9 +126,7 @@ def _cluster(spec: dict[str, Any]) -> Iterator[str]:
     for name, group in groups:
         yield from (f"{name}: {fault}" for fault in _group(group, second))
     for name, group in groups[1:]:
-        if not {"minReplicas", "maxReplicas"} <= group.keys():
-            yield f"{name}: minReplicas and maxReplicas are always given"
-        elif not 0 <= group["minReplicas"] <= group.get("replicas", group["minReplicas"]) <= group["maxReplicas"]:
+        if not 0 <= group["minReplicas"] <= group.get("replicas", group["minReplicas"]) <= group["maxReplicas"]:
             yield f"{name}: 0 <= minReplicas <= replicas <= maxReplicas"
         if "idleTimeoutSeconds" in group and not second:
             yield f"{name}: idleTimeoutSeconds needs autoscaler v2"

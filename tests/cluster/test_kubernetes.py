@@ -182,7 +182,11 @@ BROKEN = {
     "two clusters": ("gpu-job", job(clusterSelector={"ray.io/cluster": "other"}), "one of rayClusterSpec"),
     "no cluster": ("gpu-job", lambda r: r["spec"].pop("rayClusterSpec"), "one of rayClusterSpec"),
     "a sidecar with a submitter": ("gpu-job", job(submissionMode="SidecarMode"), "no submitter of its own"),
-    "no least number": ("gpu-job", lambda r: cluster_of(r)["workerGroupSpecs"][0].pop("minReplicas"), "always given"),
+    "no least number": (
+        "gpu-job",
+        lambda r: cluster_of(r)["workerGroupSpecs"][0].pop("minReplicas"),
+        "'minReplicas' is a required",
+    ),
     "more than the most": ("gpu-job", worker(replicas=9), "<= maxReplicas"),
     "a group's name twice": ("gpu-spot-job", worker(groupName="spot"), "two groups share one"),
     "a token for an old Ray": ("gpu-job", cluster(lambda s: s.update(rayVersion="2.40.0")), "2.52 or newer"),
