@@ -28,6 +28,7 @@ from flowcache.job import JobSpec
 from flowcache.models.registry import bundled
 
 MANIFEST_LIMIT = 100 << 20  # bytes; Ray takes packages of up to 500 MiB and holds them in the head's memory
+FAULTS = (OSError, RuntimeError, AuthenticationError)  # that Ray's client raises: no connection, an answer it can't use
 QUIET = 120.0  # seconds without a line after which the log's connection is made anew: a dropped one may stay silent
 POLL = 1.0  # seconds between two looks at a job whose log has ended or cannot be read
 PATIENCE = 60.0  # seconds that the head may be unreachable while a job is followed
@@ -57,7 +58,7 @@ def prepare(spec: JobSpec, options: Sequence[str] = ()) -> Submission:
     if not _is_url(spec.manifest):
         name = f"manifest{Path(spec.manifest).suffix}"
         try:
-            files[name] = _manifest(Path(spec.manifest))
+            files[name] = _manifest(Path(spec.manifest).expanduser())
         except InputError as error:
             problems += error.problems
         spec = spec.model_copy(update={"manifest": name})
@@ -106,7 +107,7 @@ def connect(address: str) -> JobSubmissionClient:
         where = "RAY_AUTH_TOKEN, or a file that RAY_AUTH_TOKEN_PATH names, or ~/.ray/auth_token"
         message = f"{address} wants Ray's token ({error.message.splitlines()[0]}): set RAY_AUTH_MODE=token and {where}"
         raise InputError([Problem("--address", "", message)]) from None
-    except (OSError, RuntimeError) as error:  # no connection, a redirect loop, something that is no Ray
+    except (OSError, RuntimeError, ValueError, KeyError) as error:  # no connection, or something that is no Ray
         raise InputError([Problem("--address", "", f"no Ray dashboard answers at {address}: {error}")]) from None
 
 
@@ -140,7 +141,7 @@ def _statuses(client: JobSubmissionClient) -> dict[str | None, JobStatus]:
 def _refusals() -> Iterator[None]:
     try:
         yield
-    except (OSError, RuntimeError) as error:
+    except FAULTS as error:
         raise FlowcacheError(f"the job could not be submitted: {error}") from error
 
 
@@ -181,7 +182,7 @@ def _details(client: JobSubmissionClient, name: str) -> JobDetails:
     while True:
         try:
             return client.get_job_info(name)
-        except (OSError, RuntimeError) as error:
+        except FAULTS as error:
             if time.monotonic() > until:
                 raise FlowcacheError(
                     f"the cluster no longer says how {name} fares: {error}. The store keeps what was committed; "

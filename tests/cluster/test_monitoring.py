@@ -59,6 +59,15 @@ def test_what_was_declared_appears_on_a_running_ray(finished):
     assert set(declared()) - shown == {"ray_flowcache_failures_total"}  # nothing failed
 
 
+def test_the_docs_tell_every_metric_and_variant():
+    text = (MONITORING.parents[1] / "docs" / "kubernetes.md").read_text()
+    assert set(declared()) == set(re.findall(r"`(ray_flowcache_\w+)`", text))
+    table = text[: text.index("Tests render")]
+    assert {path.name for path in (MONITORING.parent / "overlays").iterdir()} == set(
+        re.findall(r"`([a-z-]+)`", " ".join(line.split(" | ")[0] for line in table.splitlines() if line[:3] == "| `"))
+    )
+
+
 def test_panels_have_their_place():
     board = json.loads((MONITORING / "grafana.json").read_text())
     taken = [
