@@ -4,11 +4,14 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Iterable
 from typing import Any, TextIO
 
 from flowcache.batch.progress import LOG_EVERY, Progress
+from flowcache.batch.queue import Video
 from flowcache.errors import masked
 from flowcache.records import ChunkRecord, Segment
+from flowcache.storage.documents import RunRecord
 
 RUN, RANK = "flowcache.run", "flowcache.rank"  # loggers of the driver and of a gang's ranks
 FIELDS = ("video", "segment", "chunk", "rank", "gang", "cause", "seconds")  # what records carry beside their message
@@ -53,6 +56,10 @@ class JsonProgress(Progress):
         super().__init__()
         self._logger = json_logger(RUN, stream)
         self._spoke = time.monotonic()
+
+    def begin(self, record: RunRecord, videos: Iterable[Video]) -> None:
+        super().begin(record, videos)
+        self.note(f"run {record.run_id}: {self.summary()}")
 
     def note(self, message: str) -> None:
         self._logger.info(message)
