@@ -1,7 +1,7 @@
 """A job handed to a running cluster through Ray's job API, followed to its end.
 
-What is sent is a small working directory: the job file, and the manifest where it lies on this machine. Submitting the
-same again finds the job that runs or succeeded; only after a failure a new one is started.
+What is sent is a working directory: the job file, and where the manifest lies on this machine, it and the pictures and
+videos beside it. Submitting the same again finds the job that runs or succeeded; only after a failure a new one starts.
 """
 
 import asyncio
@@ -26,8 +26,11 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from flowcache.errors import FlowcacheError, InputError, Problem
 from flowcache.job import JobSpec
 from flowcache.models.registry import bundled
+from flowcache.schema import shown
+from flowcache.storage.sources import read_rows
 
-MANIFEST_LIMIT = 100 << 20  # bytes; Ray takes packages of up to 500 MiB and holds them in the head's memory
+LIMIT = 100 << 20  # bytes of all that is sent; Ray holds it in the head's memory
+MEDIA = ("image", "video", "end_image")  # fields of a row that name files
 FAULTS = (OSError, RuntimeError, AuthenticationError)  # that Ray's client raises: no connection, an answer it can't use
 QUIET = 120.0  # seconds without a line after which the log's connection is made anew: a dropped one may stay silent
 POLL = 1.0  # seconds between two looks at a job whose log has ended or cannot be read
@@ -36,7 +39,7 @@ PATIENCE = 60.0  # seconds that the head may be unreachable while a job is follo
 
 @dataclass(frozen=True)
 class Submission:
-    """`name`: of the job's content, the same for the same job. `files`: the job's working directory."""
+    """`name`: of the job's content, the same for the same job. `files`: of its working directory, by relative path."""
 
     name: str
     files: dict[str, bytes]
@@ -54,14 +57,11 @@ def prepare(spec: JobSpec, options: Sequence[str] = ()) -> Submission:
         )
         if not (_is_url(value) or Path(value).is_absolute() or (field == "model" and value in bundled()))
     ]
-    files = {}
+    files: dict[str, bytes] = {}
     if not _is_url(spec.manifest):
-        name = f"manifest{Path(spec.manifest).suffix}"
-        try:
-            files[name] = _manifest(Path(spec.manifest).expanduser())
-        except InputError as error:
-            problems += error.problems
-        spec = spec.model_copy(update={"manifest": name})
+        files, faults = _beside(Path(spec.manifest).expanduser())
+        problems += faults
+        spec = spec.model_copy(update={"manifest": Path(spec.manifest).name})
     if problems:
         raise InputError(problems)
     # Ray tells the job which cluster it runs on; an address of the job file is for `render`.
@@ -70,7 +70,7 @@ def prepare(spec: JobSpec, options: Sequence[str] = ()) -> Submission:
     entrypoint = shlex.join(["flowcache", "render", "--job", "job.yaml", *options])
     digest = hashlib.sha256(entrypoint.encode())
     for name in sorted(files):
-        digest.update(hashlib.sha256(files[name]).digest())
+        digest.update(hashlib.sha256(name.encode()).digest() + hashlib.sha256(files[name]).digest())
     return Submission(f"flowcache-{digest.hexdigest()[:16]}", files, entrypoint)
 
 
@@ -78,16 +78,33 @@ def _is_url(text: str) -> bool:
     return "://" in text
 
 
-def _manifest(path: Path) -> bytes:
-    try:
-        if path.stat().st_size > MANIFEST_LIMIT:
-            limit = f"is larger than {MANIFEST_LIMIT >> 20} MiB; accepted: a URL for a manifest of that size"
-            raise InputError([Problem(str(path), "", limit)])
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(
-            [Problem(str(path), "", f"cannot be read ({(error.strerror or str(error)).lower()})")]
-        ) from None
+def _beside(manifest: Path) -> tuple[dict[str, bytes], list[Problem]]:
+    """The manifest and the files that its rows name by relative paths, and what is wrong with them.
+
+    Whether the rows make sense is for the cluster to say: it has the models.
+    """
+    rows, problems = read_rows(str(manifest))
+    if problems:
+        return {}, problems
+    files, room = {manifest.name: manifest.read_bytes()}, LIMIT - manifest.stat().st_size
+    for number, row in rows:
+        for field in MEDIA:
+            name = row.get(field)
+            if not isinstance(name, str) or _is_url(name) or Path(name).expanduser().is_absolute() or name in files:
+                continue
+            try:
+                if ".." in Path(name).parts:
+                    raise ValueError("leaves the manifest's folder; accepted: a path in it, or a URL")
+                path = manifest.parent / name
+                room -= path.stat().st_size
+                files[name] = path.read_bytes() if room >= 0 else b""
+            except (OSError, ValueError) as error:
+                cause = f"cannot be read ({error.strerror.lower()})" if isinstance(error, OSError) else str(error)
+                problems.append(Problem(str(manifest), field, f"{shown(name)} {cause}", row=number))
+    if room < 0:
+        limit = f"is more than {LIMIT >> 20} MiB with the files that it names; accepted: URLs for so much"
+        problems.append(Problem(str(manifest), "", limit))
+    return files, problems
 
 
 def connect(address: str) -> JobSubmissionClient:
@@ -123,7 +140,9 @@ def submit(client: JobSubmissionClient, submission: Submission) -> tuple[str, bo
             return name, False
     with TemporaryDirectory() as folder, _refusals():
         for file, data in submission.files.items():
-            (Path(folder) / file).write_bytes(data)
+            path = Path(folder) / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
         try:
             client.submit_job(entrypoint=submission.entrypoint, submission_id=name, runtime_env={"working_dir": folder})
         except RuntimeError:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 ROOT = Path(__file__).parents[2]
@@ -103,6 +104,8 @@ def finished(head, tmp_path_factory) -> Finished:
     row = {"prompt": "a red circle moving right on a blue background", "frames": 21, "steps": 4}
     row["policy"] = {"name": "paper", "threshold": 100, "ret_steps": 1}  # reuses what it may
     rows = [{"id": name, **row, "seed": seed} for seed, name in enumerate("ab")]
+    rows[1]["image"] = "start.png"  # goes along
+    Image.new("RGB", (64, 64), (40, 40, 200)).save(folder / "start.png")
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     job = folder / "job.yaml"
     job.write_text(f"manifest: {folder}/rows.jsonl\noutput: {folder}/out\ngangs: 1\n")

@@ -1,5 +1,6 @@
 """Submitting without a cluster: what is sent, whether anything is, and how a job is followed over a bad line."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,8 @@ class FakeClient:
             self.known[submission_id] = JobStatus.RUNNING
             raise RuntimeError("Request failed with status code 400: it is there already")
         folder = Path(runtime_env["working_dir"])
-        self.sent[submission_id] = {path.name: path.read_bytes() for path in folder.iterdir()}
+        files = (path for path in folder.rglob("*") if path.is_file())
+        self.sent[submission_id] = {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
     def get_job_info(self, name):
         status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
@@ -53,18 +55,18 @@ def no_waiting(monkeypatch):
 
 
 def test_a_local_manifest_goes_along_and_names_the_job(tmp_path):
-    rows = tmp_path / "night.jsonl"
-    rows.write_text('{"prompt": "a red circle"}\n')
-    spec = JobSpec(manifest=str(rows), output="s3://bucket/night", address="auto", policy="paper:fast")
+    manifest = tmp_path / "night.jsonl"
+    manifest.write_text('{"prompt": "a red circle"}\n')
+    spec = JobSpec(manifest=str(manifest), output="s3://bucket/night", address="auto", policy="paper:fast")
     made = jobs.prepare(spec, ["--endpoint-url", "http://store:9000/a b"])
-    assert set(made.files) == {"manifest.jsonl", "job.yaml"}
+    assert set(made.files) == {"night.jsonl", "job.yaml"}
     assert made.entrypoint == "flowcache render --job job.yaml --endpoint-url 'http://store:9000/a b'"
     (tmp_path / "job.yaml").write_bytes(made.files["job.yaml"])
     sent = load_job(tmp_path / "job.yaml")
-    assert sent == spec.model_copy(update={"manifest": "manifest.jsonl", "address": None})
+    assert sent == spec.model_copy(update={"manifest": "night.jsonl", "address": None})
     assert jobs.prepare(spec, ["--endpoint-url", "http://store:9000/a b"]) == made
     assert jobs.prepare(spec).name != made.name
-    rows.write_text('{"prompt": "a blue circle"}\n')
+    manifest.write_text('{"prompt": "a blue circle"}\n')
     assert jobs.prepare(spec, ["--endpoint-url", "http://store:9000/a b"]).name != made.name
 
 
@@ -73,17 +75,45 @@ def test_what_the_cluster_could_not_find_is_refused_all_at_once(tmp_path):
     with pytest.raises(InputError) as caught:
         jobs.prepare(spec)
     assert [problem.field for problem in caught.value.problems] == ["output", "model", ""]
-    assert "no such file" in str(caught.value)
+    assert "none.csv" in str(caught.value)
     assert jobs.prepare(JobSpec(**FAR | {"output": "/shared/night", "model": "/models/14b"})).files.keys() == {
         "job.yaml"
     }
 
 
-def test_manifests_too_large_to_send_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(jobs, "MANIFEST_LIMIT", 10)
-    (tmp_path / "m.csv").write_text("prompt\na red circle\n")
-    with pytest.raises(InputError, match="accepted: a URL"):
-        jobs.prepare(JobSpec(manifest=str(tmp_path / "m.csv"), output="s3://b/o"))
+def rows(folder: Path, *rows: dict) -> JobSpec:
+    (folder / "m.jsonl").write_text("".join(json.dumps({"prompt": "a red circle", **row}) + "\n" for row in rows))
+    return JobSpec(manifest=str(folder / "m.jsonl"), output="s3://b/o")
+
+
+def test_pictures_and_videos_beside_the_manifest_go_along(tmp_path):
+    (tmp_path / "media").mkdir()
+    (tmp_path / "media" / "a.png").write_bytes(b"picture")
+    (tmp_path / "b.mp4").write_bytes(b"video")
+    elsewhere = {"image": "s3://bucket/c.png", "end_image": "/shared/d.png"}
+    job = jobs.prepare(
+        rows(tmp_path, {"image": "media/a.png", "end_image": "media/a.png"}, {"video": "b.mp4"}, elsewhere)
+    )
+    assert set(job.files) == {"job.yaml", "m.jsonl", "media/a.png", "b.mp4"}
+    client = FakeClient()
+    jobs.submit(client, job)
+    assert client.sent[f"{job.name}-1"] == job.files
+    (tmp_path / "b.mp4").write_bytes(b"another")
+    assert jobs.prepare(rows(tmp_path, {"video": "b.mp4"})).name != job.name
+
+
+def test_files_that_cannot_be_sent_are_named_with_their_rows(tmp_path, monkeypatch):
+    spec = rows(tmp_path, {"image": "none.png"}, {"video": "../other.mp4"}, {"image": 3})
+    with pytest.raises(InputError) as caught:
+        jobs.prepare(spec)
+    told = [(problem.row, problem.field, problem.message) for problem in caught.value.problems]
+    assert told[0] == (1, "image", "'none.png' cannot be read (no such file or directory)")
+    assert told[1][:2] == (2, "video") and "leaves the manifest's folder" in told[1][2] and len(told) == 2
+
+    (tmp_path / "a.png").write_bytes(b"x" * 2000)
+    monkeypatch.setattr(jobs, "LIMIT", 1000)
+    with pytest.raises(InputError, match="accepted: URLs for so much"):
+        jobs.prepare(rows(tmp_path, {"image": "a.png"}))
 
 
 @pytest.mark.parametrize(
