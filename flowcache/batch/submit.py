@@ -34,7 +34,7 @@ MEDIA = ("image", "video", "end_image")  # fields of a row that name files
 FAULTS = (OSError, RuntimeError, AuthenticationError)  # that Ray's client raises: no connection, an answer it can't use
 QUIET = 120.0  # seconds without a line after which the log's connection is made anew: a dropped one may stay silent
 POLL = 1.0  # seconds between two looks at a job whose log has ended or cannot be read
-PATIENCE = 60.0  # seconds that the head may be unreachable while a job is followed
+PATIENCE = 60.0  # seconds for which a head may not answer, or have no agent for jobs yet
 
 
 @dataclass(frozen=True)
@@ -143,13 +143,22 @@ def submit(client: JobSubmissionClient, submission: Submission) -> tuple[str, bo
             path = Path(folder) / file
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
+        return name, _start(client, name, submission.entrypoint, folder)
+
+
+def _start(client: JobSubmissionClient, name: str, entrypoint: str, folder: str) -> bool:
+    """False if the job is there already. Tried for PATIENCE seconds where the cluster is not ready for jobs yet."""
+    until = time.monotonic() + PATIENCE
+    while True:
         try:
-            client.submit_job(entrypoint=submission.entrypoint, submission_id=name, runtime_env={"working_dir": folder})
-        except RuntimeError:
-            if name in _statuses(client):  # another submitter of the same job was faster
-                return name, False
-            raise
-    return name, True
+            client.submit_job(entrypoint=entrypoint, submission_id=name, runtime_env={"working_dir": folder})
+            return True
+        except (OSError, RuntimeError) as error:
+            if name in _statuses(client):  # another submitter of the same job was faster, or our answer was lost
+                return False
+            if "status code 4" in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(POLL)
 
 
 def _statuses(client: JobSubmissionClient) -> dict[str | None, JobStatus]:

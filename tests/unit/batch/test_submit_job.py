@@ -140,11 +140,32 @@ def test_of_two_submitters_at_once_the_later_follows_the_job_of_the_first():
     assert jobs.submit(FakeClient(refuse=True), job) == (f"{job.name}-1", False)
 
 
-def test_a_refusal_is_told():
-    client = FakeClient()
-    client.submit_job = lambda **_: (_ for _ in ()).throw(RuntimeError("status code 500: no room"))
-    with pytest.raises(FlowcacheError, match="could not be submitted: status code 500: no room"):
-        jobs.submit(client, jobs.prepare(JobSpec(**FAR)))
+def answers(client: FakeClient, *texts: str) -> FakeClient:
+    """The client, whose first submissions are answered with these errors."""
+    left, accept = list(texts), client.submit_job
+
+    def submit_job(**job):
+        if left:
+            raise RuntimeError(f"Request failed with {left.pop(0)}")
+        accept(**job)
+
+    client.submit_job = submit_job
+    return client
+
+
+def test_a_cluster_that_is_not_ready_yet_is_waited_for(monkeypatch):
+    job = jobs.prepare(JobSpec(**FAR))
+    busy = "status code 500: No available agent"
+    client = answers(FakeClient(), busy, busy)
+    assert jobs.submit(client, job) == (f"{job.name}-1", True) and client.sent
+    monkeypatch.setattr(jobs, "PATIENCE", 0.0)
+    with pytest.raises(FlowcacheError, match="could not be submitted: .* No available agent"):
+        jobs.submit(answers(FakeClient(), busy), job)
+
+
+def test_a_refusal_is_told_at_once():
+    with pytest.raises(FlowcacheError, match="could not be submitted: .* 400: no such plugin"):
+        jobs.submit(answers(FakeClient(), "status code 400: no such plugin"), jobs.prepare(JobSpec(**FAR)))
 
 
 def test_a_log_whose_connection_breaks_is_shown_once_and_whole():
