@@ -64,7 +64,7 @@ class Finished:
 @pytest.fixture(scope="session")
 def head() -> Iterator[Head]:
     """Started as an operator starts it, in processes of its own: the mode of authentication is one per process."""
-    dashboard, metrics, clients = free_port(), free_port(), free_port()
+    dashboard, metrics, clients, agent = (free_port() for _ in range(4))
     client = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": os.urandom(32).hex()}
     client |= {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     folder = tempfile.mkdtemp(prefix="ray-")  # short: paths of sockets end at 107 characters
@@ -75,6 +75,7 @@ def head() -> Iterator[Head]:
         "dashboard-port": str(dashboard),
         "ray-client-server-port": str(clients),
         "metrics-export-port": str(metrics),
+        "dashboard-agent-listen-port": str(agent),
         "system-config": json.dumps(SYSTEM),
         "disable-usage-stats": "",
         "head": "",
