@@ -32,9 +32,11 @@ class Window:
         self.given = torch.tensor(given).split(settings.chunk)
 
         self.solver_states = [self.walk.solver.start] * self.chunks
-        self.texts = self._texts(texts)
+        self.sources = self._sources(texts)
         self.grids = [model.grid(x[None], chunk * settings.chunk) for chunk, x in enumerate(self.latents)]
-        self.ropes = [model.rope(grid) for grid in self.grids]
+        # Of the chunks under way alone, so that memory does not grow with the window.
+        self.texts: dict[int, object] = {}  # what the model takes, by the embeddings' id
+        self.ropes: dict[int, object] = {}
         tokens = self.grids[0].tokens
         self.store = KVStore(
             (model.layers, self.walk.memories, model.kv_heads, model.head_dim),
@@ -61,24 +63,42 @@ class Window:
         if self.ready and self.walk.noised > 0 and self.condition_noise_of is None:
             raise ValueError("a prefix with condition_noise > 0 needs condition_noise_of")
 
-    def _texts(self, texts) -> dict[tuple[str, int], object]:
-        """What the model takes for each kind of text and chunk; computed once for each caption."""
+    def _sources(self, texts) -> dict[str, list[Tensor | None]]:
+        """The embeddings of each kind of text, for each chunk; None: the model is told that it is dropped."""
         kinds = {forward.text for tick in self.walk.ticks for forward in tick.forwards}
         if "negative" in kinds and texts.negative is None:
             raise ValueError(f"guidance {self.settings.guidance} needs negative text embeddings")
         captions = [texts.positive] * self.chunks if isinstance(texts.positive, Tensor) else list(texts.positive)
         if len(captions) != self.chunks:
             raise ValueError(f"{len(captions)} captions for a window of {self.chunks} chunks")
-        if "null" in kinds or any(caption is None for caption in captions):
-            null = self.model.null_caption
-            captions = [null if caption is None else caption for caption in captions]
-        sources = {"caption": captions, "negative": [texts.negative] * self.chunks, "dropped": [None] * self.chunks}
-        sources["null"] = [null] * self.chunks if "null" in kinds else []
-        known: dict[int, object] = {}
-        for source in (source for kind in sorted(kinds) for source in sources[kind]):
-            if id(source) not in known:
-                known[id(source)] = self.model.text(None if source is None else source.to(self.model.device))
-        return {(kind, chunk): known[id(source)] for kind in kinds for chunk, source in enumerate(sources[kind])}
+        uncaptioned = any(caption is None for caption in captions)
+        null = self.model.null_caption if uncaptioned or "null" in kinds else None
+        return {
+            "caption": [null if caption is None else caption for caption in captions],
+            "negative": [texts.negative] * self.chunks,
+            "null": [null] * self.chunks,
+            "dropped": [None] * self.chunks,
+        }
+
+    def text(self, kind: str, chunk: int) -> object:
+        """What the model takes; computed once for each caption under way."""
+        source = self.sources[kind][chunk]
+        if id(source) not in self.texts:
+            self.texts[id(source)] = self.model.text(None if source is None else source.to(self.model.device))
+        return self.texts[id(source)]
+
+    def rope(self, chunk: int) -> object:
+        """The same for a chunk's position."""
+        if chunk not in self.ropes:
+            self.ropes[chunk] = self.model.rope(self.grids[chunk])
+        return self.ropes[chunk]
+
+    def forget(self, tick: Tick) -> None:
+        """Drop the texts and positions that the row did not need."""
+        needed = {id(self.sources[forward.text][forward.chunk]) for forward in tick.forwards}
+        self.texts = {key: text for key, text in self.texts.items() if key in needed}
+        chunks = {forward.chunk for forward in tick.forwards}
+        self.ropes = {chunk: rope for chunk, rope in self.ropes.items() if chunk in chunks}
 
     def run(self, row: int) -> None:
         """One row of the schedule: forwards in order, then every chunk that is updated takes its step."""
@@ -90,6 +110,7 @@ class Window:
             velocities, decisions = self.run_in_order(row, tick, inputs)
         for chunk, step in tick.steps.items():
             self.advance(chunk, step, velocities[chunk], decisions.get(chunk, ALWAYS))
+        self.forget(tick)
 
     def run_in_order(
         self, row: int, tick: Tick, inputs: dict[int, Tensor]
@@ -137,21 +158,21 @@ class Window:
         self, tick: Tick, forward: Forward, tokens: Tensor, conditioning: Conditioning, last: bool
     ) -> tuple[Tensor, int]:
         """The chunk's tokens after all layers, and how many tokens of K/V they saw."""
-        chunk, text = forward.chunk, self.texts[forward.text, forward.chunk]
+        chunk, text = forward.chunk, self.text(forward.text, forward.chunk)
         if forward.memory is None:
             rope = self.model.rope(replace(self.grids[chunk], first_frame=0))
             alone = among_themselves(self.store.history, self.grids[chunk].tokens)
             return self.model.transform(tokens, conditioning, text, rope, alone), self.grids[chunk].tokens
         then = tick.cut_after if last else 0
         view, seen = self.store.view(forward.memory, chunk, forward.first, min(tick.clean, chunk), then)
-        return self.model.transform(tokens, conditioning, text, self.ropes[chunk], view), seen
+        return self.model.transform(tokens, conditioning, text, self.rope(chunk), view), seen
 
     def run_together(self, row: int, tick: Tick, inputs: dict[int, Tensor]) -> dict[int, list[Tensor]]:
         """All chunks, started or not, attend to one another: the velocities of each, by branch."""
         first = [forward for forward in tick.forwards if forward.branch == 0]
         times = torch.cat([self.times(forward) for forward in first])[None].to(self.model.device)
         latents = torch.cat(list(inputs.values()), dim=1)[None]
-        texts = [self.texts[forward.text, 0] for forward in tick.forwards if forward.chunk == 0]
+        texts = [self.text(forward.text, 0) for forward in tick.forwards if forward.chunk == 0]
         outs = together(self.model, latents, times, texts, self.settings.fps, self.store.history)
         parts = [velocity[0].float().split(self.settings.chunk, dim=1) for velocity in outs]
         seen = self.chunks * self.grids[0].tokens
@@ -165,16 +186,13 @@ class Window:
     def advance(self, chunk: int, step: int, velocities: list[Tensor], decision: Decision) -> None:
         """The solver's step, which leaves given frames as they are."""
         x, repeats = self.latents[chunk], self.policy.repeats
-        if velocities:
-            velocity = self.walk.guide(step, velocities)
-        else:
-            velocity = self.stored[chunk, 0]
         if repeats == "increment" and not decision.compute:
             result = x + self.stored[chunk, 0]
         else:
+            velocity = self.walk.guide(step, velocities) if velocities else self.stored[chunk, 0]
             result, self.solver_states[chunk] = self.walk.solver.step(step, velocity, x, self.solver_states[chunk])
-        if self.policy.reuse and decision.compute and repeats != "residual":
-            self.stored[chunk, 0] = velocity if repeats == "velocity" else result - x
+            if self.policy.reuse and repeats != "residual":
+                self.stored[chunk, 0] = velocity if repeats == "velocity" else result - x
         given = self.given[chunk]
         result[:, given] = x[:, given]
         self.latents[chunk] = result
