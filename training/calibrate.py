@@ -86,9 +86,10 @@ def record(model: LoadedModel, videos: int, seed: int) -> Recording:
 
         def observe(visit: Visit, signals=signals, residuals=residuals) -> None:
             if visit.step >= 0:
-                residuals.setdefault((visit.chunk, visit.branch), []).append(recorder.residual)
+                rows = recorder.residual  # of one branch, or of all
+                residuals.setdefault((visit.chunk, visit.branch), []).append(rows[visit.branch % len(rows)])
                 if visit.branch == 0:
-                    signals.setdefault(visit.chunk, []).append(recorder.embedded)
+                    signals.setdefault(visit.chunk, []).append(recorder.embedded[:1])
 
         chunks = -(-spec.frames // spec.chunk_frames)
         shape = (spec.channels, chunks * spec.chunk, spec.height // spec.space_stride, spec.width // spec.space_stride)
