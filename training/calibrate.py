@@ -40,18 +40,13 @@ PRESETS = (Preset("slow", 0.4, 5), Preset("fast", 0.6, 1))
 
 
 class Recorder:
-    """The model, remembering its last tokens and the residual of its last `transform`."""
+    """The model, remembering the residual of its last `transform`."""
 
     def __init__(self, model):
-        self.model, self.embedded, self.residual = model, None, None
+        self.model, self.residual = model, None
 
     def __getattr__(self, name):
         return getattr(self.model, name)
-
-    def embed(self, latents: Tensor) -> Tensor:
-        """As the model's own."""
-        self.embedded = self.model.embed(latents)
-        return self.embedded
 
     def transform(self, tokens: Tensor, *rest) -> Tensor:
         """As the model's own."""
@@ -62,7 +57,7 @@ class Recorder:
 
 @dataclass(frozen=True)
 class Recording:
-    """Along unaccelerated runs. signals: what the policy sees at each step, of every chunk and run.
+    """Along unaccelerated runs. signals: the tokens that enter the blocks at each step, of every chunk and run.
 
     residuals: of every chunk, run and branch, how the blocks' residual changes over each of STRIDES.
     """
@@ -89,7 +84,7 @@ def record(model: LoadedModel, videos: int, seed: int) -> Recording:
                 rows = recorder.residual  # of one branch, or of all
                 residuals.setdefault((visit.chunk, visit.branch), []).append(rows[visit.branch % len(rows)])
                 if visit.branch == 0:
-                    signals.setdefault(visit.chunk, []).append(recorder.embedded[:1])
+                    signals.setdefault(visit.chunk, []).append(recorder.embed(visit.latents[None]))
 
         chunks = -(-spec.frames // spec.chunk_frames)
         shape = (spec.channels, chunks * spec.chunk, spec.height // spec.space_stride, spec.width // spec.space_stride)
