@@ -36,7 +36,8 @@ JOB_ACCEPTS = ACCEPTS | {
     "retries": "a whole number from 0 to 100",
     "infra_retries": "a whole number from 0 to 1,000",
     "segment_timeout": "seconds from 1 to 604,800",
-    "defaults": "an object with negative_prompt, seconds or frames, width, height, fps, seed, guidance, steps, ar_step",
+    "defaults": "an object with negative_prompt, seconds or frames, width, height, fps, seed, guidance, steps, "
+    "ar_step, segment",
 }
 
 

@@ -85,7 +85,7 @@ class SegmentRenderer:
             begin = time.perf_counter()
             pixels = decode(done.latents)
             self._remember(pixels)
-            frames = to_uint8(pixels)
+            frames = to_uint8(pixels)[: self.segment.start_frame + self.segment.frames - start]
             yield RenderedChunk(
                 chunk=self.segment.first_chunk + number,
                 start_frame=start,
