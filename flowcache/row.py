@@ -254,7 +254,7 @@ def check_end(row: ReadRow, spec: ModelSpec) -> None:
 
 def check_tail(row: ReadRow, video: MediaInfo, spec: ModelSpec, fps: int) -> None:
     """Whether the video holds the frames that the model needs in order to continue it."""
-    have, need = video.frames_at(fps), spec.overlap_frames
+    have, need = video.frames_at(fps), spec.lead_frames
     if have < need:
         given = f"{shown(row.says.video)} has {have} frame{'s' if have > 1 else ''} at {fps} fps"
         row.fault(("video",), f"{given}; accepted: at least {need} for {spec.name} to continue")

@@ -143,7 +143,8 @@ class RankWorker:
                 return encode_pixels(model, load_image(request.image, *size, request.media_sha256))
         if request.video:
             with naming(request.video):
-                frames = load_tail(request.video, spec.overlap_frames, request.fps, *size, request.media_sha256)
+                wanted = spec.overlap_frames, request.fps, *size, request.media_sha256
+                frames = load_tail(request.video, *wanted, least=spec.lead_frames)
                 return encode_pixels(model, frames)
         return None
 
