@@ -4,7 +4,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
@@ -107,8 +107,9 @@ class RankWorker:
         renderer = self._renderer(model, task)
         upload = Upload(self.store, task, new_attempt())
         seconds = {"conditioning": time.perf_counter() - begin}
-        for chunk in renderer.chunks():
-            yield upload.chunk(chunk)
+        with closing(renderer.chunks()) as chunks:
+            for chunk in chunks:
+                yield upload.chunk(chunk)
         if not task.last:
             upload.state(tail_to_bytes(renderer.tail()))
         yield commit_segment(self.store, upload.marker(self, started, seconds))

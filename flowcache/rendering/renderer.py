@@ -1,8 +1,9 @@
 """Renders one segment: a pure function of (request, segment, conditioning latents)."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from threading import Event
 
 import numpy as np
 import torch
@@ -12,8 +13,9 @@ from torch import Tensor
 from flowcache.cache.reuse import resolve_policy
 from flowcache.models.base import LoadedModel
 from flowcache.records import RenderRequest, Segment
+from flowcache.rendering.ahead import Abandoned, ahead, second_stream
 from flowcache.rendering.noise import latent_shape, normal, window_noise
-from flowcache.sampling.denoise import FinishedChunk, SamplerSettings, Texts, denoise
+from flowcache.sampling.denoise import FinishedChunk, SamplerSettings, Texts, Visit, denoise
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class RenderedChunk:
 
 class SegmentRenderer:
     """Iterate over `chunks()` to the end, then `tail()` is what the next segment continues from.
+
+    Whoever may stop before its end closes `chunks()`: denoising runs ahead of it by one chunk, in a thread.
 
     `conditioning`: latents [C, P, h, w] that the window begins with: whole chunks for a continuation,
     a single frame for an image start, None for a fresh start. `end`: a latent frame [C, 1, h, w] that it ends with.
@@ -50,6 +54,8 @@ class SegmentRenderer:
         frames = 0 if conditioning is None else conditioning.shape[1]
         self.prefix = frames // spec.chunk * spec.chunk  # latent frames of whole chunks, not shown again
         self._recent: Tensor | None = None  # the last pixels, as many as a continuation needs
+        self._abandoned = Event()
+        self._beside = second_stream(model.transformer.device)
 
     def finished(self) -> Iterator[FinishedChunk]:
         """Denoise only: the clean latents of each output chunk, on every rank alike."""
@@ -63,36 +69,49 @@ class SegmentRenderer:
             resolve_policy(request.policy, spec),
             prefix=self.conditioning,
             condition_noise_of=lambda row: normal(shape, "condition", request.seed, self.segment.index, row),
+            observe=self._heed,
             end=self.end,
         )
 
+    def _heed(self, visit: Visit) -> None:
+        """After each forward: is anybody still waiting for the result?"""
+        if self._abandoned.is_set():
+            raise Abandoned
+
     @torch.inference_mode()
     def chunks(self) -> Iterator[RenderedChunk]:
-        """Denoise and decode: the output chunks in order, each as soon as it is clean."""
-        decode = self.model.codec.stream()
-        if self.prefix:
-            self._remember(decode(self.conditioning[:, : self.prefix]))
+        """Denoise and decode: the output chunks in order, while the next one is being denoised."""
         start = self.segment.start_frame
-        for number, done in enumerate(self.finished()):
-            begin = time.perf_counter()
-            pixels = decode(done.latents)
-            self._remember(pixels)
-            frames = to_uint8(pixels)
-            yield RenderedChunk(
-                chunk=self.segment.first_chunk + number,
-                start_frame=start,
-                frames=frames,
-                steps_computed=done.computed,
-                steps_reused=done.reused,
-                denoise_seconds=done.seconds,
-                decode_seconds=time.perf_counter() - begin,
-            )
-            start += len(frames)
+        with ahead(self.finished(), self._abandoned.set) as finished:
+            decode = self.model.codec.stream()
+            if self.prefix:
+                self._decode(decode, self.conditioning[:, : self.prefix])
+            for number, done in enumerate(finished):
+                begin = time.perf_counter()
+                frames = self._decode(decode, done.latents)
+                yield RenderedChunk(
+                    chunk=self.segment.first_chunk + number,
+                    start_frame=start,
+                    frames=frames,
+                    steps_computed=done.computed,
+                    steps_reused=done.reused,
+                    denoise_seconds=done.seconds,
+                    decode_seconds=time.perf_counter() - begin,
+                )
+                start += len(frames)
 
     @torch.inference_mode()
     def tail(self) -> Tensor:
         """Latents [C, overlap, h, w] of the last pixels, encoded anew as official long videos do."""
-        return self.model.codec.encode(self._recent)
+        with self._beside:
+            return self.model.codec.encode(self._recent).cpu()
+
+    def _decode(self, decode: Callable[[Tensor], Tensor], latents: Tensor) -> np.ndarray:
+        """Pixels of the next latents, which are finished: denoising has looked at their values on the CPU."""
+        with self._beside:
+            pixels = decode(latents)
+            self._remember(pixels)
+            return to_uint8(pixels)
 
     def _remember(self, pixels: Tensor) -> None:
         kept = pixels if self._recent is None else torch.cat([self._recent, pixels], dim=1)

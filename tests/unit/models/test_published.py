@@ -56,6 +56,7 @@ def test_the_size_is_read_off_the_name(originals, tmp_path):
     (folder / "config.json").write_text(json.dumps(config))
     spec = find(str(folder))
     assert (spec.name, spec.width, spec.height) == ("SkyReels-V2-DF-14B-720P", 1280, 720)
+    assert (spec.window, spec.frames) == (30, 117)  # whole chunks of the official 121 frames
     assert spec.reuse["slow"]["coefficients"][0] == -3.03318725e05
 
 
