@@ -115,9 +115,7 @@ def main() -> None:
         "computes as long as denoising": Slow(model.codec, lambda: compute(each)),
         "waits as long as denoising": Slow(model.codec, lambda: time.sleep(each)),
     }
-    rows = [
-        compare(name, replace(model, codec=codec), request, arguments.repeats) for name, codec in codecs.items()
-    ]
+    rows = [compare(name, replace(model, codec=codec), request, arguments.repeats) for name, codec in codecs.items()]
     print(f"tiny-skyreels, policy off, 57 frames in 5 chunks, {arguments.steps} steps, {each:.3f} s a later chunk\n")
     head = ["codec", "decoding's share", "one after the other, s", "predicted, s", "side by side, s", "predicted ratio",
             "ratio"]  # fmt: skip

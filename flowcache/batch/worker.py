@@ -3,7 +3,7 @@
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -12,9 +12,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from flowcache.batch.texts import StoredTexts, TextShelf
 from flowcache.errors import MediaError, StoreError, masked
 from flowcache.models.base import LoadedModel
-from flowcache.models.registry import load_model
+from flowcache.models.registry import find, load_model, precision
+from flowcache.models.room import tile_for
 from flowcache.parallel.apply import shard
 from flowcache.parallel.mesh import Mesh
 from flowcache.records import ChunkRecord, RenderRequest, Segment
@@ -39,16 +41,18 @@ class WorkerSettings:
     """What every rank of a run shares. `threads`: torch threads; `timeout`: seconds a collective may take.
 
     `models`: where a checkpoint lies, by the name that requests use (absolute: a worker has a folder of its
-    own); `texts`: by model, what is worth encoding before its transformer is loaded.
+    own); `sizes`: by model, (width, height) of the run's largest frames.
     """
 
     run_id: str
     spec_hash: str
     device: str = "cpu"
+    dtype: str = "auto"
+    vae_tiling: str = "auto"
     threads: int = 1
     timeout: float = 300.0
     models: Mapping[str, str] = field(default_factory=dict)
-    texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -117,12 +121,20 @@ class RankWorker:
     def _load(self, name: str) -> LoadedModel:
         if name != self._name:
             self._model, self._name = None, ""  # free the old one first
-            texts = self.settings.texts.get(name, ())
-            model = load_model(self.settings.models.get(name, name), self.settings.device, texts=texts)
+            model = self._open(name)
             if self.mesh:
                 model = replace(model, transformer=shard(model.transformer, self.mesh))
             self._model, self._name = model, name
         return self._model
+
+    def _open(self, name: str) -> LoadedModel:
+        settings, path = self.settings, self.settings.models.get(name, name)
+        number, spec = precision(settings.dtype, settings.device), find(path)
+        size = settings.sizes.get(name, (spec.width, spec.height))
+        tile = tile_for(settings.vae_tiling, spec, size, self.world, settings.device, number.itemsize)
+        model = load_model(path, settings.device, settings.dtype, tile=tile)
+        shelf = TextShelf(self.store, spec.digest, str(number).removeprefix("torch."))
+        return replace(model, text=StoredTexts(shelf, model.text))
 
     def _renderer(self, model: LoadedModel, task: Task) -> SegmentRenderer:
         return SegmentRenderer(

@@ -46,7 +46,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that one rank needs at the model's default size, in bfloat16 (docs/models.md has the formula)."""
+    """Bytes that one rank needs (docs/models.md has the formula)."""
 
     weights: int
     keys_values: int  # of a whole window, both guidance branches
@@ -115,18 +115,21 @@ def sound(name: str) -> ModelSpec:
     return spec
 
 
-def memory(spec: ModelSpec, config: SkyReelsConfig, ranks: int) -> Memory:
-    """What each of `ranks` ranks needs: weights are whole on each, K/V and activations are shared out."""
+def memory(spec: ModelSpec, config: SkyReelsConfig, ranks: int, element: int = 2) -> Memory:
+    """What each of `ranks` ranks needs at the spec's size: weights are whole on each, K/V and activations shared out.
+
+    element: bytes of a value, 2 in bfloat16.
+    """
     pixels = spec.width * spec.height
     tokens = spec.chunk * pixels // spec.size_step**2  # of a chunk
     chunks, width = spec.window // spec.chunk, config.dim
     own = math.ceil(tokens / ranks)
     # hidden state and its fp32 copies for norm and modulation, then queries, keys, values, their output; or the FFN
-    working = own * (width * 4 * 4 + max(4 * width, 2 * config.ffn_dim) * 2)
-    residuals = own * width * 2 * 2 * chunks  # reuse keeps one for each chunk and guidance branch
+    working = own * (width * 4 * 4 + max(4 * width, 2 * config.ffn_dim) * element)
+    residuals = own * width * element * 2 * chunks  # reuse keeps one for each chunk and guidance branch
     return Memory(
-        weights=2 * _numbers(config),
-        keys_values=kv_bytes(config, 2 * chunks * tokens, 2) // ranks,
+        weights=element * _numbers(config),
+        keys_values=kv_bytes(config, 2 * chunks * tokens, element) // ranks,
         activations=working + residuals,
         codec=4 * CODEC_FRAMES * CODEC_WIDTH * pixels,
     )

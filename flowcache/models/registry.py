@@ -15,7 +15,10 @@ from flowcache.models.skyreels.published import settings
 from flowcache.records import ModelSpec
 
 if TYPE_CHECKING:
+    import torch
+
     from flowcache.models.base import LoadedModel
+    from flowcache.models.text import EncodedTexts
 
 BUNDLED = {"tiny-skyreels": "tiny/skyreels"}
 SPEC_FILE = "flowcache.json"
@@ -123,33 +126,43 @@ def _file_digest(file: Path) -> bytes:
 def load_model(
     name: str,
     device: str = "cpu",
-    dtype: str | None = None,
+    dtype: str = "auto",
     texts: Iterable[str] = (),
     tile: int | None = None,
 ) -> "LoadedModel":
     """Weights, text encoder and codec of `find(name)`, ready on `device`.
 
-    dtype: of transformer and text encoder, "float32" or "bfloat16"; None: bfloat16 on a GPU, else float32.
+    dtype: of transformer and text encoder, "bf16" or "fp32"; "auto": bf16 on a GPU, else fp32.
     texts: encoded first, so that the text encoder has left the device before the transformer comes.
     tile: see `wan_vae.WanCodec`. InputError names each damaged file and tensor.
     """
-    import torch
-
     from flowcache.models.base import LoadedModel
     from flowcache.models.codec import load_codec
-    from flowcache.models.skyreels.weights import load_transformer, read_config
-    from flowcache.models.text import EncodedTexts, load_text_encoder
+    from flowcache.models.skyreels.weights import load_transformer
 
     spec = find(name)
     layout = parts_of(Path(spec.path))
-    precision = getattr(torch, dtype or default_dtype(device))
-    length = read_config(layout.transformer).text_len
-    encoder = partial(load_text_encoder, layout.text_encoder, layout.tokenizer, length, device, precision)
-    text = EncodedTexts(encoder, length, keep=device == "cpu")
+    text = load_texts(name, device, dtype, keep=device == "cpu")
     text.prepare(texts)
-    transformer = load_transformer(layout.transformer, device, precision)
+    transformer = load_transformer(layout.transformer, device, precision(dtype, device))
     return LoadedModel(spec, transformer, load_codec(layout.vae, device, tile), text)
 
 
-def default_dtype(device: str) -> str:
-    return "bfloat16" if device.startswith("cuda") else "float32"
+def load_texts(name: str, device: str = "cpu", dtype: str = "auto", keep: bool = False) -> "EncodedTexts":
+    """The text encoder of `find(name)` alone, loaded when the first text comes; `keep`: see EncodedTexts."""
+    from flowcache.models.skyreels.weights import read_config
+    from flowcache.models.text import EncodedTexts, load_text_encoder
+
+    layout = parts_of(Path(find(name).path))
+    length, number = read_config(layout.transformer).text_len, precision(dtype, device)
+    return EncodedTexts(partial(load_text_encoder, layout.text_encoder, layout.tokenizer, length, device, number),
+                        length, keep)  # fmt: skip
+
+
+def precision(dtype: str, device: str) -> "torch.dtype":
+    """What "bf16", "fp32" or "auto" means on a device."""
+    import torch
+
+    if dtype == "auto":
+        dtype = "bf16" if device.startswith("cuda") else "fp32"
+    return {"bf16": torch.bfloat16, "fp32": torch.float32}[dtype]
