@@ -18,6 +18,7 @@ from flowcache.storage.objects import Store
 BATCH = 64  # texts encoded between two signs of life
 LEAST = 256  # texts for which loading the encoder once more is worth it
 UPLOADS = 16  # at a time
+FEW = 32  # texts that are not worth a process where there is no GPU to be cleared for the transformer
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,14 @@ def encode_ahead(
 ) -> None:
     """Put every distinct text of the requests into the store, encoded, but for those that are there.
 
-    digests: by model. What can't be encoded is noted and left to the rank that needs it, whose segment then fails
-    with the cause. The driver sees texts and counts, no embeddings.
+    digests: by model. What is not encoded here (a few texts on CPUs; where tasks fail, which is noted) is encoded by
+    the rank that needs it first. The driver sees texts and counts, no embeddings.
     """
     number = str(precision(plan.dtype, plan.device)).removeprefix("torch.")
     for model, texts in texts_of(requests).items():
         shelf = TextShelf(store, digests[model], number)
         waiting = shelf.missing(texts)
-        if waiting:
+        if len(waiting) > (0 if plan.shape.gpu else FEW):
             note(f"encoding {len(waiting)} texts for {model}")
             _follow(_start(shelf, model, waiting, plan), plan.patience, note)
 
@@ -90,7 +91,8 @@ def _follow(streams: list[ray.ObjectRefGenerator], patience: float, note: Callab
         except StopIteration:
             streams.remove(stream)
         except RayError as error:
-            note(f"a text could not be encoded ahead: {first_line(error)}")
+            cause = getattr(error, "cause", None) or error
+            note(f"texts could not be encoded ahead ({type(cause).__name__}: {first_line(cause)})")
             streams.remove(stream)
 
 

@@ -57,11 +57,15 @@ class TextShelf:
 
 
 class StoredTexts:
-    """Implements `TextEncoder` with what lies on the shelf; the rest is encoded here, with the same result."""
+    """Implements `TextEncoder` with what lies on the shelf; the rest is encoded here, and put there for others."""
 
     def __init__(self, shelf: TextShelf, encoder: EncodedTexts):
         self.shelf, self.encoder = shelf, encoder
 
     def encode(self, prompt: str) -> Tensor:
         words = self.shelf.find(prompt)
-        return self.encoder.encode(prompt) if words is None else padded(words, self.encoder.text_len)
+        if words is None:
+            self.encoder.prepare([prompt])
+            words = self.encoder.words.pop(prompt)
+            self.shelf.put(prompt, words)
+        return padded(words, self.encoder.text_len)

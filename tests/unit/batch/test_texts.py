@@ -7,6 +7,7 @@ from flowcache.batch.encoding import BATCH, encode_share
 from flowcache.batch.texts import StoredTexts, TextShelf, texts_of
 from flowcache.errors import StoreError
 from flowcache.models.registry import find, load_texts
+from flowcache.models.text import EncodedTexts
 from flowcache.records import RenderRequest, Shot
 from flowcache.storage.objects import Store
 
@@ -29,22 +30,25 @@ def shelf(tmp_path):
     return TextShelf(Store(str(tmp_path)), find(MODEL).digest, "float32")
 
 
-class NoEncoder:
-    text_len = 32
-
-    def encode(self, prompt):
-        raise AssertionError(f"{prompt!r} was encoded here")
+def opened():
+    raise AssertionError("an encoder was opened")
 
 
 def test_what_was_encoded_ahead_is_what_the_encoder_gives(shelf):
     texts = ["a red circle", "", "a blue star moving up"]
     assert list(encode_share(shelf, MODEL, "cpu", "auto", 1, texts)) == [3]
     encoder = load_texts(MODEL)
-    NoEncoder.text_len = encoder.text_len
-    stored = StoredTexts(shelf, NoEncoder())
+    stored = StoredTexts(shelf, EncodedTexts(opened, encoder.text_len))
     assert all(torch.equal(stored.encode(text), encoder.encode(text)) for text in texts)
-    with pytest.raises(AssertionError, match="'a green'"):
-        stored.encode("a green")
+    with pytest.raises(AssertionError, match="an encoder was opened"):
+        stored.encode("a green square")
+
+
+def test_what_one_rank_encodes_the_others_find(shelf):
+    first = load_texts(MODEL)
+    given = StoredTexts(shelf, first).encode("a green square")
+    assert torch.equal(StoredTexts(shelf, EncodedTexts(opened, first.text_len)).encode("a green square"), given)
+    assert first.words == {}  # a rank keeps none: there may be 100,000
 
 
 def test_what_is_there_is_not_encoded_again(shelf):
