@@ -71,6 +71,7 @@ class SegmentRenderer:
             condition_noise_of=lambda row: normal(shape, "condition", request.seed, self.segment.index, row),
             observe=self._heed,
             end=self.end,
+            history=self.model.history,
         )
 
     def _heed(self, visit: Visit) -> None:
