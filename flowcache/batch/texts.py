@@ -43,9 +43,9 @@ class TextShelf:
         there = {entry.key for entry in self.store.list(layout.text_folder(self.digest, self.precision))}
         return [text for text in texts if self.key(text) not in there]
 
-    def put(self, text: str, words: Tensor) -> None:
-        """The first result stays: another GPU's may differ in the last bits."""
-        self.store.create(self.key(text), save({"words": words.contiguous()}))
+    def put(self, text: str, words: Tensor) -> bool:
+        """Whether these words are there now. The first ones stay: another GPU's may differ in the last bits."""
+        return self.store.create(self.key(text), save({"words": words.contiguous()}))
 
     def find(self, text: str) -> Tensor | None:
         key = self.key(text)
@@ -67,5 +67,5 @@ class StoredTexts:
         if words is None:
             self.encoder.prepare([prompt])
             words = self.encoder.words.pop(prompt)
-            self.shelf.put(prompt, words)
+            words = words if self.shelf.put(prompt, words) else self.shelf.find(prompt)
         return padded(words, self.encoder.text_len)

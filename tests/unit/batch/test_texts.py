@@ -51,6 +51,18 @@ def test_what_one_rank_encodes_the_others_find(shelf):
     assert first.words == {}  # a rank keeps none: there may be 100,000
 
 
+def test_ranks_that_encode_together_go_on_with_the_first_result(shelf, monkeypatch):
+    encoder, first = load_texts(MODEL), torch.full((1, 3, 32), 0.5)
+    prepare = encoder.prepare
+
+    def outrun(texts):
+        prepare(texts)
+        shelf.put("a red circle", first)  # by another rank
+
+    monkeypatch.setattr(encoder, "prepare", outrun)
+    assert torch.equal(StoredTexts(shelf, encoder).encode("a red circle")[:, :3], first)
+
+
 def test_what_is_there_is_not_encoded_again(shelf):
     texts = [f"a red circle {'very ' * number}" for number in range(BATCH + 3)]
     assert list(encode_share(shelf, MODEL, "cpu", "auto", 1, texts[: BATCH + 1])) == [BATCH, 1]
