@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import ray
 import flowcache
 from flowcache import api
 from flowcache.batch import encoding
+from flowcache.batch.cluster import joined
 from flowcache.batch.options import RunOptions
 from flowcache.errors import StoreError
 from flowcache.storage.objects import Store
@@ -90,3 +92,18 @@ def test_lost_or_failing_encoders_cost_no_video(own_ray, tmp_path, monkeypatch):
     assert "texts could not be encoded ahead (StoreError: no room for texts)" in notes
     assert refused.exists() and texts(tmp_path, "failed") == 3  # by the rank
     assert outcome(tmp_path / "undisturbed") == outcome(tmp_path / "lost") == outcome(tmp_path / "failed")
+
+
+def stuck():
+    yield 1
+    time.sleep(600)
+
+
+def test_a_stuck_encoder_is_ended_and_gives_its_resources_back(cluster):
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    notes = []
+    with joined(RunOptions(address=cluster)):
+        encoding._follow([ray.remote(stuck).options(num_cpus=2, num_returns="streaming").remote()], 3, notes.append)
+        assert notes == ["no text was encoded for 3 s; going on, ranks encode what is missing"]
+        assert ray.get(ray.remote(os.getpid).options(num_cpus=2).remote(), timeout=120)  # there are two CPUs
+    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])

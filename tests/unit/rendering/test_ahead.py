@@ -5,6 +5,7 @@ import time
 from contextlib import closing
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +13,7 @@ from flowcache.batch.plan import plan
 from flowcache.models.registry import load_model
 from flowcache.records import RenderRequest, Shot
 from flowcache.rendering.ahead import Abandoned, ahead
-from flowcache.rendering.renderer import SegmentRenderer
+from flowcache.rendering.renderer import SegmentRenderer, to_uint8
 
 
 def numbers(upto, made, fails_at=None):
@@ -103,6 +104,22 @@ def test_a_chunk_waits_for_no_more_than_the_next_ones_denoising(model):
         assert len(denoised) <= chunk.chunk + 2
     assert denoised == [0, 1, 2, 3, 4]
     assert all(count <= number + 2 for number, count in enumerate(at_decoding))
+
+
+def test_frames_and_tail_are_those_of_one_thing_after_the_other(model):
+    """Bit for bit, from a fresh start and from a tail."""
+    request = replace(REQUEST, shots=(Shot("a red circle", 57 + 24),))
+    tail = None
+    for segment in plan(request, model.spec):
+        decode, renderer = model.codec.stream(), SegmentRenderer(model, request, segment, tail)
+        pixels = [] if tail is None else [decode(tail)]
+        pixels += [decode(done.latents) for done in renderer.finished()]
+        shown = to_uint8(torch.cat(pixels, dim=1))[-segment.frames :]
+        recent = torch.cat(pixels, dim=1)[:, -model.spec.overlap_frames :]
+        renderer = SegmentRenderer(model, request, segment, tail)
+        assert np.array_equal(np.concatenate([chunk.frames for chunk in renderer.chunks()]), shown)
+        tail = renderer.tail()
+        assert torch.equal(tail, model.codec.encode(recent))
 
 
 def test_a_codec_that_fails_ends_denoising_at_once(model):
