@@ -105,5 +105,5 @@ def test_a_stuck_encoder_is_ended_and_gives_its_resources_back(cluster):
     with joined(RunOptions(address=cluster)):
         encoding._follow([ray.remote(stuck).options(num_cpus=2, num_returns="streaming").remote()], 3, notes.append)
         assert notes == ["no text was encoded for 3 s; going on, ranks encode what is missing"]
-        assert ray.get(ray.remote(os.getpid).options(num_cpus=2).remote(), timeout=120)  # there are two CPUs
+        assert ray.get(ray.remote(lambda: os.getpid()).options(num_cpus=2).remote(), timeout=120)  # there are two CPUs
     ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
