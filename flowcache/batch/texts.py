@@ -8,7 +8,6 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from flowcache.errors import StoreError, masked
-from flowcache.models.text import EncodedTexts, padded
 from flowcache.records import RenderRequest
 from flowcache.storage import layout
 from flowcache.storage.documents import sha256
@@ -27,7 +26,7 @@ def texts_of(requests: Iterable[RenderRequest]) -> dict[str, list[str]]:
 
 @dataclass(frozen=True)
 class TextShelf:
-    """The embeddings of one checkpoint at one precision ("bfloat16"), one object a text, named by its hash.
+    """Implements `text.Shelf` for one checkpoint at one precision ("bfloat16"): one object a text, named by its hash.
 
     Holds [1, tokens, dim] of a text's own tokens: 8 KiB each for UMT5-XXL in bfloat16.
     """
@@ -54,18 +53,3 @@ class TextShelf:
             return None if data is None else load(data)["words"]
         except (SafetensorError, KeyError) as error:
             raise StoreError(f"{masked(self.store.uri(key))} is damaged: {error}") from error
-
-
-class StoredTexts:
-    """Implements `TextEncoder` with what lies on the shelf; the rest is encoded here, and put there for others."""
-
-    def __init__(self, shelf: TextShelf, encoder: EncodedTexts):
-        self.shelf, self.encoder = shelf, encoder
-
-    def encode(self, prompt: str) -> Tensor:
-        words = self.shelf.find(prompt)
-        if words is None:
-            self.encoder.prepare([prompt])
-            words = self.encoder.words.pop(prompt)
-            words = words if self.shelf.put(prompt, words) else self.shelf.find(prompt)
-        return padded(words, self.encoder.text_len)

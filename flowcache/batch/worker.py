@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from flowcache.batch.texts import StoredTexts, TextShelf
+from flowcache.batch.texts import TextShelf
 from flowcache.errors import MediaError, StoreError, masked
 from flowcache.models.base import LoadedModel
 from flowcache.models.registry import find, load_model, precision
@@ -132,9 +132,8 @@ class RankWorker:
         number, spec = precision(settings.dtype, settings.device), find(path)
         size = settings.sizes.get(name, (spec.width, spec.height))
         tile = tile_for(settings.vae_tiling, spec, size, self.world, settings.device, number.itemsize)
-        model = load_model(path, settings.device, settings.dtype, tile=tile)
         shelf = TextShelf(self.store, spec.digest, str(number).removeprefix("torch."))
-        return replace(model, text=StoredTexts(shelf, model.text))
+        return load_model(path, settings.device, settings.dtype, tile=tile, shelf=shelf)
 
     def _renderer(self, model: LoadedModel, task: Task) -> SegmentRenderer:
         return SegmentRenderer(

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from flowcache.batch.encoding import BATCH, encode_share
-from flowcache.batch.texts import StoredTexts, TextShelf, texts_of
+from flowcache.batch.texts import TextShelf, texts_of
 from flowcache.errors import StoreError
 from flowcache.models.registry import find, load_texts
-from flowcache.models.text import EncodedTexts
+from flowcache.models.text import EncodedTexts, StoredTexts
 from flowcache.records import RenderRequest, Shot
 from flowcache.storage.objects import Store
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from flowcache.models import room
-from flowcache.models.check import memory
+from flowcache.models.memory import memory
 from flowcache.models.registry import find, load_model
 from flowcache.models.room import TILE, tile_for
 from flowcache.models.skyreels.weights import read_config
@@ -31,13 +31,13 @@ def test_whoever_asks_gets_it(spec):
 def test_auto_tiles_where_the_largest_frames_do_not_fit(spec, folder, monkeypatch):
     """A device with room for 960x544, and not for 1280x720."""
     config = read_config(folder)
-    need = memory(spec, config, 1, 2).total
+    need = memory(spec, config, 1).total
     device = SimpleNamespace(total_memory=int(need / room.USABLE) + 1)
     monkeypatch.setattr(room.torch.cuda, "get_device_properties", lambda name: device)
     assert tile_for("auto", spec, (960, 544), 1, "cuda", 2) is None
     assert tile_for("auto", spec, (1280, 720), 1, "cuda", 2) == TILE
     assert tile_for("auto", spec, (960, 544), 1, "cuda", 4) == TILE  # fp32 needs more
-    assert memory(replace(spec, width=1280, height=720), config, 1, 2).total > need
+    assert memory(replace(spec, width=1280, height=720), config, 1).total > need
 
 
 def test_auto_counts_the_machines_memory_without_a_gpu(spec):
