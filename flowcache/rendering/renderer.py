@@ -92,9 +92,8 @@ class SegmentRenderer:
         with ahead(self.finished(), self._abandoned.set) as finished:
             decode = self.model.codec.stream()
             if self.prefix:
-                shown = (
-                    self.prefix if self.model.spec.causal else self.model.spec.chunk
-                )  # no more can reach what follows
+                # Of a codec that is not causal, no more than the last chunk can reach what follows.
+                shown = self.prefix if self.model.spec.causal else self.model.spec.chunk
                 self._decode(decode, self.conditioning[:, self.prefix - shown : self.prefix])
             for number, done in enumerate(finished):
                 begin = time.perf_counter()
