@@ -1,15 +1,19 @@
 """The Python interface, which the command line calls too."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import flowcache
 from flowcache.batch.cost import Cost, cost
 from flowcache.batch.driver import Summary, run
+from flowcache.batch.estimate import Cluster, estimate
+from flowcache.batch.metrics import RunMetrics
 from flowcache.batch.options import RunOptions
 from flowcache.batch.plan import plan as segments_of
-from flowcache.batch.progress import Progress
+from flowcache.batch.progress import Progress, Together
 from flowcache.errors import InputError, Problem
 from flowcache.manifest import validate
 from flowcache.models.check import sound
@@ -20,7 +24,7 @@ from flowcache.storage.objects import Store
 from flowcache.storage.runs import new_run
 from flowcache.storage.sources import probe_media, read_rows
 
-__all__ = ["RowDefaults", "RunOptions", "Cost", "Summary", "check", "load_model", "plan", "render"]
+__all__ = ["Cluster", "RowDefaults", "RunOptions", "Cost", "Summary", "check", "load_model", "plan", "render"]
 
 Requests = str | Sequence[Mapping[str, Any]]
 
@@ -58,18 +62,21 @@ def render(
     digests = {name: spec.digest for name, spec in specs.items()}
     record = new_run(good, digests, segments, flowcache.__version__, problems, options.numerics)
     store = Store(output, **(storage_options or {}))
-    return run(store, record, good, specs, options, progress or Progress())
+    return run(store, record, good, specs, options, Together(progress or Progress(), RunMetrics()))
 
 
-def plan(requests: Requests, *, defaults: RowDefaults | None = None) -> Cost:
+def plan(requests: Requests, *, defaults: RowDefaults | None = None, cluster: Cluster | None = None) -> Cost:
     """What rendering the requests takes, without weights: segments, chunk forwards, FLOPs, K/V memory.
 
-    Raises InputError with every fault of the requests.
+    cluster: what is to render it, for an estimate of the time. Raises InputError with every fault of the requests.
     """
     good, problems, _, specs = check(requests, defaults or RowDefaults())
+    if cluster:
+        problems += cluster.faults() + check_gang(good, specs, cluster.gang)
     if problems:
         raise InputError(problems)
-    return cost(good, specs)
+    found = cost(good, specs)
+    return replace(found, estimate=estimate(good, specs, cluster, time.time())) if cluster else found
 
 
 def check(

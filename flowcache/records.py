@@ -175,7 +175,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class ChunkRecord:
-    """One finished chunk as the store knows it."""
+    """One finished chunk as the store knows it. What came with later versions is None in older markers."""
 
     chunk: int  # over the whole video
     key: str  # media key relative to the root
@@ -189,3 +189,6 @@ class ChunkRecord:
     decode_seconds: float
     encode_seconds: float
     upload_seconds: float
+    kv_bytes: int | None = None  # of its window's K/V storage, on each rank
+    # A character a step: 1 computed, 0 reused, - not asked for; guidance branches in turn, with / between them.
+    decisions: str | None = None

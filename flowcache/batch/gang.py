@@ -10,7 +10,8 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from flowcache.batch.worker import RankWorker, Task, WorkerSettings
+from flowcache.batch.actor import RankActor
+from flowcache.batch.worker import Task, WorkerSettings
 from flowcache.errors import FlowcacheError
 from flowcache.records import ChunkRecord
 from flowcache.storage.documents import SegmentMarker
@@ -67,7 +68,7 @@ class Gang:
     def _actor(self, rank: int, store: Store, settings: WorkerSettings) -> Any:
         place = PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=rank)
         options = {"num_cpus": self.shape.cpus, "num_gpus": int(self.shape.gpu), "scheduling_strategy": place}
-        worker = ray.remote(max_restarts=0, max_task_retries=0)(RankWorker).options(**options)
+        worker = ray.remote(max_restarts=0, max_task_retries=0)(RankActor).options(**options)
         return worker.remote(store, settings, self.name, rank, self.shape.ranks)
 
     @property

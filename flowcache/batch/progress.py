@@ -6,12 +6,14 @@ from collections.abc import Iterable
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from flowcache.batch.queue import Video
 from flowcache.records import ChunkRecord, Segment
+from flowcache.report.words import duration
 from flowcache.storage.documents import RunRecord
 
 SHOWN = 20  # videos in the live table: those that move come first
@@ -81,11 +83,7 @@ class Progress:
 
     def _left(self, chunks: int) -> str:
         seconds = (time.monotonic() - self.since) / self.made * (self.total - chunks)
-        minutes, seconds = divmod(round(seconds), 60)
-        hours, minutes = divmod(minutes, 60)
-        return (
-            f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
-        )
+        return duration(seconds)
 
 
 class LogProgress(Progress):
@@ -144,12 +142,12 @@ class LiveProgress(Progress):
         self.tick()
 
     def note(self, message: str) -> None:
-        self.live.console.print(message)
+        self.live.console.print(message, markup=False, highlight=False)
 
     def failed(self, segment: Segment, rank: int, cause: str, again: bool) -> None:
         super().failed(segment, rank, cause, again)
         then = "trying again" if again else "giving up"
-        self.note(f"[yellow]{segment.video_id} segment {segment.index}, rank {rank}:[/] {cause}; {then}")
+        self.note(f"{segment.video_id} segment {segment.index}, rank {rank}: {cause}; {then}")
 
     def tick(self) -> None:
         self.live.update(Group(self._table(), Text(self.summary())))
@@ -165,10 +163,59 @@ class LiveProgress(Progress):
         for name in sorted(names[:SHOWN]):
             total = sum(segment.chunks for segment in self.videos[name].segments)
             bar = ProgressBar(total=total, completed=self.chunks[name], width=30)
-            table.add_row(name, self.states[name], bar, f"{self.chunks[name]}/{total} chunks")
+            table.add_row(escape(name), self.states[name], bar, f"{self.chunks[name]}/{total} chunks")
         if len(names) > SHOWN:
             table.add_row(f"and {len(names) - SHOWN} more", "", "", "")
         return table
+
+
+class Together(Progress):
+    """Tells several listeners of each event, in order."""
+
+    def __init__(self, *listeners: Progress) -> None:
+        super().__init__()
+        self.listeners = listeners
+
+    def begin(self, record: RunRecord, videos: Iterable[Video]) -> None:
+        videos = list(videos)
+        for listener in self.listeners:
+            listener.begin(record, videos)
+
+    def started(self, segment: Segment) -> None:
+        for listener in self.listeners:
+            listener.started(segment)
+
+    def chunk(self, segment: Segment, record: ChunkRecord) -> None:
+        for listener in self.listeners:
+            listener.chunk(segment, record)
+
+    def committed(self, segment: Segment) -> None:
+        for listener in self.listeners:
+            listener.committed(segment)
+
+    def failed(self, segment: Segment, rank: int, cause: str, again: bool) -> None:
+        for listener in self.listeners:
+            listener.failed(segment, rank, cause, again)
+
+    def done(self, video_id: str) -> None:
+        for listener in self.listeners:
+            listener.done(video_id)
+
+    def dead(self, video_id: str, cause: str) -> None:
+        for listener in self.listeners:
+            listener.dead(video_id, cause)
+
+    def note(self, message: str) -> None:
+        for listener in self.listeners:
+            listener.note(message)
+
+    def tick(self) -> None:
+        for listener in self.listeners:
+            listener.tick()
+
+    def close(self) -> None:
+        for listener in self.listeners:
+            listener.close()
 
 
 def progress_for(console: Console) -> Progress:

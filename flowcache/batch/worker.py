@@ -103,12 +103,12 @@ class RankWorker:
 
         The marker is another attempt's if that one was first.
         """
-        started = time.time()
+        started, begin = time.time(), time.perf_counter()
         model = self._load(task.request.model)
-        begin = time.perf_counter()
+        loaded = time.perf_counter()
         renderer = self._renderer(model, task)
         upload = Upload(self.store, task, new_attempt())
-        seconds = {"conditioning": time.perf_counter() - begin}
+        seconds = {"load": loaded - begin, "conditioning": time.perf_counter() - loaded}
         with closing(renderer.chunks()) as chunks:
             for chunk in chunks:
                 yield upload.chunk(chunk)
@@ -210,6 +210,8 @@ class Upload:
             decode_seconds=chunk.decode_seconds,
             encode_seconds=middle - begin,
             upload_seconds=time.perf_counter() - middle,
+            kv_bytes=chunk.kv_bytes,
+            decisions="/".join(chunk.decisions),
         )
         self.chunks.append(record)
         return record

@@ -33,6 +33,7 @@ def render(
     address: Annotated[str | None, typer.Option(help="Ray cluster to join; else a local Ray is started.")] = None,
     keep_going: Annotated[bool | None, typer.Option(help="Render the good rows, record the bad ones.")] = None,
     retry_failed: Annotated[bool, typer.Option(help="Try dead-lettered videos again.")] = False,
+    log_json: Annotated[bool, typer.Option(help="Progress as JSON lines, for programs.")] = False,
     endpoint_url: Endpoint = None,
     as_json: Json = False,
 ) -> None:
@@ -46,6 +47,7 @@ def render(
         flowcache render s3://bucket/night.parquet --output s3://bucket/night --gang 4 --address auto
     """
     from flowcache.api import render as render_requests
+    from flowcache.batch.logs import JsonProgress
     from flowcache.batch.progress import progress_for
     from flowcache.job import merged
 
@@ -72,7 +74,7 @@ def render(
             options=run_options(spec, retry_failed),
             keep_going=spec.keep_going,
             storage_options={"endpoint_url": endpoint_url} if endpoint_url else {},
-            progress=progress_for(err),
+            progress=JsonProgress() if log_json else progress_for(err),
             warn=lambda problem: err.print(f"[yellow]warning:[/] {escape(str(problem))}"),
         )
     except KeyboardInterrupt:

@@ -67,7 +67,7 @@ class SegmentMarker:
     world_size: int
     started: float  # unix seconds
     finished: float
-    seconds: dict[str, float]  # {"load", "text", "denoise", "decode", "encode", "upload", ...}
+    seconds: dict[str, float]  # {"load", "conditioning"}: before the first chunk
     schema_version: int = SCHEMA_VERSION
 
 
@@ -108,7 +108,10 @@ Document = RunRecord | SegmentMarker | DoneMarker | DeadLetter
 
 
 def to_json(document: Document) -> bytes:
-    return canonical(asdict(document))
+    fields = asdict(document)
+    if isinstance(document, SegmentMarker):  # a marker from before a field came must keep its bytes, hence its sha256
+        fields["chunks"] = [{k: v for k, v in chunk.items() if v is not None} for chunk in fields["chunks"]]
+    return canonical(fields)
 
 
 def parse(kind: type, data: bytes, name: str) -> Any:

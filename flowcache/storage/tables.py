@@ -76,6 +76,8 @@ def chunk_row(marker: SegmentMarker, index: int) -> Row:
         "init": marker.init_key,
         "steps_computed": chunk.steps_computed,
         "steps_reused": chunk.steps_reused,
+        "decisions": chunk.decisions,
+        "kv_bytes": chunk.kv_bytes,
         "denoise_seconds": chunk.denoise_seconds,
         "decode_seconds": chunk.decode_seconds,
         "encode_seconds": chunk.encode_seconds,
