@@ -57,7 +57,7 @@ class Recorder:
 
 @dataclass(frozen=True)
 class Recording:
-    """Along unaccelerated runs. signals: the tokens that enter the blocks at each step, of every chunk and run.
+    """Along unaccelerated runs. signals: `short` for the tokens that enter the blocks, of every chunk and run.
 
     residuals: of every chunk, run and branch, how the blocks' residual changes over each of STRIDES.
     """
@@ -92,10 +92,16 @@ def record(model: LoadedModel, videos: int, seed: int) -> Recording:
         texts, policy = texts_of(model, prompt, chunks), resolve_policy(request.policy, spec)
         for _ in denoise(recorder, noise, texts, settings_of(request, spec), policy, observe=observe):
             pass
-        found.signals.extend(signals.values())
+        found.signals.extend(map(short, signals.values()))
         for stride in STRIDES:
             found.residuals[stride] += [changes(values, stride) for values in residuals.values()]
     return found
+
+
+def short(values: list[Tensor]) -> list[Tensor]:
+    """Single numbers that change as much as the values do: all that decisions ask for."""
+    growth = 1 + torch.tensor([0.0, *changes(values, 1)], dtype=torch.float64)
+    return list(growth.cumprod(0)[:, None])
 
 
 def texts_of(model: LoadedModel, prompt: str, chunks: int) -> Texts:
