@@ -1,7 +1,7 @@
 """The plain records that pass between the layers. No dependencies, safe to pickle and to print."""
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -104,7 +104,7 @@ class RenderRequest:
         return sum(shot.frames for shot in self.shots)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**vars(self), "shots": [dict(vars(shot)) for shot in self.shots]}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "RenderRequest":

@@ -10,8 +10,9 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from flowcache.batch.worker import RankWorker, Task, WorkerSettings
-from flowcache.errors import FlowcacheError
+from flowcache.batch.fleet import GangFailure, Task
+from flowcache.batch.worker import RankWorker, WorkerSettings
+from flowcache.errors import FlowcacheError, StoreError
 from flowcache.records import ChunkRecord
 from flowcache.storage.documents import SegmentMarker
 from flowcache.storage.objects import Store
@@ -30,25 +31,14 @@ class GangShape:
         return {"CPU": self.cpus, "GPU": 1} if self.gpu else {"CPU": self.cpus}
 
     def fits(self, resources: dict[str, float]) -> int:
-        """How many such gangs the resources hold (counted over the cluster, not node by node)."""
+        """How many such gangs the resources of one node hold."""
         return min(int(resources.get(name, 0) // (amount * self.ranks)) for name, amount in self.bundle.items())
 
 
-class GangFailure(Exception):
-    """A rank failed. `kind`: "infra" for a lost process, "work" for an exception of the work itself.
-
-    `usable`: the gang can take another task; otherwise it is only good for `tear_down`.
-    """
-
-    def __init__(self, rank: int, kind: str, cause: str, log: str = "", usable: bool = False):
-        self.rank, self.kind, self.cause, self.log, self.usable = rank, kind, cause, log, usable
-        super().__init__(f"rank {rank}: {cause}")
-
-
-class Gang:
+class RayGang:
     """Starting (actors join their group), then idle (`task` is None) or busy.
 
-    `poll` is called when some of `waiting_for()` are ready; it raises GangFailure.
+    `poll` is called when some of `waiting_for()` are ready; it raises GangFailure. See `fleet.Gang`.
     """
 
     def __init__(self, name: str, shape: GangShape, store: Store, settings: WorkerSettings):
@@ -61,6 +51,7 @@ class Gang:
         self._marker: SegmentMarker | None = None
         self.started = False
         self.model: str | None = None
+        self.video: str | None = None
         self.task: Task | None = None
         self.heard = time.monotonic()  # last sign of life
 
@@ -70,12 +61,9 @@ class Gang:
         worker = ray.remote(max_restarts=0, max_task_retries=0)(RankWorker).options(**options)
         return worker.remote(store, settings, self.name, rank, self.shape.ranks)
 
-    @property
-    def idle(self) -> bool:
-        return self.started and self.task is None
-
     def assign(self, task: Task) -> None:
-        self.task, self.model, self.heard = task, task.request.model, time.monotonic()
+        self.task, self.model, self.video = task, task.request.model, task.request.id
+        self.heard = time.monotonic()
         self._stream = self.actors[0].render.options(num_returns="streaming").remote(task)
         self._pending = {actor.assist.remote(task): rank for rank, actor in enumerate(self.actors) if rank}
 
@@ -118,7 +106,8 @@ class Gang:
             usable = isinstance(cause, FlowcacheError) and self.shape.ranks == 1
             if usable:
                 self._stream = self.task = None
-            raise GangFailure(rank, "work", f"{type(cause).__name__}: {cause}", plain(error), usable) from error
+            kind = "store" if isinstance(cause, StoreError) and cause.passing else "work"
+            raise GangFailure(rank, kind, f"{type(cause).__name__}: {cause}", plain(error), usable) from error
 
     def _lost(self, otherwise: int | None) -> int | None:
         """The first rank whose process is gone."""

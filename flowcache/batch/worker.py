@@ -12,12 +12,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from flowcache.batch.fleet import Task
 from flowcache.errors import MediaError, StoreError, masked
 from flowcache.models.base import LoadedModel
 from flowcache.models.registry import load_model
 from flowcache.parallel.apply import shard
 from flowcache.parallel.mesh import Mesh
-from flowcache.records import ChunkRecord, RenderRequest, Segment
+from flowcache.records import ChunkRecord
 from flowcache.rendering.renderer import (
     RenderedChunk,
     SegmentRenderer,
@@ -49,16 +50,6 @@ class WorkerSettings:
     timeout: float = 300.0
     models: Mapping[str, str] = field(default_factory=dict)
     texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Task:
-    """One attempt at a segment. `parent`: the marker that the segment continues; `last`: nothing continues it."""
-
-    request: RenderRequest
-    segment: Segment
-    parent: SegmentMarker | None
-    last: bool
 
 
 class RankWorker:

@@ -43,5 +43,10 @@ def table_prefix(table: str, run_id: str) -> str:
     return f"{META}/{table}/run={run_id}"
 
 
-def part_key(table: str, run_id: str, part: int, digest: str) -> str:
-    return f"{table_prefix(table, run_id)}/part-{part:05d}-{digest}.parquet"
+def part_key(table: str, run_id: str, part: int) -> str:
+    return f"{table_prefix(table, run_id)}/part-{part:05d}.parquet"
+
+
+def parts_key(run_id: str) -> str:
+    """What each part of the tables was made from."""
+    return f"{META}/_parts/{run_id}.json"

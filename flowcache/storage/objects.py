@@ -141,7 +141,8 @@ class Store:
             if pause is None or not backend.passing(last):
                 break
             time.sleep(pause)
-        raise StoreError(f"cannot {verb} {name or self._name(key)}: {masked(backend.explain(last))}") from last
+        message = f"cannot {verb} {name or self._name(key)}: {masked(backend.explain(last))}"
+        raise StoreError(message, passing=backend.passing(last)) from last
 
 
 def checked(key: str) -> str:

@@ -1,0 +1,77 @@
+"""What the driver needs of its gangs, whether actors on Ray (`gang.py`, `cluster.py`) or pretended ones."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from flowcache.records import ChunkRecord, RenderRequest, Segment
+from flowcache.storage.documents import SegmentMarker
+
+
+@dataclass(frozen=True)
+class Task:
+    """One attempt at a segment. `parent`: the marker that the segment continues; `last`: nothing continues it."""
+
+    request: RenderRequest
+    segment: Segment
+    parent: SegmentMarker | None
+    last: bool
+
+
+Event = ChunkRecord | SegmentMarker  # a chunk is finished; the segment is committed
+
+
+class GangFailure(Exception):
+    """A rank failed. `kind`: "infra" for a lost process, "store" where the store did not answer it, "work" for an
+    exception of the work itself.
+
+    `usable`: the gang can take another task; otherwise it is only good for `tear_down`.
+    """
+
+    def __init__(
+        self,
+        rank: int,
+        kind: Literal["infra", "store", "work"],
+        cause: str,
+        log: str = "",
+        usable: bool = False,
+    ):
+        self.rank, self.kind, self.cause, self.log, self.usable = rank, kind, cause, log, usable
+        super().__init__(f"rank {rank}: {cause}")
+
+
+class Gang(Protocol):
+    """Starting, then idle (`task` is None) or busy."""
+
+    name: str
+    started: bool
+    task: Task | None
+    model: str | None  # what it has loaded
+    video: str | None  # whose tail it holds
+    heard: float  # last sign of life, as `Fleet.now`
+
+    def assign(self, task: Task) -> None: ...
+
+    def poll(self, news: list[Any]) -> list[Event]:
+        """What `news` of `Fleet.wait` says; the marker comes last and ends the task. Raises GangFailure."""
+        ...
+
+    def tear_down(self) -> None: ...
+
+
+class Fleet(Protocol):
+    """Where gangs come from."""
+
+    def now(self) -> float:
+        """Seconds on the clock that gangs live by."""
+        ...
+
+    def room(self) -> int:
+        """How many gangs the resources hold by now, those in use included."""
+        ...
+
+    def start(self, name: str) -> Gang: ...
+
+    def wait(self, gangs: Sequence[Gang], seconds: float) -> list[tuple[Gang, list[Any]]]:
+        """Gangs with news; waits until there is one, or so long."""
+        ...
