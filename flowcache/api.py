@@ -14,7 +14,6 @@ from flowcache.errors import InputError, Problem
 from flowcache.manifest import validate
 from flowcache.models.check import sound
 from flowcache.models.registry import load_model
-from flowcache.parallel.apply import degrees
 from flowcache.records import ModelSpec, RenderRequest
 from flowcache.schema import RowDefaults
 from flowcache.storage.objects import Store
@@ -99,14 +98,12 @@ def check(
 
 
 def check_gang(requests: Sequence[RenderRequest], specs: Mapping[str, ModelSpec], gang: int) -> list[Problem]:
-    """Gang sizes that do not share a model's heads and a chunk's tokens evenly are refused before anything loads."""
+    """Gangs of more ranks than a chunk has tokens are refused before anything loads."""
     problems = {}
     for request in requests:
         spec = specs[request.model]
         tokens = spec.chunk * (request.width // spec.size_step) * (request.height // spec.size_step)
-        works = degrees(spec.heads, tokens)
-        if gang not in works:
+        if gang > tokens:
             size = f"{request.model} at {request.width}x{request.height}"
-            accepted = ", ".join(map(str, works))
-            problems[size] = Problem("--gang", "", f"got {gang}; accepted for {size}: {accepted}")
+            problems[size] = Problem("--gang", "", f"got {gang}; accepted for {size}: 1 to {tokens}")
     return list(problems.values())

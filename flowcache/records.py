@@ -21,7 +21,7 @@ class ModelSpec:
     window: int  # latent frames of the longest segment, conditioning prefix included
     overlap: int  # latent frames of the segment before that condition the next one
     channels: int  # latent channels
-    heads: int = 1  # attention heads, which the ranks of a gang share
+    heads: int = 1  # attention heads with keys and values of their own, which the ranks of a gang share
     time_stride: int = 4
     space_stride: int = 8
     patch: int = 2  # latent pixels per token and side

@@ -17,7 +17,7 @@ from flowcache.errors import MediaError, StoreError, masked
 from flowcache.models.base import LoadedModel
 from flowcache.models.registry import load_model
 from flowcache.parallel.apply import shard
-from flowcache.parallel.mesh import Mesh
+from flowcache.parallel.mesh import arrange
 from flowcache.records import ChunkRecord
 from flowcache.rendering.renderer import (
     RenderedChunk,
@@ -58,7 +58,6 @@ class RankWorker:
     def __init__(self, store: Store, settings: WorkerSettings, gang: str, rank: int, world: int):
         torch.set_num_threads(settings.threads)
         self.store, self.settings, self.gang, self.rank, self.world = store, settings, gang, rank, world
-        self.mesh: Mesh | None = None
         self._model: LoadedModel | None = None
         self._name = ""
 
@@ -75,7 +74,6 @@ class RankWorker:
             rendezvous = self._rendezvous if self.rank == 0 else dist.TCPStore(*address, self.world, timeout=timeout)
             backend = "nccl" if self.settings.device == "cuda" else "gloo"
             dist.init_process_group(backend, store=rendezvous, rank=self.rank, world_size=self.world, timeout=timeout)
-            self.mesh = Mesh(dist.group.WORLD)
         return os.getpid()
 
     def ping(self) -> None:
@@ -109,8 +107,10 @@ class RankWorker:
             self._model, self._name = None, ""  # free the old one first
             texts = self.settings.texts.get(name, ())
             model = load_model(self.settings.models.get(name, name), self.settings.device, texts=texts)
-            if self.mesh:
-                model = replace(model, transformer=shard(model.transformer, self.mesh))
+            if self.world > 1:
+                ranks = arrange(dist.group.WORLD, model.transformer.kv_heads)
+                transformer = shard(model.transformer, ranks)
+                model = replace(model, transformer=transformer, history=transformer.history())
             self._model, self._name = model, name
         return self._model
 

@@ -1,15 +1,26 @@
 """Keys and values of a window's chunks, per layer and guidance branch."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from flowcache.models.base import Attend
+from flowcache.models.base import Attend, History, Select
 
-# select(queries, keys, budget) -> indices [budget, heads] of the clean tokens to keep
-Select = Callable[[Tensor, Tensor, int], Tensor]
+
+class Whole:
+    """Implements `models.base.History` for K/V that are kept in one place."""
+
+    def share(self, tokens: int) -> int:
+        return tokens
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, tokens: int) -> Tensor:
+        shared = q.shape[2] != k.shape[2]
+        heads_first = (x.transpose(1, 2) for x in (q, k, v))
+        return scaled_dot_product_attention(*heads_first, enable_gqa=shared).transpose(1, 2)
+
+    def keep(self, select: Select, q: Tensor, k: Tensor, v: Tensor, kept: int, tokens: int) -> list[Tensor]:
+        chosen = select(q, k, kept)[..., None]
+        return [x.gather(0, chosen.expand(-1, -1, x.shape[-1])) for x in (k, v)]
 
 
 class KVStore:
@@ -29,12 +40,15 @@ class KVStore:
         device: torch.device,
         budget: int | None = None,
         select: Select | None = None,
+        history: History | None = None,
     ):
-        """shape: (layers, branches, heads, head_dim); tokens: of one chunk."""
+        """shape: (layers, branches, kv_heads, head_dim); tokens: of one chunk, on all ranks together."""
         layers, self.branches, heads, head_dim = shape
-        size = layers, self.branches, capacity * tokens, heads, head_dim
+        self.history, self.chunk_tokens = history or Whole(), tokens
+        self.tokens = self.history.share(tokens)
+        size = layers, self.branches, capacity * self.tokens, heads, head_dim
         self.keys, self.values = (torch.empty(size, dtype=dtype, device=device) for _ in range(2))
-        self.tokens, self.budget, self.select = tokens, budget, select
+        self.budget, self.select = budget, select
         self.dropped = [0] * self.branches  # tokens that the front has lost
 
     @property
@@ -64,19 +78,18 @@ class KVStore:
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             keys, values = (memory[layer, rows.start : rows.stop] for memory in (self.keys, self.values))
             for row in range(len(rows) if surplus else 0):  # each keeps what its own queries ask for
-                chosen = self.select(q[row], keys[row, :clean], clean - surplus)
-                for memory in (keys[row], values[row]):
-                    cut(memory, clean, chosen)
+                old = keys[row, :clean], values[row, :clean]
+                kept = self.history.keep(self.select, q[row], *old, clean - surplus, self.chunk_tokens)
+                for memory, part in zip((keys[row], values[row]), kept, strict=True):
+                    cut(memory, clean, part)
             keys[:, own], values[:, own] = k, v
-            heads_first = (x.transpose(-3, -2) for x in (q, keys[:, seen], values[:, seen]))
-            return scaled_dot_product_attention(*heads_first).transpose(1, 2)
+            return self.history.attention(q, keys[:, seen], values[:, seen], self.chunk_tokens)
 
-        return attend, seen.stop - seen.start
+        return attend, (seen.stop - seen.start) // self.tokens * self.chunk_tokens
 
 
-def cut(memory: Tensor, clean: int, chosen: Tensor) -> None:
-    """Of the first `clean` tokens keep those `chosen` [kept, heads]; what follows moves up. In place."""
-    kept = memory[:clean].gather(0, chosen[..., None].expand(-1, -1, memory.shape[-1]))
+def cut(memory: Tensor, clean: int, kept: Tensor) -> None:
+    """`kept` takes the place of the first `clean` tokens; what follows moves up. In place."""
     rest = memory[clean:].clone()
     memory[: len(kept)] = kept
     memory[len(kept) : len(kept) + len(rest)] = rest

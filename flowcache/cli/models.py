@@ -63,7 +63,6 @@ def check_model(path: str, as_json: bool) -> None:
     from flowcache.models.layouts import parts_of
     from flowcache.models.registry import folder_of
     from flowcache.models.skyreels.weights import load_time_embedding
-    from flowcache.parallel.apply import degrees
     from flowcache.sampling.preset_steps import computed_steps
 
     report = check(folder_of(path))
@@ -71,7 +70,7 @@ def check_model(path: str, as_json: bool) -> None:
     if report.spec and report.config:
         spec = report.spec
         tokens = spec.chunk * (spec.width // spec.size_step) * (spec.height // spec.size_step)
-        needs = {ranks: memory(spec, report.config, ranks) for ranks in degrees(spec.heads, tokens) if ranks <= 16}
+        needs = {ranks: memory(spec, report.config, ranks) for ranks in (1, 2, 4, 8, 16) if ranks <= tokens}
     if report.spec and not report.problems:
         steps = computed_steps(load_time_embedding(parts_of(Path(report.spec.path)).transformer), report.spec)
     if as_json:

@@ -9,16 +9,20 @@ from torch import Tensor
 
 from flowcache.records import ModelSpec
 
-# attend(layer, q, k, v) -> out, all [batch, tokens, heads, head_dim]; q and k are past RoPE.
-# Whoever calls the model decides what else the queries see: a mask, a K/V cache, other ranks.
+# attend(layer, q, k, v) -> out; q and out are [batch, tokens, heads, head_dim], k and v [batch, tokens, kv_heads,
+# head_dim]; q and k are past RoPE, and query head i uses K/V head i // (heads / kv_heads). Whoever calls the model
+# decides what else the queries see: a mask, a K/V cache, other ranks.
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+
+# select(queries, keys, budget) -> indices [budget, kv_heads] of the clean tokens to keep
+Select = Callable[[Tensor, Tensor, int], Tensor]
 
 
 @dataclass(frozen=True)
 class Conditioning:
     """Timestep embeddings of some latent frames.
 
-    `head`: [batch, frames, dim]; `blocks`: [batch, frames, 6, dim]; `frame_of_token`: [tokens],
+    `head` and `blocks`: what the family's head and blocks take, [batch, frames, ...]; `frame_of_token`: [tokens],
     or None where all frames share one timestep (then frames is 1).
     """
 
@@ -34,7 +38,7 @@ class Grid:
     frames: int
     rows: int
     columns: int
-    first_frame: int = 0  # absolute latent frame of the first token, within the window
+    first_frame: int = 0  # absolute latent frame of the first token, within the window; 0 for a chunk on its own
 
     @property
     def tokens(self) -> int:
@@ -52,6 +56,7 @@ class VideoModel(Protocol):
     device: torch.device
     layers: int
     heads: int
+    kv_heads: int
     head_dim: int
 
     def grid(self, latents: Tensor, first_frame: int = 0) -> Grid: ...
@@ -60,12 +65,18 @@ class VideoModel(Protocol):
         """[B, C, F, H, W] -> tokens [B, S, D]."""
         ...
 
-    def condition(self, timesteps: Tensor, grid: Grid, fps: int) -> Conditioning:
-        """timesteps [B, F] in 0..1000."""
+    def condition(self, timesteps: Tensor, grid: Grid, fps: int, distill: float | None = None) -> Conditioning:
+        """timesteps [B, F] in 0..1000, in the family's own direction (SkyReels: 0 is clean; MAGI: 1000 is).
+
+        distill: the further value that distilled models embed (MAGI: of the steps' number or length).
+        """
         ...
 
-    def text(self, embeddings: Tensor) -> Any:
-        """[B, L, Dt] -> what `transform` takes as text; computed once for each prompt."""
+    def text(self, embeddings: Tensor | None) -> Any:
+        """[B, L, Dt] -> what `transform` takes as text; computed once for each prompt.
+
+        None: the caption is dropped, for families that have learned what then takes its place.
+        """
         ...
 
     def rope(self, grid: Grid) -> Tensor: ...
@@ -78,8 +89,27 @@ class VideoModel(Protocol):
         """[B, S, D] -> velocity [B, C, F, H, W]."""
         ...
 
-    def signal(self, conditioning: Conditioning) -> Tensor:
-        """The values whose change says how much the output will change (FlowCache's e0)."""
+    def signal(self, conditioning: Conditioning, tokens: Tensor | None) -> Tensor:
+        """The values whose change says how much the output will change (FlowCache's e0).
+
+        tokens: of `embed`; None will do for families whose signal is the time embedding alone (SkyReels).
+        """
+        ...
+
+
+class History(Protocol):
+    """How ranks keep the K/V of chunks of `tokens` tokens together. Every rank must call the same methods in order."""
+
+    def share(self, tokens: int) -> int:
+        """How many tokens of every chunk are kept here."""
+        ...
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, tokens: int) -> Tensor:
+        """Queries of this rank's share of a chunk over the keys of all ranks; [B, tokens, heads, head_dim]."""
+        ...
+
+    def keep(self, select: Select, q: Tensor, k: Tensor, v: Tensor, kept: int, tokens: int) -> list[Tensor]:
+        """This rank's new share of keys and values, `kept` tokens, out of k and v [any, kv_heads, head_dim]."""
         ...
 
 
@@ -104,9 +134,10 @@ class TextEncoder(Protocol):
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A checkpoint in memory: everything one rank needs."""
+    """A checkpoint in memory: everything that one rank needs."""
 
     spec: ModelSpec
     transformer: VideoModel
     codec: Codec
     text: TextEncoder
+    history: History | None = None  # None: K/V are kept here alone

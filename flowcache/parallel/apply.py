@@ -1,47 +1,58 @@
-"""Spread a model over the ranks of a mesh, from outside: the model and the sampler know nothing of it."""
+"""Spread a model over the ranks of a gang, from outside: the model and the sampler know nothing of it."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
 from flowcache.models.base import Attend, Conditioning, Grid, VideoModel
-from flowcache.parallel.mesh import Mesh
+from flowcache.parallel.history import SpreadHistory
+from flowcache.parallel.mesh import Ranks, shares
 from flowcache.parallel.ulysses import ulysses
 
 
-def degrees(heads: int, tokens: int) -> list[int]:
-    """How many ranks can share a model with that many heads, and chunks of that many tokens."""
-    return [n for n in range(1, heads + 1) if heads % n == 0 and tokens % n == 0]
-
-
-def shard(model: VideoModel, mesh: Mesh) -> VideoModel:
+def shard(model: VideoModel, ranks: Ranks) -> VideoModel:
     """The same model, run by all ranks together: each has a part of every chunk's tokens, and a part of the heads.
 
-    Every rank is given the same latents and gets the whole velocity. ValueError where the heads (here) or a
-    chunk's tokens (at its first use) can't be split evenly.
+    Every rank is given the same latents and gets the whole velocity. ValueError where there are more ranks than
+    a chunk has tokens (at its first use).
     """
-    return model if mesh.size == 1 else ShardedModel(model, mesh)
+    return model if ranks.all.size == 1 else ShardedModel(model, ranks)
+
+
+@dataclass(frozen=True)
+class RopeShard:
+    """This rank's part of a chunk's RoPE, and how many tokens each rank has."""
+
+    angles: Any
+    tokens: list[int]
 
 
 class ShardedModel:
-    """`VideoModel` over a mesh: tokens are this rank's shard between `embed` and `project`, `heads` are its own."""
+    """`VideoModel` over a gang: tokens are this rank's shard between `embed` and `project`, `heads` are its own."""
 
-    def __init__(self, model: VideoModel, mesh: Mesh):
-        if model.heads % mesh.size:
-            works = degrees(model.heads, model.heads)
-            raise ValueError(f"{mesh.size} ranks can't share {model.heads} attention heads; working degrees: {works}")
-        self.model, self.mesh = model, mesh
-        self.layers, self.heads, self.head_dim = model.layers, model.heads // mesh.size, model.head_dim
+    def __init__(self, model: VideoModel, ranks: Ranks):
+        self.model, self.ranks = model, ranks
+        ways = ranks.heads.size
+        self.layers, self.head_dim = model.layers, model.head_dim
+        self.heads, self.kv_heads = model.heads // ways, model.kv_heads // ways
         self.dtype, self.device = model.dtype, model.device
 
-    def own(self, tokens: int) -> slice:
+    def tokens(self, total: int) -> list[int]:
+        """How many of a chunk's tokens each rank has."""
+        size = self.ranks.all.size
+        if total < size:
+            raise ValueError(f"{size} ranks can't share a chunk of {total} tokens; accepted: 1 to {total} ranks")
+        return shares(total, size)
+
+    def own(self, total: int) -> slice:
         """This rank's part of a chunk's tokens."""
-        if tokens % self.mesh.size:
-            works = degrees(self.model.heads, tokens)
-            raise ValueError(f"{self.mesh.size} ranks can't share a chunk of {tokens} tokens; working degrees: {works}")
-        share = tokens // self.mesh.size
-        return slice(self.mesh.rank * share, (self.mesh.rank + 1) * share)
+        tokens, rank = self.tokens(total), self.ranks.all.rank
+        return slice(sum(tokens[:rank]), sum(tokens[: rank + 1]))
+
+    def history(self) -> SpreadHistory | None:
+        """How the ranks keep K/V together; None where each keeps its own heads of every token."""
+        return SpreadHistory(self.ranks) if self.ranks.history.size > 1 else None
 
     def grid(self, latents: Tensor, first_frame: int = 0) -> Grid:
         return self.model.grid(latents, first_frame)
@@ -50,24 +61,32 @@ class ShardedModel:
         tokens = self.model.embed(latents)
         return tokens[:, self.own(tokens.shape[1])]
 
-    def condition(self, timesteps: Tensor, grid: Grid, fps: int) -> Conditioning:
-        return self.model.condition(timesteps, grid, fps)
+    def condition(self, timesteps: Tensor, grid: Grid, fps: int, distill: float | None = None) -> Conditioning:
+        return self.model.condition(timesteps, grid, fps, distill)
 
-    def text(self, embeddings: Tensor) -> Any:
+    def text(self, embeddings: Tensor | None) -> Any:
         return self.model.text(embeddings)
 
-    def rope(self, grid: Grid) -> Tensor:
-        return self.model.rope(grid)[self.own(grid.tokens)]
+    def rope(self, grid: Grid) -> RopeShard:
+        return RopeShard(self.model.rope(grid)[self.own(grid.tokens)], self.tokens(grid.tokens))
 
-    def transform(self, tokens: Tensor, conditioning: Conditioning, text: Any, rope: Tensor, attend: Attend) -> Tensor:
+    def transform(
+        self, tokens: Tensor, conditioning: Conditioning, text: Any, rope: RopeShard, attend: Attend
+    ) -> Tensor:
         if conditioning.frame_of_token is not None:
             of_token = conditioning.frame_of_token
             conditioning = replace(conditioning, frame_of_token=of_token[self.own(len(of_token))])
-        return self.model.transform(tokens, conditioning, text, rope, ulysses(attend, self.mesh))
+        ways = self.ranks.heads.size
+        first = self.ranks.history.rank * ways
+        sharded = ulysses(attend, self.ranks.heads, rope.tokens[first : first + ways])
+        return self.model.transform(tokens, conditioning, text, rope.angles, sharded)
 
     def project(self, tokens: Tensor, conditioning: Conditioning, grid: Grid) -> Tensor:
-        shards = self.mesh.gather(tokens)
-        return self.model.project(shards.transpose(0, 1).flatten(1, 2), conditioning, grid)
+        return self.model.project(self.whole(tokens, grid.tokens), conditioning, grid)
 
-    def signal(self, conditioning: Conditioning) -> Tensor:
-        return self.model.signal(conditioning)
+    def signal(self, conditioning: Conditioning, tokens: Tensor | None) -> Tensor:
+        return self.model.signal(conditioning, tokens)
+
+    def whole(self, tokens: Tensor, total: int) -> Tensor:
+        """All ranks' shards [B, share, D] as [B, total, D]."""
+        return self.ranks.all.gather(tokens, 1, self.tokens(total))

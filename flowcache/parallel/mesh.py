@@ -1,35 +1,100 @@
 """The ranks that run one model together."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Mesh:
-    """A process group and what is exchanged over it; every rank must call the same methods in the same order."""
+    """A process group and what is exchanged over it; every rank must call the same methods in the same order.
 
-    group: dist.ProcessGroup
+    `group` None: this rank alone.
+    """
+
+    group: dist.ProcessGroup | None
 
     @property
     def rank(self) -> int:
-        return dist.get_rank(self.group)
+        return dist.get_rank(self.group) if self.group else 0
 
     @property
     def size(self) -> int:
-        return dist.get_world_size(self.group)
+        return dist.get_world_size(self.group) if self.group else 1
 
-    def exchange(self, parts: Tensor) -> Tensor:
-        """[size, ...]: part j goes to rank j; the result's part j is what rank j sent here."""
-        parts = parts.contiguous()
-        received = torch.empty_like(parts)
-        dist.all_to_all_single(received, parts, group=self.group)
-        return received
+    def exchange(self, parts: Sequence[Tensor], sizes: Sequence[int]) -> list[Tensor]:
+        """parts[j], flat, goes to rank j; of the result [j] is what rank j sent here, flat, sizes[j] numbers."""
+        if not self.group:
+            return list(parts)
+        received = parts[0].new_empty(sum(sizes))
+        sent = [part.numel() for part in parts]
+        dist.all_to_all_single(received, torch.cat(list(parts)), list(sizes), sent, group=self.group)
+        return list(received.split(list(sizes)))
 
-    def gather(self, part: Tensor) -> Tensor:
-        """Every rank's part, as [size, ...]."""
-        parts = part.new_empty((self.size, *part.shape))
-        dist.all_gather(list(parts), part.contiguous(), group=self.group)
-        return parts
+    def gather(self, part: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
+        """Every rank's part, joined along `dim`, where rank j's is sizes[j] long; padded on the way to one length."""
+        if not self.group:
+            return part
+        last = part.movedim(dim, -1)
+        padded = F.pad(last, (0, max(sizes) - last.shape[-1])).contiguous()
+        parts = padded.new_empty((self.size, *padded.shape))
+        dist.all_gather(list(parts), padded, group=self.group)
+        return torch.cat([p[..., :size] for p, size in zip(parts, sizes, strict=True)], dim=-1).movedim(-1, dim)
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum over all ranks, in float64: the same bits on every rank."""
+        total = value.double()
+        if self.group:
+            total = total.clone()
+            dist.all_reduce(total, group=self.group)
+        return total
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """A gang's two dimensions: rank = part * heads.size + head group.
+
+    `heads`: ranks that hold the same tokens of the history, and different heads of it (Ulysses); neighbours in `all`.
+    `history`: ranks that hold the same heads, and different tokens.
+    """
+
+    all: Mesh
+    heads: Mesh
+    history: Mesh
+
+
+ALONE = Ranks(*[Mesh(None)] * 3)
+
+
+def head_groups(ranks: int, kv_heads: int) -> int:
+    """How many ways heads are split: as many as ranks and K/V heads allow. The rest splits the history by tokens."""
+    return math.gcd(ranks, kv_heads)
+
+
+def arrange(group: dist.ProcessGroup, kv_heads: int) -> Ranks:
+    """The gang's dimensions for a model with that many K/V heads. Every rank must call it, in the same order."""
+    everyone = Mesh(group)
+    ways, size = head_groups(everyone.size, kv_heads), everyone.size
+    if ways == size:
+        return Ranks(everyone, everyone, Mesh(None))
+    rows = [range(first, first + ways) for first in range(0, size, ways)]
+    columns = [range(column, size, ways) for column in range(ways)]
+    return Ranks(everyone, _mine(rows, everyone.rank), _mine(columns, everyone.rank))
+
+
+def _mine(groups: Sequence[range], rank: int) -> Mesh:
+    """Of groups that are all opened, the one with this rank."""
+    if len(groups[0]) == 1:
+        return Mesh(None)
+    opened = {members: dist.new_group(list(members)) for members in groups}
+    return Mesh(next(group for members, group in opened.items() if rank in members))
+
+
+def shares(total: int, ranks: int) -> list[int]:
+    """How many of `total` things each rank has: as even as can be."""
+    return [total * (rank + 1) // ranks - total * rank // ranks for rank in range(ranks)]

@@ -64,6 +64,7 @@ class SegmentRenderer:
             prefix=self.conditioning,
             condition_noise_of=lambda row: normal(shape, "condition", request.seed, self.segment.index, row),
             end=self.end,
+            history=self.model.history,
         )
 
     @torch.inference_mode()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flowcache.cache.kv_store import KVStore
 from flowcache.cache.reuse import ALWAYS, Decision, Policy, ReuseState, decide
-from flowcache.models.base import Conditioning, VideoModel
+from flowcache.models.base import Conditioning, History, VideoModel
 from flowcache.sampling.full import together
 from flowcache.sampling.guidance import branches, guide
 from flowcache.sampling.records import FinishedChunk, NotFinite, SamplerSettings, Texts, Visit
@@ -28,6 +28,7 @@ def denoise(
     condition_noise_of: Callable[[int], Tensor] | None = None,
     observe: Callable[[Visit], None] | None = None,
     end: Tensor | None = None,
+    history: History | None = None,
 ) -> Iterator[FinishedChunk]:
     """Denoise the window `noise` [C, F, H, W], F a whole number of chunks.
 
@@ -38,7 +39,7 @@ def denoise(
     window, all in its last chunk. ValueError where these don't fit the window or each other.
     """
     began = time.perf_counter()
-    window = _Window(model, noise, texts, settings, policy, prefix, condition_noise_of, observe, end)
+    window = _Window(model, noise, texts, settings, policy, prefix, condition_noise_of, observe, end, history)
     for row in range(len(window.rows)):
         window.run(row)
         window.charge(row, time.perf_counter() - began)
@@ -60,7 +61,7 @@ def capacity(rows: Sequence[Row], steps: int, ready: int, clean: int) -> int:
 class _Window:
     """State of one call: latents, K/V, and per chunk what solver and reuse policy carry along."""
 
-    def __init__(self, model, noise, texts, settings, policy, prefix, condition_noise_of, observe, end):
+    def __init__(self, model, noise, texts, settings, policy, prefix, condition_noise_of, observe, end, history):
         self.model, self.settings, self.policy = model, settings, policy
         self.condition_noise_of, self.observe = condition_noise_of, observe
         frames = noise.shape[1]
@@ -93,6 +94,7 @@ class _Window:
             model.device,
             policy.clean,
             policy.select(grids[0].tokens // settings.chunk, grids[0].tokens),
+            history,
         )
         self.conditionings: dict[tuple[float, ...], Conditioning] = {}
         self.reuse_states = {(c, b): ReuseState() for c in range(self.chunks) for b in range(self.branches)}
@@ -160,7 +162,8 @@ class _Window:
         """Take the chunk's next step."""
         step, (x, timestep) = self.rows[row].index[chunk] - 1, self.seen(row, chunk)
         conditioning = self.condition(timestep, chunk)
-        signal, tokens = self.model.signal(conditioning), self.model.embed(x[None])
+        tokens = self.model.embed(x[None])
+        signal = self.model.signal(conditioning, tokens)
         velocities = []
         for branch in range(self.branches):
             key = chunk, branch
@@ -187,7 +190,9 @@ class _Window:
         inputs = [self.seen(row, chunk) for chunk in range(self.chunks)]
         times = torch.cat([self.times(timestep, chunk) for chunk, (_, timestep) in enumerate(inputs)])
         latents = torch.cat([x for x, _ in inputs], dim=1)[None]
-        velocities = together(self.model, latents, times[None].to(self.model.device), self.texts, self.settings.fps)
+        velocities = together(
+            self.model, latents, times[None].to(self.model.device), self.texts, self.settings.fps, self.store.history
+        )
         parts = [velocity[0].float().split(self.settings.chunk, dim=1) for velocity in velocities]
         seen = self.chunks * self.grids[0].tokens
         for chunk, (x, _) in enumerate(inputs):
@@ -214,7 +219,8 @@ class _Window:
         if row not in self.joint_decisions:
             now, grid = self.rows[row], replace(self.grids[0], frames=self.chunks * self.settings.chunk)
             times = torch.cat([self.times(float(timestep), chunk) for chunk, timestep in enumerate(now.timesteps)])
-            signal = self.model.signal(self.model.condition(times[None].to(self.model.device), grid, self.settings.fps))
+            conditioning = self.model.condition(times[None].to(self.model.device), grid, self.settings.fps)
+            signal = self.model.signal(conditioning, None)
             decision, state = decide(self.policy.reuse, self.joint_state, signal, row, len(self.rows))
             if any(index == 1 for index in now.index):  # what begins has nothing to reuse
                 decision, state = ALWAYS, ReuseState(signal)

@@ -17,7 +17,7 @@ class Weightless:
     """A `VideoModel` whose tensors hold no element: walking the loop with it costs next to nothing."""
 
     dtype, device = torch.float32, torch.device("cpu")
-    layers, heads, head_dim = 0, 1, 0
+    layers, heads, kv_heads, head_dim = 0, 1, 1, 0
 
     def __init__(self, patch: tuple[int, int, int]):
         self.patch = patch
@@ -28,10 +28,10 @@ class Weightless:
     def embed(self, latents: Tensor) -> Tensor:
         return torch.empty(len(latents), self.grid(latents).tokens, 0)
 
-    def condition(self, timesteps: Tensor, grid: Grid, fps: int) -> Conditioning:
+    def condition(self, timesteps: Tensor, grid: Grid, fps: int, distill: float | None = None) -> Conditioning:
         return Conditioning(torch.zeros(1, 1, 1), torch.ones(1, 1, 1), None)
 
-    def text(self, embeddings: Tensor) -> None:
+    def text(self, embeddings: Tensor | None) -> None:
         return None
 
     def rope(self, grid: Grid) -> Tensor:
@@ -44,7 +44,7 @@ class Weightless:
         rows, columns = grid.rows * self.patch[1], grid.columns * self.patch[2]
         return torch.empty(len(tokens), 0, grid.frames, rows, columns)
 
-    def signal(self, conditioning: Conditioning) -> Tensor:
+    def signal(self, conditioning: Conditioning, tokens: Tensor | None) -> Tensor:
         return conditioning.blocks
 
 

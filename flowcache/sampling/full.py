@@ -3,19 +3,19 @@
 from typing import Any
 
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
-from flowcache.models.base import VideoModel
+from flowcache.models.base import History, VideoModel
 
 
-def together(model: VideoModel, latents: Tensor, timesteps: Tensor, texts: list[Any], fps: int) -> list[Tensor]:
+def together(
+    model: VideoModel, latents: Tensor, timesteps: Tensor, texts: list[Any], fps: int, history: History
+) -> list[Tensor]:
     """Velocities [1, C, F, H, W] of latents [1, C, F, H, W], one for each of `texts`; timesteps [1, F]."""
     grid = model.grid(latents)
     tokens, rope, conditioning = model.embed(latents), model.rope(grid), model.condition(timesteps, grid, fps)
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return history.attention(q, k, v, grid.tokens)
+
     hidden = (model.transform(tokens, conditioning, text, rope, attend) for text in texts)
     return [model.project(out, conditioning, grid) for out in hidden]
-
-
-def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Every token sees every other."""
-    return scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)

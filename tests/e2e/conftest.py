@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flowcache import cli
+from flowcache.cli.main import main
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ def flowcache(monkeypatch, capsys):
     def call(*args) -> Result:
         monkeypatch.setattr(sys, "argv", ["flowcache", *map(str, args)])
         with pytest.raises(SystemExit) as exit:
-            cli.main()
+            main()
         captured = capsys.readouterr()
         return Result(exit.value.code or 0, captured.out, captured.err)
 

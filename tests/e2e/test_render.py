@@ -128,7 +128,7 @@ def test_bad_input_starts_nothing(render, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     output = render([row("v")], to=tmp_path / "file" / "out")
     assert output.code == 2 and "file" in output.json["error"]
-    gang = render([row("v")], "--gang", "3")
+    gang = render([row("v")], "--gang", "49")
     assert gang.code == 2 and "accepted" in gang.json["error"]
 
 

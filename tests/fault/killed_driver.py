@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 
-from flowcache import cli
+from flowcache.cli.main import main
 from flowcache.storage.objects import Store
 
 
@@ -30,4 +30,4 @@ if __name__ == "__main__":
     del sys.argv[1:3]
     for name in ("put", "create"):
         setattr(Store, name, deadly(getattr(Store, name), when, pattern))
-    cli.main()
+    main()

@@ -26,7 +26,12 @@ def test_the_engine_needs_torch_alone(module):
 
 
 def test_looking_at_a_store_needs_neither_torch_nor_ray():
-    modules = ["flowcache.cli.main", "flowcache.storage.status", "flowcache.storage.verify", "flowcache.models.registry"]
+    modules = [
+        "flowcache.cli.main",
+        "flowcache.storage.status",
+        "flowcache.storage.verify",
+        "flowcache.models.registry",
+    ]
     done = imports(modules, ["torch", "ray", "transformers", "diffusers"])
     assert done.returncode == 0, done.stderr
 

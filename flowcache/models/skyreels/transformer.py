@@ -98,6 +98,7 @@ class SkyReelsTransformer(nn.Module):
         self.config = config
         dim = config.dim
         self.layers, self.heads, self.head_dim = config.layers, config.heads, config.head_dim
+        self.kv_heads = config.heads
         self.patch_embedding = nn.Conv3d(config.in_channels, dim, config.patch, stride=config.patch)
         self.text_embedding = nn.Sequential(nn.Linear(config.text_dim, dim), nn.GELU("tanh"), nn.Linear(dim, dim))
         self.time_embedding = nn.Sequential(nn.Linear(config.freq_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
@@ -128,7 +129,9 @@ class SkyReelsTransformer(nn.Module):
             tokens = tokens + self.position_embedding.repeat(latents.shape[2], 1)
         return tokens
 
-    def condition(self, timesteps: Tensor, grid: Grid, fps: int | Tensor = 24) -> Conditioning:
+    def condition(
+        self, timesteps: Tensor, grid: Grid, fps: int | Tensor = 24, distill: float | None = None
+    ) -> Conditioning:
         """`fps`: frames per second, or the index of its embedding for each batch row and frame."""
         shared = bool((timesteps == timesteps[:, :1]).all()) and isinstance(fps, int)
         if shared:
@@ -163,7 +166,7 @@ class SkyReelsTransformer(nn.Module):
         x = x.view(len(x), grid.frames, grid.rows, grid.columns, pt, ph, pw, self.config.out_channels)
         return x.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
 
-    def signal(self, conditioning: Conditioning) -> Tensor:
+    def signal(self, conditioning: Conditioning, tokens: Tensor | None = None) -> Tensor:
         return conditioning.blocks
 
     def forward(

@@ -9,8 +9,8 @@ from flowcache.cache.kv_compress import Compression
 from flowcache.cache.reuse import Policy, Reuse
 from flowcache.models.skyreels.config import SkyReelsConfig
 from flowcache.models.skyreels.transformer import SkyReelsTransformer
-from flowcache.parallel.apply import degrees, shard
-from flowcache.parallel.mesh import Mesh
+from flowcache.parallel.apply import shard
+from flowcache.parallel.mesh import ALONE, Ranks, arrange, head_groups, shares
 from flowcache.sampling.denoise import SamplerSettings, Texts, denoise
 
 SETTINGS = SamplerSettings(steps=6, shift=3.0, guidance=3.0, ar_step=3, chunk=2, fps=24)
@@ -20,67 +20,70 @@ POLICIES = [
     Policy("dense", attention="full"),
     Policy("paper", REUSE, history="keep"),
     Policy("budget", REUSE, history="keep", clean=1, compression=Compression()),
+    Policy("frames", REUSE, history="refresh", clean=1, compression=Compression(by="frame")),
 ]
 
 
-def sample(mesh: Mesh | None, policy: Policy):
-    """Latents and decisions of three chunks after a given one, with a given frame in the first and in the last."""
+def sample(ranks: Ranks, policy: Policy, width: int):
+    """Latents, decisions and K/V bytes of three chunks after a given one, with a given frame at either end."""
     torch.manual_seed(0)
     model = SkyReelsTransformer(SkyReelsConfig(32, 64, 4, 2, in_channels=4, out_channels=4, text_dim=8, freq_dim=16))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.2)
-    noise, prefix, end = torch.randn(4, 8, 8, 8), torch.randn(4, 3, 8, 8), torch.randn(4, 1, 8, 8)
-    condition_noise = torch.randn(20, 4, 2, 8, 8)  # for each row
+    noise, prefix, end = (torch.randn(4, frames, 6, width) for frames in (8, 3, 1))
+    condition_noise = torch.randn(20, 4, 2, 6, width)  # for each row
     texts, visits = Texts(torch.randn(1, 3, 8), torch.randn(1, 3, 8)), []
-    sharded = model if mesh is None else shard(model, mesh)
+    sharded = shard(model, ranks)
     given = {"prefix": prefix, "condition_noise_of": condition_noise.__getitem__, "end": end}
+    given["history"] = sharded.history() if ranks is not ALONE else None
     chunks = list(denoise(sharded, noise, texts, SETTINGS, policy, observe=visits.append, **given))
-    decisions = [(visit.row, visit.chunk, visit.branch, visit.decision) for visit in visits]
-    return torch.cat([chunk.latents for chunk in chunks], dim=1), decisions
+    decisions = [(visit.row, visit.chunk, visit.branch, visit.decision, visit.seen) for visit in visits]
+    return torch.cat([chunk.latents for chunk in chunks], dim=1), decisions, chunks[-1].kv_bytes
 
 
-def rank_main(rank, size, folder):
+def rank_main(rank, size, folder, width):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=size)
-    mesh = Mesh(dist.group.WORLD)
-    outcome = [sample(mesh, policy) for policy in POLICIES]
+    ranks = arrange(dist.group.WORLD, 4)
+    outcome = [sample(ranks, policy, width) for policy in POLICIES]
     torch.save(outcome, f"{folder}/rank{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.slow)])
-def test_ranks_equal_one(size, tmp_path):
+# 2 and 4 share the four heads, 3 and 6 the tokens of the history too; chunks have 24 or 30 tokens.
+@pytest.mark.parametrize(
+    ("size", "width"), [(2, 10), (3, 8), (4, 10), pytest.param(6, 8, marks=pytest.mark.slow)], ids=str
+)
+def test_ranks_equal_one(size, width, tmp_path):
     torch.set_num_threads(1)
-    mp.start_processes(rank_main, args=(size, str(tmp_path)), nprocs=size, start_method="spawn")
-    alone = [sample(None, policy) for policy in POLICIES]
-    assert not all(decision.compute for *_, decision in alone[2][1])  # the policy does skip
-    for rank in range(size):
-        together = torch.load(tmp_path / f"rank{rank}.pt", weights_only=False)
-        for (latents, decisions), (expected, taken) in zip(together, alone, strict=True):
+    mp.start_processes(rank_main, args=(size, str(tmp_path), width), nprocs=size, start_method="spawn")
+    alone = [sample(ALONE, policy, width) for policy in POLICIES]
+    assert not all(decision.compute for *_, decision, _ in alone[2][1])  # the policy does skip
+    together = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=False) for rank in range(size)]
+    for outcomes in together:
+        for (latents, decisions, _), (expected, taken, _) in zip(outcomes, alone, strict=True):
             torch.testing.assert_close(latents, expected, atol=1e-4, rtol=0)
             assert decisions == taken
+    for policy, (*_, total) in enumerate(alone):
+        assert sum(outcomes[policy][2] for outcomes in together) == total
+        if 3 * width * size % 60 == 0:  # evenly shared
+            assert {outcomes[policy][2] for outcomes in together} == {total // size}
 
 
-def test_degrees():
-    assert degrees(12, 10200) == [1, 2, 3, 4, 6, 12]
-    assert degrees(4, 6) == [1, 2]
+def test_dimensions():
+    """Heads first, as far as they go; the rest splits the history."""
+    assert [head_groups(ranks, 12) for ranks in (1, 2, 3, 5, 8, 24)] == [1, 2, 3, 1, 4, 12]
+    assert shares(10, 4) == [2, 3, 2, 3] and sum(shares(7, 3)) == 7
 
 
-class FakeMesh:
-    rank = 0
+def test_more_ranks_than_tokens_are_refused():
+    class Eight:
+        size, rank = 8, 0
 
-    def __init__(self, size):
-        self.size = size
-
-
-def test_what_does_not_divide_is_refused():
     model = SkyReelsTransformer(SkyReelsConfig(32, 64, 4, 1))
-    with pytest.raises(ValueError, match=r"3 ranks can't share 4 attention heads; working degrees: \[1, 2, 4\]"):
-        shard(model, FakeMesh(3))
-    latents = torch.randn(1, 16, 3, 2, 4)  # six tokens
-    with pytest.raises(ValueError, match=r"4 ranks can't share a chunk of 6 tokens; working degrees: \[1, 2\]"):
-        shard(model, FakeMesh(4)).embed(latents)
-    assert shard(model, FakeMesh(2)).embed(latents).shape == (1, 3, 32)
-    assert shard(model, FakeMesh(1)) is model
+    sharded = shard(model, Ranks(Eight(), Eight(), Eight()))
+    with pytest.raises(ValueError, match="8 ranks can't share a chunk of 6 tokens; accepted: 1 to 6 ranks"):
+        sharded.embed(torch.randn(1, 16, 3, 2, 4))
+    assert shard(model, ALONE) is model
