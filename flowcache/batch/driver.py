@@ -147,8 +147,7 @@ class Driver:
         revived = self._revive() if options.retry_failed else set()
         dead = self.listing.dead_letters.keys() - revived
         self.queue = SegmentQueue(self._video(request, specs[request.model], dead) for request in requests)
-        videos = self.queue.videos.values()
-        self.markers = read_markers(store, self.listing, [v.request.id for v in videos if not v.done])
+        self.markers = read_markers(store, self.listing, self.queue.videos.keys() - self.listing.done)
         self.publisher = Publisher(store, options.patience)
         self.faults: Counter[tuple[str, int, str]] = Counter()  # (video, segment, kind) -> failures
         self.rendered = 0
@@ -156,7 +155,7 @@ class Driver:
         self._leave: float | None = None  # when segments under way are given up, on the fleet's clock
         self._suspects: list[tuple[Task, GangFailure]] = []  # failures that may be the store's
         self._answers: Future[bool] | None = None
-        progress.begin(record, videos)
+        progress.begin(record, self.queue.videos.values())
 
     def _revive(self) -> set[str]:
         """Give the videos that failed another chance."""
@@ -201,9 +200,9 @@ class Driver:
         try:
             while not self.queue.finished and not self._over():
                 self._watch()
-                self._assign()
                 for gang, news in fleet.wait(self.crew.gangs, WATCH_EVERY):
                     self._hear(gang, news)
+                    self._assign(gang)
                 self.progress.tick()
         finally:
             self.crew.disband()
@@ -222,7 +221,7 @@ class Driver:
         return not under_way or now > self._leave
 
     def _watch(self) -> None:
-        """Once a second: stalls, room in the cluster, what the publisher did."""
+        """Once a second: stalls, room in the cluster, gangs that found no work, what the publisher did."""
         now = self.fleet.now()
         if now - self._watched < WATCH_EVERY:
             return
@@ -234,6 +233,8 @@ class Driver:
         if not self.stopped:
             self.crew.adjust(self.queue.startable)
         self._settle_suspects()
+        for gang in self.crew.gangs:
+            self._assign(gang)
         self.publisher.check()
         self.note_finished()
 
@@ -243,15 +244,13 @@ class Driver:
         while finished:
             self.progress.done(finished.popleft())
 
-    def _assign(self) -> None:
-        if self.stopped or self._answers or not self.queue.startable:
+    def _assign(self, gang: Gang) -> None:
+        """Work for the gang, if it is idle and there is any."""
+        if self.stopped or self._answers or not gang.started or gang.task:
             return
-        for gang in self.crew.gangs:
-            if gang.started and gang.task is None:
-                taken = self.queue.take(gang.model, gang.video, len(self.crew.gangs))
-                if not taken:
-                    return
-                gang.assign(self._task(*taken))
+        taken = self.queue.take(gang.model, gang.video, len(self.crew.gangs))
+        if taken:
+            gang.assign(self._task(*taken))
 
     def _task(self, request: RenderRequest, segment: Segment) -> Task:
         parent = None if segment.after is None else self.markers[request.id][segment.after]

@@ -29,7 +29,7 @@ class Publisher:
         self._pool = ThreadPoolExecutor(WRITERS, "publisher")
         self._changed = threading.Condition()
         self._next: dict[str, Callable[[], None] | None] = {}  # by video under way: what comes after
-        self._error: StoreError | None = None
+        self._error: BaseException | None = None
         self._closing = threading.Event()
 
     def playlist(self, video_id: str, markers: Sequence[SegmentMarker]) -> None:
@@ -59,7 +59,7 @@ class Publisher:
         return self._pool.submit(look)
 
     def check(self) -> None:
-        """Raise what made a write fail for good."""
+        """Raise what made a write fail for good, StoreError as a rule."""
         if self._error:
             raise self._error
 
@@ -80,21 +80,25 @@ class Publisher:
                 self._next[name] = write
                 return
             self._next[name] = None
-        self._pool.submit(self._run, name, write)
+        self._pool.submit(self._run, name, write).add_done_callback(self._ended)
 
     def _run(self, name: str, write: Callable[[], None] | None) -> None:
         while write:
-            try:
-                self._patiently(write)
-            except StoreError as error:
-                self._error = self._error or error
+            self._patiently(write)
             with self._changed:
                 write = self._next[name]
-                self._next[name] = None
-                if not write or self._error:
+                if write:
+                    self._next[name] = None
+                else:
                     del self._next[name]
                     self._changed.notify_all()
-                    return
+
+    def _ended(self, job: Future[None]) -> None:
+        error = None if job.cancelled() else job.exception()
+        if error:
+            with self._changed:
+                self._error = self._error or error
+                self._changed.notify_all()
 
     def _patiently(self, operation: Callable[[], object]) -> None:
         begun = time.monotonic()
