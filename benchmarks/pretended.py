@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from flowcache.batch.driver import Driver
 from flowcache.batch.fleet import Event, GangFailure, Task
-from flowcache.batch.options import RunOptions
-from flowcache.batch.worker import WorkerSettings
 from flowcache.records import ChunkRecord
 from flowcache.storage import layout
 from flowcache.storage.commits import commit_segment, marker_sha256, new_attempt, put_init
-from flowcache.storage.documents import SegmentMarker, sha256
+from flowcache.storage.documents import RunRecord, SegmentMarker, sha256
 from flowcache.storage.objects import Store
 
 CHUNK_SECONDS = 1.0  # that a chunk pretends to take
@@ -68,16 +67,15 @@ class PretendedFleet:
     def __init__(
         self,
         store: Store,
-        settings: WorkerSettings,
+        run: RunRecord,
         size: int,
         start_seconds: float = 1.0,
         seconds: Callable[[Task], float | None] = lambda task: task.segment.chunks * CHUNK_SECONDS,
         fault: Callable[[Task], None] = lambda task: None,
     ):
-        self.store, self.settings, self.size, self.start_seconds = store, settings, size, start_seconds
+        self.store, self.run, self.size, self.start_seconds = store, run, size, start_seconds
         self.seconds, self.fault = seconds, fault
         self.clock, self.number = 0.0, 0
-        self.busy_seconds = 0.0
         self.gangs: list[PretendedGang] = []
         self.happens: list[tuple[float, int, PretendedGang, str]] = []
 
@@ -126,8 +124,8 @@ def render(fleet: PretendedFleet, name: str, task: Task) -> SegmentMarker:
         video_id=request.id,
         segment=segment.index,
         attempt=attempt,
-        run_id=fleet.settings.run_id,
-        spec_hash=fleet.settings.spec_hash,
+        run_id=fleet.run.run_id,
+        spec_hash=fleet.run.spec_hash,
         seed=request.seed,
         parent_sha256=task.parent and marker_sha256(task.parent),
         init_key=put_init(store, request.id, INIT),
@@ -179,8 +177,8 @@ def connector(made: list[PretendedFleet], size: int, **settings: Any):
     """For `batch.driver.run`: brings up a pretended fleet and appends it to `made`."""
 
     @contextmanager
-    def connect(store: Store, worker: WorkerSettings, options: RunOptions) -> Iterator[PretendedFleet]:
-        made.append(PretendedFleet(store, worker, size, **settings))
+    def connect(driver: Driver) -> Iterator[PretendedFleet]:
+        made.append(PretendedFleet(driver.store, driver.record, size, **settings))
         yield made[-1]
 
     return connect

@@ -24,7 +24,7 @@ from flowcache.batch.driver import Summary, run
 from flowcache.batch.options import RunOptions
 from flowcache.batch.plan import plan
 from flowcache.batch.progress import Progress
-from flowcache.records import ModelSpec, RenderRequest
+from flowcache.records import ModelSpec
 from flowcache.schema import RowDefaults
 from flowcache.storage import layout
 from flowcache.storage.backend import Entry

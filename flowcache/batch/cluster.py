@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
@@ -17,6 +17,9 @@ from flowcache.batch.options import RunOptions
 from flowcache.batch.worker import WorkerSettings
 from flowcache.errors import InputError, Problem
 from flowcache.storage.objects import Store
+
+if TYPE_CHECKING:
+    from flowcache.batch.driver import Driver
 
 
 @contextmanager
@@ -91,11 +94,13 @@ class RayFleet:
 
 
 @contextmanager
-def ray_fleet(store: Store, settings: WorkerSettings, options: RunOptions) -> Iterator[RayFleet]:
-    """Ray joined or started, for gangs of the shape that the options ask for."""
+def ray_fleet(driver: "Driver") -> Iterator[RayFleet]:
+    """Ray joined or started, for gangs of the shape that the run's options ask for."""
+    options = driver.options
     with joined(options):
         shape = shape_of(options)
-        fleet = RayFleet(store, replace(settings, device="cuda" if shape.gpu else "cpu"), shape)
+        settings = replace(driver.worker_settings(), device="cuda" if shape.gpu else "cpu")
+        fleet = RayFleet(driver.store, settings, shape)
         if not fleet.room() and not options.address and "RAY_ADDRESS" not in os.environ:
             need = ", ".join(f"{amount * shape.ranks:g} {name}" for name, amount in shape.bundle.items())
             has = ray.cluster_resources()

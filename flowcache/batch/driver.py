@@ -40,7 +40,7 @@ from flowcache.storage.tables import write_tables
 TEXTS_AHEAD = 2000  # encoded before the first segment: some 50 s and 1 GB on each rank; later ones when they come
 WATCH_EVERY = 1.0  # seconds between two looks for stalls and for room in the cluster
 
-Connect = Callable[[Store, WorkerSettings, RunOptions], AbstractContextManager[Fleet]]
+Connect = Callable[["Driver"], AbstractContextManager[Fleet]]
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def run(
     try:
         driver.settle_committed()
         if not driver.queue.finished:
-            with connect(store, driver.worker_settings(), options) as fleet, on_sigterm(driver.stop):
+            with connect(driver) as fleet, on_sigterm(driver.stop):
                 driver.render(fleet)
         driver.publisher.drain()
         driver.note_finished()

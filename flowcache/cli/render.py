@@ -1,6 +1,7 @@
 """`flowcache render`."""
 
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +28,9 @@ def render(
     threads: Annotated[int | None, typer.Option(min=1, help="CPUs and torch threads of each rank.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster to join; else a local Ray is started.")] = None,
+    until: Annotated[
+        str | None, typer.Option(help="Start nothing after that: 07:00, or 2026-11-23T07:00. The rest is left.")
+    ] = None,
     keep_going: Annotated[bool | None, typer.Option(help="Render the good rows, record the bad ones.")] = None,
     retry_failed: Annotated[bool, typer.Option(help="Try dead-lettered videos again.")] = False,
     endpoint_url: Endpoint = None,
@@ -56,6 +60,7 @@ def render(
         threads=threads,
         device=device,
         address=address,
+        until=until,
         keep_going=keep_going,
     )
     try:
@@ -80,7 +85,9 @@ def render(
 
 def run_options(spec: Any, retry_failed: bool) -> Any:
     from flowcache.batch.options import RunOptions
+    from flowcache.job import moment
 
+    now = datetime.now().astimezone()
     return RunOptions(
         gang=spec.gang,
         gangs=spec.gangs,
@@ -91,6 +98,8 @@ def run_options(spec: Any, retry_failed: bool) -> Any:
         infra_retries=spec.infra_retries,
         stall=spec.segment_timeout,
         retry_failed=retry_failed,
+        until=None if spec.until is None else moment(spec.until, now).timestamp(),
+        grace=spec.grace,
     )
 
 
@@ -99,6 +108,9 @@ def print_summary(summary: Any) -> None:
         f"{summary.rendered} chunks rendered in {summary.seconds:.0f} s" if summary.rendered else "nothing to render"
     )
     out.print(f"{len(summary.done)} videos done, {chunks}. Playlists: {escape(summary.output)}/media/*/index.m3u8")
+    if summary.left:
+        left = f"{summary.left} videos with {summary.chunks_left} chunks are left"
+        err.print(f"[yellow]stopped:[/] {summary.stopped}; {left}, and the same command goes on from there")
     for kind, causes in (("failed", summary.failed), ("rejected", summary.rejected)):
         for name, cause in causes.items():
             err.print(f"[red]{kind}:[/] {escape(name)}: {escape(cause)}")

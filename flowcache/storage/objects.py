@@ -78,6 +78,10 @@ class Store:
         found = self._attempt("list", folder, lambda: list(self.backend.list(folder)))
         return sorted((e for e in found if not e.key.rpartition("/")[2].startswith(".")), key=lambda e: e.key)
 
+    def sign(self, key: str, seconds: int) -> str:
+        """A URL that anybody can read the object with for so long. Only of backends that can sign (S3)."""
+        return self._attempt("sign", key, lambda: self.backend.sign(checked(key), seconds))
+
     def delete(self, key: str) -> None:
         """Remove the object; no error where there is none."""
         self._attempt("delete", key, lambda: self.backend.delete(checked(key)))

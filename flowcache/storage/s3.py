@@ -65,6 +65,9 @@ class S3Backend(RemoteBackend):
                 raise
             raise OSError(errno.ENXIO, "no such bucket") from fault
 
+    def sign(self, key: str, seconds: int) -> str:
+        return self.fs.sign(self._path(key), expiration=seconds)
+
     def absent(self, fault: FileNotFoundError) -> bool:
         cause = client_error(fault)
         return cause is None or code_of(cause) != "NoSuchBucket"
