@@ -46,13 +46,13 @@ class PretendedGang:
             raise GangFailure(0, "infra", "its process is gone")
         task = self.task
         try:
-            marker = render(self.fleet, self.name, task)
+            end = render(self.fleet, self.name, task)
         except GangFailure as failure:
             if failure.usable:
                 self.task = None
             raise
         self.task = None
-        return [*marker.chunks, marker]
+        return [*(end.chunks if isinstance(end, SegmentMarker) else ()), end]
 
     def tear_down(self) -> None:
         self.alive = False

@@ -161,3 +161,4 @@ class ChunkRecord:
     decode_seconds: float
     encode_seconds: float
     upload_seconds: float
+    flaw: str | None = None  # what its pixels look like: black, frozen or saturated

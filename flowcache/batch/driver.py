@@ -13,7 +13,7 @@ from itertools import islice
 
 from flowcache.batch.cluster import on_sigterm, ray_fleet
 from flowcache.batch.crew import Crew
-from flowcache.batch.fleet import Event, Fleet, Gang, GangFailure, Task
+from flowcache.batch.fleet import Event, Flawed, Fleet, Gang, GangFailure, Task
 from flowcache.batch.options import RunOptions
 from flowcache.batch.plan import plan
 from flowcache.batch.progress import Progress
@@ -22,7 +22,7 @@ from flowcache.batch.queue import SegmentQueue, Video
 from flowcache.batch.worker import WorkerSettings
 from flowcache.errors import InputError, Problem, StoreError
 from flowcache.models.registry import reference
-from flowcache.records import ModelSpec, RenderRequest, Segment
+from flowcache.records import ChunkRecord, ModelSpec, RenderRequest, Segment
 from flowcache.storage.commits import (
     Listing,
     clear_dead_letter,
@@ -150,6 +150,7 @@ class Driver:
         self.markers = read_markers(store, self.listing, self.queue.videos.keys() - self.listing.done)
         self.publisher = Publisher(store, options.patience)
         self.faults: Counter[tuple[str, int, str]] = Counter()  # (video, segment, kind) -> failures
+        self.spoilt: set[tuple[str, int]] = set()  # (video, segment) to render without reuse
         self.rendered = 0
         self.stopped: str | None = None
         self._leave: float | None = None  # when segments under way are given up, on the fleet's clock
@@ -256,7 +257,7 @@ class Driver:
         parent = None if segment.after is None else self.markers[request.id][segment.after]
         last = not self.queue.videos[request.id].continued(segment.index)
         self.progress.started(segment)
-        return Task(request, segment, parent, last)
+        return Task(request, segment, parent, last, reuse=(request.id, segment.index) not in self.spoilt)
 
     def _hear(self, gang: Gang, news: list) -> None:
         task = gang.task
@@ -267,10 +268,22 @@ class Driver:
             self._failed(gang, task, failure)
 
     def _take_in(self, task: Task, event: Event) -> None:
-        if not isinstance(event, SegmentMarker):
+        if isinstance(event, ChunkRecord):
             self.rendered += 1
             self.progress.chunk(task.segment, event)
-            return
+        elif isinstance(event, Flawed):
+            self._again_without_reuse(task, event)
+        else:
+            self._committed(event)
+
+    def _again_without_reuse(self, task: Task, event: Flawed) -> None:
+        """Nobody's fault: it may be what the prompt asks for, and then it comes out so again and is kept."""
+        segment = task.segment
+        self.spoilt.add((segment.video_id, segment.index))
+        self.progress.failed(segment, 0, f"chunk {event.chunk} is {event.flaw}: rendered without reuse", again=True)
+        self.queue.put_back(segment)
+
+    def _committed(self, event: SegmentMarker) -> None:
         segment = self.queue.videos[event.video_id].segments[event.segment]
         self.changed = True
         self.markers[event.video_id][event.segment] = event

@@ -10,15 +10,25 @@ from flowcache.storage.documents import SegmentMarker
 
 @dataclass(frozen=True)
 class Task:
-    """One attempt at a segment. `parent`: the marker that the segment continues; `last`: nothing continues it."""
+    """One attempt at a segment. `parent`: the marker that the segment continues; `last`: nothing continues it;
+    `reuse`: False to compute every step, whatever the policy says."""
 
     request: RenderRequest
     segment: Segment
     parent: SegmentMarker | None
     last: bool
+    reuse: bool = True
 
 
-Event = ChunkRecord | SegmentMarker  # a chunk is finished; the segment is committed
+@dataclass(frozen=True)
+class Flawed:
+    """The attempt was given up, since the chunk (of the whole video) came out spoilt and reuse may be why."""
+
+    chunk: int
+    flaw: str
+
+
+Event = ChunkRecord | SegmentMarker | Flawed  # a chunk is finished; the task has ended in one way or the other
 
 
 class GangFailure(Exception):

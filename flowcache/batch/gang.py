@@ -10,10 +10,9 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from flowcache.batch.fleet import GangFailure, Task
+from flowcache.batch.fleet import Event, Flawed, GangFailure, Task
 from flowcache.batch.worker import RankWorker, WorkerSettings
 from flowcache.errors import FlowcacheError, StoreError
-from flowcache.records import ChunkRecord
 from flowcache.storage.documents import SegmentMarker
 from flowcache.storage.objects import Store
 
@@ -48,7 +47,7 @@ class RayGang:
         address = self.actors[0].open_group.remote() if shape.ranks > 1 else None
         self._pending = {actor.join_group.remote(address): rank for rank, actor in enumerate(self.actors)}
         self._stream: Any = None
-        self._marker: SegmentMarker | None = None
+        self._end: SegmentMarker | Flawed | None = None
         self.started = False
         self.model: str | None = None
         self.video: str | None = None
@@ -70,24 +69,24 @@ class RayGang:
     def waiting_for(self) -> list[Any]:
         return [*self._pending, *([] if self._stream is None else [self._stream])]
 
-    def poll(self, ready: list[Any]) -> list[ChunkRecord | SegmentMarker]:
-        """What is new: chunk records, and when all ranks are through, the marker that ends the task."""
+    def poll(self, ready: list[Any]) -> list[Event]:
+        """What is new: chunk records, and when all ranks are through, what ends the task."""
         self.heard = time.monotonic()
-        events: list[ChunkRecord | SegmentMarker] = []
+        events: list[Event] = []
         for item in ready:
             event = self._take(item)
-            if isinstance(event, SegmentMarker):
-                self._marker, self._stream = event, None
+            if isinstance(event, SegmentMarker | Flawed):
+                self._end, self._stream = event, None
             elif event is not None:
                 events.append(event)
         if not self.waiting_for():
             self.started = True
-            if self._marker:
-                events.append(self._marker)
-                self._marker = self.task = None
+            if self._end:
+                events.append(self._end)
+                self._end = self.task = None
         return events
 
-    def _take(self, item: Any) -> ChunkRecord | SegmentMarker | None:
+    def _take(self, item: Any) -> Event | None:
         rank = self._pending.get(item, 0) if item is not self._stream else 0
         try:
             if item is self._stream:

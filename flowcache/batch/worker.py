@@ -12,13 +12,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from flowcache.batch.fleet import Task
+from flowcache.batch.fleet import Event, Flawed, Task
 from flowcache.errors import MediaError, StoreError, masked
 from flowcache.models.base import LoadedModel
 from flowcache.models.registry import load_model
 from flowcache.parallel.apply import shard
 from flowcache.parallel.mesh import arrange
 from flowcache.records import ChunkRecord
+from flowcache.rendering.quality import flaw
 from flowcache.rendering.renderer import (
     RenderedChunk,
     SegmentRenderer,
@@ -27,6 +28,7 @@ from flowcache.rendering.renderer import (
     tail_from_bytes,
     tail_to_bytes,
 )
+from flowcache.sampling.records import NotFinite
 from flowcache.storage import layout
 from flowcache.storage.commits import commit_segment, marker_sha256, new_attempt, put_init
 from flowcache.storage.documents import SegmentMarker, sha256
@@ -81,14 +83,19 @@ class RankWorker:
 
     def assist(self, task: Task) -> None:
         """Ranks above 0: take part in the denoising; rank 0 stores what comes out."""
-        model = self._load(task.request.model)
-        for _ in self._renderer(model, task).finished():
-            pass
+        renderer = self._renderer(self._load(task.request.model), task)
+        try:
+            for _ in renderer.finished():
+                pass
+        except NotFinite:
+            if not renderer.reuses:  # else rank 0 says so, and the gang is as good as before
+                raise
 
-    def render(self, task: Task) -> Iterator[ChunkRecord | SegmentMarker]:
+    def render(self, task: Task) -> Iterator[Event]:
         """Rank 0: renders, uploads and commits; yields each chunk's record, then the marker that holds.
 
-        The marker is another attempt's if that one was first.
+        The marker is another attempt's if that one was first. Flawed comes in place of it, where a chunk is spoilt
+        and steps were reused.
         """
         started = time.time()
         model = self._load(task.request.model)
@@ -96,8 +103,21 @@ class RankWorker:
         renderer = self._renderer(model, task)
         upload = Upload(self.store, task, new_attempt())
         seconds = {"conditioning": time.perf_counter() - begin}
-        for chunk in renderer.chunks():
-            yield upload.chunk(chunk)
+        spoilt = None
+        try:
+            for chunk in renderer.chunks():
+                seen = flaw(chunk.frames)
+                if seen and chunk.steps_reused:
+                    spoilt = spoilt or Flawed(chunk.chunk, seen)
+                if not spoilt:  # else only to its end, since the other ranks go there too
+                    yield upload.chunk(chunk, seen)
+        except NotFinite as error:
+            if not renderer.reuses:
+                raise
+            spoilt = Flawed(renderer.number(error.chunk), "not finite")
+        if spoilt:
+            yield spoilt
+            return
         if not task.last:
             upload.state(tail_to_bytes(renderer.tail()))
         yield commit_segment(self.store, upload.marker(self, started, seconds))
@@ -116,7 +136,7 @@ class RankWorker:
 
     def _renderer(self, model: LoadedModel, task: Task) -> SegmentRenderer:
         return SegmentRenderer(
-            model, task.request, task.segment, self._conditioning(model, task), self._end(model, task)
+            model, task.request, task.segment, self._conditioning(model, task), self._end(model, task), task.reuse
         )
 
     def _conditioning(self, model: LoadedModel, task: Task) -> Tensor | None:
@@ -131,10 +151,12 @@ class RankWorker:
         size = request.width, request.height
         if request.image:
             with naming(request.image):
-                return encode_pixels(model, load_image(request.image, *size, request.media_sha256))
+                return encode_pixels(model, load_image(request.image, *size, request.media_sha256, self.store.options))
         if request.video:
             with naming(request.video):
-                frames = load_tail(request.video, spec.overlap_frames, request.fps, *size, request.media_sha256)
+                frames = load_tail(
+                    request.video, spec.overlap_frames, request.fps, *size, request.media_sha256, self.store.options
+                )
                 return encode_pixels(model, frames)
         return None
 
@@ -144,7 +166,9 @@ class RankWorker:
         if request.end_image is None or segment.start_frame + segment.frames < request.frames:
             return None
         with naming(request.end_image):
-            picture = load_image(request.end_image, request.width, request.height, request.end_image_sha256)
+            picture = load_image(
+                request.end_image, request.width, request.height, request.end_image_sha256, self.store.options
+            )
             return encode_end(model, picture)
 
 
@@ -166,7 +190,7 @@ class Upload:
         self.tail: tuple[str, bytes] | None = None
         self.init = b""
 
-    def chunk(self, chunk: RenderedChunk) -> ChunkRecord:
+    def chunk(self, chunk: RenderedChunk, flaw: str | None) -> ChunkRecord:
         video = self.task.request.id
         begin = time.perf_counter()
         encoded = encode_chunk(chunk.frames, chunk.start_frame, self.task.request.fps)
@@ -189,6 +213,7 @@ class Upload:
             decode_seconds=chunk.decode_seconds,
             encode_seconds=middle - begin,
             upload_seconds=time.perf_counter() - middle,
+            flaw=flaw,
         )
         self.chunks.append(record)
         return record

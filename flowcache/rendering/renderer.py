@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ class SegmentRenderer:
 
     `conditioning`: latents [C, P, h, w] that the window begins with: whole chunks for a continuation,
     a single frame for an image start, None for a fresh start. `end`: a latent frame [C, 1, h, w] that it ends with.
+    `reuse`: False to compute every step, whatever the request's policy says.
     """
 
     def __init__(
@@ -43,13 +44,24 @@ class SegmentRenderer:
         segment: Segment,
         conditioning: Tensor | None,
         end: Tensor | None = None,
+        reuse: bool = True,
     ):
         self.model, self.request, self.segment, self.conditioning = model, request, segment, conditioning
         self.end = end
         spec = model.spec
+        policy = resolve_policy(request.policy, spec)
+        self.policy = policy if reuse else replace(policy, reuse=None)
         frames = 0 if conditioning is None else conditioning.shape[1]
         self.prefix = frames // spec.chunk * spec.chunk  # latent frames of whole chunks, not shown again
         self._recent: Tensor | None = None  # the last pixels, as many as a continuation needs
+
+    @property
+    def reuses(self) -> bool:
+        return self.policy.reuse is not None
+
+    def number(self, chunk: int) -> int:
+        """The number in the whole video of a chunk of this window."""
+        return self.segment.first_chunk + chunk - self.prefix // self.model.spec.chunk
 
     def finished(self) -> Iterator[FinishedChunk]:
         """Denoise only: the clean latents of each output chunk, on every rank alike."""
@@ -60,7 +72,7 @@ class SegmentRenderer:
             window_noise(spec, request, self.segment, self.prefix),
             self._texts(),
             SamplerSettings.of(request, spec),
-            resolve_policy(request.policy, spec),
+            self.policy,
             prefix=self.conditioning,
             condition_noise_of=lambda row: normal(shape, "condition", request.seed, self.segment.index, row),
             end=self.end,

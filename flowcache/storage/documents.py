@@ -11,7 +11,7 @@ from flowcache.errors import StoreError, masked
 from flowcache.records import ChunkRecord
 from flowcache.storage.objects import Store
 
-SCHEMA_VERSION = 1  # of everything in the store: keys, documents, tables
+SCHEMA_VERSION = 2  # of everything in the store: keys, documents, tables
 READERS = 32  # parallel small reads
 
 

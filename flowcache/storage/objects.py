@@ -32,7 +32,7 @@ class Store:
 
     def __init__(self, url: str, **storage_options):
         self.url = normalise(url)
-        self._options = storage_options
+        self.options = storage_options
         self._backend: Backend | None = None
         self._process = 0  # that connected the backend
 
@@ -45,7 +45,7 @@ class Store:
     @property
     def backend(self) -> Backend:
         if self._backend is None or self._process != os.getpid():  # a connection does not survive a fork
-            self._backend, self._process = connect(self.url, self._options), os.getpid()
+            self._backend, self._process = connect(self.url, self.options), os.getpid()
         return self._backend
 
     def uri(self, key: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from flowcache.errors import InputError, Problem, StoreError, masked
 from flowcache.records import RenderRequest, Segment
 from flowcache.storage import layout
-from flowcache.storage.documents import SCHEMA_VERSION, RunRecord, canonical, parse, read_all, sha256, to_json
+from flowcache.storage.documents import SCHEMA_VERSION, RunRecord, canonical, parse, sha256, to_json
 from flowcache.storage.objects import Store
 
 SHOWN = 10  # differences named in a refusal before the rest is only counted
@@ -83,7 +83,10 @@ def begin_run(store: Store, record: RunRecord) -> RunRecord:
 
 
 def read_runs(store: Store) -> list[RunRecord]:
-    return read_all(store, RunRecord, [e.key for e in store.list(layout.RUNS) if e.key.endswith(".json")])
+    """Without those that are withdrawn while we read."""
+    keys = [entry.key for entry in store.list(layout.RUNS) if entry.key.endswith(".json")]
+    found = [(key, store.find(key)) for key in keys]
+    return [parse(RunRecord, data, masked(store.uri(key))) for key, data in found if data is not None]
 
 
 def read_run(store: Store) -> RunRecord:

@@ -6,9 +6,9 @@ import uuid
 
 import pytest
 
-from benchmarks.pretended import connector
+from benchmarks.pretended import connector, render
 from flowcache.batch.driver import run
-from flowcache.batch.fleet import GangFailure
+from flowcache.batch.fleet import Flawed, GangFailure
 from flowcache.batch.options import RunOptions
 from flowcache.batch.plan import plan
 from flowcache.batch.progress import Progress
@@ -249,3 +249,18 @@ def test_a_hostile_request_delays_the_others_by_no_more_than_its_budget(gangs):
     budget = attempts * (60.0 + restart) + attempts * (10.0 + restart) + attempts * 10.0
     assert studio.fleet.clock <= alone.fleet.clock + budget + 2.0
     sound(studio.store)
+
+
+def test_a_spoilt_segment_is_rendered_again_without_reuse(monkeypatch):
+    tried = []
+
+    def pretended(fleet, name, task):
+        tried.append((task.request.id, task.segment.index, task.reuse))
+        return Flawed(5, "black") if task.segment.index == 1 and task.reuse else render(fleet, name, task)
+
+    monkeypatch.setattr("benchmarks.pretended.render", pretended)
+    studio = Studio(request("a"))
+    summary = studio.run(retries=0, infra_retries=0)
+    assert (summary.exit_code, summary.rendered) == (0, 9)
+    assert tried == [("a", 0, True), ("a", 1, True), ("a", 1, False)]
+    assert studio.notes.causes == ["chunk 5 is black: rendered without reuse"]

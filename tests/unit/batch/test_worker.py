@@ -1,15 +1,21 @@
 """What one rank does before it denoises, without Ray and without a store."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from flowcache.batch.fleet import Flawed
 from flowcache.batch.plan import plan
 from flowcache.batch.worker import RankWorker, Task, WorkerSettings
 from flowcache.errors import MediaError
 from flowcache.models.registry import load_model
 from flowcache.records import RenderRequest, Shot
+from flowcache.rendering.renderer import RenderedChunk
+from flowcache.sampling.records import NotFinite
+from flowcache.storage.objects import Store
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +25,7 @@ def model():
 
 @pytest.fixture
 def worker():
-    return RankWorker(None, WorkerSettings("run", "hash"), "gang", 0, 1)
+    return RankWorker(Store("memory://worker"), WorkerSettings("run", "hash"), "gang", 0, 1)
 
 
 def tasks(**fields):
@@ -51,3 +57,54 @@ def test_a_picture_that_changed_is_named(worker, model, tmp_path):
     _, three = tasks(end_image=str(tmp_path / "end.png"), end_image_sha256="0" * 64)
     with pytest.raises(MediaError, match=r"end\.png: is not the file any more"):
         worker._end(model, three[2])
+
+
+class Pixels:
+    """A renderer whose second chunk is black; chunk `dies` is not finite."""
+
+    def __init__(self, task, reused: int, dies: int | None = None):
+        self.reused, self.dies, self.reuses, self.first = reused, dies, task.reuse, task.segment.first_chunk
+
+    def chunks(self):
+        for place in range(3):
+            if place == self.dies:
+                raise NotFinite(place)
+            bright = 0 if place == 1 else 200
+            frames = np.full((4, 16, 16, 3), bright, np.uint8)
+            frames[0] //= 2
+            yield RenderedChunk(self.first + place, 4 * place, frames, 2, self.reused, 0.1, 0.1)
+
+    def number(self, chunk):
+        return self.first + chunk
+
+
+@pytest.fixture
+def rendered(worker, monkeypatch, tmp_path):
+    """rendered(task, **settings of Pixels) -> what `RankWorker.render` yields."""
+    worker.store = Store(str(tmp_path))
+    monkeypatch.setattr(worker, "_load", lambda name: None)
+
+    def play(task, **settings):
+        monkeypatch.setattr(worker, "_renderer", lambda model, task: Pixels(task, **settings))
+        return list(worker.render(task))
+
+    return play
+
+
+def test_a_spoilt_chunk_ends_the_attempt_where_steps_were_reused(rendered):
+    task = replace(tasks()[1][0], last=True)
+    first, end = rendered(task, reused=1)
+    assert (first.chunk, first.flaw, end) == (0, None, Flawed(1, "black"))
+
+
+def test_it_is_kept_and_flagged_where_none_was(rendered):
+    task = replace(tasks()[1][0], last=True, reuse=False)
+    *chunks, marker = rendered(task, reused=0)
+    assert [chunk.flaw for chunk in marker.chunks] == [None, "black", None] and tuple(chunks) == marker.chunks
+
+
+def test_values_that_are_not_finite_are_tried_without_reuse_first(rendered):
+    task = replace(tasks()[1][0], last=True)
+    assert rendered(task, reused=0, dies=2)[-1] == Flawed(2, "not finite")
+    with pytest.raises(NotFinite):
+        rendered(replace(task, reuse=False), reused=0, dies=2)

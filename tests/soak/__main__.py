@@ -1,0 +1,134 @@
+"""The soak: many tiny videos over three gangs on a Ray of several nodes, while everything is killed at random.
+
+python -m tests.soak --videos 200 --faults 300 --seed 1
+
+Renders the manifest twice: undisturbed into a folder, then into S3 through a proxy that spoils requests, while gangs,
+nodes, the driver and the S3 server are killed, stopped and slowed. Both must hold the same bytes in the end.
+"""
+
+import argparse
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import s3fs
+
+from flowcache.storage import layout
+from flowcache.storage.objects import Store
+from tests.soak.chaos import ACTIONS, Chaos, Nodes
+from tests.soak.night import Driver, compare, manifest, poison
+from tests.soak.proxy import FaultyProxy
+from tests.soak.servers import server
+
+PATIENCE = 3600.0  # seconds without a new segment after which the soak gives up
+
+
+def calm_run(folder: Path, rows: Path, address: str, stall: float) -> Store:
+    driver = Driver(rows, str(folder / "calm"), address, stall, folder / "calm.log")
+    code = driver.process.wait()
+    assert code == 0, (folder / "calm.log").read_text()[-3000:]
+    return Store(str(folder / "calm"))
+
+
+def committed(store: Store) -> int:
+    return sum(not entry.key.endswith("DONE.json") for entry in store.list(layout.COMMITS))
+
+
+def stormy_run(driver: Driver, chaos: Chaos, store: Store, schedule: list[tuple[int, str]]) -> int:
+    """Until the driver ends by itself: each action of the schedule when so many segments are committed."""
+    left, seen, since = list(schedule), -1, time.monotonic()
+    while driver.ended is None or left:
+        done = committed(store)
+        if done > seen:
+            seen, since = done, time.monotonic()
+            print(f"{done} segments committed, {len(left)} actions left", file=sys.stderr, flush=True)
+        assert time.monotonic() - since < PATIENCE, "no progress"
+        while left and (left[0][0] <= done or driver.ended is not None):
+            chaos.act(left.pop(0)[1])
+        chaos.heal()
+        if driver.ended is not None and (left or driver.ended not in (0, 3)):
+            chaos.count("driver gave up", driver.ended not in (0, 3))
+            driver.start()
+        time.sleep(0.5)
+    return driver.ended
+
+
+def schedule_of(draw: random.Random, actions: int, segments: int) -> list[tuple[int, str]]:
+    """(committed segments, action), each kind about as often as it weighs, spread over the run."""
+    names = [name for name, weight in ACTIONS.items() for _ in range(max(1, round(weight * actions)))]
+    draw.shuffle(names)
+    return sorted((draw.randrange(max(1, int(segments * 0.9))), name) for name in names)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--videos", type=int, default=200)
+    parser.add_argument("--actions", type=int, default=60, help="kills, stops and slow-downs of processes")
+    parser.add_argument("--rate", type=float, default=0.1, help="share of the requests to S3 that are spoilt")
+    parser.add_argument("--faults", type=int, default=300, help="fail with fewer in all")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
+    parser.add_argument("--stall", type=float, default=60.0, help="seconds after which a silent gang counts as lost")
+    parser.add_argument("--server", default="auto", choices=["auto", "ceph", "moto"])
+    options = parser.parse_args()
+    print(f"seed {options.seed}", file=sys.stderr, flush=True)
+    draw, begun = random.Random(options.seed), time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="soak-") as name:
+        folder, rows = Path(name), Path(name, "night.jsonl")
+        poisoned = manifest(rows, options.videos)
+        s3 = server(options.server)
+        proxy = FaultyProxy(s3.url, options.seed, options.rate).start()
+        access = {"key": s3.key, "secret": s3.secret}
+        # Nodes hand their environment to the actors, and may start slowly on a busy machine.
+        os.environ |= {
+            "AWS_ENDPOINT_URL": proxy.url, "AWS_ACCESS_KEY_ID": s3.key, "AWS_SECRET_ACCESS_KEY": s3.secret,
+            "RAY_raylet_start_wait_time_s": "300"
+        }  # fmt: skip
+        nodes = Nodes(3)
+        calm = calm_run(folder, rows, nodes.address, options.stall)
+        s3fs.S3FileSystem(endpoint_url=s3.url, **access).mkdir("soak")
+        direct = Store("s3://soak/night", endpoint_url=s3.url, **access)
+        poison(direct, poisoned)
+        schedule = schedule_of(draw, options.actions, committed(calm))
+        driver = Driver(rows, "s3://soak/night", nodes.address, options.stall, folder / "stormy.log")
+        chaos = Chaos(nodes, driver, s3, draw)
+        try:
+            code = stormy_run(driver, chaos, direct, schedule)
+            chaos.heal(now=True)
+            given = Counter(chaos.given) + Counter({f"S3: {kind}": n for kind, n in proxy.given.items()})
+            counts = compare(calm, direct, poisoned)
+            assert code == (3 if poisoned else 0), code
+            assert sum(given.values()) >= options.faults, f"only {sum(given.values())} faults"
+            left = nodes.leftovers()
+            assert not left, f"left behind: {left}"
+        except AssertionError:
+            sys.stderr.write((folder / "stormy.log").read_text()[-6000:])
+            raise
+        finally:
+            driver.process.kill()
+            proxy.shutdown()
+            s3.close()
+            nodes.close()
+    print(
+        json.dumps(
+            {
+                "seed": options.seed,
+                "server": s3.name,
+                "faults": dict(sorted(given.items())),
+                "total": sum(given.values()),
+                "requests": proxy.requests,
+                "driver starts": driver.starts,
+                "seconds": round(time.monotonic() - begun),
+                **counts,
+            },
+            indent=2,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
