@@ -34,7 +34,7 @@ from flowcache.storage.commits import (
 from flowcache.storage.documents import DeadLetter, RunRecord, SegmentMarker
 from flowcache.storage.layout import marker_key
 from flowcache.storage.objects import Store
-from flowcache.storage.runs import begin_run
+from flowcache.storage.runs import begin_run, without_credentials
 from flowcache.storage.tables import write_tables
 
 TEXTS_AHEAD = 2000  # encoded before the first segment: some 50 s and 1 GB on each rank; later ones when they come
@@ -347,7 +347,7 @@ class Driver:
             kind=kind,
             attempts=attempts,
             log_tail=failure.log[-4000:],
-            request=task.request.to_dict(),
+            request=without_credentials(task.request),
             continues=marker_key(segment.video_id, segment.after) if segment.after is not None else None,
         )
         self.changed = True

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from flowcache.errors import masked
 from flowcache.records import ChunkRecord, RenderRequest, Segment
 from flowcache.storage.documents import SegmentMarker
 
@@ -46,8 +47,9 @@ class GangFailure(Exception):
         log: str = "",
         usable: bool = False,
     ):
-        self.rank, self.kind, self.cause, self.log, self.usable = rank, kind, cause, log, usable
-        super().__init__(f"rank {rank}: {cause}")
+        self.rank, self.kind, self.usable = rank, kind, usable
+        self.cause, self.log = masked(cause), masked(log)  # they go into logs and dead letters
+        super().__init__(f"rank {rank}: {self.cause}")
 
 
 class Gang(Protocol):

@@ -27,6 +27,13 @@ def identity(request: dict[str, Any]) -> dict[str, Any]:
     return {**request, **files}
 
 
+def without_credentials(request: RenderRequest) -> dict[str, Any]:
+    """The request as the store may show it: of signed URLs only what they name."""
+    fields = request.to_dict()
+    urls = {name: masked(fields[name]) for name in ("image", "video", "end_image") if fields[name]}
+    return {**fields, **urls}
+
+
 def plan_totals(segments: Iterable[Segment]) -> dict[str, Any]:
     """RunRecord.plan of a planned run: segments, chunks and frames, in all and by video."""
     videos: dict[str, dict[str, int]] = {}
@@ -55,7 +62,7 @@ def new_run(
         flowcache_version=flowcache_version,
         models=dict(digests),
         plan=plan_totals(segments),
-        requests=[request.to_dict() for request in requests],
+        requests=[without_credentials(request) for request in requests],
         rejected=[asdict(problem) for problem in rejected],
     )
 

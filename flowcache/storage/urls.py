@@ -4,6 +4,7 @@ import os
 import posixpath
 import stat
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, BinaryIO
@@ -14,6 +15,7 @@ from fsspec.core import url_to_fs
 from flowcache.errors import FlowcacheError, masked
 
 BLOCK = 1 << 20  # bytes
+FETCH_SECONDS = 600.0  # for one object: a server that sends a byte now and then must not hold up everybody
 
 Access = Mapping[str, Any]  # what s3:// URLs are opened with: endpoint_url, key, secret ...
 
@@ -80,11 +82,13 @@ def _download(url: str, file: BinaryIO, limit: int, access: Access) -> None:
         if found.get("type") == "directory":
             raise UnreadableError("is a folder, not a file")
         _check_size(found.get("size") or 0, limit)
-        size = 0
+        size, begun = 0, time.monotonic()
         with filesystem.open(path, "rb", block_size=4 * BLOCK) as remote:
             while block := remote.read(BLOCK):
                 size += len(block)
                 _check_size(size, limit)
+                if time.monotonic() - begun > FETCH_SECONDS:
+                    raise UnreadableError(f"takes longer than {FETCH_SECONDS:.0f} s to fetch")
                 file.write(block)
     except _faults() as fault:
         raise UnreadableError(cause(fault)) from fault

@@ -28,8 +28,8 @@ from tests.soak.servers import server
 PATIENCE = 3600.0  # seconds without a new segment after which the soak gives up
 
 
-def calm_run(folder: Path, rows: Path, address: str, stall: float) -> Store:
-    driver = Driver(rows, str(folder / "calm"), address, stall, folder / "calm.log")
+def calm_run(folder: Path, rows: Path, nodes: Nodes, stall: float) -> Store:
+    driver = Driver(rows, str(folder / "calm"), nodes.address, nodes.count, stall, folder / "calm.log")
     code = driver.process.wait()
     assert code == 0, (folder / "calm.log").read_text()[-3000:]
     return Store(str(folder / "calm"))
@@ -68,6 +68,7 @@ def schedule_of(draw: random.Random, actions: int, segments: int) -> list[tuple[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--videos", type=int, default=200)
+    parser.add_argument("--gangs", type=int, default=3, help="each on a node of its own")
     parser.add_argument("--actions", type=int, default=60, help="kills, stops and slow-downs of processes")
     parser.add_argument("--rate", type=float, default=0.1, help="share of the requests to S3 that are spoilt")
     parser.add_argument("--faults", type=int, default=300, help="fail with fewer in all")
@@ -88,13 +89,13 @@ def main() -> None:
             "AWS_ENDPOINT_URL": proxy.url, "AWS_ACCESS_KEY_ID": s3.key, "AWS_SECRET_ACCESS_KEY": s3.secret,
             "RAY_raylet_start_wait_time_s": "300"
         }  # fmt: skip
-        nodes = Nodes(3)
-        calm = calm_run(folder, rows, nodes.address, options.stall)
+        nodes = Nodes(options.gangs)
+        calm = calm_run(folder, rows, nodes, options.stall)
         s3fs.S3FileSystem(endpoint_url=s3.url, **access).mkdir("soak")
         direct = Store("s3://soak/night", endpoint_url=s3.url, **access)
         poison(direct, poisoned)
         schedule = schedule_of(draw, options.actions, committed(calm))
-        driver = Driver(rows, "s3://soak/night", nodes.address, options.stall, folder / "stormy.log")
+        driver = Driver(rows, "s3://soak/night", nodes.address, nodes.count, options.stall, folder / "stormy.log")
         chaos = Chaos(nodes, driver, s3, draw)
         try:
             code = stormy_run(driver, chaos, direct, schedule)

@@ -35,10 +35,10 @@ def poison(store: Store, videos: list[str]) -> None:
 class Driver:
     """`flowcache render` in a process of its own, started again whenever it was killed."""
 
-    def __init__(self, path: Path, output: str, address: str, stall: float, log: Path):
+    def __init__(self, path: Path, output: str, address: str, gangs: int, stall: float, log: Path):
         job = path.with_name("job.yaml")
         job.write_text(
-            f"manifest: {path}\noutput: {output}\naddress: {address}\ngangs: 3\n"
+            f"manifest: {path}\noutput: {output}\naddress: {address}\ngangs: {gangs}\n"
             f"retries: 1\ninfra_retries: 100\nsegment_timeout: {stall}\n"
         )
         self.command = [sys.executable, "-m", "flowcache.cli", "render", "--job", str(job)]

@@ -108,3 +108,17 @@ def test_values_that_are_not_finite_are_tried_without_reuse_first(rendered):
     assert rendered(task, reused=0, dies=2)[-1] == Flawed(2, "not finite")
     with pytest.raises(NotFinite):
         rendered(replace(task, reuse=False), reused=0, dies=2)
+
+
+def test_the_tail_that_a_rank_still_has_is_not_fetched(rendered, worker, model, monkeypatch):
+    _, (first, second, _) = tasks()
+    monkeypatch.setattr(Pixels, "tail", lambda self: torch.ones(2, 3), raising=False)
+    *_, parent = rendered(first, reused=0)
+    following = replace(second, parent=parent)
+    monkeypatch.setattr(Store, "get", lambda self, key: pytest.fail(f"{key} was fetched"))
+    assert worker._conditioning(model, following).equal(torch.ones(2, 3))
+    monkeypatch.undo()
+    worker._tail = None
+    assert worker._conditioning(model, following).equal(torch.ones(2, 3))
+    worker._tail = ("_state/other", b"another video's")
+    assert worker._conditioning(model, following).equal(torch.ones(2, 3))
