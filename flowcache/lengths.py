@@ -4,7 +4,7 @@ from flowcache.records import ModelSpec
 
 
 def shortest(spec: ModelSpec, fresh: bool) -> int:
-    """Video frames of the first chunk: shorter by what the causal codec's first latent frame lacks, if fresh."""
+    """Video frames of the first chunk: shorter by what a causal codec's first latent frame lacks, if fresh."""
     return spec.first_chunk_frames if fresh else spec.chunk_frames
 
 

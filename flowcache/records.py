@@ -6,16 +6,40 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class Pipeline:
+    """How MAGI-1 samples chunks in flight (the runtime and engine configs of a checkpoint). Times: 0 noise, 1 clean.
+
+    window: chunks in flight at once. passes: of guidance: 3 (text; the chunks before alone; nothing), or 1.
+    guidance_times: from which on the scales of the same place hold. kv_ranges: how many chunks are seen, a chunk's own
+    included, by the share of its steps that it has done; empty: all. clean_kv_range: the same while a finished chunk
+    is run once more, at clean_time; -1: the last of kv_ranges. near_clean: time from which on, with one pass, a copy
+    of the first chunk that sees itself alone is mixed in. shortcut: the order of 12 steps. distilled: the model embeds
+    the number of steps, too.
+    """
+
+    window: int = 4
+    passes: int = 3
+    guidance_times: tuple[float, ...] = (0.0, 0.0217, 0.1, 0.3, 0.999)
+    previous_scales: tuple[float, ...] = (1.5, 1.5, 1.5, 1.0, 1.0)
+    text_scales: tuple[float, ...] = (7.5, 7.5, 7.5, 0.0, 0.0)
+    kv_ranges: tuple[int, ...] = (5, 4, 3, 2)
+    clean_kv_range: int = 1
+    clean_time: float = 0.9999
+    near_clean: float = 0.3
+    shortcut: str = "8,16,16"
+    distilled: bool = False
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """What a checkpoint says about itself (its `flowcache.json`), known without loading weights.
 
-    Lengths are in latent frames unless the name says otherwise. A window's first latent frame is
-    one video frame, every other one `time_stride` frames (causal video VAE).
+    Lengths are in latent frames unless the name says otherwise; `video_frames` gives what they show.
     """
 
     name: str
-    family: str  # "skyreels"
-    path: str  # folder of the checkpoint
+    family: str  # "skyreels" or "magi"
+    path: str  # folder of the checkpoint, or its config file (MAGI-1)
     digest: str  # sha256 over all files of the checkpoint
     chunk: int  # latent frames denoised as one
     window: int  # latent frames of the longest segment, conditioning prefix included
@@ -23,6 +47,7 @@ class ModelSpec:
     channels: int  # latent channels
     heads: int = 1  # attention heads with keys and values of their own, which the ranks of a gang share
     time_stride: int = 4
+    causal: bool = True  # the codec's first latent frame is one video frame; else `time_stride` ones, as every other
     space_stride: int = 8
     patch: int = 2  # latent pixels per token and side
     fps: int = 24
@@ -38,6 +63,7 @@ class ModelSpec:
     condition_noise: float = 20.0  # timestep to which a later window's prefix is noised
     negative_prompt: str = ""
     reuse: dict[str, Any] = field(default_factory=dict)  # presets of `paper`: {"slow": {...}, "fast": {...}}
+    pipeline: Pipeline | None = None  # of family "magi"
     vocabulary: tuple[str, ...] = ()  # the only words that a tiny model knows; empty: any
 
     @property
@@ -45,20 +71,24 @@ class ModelSpec:
         """Width and height are multiples of this many pixels."""
         return self.space_stride * self.patch
 
+    def video_frames(self, latent_frames: int) -> int:
+        """Video frames of a fresh start that has so many latent frames."""
+        return latent_frames * self.time_stride - (self.time_stride - 1 if self.causal else 0)
+
     @property
     def chunk_frames(self) -> int:
-        """Video frames of every chunk but the first of a fresh start."""
+        """Video frames of every chunk that continues."""
         return self.chunk * self.time_stride
 
     @property
     def first_chunk_frames(self) -> int:
-        """Video frames of the first chunk of a fresh start (its first latent frame is one frame)."""
-        return (self.chunk - 1) * self.time_stride + 1
+        """Video frames of the first chunk of a fresh start."""
+        return self.video_frames(self.chunk)
 
     @property
     def overlap_frames(self) -> int:
         """Video frames that a continuation needs from what came before."""
-        return (self.overlap - 1) * self.time_stride + 1
+        return self.video_frames(self.overlap)
 
 
 @dataclass(frozen=True)
@@ -77,6 +107,7 @@ class RenderRequest:
     `image`: URL of the first frame of the first shot. `video`: URL of a video that the first shot
     continues; its frames are not repeated in the output. `end_image`: URL of what the last shot ends with.
     `ar_step`: steps by which each chunk runs behind the one before it; 0: all together; None: the model's.
+    `segment`: "all": shots that don't cut are denoised as one; None: in windows of the model's length.
     """
 
     id: str
@@ -96,6 +127,7 @@ class RenderRequest:
     end_image: str | None = None
     end_image_sha256: str | None = None
     ar_step: int | None = None
+    segment: str | None = None
     priority: int = 0
     labels: dict[str, str] = field(default_factory=dict)
 

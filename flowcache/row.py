@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from flowcache import lengths
-from flowcache.cache.settings import POLICIES, misfits
+from flowcache.cache.settings import FAMILIES, POLICIES, misfits
 from flowcache.errors import Problem
 from flowcache.records import MediaInfo, ModelSpec, Shot
 from flowcache.schema import (
@@ -73,15 +73,34 @@ def _without(fields: dict[str, Any], bad: set[Loc]) -> dict[str, Any]:
 def look(row: ReadRow, spec: ModelSpec, defaults: RowDefaults) -> dict[str, Any]:
     """Fields whose default comes from the job, else the model; None where the row's own is faulty."""
     values = {}
-    for name in ("width", "height", "fps", "seed", "guidance", "steps", "ar_step", "negative_prompt"):
+    for name in ("width", "height", "fps", "seed", "guidance", "steps", "ar_step", "segment", "negative_prompt"):
         own, job = getattr(row.says, name), getattr(defaults, name)
         chosen = own if own is not None else job if job is not None else getattr(spec, name, None)
+        if name == "ar_step" and own is None and job is None and spec.pipeline:
+            chosen = None  # follows from the steps and the chunks in flight
         values[name] = chosen if row.good(name) else None
     if values["steps"] is not None and values["steps"] > spec.max_steps:
         accepted = f"a whole number from 1 to {spec.max_steps:,} with {spec.name}"
         row.fault(("steps",), f"got {values['steps']:,}{_origin(row, 'steps')}; accepted: {accepted}")
     _check_size(row, values["width"], values["height"], spec)
+    if spec.pipeline:
+        _check_pipeline(row, spec, values)
+    elif values["segment"]:
+        row.fault(("segment",), f"does not go with {spec.name}, which knows windows of one length; accepted: none")
     return values
+
+
+def _check_pipeline(row: ReadRow, spec: ModelSpec, values: dict[str, Any]) -> None:
+    """What MAGI-1 samples with."""
+    steps, window = values["steps"], spec.pipeline.window
+    if steps and values["ar_step"] is None and steps % window:
+        accepted = f"multiples of {window}, which are the chunks in flight of {spec.name}, or an ar_step"
+        row.fault(("steps",), f"got {steps}{_origin(row, 'steps')}; accepted: {accepted}")
+    if spec.pipeline.passes == 1 and values["guidance"] not in (None, 1.0):
+        given = f"got {values['guidance']:g}{_origin(row, 'guidance')}"
+        row.fault(("guidance",), f"{given}; accepted: 1, since {spec.name} is distilled and runs once")
+    if values["negative_prompt"]:
+        row.fault(("negative_prompt",), f"does not go with {spec.name}, which has no such text; accepted: none")
 
 
 def _origin(row: ReadRow, name: str) -> str:
@@ -108,16 +127,15 @@ def policy(row: ReadRow, spec: ModelSpec, default: Policy) -> dict[str, Any]:
     given = chosen.model_dump(exclude_none=True)
     if not row.good("policy"):
         return given
-    if faults := misfits(given):
+    if faults := misfits(given, spec.family):
         for where, message in faults:
             row.fault(("policy", *where), message)
         return given
     if not POLICIES[chosen.name] or chosen.reuse is False:
         return given
     if not spec.reuse:
-        row.fault(
-            ("policy",), f"got {chosen.name!r}, for which {spec.name} has no settings; accepted: 'off' or 'dense'"
-        )
+        plain = " or ".join(repr(name) for name, known in FAMILIES[spec.family].items() if not known)
+        row.fault(("policy",), f"got {chosen.name!r}, for which {spec.name} has no settings; accepted: {plain}")
         return given
     preset = chosen.preset or ("slow" if "slow" in spec.reuse else next(iter(spec.reuse)))
     if preset not in spec.reuse:

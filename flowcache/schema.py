@@ -39,6 +39,7 @@ ACCEPTS = {
     "guidance": "a number from 0 to 50",
     "steps": "a whole number from 1 to 1,000",
     "ar_step": "a whole number from 0 to 1,000",
+    "segment": "'all'",
     "model": "a model's name or the path of a checkpoint folder",
     "policy": "'off', 'dense', 'paper', 'flowcache' or 'teacache', these three also as 'paper:slow' or 'paper:fast', "
     "or an object with name and settings (docs/manifest.md)",
@@ -55,6 +56,12 @@ ACCEPTS = {
     "policy.kv.chunks": "a whole number of chunks from 1 to 1,000",
     "policy.kv.by": "'token', 'frame' or 'chunk'",
     "policy.kv.mix": "a number from 0 to 1",
+    "policy.kv.queries": "'token', 'frame' or 'chunk'",
+    "policy.kv.weighting": "'even', 'hard_code', 'exponential', 'polynomial', 'upper_convex_polynomial' or 'gaussian'",
+    "policy.kv.power": "a number above 0, at most 100",
+    "policy.velocity": "true or false",
+    "policy.last_step": "true or false",
+    "policy.near_clean": "true or false",
     "priority": "a whole number from -1000 to 1000",
     "labels": "an object of at most 64 names with text, numbers or booleans",
     "labels.*": "a name of at most 100 characters with text of at most 1,000, a finite number or a boolean",
@@ -143,6 +150,11 @@ class KV(Written):
     chunks: whole(1, 1000) | None = None
     by: Literal["token", "frame", "chunk"] | None = None
     mix: real(0, 1) | None = None
+    queries: Literal["token", "frame", "chunk"] | None = None
+    weighting: (
+        Literal["even", "hard_code", "exponential", "polynomial", "upper_convex_polynomial", "gaussian"] | None
+    ) = None
+    power: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] | None = None
 
 
 class Policy(Written):
@@ -160,6 +172,9 @@ class Policy(Written):
     reuse: bool | None = None
     refresh: bool | None = None
     renoise: bool | None = None
+    velocity: bool | None = None
+    last_step: bool | None = None
+    near_clean: bool | None = None
     kv: KV | None = None
 
 
@@ -173,6 +188,7 @@ class Look(Written):
     guidance: real(0, 50) | None = None
     steps: whole(1, 1000) | None = None
     ar_step: whole(0, 1000) | None = None
+    segment: Literal["all"] | None = None
 
 
 class Defaults(Look):

@@ -14,7 +14,7 @@ from flowcache.models.skyreels.config import SkyReelsConfig
 from flowcache.models.skyreels.transformer import SkyReelsTransformer
 from flowcache.models.skyreels.weights import to_diffusers
 from training.shapes import vocabulary
-from training.text import build_encoder, build_tokenizer
+from training.text import build_tokenizer, build_umt5
 
 CONFIG = SkyReelsConfig(dim=24, ffn_dim=32, heads=2, layers=2, text_dim=16, text_len=512, inject_sample_info=True)
 OFFICIAL = {
@@ -46,7 +46,7 @@ def tiny_parts() -> Parts:
     transformer = {name: tensor.clone() for name, tensor in SkyReelsTransformer(CONFIG).state_dict().items()}
     tokenizer = build_tokenizer(vocabulary())
     vae = AutoencoderKLWan(base_dim=4).eval().requires_grad_(False)
-    return Parts(transformer, vae, build_encoder(len(tokenizer), dim=16), tokenizer)
+    return Parts(transformer, vae, build_umt5(len(tokenizer), dim=16), tokenizer)
 
 
 def write_diffusers(parts: Parts, folder: Path, shards: int = 1) -> Path:

@@ -103,6 +103,7 @@ def save_codec(codec: PatchCodec, folder: Path) -> None:
         "time_stride": codec.time_stride,
         "space_stride": codec.space_stride,
         "hidden": codec.hidden,
+        "causal": codec.causal,
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 

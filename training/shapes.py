@@ -1,4 +1,4 @@
-"""Captioned videos of one moving shape: the whole world that `tiny-skyreels` knows.
+"""Captioned videos of one moving shape: the whole world that the tiny models know.
 
 Every motion can go on for ever from any of its moments, since long videos are continued window by
 window with nine frames of memory: shapes wrap around at the borders, bounces and circles repeat,
@@ -46,10 +46,21 @@ GRADIENT = 16  # the background is so much lighter at the top and darker at the 
 
 
 @dataclass(frozen=True)
+class World:
+    """What scenes are drawn from."""
+
+    kinds: tuple[str, ...] = KINDS
+    motions: tuple[str, ...] = tuple(MOTIONS)
+
+
+WORLD = World()
+
+
+@dataclass(frozen=True)
 class Scene:
     """What a caption says, and the shape's state at the moment when its motion begins.
 
-    `before`: the motion of the first CHANGE frames where it differs; the caption leaves it out.
+    `before`: the motion up to that moment where it differs; the caption leaves it out.
     """
 
     kind: str
@@ -64,14 +75,14 @@ class Scene:
     before: str | None = None
 
 
-def sample_scene(rng: Random, continued: bool = False) -> Scene:
+def sample_scene(rng: Random, continued: bool = False, world: World = WORLD) -> Scene:
     """A random scene. `continued`: its first CHANGE frames are a continuation's prefix, so it may be
     anywhere on its way by then, and often it moved differently before.
     """
     colour, background = rng.sample(list(COLOURS), 2)
-    kind, motion = rng.choice(KINDS), rng.choice(list(MOTIONS))
+    kind, motion = rng.choice(world.kinds), rng.choice(world.motions)
     speed, falling = rng.uniform(1.0, 1.8), rng.random() < 0.7
-    before = rng.choice(list(MOTIONS)) if continued and rng.random() < 0.6 else None
+    before = rng.choice(world.motions) if continued and rng.random() < 0.6 else None
     resized = motion in ("growing", "shrinking")
     margin = 20 if resized else 16
     x, y = rng.uniform(margin, SIZE - margin), rng.uniform(margin, SIZE - margin)
@@ -99,10 +110,10 @@ def caption(scene: Scene, rng: Random | None = None) -> str:
     return f"{choose((article, article, 'the'))} {scene.colour} {scene.kind} {motion} {place}"
 
 
-def vocabulary() -> list[str]:
+def vocabulary(world: World = WORLD) -> list[str]:
     """Every word that a caption can hold, sorted."""
-    words = {"a", "an", "the", "on", "background", *COLOURS, *KINDS}
-    return sorted(words.union(*(wording.split() for both in MOTIONS.values() for wording in both)))
+    words = {"a", "an", "the", "on", "background", *COLOURS, *world.kinds}
+    return sorted(words.union(*(wording.split() for motion in world.motions for wording in MOTIONS[motion])))
 
 
 def track(scene: Scene, motion: str, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -157,13 +168,13 @@ def distance(kind: str, dx: Tensor, dy: Tensor, radius: Tensor) -> Tensor:
     return ((along - outer) * edge_y - across * edge_x) / (edge_x.square() + edge_y.square()).sqrt()
 
 
-def render(scene: Scene, frames: int = FRAMES) -> Tensor:
-    """The scene as pixels [3, frames, SIZE, SIZE] in -1..1."""
+def render(scene: Scene, frames: int = FRAMES, change: int = CHANGE) -> Tensor:
+    """The scene as pixels [3, frames, SIZE, SIZE] in -1..1; where it has a motion `before`, that ends at `change`."""
     t = torch.arange(frames, dtype=torch.float32)
-    path = track(scene, scene.motion, t - CHANGE if scene.before else t)
+    path = track(scene, scene.motion, t - change if scene.before else t)
     if scene.before:
-        past = track(scene, scene.before, t[:CHANGE] - CHANGE)
-        path = tuple(torch.cat([old, new[CHANGE:]]) for old, new in zip(past, path, strict=True))
+        past = track(scene, scene.before, t[:change] - change)
+        path = tuple(torch.cat([old, new[change:]]) for old, new in zip(past, path, strict=True))
     mask = coverage(scene.kind, *path)
     colour, ground = torch.tensor(COLOURS[scene.colour])[:, None, None, None] / 127.5 - 1, render_ground(scene)
     return ground + mask * (colour - ground)

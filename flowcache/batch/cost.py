@@ -2,26 +2,33 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from flowcache.batch.plan import plan
 from flowcache.cache.reuse import Policy, resolve_policy
+from flowcache.models.families import FAMILIES, Config, family_of
 from flowcache.models.layouts import parts_of
-from flowcache.models.skyreels.config import SkyReelsConfig
-from flowcache.models.skyreels.flops import block_flops, embed_flops, head_flops, kv_bytes, text_flops
-from flowcache.models.skyreels.weights import read_config
 from flowcache.records import ModelSpec, RenderRequest, Segment
 from flowcache.sampling.dry_run import WindowWork, at_least, at_most, dry_run
-from flowcache.sampling.records import SamplerSettings
+from flowcache.sampling.families import settings_of
+from flowcache.sampling.walk import Settings
 
-# What the policy of a request is compared with.
+# What the policy of a request is compared with, by family. MAGI-1's "dense" is `off` with the whole history seen.
 WITHOUT_REUSE = {
-    "dense": Policy("dense", attention="full"),
-    "off": Policy("off"),
-    "paper": Policy("paper", history="keep"),
-    "flowcache": Policy("flowcache", history="refresh"),
+    "skyreels": {
+        "dense": Policy("dense", attention="full"),
+        "off": Policy("off"),
+        "paper": Policy("paper", history="keep"),
+        "flowcache": Policy("flowcache", history="refresh"),
+    },
+    "magi": {
+        "dense": Policy("dense", history="refresh"),
+        "off": Policy("off", history="refresh"),
+        "paper": Policy("paper", history="keep", copy=False),
+        "flowcache": Policy("flowcache", history="refresh"),
+    },
 }
 ELEMENT = 2  # bytes of a value in bf16, in which published checkpoints run
 
@@ -67,7 +74,7 @@ class Window:
     """What the work of a segment depends on. shape: latent frames, rows, columns; held: frames that are given."""
 
     model: str
-    settings: SamplerSettings
+    settings: Settings
     shape: tuple[int, int, int]
     held: int
 
@@ -75,7 +82,7 @@ class Window:
 def cost(requests: Sequence[RenderRequest], specs: Mapping[str, ModelSpec]) -> Cost:
     """specs: model name -> spec. InputError where a model's transformer config can't be read."""
     segments = [(request, segment) for request in requests for segment in plan(request, specs[request.model])]
-    configs = {name: read_config(parts_of(Path(spec.path)).transformer) for name, spec in specs.items()}
+    configs = {name: FAMILIES[spec.family].config(parts_of(Path(spec.path))) for name, spec in specs.items()}
     counted = cache(lambda window, policy: work(window, configs[window.model], policy))
 
     def total(pairs: list[tuple[Window, Policy]]) -> Work:
@@ -88,7 +95,10 @@ def cost(requests: Sequence[RenderRequest], specs: Mapping[str, ModelSpec]) -> C
         segments=len(segments),
         chunks=sum(segment.chunks for _, segment in segments),
         frames=sum(request.frames for request in requests),
-        without_reuse={name: total([(window, policy) for window in windows]) for name, policy in WITHOUT_REUSE.items()},
+        without_reuse={
+            name: total([compared(window, specs[window.model], name) for window in windows])
+            for name in WITHOUT_REUSE["skyreels"]
+        },
         most=total(list(zip(windows, map(at_most, own), strict=True))),
         least=total(list(zip(windows, map(at_least, own), strict=True))),
     )
@@ -100,22 +110,34 @@ def window(request: RenderRequest, segment: Segment, spec: ModelSpec) -> Window:
     held = spec.overlap if continues else int(segment.index == 0 and request.image is not None)
     frames = segment.chunks * spec.chunk + held // spec.chunk * spec.chunk
     shape = frames, request.height // spec.space_stride, request.width // spec.space_stride
-    return Window(request.model, SamplerSettings.of(request, spec), shape, held)
+    return Window(request.model, settings_of(request, spec), shape, held)
 
 
-def work(window: Window, config: SkyReelsConfig, policy: Policy) -> Work:
+def compared(window: Window, spec: ModelSpec, name: str) -> tuple[Window, Policy]:
+    """The window and the policy that `Cost.without_reuse` counts under a name."""
+    if name == "dense" and spec.pipeline:
+        everything = replace(window.settings, pipeline=replace(spec.pipeline, kv_ranges=()))
+        window = replace(window, settings=everything)
+    return window, WITHOUT_REUSE[spec.family][name]
+
+
+def work(window: Window, config: Config, policy: Policy) -> Work:
     """Of one window under one policy."""
     done = dry_run(window.settings, window.shape, config.patch, policy, window.held)
-    return Work(done.forwards, flops(config, done), kv_bytes(config, stored_tokens(done), ELEMENT))
+    return Work(
+        done.forwards, flops(config, done), family_of(config).flops.kv_bytes(config, stored_tokens(done), ELEMENT)
+    )
 
 
 def stored_tokens(done: WindowWork) -> int:
-    return done.branches * done.kv_chunks * done.tokens
+    return done.memories * done.kv_chunks * done.tokens
 
 
-def flops(config: SkyReelsConfig, done: WindowWork) -> int:
+def flops(config: Config, done: WindowWork) -> int:
     """Without what is negligible: timestep embeddings, norms, the solver."""
-    per_forward = block_flops(config, done.tokens, 0) + embed_flops(config, done.tokens) // done.branches
-    attention = block_flops(config, done.tokens, done.seen) - block_flops(config, done.tokens, 0)
-    heads = done.outputs * head_flops(config, done.tokens)
-    return done.forwards * per_forward + attention + heads + done.branches * text_flops(config)
+    count = family_of(config).flops
+    blocks = count.block_flops(config, done.tokens, 0)
+    attention = count.block_flops(config, done.tokens, done.seen) - blocks
+    per_forward = blocks + count.embed_flops(config, done.tokens) // done.memories
+    heads = done.outputs * count.head_flops(config, done.tokens)
+    return done.forwards * per_forward + attention + heads + done.memories * count.text_flops(config)

@@ -7,14 +7,14 @@ def plan(request: RenderRequest, spec: ModelSpec) -> tuple[Segment, ...]:
     """The segments of one video, in order.
 
     Every shot begins a segment. A segment is as long as the model's window allows: a fresh one has
-    window / chunk chunks, one that continues has (window - overlap) / chunk. ValueError for frames
-    that the latent grid can't make (manifests are checked before they come here).
+    window / chunk chunks, one that continues has (window - overlap) / chunk. Where the request wants all in one
+    segment, only shots that cut begin another. ValueError for frames that the latent grid can't make (manifests are
+    checked before they come here).
     """
     segments: list[Segment] = []
     chunk = frame = 0
-    for number, shot in enumerate(request.shots):
-        continues = not shot.cut if number else request.video is not None
-        for part, (count, frames) in enumerate(_cut(shot.frames, continues, spec)):
+    for number, length, continues in _runs(request):
+        for part, (count, frames) in enumerate(_cut(length, continues, spec, request.segment == "all")):
             linked = part > 0 or (number > 0 and continues)
             after = len(segments) - 1 if linked else None
             segments.append(Segment(request.id, len(segments), number, chunk, count, frame, frames, after))
@@ -22,8 +22,21 @@ def plan(request: RenderRequest, spec: ModelSpec) -> tuple[Segment, ...]:
     return tuple(segments)
 
 
-def _cut(frames: int, continues: bool, spec: ModelSpec) -> list[tuple[int, int]]:
-    """(chunks, frames) of each segment of a shot."""
+def _runs(request: RenderRequest) -> list[tuple[int, int, bool]]:
+    """(first shot, frames, whether it continues something) of what begins a segment: each shot, or each cut."""
+    runs: list[tuple[int, int, bool]] = []
+    for number, shot in enumerate(request.shots):
+        continues = not shot.cut if number else request.video is not None
+        if number and continues and request.segment == "all":
+            first, frames, whole = runs.pop()
+            runs.append((first, frames + shot.frames, whole))
+        else:
+            runs.append((number, shot.frames, continues))
+    return runs
+
+
+def _cut(frames: int, continues: bool, spec: ModelSpec, whole: bool) -> list[tuple[int, int]]:
+    """(chunks, frames) of each segment of a run; `whole`: of which there is one."""
     lead = 0 if continues else spec.chunk_frames - spec.first_chunk_frames  # what the first chunk lacks
     chunks, rest = divmod(frames + lead, spec.chunk_frames)
     if rest or chunks < 1:
@@ -31,7 +44,7 @@ def _cut(frames: int, continues: bool, spec: ModelSpec) -> list[tuple[int, int]]
     cuts = []
     while chunks:
         room = (spec.window if not continues else spec.window - spec.overlap) // spec.chunk
-        count = min(chunks, room)
+        count = chunks if whole else min(chunks, room)
         cuts.append((count, count * spec.chunk_frames - (0 if continues else lead)))
         chunks -= count
         continues = True

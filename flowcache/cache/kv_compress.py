@@ -3,6 +3,7 @@
 Pure functions of queries [Q, heads, head_dim] and clean keys [L, kv_heads, head_dim]; nothing here is [L, L].
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+Unit = Literal["token", "frame", "chunk"]
+Weighting = Literal["even", "hard_code", "exponential", "polynomial", "upper_convex_polynomial", "gaussian"]
 QUERIES_AT_ONCE = 256  # bounds the logits that exist at a time: memory grows with the keys alone
 
 
@@ -18,26 +21,62 @@ class Compression:
     """mix: weight of importance against redundancy; kernel: width of the pooling over neighbours.
 
     group: tokens that are kept or dropped together (1: each for itself). by: what these are; a frame's or chunk's
-    number of tokens is known only where the video's size is, see `grouped`.
+    number of tokens is known only where the video's size is, see `grouped`. asked: how many queries count, the last
+    ones; None: all of the chunk. queries: what these are ("token": 50 of them). weighting: of the tokens' scores by
+    their age, where tokens are kept for themselves, see `by_age`; chunk: tokens of one.
     """
 
     mix: float = 0.07
     kernel: int = 7
     group: int = 1
-    by: Literal["token", "frame", "chunk"] = "token"
+    by: Unit = "token"
+    asked: int | None = None
+    queries: Unit = "chunk"
+    weighting: Weighting = "even"
+    power: float = 3.0
+    chunk: int = 0
 
     def grouped(self, frame: int, chunk: int) -> "Compression":
-        """With the group that `by` stands for, where a frame and a chunk have so many tokens."""
-        return self if self.by == "token" else replace(self, group={"frame": frame, "chunk": chunk}[self.by])
+        """With the numbers that `by` and `queries` stand for, where a frame and a chunk have so many tokens."""
+        group, asked = {"token": 1, "frame": frame, "chunk": chunk}, {"token": 50, "frame": frame, "chunk": None}
+        named = {} if self.by == "token" else {"group": group[self.by]}
+        if self.queries != "chunk":
+            named["asked"] = asked[self.queries]
+        return replace(self, chunk=chunk, **named)
 
     def select(self, queries: Tensor, keys: Tensor, budget: int) -> Tensor:
         """Indices [budget, kv_heads] of the tokens to keep, best first, each head for itself."""
-        return top(self.score(queries, keys), budget, self.group)
+        score = self.score(queries if self.asked is None else queries[-self.asked :], keys)
+        if self.group == 1 and self.weighting != "even":
+            score = by_age(score - score.amin(-1, keepdim=True), self.weighting, self.power, self.chunk)
+        return top(score, budget, self.group)
 
     def score(self, queries: Tensor, keys: Tensor) -> Tensor:
         """[kv_heads, L]: higher is more worth keeping."""
         pooled = F.max_pool1d(importance(queries, keys), self.kernel, stride=1, padding=self.kernel // 2)
         return self.mix * pooled - (1 - self.mix) * redundancy(keys)
+
+
+def by_age(score: Tensor, weighting: Weighting, power: float, chunk: int) -> Tensor:
+    """Scores [kv_heads, L], 0 or more, the oldest token first, weighted as FlowCache's MAGI-1 code offers.
+
+    The weights of all but "gaussian" grow towards the newest; "hard_code" lets the oldest chunk go first.
+    """
+    length = score.shape[-1]
+    place = torch.arange(length, device=score.device)
+    age = place / max(length - 1, 1)
+    if weighting == "hard_code":
+        return score - 1e6 * (place < chunk)
+    if weighting == "upper_convex_polynomial":
+        return score * 2 * (1 - (1 - age) ** power)
+    if weighting == "polynomial":
+        share = age**power
+    elif weighting == "exponential":
+        share = (1 - torch.exp(-2 * age)) / (1 - math.exp(-2))
+    else:
+        bell = torch.exp(-0.5 * (place / (length / 4)) ** 2)
+        share = (bell - bell[-1]) / (1 - bell[-1])
+    return score * (0.1 + 0.9 * share)
 
 
 def importance(queries: Tensor, keys: Tensor) -> Tensor:

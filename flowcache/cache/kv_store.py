@@ -2,8 +2,8 @@
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
+from flowcache.models.attention import attention
 from flowcache.models.base import Attend, History, Select
 
 
@@ -14,9 +14,7 @@ class Whole:
         return tokens
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, tokens: int) -> Tensor:
-        shared = q.shape[2] != k.shape[2]
-        heads_first = (x.transpose(1, 2) for x in (q, k, v))
-        return scaled_dot_product_attention(*heads_first, enable_gqa=shared).transpose(1, 2)
+        return attention(q, k, v)
 
     def keep(self, select: Select, q: Tensor, k: Tensor, v: Tensor, kept: int, tokens: int) -> list[Tensor]:
         chosen = select(q, k, kept)[..., None]
@@ -55,37 +53,50 @@ class KVStore:
     def bytes(self) -> int:
         return self.keys.nbytes + self.values.nbytes
 
-    def view(self, branch: int | range, chunk: int, first: int = 0, finished: int = 0) -> tuple[Attend, int]:
+    def view(
+        self, branch: int | range, chunk: int, first: int = 0, finished: int = 0, then: int = 0
+    ) -> tuple[Attend, int]:
         """For one forward of `chunk`: attention over it and what lies before, which also writes its K/V.
 
         branch: whose K/V; a range of them where a batch holds one row for each.
         first: chunks before this one are not seen. finished: so many chunks at the front are clean, and are cut
-        down to the budget on the way. Returns also how many tokens are seen. ValueError for branches that are
-        not cut alike so far.
+        down to the budget on the way; `then`: so many are when this forward is through. Returns also how many tokens
+        are seen. ValueError for branches that are not cut alike so far.
         """
         rows = range(branch, branch + 1) if isinstance(branch, int) else branch
         if len({self.dropped[row] for row in rows}) != 1:
             raise ValueError(f"branches {list(rows)} can't be viewed together: they have lost different tokens")
-        clean = finished * self.tokens - self.dropped[rows[0]]
-        surplus = 0 if self.budget is None else max(clean - self.budget * self.tokens, 0)
-        dropped = self.dropped[rows[0]] + surplus
+        before = self._surplus(finished, self.dropped[rows[0]])
+        dropped = before.stop
+        after = self._surplus(then, dropped)
         for row in rows:
-            self.dropped[row] = dropped
-        begin = chunk * self.tokens - dropped
-        own = slice(begin, begin + self.tokens)
+            self.dropped[row] = after.stop
+        own = slice(chunk * self.tokens - dropped, (chunk + 1) * self.tokens - dropped)
         seen = slice(max(first * self.tokens - dropped, 0), own.stop)
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             keys, values = (memory[layer, rows.start : rows.stop] for memory in (self.keys, self.values))
-            for row in range(len(rows) if surplus else 0):  # each keeps what its own queries ask for
-                old = keys[row, :clean], values[row, :clean]
-                kept = self.history.keep(self.select, q[row], *old, clean - surplus, self.chunk_tokens)
-                for memory, part in zip((keys[row], values[row]), kept, strict=True):
-                    cut(memory, clean, part)
+            self._cut(keys, values, q, finished, before)
             keys[:, own], values[:, own] = k, v
-            return self.history.attention(q, keys[:, seen], values[:, seen], self.chunk_tokens)
+            out = self.history.attention(q, keys[:, seen], values[:, seen], self.chunk_tokens)
+            self._cut(keys, values, q, then, after)
+            return out
 
         return attend, (seen.stop - seen.start) // self.tokens * self.chunk_tokens
+
+    def _surplus(self, finished: int, dropped: int) -> range:
+        """Tokens lost so far, and after so many finished chunks are cut down to the budget."""
+        clean = finished * self.tokens - dropped
+        return range(dropped, dropped + (0 if self.budget is None else max(clean - self.budget * self.tokens, 0)))
+
+    def _cut(self, keys: Tensor, values: Tensor, queries: Tensor, finished: int, surplus: range) -> None:
+        """Each branch keeps what its own queries [branches, tokens, heads, head_dim] ask for."""
+        clean = finished * self.tokens - surplus.start
+        for row in range(len(keys) if surplus else 0):
+            old = keys[row, :clean], values[row, :clean]
+            kept = self.history.keep(self.select, queries[row], *old, clean - len(surplus), self.chunk_tokens)
+            for memory, part in zip((keys[row], values[row]), kept, strict=True):
+                cut(memory, clean, part)
 
 
 def cut(memory: Tensor, clean: int, kept: Tensor) -> None:

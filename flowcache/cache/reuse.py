@@ -5,13 +5,13 @@ Decisions follow from values that are the same on every rank.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from torch import Tensor
 
 from flowcache.cache.kv_compress import Compression, Sink, latest
-from flowcache.cache.settings import KEYS, POLICIES, UNITS, misfits
+from flowcache.cache.settings import FAMILIES, KEYS, POLICIES, UNITS, WEIGHTINGS, misfits
 from flowcache.records import ModelSpec
 
 REUSE_KEYS = ("threshold", "ret_steps", "coefficients")
@@ -51,6 +51,13 @@ class Policy:
     compression: how these tokens are chosen; None: the latest.
     joint: one decision a row for the whole window, from the timesteps of all its frames (TeaCache), instead of
     one for each chunk.
+    repeats: what a reused step takes: the "residual" of all layers (SkyReels-V2), each branch its own; the last
+      computed "velocity", which the solver integrates over the step's own length; or the latents' last "increment",
+      whatever the step's length (as published for MAGI-1).
+    last_step: a chunk's own last step is always computed, else only that of the whole walk.
+    copy: the guidance that distilled MAGI-1 takes from a copy of its cleanest chunk that sees only itself.
+    cut: where clean tokens are cut down to the budget: "before" a chunk after them is forwarded, with its queries;
+      or "after" the row before, with the queries of its last forward (as published for MAGI-1).
     """
 
     name: str
@@ -61,6 +68,10 @@ class Policy:
     compression: Compression | Sink | None = None
     joint: bool = False
     attention: Literal["causal", "full"] = "causal"
+    repeats: Literal["residual", "velocity", "increment"] = "residual"
+    last_step: bool = True
+    copy: bool = True
+    cut: Literal["before", "after"] = "before"
 
     def __post_init__(self):
         if self.attention == "full" and (self.reuse or self.history != "rerun"):
@@ -123,13 +134,13 @@ def resolve_policy(policy: dict[str, Any], spec: ModelSpec) -> Policy:
     """
     name = policy.get("name", "off")
     if name not in POLICIES:
-        raise ValueError(f"unknown policy {name!r}; accepted: {', '.join(POLICIES)}")
+        raise ValueError(f"unknown policy {name!r}; accepted: {', '.join(FAMILIES[spec.family])}")
     if unknown := sorted(set(policy) - set(KEYS)):
         raise ValueError(f"unknown policy settings {', '.join(unknown)}; accepted: {', '.join(KEYS)}")
-    if faults := misfits(policy):
+    if faults := misfits(policy, spec.family):
         raise ValueError("; ".join(f"policy {'.'.join(where)} {message}" for where, message in faults))
-    if name == "off":
-        return Policy("off")
+    if name == "off":  # MAGI-1 keeps the K/V of clean chunks even so
+        return Policy("off", history="refresh" if spec.family == "magi" else "rerun")
     if name == "dense":
         return Policy("dense", attention="full")
     reuse = _reuse(policy, spec) if policy.get("reuse", True) else None
@@ -137,7 +148,21 @@ def resolve_policy(policy: dict[str, Any], spec: ModelSpec) -> Policy:
     refresh = policy.get("refresh", name != "paper")
     clean, compression = _kept(policy.get("kv", {"keep": "all"}))
     history = "refresh" if refresh else "keep"
-    return Policy(name, reuse, history, policy.get("renoise", False), clean, compression, joint=name == "teacache")
+    common = Policy(name, reuse, history, policy.get("renoise", False), clean, compression, joint=name == "teacache")
+    return _of_magi(common, policy) if spec.family == "magi" else common
+
+
+def _of_magi(common: Policy, policy: dict[str, Any]) -> Policy:
+    """What FlowCache does on MAGI-1, and what of it is mended: all in `flowcache`, nothing in `paper`."""
+    mended = policy["name"] == "flowcache"
+    velocity, last_step, copy = (policy.get(key, mended) for key in ("velocity", "last_step", "near_clean"))
+    return replace(
+        common,
+        repeats="velocity" if velocity else "increment",
+        last_step=last_step,
+        copy=copy,
+        cut="before" if mended else "after",
+    )
 
 
 def _reuse(policy: dict[str, Any], spec: ModelSpec) -> Reuse:
@@ -164,9 +189,14 @@ def _kept(kv: dict[str, Any]) -> tuple[int | None, Compression | Sink | None]:
         return kv["chunks"], None
     if kv["keep"] == "sink":
         return kv["first"] + kv["chunks"], Sink(kv["first"], kv["chunks"])
-    by, mix = kv.get("by", "token"), kv.get("mix", 0.07)
-    if by not in UNITS:
-        raise ValueError(f"policy kv.by must be {', '.join(UNITS)}, not {by!r}")
+    mix, power = kv.get("mix", 0.07), kv.get("power", 3.0)
+    named = {"by": (UNITS, "token"), "queries": (UNITS, "chunk"), "weighting": (WEIGHTINGS, "even")}
+    chosen = {key: kv.get(key, default) for key, (_, default) in named.items()}
+    for key, (accepted, _) in named.items():
+        if chosen[key] not in accepted:
+            raise ValueError(f"policy kv.{key} must be {', '.join(accepted)}, not {chosen[key]!r}")
     if isinstance(mix, bool) or not isinstance(mix, int | float) or not 0 <= mix <= 1:
         raise ValueError(f"policy kv.mix must be a number from 0 to 1, not {mix!r}")
-    return kv["chunks"], Compression(mix, by=by)
+    if isinstance(power, bool) or not isinstance(power, int | float) or not 0 < power <= 100:
+        raise ValueError(f"policy kv.power must be a number above 0, at most 100, not {power!r}")
+    return kv["chunks"], Compression(mix, power=power, **chosen)

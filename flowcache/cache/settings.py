@@ -4,7 +4,8 @@ from typing import Any
 
 REUSE = ("preset", "threshold", "ret_steps")
 HISTORY = ("refresh", "renoise", "kv")
-KEYS = ("name", *REUSE, *HISTORY, "reuse")
+MENDS = ("velocity", "last_step", "near_clean")  # of what FlowCache does to MAGI-1
+KEYS = ("name", *REUSE, *HISTORY, *MENDS, "reuse")
 POLICIES = {  # name -> the settings that go with it
     "off": (),
     "dense": (),
@@ -12,22 +13,33 @@ POLICIES = {  # name -> the settings that go with it
     "teacache": (*REUSE, *HISTORY),
     "flowcache": ("reuse", *REUSE, *HISTORY),
 }
+FAMILIES = {  # the same by family
+    "skyreels": POLICIES,
+    "magi": {
+        "off": (),
+        "paper": (*REUSE, "refresh", "kv", "near_clean"),
+        "flowcache": ("reuse", *REUSE, "refresh", "kv", *MENDS),
+    },
+}
 # kv.keep -> the settings that it needs, and those that it may have.
 KEEP = {
     "all": ((), ()),
     "recent": (("chunks",), ()),
     "sink": (("first", "chunks"), ()),
-    "compressed": (("chunks",), ("by", "mix")),
+    "compressed": (("chunks",), ("by", "mix", "queries", "weighting", "power")),
 }
 UNITS = ("token", "frame", "chunk")
+WEIGHTINGS = ("even", "hard_code", "exponential", "polynomial", "upper_convex_polynomial", "gaussian")
 
 Fault = tuple[tuple[str, ...], str]  # (where, message), such as (("kv", "chunks"), "is missing; ...")
 
 
-def misfits(policy: dict[str, Any]) -> list[Fault]:
+def misfits(policy: dict[str, Any], family: str) -> list[Fault]:
     """Settings that do not go together, or that are missing; types and ranges are checked elsewhere."""
-    name = policy.get("name", "off")
-    known = POLICIES[name]
+    name, policies = policy.get("name", "off"), FAMILIES[family]
+    if name not in policies:
+        return [(("name",), f"got {name!r}; accepted for models of family {family}: {', '.join(policies)}")]
+    known = policies[name]
     accepted = f"accepted: {', '.join(known) or 'nothing but name'}"
     faults: list[Fault] = [
         ((key,), f"does not go with name {name!r}; {accepted}") for key in sorted(policy.keys() - {"name", *known})
@@ -53,4 +65,6 @@ def _kv_misfits(kv: dict[str, Any]) -> list[Fault]:
     missing = [((key,), f"is missing; keep {keep!r} needs {' and '.join(needed)}") for key in needed if key not in kv]
     accepted = f"accepted: {', '.join((*needed, *allowed)) or 'nothing but keep'}"
     unknown = sorted(kv.keys() - {"keep", *needed, *allowed})
+    if "weighting" in kv and kv.get("by", "token") != "token":
+        missing.append((("weighting",), f"does not go with by {kv['by']!r}: only single tokens are weighted by age"))
     return missing + [((key,), f"does not go with keep {keep!r}; {accepted}") for key in unknown]

@@ -13,9 +13,9 @@ from flowcache.errors import InputError, Problem
 
 def models(
     name: Annotated[
-        str | None, typer.Argument(help="A bundled name or a checkpoint folder; none: list all. Or: check.")
+        str | None, typer.Argument(help="A bundled name or a checkpoint's path; none: list all. Or: check.")
     ] = None,
-    path: Annotated[str | None, typer.Argument(help="After check: the checkpoint folder to look through.")] = None,
+    path: Annotated[str | None, typer.Argument(help="After check: the checkpoint to look through.")] = None,
     as_json: Json = False,
 ) -> None:
     """The bundled models, or what one model can render: sizes, lengths, defaults, policies.
@@ -59,8 +59,9 @@ def print_spec(spec: Any) -> None:
 
 def check_model(path: str, as_json: bool) -> None:
     """`flowcache models check PATH`."""
-    from flowcache.models.check import check, memory
+    from flowcache.models.check import check
     from flowcache.models.layouts import parts_of
+    from flowcache.models.memory import memory
     from flowcache.models.registry import folder_of
     from flowcache.models.skyreels.weights import load_time_embedding
     from flowcache.sampling.preset_steps import computed_steps
@@ -71,7 +72,7 @@ def check_model(path: str, as_json: bool) -> None:
         spec = report.spec
         tokens = spec.chunk * (spec.width // spec.size_step) * (spec.height // spec.size_step)
         needs = {ranks: memory(spec, report.config, ranks) for ranks in (1, 2, 4, 8, 16) if ranks <= tokens}
-    if report.spec and not report.problems:
+    if report.spec and not report.problems and report.family == "skyreels":  # MAGI-1 decides by what it renders
         steps = computed_steps(load_time_embedding(parts_of(Path(report.spec.path)).transformer), report.spec)
     if as_json:
         parts = {name: asdict(part) for name, part in report.parts.items()}

@@ -89,10 +89,10 @@ class VideoModel(Protocol):
         """[B, S, D] -> velocity [B, C, F, H, W]."""
         ...
 
-    def signal(self, conditioning: Conditioning, tokens: Tensor | None) -> Tensor:
+    def signal(self, conditioning: Conditioning, tokens: Tensor | None, grid: Grid) -> Tensor:
         """The values whose change says how much the output will change (FlowCache's e0).
 
-        tokens: of `embed`; None will do for families whose signal is the time embedding alone (SkyReels).
+        tokens: of `embed`, lying at `grid`; None will do for families whose signal is the time embedding alone.
         """
         ...
 
@@ -116,10 +116,13 @@ class History(Protocol):
 class Codec(Protocol):
     """Video in and out of latents. Pixels are [3, T, H, W] in -1..1, latents [C, F, h, w] normalised.
 
-    Causal in time: F latent frames stand for 1 + (F - 1) * time_stride frames.
+    Of a causal codec, F latent frames stand for 1 + (F - 1) * time_stride frames, else for F * time_stride:
+    `ModelSpec.video_frames`.
     """
 
-    def encode(self, video: Tensor) -> Tensor: ...
+    def encode(self, video: Tensor) -> Tensor:
+        """A video of such a length, or a single picture (T = 1), which gives one latent frame."""
+        ...
 
     def stream(self) -> Callable[[Tensor], Tensor]:
         """A fresh decoder: called with consecutive latents [C, f, h, w], it returns their pixels [3, t, H, W]."""

@@ -1,24 +1,19 @@
-"""What a checkpoint is, what is wrong with it, and the memory it needs: read off its headers, without its weights."""
+"""What a checkpoint is, and what is wrong with it: read off its headers, without its weights."""
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from flowcache.errors import InputError, Problem
 from flowcache.models.codec import codec_part
+from flowcache.models.families import FAMILIES, Config
 from flowcache.models.layouts import Layout, layout_of
+from flowcache.models.magi.captions import read_special_tokens
 from flowcache.models.part import Part
 from flowcache.models.registry import SPEC_FILE, find
-from flowcache.models.skyreels.config import SkyReelsConfig
-from flowcache.models.skyreels.flops import kv_bytes
-from flowcache.models.skyreels.weights import transformer_part
 from flowcache.models.text import load_tokenizer, text_part
 from flowcache.records import ModelSpec
 
 NAMED = 3  # faults that the message of `sound` spells out
-GIB = 2**30
-CODEC_WIDTH = 96  # channels of the Wan VAE at full resolution
-CODEC_FRAMES = 32  # full-resolution frames of that width that decoding holds at once, its history included
 
 
 @dataclass(frozen=True)
@@ -36,7 +31,7 @@ class Report:
     family: str | None = None
     layout: str | None = None
     spec: ModelSpec | None = None
-    config: SkyReelsConfig | None = None
+    config: Config | None = None
     parts: dict[str, PartReport] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
@@ -44,34 +39,15 @@ class Report:
         self.problems += [problem for problem in error.problems if problem not in self.problems]
 
 
-@dataclass(frozen=True)
-class Memory:
-    """Bytes that one rank needs at the model's default size, in bfloat16 (docs/models.md has the formula)."""
-
-    weights: int
-    keys_values: int  # of a whole window, both guidance branches
-    activations: int  # an estimate
-    codec: int  # an estimate; only rank 0 decodes
-
-    @property
-    def total(self) -> int:
-        return self.weights + self.keys_values + self.activations + self.codec
-
-    def __str__(self) -> str:
-        parts = {"weights": self.weights, "K/V": self.keys_values, "activations": self.activations, "VAE": self.codec}
-        spelled = ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts.items())
-        return f"{self.total / GIB:.1f} GiB per rank ({spelled})"
-
-
-def check(folder: Path) -> Report:
-    """Every fault of a checkpoint in either layout; raises nothing for a damaged one."""
+def check(path: Path) -> Report:
+    """Every fault of a checkpoint in any layout, given its folder or config file; raises nothing for a damaged one."""
     report = Report()
     try:
-        layout = layout_of(folder)
+        layout = layout_of(path)
         if layout:
-            report.layout = layout.name
+            report.layout, report.family = layout.name, layout.family
             report.problems += layout.missing()
-        report.spec = find(str(folder))
+        report.spec = find(str(path))
         report.family = report.spec.family
     except InputError as error:
         report.note(error)
@@ -82,10 +58,16 @@ def check(folder: Path) -> Report:
 
 def _look(layout: Layout, report: Report) -> None:
     """Into each part that is there."""
-    makers = {"transformer": transformer_part, "vae": codec_part, "text_encoder": text_part}
+    makers = {
+        "transformer": lambda _: FAMILIES[layout.family].part(layout),
+        "vae": codec_part,
+        "text_encoder": text_part,
+    }
+    faulty = {Path(problem.file) for problem in report.problems}
     for name, make in makers.items():
         path = getattr(layout, name)
-        if not path.exists() or path / "config.json" in (Path(problem.file) for problem in report.problems):
+        config = layout.config if name == "transformer" else path / "config.json"
+        if not path.exists() or config in faulty:
             continue
         try:
             part: Part = make(path)
@@ -96,6 +78,11 @@ def _look(layout: Layout, report: Report) -> None:
         report.problems += part.problems()
         if name == "transformer":
             report.config = part.module.config
+    if layout.special_tokens and layout.special_tokens.exists() and report.config:
+        try:
+            read_special_tokens(layout.special_tokens, report.config.text_dim)
+        except InputError as error:
+            report.note(error)
     if layout.tokenizer.exists():
         try:
             load_tokenizer(layout.tokenizer)
@@ -113,30 +100,3 @@ def sound(name: str) -> ModelSpec:
         more = f"; and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
         raise InputError([Problem("model", "", f"{name!r} is damaged: {faults}{more}")])
     return spec
-
-
-def memory(spec: ModelSpec, config: SkyReelsConfig, ranks: int) -> Memory:
-    """What each of `ranks` ranks needs: weights are whole on each, K/V and activations are shared out."""
-    pixels = spec.width * spec.height
-    tokens = spec.chunk * pixels // spec.size_step**2  # of a chunk
-    chunks, width = spec.window // spec.chunk, config.dim
-    own = math.ceil(tokens / ranks)
-    # hidden state and its fp32 copies for norm and modulation, then queries, keys, values, their output; or the FFN
-    working = own * (width * 4 * 4 + max(4 * width, 2 * config.ffn_dim) * 2)
-    residuals = own * width * 2 * 2 * chunks  # reuse keeps one for each chunk and guidance branch
-    return Memory(
-        weights=2 * _numbers(config),
-        keys_values=kv_bytes(config, 2 * chunks * tokens, 2) // ranks,
-        activations=working + residuals,
-        codec=4 * CODEC_FRAMES * CODEC_WIDTH * pixels,
-    )
-
-
-def _numbers(config: SkyReelsConfig) -> int:
-    """Learned numbers of a transformer of this shape."""
-    import torch
-
-    from flowcache.models.skyreels.transformer import SkyReelsTransformer
-
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in SkyReelsTransformer(config).parameters())

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowcache.models.base import Codec
+from flowcache.models.magi.vae import ViTVAE, vae_part
+from flowcache.models.magi.vae_codec import MagiCodec
 from flowcache.models.part import Part
 from flowcache.models.tensors import fault, in_folder
 from flowcache.models.wan_vae import WanCodec, diffusers_part, official_part
@@ -34,14 +36,18 @@ class Refiner(nn.Module):
 class PatchCodec(nn.Module):
     """4x8x8 pixel patches by their strongest directions: an orthonormal linear map, undone with a little help.
 
-    Implements `Codec`. The first latent frame stands for the first video frame (repeated to fill its
-    patches), every further one for `time_stride` frames. Latents have zero mean and unit variance per
-    channel. Encoding is linear; decoding adds what a `Refiner` of `hidden` channels guesses (0: none).
+    Implements `Codec`. Causal (SkyReels-V2): the first latent frame stands for the first video frame (repeated to
+    fill its patches), every further one for `time_stride` frames. Otherwise (MAGI-1) each stands for `time_stride`
+    frames; a single frame is repeated. Latents have zero mean and unit variance per channel. Encoding is linear;
+    decoding adds what a `Refiner` of `hidden` channels guesses (0: none).
     """
 
-    def __init__(self, channels: int, time_stride: int = 4, space_stride: int = 8, hidden: int = 0):
+    def __init__(
+        self, channels: int, time_stride: int = 4, space_stride: int = 8, hidden: int = 0, causal: bool = True
+    ):
         super().__init__()
         self.channels, self.time_stride, self.space_stride, self.hidden = channels, time_stride, space_stride, hidden
+        self.causal = causal
         patch = 3 * time_stride * space_stride**2  # ordered (colour, time, row, column)
         self.register_buffer("basis", torch.eye(patch)[:channels].clone())  # rows are orthonormal
         self.register_buffer("mean", torch.zeros(channels))
@@ -49,18 +55,26 @@ class PatchCodec(nn.Module):
         self.refiner = Refiner(channels, hidden, patch) if hidden else None
 
     def encode(self, video: Tensor) -> Tensor:
-        """[3, T, H, W] with T = 1 + n * time_stride -> [channels, 1 + n, H / space_stride, W / space_stride]."""
-        if (video.shape[1] - 1) % self.time_stride or any(n % self.space_stride for n in video.shape[2:]):
+        """[3, T, H, W] -> [channels, F, H / space_stride, W / space_stride].
+
+        T = 1 + (F - 1) * time_stride where causal, else F * time_stride or 1.
+        """
+        frames = video.shape[1] + self.padding(video)
+        if frames % self.time_stride or any(n % self.space_stride for n in video.shape[2:]):
             raise ValueError(f"cannot encode a video of shape {list(video.shape)}")
         return ((self.patches(video) @ self.basis.T - self.mean) / self.scale).permute(3, 0, 1, 2)
 
     def patches(self, video: Tensor) -> Tensor:
         """[3, T, H, W] -> [F, h, w, patch]."""
         video = video.to(self.basis)
-        padded = torch.cat([video[:, :1].expand(-1, self.time_stride - 1, -1, -1), video], dim=1)
+        padded = torch.cat([video[:, :1].expand(-1, self.padding(video), -1, -1), video], dim=1)
         t, s = self.time_stride, self.space_stride
         blocks = padded.unflatten(3, (-1, s)).unflatten(2, (-1, s)).unflatten(1, (-1, t))
         return blocks.permute(1, 3, 5, 0, 2, 4, 6).flatten(3)  # [3, F, t, h, s, w, s] -> [F, h, w, (3, t, s, s)]
+
+    def padding(self, video: Tensor) -> int:
+        """How often more the first frame is there for the codec."""
+        return self.time_stride - 1 if self.causal or video.shape[1] == 1 else 0
 
     def decode(self, latents: Tensor, before: Tensor | None = None) -> Tensor:
         """[channels, F, h, w] -> [3, F * time_stride, H, W], not clamped; `before`: the latents one frame earlier."""
@@ -81,7 +95,7 @@ class PatchCodec(nn.Module):
             latents = latents.to(self.basis)
             first = last is None
             video = self.decode(latents, shifted(latents, torch.zeros_like(latents[:, :1]) if first else last))
-            if first:  # it holds one frame, time_stride times
+            if first and self.causal:  # it holds one frame, time_stride times
                 video = torch.cat([video[:, : self.time_stride].mean(1, keepdim=True), video[:, self.time_stride :]], 1)
             last = latents[:, -1:]
             return video.clamp(-1, 1)
@@ -97,10 +111,12 @@ def shifted(latents: Tensor, before: Tensor) -> Tensor:
 def load_codec(path: str | Path, device: str | torch.device = "cpu", tile: int | None = None) -> Codec:
     """The codec of a checkpoint: its `vae` folder, by `_class_name` in its config.json, or Wan2.1_VAE.pth.
 
-    Computes in float32. tile: see WanCodec. InputError names each damaged tensor.
+    Computes in float32. tile: see WanCodec and MagiCodec. InputError names each damaged tensor.
     """
     codec = codec_part(Path(path)).load(device)
-    return codec if isinstance(codec, PatchCodec) else WanCodec(codec, tile)
+    if isinstance(codec, PatchCodec):
+        return codec
+    return MagiCodec(codec, tile) if isinstance(codec, ViTVAE) else WanCodec(codec, tile)
 
 
 def codec_part(path: Path) -> Part:
@@ -111,12 +127,14 @@ def codec_part(path: Path) -> Part:
     name = config.get("_class_name")
     if name == "AutoencoderKLWan":
         return diffusers_part(path, config)
+    if name == "ViTVAE":
+        return vae_part(path, config)
     if name != "PatchCodec":
-        known = "PatchCodec, AutoencoderKLWan"
+        known = "PatchCodec, AutoencoderKLWan, ViTVAE"
         raise fault(path / "config.json", f"has codec {name!r}; accepted: {known}", "_class_name")
     with torch.device("meta"):
         shape = (config[key] for key in ("latent_channels", "time_stride", "space_stride", "hidden"))
-        return Part(path, PatchCodec(*shape), in_folder(path))
+        return Part(path, PatchCodec(*shape, causal=config.get("causal", True)), in_folder(path))
 
 
 def read_config(folder: Path) -> dict:

@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowcache.errors import InputError, Problem
-from flowcache.models.layouts import layout_of, parts_of
-from flowcache.models.skyreels.published import settings
-from flowcache.records import ModelSpec
+from flowcache.models.layouts import Layout, layout_of, parts_of
+from flowcache.models.magi import published as magi
+from flowcache.models.magi.config_file import is_config
+from flowcache.models.skyreels import published as skyreels
+from flowcache.records import ModelSpec, Pipeline
 
 if TYPE_CHECKING:
     from flowcache.models.base import LoadedModel
 
-BUNDLED = {"tiny-skyreels": "tiny/skyreels"}
+BUNDLED = {"tiny-magi": "tiny/magi", "tiny-skyreels": "tiny/skyreels"}
 SPEC_FILE = "flowcache.json"
-SUFFIXES = (".json", ".safetensors", ".model", ".pth")
+SUFFIXES = (".json", ".safetensors", ".model", ".pth", ".bin", ".npz")
 HASHED_WHOLE, SAMPLE, SAMPLES = 64 * 2**20, 2**20, 16  # bytes, bytes, how many
 
 
@@ -29,10 +31,10 @@ def bundled() -> list[str]:
 
 
 def find(name: str) -> ModelSpec:
-    """The spec of a bundled name or of a checkpoint folder; InputError says what would be accepted.
+    """The spec of a bundled name or of a checkpoint; InputError says what would be accepted.
 
     A folder holds flowcache.json, or is a SkyReels-V2-DF checkpoint as published, in the official or the diffusers
-    layout. Looks at no weights: `check` does.
+    layout, or holds the config file of MAGI-1, which can also be named itself. Looks at no weights: `check` does.
     """
     folder = folder_of(name)
     path = folder / SPEC_FILE
@@ -56,15 +58,21 @@ def folder_of(name: str) -> Path:
     return Path(name)
 
 
-def _published(name: str, folder: Path) -> ModelSpec:
-    layout = layout_of(folder)
+def _published(name: str, path: Path) -> ModelSpec:
+    layout = layout_of(path)
     if layout is None:
-        kinds = f"a folder that holds {SPEC_FILE} or a SkyReels-V2-DF checkpoint (official or diffusers layout)"
+        kinds = (
+            f"a folder that holds {SPEC_FILE} or a SkyReels-V2-DF checkpoint (official or diffusers layout), "
+            "or the config file of a MAGI-1 checkpoint"
+        )
         raise InputError([Problem("model", "", f"{name!r} is no model: give {', '.join(bundled())} or {kinds}")])
     if problems := layout.missing():
         raise InputError(problems)
-    raw = settings(folder, layout.transformer)
-    return ModelSpec(**raw, path=str(folder), digest=folder_digest(folder), heads=_heads(layout.transformer))
+    if is_config(layout.config):
+        path, raw = layout.config, magi.settings(layout.config)
+    else:
+        raw = skyreels.settings(path, layout.transformer)
+    return ModelSpec(**raw, path=str(path), digest=folder_digest(path), heads=_heads(layout))
 
 
 def _spec(raw: dict, folder: Path, path: Path) -> ModelSpec:
@@ -72,39 +80,47 @@ def _spec(raw: dict, folder: Path, path: Path) -> ModelSpec:
     unknown = sorted(set(raw) - known)
     if unknown:
         raise InputError([Problem(str(path), key, "is no known key") for key in unknown])
-    raw = {key: _frozen(value) if isinstance(value, list) else value for key, value in raw.items()}
+    raw = _frozen_values(raw)
     try:
-        return ModelSpec(**raw, path=str(folder), digest=folder_digest(folder), heads=_heads(folder / "transformer"))
+        if "pipeline" in raw:
+            raw["pipeline"] = Pipeline(**_frozen_values(raw["pipeline"]))
+        return ModelSpec(**raw, path=str(folder), digest=folder_digest(folder), heads=_heads(parts_of(folder)))
     except TypeError as error:
         raise InputError([Problem(str(path), "", str(error))]) from None
+
+
+def _frozen_values(raw: dict) -> dict:
+    return {key: _frozen(value) if isinstance(value, list) else value for key, value in raw.items()}
 
 
 def _frozen(values: list) -> tuple:
     return tuple(_frozen(value) if isinstance(value, list) else value for value in values)
 
 
-def _heads(transformer: Path) -> int:
-    """Attention heads by the transformer's config, in either published layout."""
-    path = transformer / "config.json"
+def _heads(layout: Layout) -> int:
+    """Heads with keys and values of their own by the transformer's config, in any published layout."""
     try:
-        raw = json.loads(path.read_text())
-        return raw.get("num_attention_heads") or raw["num_heads"]
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError([Problem(str(path), "", f"is no transformer config: {error!r}")]) from None
+        raw = json.loads(layout.config.read_text())
+        raw = raw.get("model_config", raw)
+        return raw.get("num_query_groups") or raw.get("num_attention_heads") or raw["num_heads"]
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise InputError([Problem(str(layout.config), "", f"is no transformer config: {error!r}")]) from None
 
 
 @cache
-def folder_digest(folder: Path) -> str:
-    """sha256 over the names and contents of a checkpoint's files (its card left out).
+def folder_digest(path: Path) -> str:
+    """sha256 over the names and contents of a checkpoint's files (its card left out): a folder, or a config file.
 
     Of a file above 64 MiB only the size, both ends and samples between are read, so that a checkpoint of 30 GB is
     known within a second: its ends hold the tensors' names and shapes (safetensors) or checksums (.pth), and another
     training changes every weight. It is no protection against somebody who changes single weights on purpose.
     """
     digest = hashlib.sha256()
-    for file in sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES):
-        digest.update(file.relative_to(folder).as_posix().encode() + b"\0")
-        digest.update(_file_digest(file))
+    for root in [path] if path.is_dir() else parts_of(path).roots:
+        files = sorted(file for file in root.rglob("*") if file.suffix in SUFFIXES) if root.is_dir() else [root]
+        for file in files:
+            digest.update(file.relative_to(root if root.is_dir() else root.parent).as_posix().encode() + b"\0")
+            digest.update(_file_digest(file))
     return digest.hexdigest()
 
 
@@ -129,25 +145,30 @@ def load_model(
 ) -> "LoadedModel":
     """Weights, text encoder and codec of `find(name)`, ready on `device`.
 
-    dtype: of transformer and text encoder, "float32" or "bfloat16"; None: bfloat16 on a GPU, else float32.
+    dtype: of transformer and text encoder, "float32" or "bfloat16"; None: bfloat16 on a GPU, else float32. MAGI-1's
+    text encoder is always float32.
     texts: encoded first, so that the text encoder has left the device before the transformer comes.
-    tile: see `wan_vae.WanCodec`. InputError names each damaged file and tensor.
+    tile: see `wan_vae.WanCodec` and `magi.vae_codec.MagiCodec`. InputError names each damaged file and tensor.
     """
     import torch
 
     from flowcache.models.base import LoadedModel
     from flowcache.models.codec import load_codec
-    from flowcache.models.skyreels.weights import load_transformer, read_config
+    from flowcache.models.families import FAMILIES
     from flowcache.models.text import EncodedTexts, load_text_encoder
 
     spec = find(name)
-    layout = parts_of(Path(spec.path))
+    layout, family = parts_of(Path(spec.path)), FAMILIES[spec.family]
     precision = getattr(torch, dtype or default_dtype(device))
-    length = read_config(layout.transformer).text_len
-    encoder = partial(load_text_encoder, layout.text_encoder, layout.tokenizer, length, device, precision)
-    text = EncodedTexts(encoder, length, keep=device == "cpu")
-    text.prepare(texts)
-    transformer = load_transformer(layout.transformer, device, precision)
+    config = family.config(layout)
+    encoder = partial(
+        load_text_encoder, layout.text_encoder, layout.tokenizer, config.text_len, device,
+        family.text_dtype or precision, family.clean,
+    )  # fmt: skip
+    encoded = EncodedTexts(encoder, config.text_len, keep=device == "cpu")
+    text = family.text(layout, config, encoded)
+    encoded.prepare(texts)
+    transformer = family.part(layout).load(device, precision, family.keep_float32)
     return LoadedModel(spec, transformer, load_codec(layout.vae, device, tile), text)
 
 

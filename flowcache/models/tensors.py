@@ -17,7 +17,6 @@ from flowcache.errors import InputError, Problem
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 PTH_DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
-INDEX = "*.safetensors.index.json"
 HEADER_LIMIT = 100_000_000  # bytes, as in the safetensors format
 
 
@@ -36,13 +35,16 @@ def fault(file: Path, message: str, field: str = "") -> InputError:
     return InputError([Problem(str(file), field, message)])
 
 
-def in_folder(folder: Path) -> list[Stored]:
-    """Every tensor of a folder's safetensors: the index's shards, or all files. InputError holds all faults."""
+def in_folder(folder: Path, suffix: str = ".safetensors") -> list[Stored]:
+    """Every tensor of a folder: the index's shards, or all files. InputError holds all faults.
+
+    suffix: of the files, ".safetensors", or ".bin" for what torch.save wrote.
+    """
     found: list[Stored] = []
     problems: list[Problem] = []
-    for file in _files(folder):
+    for file in _files(folder, suffix):
         try:
-            found += in_safetensors(file)
+            found += in_safetensors(file) if suffix == ".safetensors" else in_pth(file)
         except InputError as error:
             problems += error.problems
     if problems:
@@ -50,21 +52,21 @@ def in_folder(folder: Path) -> list[Stored]:
     return found
 
 
-def _files(folder: Path) -> list[Path]:
-    indices = sorted(folder.glob(INDEX))
+def _files(folder: Path, suffix: str) -> list[Path]:
+    indices = sorted(folder.glob(f"*{suffix}.index.json"))
     if len(indices) > 1:
-        raise fault(folder, f"holds {len(indices)} indices of safetensors shards; accepted: one")
-    files = _indexed(indices[0]) if indices else sorted(folder.glob("*.safetensors"))
+        raise fault(folder, f"holds {len(indices)} indices of {suffix[1:]} shards; accepted: one")
+    files = _indexed(indices[0]) if indices else sorted(folder.glob(f"*{suffix}"))
     if not files:
-        raise fault(folder, "holds no *.safetensors file")
+        raise fault(folder, f"holds no *{suffix} file")
     missing = [Problem(str(file), "", "is missing") for file in files if not file.is_file()]
     for file in () if indices else files:
         if part := re.search(r"-(\d+)-of-(\d+)$", file.stem):
             names = (
                 f"{file.stem[: part.start()]}-{n:0{len(part[1])}}-of-{part[2]}" for n in range(1, int(part[2]) + 1)
             )
-            missing += [Problem(str(folder / f"{name}.safetensors"), "", "is missing") for name in names
-                        if not (folder / f"{name}.safetensors").is_file()]  # fmt: skip
+            missing += [Problem(str(folder / f"{name}{suffix}"), "", "is missing") for name in names
+                        if not (folder / f"{name}{suffix}").is_file()]  # fmt: skip
     if missing:
         raise InputError(list(dict.fromkeys(missing)))
     return files
@@ -75,7 +77,7 @@ def _indexed(index: Path) -> list[Path]:
     try:
         names = set(json.loads(index.read_text())["weight_map"].values())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise fault(index, f"is no index of safetensors shards: {error!r}") from None
+        raise fault(index, f"is no index of shards: {error!r}") from None
     outside = [name for name in names if not isinstance(name, str) or Path(name).name != name]
     if outside:
         raise fault(index, f"names {outside[0]!r}; accepted: file names in the same folder", "weight_map")

@@ -1,6 +1,8 @@
-"""Prompts to embeddings, with a UMT5 encoder: from transformers' files or models_t5_umt5-xxl-enc-bf16.pth."""
+"""Prompts to embeddings, with UMT5 (Wan, SkyReels-V2) or T5 (MAGI-1).
 
-import html
+From transformers' files (safetensors, or .bin as the T5-XXL of MAGI-1) or models_t5_umt5-xxl-enc-bf16.pth.
+"""
+
 import json
 import re
 from collections.abc import Callable, Iterable
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor
 
 from flowcache.models.part import Part
+from flowcache.models.prompts import clean_wan
 from flowcache.models.tensors import fault, in_folder, in_pth
 
 EMBEDDING = "shared.weight"
@@ -27,11 +30,14 @@ BLOCK = {
 }
 
 
-class UMT5TextEncoder:
-    """Implements `TextEncoder`. Every prompt is encoded on its own, so that what it gives depends on nothing else."""
+class T5TextEncoder:
+    """Implements `TextEncoder`. Every prompt is encoded on its own, so that what it gives depends on nothing else.
 
-    def __init__(self, model, tokenizer, text_len: int):
-        self.model, self.tokenizer, self.text_len = model, tokenizer, text_len
+    clean: what is done to a prompt first.
+    """
+
+    def __init__(self, model, tokenizer, text_len: int, clean: Callable[[str], str] = clean_wan):
+        self.model, self.tokenizer, self.text_len, self.clean = model, tokenizer, text_len, clean
 
     @torch.no_grad()
     def encode(self, prompt: str) -> Tensor:
@@ -41,7 +47,7 @@ class UMT5TextEncoder:
     @torch.no_grad()
     def words(self, prompt: str) -> Tensor:
         """[1, tokens, dim] in the encoder's precision, for the prompt's tokens alone."""
-        ids = self.tokenizer(clean(prompt), max_length=self.text_len, truncation=True).input_ids
+        ids = self.tokenizer(self.clean(prompt), max_length=self.text_len, truncation=True).input_ids
         tokens = torch.tensor([ids], device=self.model.device)
         return self.model(input_ids=tokens, attention_mask=torch.ones_like(tokens)).last_hidden_state
 
@@ -54,9 +60,9 @@ class EncodedTexts:
     A text that was not prepared is encoded when it comes, with the same result.
     """
 
-    def __init__(self, open_encoder: Callable[[], UMT5TextEncoder], text_len: int, keep: bool = False):
+    def __init__(self, open_encoder: Callable[[], T5TextEncoder], text_len: int, keep: bool = False):
         self.open_encoder, self.text_len, self.keep = open_encoder, text_len, keep
-        self.encoder: UMT5TextEncoder | None = None
+        self.encoder: T5TextEncoder | None = None
         self.words: dict[str, Tensor] = {}
 
     def prepare(self, texts: Iterable[str]) -> None:
@@ -70,13 +76,12 @@ class EncodedTexts:
         self.encoder = encoder if self.keep else None
 
     def encode(self, prompt: str) -> Tensor:
+        return padded(self.tokens(prompt), self.text_len)
+
+    def tokens(self, prompt: str) -> Tensor:
+        """[1, tokens, dim] on the CPU, in the encoder's precision: the prompt's own tokens alone."""
         self.prepare([prompt])
-        return padded(self.words[prompt], self.text_len)
-
-
-def clean(prompt: str) -> str:
-    """As the official code: HTML entities resolved (twice, as there), white space single; without its use of ftfy."""
-    return " ".join(html.unescape(html.unescape(prompt)).split())
+        return self.words[prompt]
 
 
 def padded(words: Tensor, text_len: int) -> Tensor:
@@ -89,13 +94,14 @@ def load_text_encoder(
     text_len: int,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
-) -> UMT5TextEncoder:
+    clean: Callable[[str], str] = clean_wan,
+) -> T5TextEncoder:
     """The text encoder of a checkpoint: its folder as transformers writes it, or the official .pth; and tokenizer.
 
     InputError names each damaged tensor.
     """
     tokenizer = load_tokenizer(Path(folder_tokenizer))
-    return UMT5TextEncoder(text_part(Path(path)).load(device, dtype), tokenizer, text_len)
+    return T5TextEncoder(text_part(Path(path)).load(device, dtype), tokenizer, text_len, clean)
 
 
 def load_tokenizer(folder: Path):
@@ -108,21 +114,31 @@ def load_tokenizer(folder: Path):
 
 
 def text_part(path: Path) -> Part:
-    """A UMT5 encoder: an official .pth file, or a folder as transformers writes it."""
-    from transformers import UMT5Config, UMT5EncoderModel
+    """A T5 or UMT5 encoder in a folder as transformers writes it, by its config; or UMT5's official .pth file."""
+    from transformers import T5Config, T5EncoderModel, UMT5Config, UMT5EncoderModel
 
+    kinds = {"umt5": (UMT5EncoderModel, UMT5Config), "t5": (T5EncoderModel, T5Config)}
     if path.is_dir():
-        stored, rename = in_folder(path), _kept
         config = _read_config(path / "config.json")
+        kind = config.pop("model_type", "umt5")
+        if kind not in kinds:
+            raise fault(path / "config.json", f"is {kind!r}; accepted: {', '.join(kinds)}", "model_type")
+        stored, rename = in_folder(path, _suffix(path)), _kept
     else:
-        stored, rename = in_pth(path), transformers_name
+        stored, rename, kind = in_pth(path), transformers_name, "umt5"
         config = _config_of({entry.name: entry.shape for entry in stored}, path)
+    make_model, make_config = kinds[kind]
     try:
         with torch.device("meta"):
-            module = UMT5EncoderModel(UMT5Config(**config))
+            module = make_model(make_config(**config))
     except (TypeError, ValueError, AttributeError) as error:
-        raise fault(path, f"is no UMT5 config: {error}") from None
+        raise fault(path, f"is no {kind.upper()} config: {error}") from None
     return Part(path, module, stored, rename, TIED)
+
+
+def _suffix(folder: Path) -> str:
+    """What the weights' file names end with: .bin where there is nothing else."""
+    return ".bin" if any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors*")) else ".safetensors"
 
 
 def _kept(name: str) -> str:
@@ -149,7 +165,7 @@ def _read_config(path: Path) -> dict:
     except OSError as error:
         raise fault(path, f"can't be read: {error.strerror}") from None
     except ValueError as error:
-        raise fault(path, f"is no UMT5 config: {error}") from None
+        raise fault(path, f"is no config of a text encoder: {error}") from None
     return config
 
 

@@ -38,6 +38,10 @@ class ShardedModel:
         self.heads, self.kv_heads = model.heads // ways, model.kv_heads // ways
         self.dtype, self.device = model.dtype, model.device
 
+    @property
+    def null_caption(self) -> Tensor:
+        return self.model.null_caption
+
     def tokens(self, total: int) -> list[int]:
         """How many of a chunk's tokens each rank has."""
         size = self.ranks.all.size
@@ -84,8 +88,10 @@ class ShardedModel:
     def project(self, tokens: Tensor, conditioning: Conditioning, grid: Grid) -> Tensor:
         return self.model.project(self.whole(tokens, grid.tokens), conditioning, grid)
 
-    def signal(self, conditioning: Conditioning, tokens: Tensor | None) -> Tensor:
-        return self.model.signal(conditioning, tokens)
+    def signal(self, conditioning: Conditioning, tokens: Tensor | None, grid: Grid) -> Tensor:
+        """That of all ranks' tokens, so that every rank decides alike."""
+        whole = None if tokens is None else self.whole(tokens, grid.tokens)
+        return self.model.signal(conditioning, whole, grid)
 
     def whole(self, tokens: Tensor, total: int) -> Tensor:
         """All ranks' shards [B, share, D] as [B, total, D]."""

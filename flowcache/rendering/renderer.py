@@ -1,8 +1,10 @@
 """Renders one segment: a pure function of (request, segment, conditioning latents)."""
 
 import time
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -11,9 +13,10 @@ from torch import Tensor
 
 from flowcache.cache.reuse import resolve_policy
 from flowcache.models.base import LoadedModel
-from flowcache.records import RenderRequest, Segment
+from flowcache.records import ModelSpec, RenderRequest, Segment
 from flowcache.rendering.noise import latent_shape, normal, window_noise
-from flowcache.sampling.denoise import FinishedChunk, SamplerSettings, Texts, denoise
+from flowcache.sampling.denoise import FinishedChunk, Texts, denoise
+from flowcache.sampling.families import settings_of
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class SegmentRenderer:
         frames = 0 if conditioning is None else conditioning.shape[1]
         self.prefix = frames // spec.chunk * spec.chunk  # latent frames of whole chunks, not shown again
         self._recent: Tensor | None = None  # the last pixels, as many as a continuation needs
+        self._clean = None if conditioning is None else conditioning[:, : self.prefix].cpu()  # the last latents, alike
 
     @property
     def reuses(self) -> bool:
@@ -67,24 +71,27 @@ class SegmentRenderer:
         """Denoise only: the clean latents of each output chunk, on every rank alike."""
         spec, request = self.model.spec, self.request
         shape = latent_shape(spec, request, self.prefix)
-        return denoise(
+        for done in denoise(
             self.model.transformer,
             window_noise(spec, request, self.segment, self.prefix),
             self._texts(),
-            SamplerSettings.of(request, spec),
+            settings_of(request, spec),
             self.policy,
             prefix=self.conditioning,
             condition_noise_of=lambda row: normal(shape, "condition", request.seed, self.segment.index, row),
             end=self.end,
             history=self.model.history,
-        )
+        ):
+            self._clean = last_frames(self._clean, done.latents.cpu(), spec.overlap)
+            yield done
 
     @torch.inference_mode()
     def chunks(self) -> Iterator[RenderedChunk]:
         """Denoise and decode: the output chunks in order, each as soon as it is clean."""
         decode = self.model.codec.stream()
         if self.prefix:
-            self._remember(decode(self.conditioning[:, : self.prefix]))
+            shown = self.prefix if self.model.spec.causal else self.model.spec.chunk  # no more can reach what follows
+            self._remember(decode(self.conditioning[:, self.prefix - shown : self.prefix]))
         start = self.segment.start_frame
         for number, done in enumerate(self.finished()):
             begin = time.perf_counter()
@@ -104,17 +111,41 @@ class SegmentRenderer:
 
     @torch.inference_mode()
     def tail(self) -> Tensor:
-        """Latents [C, overlap, h, w] of the last pixels, encoded anew as official long videos do."""
+        """Latents [C, overlap, h, w]: of the last pixels, encoded anew as official long videos of SkyReels-V2 do.
+
+        MAGI-1 continues the clean latents themselves, of which there may be fewer.
+        """
+        if self.model.spec.pipeline:
+            return self._clean
         return self.model.codec.encode(self._recent)
 
     def _remember(self, pixels: Tensor) -> None:
-        kept = pixels if self._recent is None else torch.cat([self._recent, pixels], dim=1)
-        self._recent = kept[:, -self.model.spec.overlap_frames :]
+        self._recent = last_frames(self._recent, pixels, self.model.spec.overlap_frames)
 
     def _texts(self) -> Texts:
-        encode = self.model.text.encode
-        negative = encode(self.request.negative_prompt) if self.request.guidance > 1 else None
-        return Texts(encode(self.request.shots[self.segment.shot].prompt), negative)
+        request, text = self.request, self.model.text
+        if self.model.spec.pipeline:
+            told = captions(request, self.segment, self.model.spec)
+            given: list[Tensor | None] = [None] * (self.prefix // self.model.spec.chunk)
+            return Texts([*given, *(text.caption(prompt, remaining) for prompt, remaining in told)])
+        negative = text.encode(request.negative_prompt) if request.guidance > 1 else None
+        return Texts(text.encode(request.shots[self.segment.shot].prompt), negative)
+
+
+def last_frames(before: Tensor | None, new: Tensor, most: int) -> Tensor:
+    """The last frames of both, [C, F, H, W]."""
+    return (new if before is None else torch.cat([before, new], dim=1))[:, -most:]
+
+
+def captions(request: RenderRequest, segment: Segment, spec: ModelSpec) -> list[tuple[str, int]]:
+    """Each chunk's prompt, and how many chunks come after it until the next cut or the end."""
+    ends = list(accumulate(shot.frames for shot in request.shots))
+    cuts = [end for end, shot in zip(ends, request.shots[1:], strict=False) if shot.cut]
+    begins = range(segment.start_frame, segment.start_frame + segment.chunks * spec.chunk_frames, spec.chunk_frames)
+    stop = next((cut for cut in cuts if cut > segment.start_frame), request.frames)
+    return [
+        (request.shots[bisect_right(ends, begin)].prompt, (stop - begin - 1) // spec.chunk_frames) for begin in begins
+    ]
 
 
 def encode_pixels(model: LoadedModel, frames: np.ndarray) -> Tensor:
@@ -127,9 +158,10 @@ def encode_pixels(model: LoadedModel, frames: np.ndarray) -> Tensor:
 def encode_end(model: LoadedModel, picture: np.ndarray) -> Tensor:
     """The latent frame that shows a picture, uint8 [1, H, W, 3], to the end: the last one of a still video.
 
-    Not that of the picture alone, since a video's first latent frame stands for one frame and all others for several.
+    Not that of the picture alone, since a causal codec's first latent frame stands for one frame and all others for
+    several.
     """
-    return encode_pixels(model, np.repeat(picture, 1 + model.spec.time_stride, axis=0))[:, -1:]
+    return encode_pixels(model, np.repeat(picture, model.spec.video_frames(2), axis=0))[:, -1:]
 
 
 def to_uint8(pixels: Tensor) -> np.ndarray:

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from flowcache.cache.reuse import Policy, Reuse
 from flowcache.models.base import Attend, Conditioning, Grid
-from flowcache.sampling.denoise import capacity, denoise
-from flowcache.sampling.records import SamplerSettings, Texts, Visit
-from flowcache.sampling.schedule import schedule
+from flowcache.sampling.denoise import denoise
+from flowcache.sampling.records import Texts, Visit
+from flowcache.sampling.walk import Settings
 
 
 class Weightless:
@@ -34,6 +34,10 @@ class Weightless:
     def text(self, embeddings: Tensor | None) -> None:
         return None
 
+    @property
+    def null_caption(self) -> Tensor:
+        return torch.empty(1, 0, 0)
+
     def rope(self, grid: Grid) -> Tensor:
         return torch.empty(0)
 
@@ -44,7 +48,7 @@ class Weightless:
         rows, columns = grid.rows * self.patch[1], grid.columns * self.patch[2]
         return torch.empty(len(tokens), 0, grid.frames, rows, columns)
 
-    def signal(self, conditioning: Conditioning, tokens: Tensor | None) -> Tensor:
+    def signal(self, conditioning: Conditioning, tokens: Tensor | None, grid: Grid) -> Tensor:
         return conditioning.blocks
 
 
@@ -53,7 +57,7 @@ class WindowWork:
     """What one window takes, all guidance branches together.
 
     forwards: of a chunk through the blocks. seen: tokens of K/V that they attend to, summed up.
-    tokens: of a chunk. outputs: of a chunk through the head. kv_chunks: whose K/V are stored at once, each branch.
+    tokens: of a chunk. outputs: of a chunk through the head. kv_chunks: whose K/V each of the memories has room for.
     """
 
     forwards: int
@@ -61,11 +65,11 @@ class WindowWork:
     tokens: int
     outputs: int
     kv_chunks: int
-    branches: int
+    memories: int
 
 
 def dry_run(
-    settings: SamplerSettings, shape: tuple[int, int, int], patch: tuple[int, int, int], policy: Policy, held: int = 0
+    settings: Settings, shape: tuple[int, int, int], patch: tuple[int, int, int], policy: Policy, held: int = 0
 ) -> WindowWork:
     """Walk a window of `shape` (latent frames, rows, columns) of which `held` frames are given.
 
@@ -83,26 +87,17 @@ def dry_run(
         prefix, lambda row: whole, visits.append,
     ):  # fmt: skip
         pass
+    walk = settings.walk(frames, policy, held)
     computed = [visit for visit in visits if visit.decision.compute]
     tokens = Grid(settings.chunk, rows // patch[1], columns // patch[2]).tokens
     return WindowWork(
         forwards=len(computed),
         seen=sum(visit.seen for visit in computed),
         tokens=tokens,
-        outputs=sum(visit.step >= 0 for visit in visits),
-        kv_chunks=stored_chunks(settings, frames, policy, held),
-        branches=1 + max(visit.branch for visit in visits),
+        outputs=sum(visit.velocity is not None for visit in visits),
+        kv_chunks=0 if policy.attention == "full" else walk.capacity,
+        memories=walk.memories,
     )
-
-
-def stored_chunks(settings: SamplerSettings, frames: int, policy: Policy, held: int = 0) -> int:
-    """Chunks whose K/V have room in the store."""
-    if policy.attention == "full":
-        return 0
-    if policy.clean is None:
-        return frames // settings.chunk
-    rows = schedule(frames, settings.chunk, range(settings.steps), settings.ar_step, held)
-    return capacity(rows, settings.steps, held // settings.chunk, policy.clean)
 
 
 def at_most(policy: Policy) -> Policy:

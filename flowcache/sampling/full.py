@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from flowcache.models.base import History, VideoModel
+from flowcache.models.base import Attend, History, VideoModel
 
 
 def together(
@@ -13,9 +13,15 @@ def together(
     """Velocities [1, C, F, H, W] of latents [1, C, F, H, W], one for each of `texts`; timesteps [1, F]."""
     grid = model.grid(latents)
     tokens, rope, conditioning = model.embed(latents), model.rope(grid), model.condition(timesteps, grid, fps)
-
-    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return history.attention(q, k, v, grid.tokens)
-
+    attend = among_themselves(history, grid.tokens)
     hidden = (model.transform(tokens, conditioning, text, rope, attend) for text in texts)
     return [model.project(out, conditioning, grid) for out in hidden]
+
+
+def among_themselves(history: History, tokens: int) -> Attend:
+    """Each of so many tokens sees all of them, and nothing else."""
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return history.attention(q, k, v, tokens)
+
+    return attend

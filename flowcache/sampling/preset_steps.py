@@ -13,7 +13,8 @@ def computed_steps(model: VideoModel, spec: ModelSpec) -> dict[str, int]:
     """By preset, of the model's default number of steps. Needs `condition` and `signal` of the model alone."""
     times = timesteps(sigmas(spec.steps, spec.shift))
     grid = Grid(1, 1, 1)
-    signals = [model.signal(model.condition(torch.tensor([[float(time)]]), grid, spec.fps), None) for time in times]
+    conditionings = [model.condition(torch.tensor([[float(time)]]), grid, spec.fps) for time in times]
+    signals = [model.signal(conditioning, None, grid) for conditioning in conditionings]
     counts = {}
     for preset in spec.reuse:
         reuse = resolve_policy({"name": "paper", "preset": preset}, spec).reuse

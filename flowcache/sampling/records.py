@@ -1,45 +1,22 @@
 """What goes into the denoise loop, and what comes out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from flowcache.cache.reuse import Decision
 from flowcache.errors import FlowcacheError
-from flowcache.records import ModelSpec, RenderRequest
-
-
-@dataclass(frozen=True)
-class SamplerSettings:
-    """How to denoise one window. chunk: in latent frames; condition_noise: timestep 0..1000 of a prefix."""
-
-    steps: int
-    shift: float
-    guidance: float
-    ar_step: int
-    chunk: int
-    fps: int
-    condition_noise: float = 20.0
-
-    @classmethod
-    def of(cls, request: RenderRequest, spec: ModelSpec) -> "SamplerSettings":
-        """What the request says, and the model where it says nothing."""
-        return cls(
-            steps=request.steps,
-            shift=spec.shift,
-            guidance=request.guidance,
-            ar_step=spec.ar_step if request.ar_step is None else request.ar_step,
-            chunk=spec.chunk,
-            fps=request.fps,
-            condition_noise=spec.condition_noise,
-        )
 
 
 @dataclass(frozen=True)
 class Texts:
-    """Text embeddings [1, L, D]; `negative` is needed where guidance is above 1."""
+    """Text embeddings [1, L, D]; `negative` is needed where a family's guidance asks for it.
 
-    positive: Tensor
+    positive: one for the whole window, or one for each of its chunks, those of the prefix included; None: no caption.
+    """
+
+    positive: Tensor | Sequence[Tensor | None]
     negative: Tensor | None = None
 
 
@@ -47,8 +24,9 @@ class Texts:
 class FinishedChunk:
     """A clean chunk. index: within the window, prefix chunks counted; latents [C, f, H, W] fp32.
 
-    computed, reused: forwards of its steps, both guidance branches. seconds: its share of the time; the shares
+    computed, reused: forwards of its steps, all guidance branches. seconds: its share of the time; the shares
     of a window's chunks sum up to the time that the window took. kv_bytes: of the K/V storage of the whole window.
+    decisions: for each guidance branch a character a step, 1 where it was computed, 0 where reused.
     """
 
     index: int
@@ -57,6 +35,7 @@ class FinishedChunk:
     reused: int
     seconds: float
     kv_bytes: int = 0
+    decisions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,11 +48,11 @@ class Visit:
 
     row: int
     chunk: int
-    branch: int  # 0: conditional
+    branch: int  # `Forward.branch`
     step: int
     decision: Decision
     latents: Tensor  # [C, f, H, W] at input
-    velocity: Tensor | None  # alike; None where the chunk is not updated
+    velocity: Tensor | None  # alike; None where the chunk is not updated, or reuses without one
     seen: int
 
 

@@ -1,4 +1,4 @@
-"""UniPC (arXiv 2302.04867) for flow matching: order 2, B(h) = expm1(h), predicting x0.
+"""Euler, and UniPC (arXiv 2302.04867) for flow matching: order 2, B(h) = expm1(h), predicting x0.
 
 The same numbers as SkyReels-V2's FlowUniPCMultistepScheduler, cut differently: all coefficients depend on
 the sigmas alone and are computed once; what remains of a step is a function of tensors.
@@ -67,6 +67,8 @@ class UniPC:
     sample as published; off, the solver is the scheduler on its own.
     """
 
+    start = SolverState()
+
     def __init__(self, levels: Tensor, overwritten: bool = False):
         self.levels, self.overwritten = levels.tolist(), overwritten
         steps = len(self.levels) - 1
@@ -83,6 +85,18 @@ class UniPC:
         outputs = (*state.outputs, x0)[-ORDER:]
         result = self.predictors[index].apply(sample, outputs)
         return result, SolverState(result if index == 0 and self.overwritten else sample, outputs)
+
+
+@dataclass(frozen=True)
+class Euler:
+    """Straight steps over `times`, which grow; it needs to remember nothing."""
+
+    times: tuple[float, ...]
+    start: None = None
+
+    def step(self, index: int, velocity: Tensor, sample: Tensor, state: None = None) -> tuple[Tensor, None]:
+        """From time `index` to the next, given the model's velocity at `sample`."""
+        return sample + velocity * (self.times[index + 1] - self.times[index]), None
 
 
 def _coefficients(levels: Tensor, i: int, order: int, corrects: bool) -> Coefficients:

@@ -9,18 +9,28 @@ from flowcache.records import ModelSpec
 
 TINY = ModelSpec("tiny", "skyreels", "p", "d", chunk=3, window=15, overlap=3, channels=16)
 REAL = ModelSpec("real", "skyreels", "p", "d", chunk=5, window=25, overlap=5, channels=16)
+WHOLE = ModelSpec("whole", "magi", "p", "d", chunk=6, window=24, overlap=6, channels=16, causal=False)
 MOST = 1000
 LENGTHS = [  # (model, fresh, all its lengths)
     (TINY, True, list(range(9, MOST + 1, 12))),
     (TINY, False, list(range(12, MOST + 1, 12))),
     (REAL, True, list(range(17, MOST + 1, 20))),
     (REAL, False, list(range(20, MOST + 1, 20))),
+    (WHOLE, True, list(range(24, MOST + 1, 24))),
+    (WHOLE, False, list(range(24, MOST + 1, 24))),
 ]
 kinds = st.sampled_from(LENGTHS)
 
 
 def test_the_default_length_of_skyreels_is_valid():
     assert near_frames(97, REAL, True, MOST) == [97] and near_frames(80, REAL, False, MOST) == [80]
+
+
+def test_what_latent_frames_show():
+    """The first latent frame of a causal codec is one frame, of another as many as the rest."""
+    assert [REAL.video_frames(n) for n in (1, 2, 5, 25)] == [1, 5, 17, 97]
+    assert [WHOLE.video_frames(n) for n in (1, 2, 6, 24)] == [4, 8, 24, 96]
+    assert (WHOLE.first_chunk_frames, WHOLE.chunk_frames, WHOLE.overlap_frames) == (24, 24, 24)
 
 
 @given(kinds, st.integers(-50, 2 * MOST))

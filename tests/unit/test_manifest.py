@@ -259,6 +259,19 @@ def test_lengths_name_the_nearest_valid_ones():
     assert all(text in problem.message for text, problem in zip(near, problems, strict=True))
 
 
+def test_lengths_of_a_model_without_a_causal_codec():
+    """A fresh start has as many frames as a continuation, and a picture's chunk too."""
+    whole = replace(REAL, name="whole", family="magi", chunk=6, window=24, overlap=6, causal=False)
+    rows = [
+        P | {"frames": 24}, P | {"frames": 48, "image": "i.png"}, P | {"frames": 21},
+        P | {"frames": 24, "video": "short.mp4"},
+    ]  # fmt: skip
+    requests, problems, _ = validate(list(enumerate(rows, 1)), "n.jsonl", lambda name: whole, RowDefaults(), probe)
+    assert [request.frames for request in requests] == [24, 48]
+    assert "nearest 24; accepted: 24, 48, 72 and so on for a fresh start with whole" in problems[0].message
+    assert problems[1].message.endswith("has 7 frames at 24 fps; accepted: at least 24 for whole to continue")
+
+
 def test_sizes_name_the_nearest_valid_ones():
     row = P | {"model": "skyreels-v2", "frames": 17, "width": 950, "height": 9000}
     _, problems, _ = check([row, P | {"width": 100, "height": 64}])

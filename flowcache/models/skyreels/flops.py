@@ -29,3 +29,11 @@ def head_flops(config: SkyReelsConfig, tokens: int) -> int:
 def kv_bytes(config: SkyReelsConfig, tokens: int, element: int) -> int:
     """Keys and values of `tokens` tokens in every layer; element: bytes of a value."""
     return 2 * config.layers * tokens * config.dim * element
+
+
+def working_bytes(config: SkyReelsConfig, tokens: int) -> int:
+    """What a block holds at its most, in bfloat16; an estimate.
+
+    The hidden state and its fp32 copies for norm and modulation, then queries, keys, values, their output; or the FFN.
+    """
+    return tokens * (config.dim * 4 * 4 + max(4 * config.dim, 2 * config.ffn_dim) * 2)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowcache.models.attention import attention, frame_of_token
 from flowcache.models.base import Attend, Conditioning, Grid
 from flowcache.models.skyreels.config import SkyReelsConfig
 
@@ -141,11 +142,7 @@ class SkyReelsTransformer(nn.Module):
         if self.config.inject_sample_info:
             index = torch.tensor(0 if fps == 16 else 1) if isinstance(fps, int) else fps
             e0 = e0 + self.fps_projection(self.fps_embedding(index.to(self.device))).unflatten(-1, (6, -1))
-        of_token = None
-        if not shared:
-            frames = torch.arange(timesteps.shape[1], device=timesteps.device)
-            of_token = frames.repeat_interleave(grid.rows * grid.columns)
-        return Conditioning(e.float(), e0.float(), of_token)
+        return Conditioning(e.float(), e0.float(), None if shared else frame_of_token(grid, timesteps.device))
 
     def text(self, embeddings: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Cross-attention keys and values of every layer, for embeddings [B, text_len, text_dim]."""
@@ -166,7 +163,7 @@ class SkyReelsTransformer(nn.Module):
         x = x.view(len(x), grid.frames, grid.rows, grid.columns, pt, ph, pw, self.config.out_channels)
         return x.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
 
-    def signal(self, conditioning: Conditioning, tokens: Tensor | None = None) -> Tensor:
+    def signal(self, conditioning: Conditioning, tokens: Tensor | None = None, grid: Grid | None = None) -> Tensor:
         return conditioning.blocks
 
     def forward(
@@ -187,15 +184,9 @@ class SkyReelsTransformer(nn.Module):
         return self.project(tokens, conditioning, grid)
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Softmax attention on [B, S, heads, head_dim]."""
-    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
-
-
-def block_causal_mask(grid: Grid, chunk: int, device) -> Tensor:
+def block_causal_mask(grid: Grid, chunk: int, device: torch.device) -> Tensor:
     """[S, S], True where a token may look: its own chunk and all before."""
-    block = torch.arange(grid.frames, device=device).repeat_interleave(grid.rows * grid.columns) // chunk
+    block = frame_of_token(grid, device) // chunk
     return block[:, None] >= block[None, :]
 
 

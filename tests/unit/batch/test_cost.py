@@ -123,7 +123,7 @@ def test_a_dry_run_is_the_run(model, chunks, ar_step, held, guidance, name):
     )
     done = dry_run(given, (2 * chunks, 4, 4), (1, 2, 2), policy, held)
     assert (done.forwards, done.seen, done.tokens) == (len(visits), sum(visit.seen for visit in visits), 8)
-    assert finished[-1].kv_bytes == done.branches * done.kv_chunks * done.tokens * 2 * 2 * 48 * 4
+    assert finished[-1].kv_bytes == done.memories * done.kv_chunks * done.tokens * 2 * 2 * 48 * 4
 
 
 def test_bounds_of_reuse():

@@ -7,6 +7,7 @@ from flowcache.records import ModelSpec, RenderRequest, Shot
 
 TINY = ModelSpec("tiny", "skyreels", "", "", chunk=3, window=15, overlap=3, channels=16)
 P540 = ModelSpec("540p", "skyreels", "", "", chunk=5, window=25, overlap=5, channels=16)
+MAGI = ModelSpec("magi", "magi", "", "", chunk=6, window=24, overlap=6, channels=16, causal=False)
 
 
 def request(*shots: Shot, **fields) -> RenderRequest:
@@ -20,6 +21,14 @@ def test_official_540p_windows():
     assert [s.frames for s in segments] == [97, 80, 80]
     assert [s.chunks for s in segments] == [5, 4, 4]
     assert [s.after for s in segments] == [None, 0, 1]
+
+
+def test_without_a_causal_codec_all_chunks_are_alike():
+    """Fresh or not: 6 latent frames of 4 video frames each."""
+    segments = plan(request(Shot("a", 96 + 72), Shot("b", 24, cut=True)), MAGI)
+    assert [(s.chunks, s.frames, s.start_frame) for s in segments] == [(4, 96, 0), (3, 72, 96), (1, 24, 168)]
+    with pytest.raises(ValueError, match="93 frames"):
+        plan(request(Shot("a", 93)), MAGI)
 
 
 def test_last_window_may_be_shorter():
@@ -57,7 +66,7 @@ def shots(draw, spec):
     return made
 
 
-@given(st.sampled_from([TINY, P540]).flatmap(lambda spec: st.tuples(st.just(spec), shots(spec))))
+@given(st.sampled_from([TINY, P540, MAGI]).flatmap(lambda spec: st.tuples(st.just(spec), shots(spec))))
 def test_segments_tile_the_video(case):
     spec, made = case
     wanted = request(*made)

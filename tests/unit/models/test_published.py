@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from flowcache.errors import InputError
-from flowcache.models.check import check, memory, sound
+from flowcache.models.check import check, sound
+from flowcache.models.memory import memory
 from flowcache.models.registry import find, folder_digest, load_model
 from flowcache.models.skyreels.config import SkyReelsConfig
 from tests.published import tiny_parts, write_diffusers, write_official

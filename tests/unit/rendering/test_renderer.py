@@ -7,6 +7,9 @@ import pytest
 import torch
 
 from flowcache.batch.plan import plan
+from flowcache.models.magi.vae import ViTVAE
+from flowcache.models.magi.vae_codec import MagiCodec
+from flowcache.models.magi.vae_config import ViTVAEConfig
 from flowcache.models.registry import load_model
 from flowcache.records import RenderRequest, Shot
 from flowcache.rendering.renderer import SegmentRenderer, encode_end, encode_pixels, tail_from_bytes, tail_to_bytes
@@ -122,3 +125,19 @@ def test_paper_counts_what_it_reused(model):
     (segment,) = plan(wanted, model.spec)
     chunks, _ = rendered(model, wanted, segment)
     assert all(chunk.steps_computed + chunk.steps_reused == 24 and chunk.steps_reused > 0 for chunk in chunks)
+
+
+def test_a_codec_that_is_not_causal_gives_every_chunk_as_many_frames(model):
+    """With MAGI-1's VAE, untrained: 3 latent frames are 12 frames, first or not, after a picture or before one."""
+    torch.manual_seed(0)
+    vae = ViTVAE(ViTVAEConfig(z_chans=24, embed_dim=256, depth=1, num_heads=4, video_size=64))
+    whole = replace(model, codec=MagiCodec(vae), spec=replace(model.spec, causal=False))
+    wanted = request(Shot("a red circle", 60 + 24))
+    first, second = plan(wanted, whole.spec)
+    assert (first.frames, second.frames) == (60, 24)
+    picture = encode_pixels(whole, np.full((1, 64, 64, 3), 90, np.uint8))
+    chunks, tail = rendered(whole, wanted, first, picture)
+    assert [(chunk.start_frame, len(chunk.frames)) for chunk in chunks] == [(12 * n, 12) for n in range(5)]
+    assert tail.shape == (24, whole.spec.overlap, 8, 8)
+    chunks, _ = rendered(whole, wanted, second, tail, encode_end(whole, np.full((1, 64, 64, 3), 90, np.uint8)))
+    assert [(chunk.start_frame, len(chunk.frames)) for chunk in chunks] == [(60, 12), (72, 12)]

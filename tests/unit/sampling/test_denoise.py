@@ -11,7 +11,7 @@ from flowcache.cache.kv_compress import Compression
 from flowcache.cache.reuse import Policy, Reuse
 from flowcache.models.skyreels.config import SkyReelsConfig
 from flowcache.models.skyreels.transformer import SkyReelsTransformer
-from flowcache.sampling.denoise import NotFinite, SamplerSettings, Texts, capacity, denoise
+from flowcache.sampling.denoise import NotFinite, SamplerSettings, Texts, denoise
 from flowcache.sampling.schedule import schedule
 from flowcache.sampling.solver import sigmas, timesteps
 
@@ -291,9 +291,13 @@ def test_a_budget_of_clean_tokens(model, unwritten_is_nan, ar_step, ready, histo
 
 
 def test_capacity_is_bounded_however_long_the_window():
-    rows = {chunks: schedule(5 * chunks, 5, range(50), 10) for chunks in (8, 40)}
-    assert [capacity(grid, 50, 0, clean=2) for grid in rows.values()] == [7, 7]
-    assert capacity(rows[8], 50, 0, clean=8) == 8
+    settings = SamplerSettings(steps=50, shift=8.0, guidance=1.0, ar_step=10, chunk=5, fps=24)
+
+    def capacity(chunks, clean):
+        return settings.walk(5 * chunks, Policy("budget", None, "keep", clean=clean)).capacity
+
+    assert [capacity(chunks, clean=2) for chunks in (8, 40)] == [7, 7]
+    assert capacity(8, clean=8) == 8
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,272 @@
+"""What one call of the denoise loop holds, and how it follows one row of its walk."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from flowcache.cache.kv_store import KVStore
+from flowcache.cache.reuse import ALWAYS, Decision, ReuseState, decide
+from flowcache.models.base import Conditioning
+from flowcache.sampling.full import among_themselves, together
+from flowcache.sampling.records import FinishedChunk, NotFinite, Visit
+from flowcache.sampling.walk import Forward, Tick
+
+
+class Window:
+    """Latents, K/V, and per chunk what solver and reuse policy carry along."""
+
+    def __init__(self, model, noise, texts, settings, policy, prefix, condition_noise_of, observe, end, history):
+        self.model, self.settings, self.policy = model, settings, policy
+        self.condition_noise_of, self.observe = condition_noise_of, observe
+        frames = noise.shape[1]
+        held, closing = (0 if part is None else part.shape[1] for part in (prefix, end))
+        self.walk = settings.walk(frames, policy, held)
+        self.chunks, self.ready = frames // settings.chunk, held // settings.chunk
+        self._check(held, closing, frames)
+        parts = [part for part in (prefix, noise[:, held : frames - closing], end) if part is not None]
+        start = torch.cat([part.to(model.device, torch.float32) for part in parts], dim=1)
+        self.latents = list(start.split(settings.chunk, dim=1))
+        # Which frames of each chunk are given; those of whole prefix chunks are not denoised at all.
+        given = [self.ready * settings.chunk <= frame < held or frame >= frames - closing for frame in range(frames)]
+        self.given = torch.tensor(given).split(settings.chunk)
+
+        self.solver_states = [self.walk.solver.start] * self.chunks
+        self.texts = self._texts(texts)
+        self.grids = [model.grid(x[None], chunk * settings.chunk) for chunk, x in enumerate(self.latents)]
+        self.ropes = [model.rope(grid) for grid in self.grids]
+        tokens = self.grids[0].tokens
+        self.store = KVStore(
+            (model.layers, self.walk.memories, model.kv_heads, model.head_dim),
+            tokens,
+            0 if policy.attention == "full" else self.walk.capacity,
+            model.dtype,
+            model.device,
+            self.walk.budget,
+            policy.select(tokens // settings.chunk, tokens),
+            history,
+        )
+        self.conditionings: dict[tuple[float | None, ...], Conditioning] = {}
+        self.reuse_states = [ReuseState() for _ in range(self.chunks)]
+        self.joint_state, self.joint_decisions = ReuseState(), {}
+        self.stored: dict[tuple[int, int], Tensor] = {}  # what skipped steps take, by chunk and branch
+        self.decisions: dict[tuple[int, int], str] = {}  # 1 or 0 a step, by chunk and branch
+        self.computed, self.reused, self.seconds = ([0] * self.chunks for _ in range(3))
+
+    def _check(self, held: int, closing: int, frames: int) -> None:
+        if closing > self.settings.chunk:
+            raise ValueError(f"an end of {closing} latent frames is longer than a chunk of {self.settings.chunk}")
+        if held + closing >= frames:
+            raise ValueError(f"{held} given latent frames before and {closing} after leaves nothing of {frames}")
+        if self.ready and self.walk.noised > 0 and self.condition_noise_of is None:
+            raise ValueError("a prefix with condition_noise > 0 needs condition_noise_of")
+
+    def _texts(self, texts) -> dict[tuple[str, int], object]:
+        """What the model takes for each kind of text and chunk; computed once for each caption."""
+        kinds = {forward.text for tick in self.walk.ticks for forward in tick.forwards}
+        if "negative" in kinds and texts.negative is None:
+            raise ValueError(f"guidance {self.settings.guidance} needs negative text embeddings")
+        captions = [texts.positive] * self.chunks if isinstance(texts.positive, Tensor) else list(texts.positive)
+        if len(captions) != self.chunks:
+            raise ValueError(f"{len(captions)} captions for a window of {self.chunks} chunks")
+        if "null" in kinds or any(caption is None for caption in captions):
+            null = self.model.null_caption
+            captions = [null if caption is None else caption for caption in captions]
+        sources = {"caption": captions, "negative": [texts.negative] * self.chunks, "dropped": [None] * self.chunks}
+        sources["null"] = [null] * self.chunks if "null" in kinds else []
+        known: dict[int, object] = {}
+        for source in (source for kind in sorted(kinds) for source in sources[kind]):
+            if id(source) not in known:
+                known[id(source)] = self.model.text(None if source is None else source.to(self.model.device))
+        return {(kind, chunk): known[id(source)] for kind in kinds for chunk, source in enumerate(sources[kind])}
+
+    def run(self, row: int) -> None:
+        """One row of the schedule: forwards in order, then every chunk that is updated takes its step."""
+        tick = self.walk.ticks[row]
+        inputs = {chunk: self.seen(row, chunk) for chunk in dict.fromkeys(f.chunk for f in tick.forwards)}
+        if self.policy.attention == "full":
+            velocities, decisions = self.run_together(row, tick, inputs), {}
+        else:
+            velocities, decisions = self.run_in_order(row, tick, inputs)
+        for chunk, step in tick.steps.items():
+            self.advance(chunk, step, velocities[chunk], decisions.get(chunk, ALWAYS))
+
+    def run_in_order(
+        self, row: int, tick: Tick, inputs: dict[int, Tensor]
+    ) -> tuple[dict[int, list[Tensor]], dict[int, Decision]]:
+        """The velocities of each updated chunk, by branch, and what was decided."""
+        steps, embedded = tick.steps, -1
+        velocities: dict[int, list[Tensor]] = {chunk: [] for chunk in steps}
+        decisions: dict[int, Decision] = {}
+        last = self._last_kept(row, tick, inputs, decisions) if tick.cut_after else None
+        for forward in tick.forwards:
+            chunk, x = forward.chunk, inputs[forward.chunk]
+            if chunk != embedded:
+                tokens, embedded = self.model.embed(x[None]), chunk
+            conditioning = self.condition(forward, tick)
+            if forward.step >= 0 and chunk not in decisions:
+                decisions[chunk] = self.decide(row, forward, conditioning, tokens)
+            decision = decisions[chunk] if forward.step >= 0 else ALWAYS
+            velocity, seen = self.visit(tick, forward, decision, tokens, conditioning, forward is last)
+            self.report(row, forward, decision, x, velocity, seen)
+            if velocity is not None:
+                velocities[chunk].append(velocity)
+        return velocities, decisions
+
+    def visit(
+        self, tick: Tick, forward: Forward, decision: Decision, tokens: Tensor, conditioning: Conditioning, last: bool
+    ) -> tuple[Tensor | None, int]:
+        """One forward, or what stands for it: the velocity if there is one, and how many tokens of K/V it saw."""
+        chunk, key = forward.chunk, (forward.chunk, forward.branch)
+        if forward.step >= 0:
+            counts = self.computed if decision.compute else self.reused
+            counts[chunk] += 1
+        if decision.compute:
+            out, seen = self.transform(tick, forward, tokens, conditioning, last)
+            if self.policy.reuse and self.policy.repeats == "residual" and forward.step >= 0:
+                self.stored[key] = out - tokens
+        elif self.policy.repeats == "residual":
+            out, seen = tokens + self.stored[key], 0
+        else:
+            return None, 0
+        if forward.step < 0:
+            return None, seen
+        return self.model.project(out, conditioning, self.grids[chunk])[0].float(), seen
+
+    def transform(
+        self, tick: Tick, forward: Forward, tokens: Tensor, conditioning: Conditioning, last: bool
+    ) -> tuple[Tensor, int]:
+        """The chunk's tokens after all layers, and how many tokens of K/V they saw."""
+        chunk, text = forward.chunk, self.texts[forward.text, forward.chunk]
+        if forward.memory is None:
+            rope = self.model.rope(replace(self.grids[chunk], first_frame=0))
+            alone = among_themselves(self.store.history, self.grids[chunk].tokens)
+            return self.model.transform(tokens, conditioning, text, rope, alone), self.grids[chunk].tokens
+        then = tick.cut_after if last else 0
+        view, seen = self.store.view(forward.memory, chunk, forward.first, min(tick.clean, chunk), then)
+        return self.model.transform(tokens, conditioning, text, self.ropes[chunk], view), seen
+
+    def run_together(self, row: int, tick: Tick, inputs: dict[int, Tensor]) -> dict[int, list[Tensor]]:
+        """All chunks, started or not, attend to one another: the velocities of each, by branch."""
+        first = [forward for forward in tick.forwards if forward.branch == 0]
+        times = torch.cat([self.times(forward) for forward in first])[None].to(self.model.device)
+        latents = torch.cat(list(inputs.values()), dim=1)[None]
+        texts = [self.texts[forward.text, 0] for forward in tick.forwards if forward.chunk == 0]
+        outs = together(self.model, latents, times, texts, self.settings.fps, self.store.history)
+        parts = [velocity[0].float().split(self.settings.chunk, dim=1) for velocity in outs]
+        seen = self.chunks * self.grids[0].tokens
+        for forward in tick.forwards:
+            updated = forward.step >= 0
+            self.computed[forward.chunk] += updated
+            velocity = parts[forward.branch][forward.chunk] if updated else None
+            self.report(row, forward, ALWAYS, inputs[forward.chunk], velocity, seen)
+        return {chunk: [part[chunk] for part in parts] for chunk in tick.steps}
+
+    def advance(self, chunk: int, step: int, velocities: list[Tensor], decision: Decision) -> None:
+        """The solver's step, which leaves given frames as they are."""
+        x, repeats = self.latents[chunk], self.policy.repeats
+        if velocities:
+            velocity = self.walk.guide(step, velocities)
+        else:
+            velocity = self.stored[chunk, 0]
+        if repeats == "increment" and not decision.compute:
+            result = x + self.stored[chunk, 0]
+        else:
+            result, self.solver_states[chunk] = self.walk.solver.step(step, velocity, x, self.solver_states[chunk])
+        if self.policy.reuse and decision.compute and repeats != "residual":
+            self.stored[chunk, 0] = velocity if repeats == "velocity" else result - x
+        given = self.given[chunk]
+        result[:, given] = x[:, given]
+        self.latents[chunk] = result
+        if step == self.walk.steps - 1 and not result.isfinite().all():
+            raise NotFinite(chunk)
+
+    def decide(self, row: int, forward: Forward, conditioning: Conditioning, tokens: Tensor) -> Decision:
+        """Whether the chunk's step is computed."""
+        if self.policy.reuse is None:
+            return ALWAYS
+        if self.policy.joint:
+            return self.joint_decision(row)
+        signal = self.model.signal(conditioning, tokens, self.grids[forward.chunk])
+        own_last = self.policy.last_step or row == len(self.walk.ticks) - 1
+        steps = self.walk.steps if own_last else self.walk.steps + 1  # no step is the last one then
+        decision, self.reuse_states[forward.chunk] = decide(
+            self.policy.reuse, self.reuse_states[forward.chunk], signal, forward.step, steps
+        )
+        return decision
+
+    def joint_decision(self, row: int) -> Decision:
+        """One for the whole window, as TeaCache decides: from the timesteps of all frames, rows being its steps."""
+        if row not in self.joint_decisions:
+            tick, grid = self.walk.ticks[row], replace(self.grids[0], frames=self.chunks * self.settings.chunk)
+            times = [self.times_of(timestep, chunk) for chunk, timestep in enumerate(self.walk.timesteps[row])]
+            times = torch.cat(times)[None].to(self.model.device)
+            signal = self.model.signal(self.model.condition(times, grid, self.settings.fps), None, grid)
+            decision, state = decide(self.policy.reuse, self.joint_state, signal, row, len(self.walk.ticks))
+            if 0 in tick.steps.values():  # what begins has nothing to reuse
+                decision, state = ALWAYS, ReuseState(signal)
+            self.joint_decisions[row], self.joint_state = decision, state
+        return self.joint_decisions[row]
+
+    def _last_kept(self, row, tick, inputs, decisions) -> Forward | None:
+        """The last forward that is computed and leaves K/V behind; decides for all chunks on the way."""
+        for forward in tick.forwards:
+            if forward.step >= 0 and forward.chunk not in decisions:
+                tokens = self.model.embed(inputs[forward.chunk][None])
+                decisions[forward.chunk] = self.decide(row, forward, self.condition(forward, tick), tokens)
+        kept = [
+            forward
+            for forward in tick.forwards
+            if forward.memory is not None and (forward.step < 0 or decisions[forward.chunk].compute)
+        ]
+        return kept[-1] if kept else None
+
+    def seen(self, row: int, chunk: int) -> Tensor:
+        """The chunk's latents as the model sees them in this row: a prefix is noised a little."""
+        x = self.latents[chunk]
+        if chunk < self.ready and self.walk.noised > 0:
+            share, size = self.walk.noised / 1000, self.settings.chunk
+            noise = self.condition_noise_of(row)[:, chunk * size : (chunk + 1) * size].to(x)
+            x = noise * share + x * (1 - share)
+        return x
+
+    def times(self, forward: Forward) -> Tensor:
+        return self.times_of(forward.timestep, forward.chunk)
+
+    def times_of(self, timestep: float, chunk: int) -> Tensor:
+        """The timestep of each of the chunk's frames [f], on the CPU."""
+        held = timestep if self.walk.held is None else self.walk.held
+        return torch.where(self.given[chunk], held, timestep)
+
+    def condition(self, forward: Forward, tick: Tick) -> Conditioning:
+        """The same for every chunk without given frames, so computed once for each timestep."""
+        times = self.times(forward)
+        key = (*times.tolist(), tick.distill)
+        if key not in self.conditionings:
+            times = times[None].to(self.model.device)
+            self.conditionings[key] = self.model.condition(
+                times, self.grids[forward.chunk], self.settings.fps, tick.distill
+            )
+        return self.conditionings[key]
+
+    def charge(self, tick: Tick, seconds: float) -> None:
+        """Share a row's time between the chunks that it updates; what else ran in it, ran for them."""
+        for chunk in tick.steps:
+            self.seconds[chunk] += seconds / len(tick.steps)
+
+    def report(self, row, forward: Forward, decision, latents, velocity, seen) -> None:
+        key = forward.chunk, forward.branch
+        if forward.step >= 0:
+            self.decisions[key] = self.decisions.get(key, "") + "01"[decision.compute]
+        if self.observe:
+            visit = Visit(row, forward.chunk, forward.branch, forward.step, decision, latents, velocity, seen)
+            self.observe(visit)
+
+    def result(self, chunk: int) -> FinishedChunk:
+        for key in [key for key in self.stored if key[0] == chunk]:
+            del self.stored[key]
+        every = [taken for (own, _), taken in sorted(self.decisions.items()) if own == chunk]
+        return FinishedChunk(
+            chunk, self.latents[chunk], self.computed[chunk], self.reused[chunk], self.seconds[chunk], self.store.bytes,
+            tuple(taken for taken in every if len(taken) == self.walk.steps),
+        )  # fmt: skip

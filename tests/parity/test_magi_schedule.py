@@ -1,0 +1,62 @@
+"""MAGI-1's time grids, ranges, scales and lists of forwards: exactly the official ones."""
+
+import pytest
+
+from flowcache.cache.reuse import Policy
+from flowcache.records import Pipeline
+from flowcache.sampling.magi import MagiSettings, first_seen, guidance_scales, intervals, time_grid
+
+NAME = "magi_schedule_tables"
+
+
+@pytest.mark.golden(NAME, "init_t")
+def test_time_grid(case):
+    config = case["t_schedule_config"]
+    curve, shift = config.get("tSchedulerFunc", "square"), config.get("shift", 1.0 if config else 3.0)
+    assert list(time_grid(case["num_steps"], case["shortcut_mode"], curve, shift)) == case["t"]
+
+
+@pytest.mark.golden(NAME, "init_interval")
+def test_intervals(case):
+    assert list(intervals(case["num_steps"], case["shortcut_mode"])) == case["interval"]
+
+
+@pytest.mark.golden(NAME, "generate_sequences")
+@pytest.mark.parametrize("per_stage", [1, 3])
+def test_chunks_in_flight(case, per_stage):
+    chunks, window, ready = case["chunk_num"], case["window_size"], case["chunk_offset"]
+    settings = MagiSettings(window * per_stage, per_stage, 2, 24, 7.5, Pipeline(window=window))
+    ticks = settings.walk(2 * chunks, Policy("off"), 2 * ready).ticks
+    starts, ends, first_steps, last_steps = case["start_end_tstart_tend"]
+    assert len(ticks) == per_stage * len(starts)
+    for row, tick in enumerate(ticks):
+        stage, within = divmod(row, per_stage)
+        assert list(tick.steps) == list(range(starts[stage], ends[stage]))
+        steps = [per_stage * part + within for part in range(first_steps[stage], last_steps[stage])]
+        assert list(tick.steps.values()) == steps[::-1]
+
+
+def pipeline_of(case):
+    return Pipeline(kv_ranges=tuple(case["noise2clean_kvrange"]), clean_kv_range=case["clean_chunk_kvrange"])
+
+
+@pytest.mark.golden(NAME, "kvrange")
+def test_ranges(case):
+    first, steps = case["slice_point"], case["num_steps"]
+    for chunk, (step, expected) in enumerate(
+        zip(case["denoise_step_of_each_chunk"], case["kv_range"], strict=True), first
+    ):
+        assert [first_seen(pipeline_of(case), steps, chunk, step), chunk + 1] == expected
+
+
+@pytest.mark.golden(NAME, "prefix_kvrange")
+def test_ranges_of_a_prefix(case):
+    got = [[first_seen(pipeline_of(case), 8, chunk, -1), chunk + 1] for chunk in range(case["range_num"])]
+    assert got == case["kv_range"]
+
+
+def test_guidance_scales(golden):
+    if golden.facts(NAME) is None:
+        pytest.skip("the folder has no schedule tables")
+    for time, before, text in golden.facts(NAME)["cfg_scale_t_prev_text"]:
+        assert guidance_scales(Pipeline(), time) == (before, text)

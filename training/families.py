@@ -1,0 +1,50 @@
+"""What differs between the two models that are trained here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from training.magi import checkpoint as magi_checkpoint
+from training.magi import loss as magi_loss
+from training.magi import model as magi_model
+from training.magi import preview as magi_preview
+from training.magi.data import WORLD as MAGI_WORLD
+from training.shapes import WORLD, World
+from training.skyreels import checkpoint, loss, model, preview
+
+
+@dataclass(frozen=True)
+class Family:
+    """build: of a number of words, a module with `transformer` and `text_encoder`.
+
+    loss_of_step: see there. preview(model, tokenizer, prompts, guidance=, seed=): clean latents.
+    spec, write(model, tokenizer, folder): what an exported checkpoint says of itself, and its files.
+    matrices: prefix of the names of the transformer's blocks; slow: prefixes of what conditions them.
+    """
+
+    name: str
+    world: World
+    causal: bool  # the codec's first latent frame is one video frame
+    build: Callable[[int], nn.Module]
+    loss_of_step: Callable[..., Tensor]
+    preview: Callable[..., Tensor]
+    spec: dict[str, Any]
+    write: Callable[..., None]
+    matrices: str
+    slow: tuple[str, ...]
+
+
+FAMILIES = {
+    "skyreels": Family(
+        "skyreels", WORLD, True, model.Tiny, loss.loss_of_step, preview.denoise, checkpoint.SPEC, checkpoint.write,
+        matrices="transformer.blocks.", slow=("text_encoder.", "transformer.time_"),
+    ),
+    "magi": Family(
+        "magi", MAGI_WORLD, False, magi_model.Tiny, magi_loss.loss_of_step, magi_preview.denoise,
+        magi_checkpoint.SPEC, magi_checkpoint.write,
+        matrices="transformer.videodit_blocks.layers.",
+        slow=("text_encoder.", "special_tokens", "transformer.t_embedder."),
+    ),
+}  # fmt: skip

@@ -1,0 +1,1 @@
+"""`tiny-magi`: what is MAGI-1's own in its training."""
