@@ -18,6 +18,7 @@ from pathlib import Path
 
 import s3fs
 
+from flowcache.errors import StoreError
 from flowcache.storage import layout
 from flowcache.storage.objects import Store
 from tests.soak.chaos import ACTIONS, Chaos, Nodes
@@ -43,14 +44,16 @@ def stormy_run(driver: Driver, chaos: Chaos, store: Store, schedule: list[tuple[
     """Until the driver ends by itself: each action of the schedule when so many segments are committed."""
     left, seen, since = list(schedule), -1, time.monotonic()
     while driver.ended is None or left:
-        done = committed(store)
+        try:
+            done = committed(store)
+        except StoreError:
+            continue  # the server is down, or comes back
         if done > seen:
             seen, since = done, time.monotonic()
             print(f"{done} segments committed, {len(left)} actions left", file=sys.stderr, flush=True)
         assert time.monotonic() - since < PATIENCE, "no progress"
         while left and (left[0][0] <= done or driver.ended is not None):
             chaos.act(left.pop(0)[1])
-        chaos.heal()
         if driver.ended is not None and (left or driver.ended not in (0, 3)):
             chaos.count("driver gave up", driver.ended not in (0, 3))
             driver.start()
@@ -99,7 +102,7 @@ def main() -> None:
         chaos = Chaos(nodes, driver, s3, draw)
         try:
             code = stormy_run(driver, chaos, direct, schedule)
-            chaos.heal(now=True)
+            chaos.heal()
             given = Counter(chaos.given) + Counter({f"S3: {kind}": n for kind, n in proxy.given.items()})
             counts = compare(calm, direct, poisoned)
             assert code == (3 if poisoned else 0), code

@@ -3,8 +3,10 @@
 import os
 import random
 import signal
+import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import ray
@@ -91,7 +93,7 @@ class Chaos:
     def __init__(self, nodes: Nodes, driver: Driver, s3: Ceph | Moto, draw: random.Random):
         self.nodes, self.driver, self.s3, self.draw = nodes, driver, s3, draw
         self.given: Counter[str] = Counter()
-        self._later: list[tuple[float, object]] = []  # (when, what brings it back)
+        self._later: list[threading.Timer] = []  # that bring it back
 
     def count(self, what: str, happened: bool = True) -> None:
         self.given[what] += happened
@@ -108,7 +110,7 @@ class Chaos:
 
     def _node(self, action: str, what: str) -> None:
         if len(self.nodes.workers) < self.nodes.count:
-            self.heal(now=True)
+            self.heal()
         self.nodes.kill(self.draw.choice(self.nodes.workers))
         self._soon(lambda: self.nodes.workers.append(self.nodes.add()))
         self.count(action)
@@ -124,7 +126,7 @@ class Chaos:
         self.count(action)
 
     def _server(self, action: str, what: str) -> None:
-        self.heal(now=True)
+        self.heal()
         if what == "killed":
             self.s3.kill()
             self._soon(self.s3.start)
@@ -138,14 +140,17 @@ class Chaos:
         if what == "slowed":
             self._soon(lambda: send(pid, signal.SIGCONT))
 
-    def _soon(self, undo) -> None:
-        self._later.append((time.monotonic() + self.draw.uniform(1.0, 6.0), undo))
+    def _soon(self, undo: Callable[[], None]) -> None:
+        """In a thread of its own: whoever watches the run may be waiting for what was stopped."""
+        timer = threading.Timer(self.draw.uniform(1.0, 6.0), undo)
+        self._later.append(timer)
+        timer.start()
 
-    def heal(self, now: bool = False) -> None:
-        due = [(when, undo) for when, undo in self._later if now or when <= time.monotonic()]
-        self._later = [later for later in self._later if later not in due]
-        for _, undo in due:
-            undo()
+    def heal(self) -> None:
+        """All that should come back is back."""
+        for timer in self._later:
+            timer.join()
+        self._later.clear()
 
 
 def send(pid: int, number: signal.Signals) -> None:
