@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
 import s3fs
@@ -29,9 +30,12 @@ from tests.soak.servers import server
 PATIENCE = 3600.0  # seconds without a new segment after which the soak gives up
 
 
-def calm_run(folder: Path, rows: Path, nodes: Nodes, stall: float) -> Store:
-    driver = Driver(rows, str(folder / "calm"), nodes.address, nodes.count, stall, folder / "calm.log")
-    code = driver.process.wait()
+def calm_run(folder: Path, rows: Path, nodes: Nodes) -> Store:
+    driver = Driver(rows, str(folder / "calm"), nodes.address, nodes.count, PATIENCE, folder / "calm.log")
+    try:
+        code = driver.process.wait()
+    finally:
+        driver.kill()
     assert code == 0, (folder / "calm.log").read_text()[-3000:]
     return Store(str(folder / "calm"))
 
@@ -43,7 +47,7 @@ def committed(store: Store) -> int:
 def stormy_run(driver: Driver, chaos: Chaos, store: Store, schedule: list[tuple[int, str]]) -> int:
     """Until the driver ends by itself: each action of the schedule when so many segments are committed."""
     left, seen, since = list(schedule), -1, time.monotonic()
-    while driver.ended is None or left:
+    while driver.ended not in (0, 3):
         try:
             done = committed(store)
         except StoreError:
@@ -52,12 +56,12 @@ def stormy_run(driver: Driver, chaos: Chaos, store: Store, schedule: list[tuple[
             seen, since = done, time.monotonic()
             print(f"{done} segments committed, {len(left)} actions left", file=sys.stderr, flush=True)
         assert time.monotonic() - since < PATIENCE, "no progress"
-        while left and (left[0][0] <= done or driver.ended is not None):
+        while left and left[0][0] <= done:
             chaos.act(left.pop(0)[1])
-        if driver.ended is not None and (left or driver.ended not in (0, 3)):
-            chaos.count("driver gave up", driver.ended not in (0, 3))
+        if driver.ended not in (None, 0, 3):
             driver.start()
         time.sleep(0.5)
+    chaos.heal()
     return driver.ended
 
 
@@ -68,70 +72,60 @@ def schedule_of(draw: random.Random, actions: int, segments: int) -> list[tuple[
     return sorted((draw.randrange(max(1, int(segments * 0.9))), name) for name in names)
 
 
+def night(options: argparse.Namespace, folder: Path, cleanup: ExitStack) -> dict[str, object]:
+    """Both runs and their comparison; what was counted. AssertionError where anything was lost or left behind."""
+    rows = folder / "night.jsonl"
+    poisoned = manifest(rows, options.videos)
+    s3 = server(options.server)
+    cleanup.callback(s3.close)
+    proxy = FaultyProxy(s3.url, options.seed, options.rate).start()
+    cleanup.callback(proxy.shutdown)
+    access = {"key": s3.key, "secret": s3.secret}
+    # Nodes hand their environment to the actors.
+    os.environ |= {"AWS_ENDPOINT_URL": proxy.url, "AWS_ACCESS_KEY_ID": s3.key, "AWS_SECRET_ACCESS_KEY": s3.secret}
+    nodes = Nodes(options.gangs)
+    cleanup.callback(nodes.close)
+    calm = calm_run(folder, rows, nodes)
+    s3fs.S3FileSystem(endpoint_url=s3.url, **access).mkdir("soak")
+    direct = Store("s3://soak/night", endpoint_url=s3.url, **access)
+    poison(direct, poisoned)
+    draw = random.Random(options.seed)
+    schedule = schedule_of(draw, options.actions, committed(calm))
+    driver = Driver(rows, "s3://soak/night", nodes.address, nodes.count, options.stall, folder / "stormy.log")
+    cleanup.callback(driver.kill)
+    chaos = Chaos(nodes, driver, s3, draw)
+    code = stormy_run(driver, chaos, direct, schedule)
+    given = chaos.given + Counter({f"S3: {kind}": count for kind, count in proxy.given.items()})
+    counts = compare(calm, direct, poisoned)
+    assert code == (3 if poisoned else 0), code
+    assert given.total() >= options.faults, f"only {given.total()} faults"
+    left = nodes.leftovers()
+    assert not left, f"left behind: {left}"
+    run = {"server": s3.name, "faults": dict(sorted(given.items())), "total": given.total()}
+    return {**run, "requests": proxy.requests, "driver starts": driver.starts, **counts}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--videos", type=int, default=200)
     parser.add_argument("--gangs", type=int, default=3, help="each on a node of its own")
     parser.add_argument("--actions", type=int, default=60, help="kills, stops and slow-downs of processes")
-    parser.add_argument("--rate", type=float, default=0.1, help="share of the requests to S3 that are spoilt")
+    parser.add_argument("--rate", type=float, default=0.15, help="share of the requests to S3 that are spoilt")
     parser.add_argument("--faults", type=int, default=300, help="fail with fewer in all")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
-    parser.add_argument("--stall", type=float, default=60.0, help="seconds after which a silent gang counts as lost")
+    parser.add_argument("--stall", type=float, default=120.0, help="seconds after which a silent gang counts as lost")
     parser.add_argument("--server", default="auto", choices=["auto", "ceph", "moto"])
     options = parser.parse_args()
     print(f"seed {options.seed}", file=sys.stderr, flush=True)
-    draw, begun = random.Random(options.seed), time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="soak-") as name:
-        folder, rows = Path(name), Path(name, "night.jsonl")
-        poisoned = manifest(rows, options.videos)
-        s3 = server(options.server)
-        proxy = FaultyProxy(s3.url, options.seed, options.rate).start()
-        access = {"key": s3.key, "secret": s3.secret}
-        # Nodes hand their environment to the actors, and may start slowly on a busy machine.
-        os.environ |= {
-            "AWS_ENDPOINT_URL": proxy.url, "AWS_ACCESS_KEY_ID": s3.key, "AWS_SECRET_ACCESS_KEY": s3.secret,
-            "RAY_raylet_start_wait_time_s": "300"
-        }  # fmt: skip
-        nodes = Nodes(options.gangs)
-        calm = calm_run(folder, rows, nodes, options.stall)
-        s3fs.S3FileSystem(endpoint_url=s3.url, **access).mkdir("soak")
-        direct = Store("s3://soak/night", endpoint_url=s3.url, **access)
-        poison(direct, poisoned)
-        schedule = schedule_of(draw, options.actions, committed(calm))
-        driver = Driver(rows, "s3://soak/night", nodes.address, nodes.count, options.stall, folder / "stormy.log")
-        chaos = Chaos(nodes, driver, s3, draw)
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="soak-") as folder, ExitStack() as cleanup:
         try:
-            code = stormy_run(driver, chaos, direct, schedule)
-            chaos.heal()
-            given = Counter(chaos.given) + Counter({f"S3: {kind}": n for kind, n in proxy.given.items()})
-            counts = compare(calm, direct, poisoned)
-            assert code == (3 if poisoned else 0), code
-            assert sum(given.values()) >= options.faults, f"only {sum(given.values())} faults"
-            left = nodes.leftovers()
-            assert not left, f"left behind: {left}"
+            found = night(options, Path(folder), cleanup)
         except AssertionError:
-            sys.stderr.write((folder / "stormy.log").read_text()[-6000:])
+            log = Path(folder, "stormy.log")
+            sys.stderr.write(log.read_text()[-6000:] if log.exists() else "")
             raise
-        finally:
-            driver.process.kill()
-            proxy.shutdown()
-            s3.close()
-            nodes.close()
-    print(
-        json.dumps(
-            {
-                "seed": options.seed,
-                "server": s3.name,
-                "faults": dict(sorted(given.items())),
-                "total": sum(given.values()),
-                "requests": proxy.requests,
-                "driver starts": driver.starts,
-                "seconds": round(time.monotonic() - begun),
-                **counts,
-            },
-            indent=2,
-        )
-    )
+    print(json.dumps({"seed": options.seed, **found, "seconds": round(time.monotonic() - begun)}, indent=2))
 
 
 if __name__ == "__main__":

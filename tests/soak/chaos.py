@@ -95,9 +95,6 @@ class Chaos:
         self.given: Counter[str] = Counter()
         self._later: list[threading.Timer] = []  # that bring it back
 
-    def count(self, what: str, happened: bool = True) -> None:
-        self.given[what] += happened
-
     def act(self, action: str) -> None:
         who, _, what = action.rpartition(" ")
         {"gang": self._gang, "node": self._node, "driver": self._driver, "S3 server": self._server}[who](action, what)
@@ -106,14 +103,14 @@ class Chaos:
         actors = self.nodes.actors()
         if actors:
             self._signal(self.draw.choice(actors), what)
-            self.count(action)
+            self.given[action] += 1
 
     def _node(self, action: str, what: str) -> None:
         if len(self.nodes.workers) < self.nodes.count:
             self.heal()
         self.nodes.kill(self.draw.choice(self.nodes.workers))
         self._soon(lambda: self.nodes.workers.append(self.nodes.add()))
-        self.count(action)
+        self.given[action] += 1
 
     def _driver(self, action: str, what: str) -> None:
         if self.driver.ended is not None:
@@ -123,7 +120,7 @@ class Chaos:
             self.driver.start()
         else:
             self._signal(self.driver.process.pid, what)
-        self.count(action)
+        self.given[action] += 1
 
     def _server(self, action: str, what: str) -> None:
         self.heal()
@@ -132,7 +129,7 @@ class Chaos:
             self._soon(self.s3.start)
         else:
             self._signal(self.s3.pid, what)
-        self.count(action)
+        self.given[action] += 1
 
     def _signal(self, pid: int, what: str) -> None:
         """killed, stopped for good, or slowed: stopped for some seconds."""

@@ -50,6 +50,7 @@ def refit(studio, marker, data: bytes, frames: int = 4):
     markers = read_commits(store).markers[marker.video_id]
     put_playlist(store, marker.video_id, markers, done=True)
     mark_done(store, marker.video_id, markers)
+    store.delete(layout.parts_key(read_run(store).run_id))  # markers never change, but here one did
     write_tables(store, read_run(store))
 
 
