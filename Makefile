@@ -26,6 +26,7 @@ setup: .venv/.ready
 demo: setup
 	$(BIN)/flowcache render --job jobs/demo.yaml --output $(OUTPUT)
 	$(BIN)/flowcache sheet $(OUTPUT) --to $(OUTPUT)-sheet.png
+	$(BIN)/flowcache report $(OUTPUT) --to $(OUTPUT)-report.html
 
 test: setup
 	$(BIN)/python -m pytest --golden $(GOLDEN)
@@ -49,4 +50,4 @@ format: setup
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv $(OUTPUT) $(OUTPUT)-sheet.png
+	rm -rf .venv $(OUTPUT) $(OUTPUT)-sheet.png $(OUTPUT)-report.html

@@ -1,12 +1,15 @@
 """The Python interface, which the command line calls too."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import flowcache
 from flowcache.batch.cost import Cost, cost
 from flowcache.batch.driver import Summary, run
+from flowcache.batch.estimate import Cluster, estimate
 from flowcache.batch.options import RunOptions
 from flowcache.batch.plan import plan as segments_of
 from flowcache.batch.progress import Progress
@@ -20,7 +23,7 @@ from flowcache.storage.objects import Store
 from flowcache.storage.runs import new_run
 from flowcache.storage.sources import probe_media, read_rows
 
-__all__ = ["RowDefaults", "RunOptions", "Cost", "Summary", "check", "load_model", "plan", "render"]
+__all__ = ["Cluster", "RowDefaults", "RunOptions", "Cost", "Summary", "check", "load_model", "plan", "render"]
 
 Requests = str | Sequence[Mapping[str, Any]]
 
@@ -61,15 +64,18 @@ def render(
     return run(store, record, good, specs, options, progress or Progress())
 
 
-def plan(requests: Requests, *, defaults: RowDefaults | None = None) -> Cost:
+def plan(requests: Requests, *, defaults: RowDefaults | None = None, cluster: Cluster | None = None) -> Cost:
     """What rendering the requests takes, without weights: segments, chunk forwards, FLOPs, K/V memory.
 
-    Raises InputError with every fault of the requests.
+    cluster: what is to render it, for an estimate of the time. Raises InputError with every fault of the requests.
     """
     good, problems, _, specs = check(requests, defaults or RowDefaults())
+    if cluster:
+        problems += cluster.faults() + check_gang(good, specs, cluster.gang)
     if problems:
         raise InputError(problems)
-    return cost(good, specs)
+    found = cost(good, specs)
+    return replace(found, estimate=estimate(good, specs, cluster, time.time())) if cluster else found
 
 
 def check(

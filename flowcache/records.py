@@ -179,7 +179,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class ChunkRecord:
-    """One finished chunk as the store knows it."""
+    """One finished chunk as the store knows it. What came with later versions is None in older markers."""
 
     chunk: int  # over the whole video
     key: str  # media key relative to the root
@@ -194,3 +194,6 @@ class ChunkRecord:
     encode_seconds: float
     upload_seconds: float
     flaw: str | None = None  # what its pixels look like: black, frozen or saturated
+    kv_bytes: int | None = None  # of its window's K/V storage, on each rank
+    # A character a step: 1 computed, 0 reused, - not asked for; guidance branches in turn, with / between them.
+    decisions: str | None = None

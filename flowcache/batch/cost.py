@@ -1,10 +1,11 @@
 """What requests will take, counted without weights: chunk forwards, FLOPs, K/V memory."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flowcache.batch.plan import plan
 from flowcache.cache.reuse import Policy, resolve_policy
@@ -14,6 +15,9 @@ from flowcache.records import ModelSpec, RenderRequest, Segment
 from flowcache.sampling.dry_run import WindowWork, at_least, at_most, dry_run
 from flowcache.sampling.families import settings_of
 from flowcache.sampling.walk import Settings
+
+if TYPE_CHECKING:
+    from flowcache.batch.estimate import Estimate
 
 # What the policy of a request is compared with, by family. MAGI-1's "dense" is `off` with the whole history seen.
 WITHOUT_REUSE = {
@@ -58,6 +62,7 @@ class Cost:
 
     without_reuse: if every one had that policy and computed every step. most, least: with their own policies,
     where every step that may be reused is computed, and where it is reused.
+    estimate: of time, where a cluster is given.
     """
 
     videos: int
@@ -67,6 +72,7 @@ class Cost:
     without_reuse: dict[str, Work]
     most: Work
     least: Work
+    estimate: "Estimate | None" = None
 
 
 @dataclass(frozen=True)
@@ -82,8 +88,7 @@ class Window:
 def cost(requests: Sequence[RenderRequest], specs: Mapping[str, ModelSpec]) -> Cost:
     """specs: model name -> spec. InputError where a model's transformer config can't be read."""
     segments = [(request, segment) for request in requests for segment in plan(request, specs[request.model])]
-    configs = {name: FAMILIES[spec.family].config(parts_of(Path(spec.path))) for name, spec in specs.items()}
-    counted = cache(lambda window, policy: work(window, configs[window.model], policy))
+    counted = counter(specs)
 
     def total(pairs: list[tuple[Window, Policy]]) -> Work:
         return sum((counted(*pair) * times for pair, times in Counter(pairs).items()), Work())
@@ -102,6 +107,12 @@ def cost(requests: Sequence[RenderRequest], specs: Mapping[str, ModelSpec]) -> C
         most=total(list(zip(windows, map(at_most, own), strict=True))),
         least=total(list(zip(windows, map(at_least, own), strict=True))),
     )
+
+
+def counter(specs: Mapping[str, ModelSpec]) -> Callable[[Window, Policy], Work]:
+    """`work` of a window under a policy, counted once for all windows that are alike."""
+    configs = {name: FAMILIES[spec.family].config(parts_of(Path(spec.path))) for name, spec in specs.items()}
+    return cache(lambda window, policy: work(window, configs[window.model], policy))
 
 
 def window(request: RenderRequest, segment: Segment, spec: ModelSpec) -> Window:

@@ -7,12 +7,14 @@ from collections.abc import Iterable
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from flowcache.batch.queue import Video
 from flowcache.records import ChunkRecord, Segment
+from flowcache.report.words import duration
 from flowcache.storage.documents import RunRecord
 
 SHOWN = 20  # videos in the live table: those that move come first
@@ -88,11 +90,7 @@ class Progress:
 
     def _left(self, chunks: int) -> str:
         seconds = (time.monotonic() - self.since) / self.made * (self.total - chunks)
-        minutes, seconds = divmod(round(seconds), 60)
-        hours, minutes = divmod(minutes, 60)
-        return (
-            f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
-        )
+        return duration(seconds)
 
 
 class LogProgress(Progress):
@@ -152,12 +150,12 @@ class LiveProgress(Progress):
         self._draw()
 
     def note(self, message: str) -> None:
-        self.live.console.print(message)
+        self.live.console.print(message, markup=False, highlight=False)
 
     def failed(self, segment: Segment, rank: int, cause: str, again: bool) -> None:
         super().failed(segment, rank, cause, again)
         then = "trying again" if again else "giving up"
-        self.note(f"[yellow]{segment.video_id} segment {segment.index}, rank {rank}:[/] {cause}; {then}")
+        self.note(f"{segment.video_id} segment {segment.index}, rank {rank}: {cause}; {then}")
 
     def tick(self) -> None:
         if time.monotonic() - self._drawn > DRAW_EVERY:
@@ -178,7 +176,7 @@ class LiveProgress(Progress):
         for name in sorted(names):
             total = sum(segment.chunks for segment in self.videos[name].segments)
             bar = ProgressBar(total=total, completed=self.chunks[name], width=30)
-            table.add_row(name, self.states[name], bar, f"{self.chunks[name]}/{total} chunks")
+            table.add_row(escape(name), self.states[name], bar, f"{self.chunks[name]}/{total} chunks")
         if len(self.states) > SHOWN:
             table.add_row(f"and {len(self.states) - SHOWN} more", "", "", "")
         return table

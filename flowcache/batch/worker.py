@@ -98,12 +98,12 @@ class RankWorker:
         The marker is another attempt's if that one was first. Flawed comes in place of it, where a chunk is spoilt
         and steps were reused.
         """
-        started = time.time()
+        started, begin = time.time(), time.perf_counter()
         model = self._load(task.request.model)
-        begin = time.perf_counter()
+        loaded = time.perf_counter()
         renderer = self._renderer(model, task)
         upload = Upload(self.store, task, new_attempt())
-        seconds = {"conditioning": time.perf_counter() - begin}
+        seconds = {"load": loaded - begin, "conditioning": time.perf_counter() - loaded}
         spoilt = None
         try:
             for chunk in renderer.chunks():
@@ -218,6 +218,8 @@ class Upload:
             encode_seconds=middle - begin,
             upload_seconds=time.perf_counter() - middle,
             flaw=flaw,
+            kv_bytes=chunk.kv_bytes,
+            decisions="/".join(chunk.decisions),
         )
         self.chunks.append(record)
         return record

@@ -14,6 +14,7 @@ from flowcache.cli.links import links
 from flowcache.cli.models import models
 from flowcache.cli.plan import plan
 from flowcache.cli.render import render
+from flowcache.cli.report import report
 from flowcache.cli.sheet import sheet
 from flowcache.cli.status import status
 from flowcache.cli.verify import verify
@@ -32,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for command in (render, plan, status, verify, models, export, sheet, links, gc):
+for command in (render, plan, status, verify, models, export, sheet, report, links, gc):
     app.command()(command)
 
 

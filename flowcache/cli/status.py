@@ -1,26 +1,94 @@
 """`flowcache status`."""
 
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from typing import Annotated, Any
 
+import typer
+from rich.console import Group
+from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from flowcache.cli.common import Endpoint, Json, Output, open_store, out, print_json
+from flowcache.report.words import duration
+
+STATES = ("done", "running", "waiting", "partial", "dead")
+MOVING = ("running", "dead", "partial", "waiting", "done")  # what a watcher sees first
+SHOWN = 20  # videos in the table that is redrawn
 
 
-def status(output: Output, endpoint_url: Endpoint = None, as_json: Json = False) -> None:
-    """How far a run is, read from its store alone: while it goes on, or after."""
-    from flowcache.storage.status import status as read_status
+def status(
+    output: Output,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again and again until the run has ended.")] = False,
+    interval: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks of --watch.")] = 5.0,
+    endpoint_url: Endpoint = None,
+    as_json: Json = False,
+) -> None:
+    """How far a run is, read from its store alone: while it goes on, or after.
 
-    report = read_status(open_store(output, endpoint_url))
+    With --watch a table that is redrawn, or lines where there is no terminal, until every video is done or
+    dead; it then ends with the exit code of the run.
+    """
+    from flowcache.storage.status import Watch
+
+    looks = Watch(open_store(output, endpoint_url))
+    if not watch:
+        report = looks.status()
+    elif as_json:
+        report = follow(looks, interval, lambda report: None)
+    elif not out.is_terminal:
+        report = follow(looks, interval, Lines().show)
+    else:
+        with Live(console=out, auto_refresh=False) as live:
+            report = follow(looks, interval, lambda report: live.update(screen_of(report), refresh=True))
     if as_json:
         print_json(asdict(report))
-        return
-    table = Table("video", "state", "segments", "chunks", "frames", "reused", "error", box=None)
-    for video in report.videos:
+    elif not watch:
+        out.print(table(report.videos))
+        out.print(summary(report), markup=False)
+    if watch:
+        raise typer.Exit(3 if report.count("dead") or report.rejected else 0)
+
+
+def follow(looks: Any, interval: float, show: Callable[[Any], None]) -> Any:
+    """Show the run until it has ended; its last status."""
+    report = looks.status()
+    show(report)
+    while not report.ended:
+        time.sleep(interval)
+        report = looks.status()
+        show(report)
+    return report
+
+
+class Lines:
+    """A line for a log whenever something happened."""
+
+    said: Any = None
+
+    def show(self, report: Any) -> None:
+        state = [report.count(name) for name in STATES], report.total("chunks")
+        if state != self.said:
+            out.print(f"{time.strftime('%H:%M:%S')} {summary(report)}", markup=False, highlight=False)
+        self.said = state
+
+
+def screen_of(report: Any) -> Group:
+    videos = sorted(report.videos, key=lambda video: MOVING.index(video.state))
+    more = len(videos) - SHOWN
+    parts = [table(videos[:SHOWN]), *([Text(f"and {more} more")] if more > 0 else []), Text(summary(report))]
+    return Group(*parts)
+
+
+def table(videos: Sequence[Any]) -> Table:
+    drawn = Table("video", "state", "segments", "chunks", "frames", "reused", "error", box=None)
+    for video in videos:
         steps = video.steps_computed + video.steps_reused
-        table.add_row(
-            video.video_id,
+        drawn.add_row(
+            escape(video.video_id),
             video.state,
             f"{video.segments}/{video.segments_total}",
             f"{video.chunks}/{video.chunks_total}",
@@ -28,8 +96,17 @@ def status(output: Output, endpoint_url: Endpoint = None, as_json: Json = False)
             f"{video.steps_reused / steps:.0%}" if steps else "-",
             escape(video.error or ""),
         )
-    out.print(table)
-    states = ("done", "running", "waiting", "partial", "failed")
-    counts = ", ".join(f"{report.count(state)} {state}" for state in states if report.count(state))
+    return drawn
+
+
+def summary(report: Any) -> str:
+    """One line: states, reuse, rate, time left, and how long ago something came."""
+    counts = ", ".join(f"{report.count(state)} {state}" for state in STATES if report.count(state))
     rejected = f", {report.rejected} rejected rows" if report.rejected else ""
-    out.print(f"run {report.run_id}: {counts}{rejected}; {report.reuse_rate:.0%} of steps reused")
+    chunks = f"{report.total('chunks')}/{report.total('chunks_total')} chunks"
+    text = f"run {report.run_id}: {counts}{rejected}; {chunks}; {report.reuse_rate:.0%} of steps reused"
+    if report.rate and not report.ended:
+        ago = duration(max(time.time() - report.last_commit, 0))
+        text += f"; {report.rate * 60:.3g} chunks a minute, about {duration(report.seconds_left)} left"
+        text += f"; last commit {ago} ago"
+    return text

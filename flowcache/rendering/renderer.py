@@ -30,6 +30,8 @@ class RenderedChunk:
     steps_reused: int
     denoise_seconds: float
     decode_seconds: float
+    kv_bytes: int
+    decisions: tuple[str, ...]  # as in FinishedChunk
 
 
 class SegmentRenderer:
@@ -106,6 +108,8 @@ class SegmentRenderer:
                 steps_reused=done.reused,
                 denoise_seconds=done.seconds,
                 decode_seconds=time.perf_counter() - begin,
+                kv_bytes=done.kv_bytes,
+                decisions=done.decisions,
             )
             start += len(frames)
 

@@ -26,7 +26,8 @@ class FinishedChunk:
 
     computed, reused: forwards of its steps, all guidance branches. seconds: its share of the time; the shares
     of a window's chunks sum up to the time that the window took. kv_bytes: of the K/V storage of the whole window.
-    decisions: for each guidance branch a character a step, 1 where it was computed, 0 where reused.
+    decisions: for each guidance branch a character a step, 1 where it was computed, 0 where reused, - where the
+    branch does not run.
     """
 
     index: int

@@ -50,7 +50,7 @@ class Window:
         self.reuse_states = [ReuseState() for _ in range(self.chunks)]
         self.joint_state, self.joint_decisions = ReuseState(), {}
         self.stored: dict[tuple[int, int], Tensor] = {}  # what skipped steps take, by chunk and branch
-        self.decisions: dict[tuple[int, int], str] = {}  # 1 or 0 a step, by chunk and branch
+        self.decisions: dict[tuple[int, int], list[str]] = {}  # as in FinishedChunk, by chunk and branch
         self.computed, self.reused, self.seconds = ([0] * self.chunks for _ in range(3))
 
     def _check(self, held: int, closing: int, frames: int) -> None:
@@ -257,7 +257,7 @@ class Window:
     def report(self, row, forward: Forward, decision, latents, velocity, seen) -> None:
         key = forward.chunk, forward.branch
         if forward.step >= 0:
-            self.decisions[key] = self.decisions.get(key, "") + "01"[decision.compute]
+            self.decisions.setdefault(key, ["-"] * self.walk.steps)[forward.step] = "01"[decision.compute]
         if self.observe:
             visit = Visit(row, forward.chunk, forward.branch, forward.step, decision, latents, velocity, seen)
             self.observe(visit)
@@ -265,8 +265,7 @@ class Window:
     def result(self, chunk: int) -> FinishedChunk:
         for key in [key for key in self.stored if key[0] == chunk]:
             del self.stored[key]
-        every = [taken for (own, _), taken in sorted(self.decisions.items()) if own == chunk]
         return FinishedChunk(
             chunk, self.latents[chunk], self.computed[chunk], self.reused[chunk], self.seconds[chunk], self.store.bytes,
-            tuple(taken for taken in every if len(taken) == self.walk.steps),
+            tuple("".join(taken) for (own, _), taken in sorted(self.decisions.items()) if own == chunk),
         )  # fmt: skip

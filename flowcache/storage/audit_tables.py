@@ -13,6 +13,7 @@ from flowcache.storage.audit import Audit, Damage
 from flowcache.storage.commits import Commits
 from flowcache.storage.documents import RunRecord
 from flowcache.storage.objects import Store
+from flowcache.storage.schemas import ADDED
 from flowcache.storage.tables import TABLES, chunk_rows, video_rows
 
 Rows = list[dict[str, Any]]
@@ -33,7 +34,7 @@ def read_table(store: Store, run: RunRecord, name: str, audit: Audit) -> Iterato
         if data is None:
             continue  # replaced since it was listed
         try:
-            table = pq.read_table(io.BytesIO(data))
+            table = completed(pq.read_table(io.BytesIO(data)), TABLES[name])
         except (pa.ArrowInvalid, OSError) as fault:
             audit.problems.append(Damage(f"is no readable Parquet file: {fault}", key=entry.key))
             continue
@@ -42,6 +43,14 @@ def read_table(store: Store, run: RunRecord, name: str, audit: Audit) -> Iterato
             continue
         audit.rows += table.num_rows
         yield from table.to_pylist()
+
+
+def completed(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table with the columns that came after it was written, all null."""
+    for index, field in enumerate(schema):
+        if field.name in ADDED and field.name not in table.schema.names:
+            table = table.add_column(index, field, pa.nulls(table.num_rows, field.type))
+    return table
 
 
 def check_tables(held: dict[str, Rows], run: RunRecord, commits: Commits, finished: bool) -> Iterator[Damage]:

@@ -213,12 +213,18 @@ def read_markers(store: Store, listing: Listing, videos: Iterable[str]) -> dict[
     return found
 
 
-def read_commits(store: Store) -> Commits:
-    """Two listings, then the markers in parallel. StoreError for a damaged marker."""
+def read_commits(store: Store, known: dict[str, SegmentMarker] | None = None) -> Commits:
+    """Two listings, then the markers in parallel. StoreError for a damaged marker.
+
+    known: markers by key that were read before and never change; those that are new are added to it.
+    """
+    known = {} if known is None else known
     keys = [entry.key for entry in store.list(layout.COMMITS)]
     letters = read_all(store, DeadLetter, [entry.key for entry in store.list(layout.DEAD_LETTERS)])
-    markers = read_all(store, SegmentMarker, [key for key in keys if not is_done_key(key)])
-    return arrange(markers, [key.split("/")[1] for key in keys if is_done_key(key)], letters)
+    wanted = [key for key in keys if not is_done_key(key)]
+    new = [key for key in wanted if key not in known]
+    known.update(zip(new, read_all(store, SegmentMarker, new), strict=True))
+    return arrange([known[key] for key in wanted], [key.split("/")[1] for key in keys if is_done_key(key)], letters)
 
 
 def is_done_key(key: str) -> bool:

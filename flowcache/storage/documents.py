@@ -11,7 +11,7 @@ from flowcache.errors import StoreError, masked
 from flowcache.records import ChunkRecord
 from flowcache.storage.objects import Store
 
-SCHEMA_VERSION = 2  # of everything in the store: keys, documents, tables
+SCHEMA_VERSION = 1  # of everything in the store: keys, documents, tables
 READERS = 32  # parallel small reads
 
 
@@ -69,7 +69,7 @@ class SegmentMarker:
     world_size: int
     started: float  # unix seconds
     finished: float
-    seconds: dict[str, float]  # {"load", "text", "denoise", "decode", "encode", "upload", ...}
+    seconds: dict[str, float]  # {"load", "conditioning"}: before the first chunk
     schema_version: int = SCHEMA_VERSION
 
 
@@ -111,7 +111,11 @@ Document = RunRecord | SegmentMarker | DoneMarker | DeadLetter
 
 
 def to_json(document: Document) -> bytes:
-    return canonical(vars(document))
+    fields = vars(document)
+    if isinstance(document, SegmentMarker):  # a marker from before a field came must keep its bytes, hence its sha256
+        chunks = [{key: value for key, value in vars(chunk).items() if value is not None} for chunk in document.chunks]
+        fields = {**fields, "chunks": chunks}
+    return canonical(fields)
 
 
 def parse(kind: type, data: bytes, name: str) -> Any:

@@ -100,19 +100,27 @@ def split(file: bytes) -> EncodedChunk:
 
 
 def join(init: bytes, segments: Iterable[bytes]) -> bytes:
-    """One plain MP4 with its index in front, of the same packets, and with the metadata kept."""
+    """One plain MP4 with its index in front, of the same packets, and with the metadata kept; StoreError where
+    the bytes are no video."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "video.mp4")  # moving the index to the front needs a real file
-        options = {"movflags": "faststart+use_metadata_tags", "fflags": "+bitexact"}
-        with av.open(io.BytesIO(init + b"".join(segments))) as source:
-            with av.open(str(path), "w", format="mp4", container_options=options) as target:
-                target.metadata.update({name: source.metadata[name] for name in METADATA if name in source.metadata})
-                stream = target.add_stream_from_template(source.streams.video[0])
-                for packet in source.demux(video=0):
-                    if packet.dts is not None:  # the flushing packet at the end is empty
-                        packet.stream = stream
-                        target.mux(packet)
+        try:
+            with av.open(io.BytesIO(init + b"".join(segments))) as source:
+                remux(source, path)
+        except (av.FFmpegError, IndexError) as fault:
+            raise StoreError(f"the chunks do not join: {fault}") from fault
         return path.read_bytes()
+
+
+def remux(source, path: Path) -> None:
+    options = {"movflags": "faststart+use_metadata_tags", "fflags": "+bitexact"}
+    with av.open(str(path), "w", format="mp4", container_options=options) as target:
+        target.metadata.update({name: source.metadata[name] for name in METADATA if name in source.metadata})
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:  # the flushing packet at the end is empty
+                packet.stream = stream
+                target.mux(packet)
 
 
 def decode(init: bytes, segments: Iterable[bytes]) -> Iterator[tuple[np.ndarray, float]]:

@@ -5,6 +5,7 @@ import pyarrow as pa
 LABELS = pa.map_(pa.string(), pa.string())
 SHOTS = pa.list_(pa.struct([("prompt", pa.string()), ("frames", pa.int64()), ("cut", pa.bool_())]))
 SECONDS = pa.map_(pa.string(), pa.float64())
+ADDED = ("decisions", "kv_bytes", "flaw", "flawed_chunks")  # columns that tables of older versions lack: null there
 
 
 def column(name: str, kind: pa.DataType, meaning: str, nullable: bool = False) -> pa.Field:
@@ -49,7 +50,7 @@ VIDEOS = pa.schema(
         column("bytes", pa.int64(), "of all committed chunks"),
         column("steps_computed", pa.int64(), "transformer forwards that ran, both guidance branches"),
         column("steps_reused", pa.int64(), "transformer forwards that the cache saved"),
-        column("flawed_chunks", pa.int64(), "chunks that look black, frozen or saturated"),
+        column("flawed_chunks", pa.int64(), "chunks that look black, frozen or saturated", True),
         column("render_seconds", pa.float64(), "from start to finish of each segment, summed"),
         column("started", pa.float64(), "first segment's start, unix seconds", True),
         column("finished", pa.float64(), "last segment's finish, unix seconds", True),
@@ -72,6 +73,13 @@ CHUNKS = pa.schema(
         column("steps_computed", pa.int64(), "transformer forwards that ran, both guidance branches"),
         column("steps_reused", pa.int64(), "transformer forwards that the cache saved"),
         column("flaw", pa.string(), "black, frozen or saturated, where its pixels look like that", True),
+        column(
+            "decisions",
+            pa.string(),
+            "a character a step: 1 computed, 0 reused, - not asked for; guidance branches joined by /",
+            True,
+        ),
+        column("kv_bytes", pa.int64(), "K/V storage of the segment's window, on each rank", True),
         column("denoise_seconds", pa.float64(), "transformer and sampler"),
         column("decode_seconds", pa.float64(), "latents to pixels"),
         column("encode_seconds", pa.float64(), "pixels to H.264"),

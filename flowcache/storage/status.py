@@ -1,20 +1,23 @@
 """How far a run is, from the store alone: no media is read and no Ray is asked."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from flowcache.storage import layout
 from flowcache.storage.commits import Commits, read_commits
-from flowcache.storage.documents import RunRecord
+from flowcache.storage.documents import RunRecord, SegmentMarker
 from flowcache.storage.objects import Store
 from flowcache.storage.runs import read_run
 
-State = Literal["waiting", "running", "done", "partial", "failed", "rejected"]
+RECENT = 500  # commits
+
+State = Literal["waiting", "running", "done", "partial", "dead"]
 
 
 @dataclass(frozen=True)
 class VideoStatus:
-    """`running`: some chunks are committed; `partial`: so it was when the run ended."""
+    """`running`: some chunks are committed; `partial`: so it was when the run ended; `dead`: given up."""
 
     video_id: str
     state: State
@@ -37,6 +40,14 @@ class StatusReport:
     finished: bool  # _SUCCESS is there
     videos: tuple[VideoStatus, ...]  # in the run's order
     rejected: int  # manifest rows that were left out
+    last_commit: float | None  # unix seconds
+    rate: float | None  # chunks a second, by the latest commits; None before the first
+    seconds_left: float | None  # at that rate, for all videos that are not dead
+
+    @property
+    def ended(self) -> bool:
+        """Nothing more will come, unless dead videos are tried again."""
+        return self.finished or all(video.state in ("done", "dead") for video in self.videos)
 
     def count(self, state: State) -> int:
         return sum(video.state == state for video in self.videos)
@@ -52,16 +63,54 @@ class StatusReport:
         return reused / (computed + reused) if computed + reused else 0.0
 
 
+class Watch:
+    """The run's progress, as often as wanted: run and markers never change, so each is read once."""
+
+    def __init__(self, store: Store):
+        """StoreError where the root holds no run."""
+        self.store, self.run = store, read_run(store)
+        self.known: dict[str, SegmentMarker] = {}  # by key
+
+    def status(self) -> StatusReport:
+        finished = self.store.exists(layout.SUCCESS)  # before the commits: they only grow
+        return status_of(self.run, read_commits(self.store, self.known), finished)
+
+
 def status(store: Store) -> StatusReport:
     """The run's progress; StoreError where the root holds no run."""
-    run, finished = read_run(store), store.exists(layout.SUCCESS)  # before the commits: they only grow
-    return status_of(run, read_commits(store), finished)
+    return Watch(store).status()
 
 
 def status_of(run: RunRecord, commits: Commits, finished: bool) -> StatusReport:
     videos = tuple(video_status(run, request["id"], commits, finished) for request in run.requests)
     rejected = len({(problem["file"], problem["row"]) for problem in run.rejected})
-    return StatusReport(run.run_id, run.created, finished, videos, rejected)
+    markers = [marker for found in (commits.markers, commits.beyond) for each in found.values() for marker in each]
+    rate = chunk_rate(markers)
+    waited_for = [video for video in videos if video.state in ("waiting", "running")]
+    left = sum(video.chunks_total - video.chunks for video in waited_for)
+    return StatusReport(
+        run_id=run.run_id,
+        created=run.created,
+        finished=finished,
+        videos=videos,
+        rejected=rejected,
+        last_commit=max((marker.finished for marker in markers), default=None),
+        rate=rate,
+        seconds_left=left / rate if rate else None,
+    )
+
+
+def chunk_rate(markers: Sequence[SegmentMarker]) -> float | None:
+    """Chunks a second over the latest RECENT commits. Times in which no segment was under way do not count: the
+    run may have been stopped for a day."""
+    ordered = sorted(markers, key=lambda marker: marker.finished)
+    latest = ordered[-RECENT:]
+    begin = ordered[-RECENT - 1].finished if len(ordered) > RECENT else float("-inf")
+    busy, until = 0.0, begin
+    for marker in sorted(latest, key=lambda marker: marker.started):
+        busy += max(marker.finished - max(marker.started, until), 0.0)
+        until = max(until, marker.finished)
+    return sum(len(marker.chunks) for marker in latest) / busy if busy else None
 
 
 def video_status(run: RunRecord, video_id: str, commits: Commits, finished: bool) -> VideoStatus:
@@ -72,7 +121,7 @@ def video_status(run: RunRecord, video_id: str, commits: Commits, finished: bool
     if video_id in commits.done:
         state: State = "done"
     elif letter:
-        state = "rejected" if letter.kind == "rejected" else "failed"
+        state = "dead"
     elif finished:
         state = "partial"
     else:

@@ -120,6 +120,8 @@ def chunk_row(marker: SegmentMarker, index: int) -> Row:
         "steps_computed": chunk.steps_computed,
         "steps_reused": chunk.steps_reused,
         "flaw": chunk.flaw,
+        "decisions": chunk.decisions,
+        "kv_bytes": chunk.kv_bytes,
         "denoise_seconds": chunk.denoise_seconds,
         "decode_seconds": chunk.decode_seconds,
         "encode_seconds": chunk.encode_seconds,

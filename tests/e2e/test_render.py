@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from itertools import pairwise
 
 import av
@@ -54,6 +55,15 @@ def test_a_manifest_becomes_videos_and_tables(render, flowcache, tmp_path):
         ("done", 4, 4),
     ]
     assert "2 done" in flowcache("status", tmp_path / "out").out
+
+    count = "sum(length(replace(replace(decisions, '/', ''), '{}', ''))), sum(steps_{}), min(kv_bytes) > 0"
+    for left_out, kind in (("0", "computed"), ("1", "reused")):
+        query = f"select {count.format(left_out, kind)} from {tables['chunks']}"
+        ((marked, counted, kept),) = duckdb.sql(query).fetchall()
+        assert marked == counted and kept
+        assert flowcache("report", tmp_path / "out", "--to", tmp_path / "out.html").code == 0
+        paths = re.findall(rf'<path class="{kind}" d="(.*?)"', (tmp_path / "out.html").read_text())
+        assert sum(int(cells) for path in paths for cells in re.findall(r"h(\d+)", path)) == counted
 
     again = render(rows, "--address", "127.0.0.1:1")  # no Ray is asked when nothing is missing
     assert again.code == 0 and again.json["rendered"] == 0

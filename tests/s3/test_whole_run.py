@@ -2,6 +2,7 @@
 
 import pytest
 
+from flowcache.report.page import Limits, report_page
 from flowcache.storage.commits import read_commits
 from flowcache.storage.export import export
 from flowcache.storage.status import status
@@ -33,6 +34,7 @@ def test_a_run_that_was_killed_and_rerun_is_whole(store, undisturbed):
     assert report.sound, report.problems
     assert (report.counts["done"], report.counts["chunks"], report.counts["rows"]) == (2, 6, 8)
     assert status(store).count("done") == 2
+    assert report_page(store, None, Limits()).count("<video ") == 2
     assert export(store, "cat", store.uri("cat.mp4"), **store.options) > 1000
 
 

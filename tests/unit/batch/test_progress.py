@@ -67,3 +67,14 @@ def test_a_terminal_shows_every_video_with_its_state(videos):
 def test_the_live_table_is_only_for_terminals():
     assert isinstance(progress_for(Console(file=io.StringIO())), LogProgress)
     assert isinstance(progress_for(Console(file=io.StringIO(), force_terminal=True)), LiveProgress)
+
+
+def test_causes_are_no_markup(videos):
+    """What a person or a library wrote must not stop the run: an unmatched [/x] is an error of rich's markup."""
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    progress = LiveProgress(console)
+    progress.begin(new_run([v.request for v in videos], {}, [s for v in videos for s in v.segments], "0"), videos)
+    progress.failed(videos[1].segments[0], 0, "bad [/x] and [bold]", again=True)
+    progress.note("[/y]")
+    progress.close()
+    assert "bad [/x] and [bold]" in console.file.getvalue() and "[/y]" in console.file.getvalue()

@@ -1,16 +1,20 @@
 """N ranks give what one gives: real gloo process groups, spawned processes, a tiny model."""
 
+from dataclasses import dataclass, field
+
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from flowcache.cache.kv_compress import Compression
+from flowcache.cache.kv_store import Whole
 from flowcache.cache.reuse import Policy, Reuse
 from flowcache.models.skyreels.config import SkyReelsConfig
 from flowcache.models.skyreels.transformer import SkyReelsTransformer
 from flowcache.parallel.apply import shard
-from flowcache.parallel.mesh import ALONE, Ranks, arrange, head_groups, shares
+from flowcache.parallel.mesh import ALONE, Mesh, Ranks, arrange, head_groups, shares
+from flowcache.parallel.traffic import Shape, sent_bytes
 from flowcache.sampling.denoise import SamplerSettings, Texts, denoise
 
 SETTINGS = SamplerSettings(steps=6, shift=3.0, guidance=3.0, ar_step=3, chunk=2, fps=24)
@@ -42,12 +46,47 @@ def sample(ranks: Ranks, policy: Policy, width: int):
     return torch.cat([chunk.latents for chunk in chunks], dim=1), decisions, chunks[-1].kv_bytes
 
 
+@dataclass(frozen=True)
+class Counting(Mesh):
+    """Counts the bytes that it sends to other ranks."""
+
+    sent: list[int] = field(default_factory=list)
+
+    def exchange(self, parts, sizes):
+        self.sent.append(sum(part.nbytes for rank, part in enumerate(parts) if rank != self.rank))
+        return super().exchange(parts, sizes)
+
+    def gather(self, part, dim, sizes):
+        self.sent.append((self.size - 1) * part.nbytes // part.shape[dim] * max(sizes))
+        return super().gather(part, dim, sizes)
+
+
+def forward_bytes(ranks: Ranks, width: int) -> tuple[int, int]:
+    """Of one forward of a chunk: what this rank sent, and what the formula says."""
+    torch.manual_seed(0)
+    config = SkyReelsConfig(32, 64, 4, 2, in_channels=4, out_channels=4, text_dim=8, freq_dim=16)
+    sent = []
+    model = shard(
+        SkyReelsTransformer(config),
+        Ranks(*(Counting(mesh.group, sent) for mesh in (ranks.all, ranks.heads, ranks.history))),
+    )
+    x = torch.randn(1, 4, 2, 6, width)
+    grid, history = model.grid(x), model.history() or Whole()
+    conditioning, text = model.condition(torch.full((1, 2), 500.0), grid, 24), model.text(torch.randn(1, 3, 8))
+    attend = lambda layer, q, k, v: history.attention(q, k, v, grid.tokens)  # noqa: E731
+    with torch.inference_mode():
+        out = model.transform(model.embed(x), conditioning, text, model.rope(grid), attend)
+        model.project(out, conditioning, grid)
+    shape = Shape(grid.tokens, config.layers, config.heads, config.heads, config.dim // config.heads, 4)
+    return sum(sent), sent_bytes(shape, ranks.all.size, ranks.all.rank)
+
+
 def rank_main(rank, size, folder, width):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=size)
     ranks = arrange(dist.group.WORLD, 4)
     outcome = [sample(ranks, policy, width) for policy in POLICIES]
-    torch.save(outcome, f"{folder}/rank{rank}.pt")
+    torch.save((outcome, forward_bytes(ranks, width)), f"{folder}/rank{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
 
@@ -61,7 +100,9 @@ def test_ranks_equal_one(size, width, tmp_path):
     mp.start_processes(rank_main, args=(size, str(tmp_path), width), nprocs=size, start_method="spawn")
     alone = [sample(ALONE, policy, width) for policy in POLICIES]
     assert not all(decision.compute for *_, decision, _ in alone[2][1])  # the policy does skip
-    together = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=False) for rank in range(size)]
+    saved = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=False) for rank in range(size)]
+    together = [outcome for outcome, _ in saved]
+    assert all(sent == expected > 0 for _, (sent, expected) in saved)
     for outcomes in together:
         for (latents, decisions, _), (expected, taken, _) in zip(outcomes, alone, strict=True):
             torch.testing.assert_close(latents, expected, atol=1e-4, rtol=0)

@@ -54,6 +54,20 @@ def test_a_segment_depends_on_its_inputs_alone(model):
     assert all(np.array_equal(a.frames, b.frames) for a, b in zip(once, again, strict=True))
 
 
+def test_a_segment_that_is_resumed_takes_the_same_decisions(model):
+    wanted = replace(LONG, steps=5, policy={"name": "flowcache", "preset": "fast", "ret_steps": 1, "threshold": 3.0})
+    first, second = plan(wanted, model.spec)
+    _, tail = rendered(model, wanted, first)
+    once, _ = rendered(model, wanted, second, tail)
+    again, _ = rendered(model, wanted, second, tail_from_bytes(tail_to_bytes(tail)))
+    decisions = [chunk.decisions for chunk in once]
+    assert decisions == [chunk.decisions for chunk in again] and len(decisions) == second.chunks
+    for chunk in once:
+        steps = "".join(chunk.decisions)
+        assert [len(branch) for branch in chunk.decisions] == [5, 5] and chunk.kv_bytes > 0
+        assert (steps.count("1"), steps.count("0")) == (chunk.steps_computed, chunk.steps_reused) and "0" in steps
+
+
 def test_seed_and_prompt_change_the_picture(model):
     (segment,) = plan(request(Shot("a red circle", 21)), model.spec)
     pictures = [

@@ -160,6 +160,20 @@ def test_counts(model):
         for chunk in denoise(model, noise, texts, SETTINGS, policy):
             assert (chunk.computed, chunk.reused) == (2 * (SETTINGS.steps - reused), 2 * reused)
             assert chunk.seconds > 0
+            steps = "1" * (4 - reused) + "0" * reused + "1"
+            assert chunk.decisions == (steps, steps)
+
+
+def test_decisions_of_every_step_however_it_is_taken(model):
+    noise, texts = given(6)
+    joint = replace(SKIP, joint=True)
+    for policy in (DENSE, OFF, REFRESH, joint):
+        for guidance in (1.0, 3.0):
+            settings = replace(SETTINGS, guidance=guidance)
+            for chunk in denoise(model, noise, texts, settings, policy):
+                assert [len(steps) for steps in chunk.decisions] == [SETTINGS.steps] * (1 + (guidance > 1))
+                assert "".join(chunk.decisions).count("1") == chunk.computed
+                assert "".join(chunk.decisions).count("0") == chunk.reused
 
 
 def test_seconds_sum_up_to_the_time_taken_without_the_callers(model):

@@ -26,6 +26,7 @@ from flowcache.storage.runs import begin_run
 from flowcache.storage.tables import write_tables
 
 FPS, WIDTH, HEIGHT, CHUNK = 8, 32, 16, 4
+MAP = "1101/1110"  # decisions of every chunk
 DIGESTS = {"tiny": "d" * 64}
 
 
@@ -75,6 +76,7 @@ class Studio:
 
     store: Store
     requests: tuple[RenderRequest, ...]
+    later: tuple = (4096, MAP)  # fields of a ChunkRecord that older versions lack
 
     def record(self):
         return new_run(self.requests, DIGESTS, plan(self.requests), "0.1.0")
@@ -91,7 +93,7 @@ class Studio:
             self.store.put(key, piece.data)
             size, digest = len(piece.data), sha256(piece.data)
             number = segment.first_chunk + i
-            chunks.append(ChunkRecord(number, key, digest, size, CHUNK, start, 6, 2, 0.5, 0.1, 0.1, 0.1))
+            chunks.append(ChunkRecord(number, key, digest, size, CHUNK, start, 6, 2, 0.5, 0.1, 0.1, 0.1, *self.later))
         state = f"tail {request.seed} {segment.index}".encode()
         state_key = layout.state_key(request.id, segment.index, attempt)
         self.store.put(state_key, state)

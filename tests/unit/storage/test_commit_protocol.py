@@ -182,11 +182,11 @@ def test_success_can_be_withdrawn():
 def test_a_damaged_marker_is_named():
     store = fresh()
     Studio(store, REQUESTS).run()
-    store.put(layout.marker_key("cat", 1), b'{"schema_version":2}')
+    store.put(layout.marker_key("cat", 1), b'{"schema_version":1}')
     with pytest.raises(StoreError, match="_commits/cat/00001.json is damaged: no valid SegmentMarker"):
         read_commits(store)
     store.put(layout.marker_key("cat", 1), b'{"schema_version":99}')
-    with pytest.raises(StoreError, match="has schema version 99, this flowcache reads 2"):
+    with pytest.raises(StoreError, match="has schema version 99, this flowcache reads 1"):
         read_commits(store)
 
 

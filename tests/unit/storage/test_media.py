@@ -143,3 +143,8 @@ def test_the_playlist_plays_from_a_folder(chunks, tmp_path):
         times = [float(frame.pts * frame.time_base) for frame in container.decode(video=0)]
     assert len(times) == sum(LENGTHS)
     assert np.allclose(np.diff(times), 1 / FPS, atol=1e-4)
+
+
+def test_bytes_that_are_no_video_do_not_join():
+    with pytest.raises(StoreError, match="do not join"):
+        join(b"torn", [b"too"])

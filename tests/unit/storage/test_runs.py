@@ -135,7 +135,7 @@ def test_documents_are_canonical_and_come_back():
         canonical({"a": float("nan")})
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"3", b"{}", b'{"schema_version":2,"x":2}', b"\xff\xfe"])
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"3", b"{}", b'{"schema_version":1,"x":2}', b"\xff\xfe"])
 def test_damaged_documents_are_named(data):
     with pytest.raises(StoreError, match="here is damaged: no valid RunRecord"):
         parse(RunRecord, data, "here")

@@ -308,7 +308,7 @@ def test_status_follows_the_run(studio):
     dead_letter(store, DeadLetter("dog", None, None, "no such image", "rejected", 1, "", None))
     success(store, {})
     report = status(store)
-    assert [video.state for video in report.videos] == ["partial", "rejected"]
+    assert [video.state for video in report.videos] == ["partial", "dead"]
     assert report.videos[1].error == "no such image"
     Studio(store, studio.requests).run()
     assert [video.state for video in status(store).videos] == ["done", "done"]

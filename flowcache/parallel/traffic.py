@@ -1,0 +1,35 @@
+"""How much the ranks of a gang say to one another: the formula of docs/gangs.md."""
+
+from dataclasses import dataclass
+
+from flowcache.parallel.mesh import head_groups, shares
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a forward of one chunk is made of; `item`: bytes of one number."""
+
+    tokens: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    item: int
+
+
+def sent_bytes(shape: Shape, ranks: int, rank: int = 0) -> int:
+    """Bytes that leave `rank` while a gang of `ranks` forwards one chunk for one guidance branch.
+
+    What a collective sends to several ranks counts once for each of them.
+    """
+    ways = head_groups(ranks, shape.kv_heads)
+    tokens = shares(shape.tokens, ranks)
+    runs = [sum(tokens[first : first + ways]) for first in range(0, ranks, ways)]
+    own, run = tokens[rank], runs[rank // ways]
+    inside = shape.heads // ways * shape.head_dim  # numbers of a token's queries, past Ulysses
+    into = own * (shape.heads + 2 * shape.kv_heads) // ways * shape.head_dim * (ways - 1) * shape.item
+    back = (run - own) * inside * shape.item
+    queries = (len(runs) - 1) * max(runs) * inside * shape.item
+    partial = (shape.tokens - run) * (inside + shape.heads // ways) * 4 if len(runs) > 1 else 0
+    hidden = (ranks - 1) * max(tokens) * shape.heads * shape.head_dim * shape.item
+    return shape.layers * (into + back + queries + partial) + hidden

@@ -1,0 +1,115 @@
+"""What the report says of a run, gathered from its records alone: no media is read here."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flowcache.records import ChunkRecord
+from flowcache.storage.commits import Commits, chunks_of
+from flowcache.storage.documents import DeadLetter, RunRecord, SegmentMarker
+from flowcache.storage.status import StatusReport, VideoStatus, status_of
+
+STAGES = ("denoise", "decode", "encode", "upload")  # the timings of a chunk; besides, a segment has "load" and "other"
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Over all committed segments. rank_seconds: of every rank of a gang; kv_bytes: the most that a rank held."""
+
+    stages: dict[str, float]  # seconds by stage
+    rank_seconds: float
+    video_seconds: float  # length of what was made
+    bytes: int
+    kv_bytes: int | None
+    started: float | None  # unix seconds
+    finished: float | None
+    hosts: tuple[str, ...]
+    models: dict[str, str]  # name -> digest
+
+
+@dataclass(frozen=True)
+class Video:
+    """One video with its request (`RenderRequest.to_dict`) and what is committed of it."""
+
+    status: VideoStatus
+    request: dict[str, Any]
+    markers: tuple[SegmentMarker, ...]
+    letter: DeadLetter | None
+
+    @property
+    def chunks(self) -> list[ChunkRecord]:
+        return chunks_of(self.markers)
+
+    @property
+    def playable(self) -> list[ChunkRecord]:
+        """From the start on, without a gap."""
+        together = [marker for number, marker in enumerate(self.markers) if marker.segment == number]
+        return chunks_of(together)
+
+    @property
+    def stages(self) -> dict[str, float]:
+        return stages(self.markers)
+
+    @property
+    def kv_bytes(self) -> int | None:
+        return most_kv(self.chunks)
+
+    @property
+    def kept(self) -> str:
+        """What the policy keeps of finished chunks, as it was asked for."""
+        kv = {"keep": "all", **self.request["policy"].get("kv", {})}
+        return ", ".join(f"{name} {value}" for name, value in kv.items())
+
+
+@dataclass(frozen=True)
+class Content:
+    """rejected: `errors.Problem` as dicts. videos: dead ones first, else in the run's order."""
+
+    run: RunRecord
+    status: StatusReport
+    totals: Totals
+    videos: tuple[Video, ...]
+
+    @property
+    def dead(self) -> list[Video]:
+        return [video for video in self.videos if video.status.state == "dead"]
+
+
+def content(run: RunRecord, commits: Commits, finished: bool) -> Content:
+    """finished: _SUCCESS is there."""
+    report = status_of(run, commits, finished)
+    videos = [
+        Video(state, request, commits.all(request["id"]), commits.dead_letters.get(request["id"]))
+        for state, request in zip(report.videos, run.requests, strict=True)
+    ]
+    videos.sort(key=lambda video: video.status.state != "dead")
+    return Content(run, report, totals(run, videos), tuple(videos))
+
+
+def totals(run: RunRecord, videos: Sequence[Video]) -> Totals:
+    markers = [marker for video in videos for marker in video.markers]
+    chunks = chunks_of(markers)
+    return Totals(
+        stages=stages(markers),
+        rank_seconds=sum((marker.finished - marker.started) * marker.world_size for marker in markers),
+        video_seconds=sum(marker.frames / marker.fps for marker in markers),
+        bytes=sum(chunk.bytes for chunk in chunks),
+        kv_bytes=most_kv(chunks),
+        started=min((marker.started for marker in markers), default=None),
+        finished=max((marker.finished for marker in markers), default=None),
+        hosts=tuple(sorted({marker.host for marker in markers})),
+        models=run.models,
+    )
+
+
+def stages(markers: Sequence[SegmentMarker]) -> dict[str, float]:
+    """Seconds by stage. "load": of the model; "other": conditioning, the tail, and what lies between."""
+    chunks = chunks_of(markers)
+    found = {name: sum(getattr(chunk, f"{name}_seconds") for chunk in chunks) for name in STAGES}
+    found["load"] = sum(marker.seconds.get("load", 0.0) for marker in markers)
+    whole = sum(marker.finished - marker.started for marker in markers)
+    return {**found, "other": max(whole - sum(found.values()), 0.0)}
+
+
+def most_kv(chunks: Iterable[ChunkRecord]) -> int | None:
+    return max((chunk.kv_bytes for chunk in chunks if chunk.kv_bytes is not None), default=None)
