@@ -193,7 +193,7 @@ class ChunkRecord:
     decode_seconds: float
     encode_seconds: float
     upload_seconds: float
-    flaw: str | None = None  # what its pixels look like: black, frozen or saturated
     kv_bytes: int | None = None  # of its window's K/V storage, on each rank
     # A character a step: 1 computed, 0 reused, - not asked for; guidance branches in turn, with / between them.
     decisions: str | None = None
+    flaw: str | None = None  # what its pixels look like: black, frozen or saturated

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from aiohttp import ClientError as BrokenAnswer
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -28,7 +29,7 @@ CONNECTIONS = 64  # parallel requests of one process; botocore's default of 10 t
 class S3Backend(RemoteBackend):
     """s3fs without its caches and its own retries: Store alone decides what is tried again."""
 
-    faults = (OSError, BotoCoreError, ClientError)
+    faults = (OSError, BotoCoreError, ClientError, BrokenAnswer)
 
     def __init__(self, url: str, options: dict[str, Any]):
         super().__init__(url, options)
@@ -77,7 +78,8 @@ class S3Backend(RemoteBackend):
         if cause is not None:
             status = cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             return status >= 500 or status == 429 or code_of(cause) in PASSING_CODES
-        return isinstance(fault, (HTTPClientError, ConnectionError, IncompleteReadError)) or super().passing(fault)
+        broken = (HTTPClientError, ConnectionError, IncompleteReadError, BrokenAnswer)
+        return isinstance(fault, broken) or super().passing(fault)
 
     def explain(self, fault: Exception) -> str:
         cause = client_error(fault)

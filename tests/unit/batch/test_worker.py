@@ -72,7 +72,7 @@ class Pixels:
             bright = 0 if place == 1 else 200
             frames = np.full((4, 16, 16, 3), bright, np.uint8)
             frames[0] //= 2
-            yield RenderedChunk(self.first + place, 4 * place, frames, 2, self.reused, 0.1, 0.1)
+            yield RenderedChunk(self.first + place, 4 * place, frames, 2, self.reused, 0.1, 0.1, 0, ("11",))
 
     def number(self, chunk):
         return self.first + chunk
