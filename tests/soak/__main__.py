@@ -48,6 +48,7 @@ def stormy_run(driver: Driver, chaos: Chaos, store: Store, schedule: list[tuple[
     """Until the driver ends by itself: each action of the schedule when so many segments are committed."""
     left, seen, since = list(schedule), -1, time.monotonic()
     while driver.ended not in (0, 3):
+        chaos.tend()
         try:
             done = committed(store)
         except StoreError:

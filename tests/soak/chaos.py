@@ -93,7 +93,8 @@ class Chaos:
     def __init__(self, nodes: Nodes, driver: Driver, s3: Ceph | Moto, draw: random.Random):
         self.nodes, self.driver, self.s3, self.draw = nodes, driver, s3, draw
         self.given: Counter[str] = Counter()
-        self._later: list[threading.Timer] = []  # that bring it back
+        self._later: list[threading.Timer] = []  # that bring back what was stopped
+        self._node_back = 0.0
 
     def act(self, action: str) -> None:
         who, _, what = action.rpartition(" ")
@@ -106,11 +107,15 @@ class Chaos:
             self.given[action] += 1
 
     def _node(self, action: str, what: str) -> None:
-        if len(self.nodes.workers) < self.nodes.count:
-            self.heal()
-        self.nodes.kill(self.draw.choice(self.nodes.workers))
-        self._soon(lambda: self.nodes.workers.append(self.nodes.add()))
-        self.given[action] += 1
+        if self.nodes.workers:
+            self.nodes.kill(self.draw.choice(self.nodes.workers))
+            self._node_back = time.monotonic() + self.draw.uniform(1.0, 6.0)
+            self.given[action] += 1
+
+    def tend(self) -> None:
+        """Nodes that were killed come back, when it is time. In the main thread: Ray insists."""
+        if len(self.nodes.workers) < self.nodes.count and time.monotonic() > self._node_back:
+            self.nodes.workers.append(self.nodes.add())
 
     def _driver(self, action: str, what: str) -> None:
         if self.driver.ended is not None:
