@@ -30,4 +30,4 @@ def hostile_run(store: Store) -> None:
     mark_done(store, good.id, markers)
     studio.render(plan(requests)[-2], None)
     dead_letter(store, DeadLetter(DEAD, 1, 0, f"NaN {SCRIPT}", "work", 3, f"line\n{PICTURE}", None))
-    write_tables(store, run, read_commits(store))
+    write_tables(store, run)
