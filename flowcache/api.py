@@ -10,9 +10,10 @@ import flowcache
 from flowcache.batch.cost import Cost, cost
 from flowcache.batch.driver import Summary, run
 from flowcache.batch.estimate import Cluster, estimate
+from flowcache.batch.metrics import RunMetrics
 from flowcache.batch.options import RunOptions
 from flowcache.batch.plan import plan as segments_of
-from flowcache.batch.progress import Progress
+from flowcache.batch.progress import Progress, Together
 from flowcache.errors import InputError, Problem
 from flowcache.manifest import validate
 from flowcache.models.check import sound
@@ -59,9 +60,9 @@ def render(
         raise InputError(problems)
     segments = [segment for request in good for segment in segments_of(request, specs[request.model])]
     digests = {name: spec.digest for name, spec in specs.items()}
-    record = new_run(good, digests, segments, flowcache.__version__, problems)
+    record = new_run(good, digests, segments, flowcache.__version__, problems, options.numerics)
     store = Store(output, **(storage_options or {}))
-    return run(store, record, good, specs, options, progress or Progress())
+    return run(store, record, good, specs, options, Together(progress or Progress(), RunMetrics()))
 
 
 def plan(requests: Requests, *, defaults: RowDefaults | None = None, cluster: Cluster | None = None) -> Cost:

@@ -32,6 +32,8 @@ JOB_ACCEPTS = ACCEPTS | {
     "gangs": "a whole number from 1 to 100,000; without it as many as fit",
     "threads": "a whole number from 1 to 1,024",
     "device": "'auto', 'cpu' or 'cuda'",
+    "dtype": "'auto', 'bf16' or 'fp32'",
+    "vae_tiling": "'auto', 'on' or 'off'",
     "address": "the address of a Ray cluster, or 'auto' for the one on this machine",
     "keep_going": "true or false",
     "retries": "a whole number from 0 to 100",
@@ -39,7 +41,8 @@ JOB_ACCEPTS = ACCEPTS | {
     "segment_timeout": "seconds from 1 to 604,800",
     "until": "a time of day such as '07:00', or a moment such as '2026-11-23 07:00' or '2026-11-23T07:00+01:00'",
     "grace": "seconds from 0 to 86,400",
-    "defaults": "an object with negative_prompt, seconds or frames, width, height, fps, seed, guidance, steps, ar_step",
+    "defaults": "an object with negative_prompt, seconds or frames, width, height, fps, seed, guidance, steps, "
+    "ar_step, segment",
 }
 
 
@@ -70,6 +73,8 @@ class JobSpec(Written):
     gangs: whole(1, 100_000) | None = None  # side by side; None: as many as fit
     threads: whole(1, 1024) = 1  # CPUs and torch threads of each rank
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["auto", "bf16", "fp32"] = "auto"  # of transformer and text encoder
+    vae_tiling: Literal["auto", "on", "off"] = "auto"
     address: text(4096) | None = None  # of a Ray cluster; None starts one here
     keep_going: bool = False
     retries: whole(0, 100) = 2  # of a segment whose work failed

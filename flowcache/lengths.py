@@ -8,15 +8,22 @@ def shortest(spec: ModelSpec, fresh: bool) -> int:
     return spec.first_chunk_frames if fresh else spec.chunk_frames
 
 
-def near_frames(frames: int, spec: ModelSpec, fresh: bool, most: int) -> list[int]:
-    """[frames] where that is a whole number of chunks, else the lengths up to `most` just below and above."""
+def near_frames(frames: int, spec: ModelSpec, fresh: bool, most: int, ends: bool = False) -> list[int]:
+    """[frames] where that is a whole number of chunks, else the lengths up to `most` just below and above.
+
+    ends: nothing continues it, so that it may end inside a chunk where the model's family can: MAGI-1.
+    """
+    if ends and spec.pipeline:
+        return [min(max(frames, 1), most)]
     first, step = shortest(spec, fresh), spec.chunk_frames
     below = first + max(min(frames, most) - first, 0) // step * step
     return [below] if below >= frames or below + step > most else [below, below + step]
 
 
-def round_frames(frames: float, spec: ModelSpec, fresh: bool) -> int:
+def round_frames(frames: float, spec: ModelSpec, fresh: bool, ends: bool = False) -> int:
     """The valid length nearest to `frames`; of two equally near ones the longer."""
+    if ends and spec.pipeline:
+        return max(int(frames + 0.5), 1)
     first = shortest(spec, fresh)
     chunks = int((frames - first) / spec.chunk_frames + 0.5)  # negative ones round towards 0
     return first + max(chunks, 0) * spec.chunk_frames

@@ -98,7 +98,8 @@ class _Manifest:
             try:
                 self.specs[name] = self.spec_of(name)
             except InputError as error:
-                self.specs[name] = "; ".join(problem.message for problem in error.problems)
+                said = (problem.message if problem.file == "model" else str(problem) for problem in error.problems)
+                self.specs[name] = "; ".join(said)
         found = self.specs[name]
         if isinstance(found, ModelSpec):
             return found

@@ -90,6 +90,11 @@ class ModelSpec:
         """Video frames that a continuation needs from what came before."""
         return self.video_frames(self.overlap)
 
+    @property
+    def lead_frames(self) -> int:
+        """Video frames that a video must have at least to be continued: MAGI-1 knows histories of any length."""
+        return self.chunk_frames if self.pipeline else self.overlap_frames
+
 
 @dataclass(frozen=True)
 class Shot:
@@ -137,10 +142,6 @@ class RenderRequest:
 
     def to_dict(self) -> dict[str, Any]:
         return {**vars(self), "shots": [dict(vars(shot)) for shot in self.shots]}
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "RenderRequest":
-        return cls(**{**data, "shots": tuple(Shot(**shot) for shot in data["shots"])})
 
 
 @dataclass(frozen=True)

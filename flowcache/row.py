@@ -146,10 +146,12 @@ def policy(row: ReadRow, spec: ModelSpec, default: Policy) -> dict[str, Any]:
 
 def shots(row: ReadRow, spec: ModelSpec, fps: int | None, defaults: RowDefaults) -> tuple[Shot, ...]:
     """The row's shots with their lengths; those of a faulty one are 0."""
-    found = []
-    for index, (loc, shot) in enumerate(_written_shots(row)):
+    found, written = [], _written_shots(row)
+    for index, (loc, shot) in enumerate(written):
         cut = _cut(row, index, loc, getattr(shot, "cut", None))
-        frames = _frames(row, loc, shot, (spec, cut), fps, defaults)
+        # An end picture fills the last chunk's end.
+        ends = bool(written[index + 1][1].cut) if index + 1 < len(written) else row.says.end_image is None
+        frames = _frames(row, loc, shot, (spec, cut, ends), fps, defaults)
         found.append(Shot(shot.prompt or "", frames, cut))
         _warn_of_words(row, (*loc, "prompt"), shot.prompt or "", spec)
     total = sum(shot.frames for shot in found)
@@ -192,11 +194,16 @@ def _cut(row: ReadRow, index: int, loc: Loc, given: bool | None) -> bool:
 
 
 def _frames(
-    row: ReadRow, loc: Loc, shot: Row | ShotRow, grid: tuple[ModelSpec, bool], fps: int | None, defaults: RowDefaults
+    row: ReadRow,
+    loc: Loc,
+    shot: Row | ShotRow,
+    grid: tuple[ModelSpec, bool, bool],
+    fps: int | None,
+    defaults: RowDefaults,
 ) -> int:
     """Video frames: `frames` as given, else the valid length nearest to what is asked for; 0 if faulty.
 
-    `grid`: the model and whether the shot starts fresh.
+    `grid`: the model, whether the shot starts fresh, and whether nothing continues it.
     """
     if not (row.good(*loc, "frames") and row.good(*loc, "seconds")):
         return 0
@@ -214,8 +221,8 @@ def _frames(
     return lengths.round_frames(wanted, *grid)
 
 
-def _exact(row: ReadRow, loc: Loc, frames: int, spec: ModelSpec, fresh: bool) -> int:
-    near = lengths.near_frames(frames, spec, fresh, MAX_FRAMES)
+def _exact(row: ReadRow, loc: Loc, frames: int, spec: ModelSpec, fresh: bool, ends: bool) -> int:
+    near = lengths.near_frames(frames, spec, fresh, MAX_FRAMES, ends)
     if near == [frames]:
         return frames
     first, step = lengths.shortest(spec, fresh), spec.chunk_frames
@@ -247,7 +254,7 @@ def check_end(row: ReadRow, spec: ModelSpec) -> None:
 
 def check_tail(row: ReadRow, video: MediaInfo, spec: ModelSpec, fps: int) -> None:
     """Whether the video holds the frames that the model needs in order to continue it."""
-    have, need = video.frames_at(fps), spec.overlap_frames
+    have, need = video.frames_at(fps), spec.lead_frames
     if have < need:
         given = f"{shown(row.says.video)} has {have} frame{'s' if have > 1 else ''} at {fps} fps"
         row.fault(("video",), f"{given}; accepted: at least {need} for {spec.name} to continue")

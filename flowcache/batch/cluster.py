@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from flowcache.batch.encoding import EncodingPlan, encode_ahead
 from flowcache.batch.gang import GangShape, RayGang
 from flowcache.batch.options import RunOptions
 from flowcache.batch.worker import WorkerSettings
@@ -36,6 +37,9 @@ def joined(options: RunOptions) -> Iterator[None]:
     elif ours:
         wanted = options.gang * options.threads * (options.gangs or 1)
         ray.init(address="local", num_cpus=max(os.cpu_count() or 1, wanted), include_dashboard=False, **common)
+    if threading.current_thread() is threading.main_thread():
+        # A polite kill ends a run like Ctrl-C until `on_sigterm`. Set after ray.init, which would abort on SIGTERM.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:
@@ -47,7 +51,7 @@ def joined(options: RunOptions) -> Iterator[None]:
 def on_sigterm(stop: Callable[[str], None]) -> Iterator[None]:
     """The first SIGTERM calls `stop`, another one ends the run like Ctrl-C.
 
-    To be entered after ray.init, which sets a handler of its own that aborts.
+    To be entered after `joined`.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -101,10 +105,16 @@ def ray_fleet(driver: "Driver") -> Iterator[RayFleet]:
         shape = shape_of(options)
         settings = replace(driver.worker_settings(), device="cuda" if shape.gpu else "cpu")
         fleet = RayFleet(driver.store, settings, shape)
-        if not fleet.room() and not options.address and "RAY_ADDRESS" not in os.environ:
+        room = fleet.room()
+        if not room and not options.address and "RAY_ADDRESS" not in os.environ:
             need = ", ".join(f"{amount * shape.ranks:g} {name}" for name, amount in shape.bundle.items())
             has = ray.cluster_resources()
             raise InputError([Problem("--gang", "", f"a gang of {shape.ranks} needs {need}; this machine has {has}")])
+        gangs = max(1, min(options.gangs or room, driver.queue.startable))
+        slots = gangs * shape.ranks
+        encoding = EncodingPlan(shape, slots, options.dtype, options.infra_retries, options.stall)
+        waiting = [video.request for video in driver.queue.left]
+        encode_ahead(driver.store, waiting, driver.record.models, encoding, driver.progress.note)
         yield fleet
 
 

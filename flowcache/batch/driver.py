@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from itertools import islice
 
 from flowcache.batch.cluster import on_sigterm, ray_fleet
 from flowcache.batch.crew import Crew
@@ -37,7 +36,6 @@ from flowcache.storage.objects import Store
 from flowcache.storage.runs import begin_run, without_credentials
 from flowcache.storage.tables import write_tables
 
-TEXTS_AHEAD = 2000  # encoded before the first segment: some 50 s and 1 GB on each rank; later ones when they come
 WATCH_EVERY = 1.0  # seconds between two looks for stalls and for room in the cluster
 
 Connect = Callable[["Driver"], AbstractContextManager[Fleet]]
@@ -119,14 +117,13 @@ def summarise(driver: "Driver", listing: Listing, seconds: float) -> Summary:
     )
 
 
-def texts_of(requests: Iterable[RenderRequest]) -> dict[str, list[str]]:
-    """By model, the distinct texts that its workers encode before its weights come (at most TEXTS_AHEAD)."""
-    found: dict[str, dict[str, None]] = {}
+def largest(requests: Iterable[RenderRequest]) -> dict[str, tuple[int, int]]:
+    """By model, (width, height) of the frames with the most pixels."""
+    found: dict[str, tuple[int, int]] = {}
     for request in requests:
-        known = found.setdefault(request.model, {})
-        known.update(dict.fromkeys([request.negative_prompt] if request.guidance > 1 else []))
-        known.update(dict.fromkeys(shot.prompt for shot in request.shots))
-    return {model: list(islice(texts, TEXTS_AHEAD)) for model, texts in found.items()}
+        sizes = (request.width, request.height), found.get(request.model, (0, 0))
+        found[request.model] = max(sizes, key=lambda size: (size[0] * size[1], size))
+    return found
 
 
 class Driver:
@@ -183,10 +180,16 @@ class Driver:
                 self._publish(video)
 
     def worker_settings(self) -> WorkerSettings:
-        texts = texts_of(video.request for video in self.queue.left)
-        models = {name: reference(name) for name in self.record.models}
-        run = self.record.run_id, self.record.spec_hash
-        return WorkerSettings(*run, threads=self.options.threads, models=models, texts=texts)
+        sizes = largest(video.request for video in self.queue.videos.values())  # done ones too: always the same
+        return WorkerSettings(
+            self.record.run_id,
+            self.record.spec_hash,
+            dtype=self.options.dtype,
+            vae_tiling=self.options.vae_tiling,
+            threads=self.options.threads,
+            models={name: reference(name) for name in self.record.models},
+            sizes=sizes,
+        )
 
     def stop(self, why: str) -> None:
         """Start nothing more; segments under way get `grace` seconds. Safe to call from a signal handler."""

@@ -10,8 +10,9 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from flowcache.batch.actor import RankActor
 from flowcache.batch.fleet import Event, Flawed, GangFailure, Task
-from flowcache.batch.worker import RankWorker, WorkerSettings
+from flowcache.batch.worker import WorkerSettings
 from flowcache.errors import FlowcacheError, StoreError
 from flowcache.storage.documents import SegmentMarker
 from flowcache.storage.objects import Store
@@ -57,7 +58,7 @@ class RayGang:
     def _actor(self, rank: int, store: Store, settings: WorkerSettings) -> Any:
         place = PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=rank)
         options = {"num_cpus": self.shape.cpus, "num_gpus": int(self.shape.gpu), "scheduling_strategy": place}
-        worker = ray.remote(max_restarts=0, max_task_retries=0)(RankWorker).options(**options)
+        worker = ray.remote(max_restarts=0, max_task_retries=0)(RankActor).options(**options)
         return worker.remote(store, settings, self.name, rank, self.shape.ranks)
 
     def assign(self, task: Task) -> None:

@@ -1,4 +1,4 @@
-"""How a run is carried out; nothing here changes what is rendered."""
+"""How a run is carried out."""
 
 from dataclasses import dataclass
 
@@ -13,12 +13,15 @@ class RunOptions:
     after which no segment is started any more; `grace`: seconds that segments under way get after a SIGTERM.
     `patience`: seconds for which a store that does not answer is waited for. `idle_release`: seconds after which
     a gang without work gives its resources back.
+    `dtype`: bf16, fp32 or auto; `vae_tiling`: on, off or auto: these two alone change what is rendered.
     """
 
     gang: int = 1
     gangs: int | None = None
     threads: int = 1
     device: str = "auto"
+    dtype: str = "auto"
+    vae_tiling: str = "auto"
     address: str | None = None
     retries: int = 2
     infra_retries: int = 5
@@ -29,3 +32,12 @@ class RunOptions:
     grace: float = 20.0
     patience: float = 1800.0
     idle_release: float = 120.0
+
+    @property
+    def numerics(self) -> dict[str, str]:
+        """What changes the rendered bytes and was asked for: part of the run's identity.
+
+        "auto" is not, as the device and its memory are not.
+        """
+        asked = {"dtype": self.dtype, "vae_tiling": self.vae_tiling}
+        return {name: value for name, value in asked.items() if value != "auto"}

@@ -36,16 +36,21 @@ def _runs(request: RenderRequest) -> list[tuple[int, int, bool]]:
 
 
 def _cut(frames: int, continues: bool, spec: ModelSpec, whole: bool) -> list[tuple[int, int]]:
-    """(chunks, frames) of each segment of a run; `whole`: of which there is one."""
+    """(chunks, frames) of each segment of a run; `whole`: of which there is one.
+
+    MAGI-1's last chunk may be longer than what is asked for.
+    """
     lead = 0 if continues else spec.chunk_frames - spec.first_chunk_frames  # what the first chunk lacks
     chunks, rest = divmod(frames + lead, spec.chunk_frames)
+    if spec.pipeline:
+        chunks, rest = chunks + bool(rest), 0
     if rest or chunks < 1:
         raise ValueError(f"{frames} frames are no whole number of chunks")
     cuts = []
     while chunks:
         room = (spec.window if not continues else spec.window - spec.overlap) // spec.chunk
         count = chunks if whole else min(chunks, room)
-        cuts.append((count, count * spec.chunk_frames - (0 if continues else lead)))
-        chunks -= count
+        cuts.append((count, min(count * spec.chunk_frames - (0 if continues else lead), frames)))
+        chunks, frames = chunks - count, frames - cuts[-1][1]
         continues = True
     return cuts

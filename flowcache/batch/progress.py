@@ -182,6 +182,55 @@ class LiveProgress(Progress):
         return table
 
 
+class Together(Progress):
+    """Tells several listeners of each event, in order."""
+
+    def __init__(self, *listeners: Progress) -> None:
+        super().__init__()
+        self.listeners = listeners
+
+    def begin(self, record: RunRecord, videos: Iterable[Video]) -> None:
+        videos = list(videos)
+        for listener in self.listeners:
+            listener.begin(record, videos)
+
+    def started(self, segment: Segment) -> None:
+        for listener in self.listeners:
+            listener.started(segment)
+
+    def chunk(self, segment: Segment, record: ChunkRecord) -> None:
+        for listener in self.listeners:
+            listener.chunk(segment, record)
+
+    def committed(self, segment: Segment) -> None:
+        for listener in self.listeners:
+            listener.committed(segment)
+
+    def failed(self, segment: Segment, rank: int, cause: str, again: bool) -> None:
+        for listener in self.listeners:
+            listener.failed(segment, rank, cause, again)
+
+    def done(self, video_id: str) -> None:
+        for listener in self.listeners:
+            listener.done(video_id)
+
+    def dead(self, video_id: str, cause: str) -> None:
+        for listener in self.listeners:
+            listener.dead(video_id, cause)
+
+    def note(self, message: str) -> None:
+        for listener in self.listeners:
+            listener.note(message)
+
+    def tick(self) -> None:
+        for listener in self.listeners:
+            listener.tick()
+
+    def close(self) -> None:
+        for listener in self.listeners:
+            listener.close()
+
+
 def progress_for(console: Console) -> Progress:
     """Live on a terminal, lines otherwise."""
     return LiveProgress(console) if console.is_terminal else LogProgress()

@@ -3,8 +3,8 @@
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
@@ -13,9 +13,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from flowcache.batch.fleet import Event, Flawed, Task
+from flowcache.batch.texts import TextShelf
 from flowcache.errors import MediaError, StoreError, masked
 from flowcache.models.base import LoadedModel
-from flowcache.models.registry import load_model
+from flowcache.models.registry import find, load_model, precision
+from flowcache.models.room import tile_for
 from flowcache.parallel.apply import shard
 from flowcache.parallel.mesh import arrange
 from flowcache.records import ChunkRecord
@@ -42,16 +44,18 @@ class WorkerSettings:
     """What every rank of a run shares. `threads`: torch threads; `timeout`: seconds a collective may take.
 
     `models`: where a checkpoint lies, by the name that requests use (absolute: a worker has a folder of its
-    own); `texts`: by model, what is worth encoding before its transformer is loaded.
+    own); `sizes`: by model, (width, height) of the run's largest frames.
     """
 
     run_id: str
     spec_hash: str
     device: str = "cpu"
+    dtype: str = "auto"
+    vae_tiling: str = "auto"
     threads: int = 1
     timeout: float = 300.0
     models: Mapping[str, str] = field(default_factory=dict)
-    texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 class RankWorker:
@@ -106,12 +110,13 @@ class RankWorker:
         seconds = {"load": loaded - begin, "conditioning": time.perf_counter() - loaded}
         spoilt = None
         try:
-            for chunk in renderer.chunks():
-                seen = flaw(chunk.frames)
-                if seen and chunk.steps_reused:
-                    spoilt = spoilt or Flawed(chunk.chunk, seen)
-                if not spoilt:  # else only to its end, since the other ranks go there too
-                    yield upload.chunk(chunk, seen)
+            with closing(renderer.chunks()) as chunks:
+                for chunk in chunks:
+                    seen = flaw(chunk.frames)
+                    if seen and chunk.steps_reused:
+                        spoilt = spoilt or Flawed(chunk.chunk, seen)
+                    if not spoilt:  # else only to its end, since the other ranks go there too
+                        yield upload.chunk(chunk, seen)
         except NotFinite as error:
             if not renderer.reuses:
                 raise
@@ -127,14 +132,21 @@ class RankWorker:
     def _load(self, name: str) -> LoadedModel:
         if name != self._name:
             self._model, self._name = None, ""  # free the old one first
-            texts = self.settings.texts.get(name, ())
-            model = load_model(self.settings.models.get(name, name), self.settings.device, texts=texts)
+            model = self._open(name)
             if self.world > 1:
                 ranks = arrange(dist.group.WORLD, model.transformer.kv_heads)
                 transformer = shard(model.transformer, ranks)
                 model = replace(model, transformer=transformer, history=transformer.history())
             self._model, self._name = model, name
         return self._model
+
+    def _open(self, name: str) -> LoadedModel:
+        settings, path = self.settings, self.settings.models.get(name, name)
+        number, spec = precision(settings.dtype, settings.device), find(path)
+        size = settings.sizes.get(name, (spec.width, spec.height))
+        tile = tile_for(settings.vae_tiling, spec, size, self.world, settings.device, number.itemsize)
+        shelf = TextShelf(self.store, spec.digest, str(number).removeprefix("torch."))
+        return load_model(path, settings.device, settings.dtype, tile=tile, shelf=shelf)
 
     def _renderer(self, model: LoadedModel, task: Task) -> SegmentRenderer:
         return SegmentRenderer(
@@ -158,9 +170,8 @@ class RankWorker:
                 return encode_pixels(model, load_image(request.image, *size, request.media_sha256, self.store.options))
         if request.video:
             with naming(request.video):
-                frames = load_tail(
-                    request.video, spec.overlap_frames, request.fps, *size, request.media_sha256, self.store.options
-                )
+                wanted = spec.overlap_frames, request.fps, *size, request.media_sha256
+                frames = load_tail(request.video, *wanted, least=spec.lead_frames, access=self.store.options)
                 return encode_pixels(model, frames)
         return None
 

@@ -20,6 +20,9 @@ class Whole:
         chosen = select(q, k, kept)[..., None]
         return [x.gather(0, chosen.expand(-1, -1, x.shape[-1])) for x in (k, v)]
 
+    def total(self, values: Tensor) -> Tensor:
+        return values
+
 
 class KVStore:
     """Preallocated [layers, branches, capacity * tokens, heads, head_dim]; keys are kept past RoPE.

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from flowcache.cache.kv_compress import Compression, Sink, latest
@@ -108,23 +109,33 @@ ALWAYS = Decision(compute=True)
 
 
 def decide(
-    reuse: Reuse | None, state: ReuseState, signal: Tensor, step: int, steps: int
+    reuse: Reuse | None,
+    state: ReuseState,
+    signal: Tensor,
+    step: int,
+    steps: int,
+    total: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Decision, ReuseState]:
-    """For the 0-based `step` of `steps`. The estimate is not clamped: negative ones lower the sum, as published."""
+    """For the 0-based `step` of `steps`. The estimate is not clamped: negative ones lower the sum, as published.
+
+    total: where each rank has a part of the signal, the sum of float64 values over all of them.
+    """
     if reuse is None:
         return ALWAYS, state
     if step < reuse.ret_steps or step == steps - 1 or state.signal is None:
         return ALWAYS, ReuseState(signal)
-    distance = relative_change(signal, state.signal)
+    distance = relative_change(signal, state.signal, total)
     estimate = reuse.estimate(distance)
     accumulated = state.accumulated + estimate
     compute = accumulated >= reuse.threshold
     return Decision(compute, distance, estimate, accumulated), ReuseState(signal, 0.0 if compute else accumulated)
 
 
-def relative_change(signal: Tensor, before: Tensor) -> float:
-    """mean |signal - before| / mean |before|."""
-    return ((signal - before).abs().mean() / before.abs().mean()).item()
+def relative_change(signal: Tensor, before: Tensor, total: Callable[[Tensor], Tensor] | None = None) -> float:
+    """mean |signal - before| / mean |before|, summed in float64, so that the number of ranks makes no difference."""
+    sums = torch.stack([values.abs().sum(dtype=torch.float64) for values in (signal - before, before)])
+    change, size = (total(sums) if total else sums).tolist()
+    return change / size if size else math.inf
 
 
 def resolve_policy(policy: dict[str, Any], spec: ModelSpec) -> Policy:

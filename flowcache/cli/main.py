@@ -17,6 +17,7 @@ from flowcache.cli.render import render
 from flowcache.cli.report import report
 from flowcache.cli.sheet import sheet
 from flowcache.cli.status import status
+from flowcache.cli.submit import submit
 from flowcache.cli.verify import verify
 from flowcache.errors import FlowcacheError, InputError
 
@@ -33,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for command in (render, plan, status, verify, models, export, sheet, report, links, gc):
+for command in (render, submit, plan, status, verify, models, export, sheet, report, links, gc):
     app.command()(command)
 
 

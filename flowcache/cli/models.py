@@ -39,7 +39,7 @@ def models(
 
 
 def print_spec(spec: Any) -> None:
-    from flowcache.cache.settings import POLICIES
+    from flowcache.cache.settings import FAMILIES
 
     fresh = [spec.first_chunk_frames + k * spec.chunk_frames for k in range(3)]
     sizes = ", ".join(f"{w}x{h}" for w, h in spec.sizes) or f"multiples of {spec.size_step}"
@@ -51,7 +51,7 @@ def print_spec(spec: Any) -> None:
         f"{2 * spec.chunk_frames} ...",
         "default": f"{spec.width}x{spec.height}, {spec.frames} frames at {spec.fps} fps, {spec.steps} steps, "
         f"guidance {spec.guidance:g}",
-        "policies": ", ".join(POLICIES) + (f"; presets {', '.join(spec.reuse)}" if spec.reuse else ""),
+        "policies": ", ".join(FAMILIES[spec.family]) + (f"; presets {', '.join(spec.reuse)}" if spec.reuse else ""),
         "words": " ".join(spec.vocabulary) or "any",
     }
     print_rows(spec.name, rows)

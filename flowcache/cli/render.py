@@ -27,12 +27,17 @@ def render(
     gangs: Annotated[int | None, typer.Option(min=1, help="Gangs side by side; else as many as fit.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPUs and torch threads of each rank.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="bf16, fp32 or auto: bf16 on GPUs, else fp32.")] = None,
+    vae_tiling: Annotated[
+        str | None, typer.Option(help="Decode in tiles: on, off or auto: where memory is short.")
+    ] = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster to join; else a local Ray is started.")] = None,
     until: Annotated[
         str | None, typer.Option(help="Start nothing after that: 07:00, or 2026-11-23T07:00. The rest is left.")
     ] = None,
     keep_going: Annotated[bool | None, typer.Option(help="Render the good rows, record the bad ones.")] = None,
     retry_failed: Annotated[bool, typer.Option(help="Try dead-lettered videos again.")] = False,
+    log_json: Annotated[bool, typer.Option(help="Progress as JSON lines, for programs.")] = False,
     endpoint_url: Endpoint = None,
     as_json: Json = False,
 ) -> None:
@@ -46,6 +51,7 @@ def render(
         flowcache render s3://bucket/night.parquet --output s3://bucket/night --gang 4 --address auto
     """
     from flowcache.api import render as render_requests
+    from flowcache.batch.logs import JsonProgress
     from flowcache.batch.progress import progress_for
     from flowcache.job import merged
 
@@ -59,6 +65,8 @@ def render(
         gangs=gangs,
         threads=threads,
         device=device,
+        dtype=dtype,
+        vae_tiling=vae_tiling,
         address=address,
         until=until,
         keep_going=keep_going,
@@ -71,7 +79,7 @@ def render(
             options=run_options(spec, retry_failed),
             keep_going=spec.keep_going,
             storage_options={"endpoint_url": endpoint_url} if endpoint_url else {},
-            progress=progress_for(err),
+            progress=JsonProgress() if log_json else progress_for(err),
             warn=lambda problem: err.print(f"[yellow]warning:[/] {escape(str(problem))}"),
         )
     except KeyboardInterrupt:
@@ -93,6 +101,8 @@ def run_options(spec: Any, retry_failed: bool) -> Any:
         gangs=spec.gangs,
         threads=spec.threads,
         device=spec.device,
+        dtype=spec.dtype,
+        vae_tiling=spec.vae_tiling,
         address=spec.address,
         retries=spec.retries,
         infra_retries=spec.infra_retries,

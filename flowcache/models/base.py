@@ -98,7 +98,10 @@ class VideoModel(Protocol):
 
 
 class History(Protocol):
-    """How ranks keep the K/V of chunks of `tokens` tokens together. Every rank must call the same methods in order."""
+    """How ranks keep the K/V of chunks of `tokens` tokens together, and see to it that they decide alike.
+
+    Every rank must call the same methods in the same order.
+    """
 
     def share(self, tokens: int) -> int:
         """How many tokens of every chunk are kept here."""
@@ -110,6 +113,10 @@ class History(Protocol):
 
     def keep(self, select: Select, q: Tensor, k: Tensor, v: Tensor, kept: int, tokens: int) -> list[Tensor]:
         """This rank's new share of keys and values, `kept` tokens, out of k and v [any, kv_heads, head_dim]."""
+        ...
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum of float64 values over all ranks, the same bits on each."""
         ...
 
 

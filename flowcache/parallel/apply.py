@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
-from flowcache.models.base import Attend, Conditioning, Grid, VideoModel
-from flowcache.parallel.history import SpreadHistory
+from flowcache.models.base import Attend, Conditioning, Grid, History, VideoModel
+from flowcache.parallel.history import HeadHistory, SpreadHistory
 from flowcache.parallel.mesh import Ranks, shares
 from flowcache.parallel.ulysses import ulysses
 
@@ -54,9 +54,9 @@ class ShardedModel:
         tokens, rank = self.tokens(total), self.ranks.all.rank
         return slice(sum(tokens[:rank]), sum(tokens[: rank + 1]))
 
-    def history(self) -> SpreadHistory | None:
-        """How the ranks keep K/V together; None where each keeps its own heads of every token."""
-        return SpreadHistory(self.ranks) if self.ranks.history.size > 1 else None
+    def history(self) -> History:
+        """How the ranks keep K/V together."""
+        return SpreadHistory(self.ranks) if self.ranks.history.size > 1 else HeadHistory(self.ranks)
 
     def grid(self, latents: Tensor, first_frame: int = 0) -> Grid:
         return self.model.grid(latents, first_frame)
@@ -89,9 +89,8 @@ class ShardedModel:
         return self.model.project(self.whole(tokens, grid.tokens), conditioning, grid)
 
     def signal(self, conditioning: Conditioning, tokens: Tensor | None, grid: Grid) -> Tensor:
-        """That of all ranks' tokens, so that every rank decides alike."""
-        whole = None if tokens is None else self.whole(tokens, grid.tokens)
-        return self.model.signal(conditioning, whole, grid)
+        """That of this rank's tokens; `History.total` brings the ranks together."""
+        return self.model.signal(conditioning, tokens, grid)
 
     def whole(self, tokens: Tensor, total: int) -> Tensor:
         """All ranks' shards [B, share, D] as [B, total, D]."""

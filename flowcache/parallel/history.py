@@ -9,17 +9,29 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from flowcache.cache.kv_store import Whole
 from flowcache.models.base import Select
 from flowcache.parallel.mesh import Mesh, Ranks, shares
 
 QUERIES_AT_ONCE = 256  # bounds the logits that exist at a time
 
 
-class SpreadHistory:
+class HeadHistory(Whole):
+    """Implements `models.base.History` where each rank keeps all tokens, of its own heads."""
+
+    def __init__(self, ranks: Ranks):
+        self.ranks = ranks
+
+    def total(self, values: Tensor) -> Tensor:
+        return self.ranks.all.sum(values)
+
+
+class SpreadHistory(HeadHistory):
     """Implements `models.base.History`: of every chunk's tokens each rank keeps a run."""
 
     def __init__(self, ranks: Ranks):
-        self.ranks, self.mesh = ranks, ranks.history
+        super().__init__(ranks)
+        self.mesh = ranks.history
 
     def runs(self, tokens: int) -> list[int]:
         """How many of a chunk's tokens each rank keeps."""

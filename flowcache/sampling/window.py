@@ -191,7 +191,7 @@ class Window:
         own_last = self.policy.last_step or row == len(self.walk.ticks) - 1
         steps = self.walk.steps if own_last else self.walk.steps + 1  # no step is the last one then
         decision, self.reuse_states[forward.chunk] = decide(
-            self.policy.reuse, self.reuse_states[forward.chunk], signal, forward.step, steps
+            self.policy.reuse, self.reuse_states[forward.chunk], signal, forward.step, steps, self.store.history.total
         )
         return decision
 

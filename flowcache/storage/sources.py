@@ -70,17 +70,21 @@ def load_tail(
     width: int,
     height: int,
     sha256: str | None = None,
+    least: int | None = None,
     access: Access | None = None,
 ) -> np.ndarray:
     """The last `frames` frames sampled at `fps`, uint8 [frames, height, width, 3], cut like load_image's.
 
-    The last sample is the video's last frame, the others lie 1/fps apart before it and take the frame
-    nearest in time. MediaError as of load_image, and where there are too few.
+    least: a video that has fewer gives a multiple of this many. The last sample is the video's last frame, the others
+    lie 1/fps apart before it and take the frame nearest in time. MediaError as of load_image, and where there are too
+    few.
     """
     with _fetched(url, access, sha256) as file, _Video(file) as video:
         have = MediaInfo(url, 0, 0, seconds=float(video.last - video.first)).frames_at(fps)
+        if least and least <= have < frames:
+            frames = have // least * least
         if have < frames:
-            raise MediaError(f"has {have} frames at {fps} fps, and {frames} are needed")
+            raise MediaError(f"has {have} frames at {fps} fps, and {least or frames} are needed")
         times = [video.last - Fraction(i, fps) for i in reversed(range(frames))]
         return np.stack([_covering(_upright(frame), width, height) for frame in video.sampled(times)])
 

@@ -60,7 +60,7 @@ class Nodes:
         """Process ids of gang actors: children of our own nodes' raylets, so nobody else's."""
         raylets = [raylet.process.pid for node in self.workers for raylet in node.all_processes.get("raylet", [])]
         found = {pid for raylet in raylets for pid in descendants(raylet, set())}
-        return sorted(pid for pid in found if title(pid).startswith("ray::RankWorker"))
+        return sorted(pid for pid in found if title(pid).startswith("ray::RankActor"))
 
     def leftovers(self) -> list[str]:
         """Actors and placement groups that are still there, some seconds after the run."""

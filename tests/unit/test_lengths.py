@@ -1,11 +1,13 @@
 """The lengths and sizes that models can render, against a plain list of all of them."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flowcache.lengths import near_frames, near_sides, near_sizes, round_frames
-from flowcache.records import ModelSpec
+from flowcache.records import ModelSpec, Pipeline
 
 TINY = ModelSpec("tiny", "skyreels", "p", "d", chunk=3, window=15, overlap=3, channels=16)
 REAL = ModelSpec("real", "skyreels", "p", "d", chunk=5, window=25, overlap=5, channels=16)
@@ -31,6 +33,12 @@ def test_what_latent_frames_show():
     assert [REAL.video_frames(n) for n in (1, 2, 5, 25)] == [1, 5, 17, 97]
     assert [WHOLE.video_frames(n) for n in (1, 2, 6, 24)] == [4, 8, 24, 96]
     assert (WHOLE.first_chunk_frames, WHOLE.chunk_frames, WHOLE.overlap_frames) == (24, 24, 24)
+
+
+def test_what_nothing_continues_has_any_length_with_magi():
+    chunked = replace(WHOLE, pipeline=Pipeline())
+    assert near_frames(97, chunked, True, MOST, ends=True) == [97] and round_frames(0.2, chunked, True, ends=True) == 1
+    assert near_frames(97, chunked, True, MOST) == [96, 120] and round_frames(97, chunked, True) == 96
 
 
 @given(kinds, st.integers(-50, 2 * MOST))

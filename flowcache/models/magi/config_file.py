@@ -40,6 +40,12 @@ RANGES: Rule = (
 )
 
 
+PAIR: Rule = (
+    "two whole numbers above 0",
+    lambda value: isinstance(value, list) and len(value) == 2 and all(COUNT[1](x) for x in value),
+)
+
+
 def only(*values: Any) -> Rule:
     return " or ".join(map(json.dumps, values)), lambda value: any(value == each for each in values)
 
@@ -106,17 +112,19 @@ def read_config(file: Path) -> MagiConfig:
     """
     whole = _json(file)
     raw, prefix = (whole["model_config"], "model_config.") if "model_config" in whole else (whole, "")
-    problems = _faults(file, raw, RULES["model_config"], prefix) or _misfits(file, raw, prefix)
+    tiny = isinstance(raw, dict) and "positions" in raw
+    rules = RULES["model_config"] | ({"positions": PAIR} if tiny else {})
+    problems = _faults(file, raw, rules, prefix) or _misfits(file, raw, prefix)
     if problems:
         raise InputError(problems)
     sizes = {field: raw[key] for key, field in (COUNTS | SWITCHES | NUMBERS).items()}
-    channels, positions = raw["in_channels"], raw.get("positions")
+    channels = raw["in_channels"]
     return MagiConfig(
         **sizes,
         channels=channels // 2 if sizes["half_channel"] else channels,
         condition_dim=int(raw["hidden_size"] * raw["cond_hidden_ratio"]),
         patch=(1, raw["patch_size"], raw["patch_size"]),
-        positions=tuple(positions) if positions else None,
+        positions=tuple(raw["positions"]) if tiny else None,
     )
 
 

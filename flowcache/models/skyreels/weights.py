@@ -144,15 +144,6 @@ def transformer_part(folder: Path) -> Part:
     return Part(folder, module, in_folder(folder), rename)
 
 
-def load_transformer(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> SkyReelsTransformer:
-    """Every parameter of the module from the folder's safetensors, straight to `device`.
-
-    Of a half-precision model the time embedding, the modulation tables and the affine norm stay in float32, as
-    diffusers keeps them. InputError names each tensor that is missing, unknown or of another shape or kind.
-    """
-    return transformer_part(Path(folder)).load(device, dtype, keep_float32)
-
-
 def load_time_embedding(folder: Path) -> SkyReelsTransformer:
     """A transformer of which only `condition` and `signal` work, in float32; the rest has no memory."""
     part = transformer_part(Path(folder))
@@ -167,4 +158,5 @@ def load_time_embedding(folder: Path) -> SkyReelsTransformer:
 
 
 def keep_float32(name: str) -> bool:
+    """What stays in float32 where the rest is bfloat16: time embedding, modulation, affine norm, as in diffusers."""
     return name.startswith("time_") or "modulation" in name or ".norm3." in name

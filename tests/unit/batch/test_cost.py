@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from flowcache.batch.cost import Work, cost, flops, window
+from flowcache.batch.cost import WITHOUT_REUSE, Work, compared, cost, flops, window, work
 from flowcache.batch.plan import plan
 from flowcache.cache.kv_compress import Compression
 from flowcache.cache.reuse import Policy, Reuse
+from flowcache.models.magi.config import MagiConfig
 from flowcache.models.skyreels.config import SkyReelsConfig
 from flowcache.models.skyreels.transformer import SkyReelsTransformer
-from flowcache.records import ModelSpec, RenderRequest, Shot
+from flowcache.records import ModelSpec, Pipeline, RenderRequest, Shot
 from flowcache.sampling.denoise import SamplerSettings, Texts, denoise
 from flowcache.sampling.dry_run import at_least, at_most, dry_run
 
@@ -124,6 +125,24 @@ def test_a_dry_run_is_the_run(model, chunks, ar_step, held, guidance, name):
     done = dry_run(given, (2 * chunks, 4, 4), (1, 2, 2), policy, held)
     assert (done.forwards, done.seen, done.tokens) == (len(visits), sum(visit.seen for visit in visits), 8)
     assert finished[-1].kv_bytes == done.memories * done.kv_chunks * done.tokens * 2 * 2 * 48 * 4
+
+
+def test_magi_at_the_published_setting():
+    """4.5B distilled, 720x720, 10 chunks, 64 steps: 306 PFLOPs for the whole history, about 208 for the last chunks."""
+    config = MagiConfig(3072, 12288, 24, 8, 128, 34)
+    magi = ModelSpec(
+        "4.5B", "magi", "path", "digest", chunk=6, window=60, overlap=24, channels=16, causal=False,
+        pipeline=Pipeline(passes=1, distilled=True),
+    )  # fmt: skip
+    wanted = request(240, width=720, height=720, steps=64, guidance=1.0)
+    (segment,) = plan(wanted, magi)
+    pairs = {name: compared(window(wanted, segment, magi), magi, name) for name in WITHOUT_REUSE["magi"]}
+    counted = {name: work(seen, config, policy) for name, (seen, policy) in pairs.items()}
+    assert counted["dense"].flops / 1e15 == pytest.approx(306, rel=0.03)
+    assert counted["off"].flops / 1e15 == pytest.approx(208, rel=0.03)
+    assert counted["off"].forwards == 640 + 160 + 9  # steps, copies of the cleanest chunk, refreshed chunks
+    assert counted["paper"].forwards == 640
+    assert counted["off"].kv_bytes == 2 * 34 * (5 * 12_150) * 8 * 128 * 2 == counted["dense"].kv_bytes // 2
 
 
 def test_bounds_of_reuse():

@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flowcache.batch.plan import plan
-from flowcache.records import ModelSpec, RenderRequest, Shot
+from flowcache.records import ModelSpec, Pipeline, RenderRequest, Shot
 
 TINY = ModelSpec("tiny", "skyreels", "", "", chunk=3, window=15, overlap=3, channels=16)
 P540 = ModelSpec("540p", "skyreels", "", "", chunk=5, window=25, overlap=5, channels=16)
@@ -29,6 +31,17 @@ def test_without_a_causal_codec_all_chunks_are_alike():
     assert [(s.chunks, s.frames, s.start_frame) for s in segments] == [(4, 96, 0), (3, 72, 96), (1, 24, 168)]
     with pytest.raises(ValueError, match="93 frames"):
         plan(request(Shot("a", 93)), MAGI)
+
+
+CHUNKED = replace(MAGI, pipeline=Pipeline())
+
+
+def test_magi_ends_inside_a_chunk_and_runs_on_where_asked_to():
+    assert [(s.chunks, s.frames) for s in plan(request(Shot("a", 93)), CHUNKED)] == [(4, 93)]
+    assert [(s.chunks, s.frames) for s in plan(request(Shot("a", 96 + 73)), CHUNKED)] == [(4, 96), (3, 72), (1, 1)]
+    shots = Shot("a", 96 + 72), Shot("b", 48, cut=False), Shot("c", 30)
+    segments = plan(request(*shots, segment="all"), CHUNKED)
+    assert [(s.shot, s.chunks, s.frames, s.after) for s in segments] == [(0, 9, 216, None), (2, 2, 30, None)]
 
 
 def test_last_window_may_be_shorter():

@@ -64,6 +64,8 @@ def test_a_tiny_model_has_its_sizes_alone(tmp_path):
     flat = write(tmp_path, MODEL | {"positions": [4, 4]}, "config.json")
     assert read_config(flat).positions == (4, 4) and read_config(flat).dim == MODEL["hidden_size"]
     assert not is_config(flat) and is_config(flat, "num_query_groups")
+    with pytest.raises(InputError, match="config.json: positions: got 4; accepted: two whole numbers above 0"):
+        read_config(write(tmp_path, MODEL | {"positions": 4}, "config.json"))
 
 
 def test_defaults(tmp_path):

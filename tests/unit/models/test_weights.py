@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from flowcache.errors import InputError
 from flowcache.models.skyreels.config import SkyReelsConfig
 from flowcache.models.skyreels.transformer import SkyReelsTransformer
-from flowcache.models.skyreels.weights import INDEX, load_transformer, official_name, to_diffusers, to_official
+from flowcache.models.skyreels.weights import INDEX, official_name, to_diffusers, to_official, transformer_part
 
 CONFIG = SkyReelsConfig(dim=24, ffn_dim=32, heads=2, layers=2, text_dim=16, text_len=8, inject_sample_info=True)
 OFFICIAL = {
@@ -43,7 +43,7 @@ def write(folder, config: dict, state: dict, shards: int = 1) -> None:
 @pytest.mark.parametrize("config, layout", [(OFFICIAL, to_official), (DIFFUSERS, to_diffusers)])
 def test_both_layouts_give_the_same_model(tmp_path, weights, config, layout, shards):
     write(tmp_path, config, layout(weights), shards)
-    loaded = load_transformer(tmp_path).state_dict()
+    loaded = transformer_part(tmp_path).load().state_dict()
     assert loaded.keys() == weights.keys()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in weights.items())
 
@@ -65,7 +65,7 @@ def test_every_fault_of_the_tensors_is_named(tmp_path, weights):
     state["blocks.7.norm3.weight"] = torch.zeros(24)
     write(tmp_path, OFFICIAL, state)
     with pytest.raises(InputError) as caught:
-        load_transformer(tmp_path)
+        transformer_part(tmp_path).load()
     faults = {problem.field: problem.message for problem in caught.value.problems}
     assert faults == {
         "blocks.1.ffn.0.bias": "is missing",
@@ -104,11 +104,11 @@ def test_damaged_folders(tmp_path, weights, damage, says):
     write(tmp_path, OFFICIAL, to_official(weights))
     damage(tmp_path)
     with pytest.raises(InputError, match=says):
-        load_transformer(tmp_path)
+        transformer_part(tmp_path).load()
 
 
 def test_half_precision_on_disk_is_loaded_as_asked(tmp_path, weights):
     write(tmp_path, OFFICIAL, {name: tensor.half() for name, tensor in weights.items()})
-    assert load_transformer(tmp_path).dtype == torch.float32
+    assert transformer_part(tmp_path).load().dtype == torch.float32
     stored = load_file(tmp_path / "model.safetensors")["head.head.weight"]
-    assert torch.equal(load_transformer(tmp_path).head.head.weight, stored.float())
+    assert torch.equal(transformer_part(tmp_path).load().head.head.weight, stored.float())

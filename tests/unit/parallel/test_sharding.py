@@ -10,39 +10,60 @@ import torch.multiprocessing as mp
 from flowcache.cache.kv_compress import Compression
 from flowcache.cache.kv_store import Whole
 from flowcache.cache.reuse import Policy, Reuse
+from flowcache.models.magi.config import MagiConfig
+from flowcache.models.magi.transformer import MagiTransformer
 from flowcache.models.skyreels.config import SkyReelsConfig
 from flowcache.models.skyreels.transformer import SkyReelsTransformer
 from flowcache.parallel.apply import shard
 from flowcache.parallel.mesh import ALONE, Mesh, Ranks, arrange, head_groups, shares
 from flowcache.parallel.traffic import Shape, sent_bytes
-from flowcache.sampling.denoise import SamplerSettings, Texts, denoise
+from flowcache.records import Pipeline
+from flowcache.sampling.denoise import MagiSettings, SamplerSettings, Texts, denoise
 
-SETTINGS = SamplerSettings(steps=6, shift=3.0, guidance=3.0, ar_step=3, chunk=2, fps=24)
+PIPELINE = Pipeline(window=2, kv_ranges=(), clean_kv_range=-1)
+SETTINGS = {
+    "skyreels": SamplerSettings(steps=6, shift=3.0, guidance=3.0, ar_step=3, chunk=2, fps=24),
+    "magi": MagiSettings(steps=4, lag=2, chunk=2, fps=24, guidance=7.5, pipeline=PIPELINE),
+}
 REUSE = Reuse(threshold=1.0, ret_steps=2, coefficients=(1.0, 0.0))
-POLICIES = [
-    Policy("off"),
-    Policy("dense", attention="full"),
-    Policy("paper", REUSE, history="keep"),
-    Policy("budget", REUSE, history="keep", clean=1, compression=Compression()),
-    Policy("frames", REUSE, history="refresh", clean=1, compression=Compression(by="frame")),
+OFTEN = Reuse(threshold=0.5, ret_steps=1, coefficients=(1.0, 0.0))
+TOKENS, FRAMES, CHUNKS = (Compression(by=unit) for unit in ("token", "frame", "chunk"))
+CASES = [
+    ("skyreels", Policy("off")),
+    ("skyreels", Policy("dense", attention="full")),
+    ("skyreels", Policy("paper", REUSE, history="keep")),
+    ("skyreels", Policy("tokens", REUSE, history="keep", clean=1, compression=TOKENS)),
+    ("skyreels", Policy("frames", REUSE, history="refresh", clean=1, compression=FRAMES)),
+    ("magi", Policy("off", history="refresh")),
+    ("magi", Policy("paper", OFTEN, "keep", clean=1, compression=TOKENS, repeats="increment", last_step=False)),
+    ("magi", Policy("mended", OFTEN, history="refresh", clean=1, compression=CHUNKS, repeats="velocity")),
 ]
 
 
-def sample(ranks: Ranks, policy: Policy, width: int):
-    """Latents, decisions and K/V bytes of three chunks after a given one, with a given frame at either end."""
+def skyreels() -> SkyReelsTransformer:
+    return SkyReelsTransformer(SkyReelsConfig(32, 64, 4, 2, in_channels=4, out_channels=4, text_dim=8, freq_dim=16))
+
+
+def magi() -> MagiTransformer:
+    return MagiTransformer(MagiConfig(64, 128, 8, 4, 16, 2, channels=4, text_dim=8, text_len=3, condition_dim=16))
+
+
+def sample(ranks: Ranks, family: str, policy: Policy, width: int):
+    """Latents, decisions and K/V bytes of three chunks after a given one, the first with a given frame."""
     torch.manual_seed(0)
-    model = SkyReelsTransformer(SkyReelsConfig(32, 64, 4, 2, in_channels=4, out_channels=4, text_dim=8, freq_dim=16))
+    model = skyreels() if family == "skyreels" else magi()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.2)
     noise, prefix, end = (torch.randn(4, frames, 6, width) for frames in (8, 3, 1))
     condition_noise = torch.randn(20, 4, 2, 6, width)  # for each row
-    texts, visits = Texts(torch.randn(1, 3, 8), torch.randn(1, 3, 8)), []
-    sharded = shard(model, ranks)
-    given = {"prefix": prefix, "condition_noise_of": condition_noise.__getitem__, "end": end}
-    given["history"] = sharded.history() if ranks is not ALONE else None
-    chunks = list(denoise(sharded, noise, texts, SETTINGS, policy, observe=visits.append, **given))
-    decisions = [(visit.row, visit.chunk, visit.branch, visit.decision, visit.seen) for visit in visits]
+    visits, sharded = [], shard(model, ranks)
+    given = {"prefix": prefix, "history": sharded.history() if ranks is not ALONE else None}
+    if family == "skyreels":
+        given |= {"condition_noise_of": condition_noise.__getitem__, "end": end}
+    texts = Texts(torch.randn(1, 3, 8), torch.randn(1, 3, 8))
+    chunks = list(denoise(sharded, noise, texts, SETTINGS[family], policy, observe=visits.append, **given))
+    decisions = [(v.row, v.chunk, v.branch, v.decision.compute, v.decision.distance, v.seen) for v in visits]
     return torch.cat([chunk.latents for chunk in chunks], dim=1), decisions, chunks[-1].kv_bytes
 
 
@@ -64,12 +85,8 @@ class Counting(Mesh):
 def forward_bytes(ranks: Ranks, width: int) -> tuple[int, int]:
     """Of one forward of a chunk: what this rank sent, and what the formula says."""
     torch.manual_seed(0)
-    config = SkyReelsConfig(32, 64, 4, 2, in_channels=4, out_channels=4, text_dim=8, freq_dim=16)
-    sent = []
-    model = shard(
-        SkyReelsTransformer(config),
-        Ranks(*(Counting(mesh.group, sent) for mesh in (ranks.all, ranks.heads, ranks.history))),
-    )
+    sent, whole = [], skyreels()
+    model = shard(whole, Ranks(*(Counting(mesh.group, sent) for mesh in (ranks.all, ranks.heads, ranks.history))))
     x = torch.randn(1, 4, 2, 6, width)
     grid, history = model.grid(x), model.history() or Whole()
     conditioning, text = model.condition(torch.full((1, 2), 500.0), grid, 24), model.text(torch.randn(1, 3, 8))
@@ -77,7 +94,7 @@ def forward_bytes(ranks: Ranks, width: int) -> tuple[int, int]:
     with torch.inference_mode():
         out = model.transform(model.embed(x), conditioning, text, model.rope(grid), attend)
         model.project(out, conditioning, grid)
-    shape = Shape(grid.tokens, config.layers, config.heads, config.heads, config.dim // config.heads, 4)
+    shape = Shape(grid.tokens, whole.layers, whole.heads, whole.kv_heads, whole.head_dim, 4)
     return sum(sent), sent_bytes(shape, ranks.all.size, ranks.all.rank)
 
 
@@ -85,7 +102,7 @@ def rank_main(rank, size, folder, width):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=size)
     ranks = arrange(dist.group.WORLD, 4)
-    outcome = [sample(ranks, policy, width) for policy in POLICIES]
+    outcome = [sample(ranks, *case, width) for case in CASES]
     torch.save((outcome, forward_bytes(ranks, width)), f"{folder}/rank{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
@@ -98,19 +115,22 @@ def rank_main(rank, size, folder, width):
 def test_ranks_equal_one(size, width, tmp_path):
     torch.set_num_threads(1)
     mp.start_processes(rank_main, args=(size, str(tmp_path), width), nprocs=size, start_method="spawn")
-    alone = [sample(ALONE, policy, width) for policy in POLICIES]
-    assert not all(decision.compute for *_, decision, _ in alone[2][1])  # the policy does skip
+    alone = [sample(ALONE, *case, width) for case in CASES]
+    for (_, policy), (_, taken, _) in zip(CASES, alone, strict=True):  # reuse does skip
+        assert all(compute for *_, compute, _, _ in taken) == (policy.reuse is None)
     saved = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=False) for rank in range(size)]
     together = [outcome for outcome, _ in saved]
     assert all(sent == expected > 0 for _, (sent, expected) in saved)
     for outcomes in together:
         for (latents, decisions, _), (expected, taken, _) in zip(outcomes, alone, strict=True):
             torch.testing.assert_close(latents, expected, atol=1e-4, rtol=0)
-            assert decisions == taken
-    for policy, (*_, total) in enumerate(alone):
-        assert sum(outcomes[policy][2] for outcomes in together) == total
-        if 3 * width * size % 60 == 0:  # evenly shared
-            assert {outcomes[policy][2] for outcomes in together} == {total // size}
+            assert [(*visit[:4], visit[5]) for visit in decisions] == [(*visit[:4], visit[5]) for visit in taken]
+            distances = [(visit[4], one[4]) for visit, one in zip(decisions, taken, strict=True) if one[4] is not None]
+            assert all(several == pytest.approx(one, rel=1e-5) for several, one in distances)
+    for case, (*_, total) in enumerate(alone):
+        assert sum(outcomes[case][2] for outcomes in together) == total
+        if 3 * width % size == 0:  # tokens are shared evenly
+            assert {outcomes[case][2] for outcomes in together} == {total // size}
 
 
 def test_dimensions():

@@ -2,7 +2,7 @@
 
 from flowcache.errors import Problem
 from flowcache.records import Shot
-from flowcache.storage.commits import DeadLetter, dead_letter, mark_done, put_playlist, read_commits
+from flowcache.storage.commits import DeadLetter, dead_letter, mark_done, put_playlist
 from flowcache.storage.objects import Store
 from flowcache.storage.runs import begin_run, new_run
 from flowcache.storage.tables import write_tables

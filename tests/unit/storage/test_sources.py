@@ -378,6 +378,9 @@ def test_every_frame_can_be_reached_and_no_more(tmp_path):
     assert numbers(load_tail(url, 24, 12, 32, 32)) == list(range(24))
     with pytest.raises(MediaError, match="has 24 frames at 12 fps, and 25 are needed"):
         load_tail(url, 25, 12, 32, 32)
+    assert numbers(load_tail(url, 30, 12, 32, 32, least=10)) == list(range(4, 24))
+    with pytest.raises(MediaError, match="and 25 are needed"):
+        load_tail(url, 50, 12, 32, 32, least=25)
     assert probe_media(url, "video", "").frames_at(24) == 47
 
 

@@ -1,0 +1,27 @@
+# syntax=docker/dockerfile:1
+# One image for head, workers and submitters; torch's wheels bring CUDA's libraries, the node brings the driver.
+#   docker build -t REGISTRY/flowcache:0.1.0 .
+# Pin the base by digest where you build (docker buildx imagetools inspect python:3.11-slim-bookworm).
+FROM python:3.11-slim-bookworm AS build
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+RUN python -m venv /opt/venv
+WORKDIR /src
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY flowcache flowcache
+# constraints.txt fixes every version, those of dependencies too.
+RUN /opt/venv/bin/pip install -c constraints.txt .
+
+FROM python:3.11-slim-bookworm
+# wget: the operator's health checks; procps and rsync: ray's own commands for clusters of plain machines.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends procps rsync wget \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --uid 1000 --user-group --create-home --shell /bin/bash ray
+COPY --from=build /opt/venv /opt/venv
+COPY manifests /opt/flowcache/manifests
+COPY jobs /opt/flowcache/jobs
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
+USER 1000:1000
+WORKDIR /home/ray
+CMD ["flowcache", "--help"]

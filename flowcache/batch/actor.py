@@ -1,0 +1,47 @@
+"""A rank as Ray runs it: measured, and with a log of its own (JSON lines on its stderr, which Ray keeps)."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from flowcache.batch.fleet import Event, Task
+from flowcache.batch.logs import RANK, json_logger, place
+from flowcache.batch.metrics import WorkMetrics
+from flowcache.batch.worker import RankWorker, WorkerSettings
+from flowcache.records import ChunkRecord
+from flowcache.storage.objects import Store
+
+
+class RankActor(RankWorker):
+    def __init__(self, store: Store, settings: WorkerSettings, gang: str, rank: int, world: int):
+        super().__init__(store, settings, gang, rank, world)
+        self.logger = json_logger(RANK)
+        self.metrics = WorkMetrics(gang)
+
+    def render(self, task: Task) -> Iterator[Event]:
+        with self._logged(task):
+            for event in super().render(task):
+                if isinstance(event, ChunkRecord):
+                    self.metrics.chunk(task.request.model, task.request.policy["name"], event)
+                yield event
+
+    def assist(self, task: Task) -> None:
+        with self._logged(task):
+            super().assist(task)
+
+    @contextmanager
+    def _logged(self, task: Task) -> Iterator[None]:
+        """Begin and end of the rank's share in a task; an exception with its traceback, which still goes on."""
+        where = {**place(task.segment), "rank": self.rank, "gang": self.gang}
+        begin = time.monotonic()
+        self.logger.info("segment started", extra=where)
+        ended = False
+        try:
+            yield
+            ended = True
+        finally:
+            where["seconds"] = round(time.monotonic() - begin, 3)
+            if ended:
+                self.logger.info("segment finished", extra=where)
+            else:
+                self.logger.error("segment failed", extra=where, exc_info=True)
