@@ -143,6 +143,10 @@ class RenderRequest:
     def to_dict(self) -> dict[str, Any]:
         return {**vars(self), "shots": [dict(vars(shot)) for shot in self.shots]}
 
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "RenderRequest":
+        return cls(**{**data, "shots": tuple(Shot(**shot) for shot in data["shots"])})
+
 
 @dataclass(frozen=True)
 class MediaInfo:
