@@ -120,7 +120,9 @@ def print_summary(summary: Any) -> None:
     out.print(f"{len(summary.done)} videos done, {chunks}. Playlists: {escape(summary.output)}/media/*/index.m3u8")
     if summary.left:
         left = f"{summary.left} videos with {summary.chunks_left} chunks are left"
-        err.print(f"[yellow]stopped:[/] {summary.stopped}; {left}, and the same command goes on from there")
+        err.print(
+            f"[yellow]stopped:[/] {summary.stopped}; {left}, and the same command goes on from there", soft_wrap=True
+        )
     for kind, causes in (("failed", summary.failed), ("rejected", summary.rejected)):
         for name, cause in causes.items():
             err.print(f"[red]{kind}:[/] {escape(name)}: {escape(cause)}")
