@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 
 from flowcache.batch.cluster import on_sigterm, ray_fleet
 from flowcache.batch.crew import Crew
@@ -18,12 +17,12 @@ from flowcache.batch.plan import plan
 from flowcache.batch.progress import Progress
 from flowcache.batch.publisher import Publisher
 from flowcache.batch.queue import SegmentQueue, Video
+from flowcache.batch.summary import Summary, summarise
 from flowcache.batch.worker import WorkerSettings
 from flowcache.errors import InputError, Problem, StoreError
 from flowcache.models.registry import reference
 from flowcache.records import ChunkRecord, ModelSpec, RenderRequest, Segment
 from flowcache.storage.commits import (
-    Listing,
     clear_dead_letter,
     list_commits,
     read_markers,
@@ -39,26 +38,6 @@ from flowcache.storage.tables import write_tables
 WATCH_EVERY = 1.0  # seconds between two looks for stalls and for room in the cluster
 
 Connect = Callable[["Driver"], AbstractContextManager[Fleet]]
-
-
-@dataclass(frozen=True)
-class Summary:
-    """How a run ended. `rendered`: chunks made by this call (0 when all was there already)."""
-
-    run_id: str
-    output: str
-    done: tuple[str, ...]
-    failed: dict[str, str]  # video id -> cause
-    rejected: dict[str, str]  # row or video id -> what was wrong with it
-    rendered: int
-    seconds: float
-    stopped: str | None = None  # why it ended with videos left: at its deadline, or by SIGTERM
-    left: int = 0  # videos that are neither done nor failed
-    chunks_left: int = 0  # of those
-
-    @property
-    def exit_code(self) -> int:
-        return 5 if self.left else 3 if self.failed or self.rejected else 0
 
 
 def run(
@@ -93,28 +72,11 @@ def run(
         progress.close()
     listing = list_commits(store) if driver.changed else driver.listing
     write_tables(store, record, listing, driver.markers)
-    summary = summarise(driver, listing, time.monotonic() - begin)
+    queue, stopped = driver.queue, driver.stopped
+    summary = summarise(store, record, listing, queue, driver.rendered, stopped, time.monotonic() - begin)
     if summary.exit_code == 0:
         success(store, {"run_id": record.run_id, "videos": len(summary.done)})
     return summary
-
-
-def summarise(driver: "Driver", listing: Listing, seconds: float) -> Summary:
-    record, ids = driver.record, list(driver.queue.videos)
-    letters = listing.dead_letters
-    done = tuple(name for name in ids if name in listing.done)
-    return Summary(
-        run_id=record.run_id,
-        output=driver.store.url,
-        done=done,
-        failed={name: letter.cause for name, letter in letters.items() if letter.kind != "rejected"},
-        rejected={problem.get("video") or f"row {problem['row']}": problem["message"] for problem in record.rejected},
-        rendered=driver.rendered,
-        seconds=seconds,
-        stopped=driver.stopped if driver.queue.left else None,
-        left=len(driver.queue.left),
-        chunks_left=driver.queue.chunks_left,
-    )
 
 
 def largest(requests: Iterable[RenderRequest]) -> dict[str, tuple[int, int]]:
