@@ -60,7 +60,7 @@ def render(
         raise InputError(problems)
     segments = [segment for request in good for segment in segments_of(request, specs[request.model])]
     digests = {name: spec.digest for name, spec in specs.items()}
-    record = new_run(good, digests, segments, flowcache.__version__, problems)
+    record = new_run(good, digests, segments, flowcache.__version__, problems, options.numerics)
     store = Store(output, **(storage_options or {}))
     return run(store, record, good, specs, options, Together(progress or Progress(), RunMetrics()))
 

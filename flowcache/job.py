@@ -31,6 +31,8 @@ JOB_ACCEPTS = ACCEPTS | {
     "gangs": "a whole number from 1 to 100,000; without it as many as fit",
     "threads": "a whole number from 1 to 1,024",
     "device": "'auto', 'cpu' or 'cuda'",
+    "dtype": "'auto', 'bf16' or 'fp32'",
+    "vae_tiling": "'auto', 'on' or 'off'",
     "address": "the address of a Ray cluster, or 'auto' for the one on this machine",
     "keep_going": "true or false",
     "retries": "a whole number from 0 to 100",
@@ -53,6 +55,8 @@ class JobSpec(Written):
     gangs: whole(1, 100_000) | None = None  # side by side; None: as many as fit
     threads: whole(1, 1024) = 1  # CPUs and torch threads of each rank
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["auto", "bf16", "fp32"] = "auto"  # of transformer and text encoder
+    vae_tiling: Literal["auto", "on", "off"] = "auto"
     address: text(4096) | None = None  # of a Ray cluster; None starts one here
     keep_going: bool = False
     retries: whole(0, 100) = 2  # of a segment whose work failed

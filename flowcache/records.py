@@ -143,10 +143,6 @@ class RenderRequest:
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "RenderRequest":
-        return cls(**{**data, "shots": tuple(Shot(**shot) for shot in data["shots"])})
-
 
 @dataclass(frozen=True)
 class MediaInfo:

@@ -7,11 +7,11 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice
 
 import ray
 
 from flowcache.batch.cluster import gang_count, joined, shape_of
+from flowcache.batch.encoding import EncodingPlan, encode_ahead
 from flowcache.batch.gang import Gang, GangFailure, GangShape
 from flowcache.batch.options import RunOptions
 from flowcache.batch.plan import plan
@@ -37,7 +37,6 @@ from flowcache.storage.runs import begin_run
 from flowcache.storage.tables import write_tables
 
 START_FAILURES = 3  # gangs in a row that do not come up before the run gives up
-TEXTS_AHEAD = 2000  # encoded before the first segment: some 50 s and 1 GB on each rank; later ones when they come
 
 
 class ClusterError(FlowcacheError):
@@ -95,14 +94,13 @@ def run(
     return summary
 
 
-def texts_of(requests: Iterable[RenderRequest]) -> dict[str, list[str]]:
-    """By model, the distinct texts that its workers encode before its weights come (at most TEXTS_AHEAD)."""
-    found: dict[str, dict[str, None]] = {}
+def largest(requests: Iterable[RenderRequest]) -> dict[str, tuple[int, int]]:
+    """By model, (width, height) of the frames with the most pixels."""
+    found: dict[str, tuple[int, int]] = {}
     for request in requests:
-        known = found.setdefault(request.model, {})
-        known.update(dict.fromkeys([request.negative_prompt] if request.guidance > 1 else []))
-        known.update(dict.fromkeys(shot.prompt for shot in request.shots))
-    return {model: list(islice(texts, TEXTS_AHEAD)) for model, texts in found.items()}
+        sizes = (request.width, request.height), found.get(request.model, (0, 0))
+        found[request.model] = max(sizes, key=lambda size: (size[0] * size[1], size))
+    return found
 
 
 class Driver:
@@ -149,18 +147,24 @@ class Driver:
     def render(self) -> None:
         shape = shape_of(self.options)
         device = "cuda" if shape.gpu else "cpu"
-        texts = texts_of(video.request for video in self.queue.videos.values() if not (video.done or video.dead))
+        waiting = [video.request for video in self.queue.videos.values() if not (video.done or video.dead)]
         self.settings = WorkerSettings(
             self.record.run_id,
             self.record.spec_hash,
-            device,
-            self.options.threads,
+            device=device,
+            dtype=self.options.dtype,
+            vae_tiling=self.options.vae_tiling,
+            threads=self.options.threads,
             models={name: reference(name) for name in self.record.models},
-            texts=texts,
+            sizes=largest(video.request for video in self.queue.videos.values()),  # done ones too: always the same
         )
-        waiting = sum(1 for video in self.queue.videos.values() for _ in video.ready() if not video.dead)
+        ready = sum(1 for video in self.queue.videos.values() for _ in video.ready() if not video.dead)
+        count = gang_count(self.options, shape, ready)
+        encoding = EncodingPlan(
+            shape, count * shape.ranks, self.options.dtype, self.options.infra_retries, self.options.stall
+        )
+        encode_ahead(self.store, waiting, self.record.models, encoding, self.progress.note)
         try:
-            count = gang_count(self.options, shape, waiting)
             self.progress.note(f"starting {count} gang{'s' * (count > 1)} of {shape.ranks} on {device}")
             for _ in range(count):
                 self._add_gang(shape)

@@ -1,4 +1,4 @@
-"""How a run is carried out; nothing here changes what is rendered."""
+"""How a run is carried out."""
 
 from dataclasses import dataclass
 
@@ -10,15 +10,27 @@ class RunOptions:
     `threads`: CPUs and torch threads per rank. `device`: auto, cpu or cuda. `retries`: attempts that a
     segment may lose to its own exceptions, `infra_retries`: to lost processes and stalls. `stall`: seconds
     without a finished chunk (loading the model included) after which a gang counts as lost.
+    `dtype`: bf16, fp32 or auto; `vae_tiling`: on, off or auto: these two alone change what is rendered.
     """
 
     gang: int = 1
     gangs: int | None = None
     threads: int = 1
     device: str = "auto"
+    dtype: str = "auto"
+    vae_tiling: str = "auto"
     address: str | None = None
     retries: int = 2
     infra_retries: int = 5
     stall: float = 900.0
     start_timeout: float = 600.0
     retry_failed: bool = False
+
+    @property
+    def numerics(self) -> dict[str, str]:
+        """What changes the rendered bytes and was asked for: part of the run's identity.
+
+        "auto" is not, as the device and its memory are not.
+        """
+        asked = {"dtype": self.dtype, "vae_tiling": self.vae_tiling}
+        return {name: value for name, value in asked.items() if value != "auto"}

@@ -3,8 +3,8 @@
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
@@ -12,9 +12,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from flowcache.batch.texts import TextShelf
 from flowcache.errors import MediaError, StoreError, masked
 from flowcache.models.base import LoadedModel
-from flowcache.models.registry import load_model
+from flowcache.models.registry import find, load_model, precision
+from flowcache.models.room import tile_for
 from flowcache.parallel.apply import shard
 from flowcache.parallel.mesh import arrange
 from flowcache.records import ChunkRecord, RenderRequest, Segment
@@ -39,16 +41,18 @@ class WorkerSettings:
     """What every rank of a run shares. `threads`: torch threads; `timeout`: seconds a collective may take.
 
     `models`: where a checkpoint lies, by the name that requests use (absolute: a worker has a folder of its
-    own); `texts`: by model, what is worth encoding before its transformer is loaded.
+    own); `sizes`: by model, (width, height) of the run's largest frames.
     """
 
     run_id: str
     spec_hash: str
     device: str = "cpu"
+    dtype: str = "auto"
+    vae_tiling: str = "auto"
     threads: int = 1
     timeout: float = 300.0
     models: Mapping[str, str] = field(default_factory=dict)
-    texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -105,8 +109,9 @@ class RankWorker:
         renderer = self._renderer(model, task)
         upload = Upload(self.store, task, new_attempt())
         seconds = {"load": loaded - begin, "conditioning": time.perf_counter() - loaded}
-        for chunk in renderer.chunks():
-            yield upload.chunk(chunk)
+        with closing(renderer.chunks()) as chunks:
+            for chunk in chunks:
+                yield upload.chunk(chunk)
         if not task.last:
             upload.state(tail_to_bytes(renderer.tail()))
         yield commit_segment(self.store, upload.marker(self, started, seconds))
@@ -114,14 +119,21 @@ class RankWorker:
     def _load(self, name: str) -> LoadedModel:
         if name != self._name:
             self._model, self._name = None, ""  # free the old one first
-            texts = self.settings.texts.get(name, ())
-            model = load_model(self.settings.models.get(name, name), self.settings.device, texts=texts)
+            model = self._open(name)
             if self.world > 1:
                 ranks = arrange(dist.group.WORLD, model.transformer.kv_heads)
                 transformer = shard(model.transformer, ranks)
                 model = replace(model, transformer=transformer, history=transformer.history())
             self._model, self._name = model, name
         return self._model
+
+    def _open(self, name: str) -> LoadedModel:
+        settings, path = self.settings, self.settings.models.get(name, name)
+        number, spec = precision(settings.dtype, settings.device), find(path)
+        size = settings.sizes.get(name, (spec.width, spec.height))
+        tile = tile_for(settings.vae_tiling, spec, size, self.world, settings.device, number.itemsize)
+        shelf = TextShelf(self.store, spec.digest, str(number).removeprefix("torch."))
+        return load_model(path, settings.device, settings.dtype, tile=tile, shelf=shelf)
 
     def _renderer(self, model: LoadedModel, task: Task) -> SegmentRenderer:
         return SegmentRenderer(

@@ -26,6 +26,10 @@ def render(
     gangs: Annotated[int | None, typer.Option(min=1, help="Gangs side by side; else as many as fit.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPUs and torch threads of each rank.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="bf16, fp32 or auto: bf16 on GPUs, else fp32.")] = None,
+    vae_tiling: Annotated[
+        str | None, typer.Option(help="Decode in tiles: on, off or auto: where memory is short.")
+    ] = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster to join; else a local Ray is started.")] = None,
     keep_going: Annotated[bool | None, typer.Option(help="Render the good rows, record the bad ones.")] = None,
     retry_failed: Annotated[bool, typer.Option(help="Try dead-lettered videos again.")] = False,
@@ -57,6 +61,8 @@ def render(
         gangs=gangs,
         threads=threads,
         device=device,
+        dtype=dtype,
+        vae_tiling=vae_tiling,
         address=address,
         keep_going=keep_going,
     )
@@ -88,6 +94,8 @@ def run_options(spec: Any, retry_failed: bool) -> Any:
         gangs=spec.gangs,
         threads=spec.threads,
         device=spec.device,
+        dtype=spec.dtype,
+        vae_tiling=spec.vae_tiling,
         address=spec.address,
         retries=spec.retries,
         infra_retries=spec.infra_retries,

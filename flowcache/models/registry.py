@@ -17,7 +17,10 @@ from flowcache.models.skyreels import published as skyreels
 from flowcache.records import ModelSpec, Pipeline
 
 if TYPE_CHECKING:
+    import torch
+
     from flowcache.models.base import LoadedModel
+    from flowcache.models.text import EncodedTexts, Shelf
 
 BUNDLED = {"tiny-magi": "tiny/magi", "tiny-skyreels": "tiny/skyreels"}
 SPEC_FILE = "flowcache.json"
@@ -139,38 +142,52 @@ def _file_digest(file: Path) -> bytes:
 def load_model(
     name: str,
     device: str = "cpu",
-    dtype: str | None = None,
+    dtype: str = "auto",
     texts: Iterable[str] = (),
     tile: int | None = None,
+    shelf: "Shelf | None" = None,
 ) -> "LoadedModel":
     """Weights, text encoder and codec of `find(name)`, ready on `device`.
 
-    dtype: of transformer and text encoder, "float32" or "bfloat16"; None: bfloat16 on a GPU, else float32. MAGI-1's
-    text encoder is always float32.
+    dtype: of transformer and text encoder, "bf16" or "fp32"; "auto": bf16 on a GPU, else fp32. MAGI-1's text encoder
+    is always fp32.
     texts: encoded first, so that the text encoder has left the device before the transformer comes.
-    tile: see `wan_vae.WanCodec` and `magi.vae_codec.MagiCodec`. InputError names each damaged file and tensor.
+    tile: see `wan_vae.WanCodec` and `magi.vae_codec.MagiCodec`. shelf: see `text.StoredTexts`.
+    InputError names each damaged file and tensor.
     """
-    import torch
-
     from flowcache.models.base import LoadedModel
     from flowcache.models.codec import load_codec
+    from flowcache.models.families import FAMILIES
+    from flowcache.models.text import StoredTexts
+
+    spec = find(name)
+    layout, family = parts_of(Path(spec.path)), FAMILIES[spec.family]
+    encoded = load_texts(name, device, dtype, keep=device == "cpu")
+    text = family.text(layout, family.config(layout), StoredTexts(shelf, encoded) if shelf else encoded)
+    encoded.prepare(texts)
+    transformer = family.part(layout).load(device, precision(dtype, device), family.keep_float32)
+    return LoadedModel(spec, transformer, load_codec(layout.vae, device, tile), text)
+
+
+def load_texts(name: str, device: str = "cpu", dtype: str = "auto", keep: bool = False) -> "EncodedTexts":
+    """The text encoder of `find(name)` alone, loaded when the first text comes; `keep`: see EncodedTexts."""
     from flowcache.models.families import FAMILIES
     from flowcache.models.text import EncodedTexts, load_text_encoder
 
     spec = find(name)
     layout, family = parts_of(Path(spec.path)), FAMILIES[spec.family]
-    precision = getattr(torch, dtype or default_dtype(device))
-    config = family.config(layout)
+    length = family.config(layout).text_len
     encoder = partial(
-        load_text_encoder, layout.text_encoder, layout.tokenizer, config.text_len, device,
-        family.text_dtype or precision, family.clean,
+        load_text_encoder, layout.text_encoder, layout.tokenizer, length, device,
+        family.text_dtype or precision(dtype, device), family.clean,
     )  # fmt: skip
-    encoded = EncodedTexts(encoder, config.text_len, keep=device == "cpu")
-    text = family.text(layout, config, encoded)
-    encoded.prepare(texts)
-    transformer = family.part(layout).load(device, precision, family.keep_float32)
-    return LoadedModel(spec, transformer, load_codec(layout.vae, device, tile), text)
+    return EncodedTexts(encoder, length, keep)
 
 
-def default_dtype(device: str) -> str:
-    return "bfloat16" if device.startswith("cuda") else "float32"
+def precision(dtype: str, device: str) -> "torch.dtype":
+    """What "bf16", "fp32" or "auto" means on a device."""
+    import torch
+
+    if dtype == "auto":
+        dtype = "bf16" if device.startswith("cuda") else "fp32"
+    return {"bf16": torch.bfloat16, "fp32": torch.float32}[dtype]

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -82,6 +83,35 @@ class EncodedTexts:
         """[1, tokens, dim] on the CPU, in the encoder's precision: the prompt's own tokens alone."""
         self.prepare([prompt])
         return self.words[prompt]
+
+
+class Shelf(Protocol):
+    """Where embeddings outlive a process: [1, tokens, dim] by text."""
+
+    def find(self, text: str) -> Tensor | None: ...
+
+    def put(self, text: str, words: Tensor) -> bool:
+        """Whether these words are there now, and not those that somebody else put first."""
+        ...
+
+
+class StoredTexts:
+    """Implements `TextEncoder` with what lies on the shelf; the rest is encoded here, and put there for others."""
+
+    def __init__(self, shelf: Shelf, encoder: EncodedTexts):
+        self.shelf, self.encoder = shelf, encoder
+
+    def encode(self, prompt: str) -> Tensor:
+        return padded(self.tokens(prompt), self.encoder.text_len)
+
+    def tokens(self, prompt: str) -> Tensor:
+        """As `EncodedTexts.tokens`. None is kept in memory: there may be 100,000."""
+        words = self.shelf.find(prompt)
+        if words is None:
+            words = self.encoder.tokens(prompt)
+            del self.encoder.words[prompt]
+            words = words if self.shelf.put(prompt, words) else self.shelf.find(prompt)
+        return words
 
 
 def padded(words: Tensor, text_len: int) -> Tensor:

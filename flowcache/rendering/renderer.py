@@ -2,9 +2,10 @@
 
 import time
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
+from threading import Event
 
 import numpy as np
 import torch
@@ -14,8 +15,9 @@ from torch import Tensor
 from flowcache.cache.reuse import resolve_policy
 from flowcache.models.base import LoadedModel
 from flowcache.records import ModelSpec, RenderRequest, Segment
+from flowcache.rendering.ahead import Abandoned, ahead, second_stream
 from flowcache.rendering.noise import latent_shape, normal, window_noise
-from flowcache.sampling.denoise import FinishedChunk, Texts, denoise
+from flowcache.sampling.denoise import FinishedChunk, Texts, Visit, denoise
 from flowcache.sampling.families import settings_of
 
 
@@ -37,6 +39,8 @@ class RenderedChunk:
 class SegmentRenderer:
     """Iterate over `chunks()` to the end, then `tail()` is what the next segment continues from.
 
+    Whoever may stop before its end closes `chunks()`: denoising runs ahead of it by one chunk, in a thread.
+
     `conditioning`: latents [C, P, h, w] that the window begins with: whole chunks for a continuation,
     a single frame for an image start, None for a fresh start. `end`: a latent frame [C, 1, h, w] that it ends with.
     """
@@ -56,6 +60,8 @@ class SegmentRenderer:
         self.prefix = frames // spec.chunk * spec.chunk  # latent frames of whole chunks, not shown again
         self._recent: Tensor | None = None  # the last pixels, as many as a continuation needs
         self._clean = None if conditioning is None else conditioning[:, : self.prefix].cpu()  # the last latents, alike
+        self._abandoned = Event()
+        self._beside = second_stream(model.transformer.device)
 
     def finished(self) -> Iterator[FinishedChunk]:
         """Denoise only: the clean latents of each output chunk, on every rank alike."""
@@ -69,37 +75,43 @@ class SegmentRenderer:
             resolve_policy(request.policy, spec),
             prefix=self.conditioning,
             condition_noise_of=lambda row: normal(shape, "condition", request.seed, self.segment.index, row),
+            observe=self._heed,
             end=self.end,
             history=self.model.history,
         ):
             self._clean = last_frames(self._clean, done.latents.cpu(), spec.overlap)
             yield done
 
+    def _heed(self, visit: Visit) -> None:
+        """After each forward: is anybody still waiting for the result?"""
+        if self._abandoned.is_set():
+            raise Abandoned
+
     @torch.inference_mode()
     def chunks(self) -> Iterator[RenderedChunk]:
-        """Denoise and decode: the output chunks in order, each as soon as it is clean."""
-        decode = self.model.codec.stream()
-        if self.prefix:
-            shown = self.prefix if self.model.spec.causal else self.model.spec.chunk  # no more can reach what follows
-            self._remember(decode(self.conditioning[:, self.prefix - shown : self.prefix]))
+        """Denoise and decode: the output chunks in order, while the next one is being denoised."""
         start = self.segment.start_frame
-        for number, done in enumerate(self.finished()):
-            begin = time.perf_counter()
-            pixels = decode(done.latents)
-            self._remember(pixels)
-            frames = to_uint8(pixels)[: self.segment.start_frame + self.segment.frames - start]
-            yield RenderedChunk(
-                chunk=self.segment.first_chunk + number,
-                start_frame=start,
-                frames=frames,
-                steps_computed=done.computed,
-                steps_reused=done.reused,
-                denoise_seconds=done.seconds,
-                decode_seconds=time.perf_counter() - begin,
-                kv_bytes=done.kv_bytes,
-                decisions=done.decisions,
-            )
-            start += len(frames)
+        with ahead(self.finished(), self._abandoned.set) as finished:
+            decode = self.model.codec.stream()
+            if self.prefix:
+                # Of a codec that is not causal, no more than the last chunk can reach what follows.
+                shown = self.prefix if self.model.spec.causal else self.model.spec.chunk
+                self._decode(decode, self.conditioning[:, self.prefix - shown : self.prefix])
+            for number, done in enumerate(finished):
+                begin = time.perf_counter()
+                frames = self._decode(decode, done.latents)[: self.segment.start_frame + self.segment.frames - start]
+                yield RenderedChunk(
+                    chunk=self.segment.first_chunk + number,
+                    start_frame=start,
+                    frames=frames,
+                    steps_computed=done.computed,
+                    steps_reused=done.reused,
+                    denoise_seconds=done.seconds,
+                    decode_seconds=time.perf_counter() - begin,
+                    kv_bytes=done.kv_bytes,
+                    decisions=done.decisions,
+                )
+                start += len(frames)
 
     @torch.inference_mode()
     def tail(self) -> Tensor:
@@ -109,7 +121,15 @@ class SegmentRenderer:
         """
         if self.model.spec.pipeline:
             return self._clean
-        return self.model.codec.encode(self._recent)
+        with self._beside:
+            return self.model.codec.encode(self._recent).cpu()
+
+    def _decode(self, decode: Callable[[Tensor], Tensor], latents: Tensor) -> np.ndarray:
+        """Pixels of the next latents, which are finished: denoising has looked at their values on the CPU."""
+        with self._beside:
+            pixels = decode(latents)
+            self._remember(pixels)
+            return to_uint8(pixels)
 
     def _remember(self, pixels: Tensor) -> None:
         self._recent = last_frames(self._recent, pixels, self.model.spec.overlap_frames)

@@ -37,6 +37,7 @@ class RunRecord:
     plan: dict[str, Any]  # {"videos": {video_id: {"segments", "chunks", "frames"}}, "segments", "chunks", "frames"}
     requests: list[dict[str, Any]]  # RenderRequest.to_dict() each
     rejected: list[dict[str, Any]] = field(default_factory=list)  # errors.Problem as dicts
+    numerics: dict[str, str] = field(default_factory=dict)  # settings of the run that change its bytes
     schema_version: int = SCHEMA_VERSION
 
 

@@ -1,6 +1,7 @@
 """Where everything lies below an output root. Keys are relative to the root; see docs/storage.md."""
 
 RUNS, COMMITS, DEAD_LETTERS, STATES, MEDIA, META = "_run", "_commits", "_dead_letter", "_state", "media", "meta"
+TEXTS = "_texts"
 SUCCESS = "_SUCCESS"
 
 
@@ -23,6 +24,16 @@ def dead_letter_key(video_id: str) -> str:
 def state_key(video_id: str, segment: int, attempt: str) -> str:
     """The segment's tail latents, which the next segment continues from."""
     return f"{STATES}/{video_id}/{segment:05d}.{attempt}.safetensors"
+
+
+def text_folder(digest: str, precision: str) -> str:
+    """What a checkpoint's text encoder made of the run's texts."""
+    return f"{TEXTS}/{digest[:16]}-{precision}"
+
+
+def text_key(digest: str, precision: str, sha256: str) -> str:
+    """The embeddings of the text with this hash."""
+    return f"{text_folder(digest, precision)}/{sha256}.safetensors"
 
 
 def init_key(video_id: str) -> str:

@@ -14,10 +14,11 @@ from flowcache.storage.objects import Store
 SHOWN = 10  # differences named in a refusal before the rest is only counted
 
 
-def spec_hash(requests: Iterable[RenderRequest], digests: dict[str, str]) -> str:
-    """sha256 of what is to be rendered with which weights; the order of the rows does not matter."""
+def spec_hash(requests: Iterable[RenderRequest], digests: dict[str, str], numerics: dict[str, str]) -> str:
+    """sha256 of what is to be rendered with which weights and numerics; the order of the rows does not matter."""
     rows = sorted((identity(request.to_dict()) for request in requests), key=lambda row: row["id"])
-    return sha256(canonical({"schema_version": SCHEMA_VERSION, "requests": rows, "models": digests}))
+    document = {"schema_version": SCHEMA_VERSION, "requests": rows, "models": digests}
+    return sha256(canonical(document | ({"numerics": numerics} if numerics else {})))
 
 
 def identity(request: dict[str, Any]) -> dict[str, Any]:
@@ -45,9 +46,10 @@ def new_run(
     segments: Iterable[Segment],
     flowcache_version: str,
     rejected: Sequence[Problem] = (),
+    numerics: dict[str, str] | None = None,
 ) -> RunRecord:
-    """The record of a run that is about to begin."""
-    identity = spec_hash(requests, digests)
+    """The record of a run that is about to begin. numerics: such as {"dtype": "fp32"}, where one was asked for."""
+    identity = spec_hash(requests, digests, numerics or {})
     return RunRecord(
         run_id=identity[:16],
         spec_hash=identity,
@@ -57,6 +59,7 @@ def new_run(
         plan=plan_totals(segments),
         requests=[request.to_dict() for request in requests],
         rejected=[asdict(problem) for problem in rejected],
+        numerics=numerics or {},
     )
 
 
@@ -99,6 +102,10 @@ def differences(root: str, held: RunRecord, wanted: RunRecord) -> list[Problem]:
     before = {request["id"]: identity(request) for request in held.requests}
     after = {request["id"]: identity(request) for request in wanted.requests}
     found = [f"weights of model {name} changed" for name in changed(held.models, wanted.models)]
+    found += [
+        f"{name} was {held.numerics.get(name, 'auto')} and is {wanted.numerics.get(name, 'auto')}"
+        for name in changed(held.numerics, wanted.numerics)
+    ]
     found += [f"video {name} is new" for name in sorted(after.keys() - before.keys())]
     found += [f"video {name} is missing" for name in sorted(before.keys() - after.keys())]
     for name in sorted(before.keys() & after.keys()):
@@ -110,7 +117,7 @@ def differences(root: str, held: RunRecord, wanted: RunRecord) -> list[Problem]:
     listing = "; ".join(found[:SHOWN]) + (f"; and {more} more" if more > 0 else "")
     message = (
         f"holds another run ({held.run_id}, begun {time.strftime('%Y-%m-%d %H:%M', time.gmtime(held.created))} UTC): "
-        f"{listing or 'another schema'}. Give another output, or the manifest and model of that run"
+        f"{listing or 'another schema'}. Give another output, or the manifest, model and settings of that run"
     )
     return [Problem(file=root, field="output", message=message)]
 

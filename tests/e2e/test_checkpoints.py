@@ -6,6 +6,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests.e2e.conftest import write
 from tests.e2e.rows import row
@@ -64,9 +65,9 @@ def test_every_mode_renders(render, flowcache, originals, picture, tmp_path, lay
     assert made.code == 0, made.err
     assert made.json["rendered"] == 6 + 2 + 2 + 1 + 3
     assert flowcache("export", tmp_path / "out", "windows", "--to", tmp_path).code == 0
-    went_on = row("on", **size, frames=20, video=str(tmp_path / "windows.mp4")) | end
-    made = render([went_on], "--model", originals[layout], to=tmp_path / "more")
-    assert made.code == 0 and made.json["rendered"] == 1, made.err
+    went_on = row("on", **size, frames=20, video=str(tmp_path / "windows.mp4"))
+    made = render([went_on, went_on | {"id": "to"} | end], "--model", originals[layout], to=tmp_path / "more")
+    assert made.code == 0 and made.json["rendered"] == 2, made.err
     assert flowcache("verify", tmp_path / "out", "--json").json["sound"]
 
 
@@ -85,17 +86,59 @@ def test_check_reports_what_a_checkpoint_is(flowcache, originals):
     assert "multiples of 16" in flowcache("models", originals["official"]).out
 
 
-def test_a_damaged_checkpoint_starts_nothing(render, flowcache, originals, small, tmp_path):
-    folder = shutil.copytree(originals["official"], tmp_path / "model")
-    shard = sorted(folder.glob("*.safetensors"))[1]
+def test_precision_and_tiles_are_chosen_and_kept(render, originals, small, tmp_path):
+    """The frame is one tile, so only the precision changes what comes out; both are refused when they change."""
+    asked = {"plain": (), "half": ("--dtype", "bf16"), "tiled": ("--vae-tiling", "on")}
+    chunks = {}
+    for name, options in asked.items():
+        made = render([small], "--model", originals["official"], *options, to=tmp_path / name)
+        assert made.code == 0, made.err
+        chunks[name] = [file.read_bytes() for file in sorted((tmp_path / name / "media" / "v").glob("*.m4s"))]
+    assert chunks["plain"] == chunks["tiled"] != chunks["half"]
+    refused = render([small], "--model", originals["official"], "--dtype", "fp32", to=tmp_path / "half")
+    assert refused.code == 2 and "dtype was bf16 and is fp32" in refused.json["error"]
+    refused = render([small], "--dtype", "fp8")
+    assert refused.code == 2 and "accepted: 'auto', 'bf16' or 'fp32'" in refused.json["error"]
+
+
+def lose(shard):
     shard.unlink()
-    torch.save({"weight": print}, folder / "Wan2.1_VAE.pth")
+
+
+def swap_dtypes(shard):
+    save_file({name: tensor.to(torch.int8) for name, tensor in load_file(shard).items()}, shard)
+
+
+def reshape(shard):
+    save_file({name: tensor.flatten() for name, tensor in load_file(shard).items()}, shard)
+
+
+def smuggle(shard):
+    torch.save({"weight": print}, shard)
+
+
+DAMAGE = {lose: "is missing", swap_dtypes: "has dtype I8", reshape: "has shape", smuggle: "which can hold code"}
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_checkpoint_starts_nothing(render, flowcache, originals, small, tmp_path, damage, layout):
+    folder = shutil.copytree(originals[layout], tmp_path / "model")
+    shard = sorted((folder / {"official": "", "diffusers": "transformer"}[layout]).glob("*.safetensors"))[1]
+    damage(shard)
     checked = flowcache("models", "check", folder, "--json")
-    assert checked.code == 2
-    assert {problem["file"] for problem in checked.json["problems"]} == {str(shard), str(folder / "Wan2.1_VAE.pth")}
+    assert checked.code == 2 and {problem["file"] for problem in checked.json["problems"]} == {str(shard)}
     refused = render([small], "--model", folder)
-    assert refused.code == 2 and shard.name in refused.json["error"] and "not run" in refused.json["error"]
+    assert refused.code == 2 and shard.name in refused.json["error"] and DAMAGE[damage] in refused.json["error"]
     assert not (tmp_path / "out").exists()
+
+
+def test_code_in_an_official_pickle_is_not_run(render, flowcache, originals, small, tmp_path):
+    folder = shutil.copytree(originals["official"], tmp_path / "model")
+    torch.save({"weight": print}, folder / "Wan2.1_VAE.pth")
+    assert flowcache("models", "check", folder, "--json").code == 2
+    refused = render([small], "--model", folder)
+    assert refused.code == 2 and "Wan2.1_VAE.pth" in refused.json["error"] and "not run" in refused.json["error"]
 
 
 @pytest.mark.parametrize("path", ["nowhere", "."])

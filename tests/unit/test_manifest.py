@@ -381,11 +381,6 @@ def test_messages_hold_no_credentials():
     assert "hunter2" not in str(problems) and "host/missing.png" in problems[0].message
 
 
-def test_requests_survive_the_way_through_json():
-    request = one({"shots": [P | {"frames": 9}, P | {"frames": 12}], "labels": {"a": "b"}, "policy": "paper:fast"})
-    assert type(request).from_dict(json.loads(json.dumps(request.to_dict()))) == request
-
-
 def test_every_row_field_says_what_it_accepts_and_is_in_the_docs():
     text = (ROOT / "docs" / "manifest.md").read_text()
     assert all(f"| `{name}` |" in text and name in ACCEPTS for name in ROW_FIELDS)

@@ -6,8 +6,10 @@ from typing import Any
 
 from flowcache.errors import InputError, Problem
 
-# (width, height) by what a checkpoint's path says
-SIZES = {"540P": (960, 544), "720P": (1280, 720)}
+# (width, height) and video frames of a window by what a checkpoint's path says: the official README's table of models
+# and its --base_num_frames, "97 for 540P, 121 for 720P".
+SIZES = {"540P": (960, 544, 97), "720P": (1280, 720, 121)}
+CHUNK = 5  # latent frames: the README's --causal_block_size
 
 # FlowCache's polynomials for these models (highest power first). "ret" always computes a chunk's first 5 steps,
 # the other kind only the first. The thresholds are those that FlowCache's authors run "ret" of 1.3B 540P with.
@@ -25,18 +27,21 @@ def settings(folder: Path, transformer: Path) -> dict[str, Any]:
     """The keys of a `flowcache.json` for a checkpoint of either layout; InputError for another model's config."""
     raw = _config(transformer / "config.json")
     where = str(folder.resolve()).upper()
-    width, height = SIZES["720P" if "720P" in where else "540P"]
+    width, height, base = SIZES["720P" if "720P" in where else "540P"]
+    # 121 frames are 31 latent ones; generate_timestep_matrix (diffusion_forcing_pipeline.py) counts whole chunks,
+    # base_num_frames // causal_block_size: 6 of them, 30 latent frames, 117 frames.
+    window = (1 + (base - 1) // 4) // CHUNK * CHUNK
     return {
         "name": folder.resolve().name,
         "family": "skyreels",
-        "chunk": 5,
-        "window": 25,
+        "chunk": CHUNK,
+        "window": window,
         "overlap": 5,
         "channels": raw.get("in_channels") or raw["in_dim"],
         "fps": 24,
         "width": width,
         "height": height,
-        "frames": 97,
+        "frames": 1 + (window - 1) * 4,
         "steps": 50,
         "guidance": 6.0,
         "shift": 8.0,

@@ -1,4 +1,6 @@
-"""What one rank does before it denoises, without Ray and without a store."""
+"""What one rank does, without Ray."""
+
+import threading
 
 import numpy as np
 import pytest
@@ -7,9 +9,10 @@ from PIL import Image
 
 from flowcache.batch.plan import plan
 from flowcache.batch.worker import RankWorker, Task, WorkerSettings
-from flowcache.errors import MediaError
+from flowcache.errors import MediaError, StoreError
 from flowcache.models.registry import load_model
 from flowcache.records import RenderRequest, Shot
+from flowcache.storage.objects import Store
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +47,31 @@ def test_the_first_segment_begins_and_the_last_one_ends_with_a_picture(worker, m
     wanted = torch.tensor([40, 40, 200])[:, None, None, None] / 127.5 - 1
     assert np.abs(blue.numpy() - wanted.numpy()).mean() < 0.1
     assert worker._end(model, tasks()[1][2]) is None
+
+
+class Refusing(Store):
+    """Takes no chunk 1 while `full`."""
+
+    full = True
+
+    def put(self, key, data):
+        if self.full and "/00001." in key:
+            raise StoreError("no room")
+        super().put(key, data)
+
+
+def test_a_refused_upload_ends_the_segment_at_once_and_leaves_the_rank_sound(tmp_path):
+    torch.set_num_threads(1)
+    store, threads = Refusing(str(tmp_path)), threading.active_count()
+    worker = RankWorker(store, WorkerSettings("run", "hash"), "gang", 0, 1)
+    task, seen = tasks()[1][0], []
+    with pytest.raises(StoreError, match="no room"):
+        for event in worker.render(task):
+            seen.append(event.chunk)
+    assert seen == [0] and threading.active_count() == threads
+    store.full = False
+    *chunks, marker = worker.render(task)
+    assert [chunk.chunk for chunk in chunks] == [0, 1, 2, 3, 4] and marker.chunks == tuple(chunks)
 
 
 def test_a_picture_that_changed_is_named(worker, model, tmp_path):

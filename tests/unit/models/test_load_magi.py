@@ -39,7 +39,7 @@ def test_every_part_loads(config):
 
 
 def test_half_precision_keeps_text_and_pixels_in_full(config):
-    model = load_model(str(config), dtype="bfloat16")
+    model = load_model(str(config), dtype="bf16")
     assert model.transformer.dtype == torch.bfloat16
     assert torch.equal(model.text.encode("a red circle"), load_model(str(config)).text.encode("a red circle"))
     assert model.codec.vae.decoder.proj_in.weight.dtype == torch.float32

@@ -57,6 +57,7 @@ def test_the_size_is_read_off_the_name(originals, tmp_path):
     (folder / "config.json").write_text(json.dumps(config))
     spec = find(str(folder))
     assert (spec.name, spec.width, spec.height) == ("SkyReels-V2-DF-14B-720P", 1280, 720)
+    assert (spec.window, spec.frames) == (30, 117)  # whole chunks of the official 121 frames
     assert spec.reuse["slow"]["coefficients"][0] == -3.03318725e05
 
 
@@ -79,7 +80,7 @@ def test_every_layout_loads_the_same_model(originals):
 
 
 def test_half_precision_keeps_what_is_sensitive(originals):
-    model = load_model(str(originals / "SkyReels-V2-DF-official-3-540P"), dtype="bfloat16").transformer
+    model = load_model(str(originals / "SkyReels-V2-DF-official-3-540P"), dtype="bf16").transformer
     kinds = {name: tensor.dtype for name, tensor in model.named_parameters()}
     assert kinds["blocks.0.self_attn.q.weight"] == kinds["patch_embedding.weight"] == torch.bfloat16
     whole = ("time_embedding.0.weight", "time_projection.1.bias", "blocks.1.modulation", "head.modulation")

@@ -6,6 +6,7 @@ from diffusers import AutoencoderKLWan
 from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
 from safetensors.torch import save_file
 
+from benchmarks.memory import extra_memory
 from flowcache.models.codec import load_codec
 from flowcache.models.wan_vae import WanCodec, diffusers_name
 from tests.published import official_vae
@@ -67,6 +68,13 @@ def test_tiles_stream_alike_and_stay_close(vae):
     far = slice(8, 40)  # inside the first tile, away from its edges
     assert (parts - expected).abs().mean() < 0.5 * expected.std()
     assert (parts[:, 0, far, far] - expected[:, 0, far, far]).abs().mean() < 0.5 * expected.std()
+
+
+def test_tiles_need_less_memory(vae):
+    latents = torch.randn(16, 1, 16, 16, generator=torch.Generator().manual_seed(2))
+    whole_frame, tiled = (extra_memory(lambda codec=codec: codec.stream()(latents)) for codec in
+                          (WanCodec(vae), WanCodec(vae, tile=64)))  # fmt: skip
+    assert tiled < 0.6 * whole_frame
 
 
 def test_a_tile_as_large_as_the_frame_changes_nothing(vae, latents):

@@ -44,6 +44,7 @@ def test_the_layout_is_the_documented_one():
         layout.done_key("<video_id>"),
         layout.dead_letter_key("<video_id>"),
         layout.state_key("<video_id>", 12, "<attempt>"),
+        layout.text_key("<model>", "<precision>", "<sha256>"),
         layout.init_key("<video_id>"),
         layout.media_key("<video_id>", 12, "<attempt>"),
         layout.playlist_key("<video_id>"),

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from flowcache.errors import InputError, Problem, StoreError
-from flowcache.records import RenderRequest, Shot
+from flowcache.records import Shot
 from flowcache.storage import runs
 from flowcache.storage.documents import RunRecord, canonical, parse, to_json
 from flowcache.storage.objects import Store
@@ -33,18 +33,18 @@ def refused(store, *requests, digests=DIGESTS) -> str:
 
 def test_the_identity_is_what_is_rendered_with_which_weights():
     cat, dog = request("cat"), request("dog")
-    identity = spec_hash([cat, dog], DIGESTS)
-    assert spec_hash([dog, cat], DIGESTS) == identity
+    identity = spec_hash([cat, dog], DIGESTS, {})
+    assert spec_hash([dog, cat], DIGESTS, {}) == identity
     assert record(cat, dog).run_id == identity[:16]
-    assert spec_hash([cat], DIGESTS) != identity != spec_hash([cat, dog], {"tiny": "e" * 64})
+    assert spec_hash([cat], DIGESTS, {}) != identity != spec_hash([cat, dog], {"tiny": "e" * 64}, {})
     for change in ({"seed": 1}, {"labels": {}}, {"policy": {"name": "off"}}, {"shots": (Shot("another", 8),)}):
-        assert spec_hash([dataclasses.replace(cat, **change), dog], DIGESTS) != identity
+        assert spec_hash([dataclasses.replace(cat, **change), dog], DIGESTS, {}) != identity
 
 
 def test_every_field_of_a_request_survives_the_store(store):
     wanted = request("cat", image="s3://b/i.png", video=None, priority=3, negative_prompt='blür \u2028 "x"')
     begin_run(store, record(wanted))
-    assert RenderRequest.from_dict(read_run(store).requests[0]) == wanted
+    assert canonical(read_run(store).requests[0]) == canonical(wanted.to_dict())
 
 
 def test_a_run_is_taken_up_again_with_its_first_record(store):
@@ -65,8 +65,17 @@ def test_another_run_is_refused_with_what_differs(store):
     assert f"{store.url}: output: holds another run (" in message
     assert (
         "weights of model tiny changed; video emu is new; video dog is missing; video cat differs in seed, steps. "
-        "Give another output, or the manifest and model of that run" in message
+        "Give another output, or the manifest, model and settings of that run" in message
     )
+
+
+def test_a_precision_that_was_asked_for_is_part_of_the_identity(store):
+    cat, asked = request("cat"), {"dtype": "fp32", "vae_tiling": "on"}
+    plain, precise = (new_run([cat], DIGESTS, plan([cat]), "0.1.0", numerics=given) for given in (None, asked))
+    assert plain.spec_hash == spec_hash([cat], DIGESTS, {}) != precise.spec_hash == spec_hash([cat], DIGESTS, asked)
+    begin_run(store, precise)
+    assert read_run(store).numerics == asked and begin_run(store, precise).run_id == precise.run_id
+    assert "dtype was fp32 and is auto; vae_tiling was on and is auto. Give" in refused(store, cat)
 
 
 def test_many_differences_are_counted(store):
@@ -147,4 +156,4 @@ def test_a_start_file_counts_by_its_content_and_not_by_its_place():
         dataclasses.replace(base, image=f"/{place}/a.png", media_sha256="0" * 64) for place in ("here", "there")
     )
     other = dataclasses.replace(here, media_sha256="1" * 64)
-    assert spec_hash([here], {}) == spec_hash([there], {}) != spec_hash([other], {})
+    assert spec_hash([here], {}, {}) == spec_hash([there], {}, {}) != spec_hash([other], {}, {})
