@@ -84,7 +84,8 @@ def residual_changes(model: LoadedModel, videos: int, seed: int) -> dict[int, np
 
         def observe(visit: Visit, residuals=residuals) -> None:
             if visit.step >= 0:
-                residuals.setdefault((visit.chunk, visit.branch), []).append(recorder.residual)
+                rows = recorder.residual  # of one branch, or of all
+                residuals.setdefault((visit.chunk, visit.branch), []).append(rows[visit.branch % len(rows)])
 
         shape = (spec.channels, spec.window, spec.height // spec.space_stride, spec.width // spec.space_stride)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed + number))

@@ -1,7 +1,7 @@
 """What a family does with a window, as plain data that the denoise loop follows: a tick is a row of its schedule."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from torch import Tensor
@@ -28,6 +28,12 @@ class Forward:
     text: Captioned = "caption"
     memory: int | None = 0
     first: int = 0
+
+    def beside(self, after: "Forward") -> bool:
+        """Whether the forward after this one may run with it: the same but for its text, in the next memory."""
+        if self.memory is None or after.memory != self.memory + 1:
+            return False
+        return replace(after, branch=self.branch, text=self.text, memory=self.memory) == self
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,12 @@ from torch import Tensor
 from flowcache.cache.kv_store import KVStore
 from flowcache.cache.reuse import ALWAYS, Decision, ReuseState, decide
 from flowcache.models.base import Conditioning
+from flowcache.sampling.captions import Captions
 from flowcache.sampling.full import among_themselves, together
 from flowcache.sampling.records import FinishedChunk, NotFinite, Visit
 from flowcache.sampling.walk import Forward, Tick
+
+BATCHED_TOKENS = 2048  # chunks of so many tokens or fewer leave cores idle; larger ones would only take more memory
 
 
 class Window:
@@ -32,10 +35,12 @@ class Window:
         self.given = torch.tensor(given).split(settings.chunk)
 
         self.solver_states = [self.walk.solver.start] * self.chunks
-        self.texts = self._texts(texts)
+        kinds = {forward.text for tick in self.walk.ticks for forward in tick.forwards}
+        self.texts = Captions(model, texts, self.chunks, kinds)
         self.grids = [model.grid(x[None], chunk * settings.chunk) for chunk, x in enumerate(self.latents)]
-        self.ropes = [model.rope(grid) for grid in self.grids]
+        self.ropes: dict[int, object] = {}  # of the chunks under way
         tokens = self.grids[0].tokens
+        self.batched = tokens <= BATCHED_TOKENS and self.texts.of_one_length
         self.store = KVStore(
             (model.layers, self.walk.memories, model.kv_heads, model.head_dim),
             tokens,
@@ -61,24 +66,17 @@ class Window:
         if self.ready and self.walk.noised > 0 and self.condition_noise_of is None:
             raise ValueError("a prefix with condition_noise > 0 needs condition_noise_of")
 
-    def _texts(self, texts) -> dict[tuple[str, int], object]:
-        """What the model takes for each kind of text and chunk; computed once for each caption."""
-        kinds = {forward.text for tick in self.walk.ticks for forward in tick.forwards}
-        if "negative" in kinds and texts.negative is None:
-            raise ValueError(f"guidance {self.settings.guidance} needs negative text embeddings")
-        captions = [texts.positive] * self.chunks if isinstance(texts.positive, Tensor) else list(texts.positive)
-        if len(captions) != self.chunks:
-            raise ValueError(f"{len(captions)} captions for a window of {self.chunks} chunks")
-        if "null" in kinds or any(caption is None for caption in captions):
-            null = self.model.null_caption
-            captions = [null if caption is None else caption for caption in captions]
-        sources = {"caption": captions, "negative": [texts.negative] * self.chunks, "dropped": [None] * self.chunks}
-        sources["null"] = [null] * self.chunks if "null" in kinds else []
-        known: dict[int, object] = {}
-        for source in (source for kind in sorted(kinds) for source in sources[kind]):
-            if id(source) not in known:
-                known[id(source)] = self.model.text(None if source is None else source.to(self.model.device))
-        return {(kind, chunk): known[id(source)] for kind in kinds for chunk, source in enumerate(sources[kind])}
+    def rope(self, chunk: int) -> object:
+        """Of a chunk at its place; computed once while it is under way."""
+        if chunk not in self.ropes:
+            self.ropes[chunk] = self.model.rope(self.grids[chunk])
+        return self.ropes[chunk]
+
+    def forget(self, tick: Tick) -> None:
+        """Drop the texts and positions that the row did not need, so that they do not grow with the window."""
+        self.texts.keep({(forward.text, forward.chunk) for forward in tick.forwards})
+        chunks = {forward.chunk for forward in tick.forwards}
+        self.ropes = {chunk: rope for chunk, rope in self.ropes.items() if chunk in chunks}
 
     def run(self, row: int) -> None:
         """One row of the schedule: forwards in order, then every chunk that is updated takes its step."""
@@ -90,6 +88,7 @@ class Window:
             velocities, decisions = self.run_in_order(row, tick, inputs)
         for chunk, step in tick.steps.items():
             self.advance(chunk, step, velocities[chunk], decisions.get(chunk, ALWAYS))
+        self.forget(tick)
 
     def run_in_order(
         self, row: int, tick: Tick, inputs: dict[int, Tensor]
@@ -99,59 +98,80 @@ class Window:
         velocities: dict[int, list[Tensor]] = {chunk: [] for chunk in steps}
         decisions: dict[int, Decision] = {}
         last = self._last_kept(row, tick, inputs, decisions) if tick.cut_after else None
-        for forward in tick.forwards:
-            chunk, x = forward.chunk, inputs[forward.chunk]
+        for group in self.groups(tick):
+            forward, chunk = group[0], group[0].chunk
             if chunk != embedded:
-                tokens, embedded = self.model.embed(x[None]), chunk
+                tokens, embedded = self.model.embed(inputs[chunk][None]), chunk
             conditioning = self.condition(forward, tick)
             if forward.step >= 0 and chunk not in decisions:
                 decisions[chunk] = self.decide(row, forward, conditioning, tokens)
             decision = decisions[chunk] if forward.step >= 0 else ALWAYS
-            velocity, seen = self.visit(tick, forward, decision, tokens, conditioning, forward is last)
-            self.report(row, forward, decision, x, velocity, seen)
-            if velocity is not None:
-                velocities[chunk].append(velocity)
+            found, seen = self.visit(tick, group, decision, tokens, conditioning, group[-1] is last)
+            for each, velocity in zip(group, found, strict=True):
+                self.report(row, each, decision, inputs[chunk], velocity, seen)
+            velocities.get(chunk, []).extend(velocity for velocity in found if velocity is not None)
         return velocities, decisions
 
+    def groups(self, tick: Tick) -> list[tuple[Forward, ...]]:
+        """The forwards in order; those that differ in text and memory alone run as one batch, where that is faster."""
+        groups: list[tuple[Forward, ...]] = []
+        for forward in tick.forwards:
+            if groups and self.batched and groups[-1][-1].beside(forward):
+                groups[-1] = *groups[-1], forward
+            else:
+                groups.append((forward,))
+        return groups
+
     def visit(
-        self, tick: Tick, forward: Forward, decision: Decision, tokens: Tensor, conditioning: Conditioning, last: bool
-    ) -> tuple[Tensor | None, int]:
-        """One forward, or what stands for it: the velocity if there is one, and how many tokens of K/V it saw."""
-        chunk, key = forward.chunk, (forward.chunk, forward.branch)
-        if forward.step >= 0:
+        self,
+        tick: Tick,
+        group: tuple[Forward, ...],
+        decision: Decision,
+        tokens: Tensor,
+        conditioning: Conditioning,
+        last: bool,
+    ) -> tuple[list[Tensor | None], int]:
+        """A batch of forwards, or what stands for it: their velocities, and how many tokens of K/V each saw."""
+        chunk, step, residual = group[0].chunk, group[0].step, self.policy.repeats == "residual"
+        nothing: list[Tensor | None] = [None] * len(group)
+        if step >= 0:
             counts = self.computed if decision.compute else self.reused
-            counts[chunk] += 1
+            counts[chunk] += len(group)
         if decision.compute:
-            out, seen = self.transform(tick, forward, tokens, conditioning, last)
-            if self.policy.reuse and self.policy.repeats == "residual" and forward.step >= 0:
-                self.stored[key] = out - tokens
-        elif self.policy.repeats == "residual":
-            out, seen = tokens + self.stored[key], 0
+            out, seen = self.transform(tick, group, tokens, conditioning, last)
+            if self.policy.reuse and residual and step >= 0:
+                for forward, row in zip(group, out - tokens, strict=True):
+                    self.stored[chunk, forward.branch] = row
+        elif residual:
+            out, seen = tokens + torch.stack([self.stored[chunk, forward.branch] for forward in group]), 0
         else:
-            return None, 0
-        if forward.step < 0:
-            return None, seen
-        return self.model.project(out, conditioning, self.grids[chunk])[0].float(), seen
+            return nothing, 0
+        if step < 0:
+            return nothing, seen
+        return list(self.model.project(out, conditioning, self.grids[chunk]).float()), seen
 
     def transform(
-        self, tick: Tick, forward: Forward, tokens: Tensor, conditioning: Conditioning, last: bool
+        self, tick: Tick, group: tuple[Forward, ...], tokens: Tensor, conditioning: Conditioning, last: bool
     ) -> tuple[Tensor, int]:
-        """The chunk's tokens after all layers, and how many tokens of K/V they saw."""
-        chunk, text = forward.chunk, self.texts[forward.text, forward.chunk]
+        """The chunk's tokens after all layers, a row for each forward, and how many tokens of K/V each saw."""
+        forward, chunk = group[0], group[0].chunk
+        text = self.texts.take([each.text for each in group], chunk)
         if forward.memory is None:
             rope = self.model.rope(replace(self.grids[chunk], first_frame=0))
             alone = among_themselves(self.store.history, self.grids[chunk].tokens)
             return self.model.transform(tokens, conditioning, text, rope, alone), self.grids[chunk].tokens
         then = tick.cut_after if last else 0
-        view, seen = self.store.view(forward.memory, chunk, forward.first, min(tick.clean, chunk), then)
-        return self.model.transform(tokens, conditioning, text, self.ropes[chunk], view), seen
+        memories = range(forward.memory, forward.memory + len(group))
+        view, seen = self.store.view(memories, chunk, forward.first, min(tick.clean, chunk), then)
+        rows = tokens.expand(len(group), -1, -1)
+        return self.model.transform(rows, conditioning, text, self.rope(chunk), view), seen
 
     def run_together(self, row: int, tick: Tick, inputs: dict[int, Tensor]) -> dict[int, list[Tensor]]:
         """All chunks, started or not, attend to one another: the velocities of each, by branch."""
         first = [forward for forward in tick.forwards if forward.branch == 0]
         times = torch.cat([self.times(forward) for forward in first])[None].to(self.model.device)
         latents = torch.cat(list(inputs.values()), dim=1)[None]
-        texts = [self.texts[forward.text, 0] for forward in tick.forwards if forward.chunk == 0]
+        texts = [self.texts.take([forward.text], 0) for forward in tick.forwards if forward.chunk == 0]
         outs = together(self.model, latents, times, texts, self.settings.fps, self.store.history)
         parts = [velocity[0].float().split(self.settings.chunk, dim=1) for velocity in outs]
         seen = self.chunks * self.grids[0].tokens
@@ -165,16 +185,13 @@ class Window:
     def advance(self, chunk: int, step: int, velocities: list[Tensor], decision: Decision) -> None:
         """The solver's step, which leaves given frames as they are."""
         x, repeats = self.latents[chunk], self.policy.repeats
-        if velocities:
-            velocity = self.walk.guide(step, velocities)
-        else:
-            velocity = self.stored[chunk, 0]
         if repeats == "increment" and not decision.compute:
             result = x + self.stored[chunk, 0]
         else:
+            velocity = self.walk.guide(step, velocities) if velocities else self.stored[chunk, 0]
             result, self.solver_states[chunk] = self.walk.solver.step(step, velocity, x, self.solver_states[chunk])
-        if self.policy.reuse and decision.compute and repeats != "residual":
-            self.stored[chunk, 0] = velocity if repeats == "velocity" else result - x
+            if self.policy.reuse and repeats != "residual":
+                self.stored[chunk, 0] = velocity if repeats == "velocity" else result - x
         given = self.given[chunk]
         result[:, given] = x[:, given]
         self.latents[chunk] = result

@@ -35,7 +35,10 @@ CASES = [
     ("skyreels", Policy("tokens", REUSE, history="keep", clean=1, compression=TOKENS)),
     ("skyreels", Policy("frames", REUSE, history="refresh", clean=1, compression=FRAMES)),
     ("magi", Policy("off", history="refresh")),
-    ("magi", Policy("paper", OFTEN, "keep", clean=1, compression=TOKENS, repeats="increment", last_step=False)),
+    (
+        "magi",
+        Policy("paper", OFTEN, "keep", clean=1, compression=TOKENS, repeats="increment", last_step=False, cut="after"),
+    ),
     ("magi", Policy("mended", OFTEN, history="refresh", clean=1, compression=CHUNKS, repeats="velocity")),
 ]
 
