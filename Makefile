@@ -4,12 +4,14 @@ BIN := .venv/bin
 OUTPUT ?= demo-output
 GOLDEN ?= tests/golden
 
-.PHONY: help setup demo test test-slow lint format clean
+.PHONY: help setup demo test test-slow soak scale lint format clean
 
 help:
 	@echo "make demo    set up, render manifests/demo.jsonl on the bundled models, say where to look"
 	@echo "make test    set up, run the tests (under 12 minutes on 2 cores)"
 	@echo "make test-slow   the slow ones too"
+	@echo "make soak    200 tiny videos while everything is killed at random; the short form is in make test"
+	@echo "make scale   the driver with 100,000 videos on 1,000 pretended gangs"
 	@echo "make lint    ruff and the layers"
 	@echo "make clean   remove the environment and the demo's output"
 
@@ -31,6 +33,12 @@ test: setup
 
 test-slow: setup
 	$(BIN)/python -m pytest --golden $(GOLDEN) -m "slow or not slow"
+
+soak: setup
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python -m tests.soak
+
+scale: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.scale
 
 lint: setup
 	$(BIN)/ruff check .

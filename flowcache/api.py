@@ -46,13 +46,13 @@ def render(
     output: folder or fsspec URL; it holds one run and can be given again to go on with it.
     defaults: what rows without a value of their own get; options: how to run (gangs, device, retries).
     keep_going: render the good rows although others are bad, and record the bad ones.
-    storage_options: for the output's fsspec filesystem, such as endpoint_url.
+    storage_options: for the output's fsspec filesystem, such as endpoint_url; s3:// inputs are opened with them too.
 
     Raises InputError with every fault before anything is started, StoreError if the output can't be
     used, ClusterError if no gang comes up. Videos that fail are in the Summary, not raised.
     """
     options = options or RunOptions()
-    good, problems, warnings, specs = check(requests, defaults or RowDefaults())
+    good, problems, warnings, specs = check(requests, defaults or RowDefaults(), storage_options)
     problems += check_gang(good, specs, options.gang)
     for warning in warnings:
         warn(warning)
@@ -80,17 +80,20 @@ def plan(requests: Requests, *, defaults: RowDefaults | None = None, cluster: Cl
 
 
 def check(
-    requests: Requests, defaults: RowDefaults
+    requests: Requests, defaults: RowDefaults, access: Mapping[str, Any] | None = None
 ) -> tuple[list[RenderRequest], list[Problem], list[Problem], dict[str, ModelSpec]]:
-    """Requests, faults, warnings, and the specs of the models that the good requests name. Starts nothing."""
+    """Requests, faults, warnings, and the specs of the models that the good requests name. Starts nothing.
+
+    access: what s3:// URLs of the manifest and in it are opened with.
+    """
     if isinstance(requests, str):
         file = requests
-        rows, problems = read_rows(requests)
-        probe = partial(probe_media, base=requests)
+        rows, problems = read_rows(requests, access)
+        probe = partial(probe_media, base=requests, access=access)
     else:
         file = "requests"
         rows, problems = [(number, dict(row)) for number, row in enumerate(requests, 1)], []
-        probe = partial(probe_media, base="")
+        probe = partial(probe_media, base="", access=access)
         if not rows:
             problems.append(Problem(file, "", "is empty; accepted: at least one row"))
     specs: dict[str, ModelSpec] = {}

@@ -37,7 +37,14 @@ class InputError(FlowcacheError):
 
 
 class StoreError(FlowcacheError):
-    """The object store refused or lost something; the message names the URL and the cause."""
+    """The object store refused or lost something; the message names the URL and the cause.
+
+    `passing`: it did not answer as it should for a while, and may do so again.
+    """
+
+    def __init__(self, message: str, passing: bool = False):
+        self.passing = passing
+        super().__init__(message)
 
 
 class MediaError(FlowcacheError):

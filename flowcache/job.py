@@ -1,11 +1,12 @@
 """Job files: how to render a manifest (YAML), with the command line's options on top."""
 
 import re
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ValidationError
 
 from flowcache.errors import InputError, Problem
 from flowcache.schema import (
@@ -38,9 +39,26 @@ JOB_ACCEPTS = ACCEPTS | {
     "retries": "a whole number from 0 to 100",
     "infra_retries": "a whole number from 0 to 1,000",
     "segment_timeout": "seconds from 1 to 604,800",
+    "until": "a time of day such as '07:00', or a moment such as '2026-11-23 07:00' or '2026-11-23T07:00+01:00'",
+    "grace": "seconds from 0 to 86,400",
     "defaults": "an object with negative_prompt, seconds or frames, width, height, fps, seed, guidance, steps, "
     "ar_step, segment",
 }
+
+
+def moment(text: str, now: datetime) -> datetime:
+    """The moment that a person means: of a time of day the next one, without a zone in that of `now`. ValueError."""
+    if re.fullmatch(r"\d{1,2}:\d{2}", text):
+        hours, minutes = map(int, text.split(":"))
+        today = now.replace(hour=hours, minute=minutes, second=0, microsecond=0)
+        return today if today > now else today + timedelta(days=1)
+    found = datetime.fromisoformat(text)
+    return found if found.tzinfo else found.replace(tzinfo=now.tzinfo)
+
+
+def readable(text: str) -> str:
+    moment(text, datetime.now())
+    return text
 
 
 class JobSpec(Written):
@@ -62,6 +80,8 @@ class JobSpec(Written):
     retries: whole(0, 100) = 2  # of a segment whose work failed
     infra_retries: whole(0, 1000) = 5  # of a segment that lost its machine
     segment_timeout: real(1, 604_800) = 900.0  # seconds without a finished chunk that make a gang count as lost
+    until: Annotated[text(64), AfterValidator(readable)] | None = None  # no segment starts after that moment
+    grace: real(0, 86_400) = 20.0  # seconds that segments under way get after a SIGTERM
 
     def row_defaults(self) -> RowDefaults:
         """What holds for every row of the manifest that does not say otherwise."""

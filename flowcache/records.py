@@ -1,7 +1,7 @@
 """The plain records that pass between the layers. No dependencies, safe to pickle and to print."""
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -141,7 +141,11 @@ class RenderRequest:
         return sum(shot.frames for shot in self.shots)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**vars(self), "shots": [dict(vars(shot)) for shot in self.shots]}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "RenderRequest":
+        return cls(**{**data, "shots": tuple(Shot(**shot) for shot in data["shots"])})
 
 
 @dataclass(frozen=True)
@@ -197,3 +201,4 @@ class ChunkRecord:
     kv_bytes: int | None = None  # of its window's K/V storage, on each rank
     # A character a step: 1 computed, 0 reused, - not asked for; guidance branches in turn, with / between them.
     decisions: str | None = None
+    flaw: str | None = None  # what its pixels look like: black, frozen or saturated

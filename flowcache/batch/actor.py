@@ -4,11 +4,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from flowcache.batch.fleet import Event, Task
 from flowcache.batch.logs import RANK, json_logger, place
 from flowcache.batch.metrics import WorkMetrics
-from flowcache.batch.worker import RankWorker, Task, WorkerSettings
+from flowcache.batch.worker import RankWorker, WorkerSettings
 from flowcache.records import ChunkRecord
-from flowcache.storage.documents import SegmentMarker
 from flowcache.storage.objects import Store
 
 
@@ -18,7 +18,7 @@ class RankActor(RankWorker):
         self.logger = json_logger(RANK)
         self.metrics = WorkMetrics(gang)
 
-    def render(self, task: Task) -> Iterator[ChunkRecord | SegmentMarker]:
+    def render(self, task: Task) -> Iterator[Event]:
         with self._logged(task):
             for event in super().render(task):
                 if isinstance(event, ChunkRecord):

@@ -5,59 +5,39 @@ Keeps no state of its own: killed and started again, it reads the store and rend
 
 import time
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
 
-import ray
-
-from flowcache.batch.cluster import gang_count, joined, shape_of
-from flowcache.batch.encoding import EncodingPlan, encode_ahead
-from flowcache.batch.gang import Gang, GangFailure, GangShape
+from flowcache.batch.cluster import on_sigterm, ray_fleet
+from flowcache.batch.crew import Crew
+from flowcache.batch.fleet import Event, Flawed, Fleet, Gang, GangFailure, Task
 from flowcache.batch.options import RunOptions
 from flowcache.batch.plan import plan
 from flowcache.batch.progress import Progress
+from flowcache.batch.publisher import Publisher
 from flowcache.batch.queue import SegmentQueue, Video
-from flowcache.batch.worker import Task, WorkerSettings
-from flowcache.errors import FlowcacheError, InputError, Problem, StoreError
+from flowcache.batch.summary import Summary, summarise
+from flowcache.batch.worker import WorkerSettings
+from flowcache.errors import InputError, Problem, StoreError
 from flowcache.models.registry import reference
 from flowcache.records import ChunkRecord, ModelSpec, RenderRequest, Segment
 from flowcache.storage.commits import (
-    Commits,
     clear_dead_letter,
-    dead_letter,
-    mark_done,
-    put_playlist,
-    read_commits,
+    list_commits,
+    read_markers,
     success,
     withdraw_success,
 )
 from flowcache.storage.documents import DeadLetter, RunRecord, SegmentMarker
+from flowcache.storage.layout import marker_key
 from flowcache.storage.objects import Store
-from flowcache.storage.runs import begin_run
+from flowcache.storage.runs import begin_run, without_credentials
 from flowcache.storage.tables import write_tables
 
-START_FAILURES = 3  # gangs in a row that do not come up before the run gives up
+WATCH_EVERY = 1.0  # seconds between two looks for stalls and for room in the cluster
 
-
-class ClusterError(FlowcacheError):
-    """No gang could be brought up."""
-
-
-@dataclass(frozen=True)
-class Summary:
-    """How a run ended. `rendered`: chunks made by this call (0 when all was there already)."""
-
-    run_id: str
-    output: str
-    done: tuple[str, ...]
-    failed: dict[str, str]  # video id -> cause
-    rejected: dict[str, str]  # row or video id -> what was wrong with it
-    rendered: int
-    seconds: float
-
-    @property
-    def exit_code(self) -> int:
-        return 3 if self.failed or self.rejected else 0
+Connect = Callable[["Driver"], AbstractContextManager[Fleet]]
 
 
 def run(
@@ -67,8 +47,12 @@ def run(
     specs: dict[str, ModelSpec],
     options: RunOptions,
     progress: Progress,
+    connect: Connect = ray_fleet,
 ) -> Summary:
-    """Render what the store lacks of `requests`, write tables and summary. `specs`: model name -> spec."""
+    """Render what the store lacks of `requests`, write tables and summary. `specs`: model name -> spec.
+
+    connect: brings up what gangs run on.
+    """
     begin = time.monotonic()
     try:
         store.probe()
@@ -79,18 +63,19 @@ def run(
     try:
         driver.settle_committed()
         if not driver.queue.finished:
-            with joined(options):
-                driver.render()
+            with connect(driver) as fleet, on_sigterm(driver.stop):
+                driver.render(fleet)
+        driver.publisher.drain()
+        driver.note_finished()
     finally:
+        driver.publisher.close()
         progress.close()
-    commits = read_commits(store)
-    write_tables(store, record, commits)
-    failed = {name: letter.cause for name, letter in commits.dead_letters.items() if letter.kind != "rejected"}
-    rejected = {problem.get("video") or f"row {problem['row']}": problem["message"] for problem in record.rejected}
-    done = tuple(request.id for request in requests if request.id in commits.done)
-    summary = Summary(record.run_id, store.url, done, failed, rejected, driver.rendered, time.monotonic() - begin)
+    listing = list_commits(store) if driver.changed else driver.listing
+    write_tables(store, record, listing, driver.markers)
+    queue, stopped = driver.queue, driver.stopped
+    summary = summarise(store, record, listing, queue, driver.rendered, stopped, time.monotonic() - begin)
     if summary.exit_code == 0:
-        success(store, {"run_id": record.run_id, "videos": len(done)})
+        success(store, {"run_id": record.run_id, "videos": len(summary.done)})
     return summary
 
 
@@ -104,6 +89,8 @@ def largest(requests: Iterable[RenderRequest]) -> dict[str, tuple[int, int]]:
 
 
 class Driver:
+    """The queue of segments, the gangs, and what is known of both."""
+
     def __init__(
         self,
         store: Store,
@@ -114,173 +101,221 @@ class Driver:
         progress: Progress,
     ):
         self.store, self.record, self.options, self.progress = store, record, options, progress
-        commits = read_commits(store)
-        self.markers: dict[str, dict[int, SegmentMarker]] = {
-            request.id: {marker.segment: marker for marker in commits.all(request.id)} for request in requests
-        }
-        videos = [self._video(request, specs[request.model], commits) for request in requests]
-        self.queue = SegmentQueue(videos)
-        self.done = set(commits.done)
+        self.listing = list_commits(store)
+        self.changed = False  # whether the store may hold more than `listing` says
+        revived = self._revive() if options.retry_failed else set()
+        dead = self.listing.dead_letters.keys() - revived
+        self.queue = SegmentQueue(self._video(request, specs[request.model], dead) for request in requests)
+        self.markers = read_markers(store, self.listing, self.queue.videos.keys() - self.listing.done)
+        self.publisher = Publisher(store, options.patience)
         self.faults: Counter[tuple[str, int, str]] = Counter()  # (video, segment, kind) -> failures
-        self.gangs: list[Gang] = []
+        self.spoilt: set[tuple[str, int]] = set()  # (video, segment) to render without reuse
         self.rendered = 0
-        self._named = 0
-        self._start_failures = 0
-        progress.begin(record, videos)
+        self.stopped: str | None = None
+        self._leave: float | None = None  # when segments under way are given up, on the fleet's clock
+        self._suspects: list[tuple[Task, GangFailure]] = []  # failures that may be the store's
+        self._answers: Future[bool] | None = None
+        progress.begin(record, self.queue.videos.values())
 
-    def _video(self, request: RenderRequest, spec: ModelSpec, commits: Commits) -> Video:
-        dead = request.id in commits.dead_letters
-        if dead and self.options.retry_failed:
+    def _revive(self) -> set[str]:
+        """Give the videos that failed another chance."""
+        failed = {name for name, letter in self.listing.dead_letters.items() if letter.kind != "rejected"}
+        if failed:
+            self.changed = True
             withdraw_success(self.store)
-            clear_dead_letter(self.store, request.id)
-            dead = False
-        return Video(request, plan(request, spec), set(self.markers[request.id]), dead=dead)
+        for name in failed:
+            clear_dead_letter(self.store, name)
+        return failed
+
+    def _video(self, request: RenderRequest, spec: ModelSpec, dead: Iterable[str]) -> Video:
+        segments = plan(request, spec)
+        done = request.id in self.listing.done
+        committed = range(len(segments)) if done else self.listing.segments.get(request.id, ())
+        return Video(request, segments, committed, dead=request.id in dead and not done)
 
     def settle_committed(self) -> None:
         """What an earlier driver committed but did not live to finish."""
-        for video in self.queue.videos.values():
-            if video.done:
-                self._finish(video)
+        for name, video in self.queue.videos.items():
+            if name in self.listing.done:
+                self.progress.done(name)
             elif video.committed:
-                self._playlist(video)
+                self._publish(video)
 
-    def render(self) -> None:
-        shape = shape_of(self.options)
-        device = "cuda" if shape.gpu else "cpu"
-        waiting = [video.request for video in self.queue.videos.values() if not (video.done or video.dead)]
-        self.settings = WorkerSettings(
+    def worker_settings(self) -> WorkerSettings:
+        sizes = largest(video.request for video in self.queue.videos.values())  # done ones too: always the same
+        return WorkerSettings(
             self.record.run_id,
             self.record.spec_hash,
-            device=device,
             dtype=self.options.dtype,
             vae_tiling=self.options.vae_tiling,
             threads=self.options.threads,
             models={name: reference(name) for name in self.record.models},
-            sizes=largest(video.request for video in self.queue.videos.values()),  # done ones too: always the same
+            sizes=sizes,
         )
-        ready = sum(1 for video in self.queue.videos.values() for _ in video.ready() if not video.dead)
-        count = gang_count(self.options, shape, ready)
-        encoding = EncodingPlan(
-            shape, count * shape.ranks, self.options.dtype, self.options.infra_retries, self.options.stall
-        )
-        encode_ahead(self.store, waiting, self.record.models, encoding, self.progress.note)
-        try:
-            self.progress.note(f"starting {count} gang{'s' * (count > 1)} of {shape.ranks} on {device}")
-            for _ in range(count):
-                self._add_gang(shape)
-            while not self.queue.finished:
-                self._step(shape)
-        finally:
-            for gang in self.gangs:
-                gang.tear_down()
 
-    def _step(self, shape: GangShape) -> None:
-        """Give idle gangs work, wait for something to happen, take it in."""
-        for gang in self.gangs:
-            taken = self.queue.take(gang.model) if gang.idle else None
-            if taken:
-                gang.assign(self._task(*taken))
-        items = [item for gang in self.gangs for item in gang.waiting_for()]
-        ready, _ = ray.wait(items, timeout=1.0) if items else ([], [])
-        for gang in list(self.gangs):
-            mine = [item for item in gang.waiting_for() if item in ready]
-            task = gang.task
-            try:
-                self._check_stall(gang)
-                for event in gang.poll(mine) if mine else ():
-                    self._take_in(gang, event)
-            except GangFailure as failure:
-                if task:
-                    self._count(task, failure)
-                if not failure.usable:
-                    self._replace(gang, failure, shape)
-        self.progress.tick()
+    def stop(self, why: str) -> None:
+        """Start nothing more; segments under way get `grace` seconds. Safe to call from a signal handler."""
+        self.stopped = why
+
+    def render(self, fleet: Fleet) -> None:
+        """Until nothing is left, or the run is stopped."""
+        self.fleet = fleet
+        self.crew = Crew(fleet, self.options, self.progress.note)
+        self._until = None if self.options.until is None else fleet.now() + self.options.until - time.time()
+        self._watched = fleet.now() - WATCH_EVERY
+        try:
+            while not self.queue.finished and not self._over():
+                self._watch()
+                for gang, news in fleet.wait(self.crew.gangs, WATCH_EVERY):
+                    self._hear(gang, news)
+                    self._assign(gang)
+                self.progress.tick()
+        finally:
+            self.crew.disband()
+
+    def _over(self) -> bool:
+        """Whether a stopped run has nothing more to wait for."""
+        now = self.fleet.now()
+        if self._until is not None and now >= self._until and not self.stopped:
+            self.stopped = "its deadline came"
+            self._leave = float("inf")  # what is started is finished
+        if not self.stopped:
+            return False
+        if self._leave is None:
+            self._leave = now + self.options.grace
+        under_way = [gang.task.segment for gang in self.crew.gangs if gang.task]
+        return not under_way or now > self._leave
+
+    def _watch(self) -> None:
+        """Once a second: stalls, room in the cluster, gangs that found no work, what the publisher did."""
+        now = self.fleet.now()
+        if now - self._watched < WATCH_EVERY:
+            return
+        self._watched = now
+        for gang in list(self.crew.gangs):
+            failure = self.crew.overdue(gang)
+            if failure:
+                self._failed(gang, gang.task, failure)
+        if not self.stopped:
+            self.crew.adjust(self.queue.startable)
+        self._settle_suspects()
+        for gang in self.crew.gangs:
+            self._assign(gang)
+        self.publisher.check()
+        self.note_finished()
+
+    def note_finished(self) -> None:
+        """Tell which videos were marked done since the last call."""
+        finished = self.publisher.finished
+        while finished:
+            self.progress.done(finished.popleft())
+
+    def _assign(self, gang: Gang) -> None:
+        """Work for the gang, if it is idle and there is any."""
+        if self.stopped or self._answers or not gang.started or gang.task:
+            return
+        taken = self.queue.take(gang.model, gang.video, len(self.crew.gangs))
+        if taken:
+            gang.assign(self._task(*taken))
 
     def _task(self, request: RenderRequest, segment: Segment) -> Task:
-        video = self.queue.videos[request.id]
         parent = None if segment.after is None else self.markers[request.id][segment.after]
-        last = all(other.after != segment.index for other in video.segments)
+        last = not self.queue.videos[request.id].continued(segment.index)
         self.progress.started(segment)
-        return Task(request, segment, parent, last)
+        return Task(request, segment, parent, last, reuse=(request.id, segment.index) not in self.spoilt)
 
-    def _take_in(self, gang: Gang, event: ChunkRecord | SegmentMarker) -> None:
-        if not isinstance(event, SegmentMarker):
+    def _hear(self, gang: Gang, news: list) -> None:
+        task = gang.task
+        try:
+            for event in gang.poll(news):
+                self._take_in(task, event)
+        except GangFailure as failure:
+            self._failed(gang, task, failure)
+
+    def _take_in(self, task: Task, event: Event) -> None:
+        if isinstance(event, ChunkRecord):
             self.rendered += 1
-            self.progress.chunk(gang.task.segment, event)
-            return
+            self.progress.chunk(task.segment, event)
+        elif isinstance(event, Flawed):
+            self._again_without_reuse(task, event)
+        else:
+            self._committed(event)
+
+    def _again_without_reuse(self, task: Task, event: Flawed) -> None:
+        """Nobody's fault: it may be what the prompt asks for, and then it comes out so again and is kept."""
+        segment = task.segment
+        self.spoilt.add((segment.video_id, segment.index))
+        self.progress.failed(segment, 0, f"chunk {event.chunk} is {event.flaw}: rendered without reuse", again=True)
+        self.queue.put_back(segment)
+
+    def _committed(self, event: SegmentMarker) -> None:
         segment = self.queue.videos[event.video_id].segments[event.segment]
+        self.changed = True
         self.markers[event.video_id][event.segment] = event
         video = self.queue.commit(segment)
         self.progress.committed(segment)
-        if video.done:
-            self._finish(video)
-        else:
-            self._playlist(video)
+        self._publish(video)
 
-    def _check_stall(self, gang: Gang) -> None:
-        quiet = time.monotonic() - gang.heard
-        if gang.task and quiet > self.options.stall:
-            raise GangFailure(0, "infra", f"no chunk was finished for {quiet:.0f} s")
-        if not gang.started and quiet > self.options.start_timeout:
-            raise GangFailure(0, "infra", f"its actors did not start within {quiet:.0f} s (are the resources there?)")
-
-    def _replace(self, gang: Gang, failure: GangFailure, shape: GangShape) -> None:
-        """Tear the gang down and make it anew, unless it never came up and others did."""
-        self.gangs.remove(gang)
-        gang.tear_down()
-        if gang.started:
-            self._start_failures = 0
-        elif any(other.started for other in self.gangs):
-            self.progress.note(f"{gang.name} did not start ({failure}); going on with {len(self.gangs)}")
-            return
-        else:
-            self._start_failures += 1
-        if self._start_failures >= START_FAILURES:
-            raise ClusterError(f"{START_FAILURES} gangs in a row did not start; the last one: {failure}")
-        self._add_gang(shape)
-
-    def _count(self, task: Task, failure: GangFailure) -> None:
-        """Try the segment again while its budget lasts, else dead-letter the video."""
-        segment = task.segment
-        key = (segment.video_id, segment.index, failure.kind)
-        self.faults[key] += 1
-        budget = self.options.retries if failure.kind == "work" else self.options.infra_retries
-        spent = self.faults[key] > budget
-        self.progress.failed(segment, failure.rank, failure.cause, again=not spent)
-        self.queue.put_back(segment)
-        if spent:
-            letter = DeadLetter(
-                video_id=segment.video_id,
-                segment=segment.index,
-                rank=failure.rank,
-                cause=failure.cause,
-                kind=failure.kind,
-                attempts=self.faults[key],
-                log_tail=failure.log[-4000:],
-                request=task.request.to_dict(),
-            )
-            dead_letter(self.store, letter)
-            self.queue.bury(segment.video_id)
-            self.progress.dead(segment.video_id, failure.cause)
-
-    def _add_gang(self, shape: GangShape) -> None:
-        self._named += 1
-        self.gangs.append(Gang(f"gang-{self._named}", shape, self.store, self.settings))
-
-    def _finish(self, video: Video) -> None:
-        name = video.request.id
-        if name not in self.done:
-            markers = [self.markers[name][segment.index] for segment in video.segments]
-            put_playlist(self.store, name, markers, done=True)
-            mark_done(self.store, name, markers)
-            self.done.add(name)
-        self.progress.done(name)
-
-    def _playlist(self, video: Video) -> None:
+    def _publish(self, video: Video) -> None:
         """What can be watched by now: the committed segments from the start on."""
+        self.changed = True
         markers = self.markers[video.request.id]
         together = []
         while len(together) in markers:
             together.append(markers[len(together)])
-        if together:
-            put_playlist(self.store, video.request.id, together, done=False)
+        if video.done:
+            self.publisher.finish(video.request.id, together)
+        elif together:
+            self.publisher.playlist(video.request.id, together)
+
+    def _failed(self, gang: Gang, task: Task | None, failure: GangFailure) -> None:
+        if not failure.usable:
+            self.crew.lost(gang, failure)
+        if task and failure.kind == "store":
+            self._suspects.append((task, failure))
+            self._answers = self._answers or self.publisher.answers(self.record.run_id)
+        elif task:
+            self._count(task, failure)
+
+    def _settle_suspects(self) -> None:
+        """A store that answers the driver failed the segment, one that does not failed everybody: nobody's fault."""
+        if self._answers is None or not self._answers.done():
+            return
+        counts = self._answers.result()
+        suspects, self._suspects, self._answers = self._suspects, [], None
+        for task, failure in suspects:
+            if counts:
+                self._count(task, failure)
+            else:
+                self.progress.failed(task.segment, failure.rank, failure.cause, again=True)
+                self.queue.put_back(task.segment)
+
+    def _count(self, task: Task, failure: GangFailure) -> None:
+        """Try the segment again while its budget lasts, else dead-letter the video."""
+        segment = task.segment
+        kind = "work" if failure.kind == "work" else "infra"
+        self.faults[segment.video_id, segment.index, kind] += 1
+        attempts = self.faults[segment.video_id, segment.index, kind]
+        spent = attempts > (self.options.retries if kind == "work" else self.options.infra_retries)
+        self.progress.failed(segment, failure.rank, failure.cause, again=not spent)
+        self.queue.put_back(segment)
+        if spent:
+            self._bury(task, failure, kind, attempts)
+
+    def _bury(self, task: Task, failure: GangFailure, kind: str, attempts: int) -> None:
+        segment = task.segment
+        letter = DeadLetter(
+            video_id=segment.video_id,
+            segment=segment.index,
+            rank=failure.rank,
+            cause=failure.cause,
+            kind=kind,
+            attempts=attempts,
+            log_tail=failure.log[-4000:],
+            request=without_credentials(task.request),
+            continues=marker_key(segment.video_id, segment.after) if segment.after is not None else None,
+        )
+        self.changed = True
+        self.publisher.bury(letter)
+        self.queue.bury(segment.video_id)
+        self.progress.dead(segment.video_id, failure.cause)

@@ -11,9 +11,9 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from flowcache.batch.actor import RankActor
-from flowcache.batch.worker import Task, WorkerSettings
-from flowcache.errors import FlowcacheError
-from flowcache.records import ChunkRecord
+from flowcache.batch.fleet import Event, Flawed, GangFailure, Task
+from flowcache.batch.worker import WorkerSettings
+from flowcache.errors import FlowcacheError, StoreError
 from flowcache.storage.documents import SegmentMarker
 from flowcache.storage.objects import Store
 
@@ -31,25 +31,14 @@ class GangShape:
         return {"CPU": self.cpus, "GPU": 1} if self.gpu else {"CPU": self.cpus}
 
     def fits(self, resources: dict[str, float]) -> int:
-        """How many such gangs the resources hold (counted over the cluster, not node by node)."""
+        """How many such gangs the resources of one node hold."""
         return min(int(resources.get(name, 0) // (amount * self.ranks)) for name, amount in self.bundle.items())
 
 
-class GangFailure(Exception):
-    """A rank failed. `kind`: "infra" for a lost process, "work" for an exception of the work itself.
-
-    `usable`: the gang can take another task; otherwise it is only good for `tear_down`.
-    """
-
-    def __init__(self, rank: int, kind: str, cause: str, log: str = "", usable: bool = False):
-        self.rank, self.kind, self.cause, self.log, self.usable = rank, kind, cause, log, usable
-        super().__init__(f"rank {rank}: {cause}")
-
-
-class Gang:
+class RayGang:
     """Starting (actors join their group), then idle (`task` is None) or busy.
 
-    `poll` is called when some of `waiting_for()` are ready; it raises GangFailure.
+    `poll` is called when some of `waiting_for()` are ready; it raises GangFailure. See `fleet.Gang`.
     """
 
     def __init__(self, name: str, shape: GangShape, store: Store, settings: WorkerSettings):
@@ -59,9 +48,10 @@ class Gang:
         address = self.actors[0].open_group.remote() if shape.ranks > 1 else None
         self._pending = {actor.join_group.remote(address): rank for rank, actor in enumerate(self.actors)}
         self._stream: Any = None
-        self._marker: SegmentMarker | None = None
+        self._end: SegmentMarker | Flawed | None = None
         self.started = False
         self.model: str | None = None
+        self.video: str | None = None
         self.task: Task | None = None
         self.heard = time.monotonic()  # last sign of life
 
@@ -71,36 +61,33 @@ class Gang:
         worker = ray.remote(max_restarts=0, max_task_retries=0)(RankActor).options(**options)
         return worker.remote(store, settings, self.name, rank, self.shape.ranks)
 
-    @property
-    def idle(self) -> bool:
-        return self.started and self.task is None
-
     def assign(self, task: Task) -> None:
-        self.task, self.model, self.heard = task, task.request.model, time.monotonic()
+        self.task, self.model, self.video = task, task.request.model, task.request.id
+        self.heard = time.monotonic()
         self._stream = self.actors[0].render.options(num_returns="streaming").remote(task)
         self._pending = {actor.assist.remote(task): rank for rank, actor in enumerate(self.actors) if rank}
 
     def waiting_for(self) -> list[Any]:
         return [*self._pending, *([] if self._stream is None else [self._stream])]
 
-    def poll(self, ready: list[Any]) -> list[ChunkRecord | SegmentMarker]:
-        """What is new: chunk records, and when all ranks are through, the marker that ends the task."""
+    def poll(self, ready: list[Any]) -> list[Event]:
+        """What is new: chunk records, and when all ranks are through, what ends the task."""
         self.heard = time.monotonic()
-        events: list[ChunkRecord | SegmentMarker] = []
+        events: list[Event] = []
         for item in ready:
             event = self._take(item)
-            if isinstance(event, SegmentMarker):
-                self._marker, self._stream = event, None
+            if isinstance(event, SegmentMarker | Flawed):
+                self._end, self._stream = event, None
             elif event is not None:
                 events.append(event)
         if not self.waiting_for():
             self.started = True
-            if self._marker:
-                events.append(self._marker)
-                self._marker = self.task = None
+            if self._end:
+                events.append(self._end)
+                self._end = self.task = None
         return events
 
-    def _take(self, item: Any) -> ChunkRecord | SegmentMarker | None:
+    def _take(self, item: Any) -> Event | None:
         rank = self._pending.get(item, 0) if item is not self._stream else 0
         try:
             if item is self._stream:
@@ -119,7 +106,8 @@ class Gang:
             usable = isinstance(cause, FlowcacheError) and self.shape.ranks == 1
             if usable:
                 self._stream = self.task = None
-            raise GangFailure(rank, "work", f"{type(cause).__name__}: {cause}", plain(error), usable) from error
+            kind = "store" if isinstance(cause, StoreError) and cause.passing else "work"
+            raise GangFailure(rank, kind, f"{type(cause).__name__}: {cause}", plain(error), usable) from error
 
     def _lost(self, otherwise: int | None) -> int | None:
         """The first rank whose process is gone."""

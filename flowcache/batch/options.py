@@ -9,7 +9,10 @@ class RunOptions:
 
     `threads`: CPUs and torch threads per rank. `device`: auto, cpu or cuda. `retries`: attempts that a
     segment may lose to its own exceptions, `infra_retries`: to lost processes and stalls. `stall`: seconds
-    without a finished chunk (loading the model included) after which a gang counts as lost.
+    without a finished chunk (loading the model included) after which a gang counts as lost. `until`: unix seconds
+    after which no segment is started any more; `grace`: seconds that segments under way get after a SIGTERM.
+    `patience`: seconds for which a store that does not answer is waited for. `idle_release`: seconds after which
+    a gang without work gives its resources back.
     `dtype`: bf16, fp32 or auto; `vae_tiling`: on, off or auto: these two alone change what is rendered.
     """
 
@@ -25,6 +28,10 @@ class RunOptions:
     stall: float = 900.0
     start_timeout: float = 600.0
     retry_failed: bool = False
+    until: float | None = None
+    grace: float = 20.0
+    patience: float = 1800.0
+    idle_release: float = 120.0
 
     @property
     def numerics(self) -> dict[str, str]:

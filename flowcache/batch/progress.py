@@ -1,5 +1,6 @@
 """What a person sees of a run: a live table on a terminal, plain lines in a log."""
 
+import heapq
 import sys
 import time
 from collections.abc import Iterable
@@ -17,6 +18,7 @@ from flowcache.report.words import duration
 from flowcache.storage.documents import RunRecord
 
 SHOWN = 20  # videos in the live table: those that move come first
+DRAW_EVERY = 0.25  # seconds between two drawings of the live table
 LOG_EVERY = 30.0  # seconds between two summary lines of a log
 
 
@@ -28,20 +30,21 @@ class Progress:
         self.states: dict[str, str] = {}
         self.chunks: dict[str, int] = {}  # finished chunks by video, this run's and earlier ones
         self.total = self.made = self.computed = self.reused = 0
+        self.finished_videos = self.finished_chunks = 0  # sums, so that a summary costs the same for any run
 
     def begin(self, record: RunRecord, videos: Iterable[Video]) -> None:
         self.videos = {video.request.id: video for video in videos}
+        self.total = sum(segment.chunks for video in self.videos.values() for segment in video.segments)
         for name, video in self.videos.items():
             self.states[name] = "dead" if video.dead else "waiting"
-            self.chunks[name] = sum(segment.chunks for segment in video.segments) - video.chunks_left
-        self.total = sum(segment.chunks for video in self.videos.values() for segment in video.segments)
+            self._count(name, sum(segment.chunks for segment in video.segments) - video.chunks_left)
         self.since = time.monotonic()
 
     def started(self, segment: Segment) -> None:
         self.states[segment.video_id] = "rendering"
 
     def chunk(self, segment: Segment, record: ChunkRecord) -> None:
-        self.chunks[segment.video_id] += 1
+        self._count(segment.video_id, self.chunks[segment.video_id] + 1)
         self.made += 1
         self.computed += record.steps_computed
         self.reused += record.steps_reused
@@ -55,9 +58,14 @@ class Progress:
     def _recount(self, video_id: str) -> None:
         """Only what is committed counts, when an attempt has ended."""
         video = self.videos[video_id]
-        self.chunks[video_id] = sum(s.chunks for s in video.segments if s.index in video.committed)
+        self._count(video_id, sum(s.chunks for s in video.segments if s.index in video.committed))
+
+    def _count(self, video_id: str, chunks: int) -> None:
+        self.finished_chunks += chunks - self.chunks.get(video_id, 0)
+        self.chunks[video_id] = chunks
 
     def done(self, video_id: str) -> None:
+        self.finished_videos += self.states[video_id] != "done"
         self.states[video_id] = "done"
 
     def dead(self, video_id: str, cause: str) -> None:
@@ -74,8 +82,7 @@ class Progress:
 
     def summary(self) -> str:
         """One line: videos and chunks done, reuse rate, time left."""
-        done = sum(state == "done" for state in self.states.values())
-        chunks = sum(self.chunks.values())
+        done, chunks = self.finished_videos, self.finished_chunks
         forwards = self.computed + self.reused
         reuse = f", {self.reused / forwards:.0%} of steps reused" if forwards else ""
         left = "" if not self.made or chunks >= self.total else f", about {self._left(chunks)} left"
@@ -135,11 +142,12 @@ class LiveProgress(Progress):
         super().__init__()
         self.console = console
         self.live = Live(console=console, refresh_per_second=4, transient=False)
+        self._drawn = 0.0
 
     def begin(self, record: RunRecord, videos: Iterable[Video]) -> None:
         super().begin(record, videos)
         self.live.start()
-        self.tick()
+        self._draw()
 
     def note(self, message: str) -> None:
         self.live.console.print(message, markup=False, highlight=False)
@@ -150,22 +158,27 @@ class LiveProgress(Progress):
         self.note(f"{segment.video_id} segment {segment.index}, rank {rank}: {cause}; {then}")
 
     def tick(self) -> None:
-        self.live.update(Group(self._table(), Text(self.summary())))
+        if time.monotonic() - self._drawn > DRAW_EVERY:
+            self._draw()
 
     def close(self) -> None:
-        self.tick()
+        self._draw()
         self.live.stop()
+
+    def _draw(self) -> None:
+        self.live.update(Group(self._table(), Text(self.summary())))
+        self._drawn = time.monotonic()
 
     def _table(self) -> Table:
         table = Table.grid(padding=(0, 2))
         order = {"rendering": 0, "dead": 1, "waiting": 2, "done": 3}
-        names = sorted(self.states, key=lambda name: (order[self.states[name]], name))
-        for name in sorted(names[:SHOWN]):
+        names = heapq.nsmallest(SHOWN, self.states, key=lambda name: (order[self.states[name]], name))
+        for name in sorted(names):
             total = sum(segment.chunks for segment in self.videos[name].segments)
             bar = ProgressBar(total=total, completed=self.chunks[name], width=30)
             table.add_row(escape(name), self.states[name], bar, f"{self.chunks[name]}/{total} chunks")
-        if len(names) > SHOWN:
-            table.add_row(f"and {len(names) - SHOWN} more", "", "", "")
+        if len(self.states) > SHOWN:
+            table.add_row(f"and {len(self.states) - SHOWN} more", "", "", "")
         return table
 
 

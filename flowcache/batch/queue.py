@@ -1,87 +1,177 @@
 """Which segment runs next. Pure: no Ray, no clock, no store."""
 
+import heapq
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 from flowcache.records import RenderRequest, Segment
 
 
-@dataclass
 class Video:
     """A request with what is left of it. Chains of segments (shots that cut) are independent."""
 
-    request: RenderRequest
-    segments: tuple[Segment, ...]
-    committed: set[int] = field(default_factory=set)
-    running: set[int] = field(default_factory=set)
-    dead: bool = False
+    def __init__(
+        self,
+        request: RenderRequest,
+        segments: tuple[Segment, ...],
+        committed: Iterable[int] = (),
+        dead: bool = False,
+    ):
+        self.request, self.segments, self.dead = request, segments, dead
+        self.committed: set[int] = set(committed)
+        self.running: set[int] = set()
+        self.chunks_left = sum(segment.chunks for segment in segments if segment.index not in self.committed)
+        self._ready = [segment.index for segment in segments if self._can_start(segment)]  # ascending: a heap
+
+    def _can_start(self, segment: Segment) -> bool:
+        done = self.committed
+        return segment.index not in done and (segment.after is None or segment.after in done)
 
     @property
     def done(self) -> bool:
         return len(self.committed) == len(self.segments)
 
     @property
-    def chunks_left(self) -> int:
-        return sum(segment.chunks for segment in self.segments if segment.index not in self.committed)
-
-    def ready(self) -> list[Segment]:
+    def startable(self) -> int:
         """Segments that could start now: not done, not running, and what they continue is committed."""
-        return [
-            segment
-            for segment in self.segments
-            if segment.index not in self.committed | self.running
-            and (segment.after is None or segment.after in self.committed)
-        ]
+        return 0 if self.dead else len(self._ready)
+
+    def continued(self, index: int) -> bool:
+        """Whether the next segment goes on from this one's tail."""
+        return index + 1 < len(self.segments) and self.segments[index + 1].after == index
+
+    def start(self) -> Segment:
+        """The first segment that can start, which runs from now on."""
+        index = heapq.heappop(self._ready)
+        self.running.add(index)
+        return self.segments[index]
+
+    def commit(self, index: int) -> None:
+        if index in self.committed:
+            return
+        self.running.discard(index)
+        self.committed.add(index)
+        self.chunks_left -= self.segments[index].chunks
+        if self.continued(index):
+            heapq.heappush(self._ready, index + 1)
+
+    def put_back(self, index: int) -> None:
+        if index in self.running:
+            self.running.discard(index)
+            heapq.heappush(self._ready, index)
 
 
 class SegmentQueue:
-    """Highest priority first, then the longest remaining video; a gang keeps its model where it can."""
+    """Highest priority first, then the longest remaining video.
+
+    A gang keeps its model where it can, and goes on with the video whose tail it holds, unless another one is more
+    urgent: of higher priority, or so long that the whole run would wait for it. So videos get done one after the
+    other, and not all of them in the last hour.
+    """
 
     def __init__(self, videos: Iterable[Video]):
         self.videos = {video.request.id: video for video in videos}
         self._open = {name for name, video in self.videos.items() if not video.done and not video.dead}
+        self.chunks_left = sum(self.videos[name].chunks_left for name in self._open)
+        self.startable = 0  # segments that could start now
+        self._levels: dict[
+            int, dict[str, list[tuple[int, str]]]
+        ] = {}  # priority -> model -> heap of (-chunks left, id)
+        self._priorities: list[int] = []  # heap of -priority, those of `_levels`
+        for name in self._open:
+            self._offer(self.videos[name], self.videos[name].startable)
 
     @property
     def finished(self) -> bool:
         """Nothing is left to start and nothing runs."""
         return not self._open
 
-    def take(self, model: str | None = None) -> tuple[RenderRequest, Segment] | None:
-        """The next segment, marked as running; None if none can start now. `model`: what the gang has loaded."""
-        best = None
-        for name in self._open:
-            video = self.videos[name]
-            request = video.request
-            rank = (-request.priority, request.model != model, -video.chunks_left, request.id)
-            if (best is None or rank < best[0]) and not video.dead and video.ready():
-                best = rank, video
+    @property
+    def left(self) -> list[Video]:
+        """Videos that are neither done nor dead, in the order of the run."""
+        return [video for name, video in self.videos.items() if name in self._open]
+
+    def take(
+        self, model: str | None = None, tail_of: str | None = None, gangs: int = 1
+    ) -> tuple[RenderRequest, Segment] | None:
+        """The next segment, marked as running; None if none can start now.
+
+        model: what the gang has loaded; tail_of: the video that it rendered last; gangs: how many share the work.
+        """
+        best = self._best(model)
         if best is None:
             return None
-        video = best[1]
-        segment = video.ready()[0]
-        video.running.add(segment.index)
-        return video.request, segment
+        kept = self.videos.get(tail_of) if tail_of else None
+        if kept and kept.startable and not self._more_urgent(best, kept, gangs):
+            best = kept
+        segment = best.start()
+        self.startable -= 1
+        self._offer(best, 0)
+        return best.request, segment
+
+    def _best(self, model: str | None) -> Video | None:
+        """Of the highest priority, if possible with that model, the longest."""
+        while self._priorities:
+            level = self._levels[-self._priorities[0]]
+            tops = {name: video for name in list(level) if (video := self._top(level, name))}
+            if tops:
+                return tops[min(tops, key=lambda name: (name != model, level[name][0]))]
+            del self._levels[-heapq.heappop(self._priorities)]
+        return None
+
+    def _top(self, level: dict[str, list[tuple[int, str]]], model: str) -> Video | None:
+        """The heap's first video that can start; what no longer holds is dropped on the way."""
+        heap = level[model]
+        while heap:
+            video = self.videos[heap[0][1]]
+            if video.startable and -heap[0][0] == video.chunks_left:
+                return video
+            heapq.heappop(heap)
+        del level[model]
+        return None
+
+    def _more_urgent(self, video: Video, kept: Video, gangs: int) -> bool:
+        if video.request.priority != kept.request.priority:
+            return video.request.priority > kept.request.priority
+        return video.chunks_left > kept.chunks_left and video.chunks_left * gangs > self.chunks_left
+
+    def _offer(self, video: Video, more: int) -> None:
+        """The video stands in its heap if it can start; `more` of its segments came to be startable."""
+        self.startable += more
+        if not video.startable:
+            return
+        priority = video.request.priority
+        if priority not in self._levels:
+            heapq.heappush(self._priorities, -priority)
+        heap = self._levels.setdefault(priority, {}).setdefault(video.request.model, [])
+        heapq.heappush(heap, (-video.chunks_left, video.request.id))
 
     def commit(self, segment: Segment) -> Video:
         """The segment is in the store."""
         video = self.videos[segment.video_id]
-        video.running.discard(segment.index)
-        video.committed.add(segment.index)
+        before, startable = video.chunks_left, video.startable
+        video.commit(segment.index)
+        if segment.video_id in self._open:
+            self.chunks_left -= before - video.chunks_left
+        self._offer(video, video.startable - startable)
         self._settle(video)
         return video
 
     def put_back(self, segment: Segment) -> None:
         """The segment's attempt failed; it may be taken again."""
         video = self.videos[segment.video_id]
-        video.running.discard(segment.index)
+        startable = video.startable
+        video.put_back(segment.index)
+        self._offer(video, video.startable - startable)
         self._settle(video)
 
     def bury(self, video_id: str) -> None:
         """Nothing more of this video is started; what runs of it may still end."""
         video = self.videos[video_id]
+        self.startable -= video.startable
         video.dead = True
         self._settle(video)
 
     def _settle(self, video: Video) -> None:
-        if video.done or (video.dead and not video.running):
+        if video.request.id in self._open and (video.done or (video.dead and not video.running)):
             self._open.discard(video.request.id)
+            self.chunks_left -= video.chunks_left

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from flowcache.batch.fleet import Event, Flawed, Task
 from flowcache.batch.texts import TextShelf
 from flowcache.errors import MediaError, StoreError, masked
 from flowcache.models.base import LoadedModel
@@ -19,7 +20,8 @@ from flowcache.models.registry import find, load_model, precision
 from flowcache.models.room import tile_for
 from flowcache.parallel.apply import shard
 from flowcache.parallel.mesh import arrange
-from flowcache.records import ChunkRecord, RenderRequest, Segment
+from flowcache.records import ChunkRecord
+from flowcache.rendering.quality import flaw
 from flowcache.rendering.renderer import (
     RenderedChunk,
     SegmentRenderer,
@@ -28,6 +30,7 @@ from flowcache.rendering.renderer import (
     tail_from_bytes,
     tail_to_bytes,
 )
+from flowcache.sampling.records import NotFinite
 from flowcache.storage import layout
 from flowcache.storage.commits import commit_segment, marker_sha256, new_attempt, put_init
 from flowcache.storage.documents import SegmentMarker, sha256
@@ -55,16 +58,6 @@ class WorkerSettings:
     sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Task:
-    """One attempt at a segment. `parent`: the marker that the segment continues; `last`: nothing continues it."""
-
-    request: RenderRequest
-    segment: Segment
-    parent: SegmentMarker | None
-    last: bool
-
-
 class RankWorker:
     """Becomes a Ray actor in `gang.py`; knows nothing of Ray itself."""
 
@@ -73,6 +66,7 @@ class RankWorker:
         self.store, self.settings, self.gang, self.rank, self.world = store, settings, gang, rank, world
         self._model: LoadedModel | None = None
         self._name = ""
+        self._tail: tuple[str, bytes] | None = None  # key and bytes of the last state, which may be asked for next
 
     def open_group(self) -> tuple[str, int]:
         """Rank 0: opens the rendezvous on a free port of its own choice, and says where it is."""
@@ -94,14 +88,19 @@ class RankWorker:
 
     def assist(self, task: Task) -> None:
         """Ranks above 0: take part in the denoising; rank 0 stores what comes out."""
-        model = self._load(task.request.model)
-        for _ in self._renderer(model, task).finished():
-            pass
+        renderer = self._renderer(self._load(task.request.model), task)
+        try:
+            for _ in renderer.finished():
+                pass
+        except NotFinite:
+            if not renderer.reuses:  # else rank 0 says so, and the gang is as good as before
+                raise
 
-    def render(self, task: Task) -> Iterator[ChunkRecord | SegmentMarker]:
+    def render(self, task: Task) -> Iterator[Event]:
         """Rank 0: renders, uploads and commits; yields each chunk's record, then the marker that holds.
 
-        The marker is another attempt's if that one was first.
+        The marker is another attempt's if that one was first. Flawed comes in place of it, where a chunk is spoilt
+        and steps were reused.
         """
         started, begin = time.time(), time.perf_counter()
         model = self._load(task.request.model)
@@ -109,11 +108,25 @@ class RankWorker:
         renderer = self._renderer(model, task)
         upload = Upload(self.store, task, new_attempt())
         seconds = {"load": loaded - begin, "conditioning": time.perf_counter() - loaded}
-        with closing(renderer.chunks()) as chunks:
-            for chunk in chunks:
-                yield upload.chunk(chunk)
+        spoilt = None
+        try:
+            with closing(renderer.chunks()) as chunks:
+                for chunk in chunks:
+                    seen = flaw(chunk.frames)
+                    if seen and chunk.steps_reused:
+                        spoilt = spoilt or Flawed(chunk.chunk, seen)
+                    if not spoilt:  # else only to its end, since the other ranks go there too
+                        yield upload.chunk(chunk, seen)
+        except NotFinite as error:
+            if not renderer.reuses:
+                raise
+            spoilt = Flawed(renderer.number(error.chunk), "not finite")
+        if spoilt:
+            yield spoilt
+            return
         if not task.last:
             upload.state(tail_to_bytes(renderer.tail()))
+        self._tail = upload.tail
         yield commit_segment(self.store, upload.marker(self, started, seconds))
 
     def _load(self, name: str) -> LoadedModel:
@@ -137,13 +150,15 @@ class RankWorker:
 
     def _renderer(self, model: LoadedModel, task: Task) -> SegmentRenderer:
         return SegmentRenderer(
-            model, task.request, task.segment, self._conditioning(model, task), self._end(model, task)
+            model, task.request, task.segment, self._conditioning(model, task), self._end(model, task), task.reuse
         )
 
     def _conditioning(self, model: LoadedModel, task: Task) -> Tensor | None:
         request, spec = task.request, model.spec
         if task.parent:
-            data = self.store.get(task.parent.state_key)
+            key, data = self._tail or ("", b"")
+            if key != task.parent.state_key:  # another attempt's, or another video's
+                data = self.store.get(task.parent.state_key)
             if sha256(data) != task.parent.state_sha256:
                 raise StoreError(f"{self.store.uri(task.parent.state_key)} is damaged: its sha256 is not the marker's")
             return tail_from_bytes(data)
@@ -152,11 +167,11 @@ class RankWorker:
         size = request.width, request.height
         if request.image:
             with naming(request.image):
-                return encode_pixels(model, load_image(request.image, *size, request.media_sha256))
+                return encode_pixels(model, load_image(request.image, *size, request.media_sha256, self.store.options))
         if request.video:
             with naming(request.video):
                 wanted = spec.overlap_frames, request.fps, *size, request.media_sha256
-                frames = load_tail(request.video, *wanted, least=spec.lead_frames)
+                frames = load_tail(request.video, *wanted, least=spec.lead_frames, access=self.store.options)
                 return encode_pixels(model, frames)
         return None
 
@@ -166,7 +181,9 @@ class RankWorker:
         if request.end_image is None or segment.start_frame + segment.frames < request.frames:
             return None
         with naming(request.end_image):
-            picture = load_image(request.end_image, request.width, request.height, request.end_image_sha256)
+            picture = load_image(
+                request.end_image, request.width, request.height, request.end_image_sha256, self.store.options
+            )
             return encode_end(model, picture)
 
 
@@ -188,7 +205,7 @@ class Upload:
         self.tail: tuple[str, bytes] | None = None
         self.init = b""
 
-    def chunk(self, chunk: RenderedChunk) -> ChunkRecord:
+    def chunk(self, chunk: RenderedChunk, flaw: str | None) -> ChunkRecord:
         video = self.task.request.id
         begin = time.perf_counter()
         encoded = encode_chunk(chunk.frames, chunk.start_frame, self.task.request.fps)
@@ -211,6 +228,7 @@ class Upload:
             decode_seconds=chunk.decode_seconds,
             encode_seconds=middle - begin,
             upload_seconds=time.perf_counter() - middle,
+            flaw=flaw,
             kv_bytes=chunk.kv_bytes,
             decisions="/".join(chunk.decisions),
         )

@@ -1,5 +1,7 @@
 """Keys and values of a window's chunks, per layer and guidance branch."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -22,6 +24,9 @@ class Whole:
 
     def total(self, values: Tensor) -> Tensor:
         return values
+
+    def agree(self, chunk: int, decisions: Sequence[str]) -> None:
+        """Alone there is nobody to disagree with."""
 
 
 class KVStore:

@@ -14,7 +14,10 @@ out = Console(soft_wrap=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Endpoint = Annotated[
-    str | None, typer.Option("--endpoint-url", help="S3 endpoint, for stores other than AWS (else AWS_ENDPOINT_URL).")
+    str | None,
+    typer.Option(
+        "--endpoint-url", help="S3 endpoint of output and inputs, for stores other than AWS (else AWS_ENDPOINT_URL)."
+    ),
 ]
 Output = Annotated[str, typer.Argument(help="Folder or URL (s3://bucket/prefix) that a run writes to.")]
 

@@ -1,6 +1,7 @@
 """`flowcache render`."""
 
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +32,9 @@ def render(
         str | None, typer.Option(help="Decode in tiles: on, off or auto: where memory is short.")
     ] = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster to join; else a local Ray is started.")] = None,
+    until: Annotated[
+        str | None, typer.Option(help="Start nothing after that: 07:00, or 2026-11-23T07:00. The rest is left.")
+    ] = None,
     keep_going: Annotated[bool | None, typer.Option(help="Render the good rows, record the bad ones.")] = None,
     retry_failed: Annotated[bool, typer.Option(help="Try dead-lettered videos again.")] = False,
     log_json: Annotated[bool, typer.Option(help="Progress as JSON lines, for programs.")] = False,
@@ -64,6 +68,7 @@ def render(
         dtype=dtype,
         vae_tiling=vae_tiling,
         address=address,
+        until=until,
         keep_going=keep_going,
     )
     try:
@@ -88,7 +93,9 @@ def render(
 
 def run_options(spec: Any, retry_failed: bool) -> Any:
     from flowcache.batch.options import RunOptions
+    from flowcache.job import moment
 
+    now = datetime.now().astimezone()
     return RunOptions(
         gang=spec.gang,
         gangs=spec.gangs,
@@ -101,6 +108,8 @@ def run_options(spec: Any, retry_failed: bool) -> Any:
         infra_retries=spec.infra_retries,
         stall=spec.segment_timeout,
         retry_failed=retry_failed,
+        until=None if spec.until is None else moment(spec.until, now).timestamp(),
+        grace=spec.grace,
     )
 
 
@@ -109,6 +118,11 @@ def print_summary(summary: Any) -> None:
         f"{summary.rendered} chunks rendered in {summary.seconds:.0f} s" if summary.rendered else "nothing to render"
     )
     out.print(f"{len(summary.done)} videos done, {chunks}. Playlists: {escape(summary.output)}/media/*/index.m3u8")
+    if summary.left:
+        left = f"{summary.left} videos with {summary.chunks_left} chunks are left"
+        err.print(
+            f"[yellow]stopped:[/] {summary.stopped}; {left}, and the same command goes on from there", soft_wrap=True
+        )
     for kind, causes in (("failed", summary.failed), ("rejected", summary.rejected)):
         for name, cause in causes.items():
             err.print(f"[red]{kind}:[/] {escape(name)}: {escape(cause)}")

@@ -1,6 +1,6 @@
 """What the sampler needs from a video model, and nothing else."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -117,6 +117,10 @@ class History(Protocol):
 
     def total(self, values: Tensor) -> Tensor:
         """The sum of float64 values over all ranks, the same bits on each."""
+        ...
+
+    def agree(self, chunk: int, decisions: Sequence[str]) -> None:
+        """FlowcacheError where the ranks took different decisions on a chunk."""
         ...
 
 

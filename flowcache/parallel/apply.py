@@ -56,7 +56,8 @@ class ShardedModel:
 
     def history(self) -> History:
         """How the ranks keep K/V together."""
-        return SpreadHistory(self.ranks) if self.ranks.history.size > 1 else HeadHistory(self.ranks)
+        kind = SpreadHistory if self.ranks.history.size > 1 else HeadHistory
+        return kind(self.ranks, self.device)
 
     def grid(self, latents: Tensor, first_frame: int = 0) -> Grid:
         return self.model.grid(latents, first_frame)

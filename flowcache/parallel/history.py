@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flowcache.cache.kv_store import Whole
 from flowcache.models.base import Select
+from flowcache.parallel.agreement import check_agreement
 from flowcache.parallel.mesh import Mesh, Ranks, shares
 
 QUERIES_AT_ONCE = 256  # bounds the logits that exist at a time
@@ -19,18 +20,21 @@ QUERIES_AT_ONCE = 256  # bounds the logits that exist at a time
 class HeadHistory(Whole):
     """Implements `models.base.History` where each rank keeps all tokens, of its own heads."""
 
-    def __init__(self, ranks: Ranks):
-        self.ranks = ranks
+    def __init__(self, ranks: Ranks, device: torch.device):
+        self.ranks, self.device = ranks, device
 
     def total(self, values: Tensor) -> Tensor:
         return self.ranks.all.sum(values)
+
+    def agree(self, chunk: int, decisions: Sequence[str]) -> None:
+        check_agreement(self.ranks.all, chunk, decisions, self.device)
 
 
 class SpreadHistory(HeadHistory):
     """Implements `models.base.History`: of every chunk's tokens each rank keeps a run."""
 
-    def __init__(self, ranks: Ranks):
-        super().__init__(ranks)
+    def __init__(self, ranks: Ranks, device: torch.device):
+        super().__init__(ranks, device)
         self.mesh = ranks.history
 
     def runs(self, tokens: int) -> list[int]:

@@ -3,7 +3,7 @@
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from threading import Event
 
@@ -43,6 +43,7 @@ class SegmentRenderer:
 
     `conditioning`: latents [C, P, h, w] that the window begins with: whole chunks for a continuation,
     a single frame for an image start, None for a fresh start. `end`: a latent frame [C, 1, h, w] that it ends with.
+    `reuse`: False to compute every step, whatever the request's policy says.
     """
 
     def __init__(
@@ -52,16 +53,27 @@ class SegmentRenderer:
         segment: Segment,
         conditioning: Tensor | None,
         end: Tensor | None = None,
+        reuse: bool = True,
     ):
         self.model, self.request, self.segment, self.conditioning = model, request, segment, conditioning
         self.end = end
         spec = model.spec
+        policy = resolve_policy(request.policy, spec)
+        self.policy = policy if reuse else replace(policy, reuse=None)
         frames = 0 if conditioning is None else conditioning.shape[1]
         self.prefix = frames // spec.chunk * spec.chunk  # latent frames of whole chunks, not shown again
         self._recent: Tensor | None = None  # the last pixels, as many as a continuation needs
         self._clean = None if conditioning is None else conditioning[:, : self.prefix].cpu()  # the last latents, alike
         self._abandoned = Event()
         self._beside = second_stream(model.transformer.device)
+
+    @property
+    def reuses(self) -> bool:
+        return self.policy.reuse is not None
+
+    def number(self, chunk: int) -> int:
+        """The number in the whole video of a chunk of this window."""
+        return self.segment.first_chunk + chunk - self.prefix // self.model.spec.chunk
 
     def finished(self) -> Iterator[FinishedChunk]:
         """Denoise only: the clean latents of each output chunk, on every rank alike."""
@@ -72,7 +84,7 @@ class SegmentRenderer:
             window_noise(spec, request, self.segment, self.prefix),
             self._texts(),
             settings_of(request, spec),
-            resolve_policy(request.policy, spec),
+            self.policy,
             prefix=self.conditioning,
             condition_noise_of=lambda row: normal(shape, "condition", request.seed, self.segment.index, row),
             observe=self._heed,

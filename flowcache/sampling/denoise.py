@@ -44,5 +44,7 @@ def denoise(
         window.run(row)
         window.charge(tick, time.perf_counter() - began)
         for chunk in finished_in(window.walk, tick):
-            yield window.result(chunk)
+            done = window.result(chunk)
+            window.store.history.agree(chunk, done.decisions)
+            yield done
         began = time.perf_counter()

@@ -118,8 +118,8 @@ class _Ticks:
         return Forward(chunk, branch, -1, self.clean_timestep, text, 0, first)
 
     def _first(self, chunk: int, step: int) -> int:
-        """The first chunk that is seen. Tokens that are kept on a budget are all seen. step: -1: a prefix."""
-        if self.policy.clean is not None:
+        """The first chunk that is seen, see `first_seen`. While it is denoised a chunk sees all that a budget keeps."""
+        if self.policy.clean is not None and 0 <= step < self.steps:
             return 0
         return first_seen(self.settings.pipeline, self.steps, chunk, step)
 
@@ -140,8 +140,8 @@ class _Ticks:
             return None
         if self.steps != 12:
             return self.steps / 2
-        lengths, lag = intervals(self.steps, self.settings.pipeline.shortcut), self.settings.lag
-        return 8 / lengths[number % lag if lag else number]
+        lag = min(self.settings.lag, self.steps)
+        return 8 / intervals(self.steps, self.settings.pipeline.shortcut)[number % lag if lag else number]
 
 
 def time_grid(steps: int, shortcut: str = "8,16,16", curve: Curve = "square", shift: float = 3.0) -> tuple[float, ...]:

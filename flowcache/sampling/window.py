@@ -8,6 +8,7 @@ from torch import Tensor
 from flowcache.cache.kv_store import KVStore
 from flowcache.cache.reuse import ALWAYS, Decision, ReuseState, decide
 from flowcache.models.base import Conditioning
+from flowcache.sampling.captions import Captions
 from flowcache.sampling.full import among_themselves, together
 from flowcache.sampling.records import FinishedChunk, NotFinite, Visit
 from flowcache.sampling.walk import Forward, Tick
@@ -34,16 +35,12 @@ class Window:
         self.given = torch.tensor(given).split(settings.chunk)
 
         self.solver_states = [self.walk.solver.start] * self.chunks
-        self.sources = self._sources(texts)
+        kinds = {forward.text for tick in self.walk.ticks for forward in tick.forwards}
+        self.texts = Captions(model, texts, self.chunks, kinds)
         self.grids = [model.grid(x[None], chunk * settings.chunk) for chunk, x in enumerate(self.latents)]
-        # Of the chunks under way alone, so that memory does not grow with the window.
-        self.texts: dict[tuple[int, ...], object] = {}  # what the model takes, by the embeddings' ids
-        self.ropes: dict[int, object] = {}
+        self.ropes: dict[int, object] = {}  # of the chunks under way
         tokens = self.grids[0].tokens
-        lengths = {text.shape[1] for text in (*self.sources["caption"], texts.negative) if text is not None}
-        self.batched = tokens <= BATCHED_TOKENS and len(lengths) == 1
-        lengths = {len(text[0]) for text in (*self.sources["caption"], texts.negative) if text is not None}
-        self.batched = tokens <= BATCHED_TOKENS and len(lengths) == 1
+        self.batched = tokens <= BATCHED_TOKENS and self.texts.of_one_length
         self.store = KVStore(
             (model.layers, self.walk.memories, model.kv_heads, model.head_dim),
             tokens,
@@ -69,42 +66,15 @@ class Window:
         if self.ready and self.walk.noised > 0 and self.condition_noise_of is None:
             raise ValueError("a prefix with condition_noise > 0 needs condition_noise_of")
 
-    def _sources(self, texts) -> dict[str, list[Tensor | None]]:
-        """The embeddings of each kind of text, for each chunk; None: the model is told that it is dropped."""
-        kinds = {forward.text for tick in self.walk.ticks for forward in tick.forwards}
-        if "negative" in kinds and texts.negative is None:
-            raise ValueError(f"guidance {self.settings.guidance} needs negative text embeddings")
-        captions = [texts.positive] * self.chunks if isinstance(texts.positive, Tensor) else list(texts.positive)
-        if len(captions) != self.chunks:
-            raise ValueError(f"{len(captions)} captions for a window of {self.chunks} chunks")
-        uncaptioned = any(caption is None for caption in captions)
-        null = self.model.null_caption if uncaptioned or "null" in kinds else None
-        return {
-            "caption": [null if caption is None else caption for caption in captions],
-            "negative": [texts.negative] * self.chunks,
-            "null": [null] * self.chunks,
-            "dropped": [None] * self.chunks,
-        }
-
-    def text(self, kinds: list[str], chunk: int) -> object:
-        """What the model takes for a batch of texts; computed once for each that is under way."""
-        sources = [self.sources[kind][chunk] for kind in kinds]
-        key = tuple(map(id, sources))
-        if key not in self.texts:
-            together = None if sources == [None] else torch.cat(sources).to(self.model.device)
-            self.texts[key] = self.model.text(together)
-        return self.texts[key]
-
     def rope(self, chunk: int) -> object:
-        """The same for a chunk's position."""
+        """Of a chunk at its place; computed once while it is under way."""
         if chunk not in self.ropes:
             self.ropes[chunk] = self.model.rope(self.grids[chunk])
         return self.ropes[chunk]
 
     def forget(self, tick: Tick) -> None:
-        """Drop the texts and positions that the row did not need."""
-        needed = {id(self.sources[forward.text][forward.chunk]) for forward in tick.forwards}
-        self.texts = {key: text for key, text in self.texts.items() if needed.issuperset(key)}
+        """Drop the texts and positions that the row did not need, so that they do not grow with the window."""
+        self.texts.keep({(forward.text, forward.chunk) for forward in tick.forwards})
         chunks = {forward.chunk for forward in tick.forwards}
         self.ropes = {chunk: rope for chunk, rope in self.ropes.items() if chunk in chunks}
 
@@ -185,7 +155,7 @@ class Window:
     ) -> tuple[Tensor, int]:
         """The chunk's tokens after all layers, a row for each forward, and how many tokens of K/V each saw."""
         forward, chunk = group[0], group[0].chunk
-        text = self.text([each.text for each in group], chunk)
+        text = self.texts.take([each.text for each in group], chunk)
         if forward.memory is None:
             rope = self.model.rope(replace(self.grids[chunk], first_frame=0))
             alone = among_themselves(self.store.history, self.grids[chunk].tokens)
@@ -201,7 +171,7 @@ class Window:
         first = [forward for forward in tick.forwards if forward.branch == 0]
         times = torch.cat([self.times(forward) for forward in first])[None].to(self.model.device)
         latents = torch.cat(list(inputs.values()), dim=1)[None]
-        texts = [self.text([forward.text], 0) for forward in tick.forwards if forward.chunk == 0]
+        texts = [self.texts.take([forward.text], 0) for forward in tick.forwards if forward.chunk == 0]
         outs = together(self.model, latents, times, texts, self.settings.fps, self.store.history)
         parts = [velocity[0].float().split(self.settings.chunk, dim=1) for velocity in outs]
         seen = self.chunks * self.grids[0].tokens

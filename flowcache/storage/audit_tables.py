@@ -1,6 +1,7 @@
 """The check of `verify` that compares the Parquet tables with the markers."""
 
 import io
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,13 +13,10 @@ from flowcache.storage.audit import Audit, Damage
 from flowcache.storage.commits import Commits
 from flowcache.storage.documents import RunRecord
 from flowcache.storage.objects import Store
-from flowcache.storage.schemas import ADDED, CHUNKS, VIDEOS
-from flowcache.storage.tables import chunk_rows, video_rows
+from flowcache.storage.schemas import ADDED
+from flowcache.storage.tables import TABLES, chunk_rows, video_rows
 
 Rows = list[dict[str, Any]]
-
-
-TABLES = {"videos": VIDEOS, "chunks": CHUNKS}
 
 
 def read_tables(store: Store, run: RunRecord, audit: Audit) -> dict[str, Rows]:
@@ -57,17 +55,25 @@ def completed(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 def check_tables(held: dict[str, Rows], run: RunRecord, commits: Commits, finished: bool) -> Iterator[Damage]:
     """Both tables must hold exactly the rows that the markers give. Before the run's end they may lag behind
-    (rows may be missing, or be there twice while parts are replaced), but what they hold must be right."""
+    (rows may be missing), but what they hold must be right, and be there once."""
     for name, rows in (("videos", video_rows(run, commits)), ("chunks", chunk_rows(commits))):
         prefix = layout.table_prefix(name, run.run_id)
         right = pa.Table.from_pylist(rows, schema=TABLES[name]).to_pylist()
         if not finished:
+            yield from twice(prefix, held[name])
             yield from compare(prefix, [row for row in held[name] if lasting(row)], right)
         elif sorted(map(identity, held[name])) != sorted(map(identity, right)):
             message = f"does not hold the rows that the markers give ({len(held[name])} rows of {len(right)})"
             yield Damage(message, key=prefix)
         else:
             yield from compare(prefix, held[name], right)
+
+
+def twice(prefix: str, held: Rows) -> Iterator[Damage]:
+    for (video_id, chunk, _), count in Counter(map(identity, held)).items():
+        if count > 1:
+            yield Damage(f"chunk {chunk} has {count} rows", video_id, key=prefix)
+            return
 
 
 def lasting(row: dict[str, Any]) -> bool:

@@ -181,6 +181,38 @@ class Commits:
         return next((m for m in self.beyond.get(video_id, ()) if m.segment == segment), None)
 
 
+@dataclass(frozen=True)
+class Listing:
+    """What is committed, by names alone: markers are not read, only dead letters (there are few)."""
+
+    segments: dict[str, list[int]]  # by video: its committed segments, ascending
+    done: frozenset[str]  # videos with DONE
+    dead_letters: dict[str, DeadLetter]
+
+
+def list_commits(store: Store) -> Listing:
+    """Two listings, and the dead letters in parallel."""
+    segments: dict[str, list[int]] = {}
+    done = set()
+    for entry in store.list(layout.COMMITS):
+        _, video_id, name = entry.key.split("/")
+        if is_done_key(entry.key):
+            done.add(video_id)
+        else:
+            segments.setdefault(video_id, []).append(int(name.removesuffix(".json")))
+    letters = read_all(store, DeadLetter, [entry.key for entry in store.list(layout.DEAD_LETTERS)])
+    return Listing(segments, frozenset(done), {letter.video_id: letter for letter in letters})
+
+
+def read_markers(store: Store, listing: Listing, videos: Iterable[str]) -> dict[str, dict[int, SegmentMarker]]:
+    """The committed markers of these videos by segment, read in parallel. StoreError for a damaged one."""
+    found: dict[str, dict[int, SegmentMarker]] = {name: {} for name in videos}
+    keys = [layout.marker_key(name, segment) for name in found for segment in listing.segments.get(name, ())]
+    for marker in read_all(store, SegmentMarker, keys):
+        found[marker.video_id][marker.segment] = marker
+    return found
+
+
 def read_commits(store: Store, known: dict[str, SegmentMarker] | None = None) -> Commits:
     """Two listings, then the markers in parallel. StoreError for a damaged marker.
 

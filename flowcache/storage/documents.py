@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from flowcache.errors import StoreError, masked
@@ -16,8 +16,11 @@ READERS = 32  # parallel small reads
 
 
 def canonical(document: Any) -> bytes:
-    """UTF-8 JSON with sorted keys and no spaces. ValueError for NaN and infinities."""
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    """UTF-8 JSON with sorted keys and no spaces; dataclasses as objects. ValueError for NaN and infinities."""
+    # `default=vars` and not asdict, whose deep copies take far longer than the JSON itself.
+    text = json.dumps(
+        document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=vars
+    )
     return text.encode() + b"\n"
 
 
@@ -101,6 +104,7 @@ class DeadLetter:
     attempts: int
     log_tail: str
     request: dict[str, Any] | None
+    continues: str | None = None  # key of the marker whose state the segment began with: with `request` all its inputs
     schema_version: int = SCHEMA_VERSION
 
 
@@ -108,9 +112,10 @@ Document = RunRecord | SegmentMarker | DoneMarker | DeadLetter
 
 
 def to_json(document: Document) -> bytes:
-    fields = asdict(document)
+    fields = vars(document)
     if isinstance(document, SegmentMarker):  # a marker from before a field came must keep its bytes, hence its sha256
-        fields["chunks"] = [{k: v for k, v in chunk.items() if v is not None} for chunk in fields["chunks"]]
+        chunks = [{key: value for key, value in vars(chunk).items() if value is not None} for chunk in document.chunks]
+        fields = {**fields, "chunks": chunks}
     return canonical(fields)
 
 

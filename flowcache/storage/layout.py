@@ -1,6 +1,7 @@
 """Where everything lies below an output root. Keys are relative to the root; see docs/storage.md."""
 
 RUNS, COMMITS, DEAD_LETTERS, STATES, MEDIA, META = "_run", "_commits", "_dead_letter", "_state", "media", "meta"
+LINKS = "_links"
 TEXTS = "_texts"
 SUCCESS = "_SUCCESS"
 
@@ -54,5 +55,15 @@ def table_prefix(table: str, run_id: str) -> str:
     return f"{META}/{table}/run={run_id}"
 
 
-def part_key(table: str, run_id: str, part: int, digest: str) -> str:
-    return f"{table_prefix(table, run_id)}/part-{part:05d}-{digest}.parquet"
+def part_key(table: str, run_id: str, part: int) -> str:
+    return f"{table_prefix(table, run_id)}/part-{part:05d}.parquet"
+
+
+def parts_key(run_id: str) -> str:
+    """What each part of the tables was made from."""
+    return f"{META}/_parts/{run_id}.json"
+
+
+def link_key(video_id: str, expires: int) -> str:
+    """A playlist of signed addresses, which hold until `expires` (unix seconds)."""
+    return f"{LINKS}/{video_id}/{expires}.m3u8"

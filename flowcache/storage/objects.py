@@ -32,7 +32,7 @@ class Store:
 
     def __init__(self, url: str, **storage_options):
         self.url = normalise(url)
-        self._options = storage_options
+        self.options = storage_options
         self._backend: Backend | None = None
         self._process = 0  # that connected the backend
 
@@ -45,7 +45,7 @@ class Store:
     @property
     def backend(self) -> Backend:
         if self._backend is None or self._process != os.getpid():  # a connection does not survive a fork
-            self._backend, self._process = connect(self.url, self._options), os.getpid()
+            self._backend, self._process = connect(self.url, self.options), os.getpid()
         return self._backend
 
     def uri(self, key: str) -> str:
@@ -77,6 +77,10 @@ class Store:
         folder = checked(prefix.rstrip("/")) if prefix else ""
         found = self._attempt("list", folder, lambda: list(self.backend.list(folder)))
         return sorted((e for e in found if not e.key.rpartition("/")[2].startswith(".")), key=lambda e: e.key)
+
+    def sign(self, key: str, seconds: int) -> str:
+        """A URL that anybody can read the object with for so long. Only of backends that can sign (S3)."""
+        return self._attempt("sign", key, lambda: self.backend.sign(checked(key), seconds))
 
     def delete(self, key: str) -> None:
         """Remove the object; no error where there is none."""
@@ -141,7 +145,8 @@ class Store:
             if pause is None or not backend.passing(last):
                 break
             time.sleep(pause)
-        raise StoreError(f"cannot {verb} {name or self._name(key)}: {masked(backend.explain(last))}") from last
+        message = f"cannot {verb} {name or self._name(key)}: {masked(backend.explain(last))}"
+        raise StoreError(message, passing=backend.passing(last)) from last
 
 
 def checked(key: str) -> str:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from flowcache.errors import Problem, masked
 from flowcache.schema import NESTED_FIELDS, REAL_FIELDS, WHOLE_FIELDS, path_name, shown, usable_id
-from flowcache.storage.urls import UnreadableError, opened
+from flowcache.storage.urls import Access, UnreadableError, opened
 
 Rows = list[tuple[int, dict[str, Any]]]
 
@@ -43,15 +43,15 @@ class _Fault(ValueError):
         super().__init__(message)
 
 
-def read_rows(url: str) -> tuple[Rows, list[Problem]]:
+def read_rows(url: str, access: Access | None = None) -> tuple[Rows, list[Problem]]:
     """The rows of a manifest with their numbers, and a problem for each that cannot be read.
 
     The number is the line on which the row begins (JSON Lines, CSV: the header is line 1) or the record
-    (Parquet), from 1. Nothing is raised for bad input; a row with a problem is left out.
+    (Parquet), from 1. Nothing is raised for bad input; a row with a problem is left out. `access`: to s3:// URLs.
     """
     reader = _Reader(url)
     try:
-        with opened(url, FILE_LIMIT) as file:
+        with opened(url, FILE_LIMIT, access) as file:
             reader.read(file)
     except UnreadableError as error:
         reader.problem(str(error))

@@ -8,7 +8,7 @@ from typing import Any
 from flowcache.errors import InputError, Problem, StoreError, masked
 from flowcache.records import RenderRequest, Segment
 from flowcache.storage import layout
-from flowcache.storage.documents import SCHEMA_VERSION, RunRecord, canonical, parse, read_all, sha256, to_json
+from flowcache.storage.documents import SCHEMA_VERSION, RunRecord, canonical, parse, sha256, to_json
 from flowcache.storage.objects import Store
 
 SHOWN = 10  # differences named in a refusal before the rest is only counted
@@ -26,6 +26,13 @@ def identity(request: dict[str, Any]) -> dict[str, Any]:
     sums = {"image": "media_sha256", "video": "media_sha256", "end_image": "end_image_sha256"}
     files = {name: request.get(name) and (request.get(sha) or request[name]) for name, sha in sums.items()}
     return {**request, **files}
+
+
+def without_credentials(request: RenderRequest) -> dict[str, Any]:
+    """The request as the store may show it: of signed URLs only what they name."""
+    fields = request.to_dict()
+    urls = {name: masked(fields[name]) for name in ("image", "video", "end_image") if fields[name]}
+    return {**fields, **urls}
 
 
 def plan_totals(segments: Iterable[Segment]) -> dict[str, Any]:
@@ -57,7 +64,7 @@ def new_run(
         flowcache_version=flowcache_version,
         models=dict(digests),
         plan=plan_totals(segments),
-        requests=[request.to_dict() for request in requests],
+        requests=[without_credentials(request) for request in requests],
         rejected=[asdict(problem) for problem in rejected],
         numerics=numerics or {},
     )
@@ -86,7 +93,10 @@ def begin_run(store: Store, record: RunRecord) -> RunRecord:
 
 
 def read_runs(store: Store) -> list[RunRecord]:
-    return read_all(store, RunRecord, [e.key for e in store.list(layout.RUNS) if e.key.endswith(".json")])
+    """Without those that are withdrawn while we read."""
+    keys = [entry.key for entry in store.list(layout.RUNS) if entry.key.endswith(".json")]
+    found = [(key, store.find(key)) for key in keys]
+    return [parse(RunRecord, data, masked(store.uri(key))) for key, data in found if data is not None]
 
 
 def read_run(store: Store) -> RunRecord:

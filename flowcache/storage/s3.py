@@ -1,10 +1,13 @@
 """Objects on S3 and what speaks its protocol (AWS, Ceph, MinIO, ...), through s3fs."""
 
+import base64
 import errno
+import hashlib
 import re
 from collections.abc import Iterator
 from typing import Any
 
+from aiohttp import ClientError as BrokenAnswer
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -20,6 +23,7 @@ from flowcache.storage.remote import RemoteBackend
 
 PASSING_CODES = {"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "OperationAborted"}
 PASSING_CODES |= {"ConditionalRequestConflict", "Throttling", "ThrottlingException"}
+PASSING_CODES |= {"BadDigest"}  # damaged on the way
 PASSING_CODES |= {"PreconditionFailed"}  # reaches us only where nothing was found: the other writer is not done yet
 ONE_REQUEST = 5 << 30  # bytes
 CONNECTIONS = 64  # parallel requests of one process; botocore's default of 10 throttles reading many markers
@@ -28,7 +32,7 @@ CONNECTIONS = 64  # parallel requests of one process; botocore's default of 10 t
 class S3Backend(RemoteBackend):
     """s3fs without its caches and its own retries: Store alone decides what is tried again."""
 
-    faults = (OSError, BotoCoreError, ClientError)
+    faults = (OSError, BotoCoreError, ClientError, BrokenAnswer)
 
     def __init__(self, url: str, options: dict[str, Any]):
         super().__init__(url, options)
@@ -52,9 +56,16 @@ class S3Backend(RemoteBackend):
                 "(letters, digits, dots and dashes): s3://bucket/prefix"
             )
 
+    def put(self, key: str, data: bytes) -> None:
+        self._send(key, data, mode="overwrite")
+
     def create(self, key: str, data: bytes) -> None:
         """Always one request (S3 takes 5 GiB): Ceph 16.2 ignores If-None-Match when a multipart upload completes."""
-        self.fs.pipe_file(self._path(key), data, mode="create", chunksize=ONE_REQUEST)
+        self._send(key, data, mode="create")
+
+    def _send(self, key: str, data: bytes, mode: str) -> None:
+        """In one request, with the sum by which the server refuses (BadDigest) what arrived otherwise."""
+        self.fs.pipe_file(self._path(key), data, mode=mode, chunksize=ONE_REQUEST, ContentMD5=md5(data))
 
     def get(self, key: str) -> bytes:
         """One request: s3fs's default asks for the size first, and may mix two versions of a large object."""
@@ -65,6 +76,9 @@ class S3Backend(RemoteBackend):
                 raise
             raise OSError(errno.ENXIO, "no such bucket") from fault
 
+    def sign(self, key: str, seconds: int) -> str:
+        return self.fs.sign(self._path(key), expiration=seconds)
+
     def absent(self, fault: FileNotFoundError) -> bool:
         cause = client_error(fault)
         return cause is None or code_of(cause) != "NoSuchBucket"
@@ -74,7 +88,8 @@ class S3Backend(RemoteBackend):
         if cause is not None:
             status = cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             return status >= 500 or status == 429 or code_of(cause) in PASSING_CODES
-        return isinstance(fault, (HTTPClientError, ConnectionError, IncompleteReadError)) or super().passing(fault)
+        broken = (HTTPClientError, ConnectionError, IncompleteReadError, BrokenAnswer)
+        return isinstance(fault, broken) or super().passing(fault)
 
     def explain(self, fault: Exception) -> str:
         cause = client_error(fault)
@@ -93,6 +108,11 @@ class S3Backend(RemoteBackend):
         if code in ("AccessDenied", "403"):
             return f"access denied: these credentials lack the right for this in bucket {self.bucket!r}"
         return f"{code}: {message}" if message else f"the server answered {code}"
+
+
+def md5(data: bytes) -> str:
+    """As the header Content-MD5 has it."""
+    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
 
 
 def client_error(fault: BaseException | None) -> ClientError | None:

@@ -5,7 +5,7 @@ import pyarrow as pa
 LABELS = pa.map_(pa.string(), pa.string())
 SHOTS = pa.list_(pa.struct([("prompt", pa.string()), ("frames", pa.int64()), ("cut", pa.bool_())]))
 SECONDS = pa.map_(pa.string(), pa.float64())
-ADDED = ("decisions", "kv_bytes")  # columns that tables of older versions lack: null there
+ADDED = ("decisions", "kv_bytes", "flaw", "flawed_chunks")  # columns that tables of older versions lack: null there
 
 
 def column(name: str, kind: pa.DataType, meaning: str, nullable: bool = False) -> pa.Field:
@@ -50,6 +50,7 @@ VIDEOS = pa.schema(
         column("bytes", pa.int64(), "of all committed chunks"),
         column("steps_computed", pa.int64(), "transformer forwards that ran, both guidance branches"),
         column("steps_reused", pa.int64(), "transformer forwards that the cache saved"),
+        column("flawed_chunks", pa.int64(), "chunks that look black, frozen or saturated", True),
         column("render_seconds", pa.float64(), "from start to finish of each segment, summed"),
         column("started", pa.float64(), "first segment's start, unix seconds", True),
         column("finished", pa.float64(), "last segment's finish, unix seconds", True),
@@ -71,6 +72,7 @@ CHUNKS = pa.schema(
         column("init", pa.string(), "init segment that the fragment needs before it, relative to the root"),
         column("steps_computed", pa.int64(), "transformer forwards that ran, both guidance branches"),
         column("steps_reused", pa.int64(), "transformer forwards that the cache saved"),
+        column("flaw", pa.string(), "black, frozen or saturated, where its pixels look like that", True),
         column(
             "decisions",
             pa.string(),

@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from flowcache.errors import MediaError
 from flowcache.records import MediaInfo
 from flowcache.storage.rows import read_rows
-from flowcache.storage.urls import UnreadableError, opened, resolve, scheme_of
+from flowcache.storage.urls import Access, UnreadableError, opened, resolve, scheme_of
 
 __all__ = ["load_image", "load_tail", "probe_media", "read_rows"]
 
@@ -33,13 +33,14 @@ BROKEN_PICTURE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib
 BROKEN_VIDEO = (av.FFmpegError, OSError, ValueError)
 
 
-def probe_media(url: str, kind: str, base: str) -> MediaInfo:
+def probe_media(url: str, kind: str, base: str, access: Access | None = None) -> MediaInfo:
     """What the "image" or "video" at `url` is; a relative path lies beside the file `base`.
 
     Decodes the whole picture, or a video's first frame and its last 20 seconds. MediaError says what is wrong.
+    `access`: what s3:// URLs are opened with, here and below.
     """
     absolute = resolve(url, base)
-    with _fetched(absolute) as file:
+    with _fetched(absolute, access) as file:
         if kind == "image":
             image = _picture(file)
             return MediaInfo(absolute, image.width, image.height, sha256=_sha256(file))
@@ -51,17 +52,26 @@ def probe_media(url: str, kind: str, base: str) -> MediaInfo:
             return MediaInfo(absolute, *size, video.count, video.fps, seconds, _sha256(file))
 
 
-def load_image(url: str, width: int, height: int, sha256: str | None = None) -> np.ndarray:
+def load_image(
+    url: str, width: int, height: int, sha256: str | None = None, access: Access | None = None
+) -> np.ndarray:
     """The picture as uint8 [1, height, width, 3], scaled to cover and cut around its centre.
 
     MediaError where it can't be read, or is not the file of that `sha256` any more (None: whatever is there).
     """
-    with _fetched(url, sha256) as file:
+    with _fetched(url, access, sha256) as file:
         return _covering(_picture(file), width, height)[None]
 
 
 def load_tail(
-    url: str, frames: int, fps: int, width: int, height: int, sha256: str | None = None, least: int | None = None
+    url: str,
+    frames: int,
+    fps: int,
+    width: int,
+    height: int,
+    sha256: str | None = None,
+    least: int | None = None,
+    access: Access | None = None,
 ) -> np.ndarray:
     """The last `frames` frames sampled at `fps`, uint8 [frames, height, width, 3], cut like load_image's.
 
@@ -69,7 +79,7 @@ def load_tail(
     lie 1/fps apart before it and take the frame nearest in time. MediaError as of load_image, and where there are too
     few.
     """
-    with _fetched(url, sha256) as file, _Video(file) as video:
+    with _fetched(url, access, sha256) as file, _Video(file) as video:
         have = MediaInfo(url, 0, 0, seconds=float(video.last - video.first)).frames_at(fps)
         if least and least <= have < frames:
             frames = have // least * least
@@ -80,12 +90,12 @@ def load_tail(
 
 
 @contextmanager
-def _fetched(url: str, sha256: str | None = None) -> Iterator[BinaryIO]:
+def _fetched(url: str, access: Access | None, sha256: str | None = None) -> Iterator[BinaryIO]:
     scheme = scheme_of(url)
     if scheme not in SCHEMES or "::" in url:
         raise MediaError(f"has the scheme {scheme[:20]!r}; accepted: a path or {', '.join(SCHEMES)}")
     try:
-        with opened(url, BYTE_LIMIT) as file:
+        with opened(url, BYTE_LIMIT, access) as file:
             if not file.read(1):
                 raise MediaError("is empty")
             if sha256 and _sha256(file) != sha256:

@@ -1,53 +1,96 @@
-"""The Parquet tables, derived from run record, markers and dead letters alone: they can be rebuilt any time."""
+"""The Parquet tables, derived from run record, markers and dead letters alone: they can be rebuilt any time.
+
+The rows of a video always stand in the same part, and a part is only ever replaced as a whole under its own name.
+So a reader may see an older state of some videos, but each row once at most, and no segment by halves.
+"""
 
 import io
 import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flowcache.storage import layout
-from flowcache.storage.commits import Commits
-from flowcache.storage.documents import RunRecord, SegmentMarker, sha256
+from flowcache.storage.commits import Commits, Listing, arrange, list_commits, read_markers
+from flowcache.storage.documents import RunRecord, SegmentMarker, canonical, sha256
 from flowcache.storage.objects import Store
 from flowcache.storage.schemas import CHUNKS, VIDEOS
 
 ROWS_PER_PART = 100_000
 
+TABLES = {"videos": VIDEOS, "chunks": CHUNKS}
 Row = dict[str, Any]
+Known = Mapping[str, Mapping[int, SegmentMarker]]  # markers by video and segment
 
 
-def write_tables(store: Store, run: RunRecord, commits: Commits) -> list[str]:
-    """Write both tables and return the keys of their parts. One writer at a time: the driver.
+def write_tables(store: Store, run: RunRecord, listing: Listing | None = None, known: Known | None = None) -> list[str]:
+    """Write the parts of both tables that changed since they were written, and return their keys. One writer at a
+    time: the driver.
 
-    The same input gives the same parts under the same names. Parts of this run that no longer hold are
-    removed after the new ones are there, so a reader may see rows twice for a moment but never too few.
+    listing: what is committed, if that is known already; known: markers that need not be read again.
+    The same commits give the same parts.
     """
-    keys = []
-    for name, schema, rows in (("videos", VIDEOS, video_rows(run, commits)), ("chunks", CHUNKS, chunk_rows(commits))):
-        stale = {entry.key for entry in store.list(layout.table_prefix(name, run.run_id))}
-        parts = [write_part(store, run, name, part, table) for part, table in enumerate(cut(rows, schema))]
-        for key in sorted(stale.difference(parts)):
-            store.delete(key)
-        keys += parts
-    return keys
+    listing = listing or list_commits(store)
+    key, parts = layout.parts_key(run.run_id), list(videos_by_part(run))
+    there = {entry.key for name in TABLES for entry in store.list(layout.table_prefix(name, run.run_id))}
+    keys = [[layout.part_key(name, run.run_id, number) for name in TABLES] for number in range(len(parts))]
+    wanted = {str(number): fingerprint(videos, listing) for number, videos in enumerate(parts)}
+    held = json.loads(store.find(key) or b"{}")
+    stale = [n for n in range(len(parts)) if held.get(str(n)) != wanted[str(n)] or not there.issuperset(keys[n])]
+    old = there.difference(*keys)
+    if not stale and not old:
+        return []
+    store.delete(key)  # from here on until it is back, nothing is known of the parts
+    for number in stale:
+        videos = parts[number]
+        write_part(store, run, number, frozenset(videos), commits_of(store, listing, videos, known or {}))
+    for part in sorted(old):
+        store.delete(part)
+    store.put(key, canonical(wanted))
+    return [key for number in stale for key in keys[number]]
 
 
-def cut(rows: list[Row], schema: pa.Schema) -> list[pa.Table]:
-    """Tables of at most ROWS_PER_PART rows, at least one: an empty table still shows its columns."""
-    starts = range(0, max(len(rows), 1), ROWS_PER_PART)
-    return [pa.Table.from_pylist(rows[start : start + ROWS_PER_PART], schema=schema) for start in starts]
+def videos_by_part(run: RunRecord) -> Iterator[list[str]]:
+    """The videos of each part: by id, as many as have ROWS_PER_PART chunks when all is done."""
+    part: list[str] = []
+    room = ROWS_PER_PART
+    for name in sorted(run.plan["videos"]):
+        chunks = run.plan["videos"][name]["chunks"]
+        if part and chunks > room:
+            yield part
+            part, room = [], ROWS_PER_PART
+        part.append(name)
+        room -= chunks
+    yield part  # even an empty one: its table still shows the columns
 
 
-def write_part(store: Store, run: RunRecord, name: str, part: int, table: pa.Table) -> str:
-    """Make the Parquet file in memory and put it whole: a writer on the store would publish a torn one."""
-    file = io.BytesIO()
-    pq.write_table(table, file, compression="zstd")
-    data = file.getvalue()
-    key = layout.part_key(name, run.run_id, part, sha256(data)[:12])
-    store.put(key, data)
-    return key
+def fingerprint(videos: list[str], listing: Listing) -> str:
+    """Of all that decides on the rows of these videos. Markers never change, so that their names are enough."""
+    states = [
+        [name, listing.segments.get(name), name in listing.done, listing.dead_letters.get(name)] for name in videos
+    ]
+    return sha256(canonical([str(VIDEOS), str(CHUNKS), states]))
+
+
+def commits_of(store: Store, listing: Listing, videos: list[str], known: Known) -> Commits:
+    """The commits of these videos; only what is not `known` in full is read."""
+    whole = (name for name in videos if name in known and known[name].keys() >= set(listing.segments.get(name, ())))
+    held = {name: known[name] for name in whole}
+    held |= read_markers(store, listing, [name for name in videos if name not in held])
+    letters = [listing.dead_letters[name] for name in videos if name in listing.dead_letters]
+    markers = [marker for by_segment in held.values() for marker in by_segment.values()]
+    return arrange(markers, [name for name in videos if name in listing.done], letters)
+
+
+def write_part(store: Store, run: RunRecord, number: int, videos: frozenset[str], commits: Commits) -> None:
+    """Make the Parquet files in memory and put them whole: a writer on the store would publish a torn one."""
+    rows = {"videos": video_rows(run, commits, videos, rejected=number == 0), "chunks": chunk_rows(commits)}
+    for name, schema in TABLES.items():
+        file = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(rows[name], schema=schema), file, compression="zstd")
+        store.put(layout.part_key(name, run.run_id, number), file.getvalue())
 
 
 def chunk_rows(commits: Commits) -> list[Row]:
@@ -76,6 +119,7 @@ def chunk_row(marker: SegmentMarker, index: int) -> Row:
         "init": marker.init_key,
         "steps_computed": chunk.steps_computed,
         "steps_reused": chunk.steps_reused,
+        "flaw": chunk.flaw,
         "decisions": chunk.decisions,
         "kv_bytes": chunk.kv_bytes,
         "denoise_seconds": chunk.denoise_seconds,
@@ -92,17 +136,22 @@ def chunk_row(marker: SegmentMarker, index: int) -> Row:
     }
 
 
-def video_rows(run: RunRecord, commits: Commits) -> list[Row]:
-    """One row for each request and each rejected manifest row, by video id."""
-    rows = [video_row(run, request, commits) for request in run.requests]
-    known = {row["video_id"] for row in rows}
+def video_rows(
+    run: RunRecord, commits: Commits, videos: frozenset[str] | None = None, rejected: bool = True
+) -> list[Row]:
+    """One row for each request (of `videos`, if given) and each rejected manifest row, by video id."""
+    rows = [video_row(run, request, commits) for request in run.requests if videos is None or request["id"] in videos]
+    rows += rejected_rows(run) if rejected else []
+    return sorted(rows, key=lambda row: (row["video_id"] or "", row["error"] or ""))
+
+
+def rejected_rows(run: RunRecord) -> list[Row]:
     rejected: dict[tuple, list[Row]] = {}
     for problem in run.rejected:
-        if problem["video"] in known:  # a second row of that id: the video is the first one's
+        if problem["video"] in run.plan["videos"]:  # a second row of that id: the video is the first one's
             problem = {**problem, "video": None}
         rejected.setdefault((problem["file"], problem["row"], problem["video"]), []).append(problem)
-    rows += [rejected_row(run, problems) for problems in rejected.values()]
-    return sorted(rows, key=lambda row: (row["video_id"] or "", row["error"] or ""))
+    return [rejected_row(run, problems) for problems in rejected.values()]
 
 
 def video_row(run: RunRecord, request: Row, commits: Commits) -> Row:
@@ -152,6 +201,7 @@ def totals(markers: tuple[SegmentMarker, ...]) -> Row:
         "bytes": sum(chunk.bytes for chunk in chunks),
         "steps_computed": sum(chunk.steps_computed for chunk in chunks),
         "steps_reused": sum(chunk.steps_reused for chunk in chunks),
+        "flawed_chunks": sum(chunk.flaw is not None for chunk in chunks),
         "render_seconds": sum(marker.finished - marker.started for marker in markers),
         "started": min((marker.started for marker in markers), default=None),
         "finished": max((marker.finished for marker in markers), default=None),

@@ -4,9 +4,10 @@ import os
 import posixpath
 import stat
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import fsspec
 from fsspec.core import url_to_fs
@@ -14,6 +15,9 @@ from fsspec.core import url_to_fs
 from flowcache.errors import FlowcacheError, masked
 
 BLOCK = 1 << 20  # bytes
+FETCH_SECONDS = 600.0  # for one object: a server that sends a byte now and then must not hold up everybody
+
+Access = Mapping[str, Any]  # what s3:// URLs are opened with: endpoint_url, key, secret ...
 
 
 class UnreadableError(FlowcacheError):
@@ -40,14 +44,14 @@ def resolve(url: str, base: str) -> str:
 
 
 @contextmanager
-def opened(url: str, limit: int) -> Iterator[BinaryIO]:
+def opened(url: str, limit: int, access: Access | None = None) -> Iterator[BinaryIO]:
     """The object as a local file, open at its start. UnreadableError: absent, no file, over `limit` bytes."""
     if scheme_of(url) == "file":
         with _local(os.path.expanduser(url.partition("://")[2] or url), limit) as file:
             yield file
         return
     with tempfile.TemporaryFile() as file:
-        _download(url, file, limit)
+        _download(url, file, limit, access or {})
         file.seek(0)
         yield file
 
@@ -68,21 +72,23 @@ def _local(path: str, limit: int) -> Iterator[BinaryIO]:
         yield file
 
 
-def _download(url: str, file: BinaryIO, limit: int) -> None:
+def _download(url: str, file: BinaryIO, limit: int, access: Access) -> None:
     scheme = scheme_of(url)
     if scheme not in fsspec.available_protocols() and "::" not in url:
         raise UnreadableError(f"has the unknown scheme {scheme!r}")
     try:
-        filesystem, path = url_to_fs(url)
+        filesystem, path = url_to_fs(url, **(access if scheme in ("s3", "s3a") else {}))
         found = filesystem.info(path)
         if found.get("type") == "directory":
             raise UnreadableError("is a folder, not a file")
         _check_size(found.get("size") or 0, limit)
-        size = 0
+        size, begun = 0, time.monotonic()
         with filesystem.open(path, "rb", block_size=4 * BLOCK) as remote:
             while block := remote.read(BLOCK):
                 size += len(block)
                 _check_size(size, limit)
+                if time.monotonic() - begun > FETCH_SECONDS:
+                    raise UnreadableError(f"takes longer than {FETCH_SECONDS:.0f} s to fetch")
                 file.write(block)
     except _faults() as fault:
         raise UnreadableError(cause(fault)) from fault

@@ -14,8 +14,8 @@ def test_sigterm_ends_cleanly_and_the_run_goes_on(drive, tmp_path):
         time.sleep(0.001)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1 and "the same command goes on" in errors, errors
-    assert "Traceback" not in errors
+    assert process.returncode == 5 and "the same command goes on" in errors, errors
+    assert "Traceback" not in errors and "SIGTERM came" in errors
 
     process = drive(output)
     _, errors = process.communicate(timeout=120)

@@ -62,7 +62,7 @@ def test_two_attempts_one_winner(tmp_path):
     assert markers[-1] == parent and len(markers) == len(segments)
     put_playlist(store, "v", markers, done=True)
     mark_done(store, "v", markers)
-    write_tables(store, record, read_commits(store))
+    write_tables(store, record)
     report = verify(store)
     assert report.sound, report.problems
     assert report.counts["orphans"] == sum(len(marker.chunks) for marker in markers) + 1  # the loser's media and state

@@ -1,14 +1,22 @@
 """A whole render through Ray into an S3 server, resumed and verified there."""
 
+import io
+import json
+
 import duckdb
 import pyarrow.dataset as ds
 import pytest
+from PIL import Image
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 from s3fs import S3FileSystem
 
 import flowcache
+from flowcache.api import check
 from flowcache.batch.options import RunOptions
+from flowcache.errors import MediaError
+from flowcache.schema import RowDefaults
 from flowcache.storage.objects import Store
+from flowcache.storage.sources import load_image
 from flowcache.storage.verify import verify
 
 ROWS = [
@@ -42,3 +50,18 @@ def test_render_resume_verify_and_read_back(server, output, cluster):
         "select video_id, sum(c.frames) from videos v join chunks c using (video_id) group by 1 order by 1"
     )
     assert found.fetchall() == [("long", 69), ("short", 9)] and videos.num_rows == 2 and chunks.num_rows == 7
+
+
+def test_the_endpoint_reaches_manifest_and_pictures_too(server, tmp_path):
+    bucket = server.bucket()
+    inputs = Store(f"s3://{bucket}/in", **server.options())
+    picture = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(picture, "PNG")
+    inputs.put("start.png", picture.getvalue())
+    inputs.put("night.jsonl", json.dumps({"image": "start.png", "prompt": "a red circle", "frames": 9}).encode())
+    (request,), problems, _, _ = check(f"s3://{bucket}/in/night.jsonl", RowDefaults(), server.options())
+    assert not problems and request.image == f"s3://{bucket}/in/start.png"
+    frames = load_image(request.image, 64, 64, request.media_sha256, server.options())
+    assert frames.shape == (1, 64, 64, 3) and (frames[0, 0, 0] == [255, 0, 0]).all()
+    with pytest.raises(MediaError):
+        load_image(request.image, 64, 64, access={"endpoint_url": "http://127.0.0.1:9", "key": "k", "secret": "s"})

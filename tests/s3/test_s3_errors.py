@@ -7,7 +7,7 @@ import time
 import pytest
 
 from flowcache.errors import StoreError
-from flowcache.storage import objects
+from flowcache.storage import objects, s3
 from flowcache.storage.objects import Store
 
 
@@ -97,3 +97,13 @@ def test_a_lost_answer_to_a_create_is_still_a_win(server):
     store.backend.create = lose_the_answer
     assert store.create("marker", b"mine")
     assert not store.create("marker", b"other")
+
+
+def test_an_upload_that_was_damaged_on_the_way_is_sent_again(ceph, monkeypatch):
+    """The first sum does not fit the bytes, as if these had changed after it was taken."""
+    sums = iter([s3.md5(b"something else")])
+    right = s3.md5
+    monkeypatch.setattr(s3, "md5", lambda data: next(sums, None) or right(data))
+    store = ceph.store()
+    store.put("k", b"whole")
+    assert store.get("k") == b"whole" and next(sums, "used") == "used"

@@ -35,7 +35,7 @@ def test_a_run_that_was_killed_and_rerun_is_whole(store, undisturbed):
     assert (report.counts["done"], report.counts["chunks"], report.counts["rows"]) == (2, 6, 8)
     assert status(store).count("done") == 2
     assert report_page(store, None, Limits()).count("<video ") == 2
-    assert export(store, "cat", store.uri("cat.mp4"), **store._options) > 1000
+    assert export(store, "cat", store.uri("cat.mp4"), **store.options) > 1000
 
 
 def test_pyarrow_reads_the_tables_from_s3(server):

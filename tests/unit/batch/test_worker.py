@@ -1,17 +1,21 @@
 """What one rank does, without Ray."""
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from flowcache.batch.fleet import Flawed
 from flowcache.batch.plan import plan
 from flowcache.batch.worker import RankWorker, Task, WorkerSettings
 from flowcache.errors import MediaError, StoreError
 from flowcache.models.registry import load_model
 from flowcache.records import RenderRequest, Shot
+from flowcache.rendering.renderer import RenderedChunk
+from flowcache.sampling.records import NotFinite
 from flowcache.storage.objects import Store
 
 
@@ -22,7 +26,7 @@ def model():
 
 @pytest.fixture
 def worker():
-    return RankWorker(None, WorkerSettings("run", "hash"), "gang", 0, 1)
+    return RankWorker(Store("memory://worker"), WorkerSettings("run", "hash"), "gang", 0, 1)
 
 
 def tasks(**fields):
@@ -79,3 +83,68 @@ def test_a_picture_that_changed_is_named(worker, model, tmp_path):
     _, three = tasks(end_image=str(tmp_path / "end.png"), end_image_sha256="0" * 64)
     with pytest.raises(MediaError, match=r"end\.png: is not the file any more"):
         worker._end(model, three[2])
+
+
+class Pixels:
+    """A renderer whose second chunk is black; chunk `dies` is not finite."""
+
+    def __init__(self, task, reused: int, dies: int | None = None):
+        self.reused, self.dies, self.reuses, self.first = reused, dies, task.reuse, task.segment.first_chunk
+
+    def chunks(self):
+        for place in range(3):
+            if place == self.dies:
+                raise NotFinite(place)
+            bright = 0 if place == 1 else 200
+            frames = np.full((4, 16, 16, 3), bright, np.uint8)
+            frames[0] //= 2
+            yield RenderedChunk(self.first + place, 4 * place, frames, 2, self.reused, 0.1, 0.1, 0, ("11",))
+
+    def number(self, chunk):
+        return self.first + chunk
+
+
+@pytest.fixture
+def rendered(worker, monkeypatch, tmp_path):
+    """rendered(task, **settings of Pixels) -> what `RankWorker.render` yields."""
+    worker.store = Store(str(tmp_path))
+    monkeypatch.setattr(worker, "_load", lambda name: None)
+
+    def play(task, **settings):
+        monkeypatch.setattr(worker, "_renderer", lambda model, task: Pixels(task, **settings))
+        return list(worker.render(task))
+
+    return play
+
+
+def test_a_spoilt_chunk_ends_the_attempt_where_steps_were_reused(rendered):
+    task = replace(tasks()[1][0], last=True)
+    first, end = rendered(task, reused=1)
+    assert (first.chunk, first.flaw, end) == (0, None, Flawed(1, "black"))
+
+
+def test_it_is_kept_and_flagged_where_none_was(rendered):
+    task = replace(tasks()[1][0], last=True, reuse=False)
+    *chunks, marker = rendered(task, reused=0)
+    assert [chunk.flaw for chunk in marker.chunks] == [None, "black", None] and tuple(chunks) == marker.chunks
+
+
+def test_values_that_are_not_finite_are_tried_without_reuse_first(rendered):
+    task = replace(tasks()[1][0], last=True)
+    assert rendered(task, reused=0, dies=2)[-1] == Flawed(2, "not finite")
+    with pytest.raises(NotFinite):
+        rendered(replace(task, reuse=False), reused=0, dies=2)
+
+
+def test_the_tail_that_a_rank_still_has_is_not_fetched(rendered, worker, model, monkeypatch):
+    _, (first, second, _) = tasks()
+    monkeypatch.setattr(Pixels, "tail", lambda self: torch.ones(2, 3), raising=False)
+    *_, parent = rendered(first, reused=0)
+    following = replace(second, parent=parent)
+    monkeypatch.setattr(Store, "get", lambda self, key: pytest.fail(f"{key} was fetched"))
+    assert worker._conditioning(model, following).equal(torch.ones(2, 3))
+    monkeypatch.undo()
+    worker._tail = None
+    assert worker._conditioning(model, following).equal(torch.ones(2, 3))
+    worker._tail = ("_state/other", b"another video's")
+    assert worker._conditioning(model, following).equal(torch.ones(2, 3))

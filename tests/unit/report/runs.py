@@ -2,7 +2,7 @@
 
 from flowcache.errors import Problem
 from flowcache.records import Shot
-from flowcache.storage.commits import DeadLetter, dead_letter, mark_done, put_playlist, read_commits
+from flowcache.storage.commits import DeadLetter, dead_letter, mark_done, put_playlist
 from flowcache.storage.objects import Store
 from flowcache.storage.runs import begin_run, new_run
 from flowcache.storage.tables import write_tables
@@ -30,4 +30,4 @@ def hostile_run(store: Store) -> None:
     mark_done(store, good.id, markers)
     studio.render(plan(requests)[-2], None)
     dead_letter(store, DeadLetter(DEAD, 1, 0, f"NaN {SCRIPT}", "work", 3, f"line\n{PICTURE}", None))
-    write_tables(store, run, read_commits(store))
+    write_tables(store, run)

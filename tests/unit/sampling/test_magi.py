@@ -146,7 +146,7 @@ def unwritten_is_nan():
 
 
 @pytest.mark.parametrize("pipeline", [BASE, DISTILLED, replace(BASE, kv_ranges=())], ids=["base", "distilled", "all"])
-@pytest.mark.parametrize("ready", [0, 1, 3])
+@pytest.mark.parametrize("ready", [0, 3])
 @pytest.mark.parametrize("cut", ["before", "after"])
 def test_any_budget_goes_with_prefixes_and_guidance(model, unwritten_is_nan, pipeline, ready, cut):
     """Memory is the budget, the chunks in flight and no more, however long the window."""
@@ -170,6 +170,19 @@ def test_any_budget_goes_with_prefixes_and_guidance(model, unwritten_is_nan, pip
 
 def chunk_bytes(model):
     return 2 * model.layers * 2 * model.kv_heads * model.head_dim * 4
+
+
+def test_a_refreshed_chunk_sees_itself_whatever_is_kept():
+    ticks = settings_of().walk(12, Policy("budget", history="refresh", clean=2)).ticks
+    forwards = [forward for tick in ticks for forward in tick.forwards]
+    assert {forward.first for forward in forwards if forward.step >= 0 and forward.memory == 0} == {0}
+    assert all(forward.first == forward.chunk for forward in forwards if forward.step < 0)
+
+
+def test_twelve_steps_know_their_lengths_however_far_apart_chunks_are():
+    for lag in (0, 3, 12, 1000):
+        ticks = settings_of(12, lag=lag).walk(6, OFF).ticks
+        assert [tick.distill for tick in ticks[:3]] == [4, 8, 8] and {tick.distill for tick in ticks} == {4, 8}
 
 
 def test_ranges_bound_the_memory_too(model):

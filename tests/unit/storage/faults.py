@@ -12,7 +12,7 @@ class FaultyStore(Store):
 
     def __init__(self, store: Store, point: int, after: bool, error: BaseException | None = None, watch=None):
         super().__init__(store.url)
-        self._options, self._backend, self._process = store._options, store.backend, store._process
+        self.options, self._backend, self._process = store.options, store.backend, store._process
         self._left, self._after, self._error = point, after, error or Crash()
         self._watch = watch or (lambda: None)
 

@@ -136,7 +136,7 @@ class Studio:
             if request.id not in commits.done:
                 put_playlist(self.store, request.id, markers, done=True)
                 mark_done(self.store, request.id, markers)
-        write_tables(self.store, record, read_commits(self.store))
+        write_tables(self.store, record)
         success(self.store, {"run_id": record.run_id, "videos": len(self.requests)})
 
 

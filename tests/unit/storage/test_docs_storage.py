@@ -49,7 +49,9 @@ def test_the_layout_is_the_documented_one():
         layout.media_key("<video_id>", 12, "<attempt>"),
         layout.playlist_key("<video_id>"),
         layout.SUCCESS,
-        layout.table_prefix("{videos,chunks}", "<run_id>") + "/part-<n>-<hash>.parquet",
+        layout.table_prefix("{videos,chunks}", "<run_id>") + "/part-<n>.parquet",
+        layout.parts_key("<run_id>"),
+        layout.link_key("<video_id>", "<expires>"),
     }
     assert {line.split()[0] for line in section("## Layout").split("```")[1].strip().splitlines()} == keys
 

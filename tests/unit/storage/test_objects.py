@@ -180,7 +180,7 @@ def test_storage_options_show_nowhere_and_travel(tmp_path):
     store = Store("s3://bucket/x", key="id", secret="top")
     assert "top" not in repr(store)
     copy = pickle.loads(pickle.dumps(store))
-    assert (copy.url, copy._options, copy._backend) == (store.url, {"key": "id", "secret": "top"}, None)
+    assert (copy.url, copy.options, copy._backend) == (store.url, {"key": "id", "secret": "top"}, None)
 
 
 @pytest.mark.parametrize(

@@ -459,3 +459,10 @@ def test_a_file_that_was_replaced_after_the_check_is_refused(tmp_path):
     Image.new("RGB", (8, 8), "blue").save(path)
     with pytest.raises(MediaError, match="not the file any more"):
         load_image(str(path), 8, 8, checked)
+
+
+def test_a_server_that_trickles_is_given_up(monkeypatch, tmp_path):
+    monkeypatch.setattr(urls, "FETCH_SECONDS", -1.0)
+    fsspec.filesystem("memory").pipe_file("/trickle/x.png", b"x")
+    with pytest.raises(MediaError, match="takes longer than -1 s to fetch"):
+        load_image("memory://trickle/x.png", 8, 8)

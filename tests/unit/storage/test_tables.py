@@ -1,6 +1,7 @@
 """The Parquet tables, opened by the tools that people use."""
 
 import dataclasses
+import io
 import json
 import uuid
 
@@ -16,7 +17,7 @@ from flowcache.storage.commits import DeadLetter, dead_letter, read_commits
 from flowcache.storage.objects import Store
 from flowcache.storage.runs import new_run, read_run
 from flowcache.storage.schemas import CHUNKS, VIDEOS
-from flowcache.storage.tables import video_rows, write_tables
+from flowcache.storage.tables import chunk_rows, video_rows, write_tables
 from tests.unit.storage.samples import DIGESTS, Studio, plan, request
 
 
@@ -100,42 +101,71 @@ def test_pyarrow_dataset_reads_and_joins(folder):
     assert set(videos.column("run").to_pylist()) == set(videos.column("run_id").to_pylist())
 
 
-def test_writing_again_gives_the_same_parts(studio):
-    run, commits = read_run(studio.store), read_commits(studio.store)
-    before = {entry.key: studio.store.get(entry.key) for entry in studio.store.list(layout.META)}
-    assert sorted(write_tables(studio.store, run, commits)) == sorted(before)
-    assert {entry.key: studio.store.get(entry.key) for entry in studio.store.list(layout.META)} == before
+def tables_of(store):
+    return {entry.key: store.get(entry.key) for entry in store.list(layout.META)}
 
 
-def test_stale_parts_go_only_after_the_new_ones_are_there(studio, monkeypatch):
-    run, commits = read_run(studio.store), read_commits(studio.store)
-    stale = {entry.key for entry in studio.store.list(layout.META)}
+def test_nothing_is_written_again_unless_it_changed(studio):
+    run, before = read_run(studio.store), tables_of(studio.store)
+    assert write_tables(studio.store, run) == []
+    for key in list(before):
+        studio.store.delete(key)
+        assert write_tables(studio.store, run) and tables_of(studio.store) == before
+    assert write_tables(studio.store, run) == []
+
+
+def test_a_video_has_its_rows_in_the_same_part_whatever_is_committed(monkeypatch):
+    monkeypatch.setattr(tables, "ROWS_PER_PART", 4)
+    store, requests = Store(f"memory://{uuid.uuid4().hex}"), tuple(request(name, 2) for name in ("a", "b", "c"))
+    record, studio = new_run(requests, DIGESTS, plan(requests), "0.1.0"), Studio(store, requests)
+    written, markers = [], {}
+    for segment in plan(requests):
+        markers[segment.video_id] = studio.render(segment, markers.get(segment.video_id))
+        written += [{key.rpartition("/")[2] for key in write_tables(store, record)}]
+        rows = [row for key in tables_of(store) if "chunks/" in key for row in read_rows(store, key)]
+        assert [(row["video_id"], row["chunk"]) for row in rows] == [
+            (row["video_id"], row["chunk"]) for row in chunk_rows(read_commits(store))
+        ]
+    # the first one writes all parts, later ones those in which something changed
+    names = [f"part-{number:05d}.parquet" for number in (0, 1, 2)]
+    assert written == [set(names), {names[0]}, {names[1]}, {names[1]}, {names[2]}, {names[2]}]
+
+
+def read_rows(store, key):
+    return pq.read_table(io.BytesIO(store.get(key))).to_pylist()
+
+
+def test_parts_of_other_names_go_after_the_right_ones_are_there(studio, monkeypatch):
+    run = read_run(studio.store)
+    old = f"{layout.table_prefix('chunks', run.run_id)}/part-00000-abc.parquet"
+    studio.store.put(old, b"x")
+    studio.store.delete(layout.part_key("chunks", run.run_id, 0))
     order, put, delete = [], Store.put, Store.delete
-    monkeypatch.setattr(Store, "put", lambda self, key, data: (order.append("put"), put(self, key, data)))
-    monkeypatch.setattr(Store, "delete", lambda self, key: (order.append("delete"), delete(self, key)))
-    del commits.markers["cat"]
-    keys = write_tables(studio.store, run, dataclasses.replace(commits, done=frozenset({"dog"})))
-    assert order == ["put", "delete", "put", "delete"]
-    assert {entry.key for entry in studio.store.list(layout.META)} == set(keys)
-    assert not stale & set(keys)
+    monkeypatch.setattr(Store, "put", lambda self, key, data: (order.append(key), put(self, key, data)))
+    monkeypatch.setattr(Store, "delete", lambda self, key: (order.append(key), delete(self, key)))
+    write_tables(studio.store, run)
+    index = layout.parts_key(run.run_id)
+    assert order == [index, *(layout.part_key(name, run.run_id, 0) for name in ("videos", "chunks")), old, index]
+
+
+def test_markers_that_are_known_are_not_read(studio, monkeypatch):
+    run, known = read_run(studio.store), read_commits(studio.store)
+    for entry in studio.store.list(layout.META):
+        studio.store.delete(entry.key)
+    read, get = [], Store.get
+    monkeypatch.setattr(Store, "get", lambda self, key: (read.append(key), get(self, key))[1])
+    write_tables(studio.store, run, known={"cat": dict(enumerate(known.all("cat")))})
+    assert [key for key in read if key.startswith(layout.COMMITS)] == [layout.marker_key("dog", 0)]
 
 
 def test_the_parts_of_another_run_are_left_alone(studio):
-    run, commits = read_run(studio.store), read_commits(studio.store)
-    write_tables(studio.store, dataclasses.replace(run, run_id="f" * 16), commits)
-    assert len({entry.key for entry in studio.store.list(layout.META)}) == 4
-
-
-def test_many_rows_are_cut_into_parts(studio, monkeypatch):
-    monkeypatch.setattr(tables, "ROWS_PER_PART", 3)
-    keys = write_tables(studio.store, read_run(studio.store), read_commits(studio.store))
-    names = [key.rpartition("/")[2][:10] for key in keys]
-    assert names == ["part-00000", "part-00000", "part-00001", "part-00002"]
+    write_tables(studio.store, dataclasses.replace(read_run(studio.store), run_id="f" * 16))
+    assert len(studio.store.list(f"{layout.META}/chunks")) == 2
 
 
 def test_a_run_without_any_chunk_has_tables_with_columns(tmp_path):
     store, requests = Store(str(tmp_path)), (request("cat"),)
-    write_tables(store, new_run(requests, DIGESTS, plan(requests), "0.1.0"), read_commits(store))
+    write_tables(store, new_run(requests, DIGESTS, plan(requests), "0.1.0"))
     counted = duckdb.sql(f"select count(*), count(sha256) from '{tmp_path}/meta/chunks/*/*.parquet'")
     assert counted.fetchall() == [(0, 0)]
     (row,) = pq.read_table(parts(tmp_path, "videos")[0]).to_pylist()
@@ -170,4 +200,4 @@ def test_status_and_error_of_videos_that_are_not_done():
     broken = rows["broken"]
     assert (broken["error"], broken["failed_segment"], broken["chunks"]) == ("NaN in step 3", 1, 2)
     assert rows["row-five"]["error"] == "m.csv row 5 fps: must be positive; m.csv row 5 seed: is no number"
-    assert len(write_tables(store, record, read_commits(store))) == 2
+    assert len(write_tables(store, record)) == 2

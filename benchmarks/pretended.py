@@ -1,0 +1,184 @@
+"""Gangs that only pretend to render, on a clock of their own: the driver, the queue and the store code are real.
+
+Everything that a worker writes is written, through the functions that workers use: media, state, marker.
+"""
+
+import heapq
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from flowcache.batch.driver import Driver
+from flowcache.batch.fleet import Event, GangFailure, Task
+from flowcache.records import ChunkRecord
+from flowcache.storage import layout
+from flowcache.storage.commits import commit_segment, marker_sha256, new_attempt, put_init
+from flowcache.storage.documents import RunRecord, SegmentMarker, sha256
+from flowcache.storage.objects import Store
+
+CHUNK_SECONDS = 1.0  # that a chunk pretends to take
+INIT = b"init"
+
+
+class PretendedGang:
+    """Becomes ready after `start_seconds`; renders a chunk every `chunk_seconds`. See `batch.fleet.Gang`."""
+
+    def __init__(self, fleet: "PretendedFleet", name: str):
+        self.fleet, self.name = fleet, name
+        self.started, self.alive = False, True
+        self.task: Task | None = None
+        self.model: str | None = None
+        self.video: str | None = None
+        self.heard = fleet.now()
+
+    def assign(self, task: Task) -> None:
+        self.task, self.model, self.video, self.heard = task, task.request.model, task.request.id, self.fleet.now()
+        seconds = self.fleet.seconds(task)
+        if seconds is not None:  # None: it will never be heard of again
+            self.fleet.later(seconds, self, "rendered")
+
+    def poll(self, news: list[Any]) -> list[Event]:
+        self.heard = self.fleet.now()
+        if news == ["up"]:
+            self.started = True
+            return []
+        if news == ["gone"]:
+            raise GangFailure(0, "infra", "its process is gone")
+        task = self.task
+        try:
+            end = render(self.fleet, self.name, task)
+        except GangFailure as failure:
+            if failure.usable:
+                self.task = None
+            raise
+        self.task = None
+        return [*(end.chunks if isinstance(end, SegmentMarker) else ()), end]
+
+    def tear_down(self) -> None:
+        self.alive = False
+
+
+class PretendedFleet:
+    """`size` gangs fit. Time passes only in `wait`, from one thing that happens to the next.
+
+    seconds: how long a task takes, None: for ever; fault: called before each attempt, may raise GangFailure.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        run: RunRecord,
+        size: int,
+        start_seconds: float = 1.0,
+        seconds: Callable[[Task], float | None] = lambda task: task.segment.chunks * CHUNK_SECONDS,
+        fault: Callable[[Task], None] = lambda task: None,
+    ):
+        self.store, self.run, self.size, self.start_seconds = store, run, size, start_seconds
+        self.seconds, self.fault = seconds, fault
+        self.clock, self.number = 0.0, 0
+        self.gangs: list[PretendedGang] = []
+        self.happens: list[tuple[float, int, PretendedGang, str]] = []
+
+    def now(self) -> float:
+        return self.clock
+
+    def room(self) -> int:
+        return self.size
+
+    def start(self, name: str) -> PretendedGang:
+        gang = PretendedGang(self, name)
+        self.gangs.append(gang)
+        self.later(self.start_seconds, gang, "up")
+        return gang
+
+    def later(self, seconds: float, gang: PretendedGang, what: str) -> None:
+        self.number += 1
+        heapq.heappush(self.happens, (self.clock + seconds, self.number, gang, what))
+
+    def kill(self, gang: PretendedGang) -> None:
+        """As when its node goes: nothing that it was doing will come to be."""
+        gang.alive = False
+        self.later(0.0, gang, "gone")
+
+    def wait(self, gangs: Sequence[PretendedGang], seconds: float) -> list[tuple[PretendedGang, list[Any]]]:
+        until = self.clock + seconds
+        while self.happens and self.happens[0][0] <= until:
+            self.clock, _, gang, what = heapq.heappop(self.happens)
+            if gang.alive or what == "gone":
+                return [(gang, [what])]
+        self.clock = until
+        return []
+
+
+def render(fleet: PretendedFleet, name: str, task: Task) -> SegmentMarker:
+    """One attempt, from upload to commit, in the order of `batch.worker`."""
+    fleet.fault(task)
+    store, request, segment, attempt = fleet.store, task.request, task.segment, new_attempt()
+    if task.parent:
+        store.get(task.parent.state_key)
+    chunks = tuple(upload(store, task, segment.first_chunk + i, attempt) for i in range(segment.chunks))
+    state = None if task.last else f"tail of {request.id} {segment.index}".encode()
+    if state:
+        store.put(layout.state_key(request.id, segment.index, attempt), state)
+    marker = SegmentMarker(
+        video_id=request.id,
+        segment=segment.index,
+        attempt=attempt,
+        run_id=fleet.run.run_id,
+        spec_hash=fleet.run.spec_hash,
+        seed=request.seed,
+        parent_sha256=task.parent and marker_sha256(task.parent),
+        init_key=put_init(store, request.id, INIT),
+        init_sha256=sha256(INIT),
+        state_key=layout.state_key(request.id, segment.index, attempt) if state else None,
+        state_sha256=sha256(state) if state else None,
+        state_bytes=len(state or b""),
+        chunks=chunks,
+        frames=segment.frames,
+        start_frame=segment.start_frame,
+        fps=request.fps,
+        policy=request.policy,
+        host="pretended",
+        gang=name,
+        world_size=1,
+        started=fleet.clock,
+        finished=fleet.clock,
+        seconds={"conditioning": 0.0},
+    )
+    return commit_segment(store, marker)
+
+
+def upload(store: Store, task: Task, chunk: int, attempt: str) -> ChunkRecord:
+    """The segment's frames are shared out evenly, the rest to the first chunk."""
+    segment = task.segment
+    each = segment.frames // segment.chunks
+    first = segment.frames - each * (segment.chunks - 1)
+    place = chunk - segment.first_chunk
+    data = f"{task.request.id} {task.request.seed} chunk {chunk}".encode()
+    key = layout.media_key(task.request.id, chunk, attempt)
+    store.put(key, data)
+    return ChunkRecord(
+        chunk=chunk,
+        key=key,
+        sha256=sha256(data),
+        bytes=len(data),
+        frames=each if place else first,
+        start_frame=segment.start_frame + (first + each * (place - 1) if place else 0),
+        steps_computed=6,
+        steps_reused=2,
+        denoise_seconds=CHUNK_SECONDS,
+        decode_seconds=0.0,
+        encode_seconds=0.0,
+        upload_seconds=0.0,
+    )
+
+
+def connector(made: list[PretendedFleet], size: int, **settings: Any):
+    """For `batch.driver.run`: brings up a pretended fleet and appends it to `made`."""
+
+    @contextmanager
+    def connect(driver: Driver) -> Iterator[PretendedFleet]:
+        made.append(PretendedFleet(driver.store, driver.record, size, **settings))
+        yield made[-1]
+
+    return connect

@@ -1,0 +1,53 @@
+"""Links to play a video from a private bucket, for whoever has them, until they expire."""
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from flowcache.errors import InputError, Problem, StoreError, masked
+from flowcache.storage import layout
+from flowcache.storage.commits import chunks_of, is_done_key
+from flowcache.storage.documents import SegmentMarker, read_all
+from flowcache.storage.objects import Store
+from flowcache.storage.playlist import playlist
+
+LONGEST = 7 * 24 * 3600  # seconds; S3 takes no more
+WORKERS = 8
+
+
+def links(store: Store, videos: Sequence[str], expires: int) -> dict[str, str]:
+    """video id -> a URL that plays what is committed of it for `expires` seconds, without credentials.
+
+    A signature holds for one object, so a playlist with signed addresses is written to `_links` and signed itself.
+    InputError where the store is not S3, StoreError for a video without chunks.
+    """
+    if not store.url.startswith(("s3://", "s3a://")):
+        message = f"{masked(store.url)} cannot sign links; accepted: an output on S3 (s3://bucket/prefix)"
+        raise InputError([Problem("output", "", message)])
+    if not 1 <= expires <= LONGEST:
+        raise InputError([Problem("--expires", "", f"got {expires} seconds; accepted: 1 to {LONGEST} (7 days)")])
+    until = int(time.time()) + expires
+    with ThreadPoolExecutor(WORKERS) as pool:
+        return dict(zip(videos, pool.map(lambda name: link(store, name, expires, until), videos), strict=True))
+
+
+def link(store: Store, video_id: str, expires: int, until: int) -> str:
+    """One signed URL. until: unix seconds of its end, which `gc` reads from the playlist's name."""
+    listed = [entry.key for entry in store.list(f"{layout.COMMITS}/{video_id}")]
+    markers = read_all(store, SegmentMarker, [key for key in listed if not is_done_key(key)])
+    markers = [marker for index, marker in enumerate(markers) if marker.segment == index]
+    if not markers:
+        raise StoreError(f"{masked(store.url)} holds no chunks of video {video_id}")
+    done = any(is_done_key(key) for key in listed)
+    plain = playlist(chunks_of(markers), markers[0].fps, done)
+    signed = {key.rpartition("/")[2]: store.sign(key, expires) for key in keys_of(markers)}
+    lines = [signed.get(line, line) for line in plain.splitlines()]
+    init = markers[0].init_key.rpartition("/")[2]
+    text = "\n".join(lines).replace(f'URI="{init}"', f'URI="{signed[init]}"') + "\n"
+    key = layout.link_key(video_id, until)
+    store.put(key, text.encode())
+    return store.sign(key, expires)
+
+
+def keys_of(markers: Sequence[SegmentMarker]) -> list[str]:
+    return [markers[0].init_key, *(chunk.key for chunk in chunks_of(markers))]
