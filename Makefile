@@ -7,7 +7,7 @@ GOLDEN ?= tests/golden
 .PHONY: help setup demo test test-slow soak scale lint format clean
 
 help:
-	@echo "make demo    set up, render manifests/demo.jsonl on the bundled model, say where to look"
+	@echo "make demo    set up, render manifests/demo.jsonl on the bundled models, say where to look"
 	@echo "make test    set up, run the tests (under 12 minutes on 2 cores)"
 	@echo "make test-slow   the slow ones too"
 	@echo "make soak    200 tiny videos while everything is killed at random; the short form is in make test"

@@ -1,7 +1,7 @@
 """Does a video of one moving shape show what its caption says? Decided from the pixels alone.
 
 python -m benchmarks.judge --n 32 renders captions with the bundled model and counts what is right;
---policy paper:slow with reuse, --continued: a second window whose caption asks for another motion.
+--policy paper:slow with reuse, --continued: a second shot whose caption asks for another motion.
 """
 
 import argparse
@@ -16,11 +16,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from flowcache.batch.plan import plan
 from flowcache.models.base import LoadedModel
 from flowcache.models.registry import load_model
-from flowcache.records import RenderRequest, Segment, Shot
+from flowcache.records import RenderRequest, Shot
 from flowcache.rendering.renderer import SegmentRenderer
-from training.shapes import COLOURS, HEADINGS, KINDS, MOTIONS, SIZE, Scene, caption, coverage, sample_scene
+from training.shapes import COLOURS, HEADINGS, KINDS, SIZE, Scene, caption, coverage, sample_scene, world_of
 
 CONTRAST = 60  # RGB distance from the background from which a pixel is taken for the shape's
 MOVING = 0.4  # pixels per frame
@@ -157,27 +158,22 @@ def count(pairs: list[tuple[Verdict, Verdict | None]]) -> dict[str, int]:
 def render_video(
     model: LoadedModel, scenes: list[Scene], seed: int, policy: dict, guidance: float | None = None
 ) -> list[np.ndarray]:
-    """One window per scene, each continuing the one before: uint8 [T, SIZE, SIZE, 3] each."""
+    """One shot per scene, each continuing the one before: uint8 [T, SIZE, SIZE, 3] each."""
     spec = model.spec
-    first, chunks = spec.window // spec.chunk, (spec.window - spec.overlap) // spec.chunk
-    lengths = [spec.frames] + [chunks * spec.chunk_frames] * (len(scenes) - 1)
+    later = spec.frames // spec.chunk_frames * spec.chunk_frames  # as many whole chunks as fit
+    lengths = [spec.frames] + [later] * (len(scenes) - 1)
     shots = tuple(Shot(caption(s), n, cut=i == 0) for i, (s, n) in enumerate(zip(scenes, lengths, strict=True)))
     request = RenderRequest(
         id="judged", shots=shots, width=spec.width, height=spec.height, fps=spec.fps, seed=seed,
         guidance=spec.guidance if guidance is None else guidance, steps=spec.steps, model=spec.name, policy=policy,
         negative_prompt=spec.negative_prompt,
     )  # fmt: skip
-    windows, tail = [], None
-    for index, frames in enumerate(lengths):
-        start = (index > 0) * (first + (index - 1) * chunks)
-        segment = Segment(
-            "judged", index, index, start, chunks if index else first, sum(lengths[:index]), frames,
-            after=index - 1 if index else None,
-        )  # fmt: skip
+    frames, tail = [], None
+    for segment in plan(request, spec):
         renderer = SegmentRenderer(model, request, segment, tail)
-        windows.append(np.concatenate([chunk.frames for chunk in renderer.chunks()]))
+        frames += [chunk.frames for chunk in renderer.chunks()]
         tail = renderer.tail()
-    return windows
+    return np.split(np.concatenate(frames), np.cumsum(lengths)[:-1])
 
 
 def main() -> None:
@@ -187,17 +183,18 @@ def main() -> None:
     parser.add_argument("--model", default="tiny-skyreels")
     parser.add_argument("--policy", default="off", help="off, or paper:PRESET")
     parser.add_argument("--guidance", type=float)
-    parser.add_argument("--continued", action="store_true", help="judge a second window with another motion")
+    parser.add_argument("--continued", action="store_true", help="judge a second shot with another motion")
     parser.add_argument("--sheet", help="PNG for a row of frames of each video")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     model, rng = load_model(arguments.model), Random(arguments.seed)
+    world = world_of(model.spec.vocabulary)
     policy = dict(zip(("name", "preset"), arguments.policy.split(":"), strict=False))
     pairs, rows, began = [], [], time.monotonic()
     for number in range(arguments.n):
-        scenes = [sample_scene(rng)]
+        scenes = [sample_scene(rng, world=world)]
         if arguments.continued:
-            scenes.append(replace(scenes[0], motion=rng.choice([m for m in MOTIONS if m != scenes[0].motion])))
+            scenes.append(replace(scenes[0], motion=rng.choice([m for m in world.motions if m != scenes[0].motion])))
         windows = render_video(model, scenes, arguments.seed * 1000 + number, policy, arguments.guidance)
         pairs.append((verdict_of(scenes[-1]), judge(windows[-1])))
         shown = np.concatenate(windows)

@@ -4,6 +4,8 @@ python -m benchmarks.policies renders the same prompts and noise under every pol
 window each, and prints a table: chunk forwards and seconds (as shares of `off`), PSNR and SSIM to `off`, each the mean
 over prompts with a 95 % confidence interval. The last rows, "N steps", compute every step of a shorter schedule at
 about as many forwards as a policy needs (of two that differ by one step, the longer).
+
+--model tiny-magi: FlowCache as published and with our mends (see `benchmarks.mends`) instead.
 """
 
 import argparse
@@ -17,6 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.mends import SHORTER, Setting
+from benchmarks.mends import settings as with_mends
 from benchmarks.statistics import interval, markdown, psnr, ssim
 from flowcache.batch.cost import window
 from flowcache.batch.plan import plan
@@ -27,19 +31,22 @@ from flowcache.records import ModelSpec, RenderRequest, Shot
 from flowcache.rendering.renderer import SegmentRenderer
 from flowcache.sampling.dry_run import at_most, dry_run
 from flowcache.schema import Policy, expand_policy
-from training.shapes import caption, sample_scene
+from training.shapes import caption, sample_scene, world_of
 
 EXACT = {"name": "flowcache", "reuse": False}  # the pictures of `off`, with the K/V of what is finished kept
-DEFAULT = "paper:slow paper:fast teacache:slow flowcache:slow"
+DEFAULT = ("paper:slow", "paper:fast", "teacache:slow", "flowcache:slow")
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """frames: uint8 [T, H, W, 3]; forwards: of a chunk, guidance branches counted; seconds of this thread."""
+    """frames: uint8 [T, H, W, 3]; forwards: of a chunk, guidance branches counted; CPU seconds, all threads."""
 
     frames: np.ndarray
     forwards: int
     seconds: float
+
+
+Pair = tuple[Rendered, Rendered]  # ours, and under `off`
 
 
 def render(model: LoadedModel, prompt: str, seed: int, policy: dict[str, Any], steps: int) -> Rendered:
@@ -51,9 +58,9 @@ def render(model: LoadedModel, prompt: str, seed: int, policy: dict[str, Any], s
         negative_prompt=spec.negative_prompt,
     )  # fmt: skip
     (segment,) = plan(request, spec)
-    began = time.thread_time()
+    began = time.process_time()
     chunks = list(SegmentRenderer(model, request, segment, None).chunks())
-    seconds = time.thread_time() - began
+    seconds = time.process_time() - began
     frames = np.concatenate([chunk.frames for chunk in chunks])
     return Rendered(frames, forwards(model, request, chunks), seconds)
 
@@ -74,19 +81,23 @@ def fewer_steps(spec: ModelSpec, exact: int, wanted: int) -> int:
     return max(1, spec.steps - round((exact - wanted) / per_step))
 
 
-def measure(model: LoadedModel, policies: list[str], n: int, seed: int) -> dict[str, list[tuple[Rendered, Rendered]]]:
-    """(rendered, off) of every prompt, by policy; prompts, noise and their order are the same for all."""
-    rng, steps, found = Random(seed), model.spec.steps, {}
-    settings: dict[str, tuple[dict, int]] = {name: (named(name), steps) for name in policies}
+def measure(model: LoadedModel, settings: dict[str, Setting], n: int, seed: int) -> dict[str, list[Pair]]:
+    """(rendered, off) of every prompt, by the settings' names; prompts, noise and their order are the same for all.
+
+    Of SkyReels-V2 shorter schedules are measured, too. There what is reused follows from the timesteps alone, so the
+    first video tells the forwards of all.
+    """
+    rng, steps, found, settings = Random(seed), model.spec.steps, {}, dict(settings)
+    world = world_of(model.spec.vocabulary)
     for number in range(n):
-        prompt, noise = caption(sample_scene(rng)), seed * 1000 + number
+        prompt, noise = caption(sample_scene(rng, world=world)), seed * 1000 + number
         off = render(model, prompt, noise, {"name": "off"}, steps)
         found.setdefault("off", []).append((off, off))
         for name, (policy, count) in settings.items():
             found.setdefault(name, []).append((render(model, prompt, noise, policy, count), off))
-        if number == 0:  # what is reused follows from the timesteps alone, so one video tells the forwards of all
+        if number == 0 and not model.spec.pipeline:
             exact = render(model, prompt, noise, EXACT, steps).forwards
-            counts = {fewer_steps(model.spec, exact, found[name][0][0].forwards) for name in policies}
+            counts = {fewer_steps(model.spec, exact, found[name][0][0].forwards) for name in settings}
             apart = sorted((count for count in counts if count + 1 not in counts), reverse=True)
             shorter = {f"{count} steps": (EXACT, count) for count in apart}
             found |= {name: [(render(model, prompt, noise, *given), off)] for name, given in shorter.items()}
@@ -100,7 +111,7 @@ def named(name: str) -> dict[str, Any]:
     return Policy.model_validate(expand_policy(name)).model_dump(exclude_none=True)
 
 
-def summary(pairs: list[tuple[Rendered, Rendered]]) -> dict[str, tuple[float, float, float]]:
+def summary(pairs: list[Pair]) -> dict[str, tuple[float, float, float]]:
     """Mean and 95 % confidence interval of each figure over the prompts."""
     return {
         "forwards": interval([ours.forwards / off.forwards for ours, off in pairs]),
@@ -110,7 +121,7 @@ def summary(pairs: list[tuple[Rendered, Rendered]]) -> dict[str, tuple[float, fl
     }
 
 
-def table(found: dict[str, list[tuple[Rendered, Rendered]]]) -> str:
+def table(found: dict[str, list[Pair]]) -> str:
     head = ["policy", "chunk forwards", "share of off", "CPU seconds", "share of off", "PSNR, dB", "SSIM"]
     rows = []
     for name, pairs in found.items():
@@ -120,6 +131,18 @@ def table(found: dict[str, list[tuple[Rendered, Rendered]]]) -> str:
         quality = ["-", "-"] if name == "off" else [spread(figures["psnr"], 2), spread(figures["ssim"], 4)]
         rows.append([name, f"{forwards_mean:.0f}", shares[0], f"{seconds_mean:.2f}", shares[1], *quality])
     return markdown(head, rows)
+
+
+def gains(found: dict[str, list[Pair]]) -> str:
+    """What all mends bring at equal forwards, prompt by prompt: the difference in PSNR."""
+    lines = []
+    for steps in SHORTER:
+        paper, ours = ([psnr(x.frames, off.frames) for x, off in found[f"{name}, as {steps} steps"]]
+                       for name in ("paper", "all mends"))  # fmt: skip
+        better = sum(b > a for a, b in zip(paper, ours, strict=True))
+        gained = spread(interval([b - a for a, b in zip(paper, ours, strict=True)]), 2)
+        lines.append(f"All mends over paper, as {steps} steps: {gained} dB; better in {better} of {len(ours)}.")
+    return "\n".join(lines)
 
 
 def spread(figure: tuple[float, float, float], digits: int) -> str:
@@ -133,12 +156,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of prompts and noise")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--model", default="tiny-skyreels")
-    parser.add_argument("--policies", nargs="+", default=DEFAULT.split(), metavar="NAME:PRESET")
+    parser.add_argument("--policies", nargs="+", metavar="NAME:PRESET", help="instead of those for the family")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of the table")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     model, began = load_model(arguments.model), time.monotonic()
-    found = measure(model, arguments.policies, arguments.n, arguments.seed)
+    given = arguments.policies or (() if model.spec.pipeline else DEFAULT)
+    settings = {name: (named(name), model.spec.steps) for name in given} if given else with_mends(model)
+    found = measure(model, settings, arguments.n, arguments.seed)
     if arguments.json:
         print(json.dumps({name: summary(pairs) for name, pairs in found.items()}))
         return
@@ -148,6 +173,8 @@ def main() -> None:
           f"{spec.frames} frames, {spec.steps} steps, {arguments.threads} thread(s), "
           f"{time.monotonic() - began:.0f} s in all; mean (95 % confidence interval)\n")  # fmt: skip
     print(table(found))
+    if not given:
+        print(f"\n{gains(found)}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 As TeaCache does (arXiv 2411.19108): along unaccelerated runs the change of the signal is compared with the
 real change of the blocks' residual, a polynomial maps one to the other, and thresholds are chosen for the
-wanted share of skipped steps.
+wanted share of skipped steps. For MAGI-1 also presets that sum up the change of the signal itself, as FlowCache does.
 """
 
 import argparse
@@ -15,12 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowcache.cache.reuse import Policy, Reuse, ReuseState, decide, relative_change
+from flowcache.cache.reuse import Reuse, ReuseState, decide, relative_change, resolve_policy
 from flowcache.models.base import LoadedModel
 from flowcache.models.registry import load_model
-from flowcache.sampling.denoise import SamplerSettings, Texts, Visit, denoise
+from flowcache.records import RenderRequest, Shot
+from flowcache.sampling.denoise import Texts, Visit, denoise
+from flowcache.sampling.families import settings_of
 from flowcache.sampling.solver import sigmas, timesteps
-from training.shapes import caption, sample_scene
+from training.shapes import caption, sample_scene, world_of
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Preset:
 
 
 STRIDES = (1, 2, 3)  # steps apart; the larger ones say what shorter schedules will see
+PUBLISHED = "-published"  # what the names of MAGI-1's presets without a polynomial end with
 PRESETS = (Preset("slow", 0.4, 5), Preset("fast", 0.6, 1))
 
 
@@ -52,22 +55,69 @@ class Recorder:
         return out
 
 
-def settings_of(model: LoadedModel) -> SamplerSettings:
-    spec = model.spec
-    return SamplerSettings(
-        steps=spec.steps, shift=spec.shift, guidance=spec.guidance, ar_step=spec.ar_step, chunk=spec.chunk,
-        fps=spec.fps, condition_noise=spec.condition_noise,
-    )  # fmt: skip
+@dataclass(frozen=True)
+class Recording:
+    """Along unaccelerated runs. signals: `short` for the tokens that enter the blocks, of every chunk and run.
+
+    residuals: of every chunk, run and branch, how the blocks' residual changes over each of STRIDES.
+    """
+
+    signals: list[list[Tensor]]
+    residuals: dict[int, list[list[float]]]
+
+
+def record(model: LoadedModel, videos: int, seed: int) -> Recording:
+    """`videos` windows of the model's length under `off`."""
+    spec, rng, recorder = model.spec, Random(seed), Recorder(model.transformer)
+    found = Recording([], {stride: [] for stride in STRIDES})
+    for number in range(videos):
+        prompt = caption(sample_scene(rng, world=world_of(spec.vocabulary)))
+        request = RenderRequest(
+            id="recorded", shots=(Shot(prompt, spec.frames),), width=spec.width, height=spec.height, fps=spec.fps,
+            seed=seed, guidance=spec.guidance, steps=spec.steps, model=spec.name, policy={"name": "off"},
+        )  # fmt: skip
+        signals: dict[int, list[Tensor]] = {}
+        residuals: dict[tuple[int, int], list[Tensor]] = {}
+
+        def observe(visit: Visit, signals=signals, residuals=residuals) -> None:
+            if visit.step >= 0:
+                rows = recorder.residual  # of one branch, or of all
+                residuals.setdefault((visit.chunk, visit.branch), []).append(rows[visit.branch % len(rows)])
+                if visit.branch == 0:
+                    signals.setdefault(visit.chunk, []).append(recorder.embed(visit.latents[None]))
+
+        chunks = -(-spec.frames // spec.chunk_frames)
+        shape = (spec.channels, chunks * spec.chunk, spec.height // spec.space_stride, spec.width // spec.space_stride)
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed + number))
+        texts, policy = texts_of(model, prompt, chunks), resolve_policy(request.policy, spec)
+        for _ in denoise(recorder, noise, texts, settings_of(request, spec), policy, observe=observe):
+            pass
+        found.signals.extend(map(short, signals.values()))
+        for stride in STRIDES:
+            found.residuals[stride] += [changes(values, stride) for values in residuals.values()]
+    return found
+
+
+def short(values: list[Tensor]) -> list[Tensor]:
+    """Single numbers that change as much as the values do: all that decisions ask for."""
+    growth = 1 + torch.tensor([0.0, *changes(values, 1)], dtype=torch.float64)
+    return list(growth.cumprod(0)[:, None])
+
+
+def texts_of(model: LoadedModel, prompt: str, chunks: int) -> Texts:
+    if model.spec.pipeline:
+        return Texts([model.text.caption(prompt, left) for left in reversed(range(chunks))])
+    return Texts(model.text.encode(prompt), model.text.encode(model.spec.negative_prompt))
 
 
 def signals(model: LoadedModel) -> list[Tensor]:
-    """What the policy sees at each step: it depends on the timestep alone."""
+    """What the policy sees at each step where that depends on the timestep alone (SkyReels-V2)."""
     spec, transformer = model.spec, model.transformer
     grid = transformer.grid(torch.zeros(1, spec.channels, spec.chunk, spec.height // 8, spec.width // 8))
     steps = timesteps(sigmas(spec.steps, spec.shift))
     times = [torch.full((1, spec.chunk), float(t)) for t in steps]
     with torch.inference_mode():
-        return [transformer.signal(transformer.condition(t, grid, spec.fps)) for t in times]
+        return [transformer.signal(transformer.condition(t, grid, spec.fps), None, grid) for t in times]
 
 
 def changes(values: list[Tensor], stride: int) -> list[float]:
@@ -75,70 +125,69 @@ def changes(values: list[Tensor], stride: int) -> list[float]:
     return [relative_change(b, a) for a, b in zip(values, values[stride:], strict=False)]
 
 
-def residual_changes(model: LoadedModel, videos: int, seed: int) -> dict[int, np.ndarray]:
-    """How the residual changes over each of STRIDES, mean over videos, chunks and branches: [steps - stride] each."""
-    spec, rng, recorder = model.spec, Random(seed), Recorder(model.transformer)
-    found: dict[int, list[list[float]]] = {stride: [] for stride in STRIDES}
-    for number in range(videos):
-        residuals: dict[tuple[int, int], list[Tensor]] = {}
-
-        def observe(visit: Visit, residuals=residuals) -> None:
-            if visit.step >= 0:
-                rows = recorder.residual  # of one branch, or of all
-                residuals.setdefault((visit.chunk, visit.branch), []).append(rows[visit.branch % len(rows)])
-
-        shape = (spec.channels, spec.window, spec.height // spec.space_stride, spec.width // spec.space_stride)
-        noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed + number))
-        texts = Texts(model.text.encode(caption(sample_scene(rng))), model.text.encode(spec.negative_prompt))
-        for _ in denoise(recorder, noise, texts, settings_of(model), Policy("off"), observe=observe):
-            pass
-        for stride in STRIDES:
-            found[stride] += [changes(values, stride) for values in residuals.values()]
-    return {stride: np.mean(rows, axis=0) for stride, rows in found.items()}
-
-
-def computed_steps(reuse: Reuse, seen: list[Tensor]) -> list[int]:
-    """The steps that the policy computes for these signals."""
+def computed_steps(reuse: Reuse, seen: list[Tensor], last: bool = True) -> list[int]:
+    """The steps that the policy computes for these signals; last: the last one always."""
     state, computed = ReuseState(), []
     for step, signal in enumerate(seen):
-        decision, state = decide(reuse, state, signal, step, len(seen))
+        decision, state = decide(reuse, state, signal, step, len(seen) + (not last))
         if decision.compute:
             computed.append(step)
     return computed
 
 
-def choose(preset: Preset, coefficients: tuple[float, ...], seen: list[Tensor]) -> Reuse:
-    """The middle of the thresholds that come nearest to the wanted share, so that rounding can't change a decision."""
-    wanted = round(len(seen) * (1 - preset.skipped))
+def choose(preset: Preset, coefficients: tuple[float, ...], seen: list[list[Tensor]]) -> Reuse:
+    """The middle of the thresholds that come nearest to the wanted share, so that rounding can't change a decision.
+
+    seen: the signals of each chunk; the share is that of all of them together.
+    """
+    wanted = round(len(seen[0]) * (1 - preset.skipped))
     grid = np.geomspace(1e-3, 10, 400)
-    counts = np.array([len(computed_steps(Reuse(t, preset.ret_steps, coefficients), seen)) for t in grid])
+    tried = [Reuse(float(threshold), preset.ret_steps, coefficients) for threshold in grid]
+    counts = np.mean([[len(computed_steps(reuse, one)) for reuse in tried] for one in seen], axis=0)
     fitting = grid[np.abs(counts - wanted) == np.abs(counts - wanted).min()]
     return Reuse(float(f"{np.sqrt(fitting[0] * fitting[-1]):.4g}"), preset.ret_steps, coefficients)
+
+
+def fitted(model: LoadedModel, recording: Recording) -> tuple[float, ...]:
+    """The polynomial from the signal's change to the residual's; prints how well it fits.
+
+    SkyReels-V2's signal is known for any distance of steps. MAGI-1's grows with the step's own length, so that
+    neighbouring steps alone say what the next one will bring.
+    """
+    own = model.spec.pipeline is not None
+    seen, strides = (recording.signals, STRIDES[:1]) if own else ([signals(model)], STRIDES)
+    real = {stride: np.mean(recording.residuals[stride], axis=0) for stride in strides}
+    distances = {stride: np.mean([changes(one, stride) for one in seen], axis=0) for stride in strides}
+    x, y = (np.concatenate([values[stride] for stride in strides]) for values in (distances, real))
+    coefficients = tuple(float(f"{c:.8g}") for c in np.polyfit(x, y, 4, w=1 / y))  # relative errors count
+    print("stride  step  signal  residual  fitted")
+    for stride in strides:
+        for step, (d, change) in enumerate(zip(distances[stride], real[stride], strict=True), stride):
+            print(f"{stride:6}  {step:4}  {d:.4f}  {change:.4f}  {np.polyval(coefficients, d):.4f}")
+    return coefficients
 
 
 def calibrate(folder: Path, videos: int, seed: int) -> None:
     """Measures, fits, prints the table of decisions and writes the presets into flowcache.json."""
     model = load_model(str(folder))
-    seen = signals(model)
-    real = residual_changes(model, videos, seed)
-    distances = {stride: np.array(changes(seen, stride)) for stride in STRIDES}
-    x, y = (np.concatenate([values[stride] for stride in STRIDES]) for values in (distances, real))
-    coefficients = tuple(float(f"{c:.8g}") for c in np.polyfit(x, y, 4, w=1 / y))  # relative errors count
-    print("stride  step  signal  residual  fitted")
-    for stride in STRIDES:
-        for step, (d, change) in enumerate(zip(distances[stride], real[stride], strict=True), stride):
-            print(f"{stride:6}  {step:4}  {d:.4f}  {change:.4f}  {np.polyval(coefficients, d):.4f}")
+    recording = record(model, videos, seed)
+    kinds = {"": fitted(model, recording)}
+    seen = [signals(model)]
+    if model.spec.pipeline:
+        kinds[PUBLISHED], seen = (1.0, 0.0), recording.signals
     path = folder / "flowcache.json"
     spec = json.loads(path.read_text())
     for preset in PRESETS:
-        reuse = choose(preset, coefficients, seen)
-        steps = computed_steps(reuse, seen)
-        print(f"{preset.name}: threshold {reuse.threshold}, {len(steps)} of {len(seen)} steps computed: {steps}")
-        spec["reuse"][preset.name] = {
-            "threshold": reuse.threshold,
-            "ret_steps": reuse.ret_steps,
-            "coefficients": list(coefficients),
-        }
+        for kind, coefficients in kinds.items():
+            reuse = choose(preset, coefficients, seen)
+            steps = computed_steps(reuse, seen[0])
+            name = preset.name + kind
+            print(f"{name}: threshold {reuse.threshold}, {len(steps)} of {len(seen[0])} steps computed: {steps}")
+            spec["reuse"][name] = {
+                "threshold": reuse.threshold,
+                "ret_steps": reuse.ret_steps,
+                "coefficients": list(coefficients),
+            }
     path.write_text(json.dumps(spec, indent=2) + "\n")
 
 

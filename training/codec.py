@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from flowcache.models.codec import WEIGHTS, PatchCodec, load_codec
-from training.shapes import render, render_ground, sample_scene
+from training.shapes import FRAMES, render, render_ground, sample_scene
 
 CHANNELS = 24
 
@@ -88,7 +88,8 @@ def psnr(a: Tensor, b: Tensor) -> float:
 def round_trip(codec: PatchCodec, videos: int = 64, seed: int = 99) -> float:
     """Mean PSNR of unseen videos after encoding and decoding, in dB."""
     rng = Random(seed)
-    originals = [render(sample_scene(rng)) for _ in range(videos)]
+    frames = FRAMES if codec.causal else FRAMES // codec.time_stride * codec.time_stride
+    originals = [render(sample_scene(rng), frames) for _ in range(videos)]
     return sum(psnr(video, codec.stream()(codec.encode(video))) for video in originals) / videos
 
 

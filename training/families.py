@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -20,7 +21,8 @@ class Family:
     """build: of a number of words, a module with `transformer` and `text_encoder`.
 
     loss_of_step: see there. preview(model, tokenizer, prompts, guidance=, seed=): clean latents.
-    spec, write(model, tokenizer, folder): what an exported checkpoint says of itself, and its files.
+    spec, write(model, tokenizer, folder): what an exported checkpoint says of itself, and its files;
+    take_up(module, folder) reads them again.
     matrices: prefix of the names of the transformer's blocks; slow: prefixes of what conditions them.
     """
 
@@ -32,6 +34,7 @@ class Family:
     preview: Callable[..., Tensor]
     spec: dict[str, Any]
     write: Callable[..., None]
+    take_up: Callable[[nn.Module, Path], None]
     matrices: str
     slow: tuple[str, ...]
 
@@ -39,11 +42,11 @@ class Family:
 FAMILIES = {
     "skyreels": Family(
         "skyreels", WORLD, True, model.Tiny, loss.loss_of_step, preview.denoise, checkpoint.SPEC, checkpoint.write,
-        matrices="transformer.blocks.", slow=("text_encoder.", "transformer.time_"),
+        checkpoint.take_up, matrices="transformer.blocks.", slow=("text_encoder.", "transformer.time_"),
     ),
     "magi": Family(
         "magi", MAGI_WORLD, False, magi_model.Tiny, magi_loss.loss_of_step, magi_preview.denoise,
-        magi_checkpoint.SPEC, magi_checkpoint.write,
+        magi_checkpoint.SPEC, magi_checkpoint.write, magi_checkpoint.take_up,
         matrices="transformer.videodit_blocks.layers.",
         slow=("text_encoder.", "special_tokens", "transformer.t_embedder."),
     ),

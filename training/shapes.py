@@ -6,6 +6,7 @@ growing and shrinking end in holding still.
 """
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from random import Random
 
@@ -114,6 +115,12 @@ def vocabulary(world: World = WORLD) -> list[str]:
     """Every word that a caption can hold, sorted."""
     words = {"a", "an", "the", "on", "background", *COLOURS, *world.kinds}
     return sorted(words.union(*(wording.split() for motion in world.motions for wording in MOTIONS[motion])))
+
+
+def world_of(words: Collection[str]) -> World:
+    """What can be said with these words."""
+    motions = (motion for motion, both in MOTIONS.items() if set(" ".join(both).split()) <= set(words))
+    return World(tuple(kind for kind in KINDS if kind in words), tuple(motions))
 
 
 def track(scene: Scene, motion: str, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -76,6 +76,12 @@ def save_text(encoder: nn.Module, tokenizer: PreTrainedTokenizerFast, folder: Pa
     write_json(path, json.loads(path.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"})
 
 
+def take_encoder(encoder: nn.Module, folder: Path) -> None:
+    """The weights of what `save_text` wrote."""
+    stored = type(encoder).from_pretrained(folder / "text_encoder", dtype=torch.float32, local_files_only=True)
+    encoder.load_state_dict(stored.state_dict())
+
+
 def write_json(path: Path, value: dict) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=2) + "\n")

@@ -132,7 +132,10 @@ def train(options: Options) -> None:
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer(vocabulary(family.world))
     model = family.build(len(tokenizer))
-    codec = load_codec(Path(options.codec)) if options.codec else fit_codec()
+    if options.start:
+        family.take_up(model, Path(options.start))
+    given = Path(options.start) / "vae" if options.start else options.codec  # its latents are what the weights know
+    codec = load_codec(given) if given else fit_codec()
     codec.causal = family.causal
     save_codec(codec, out / "vae")
     weights = channel_weights(codec)

@@ -3,17 +3,18 @@
 from pathlib import Path
 
 import numpy as np
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from flowcache.models.layouts import SPECIAL_TOKENS
-from flowcache.models.magi.captions import ARRAY
+from flowcache.models.magi.captions import ARRAY, read_special_tokens
 from training.magi.data import CHUNK, WORLD
 from training.magi.model import CONFIG, FPS, Tiny
 from training.magi.noise import CLEAN, SHIFT, STAGES
 from training.shapes import SIZE, vocabulary
-from training.text import save_text, write_json
+from training.text import save_text, take_encoder, write_json
 
 STEPS = 32
+WEIGHTS = "model.safetensors"
 SPEC = {
     "name": "tiny-magi",
     "family": "magi",
@@ -29,7 +30,7 @@ SPEC = {
     "width": SIZE,
     "height": SIZE,
     "sizes": [[SIZE, SIZE]],
-    "frames": 4 * CHUNK * 4,
+    "frames": 3 * CHUNK * 4,
     "steps": STEPS,
     "max_steps": 200,
     "guidance": 3.0,
@@ -84,6 +85,15 @@ def write(model: Tiny, tokenizer, folder: Path) -> None:
     """`transformer`, `text_encoder`, `tokenizer` and the special tokens, fp16."""
     write_json(folder / "transformer" / "config.json", transformer_config())
     tensors = {name: tensor.half().contiguous() for name, tensor in model.transformer.state_dict().items()}
-    save_file(tensors, folder / "transformer" / "model.safetensors")
+    save_file(tensors, folder / "transformer" / WEIGHTS)
     np.savez(folder / SPECIAL_TOKENS, **{ARRAY: model.special_tokens.numpy().astype(np.float16)})
     save_text(model.text_encoder, tokenizer, folder)
+
+
+def take_up(model: Tiny, folder: Path) -> None:
+    """The weights of what `write` wrote."""
+    stored = load_file(folder / "transformer" / WEIGHTS)
+    model.transformer.load_state_dict({name: tensor.float() for name, tensor in stored.items()})
+    special = read_special_tokens(folder / SPECIAL_TOKENS, CONFIG.text_dim)
+    model.special_tokens.data.copy_(special.rows)
+    take_encoder(model.text_encoder, folder)

@@ -8,10 +8,10 @@ from torch import Generator, Tensor
 from flowcache.models.codec import PatchCodec
 from training.magi.data import CHUNK, Windows, draw_windows
 from training.magi.model import Tiny
-from training.magi.noise import Rows, sample_levels, sample_rows
+from training.magi.noise import Rows, importance, sample_levels, sample_rows
 from training.magi.window import conditions, velocity
 
-LENGTHS = ((1, 5), (1, 5), (2, 3), (3, 2), (5, 1))  # chunks, and how many times as many rows
+LENGTHS = ((1, 5), (1, 5), (1, 5), (2, 3), (3, 2), (5, 1))  # chunks, and how many times as many rows
 
 
 def loss_of_step(
@@ -24,7 +24,7 @@ def loss_of_step(
 
 
 def loss_of(model: Tiny, tokenizer, windows: Windows, rows: Rows, weights: Tensor, generator: Generator) -> Tensor:
-    """Squared error of the velocity (clean - noise), weighted by channel, over the frames that are to be learned."""
+    """Squared error of the velocity (clean - noise), weighted by channel and level, of what is to be learned."""
     latents = windows.latents
     chunks = latents.shape[2] // CHUNK
     levels = sample_levels(rows, chunks, generator)
@@ -35,6 +35,7 @@ def loss_of(model: Tiny, tokenizer, windows: Windows, rows: Rows, weights: Tenso
     text = conditions(model, tokenizer, windows, rows)
     found = velocity(model.transformer, noisy, levels, text, rows.alone).float()
     error = ((found - (latents - noise)).square() * weights[:, None, None, None]).mean((1, 3, 4))
+    error = error * importance(levels).repeat_interleave(CHUNK, 1)
     return error[~given & ~finished].mean()
 
 

@@ -16,6 +16,7 @@ CONFIG = MagiConfig(
     dim=192, ffn_dim=640, heads=4, kv_heads=2, head_dim=48, layers=6, channels=CHANNELS, text_dim=96,
     text_len=64, condition_dim=48, positions=(4, 4),
 )  # fmt: skip
+BRANCH = 0.4  # how much of each branch's unit variance is added at first
 
 
 class Tiny(nn.Module):
@@ -36,7 +37,7 @@ def initialise(model: MagiTransformer) -> None:
             nn.init.xavier_uniform_(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-        if name.endswith("post_norm"):  # so much of each branch's unit variance is added
+        if name.endswith("post_norm"):
             nn.init.constant_(module.weight, BRANCH - 1)
     for layer in model.videodit_blocks.layers:
         gate = layer.ada_modulate_layer.proj[0]
@@ -51,6 +52,3 @@ def initialise(model: MagiTransformer) -> None:
     bands = model.rope.bands
     with torch.no_grad():
         bands.copy_(torch.logspace(0, math.log10(0.04), len(bands)))
-
-
-BRANCH = 0.4

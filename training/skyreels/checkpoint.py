@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from flowcache.models.skyreels.weights import to_diffusers
+from flowcache.models.skyreels.weights import to_diffusers, to_official
 from training.shapes import CHANGE, FRAMES, SIZE, vocabulary
 from training.skyreels.model import CHUNK, CONFIG, FPS, WEIGHTS, Tiny
 from training.skyreels.noise import PREFIX_SIGMA, SHIFT
-from training.text import save_text, write_json
+from training.text import save_text, take_encoder, write_json
 
 SPEC = {
     "name": "tiny-skyreels",
@@ -66,3 +66,10 @@ def write(model: Tiny, tokenizer, folder: Path) -> None:
     tensors = {name: tensor.half().contiguous() for name, tensor in tensors.items()}
     save_file(tensors, folder / "transformer" / WEIGHTS)
     save_text(model.text_encoder, tokenizer, folder)
+
+
+def take_up(model: Tiny, folder: Path) -> None:
+    """The weights of what `write` wrote."""
+    stored = to_official(load_file(folder / "transformer" / WEIGHTS))
+    model.transformer.load_state_dict({name: tensor.float() for name, tensor in stored.items()})
+    take_encoder(model.text_encoder, folder)

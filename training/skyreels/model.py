@@ -1,13 +1,9 @@
 """The shape of `tiny-skyreels` and where its training begins."""
 
-from pathlib import Path
-
-from safetensors.torch import load_file
 from torch import nn
 
 from flowcache.models.skyreels.config import SkyReelsConfig
 from flowcache.models.skyreels.transformer import SkyReelsTransformer
-from flowcache.models.skyreels.weights import to_official
 from training.codec import CHANNELS
 from training.text import build_umt5
 
@@ -43,9 +39,3 @@ def initialise(model: SkyReelsTransformer) -> None:
     nn.init.zeros_(model.patch_embedding.bias)
     nn.init.normal_(model.position_embedding, std=0.3)
     nn.init.zeros_(model.head.head.weight)
-
-
-def take_weights(model: SkyReelsTransformer, folder: Path) -> None:
-    """Those of an exported checkpoint's transformer."""
-    stored = to_official(load_file(folder / WEIGHTS))
-    model.load_state_dict({name: tensor.float() for name, tensor in stored.items()})

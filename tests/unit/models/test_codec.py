@@ -48,6 +48,24 @@ def test_first_latent_frame_is_one_frame(hidden):
 
 @given(cuts=st.lists(st.integers(1, 4), min_size=1, max_size=5), hidden=st.sampled_from([0, 8]))
 @settings(deadline=None, max_examples=20)
+def test_a_codec_that_is_not_causal_gives_four_frames_each(cuts, hidden):
+    """As MAGI-1's: of any latent frame, in whatever pieces they come; a picture is one that holds still."""
+    codec = random_codec(hidden=hidden)
+    codec.causal = False
+    latents = codec.encode(video(4 * sum(cuts)))
+    assert latents.shape == (12, sum(cuts), 4, 2)
+    whole, decode = codec.stream()(latents), codec.stream()
+    pieces = torch.cat([decode(piece) for piece in latents.split(cuts, dim=1)], dim=1)
+    assert whole.shape[1] == 4 * sum(cuts)
+    assert torch.allclose(whole, pieces, atol=1e-5)
+    picture = video(1)
+    assert torch.equal(codec.encode(picture), codec.encode(picture.expand(-1, 4, -1, -1)))
+    with pytest.raises(ValueError, match="cannot encode"):
+        codec.encode(video(5))
+
+
+@given(cuts=st.lists(st.integers(1, 4), min_size=1, max_size=5), hidden=st.sampled_from([0, 8]))
+@settings(deadline=None, max_examples=20)
 def test_streaming_in_pieces_gives_the_whole(cuts, hidden):
     codec = random_codec(hidden=hidden)
     latents = torch.randn(12, sum(cuts), 4, 2, generator=torch.Generator().manual_seed(sum(cuts)))

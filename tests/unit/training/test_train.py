@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowcache.models.codec import PatchCodec, load_codec
+from flowcache.models.registry import load_model
 from training.codec import CHANNELS, save_codec
 from training.families import FAMILIES
 from training.sample import load_average
@@ -14,7 +16,7 @@ from training.shapes import vocabulary
 from training.skyreels.loss import loss_of, make_batch
 from training.skyreels.model import CHUNK, Tiny
 from training.skyreels.noise import PREFIX_SIGMA, sample_sigmas
-from training.text import build_tokenizer
+from training.text import build_tokenizer, encode_batch
 from training.train import Options, Run, rate, train
 
 
@@ -109,3 +111,16 @@ def test_trains_resumes_and_is_read_again(family, tmp_path):
     prompts = ["a red circle growing on blue", "a blue square moving left on white"]
     latents = found.preview(model, tokenizer, prompts, chunks=2, steps=8)
     assert latents.shape[:2] == (2, CHANNELS) and latents.isfinite().all()
+
+
+@pytest.mark.parametrize(("family", "name"), [("skyreels", "tiny-skyreels"), ("magi", "tiny-magi")])
+def test_a_run_goes_on_from_an_exported_checkpoint(family, name):
+    loaded, found = load_model(name), FAMILIES[family]
+    taken = found.build(len(build_tokenizer(vocabulary(found.world))))
+    found.take_up(taken, Path(loaded.spec.path))
+    wanted = loaded.transformer.state_dict()
+    assert all(torch.equal(tensor, wanted[key]) for key, tensor in taken.transformer.state_dict().items())
+    words = loaded.text.encode("a red circle growing on blue")
+    tokenizer = build_tokenizer(vocabulary(found.world))
+    encoded, there = encode_batch(taken.text_encoder.eval(), tokenizer, ["a red circle growing on blue"], 16)
+    assert torch.allclose(encoded[there], words[0, : there.sum()], atol=1e-5)
