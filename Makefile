@@ -29,7 +29,7 @@ demo: setup
 	$(BIN)/flowcache report $(OUTPUT) --to $(OUTPUT)-report.html
 
 test: setup
-	$(BIN)/python -m pytest --golden $(GOLDEN)
+	$(BIN)/python -m pytest --golden $(GOLDEN) -n 2 --dist loadgroup
 
 test-slow: setup
 	$(BIN)/python -m pytest --golden $(GOLDEN) -m "slow or not slow"

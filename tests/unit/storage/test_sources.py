@@ -148,7 +148,7 @@ def test_damaged_parquet_files_never_raise(tmp_path):
         ("m.jsonl", b"\n \n", "is empty"),
         ("m.csv", b"id,prompt\n", "has no rows"),
         ("m.jsonl", b"PAR1" + b"x" * 50, "holds a Parquet file"),
-        ("m.jsonl", gzip.compress(b"{}"), "holds gzip"),
+        ("m.jsonl", gzip.compress(b"{}", mtime=0), "holds gzip"),
         ("m.jsonl", '{"id": "a"}'.encode("utf-16"), "holds UTF-16"),
         ("m.jsonl", '{"id": "a"}'.encode("utf-16-le"), "holds binary"),
         ("m.jsonl", b"id,prompt\na,b\n", "no JSON"),
