@@ -4,7 +4,7 @@ BIN := .venv/bin
 OUTPUT ?= demo-output
 GOLDEN ?= tests/golden
 
-.PHONY: help setup demo test test-slow soak scale lint format clean
+.PHONY: help setup demo test test-alone test-processes test-slow soak scale lint format clean
 
 help:
 	@echo "make demo    set up, render manifests/demo.jsonl on the bundled models, say where to look"
@@ -28,8 +28,16 @@ demo: setup
 	$(BIN)/flowcache sheet $(OUTPUT) --to $(OUTPUT)-sheet.png
 	$(BIN)/flowcache report $(OUTPUT) --to $(OUTPUT)-report.html
 
+# Tests that start Rays, servers and browsers wait a lot: beside them run all others. Each prints when it is through.
 test: setup
-	$(BIN)/python -m pytest --golden $(GOLDEN) -n 2 --dist loadgroup
+	@echo "running the tests in two processes; each prints when it is through"
+	@$(MAKE) --no-print-directory -j2 -Otarget test-alone test-processes
+
+test-alone: setup
+	@$(BIN)/python -m pytest --golden $(GOLDEN) tests/unit tests/parity
+
+test-processes: setup
+	@$(BIN)/python -m pytest tests/e2e tests/fault tests/s3 tests/cluster tests/soak
 
 test-slow: setup
 	$(BIN)/python -m pytest --golden $(GOLDEN) -m "slow or not slow"

@@ -29,17 +29,6 @@ def pytest_configure(config):
         raise pytest.UsageError(f"--golden {folder}: no such folder")
 
 
-# Folders whose tests start Rays, servers and browsers: one after the other, while another process runs the rest.
-ONE_AT_A_TIME = ("e2e", "fault", "s3", "cluster", "soak")
-
-
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own
-def pytest_collection_modifyitems(items):
-    for item in items:
-        if item.path.relative_to(Path(__file__).parent).parts[0] in ONE_AT_A_TIME:
-            item.add_marker(pytest.mark.xdist_group("processes"))
-
-
 @pytest.fixture(scope="session")
 def cluster():
     """A Ray of our own that outlives the drivers that we kill. Yields its address."""
