@@ -200,8 +200,8 @@ def test_python_interface(cluster, tmp_path):
 
 
 def test_models_tells_what_can_be_rendered(flowcache):
-    (spec,) = flowcache("models", "--json").json
-    assert spec["name"] == "tiny-skyreels" and spec["heads"] > 0
+    specs = {spec["name"]: spec for spec in flowcache("models", "--json").json}
+    assert specs.keys() == {"tiny-magi", "tiny-skyreels"} and specs["tiny-skyreels"]["heads"] > 0
     assert "9, 21, 33" in flowcache("models", "tiny-skyreels").out
     assert flowcache("models", "nowhere").code == 2
 
