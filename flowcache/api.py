@@ -112,7 +112,7 @@ def check_gang(requests: Sequence[RenderRequest], specs: Mapping[str, ModelSpec]
     problems = {}
     for request in requests:
         spec = specs[request.model]
-        tokens = spec.chunk * (request.width // spec.size_step) * (request.height // spec.size_step)
+        tokens = spec.chunk_tokens(request.width, request.height)
         if gang > tokens:
             size = f"{request.model} at {request.width}x{request.height}"
             problems[size] = Problem("--gang", "", f"got {gang}; accepted for {size}: 1 to {tokens}")

@@ -71,6 +71,10 @@ class ModelSpec:
         """Width and height are multiples of this many pixels."""
         return self.space_stride * self.patch
 
+    def chunk_tokens(self, width: int, height: int) -> int:
+        """Tokens of one chunk of frames of that many pixels."""
+        return self.chunk * (width // self.size_step) * (height // self.size_step)
+
     def video_frames(self, latent_frames: int) -> int:
         """Video frames of a fresh start that has so many latent frames."""
         return latent_frames * self.time_stride - (self.time_stride - 1 if self.causal else 0)

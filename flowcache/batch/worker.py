@@ -19,7 +19,7 @@ from flowcache.models.base import LoadedModel
 from flowcache.models.registry import find, load_model, precision
 from flowcache.models.room import tile_for
 from flowcache.parallel.apply import shard
-from flowcache.parallel.mesh import arrange
+from flowcache.parallel.mesh import Ranks, arrange
 from flowcache.records import ChunkRecord
 from flowcache.rendering.quality import flaw
 from flowcache.rendering.renderer import (
@@ -66,6 +66,7 @@ class RankWorker:
         self.store, self.settings, self.gang, self.rank, self.world = store, settings, gang, rank, world
         self._model: LoadedModel | None = None
         self._name = ""
+        self._ranks: dict[int, Ranks] = {}  # by K/V heads: process groups are opened once, not with every model
         self._tail: tuple[str, bytes] | None = None  # key and bytes of the last state, which may be asked for next
 
     def open_group(self) -> tuple[str, int]:
@@ -134,8 +135,10 @@ class RankWorker:
             self._model, self._name = None, ""  # free the old one first
             model = self._open(name)
             if self.world > 1:
-                ranks = arrange(dist.group.WORLD, model.transformer.kv_heads)
-                transformer = shard(model.transformer, ranks)
+                heads = model.transformer.kv_heads
+                if heads not in self._ranks:
+                    self._ranks[heads] = arrange(dist.group.WORLD, heads)
+                transformer = shard(model.transformer, self._ranks[heads])
                 model = replace(model, transformer=transformer, history=transformer.history())
             self._model, self._name = model, name
         return self._model

@@ -70,7 +70,7 @@ def check_model(path: str, as_json: bool) -> None:
     needs, steps = {}, {}
     if report.spec and report.config:
         spec = report.spec
-        tokens = spec.chunk * (spec.width // spec.size_step) * (spec.height // spec.size_step)
+        tokens = spec.chunk_tokens(spec.width, spec.height)
         needs = {ranks: memory(spec, report.config, ranks) for ranks in (1, 2, 4, 8, 16) if ranks <= tokens}
     if report.spec and not report.problems and report.family == "skyreels":  # MAGI-1 decides by what it renders
         steps = computed_steps(load_time_embedding(parts_of(Path(report.spec.path)).transformer), report.spec)

@@ -36,7 +36,7 @@ class Memory:
 def memory(spec: ModelSpec, config: Config, ranks: int) -> Memory:
     """What each of `ranks` ranks needs: weights are whole on each, K/V and activations are shared out."""
     flops, pixels = family_of(config).flops, spec.width * spec.height
-    tokens = spec.chunk * pixels // spec.size_step**2  # of a chunk
+    tokens = spec.chunk_tokens(spec.width, spec.height)
     chunks, own = spec.window // spec.chunk, math.ceil(tokens / ranks)
     if spec.family == "magi":  # one of its passes fills the only store, reuse keeps velocities, which are small
         stored = max(spec.pipeline.kv_ranges, default=chunks) * tokens

@@ -74,13 +74,13 @@ def spread_attention(q: Tensor, k: Tensor, v: Tensor, mesh: Mesh, tokens: Sequen
 
 def partial(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Softmax attention and its log-sum-exp [B, T, heads, 1], both fp32; -inf where there is no key."""
-    k, v = (x.float().repeat_interleave(q.shape[2] // x.shape[2], dim=2) for x in (k, v))
+    grouped, k, v = q.float().unflatten(2, (k.shape[2], -1)), k.float(), v.float()
     outs, sums = [], []
-    for some in q.float().split(QUERIES_AT_ONCE, dim=1):
-        logits = torch.einsum("bqhd,bkhd->bqhk", some, k) / q.shape[-1] ** 0.5
+    for some in grouped.split(QUERIES_AT_ONCE, dim=1):
+        logits = torch.einsum("bqhgd,bkhd->bqhgk", some, k) / q.shape[-1] ** 0.5
         total = logits.logsumexp(-1, keepdim=True)
-        outs.append(torch.einsum("bqhk,bkhd->bqhd", (logits - total).exp(), v))
-        sums.append(total)
+        outs.append(torch.einsum("bqhgk,bkhd->bqhgd", (logits - total).exp(), v).flatten(2, 3))
+        sums.append(total.flatten(2, 3))
     return torch.cat(outs, dim=1), torch.cat(sums, dim=1)
 
 

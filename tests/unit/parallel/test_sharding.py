@@ -8,7 +8,6 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from flowcache.cache.kv_compress import Compression
-from flowcache.cache.kv_store import Whole
 from flowcache.cache.reuse import Policy, Reuse
 from flowcache.models.magi.config import MagiConfig
 from flowcache.models.magi.transformer import MagiTransformer
@@ -19,6 +18,7 @@ from flowcache.parallel.mesh import ALONE, Mesh, Ranks, arrange, head_groups, sh
 from flowcache.parallel.traffic import Shape, sent_bytes
 from flowcache.records import Pipeline
 from flowcache.sampling.denoise import MagiSettings, SamplerSettings, Texts, denoise
+from flowcache.sampling.full import among_themselves
 
 PIPELINE = Pipeline(window=2, kv_ranges=(), clean_kv_range=-1)
 SETTINGS = {
@@ -91,9 +91,9 @@ def forward_bytes(ranks: Ranks, width: int) -> tuple[int, int]:
     sent, whole = [], skyreels()
     model = shard(whole, Ranks(*(Counting(mesh.group, sent) for mesh in (ranks.all, ranks.heads, ranks.history))))
     x = torch.randn(1, 4, 2, 6, width)
-    grid, history = model.grid(x), model.history() or Whole()
+    grid, history = model.grid(x), model.history()
     conditioning, text = model.condition(torch.full((1, 2), 500.0), grid, 24), model.text(torch.randn(1, 3, 8))
-    attend = lambda layer, q, k, v: history.attention(q, k, v, grid.tokens)  # noqa: E731
+    attend = among_themselves(history, grid.tokens)
     with torch.inference_mode():
         out = model.transform(model.embed(x), conditioning, text, model.rope(grid), attend)
         model.project(out, conditioning, grid)
