@@ -149,6 +149,7 @@ class Driver:
             dtype=self.options.dtype,
             vae_tiling=self.options.vae_tiling,
             threads=self.options.threads,
+            timeout=self.options.exchange,
             models={name: reference(name) for name in self.record.models},
             sizes=sizes,
         )
