@@ -110,7 +110,7 @@ def test_a_rank_lost_while_its_gang_starts(render, fault):
 def test_fifty_in_a_row(render, tmp_path):
     """At random collectives of random ranks: every fourth one is a stop."""
     seed = random.SystemRandom().randrange(10**6)
-    print(f"seed {seed}")
+    sys.stderr.write(f"seed {seed}\n")
     draw = random.Random(seed)
     rows = [{**row, "id": f"{row['id']}-{i}", "seed": i} for i in range(5) for row in (SKYREELS, MAGI)]
     numbers = [STOP if i % 4 == 3 else KILL for i in range(50)]
@@ -122,5 +122,9 @@ def test_fifty_in_a_row(render, tmp_path):
     waits = check_noticed(render("disturbed", rows, faults), faults)
     assert Counter(fault.number for fault in faults) == {number: len(found) for number, found in waits.items()}
     for number, found in waits.items():
-        print(f"{number.name}: {len(found)}, noticed after {min(found):.2f} to {max(found):.2f} s")
+        mean = sum(found) / len(found)
+        line = (
+            f"{number.name}: {len(found)}, noticed after {min(found):.2f} to {max(found):.2f} s, {mean:.2f} on average"
+        )
+        sys.stderr.write(f"{line}\n")
     assert outcome(tmp_path / "disturbed") == outcome(tmp_path / "undisturbed")
