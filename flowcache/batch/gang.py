@@ -61,9 +61,8 @@ class RayGang:
     def _actor(self, rank: int, store: Store, settings: WorkerSettings) -> Any:
         place = PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=rank)
         options = {"num_cpus": self.shape.cpus, "num_gpus": int(self.shape.gpu), "scheduling_strategy": place}
-        worker = ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups={HEALTH: 1})(RankActor).options(
-            **options
-        )
+        fixed = ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups={HEALTH: 1})
+        worker = fixed(RankActor).options(**options)
         return worker.remote(store, settings, self.name, rank, self.shape.ranks)
 
     def assign(self, task: Task) -> None:

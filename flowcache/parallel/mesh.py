@@ -23,6 +23,8 @@ def exchanging() -> Iterator[None]:
     """PeerLost for what torch raises in the block."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:  # gloo's errors have no type of their own
         raise PeerLost(f"an exchange with the other ranks failed: {str(error).splitlines()[0]}") from error
 

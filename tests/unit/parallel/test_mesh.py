@@ -25,5 +25,5 @@ def alone_in_an_exchange(group, seconds: float, dimension: str):
 @pytest.mark.parametrize("dimension", ["heads", "history"])
 def test_a_rank_that_does_not_come_is_noticed_in_time(pool, dimension):
     """In groups of two of the gang's four ranks, too: torch gives those half an hour of their own accord."""
-    told, *_ = pool(4, alone_in_an_exchange, 1.0, dimension)
-    assert told.startswith("an exchange with the other ranks failed") and "Timed out waiting 1000ms" in told
+    told, *_ = pool(4, alone_in_an_exchange, 0.5, dimension)
+    assert told.startswith("an exchange with the other ranks failed") and "Timed out waiting 500ms" in told
