@@ -100,13 +100,15 @@ class RayGang:
             del self._pending[item]
             return None
         except RayActorError as error:
-            lost, how = self._lost() or (rank, f"its process is gone ({first_line(error)})")
-            raise GangFailure(lost, "infra", how) from error
+            rank, how = self._lost() or (rank, f"its process is gone ({first_line(error)})")
+            raise GangFailure(rank, "infra", how) from error
         except RayTaskError as error:
             cause = error.cause if error.cause is not None else error
-            if isinstance(cause, PeerLost):  # this rank is sound, and only noticed
-                lost, how = self._lost() or (rank, str(cause))
-                raise GangFailure(lost, "infra", how, plain(error)) from error
+            noticed = isinstance(cause, PeerLost)  # else another library may have, in its own words
+            lost = self._lost() if noticed or not isinstance(cause, FlowcacheError) else None
+            if noticed or lost:
+                rank, how = lost or (rank, str(cause))
+                raise GangFailure(rank, "infra", how, plain(error)) from error
             # An error that we raise ourselves leaves a rank sound; after others (CUDA's, say) who knows.
             usable = isinstance(cause, FlowcacheError) and self.shape.ranks == 1
             if usable:
