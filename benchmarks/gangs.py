@@ -1,13 +1,15 @@
 """What ranks cost and gain: step time, its parts, and bytes, for gangs of 1 to 4, as ratios from one run.
 
 python -m benchmarks.gangs forwards chunks against a history of four, with a small random transformer over gloo, one
-thread a rank. Gangs larger than the machine's cores take turns on them: read their bytes, not their times.
+thread a rank. Gangs larger than the cores that are free take turns on them: read their work and bytes, not their times.
 """
 
 import argparse
 import os
+import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,29 +31,38 @@ FRAMES, SIDE, HISTORY = 5, 24, 4  # latent frames and latent pixels of a chunk; 
 
 @dataclass(frozen=True)
 class Timed(Mesh):
-    """A mesh that sums up the seconds it spends on exchanges."""
+    """A mesh that keeps what it spends on exchanges: (seconds, CPU seconds of this thread)."""
 
-    seconds: list[float]
+    spent: list[tuple[float, float]]
 
     def exchange(self, parts, sizes):
-        began = time.perf_counter()
-        result = super().exchange(parts, sizes)
-        self.seconds.append(time.perf_counter() - began)
-        return result
+        return self.timed(super().exchange, parts, sizes)
 
     def gather(self, part, dim, sizes):
-        began = time.perf_counter()
-        result = super().gather(part, dim, sizes)
-        self.seconds.append(time.perf_counter() - began)
+        return self.timed(super().gather, part, dim, sizes)
+
+    def timed(self, call, *arguments):
+        result, *spent = timed(call, *arguments)
+        self.spent.append(tuple(spent))
         return result
+
+
+def timed(call: Callable, *arguments) -> tuple:
+    """Its result, seconds and CPU seconds of this thread."""
+    began, worked = time.perf_counter(), time.thread_time()
+    result = call(*arguments)
+    return result, time.perf_counter() - began, time.thread_time() - worked
 
 
 @torch.inference_mode()
 def measure(ranks: Ranks, repeats: int) -> dict[str, float]:
-    """Medians over `repeats` of the last chunk's forward, in seconds; bytes kept and sent by this rank."""
+    """Medians over `repeats` of the last chunk's forward, in seconds; bytes kept and sent by this rank.
+
+    "work": CPU seconds outside of exchanges, which don't depend on whether ranks wait for a core.
+    """
     torch.manual_seed(0)
-    seconds: list[float] = []
-    meshes = (Timed(mesh.group, seconds) for mesh in (ranks.all, ranks.heads, ranks.history))
+    spent: list[tuple[float, float]] = []
+    meshes = (Timed(mesh.group, spent) for mesh in (ranks.all, ranks.heads, ranks.history))
     sharded = shard(SkyReelsTransformer(CONFIG), Ranks(*meshes))
     history = sharded.history() if ranks is not ALONE else None
     x = torch.randn(1, 8, FRAMES, SIDE, SIDE)
@@ -68,17 +79,15 @@ def measure(ranks: Ranks, repeats: int) -> dict[str, float]:
 
     for chunk in range(HISTORY):
         forward(chunk)
-    times, exchanged = [], []
+    measured = []
     for _ in range(repeats):
-        seconds.clear()
-        began = time.perf_counter()
-        forward(HISTORY)
-        times.append(time.perf_counter() - began)
-        exchanged.append(sum(seconds))
+        spent.clear()
+        _, step, work = timed(forward, HISTORY)
+        exchange, inside = (sum(of) for of in zip((0.0, 0.0), *spent, strict=True))
+        measured.append({"step": step, "exchange": exchange, "work": work - inside})
     of_chunk = Shape(tokens, CONFIG.layers, CONFIG.heads, CONFIG.heads, CONFIG.dim // CONFIG.heads, 4)
-    median = sorted(range(repeats), key=times.__getitem__)[repeats // 2]
-    sent = sent_bytes(of_chunk, ranks.all.size, ranks.all.rank)
-    return {"step": times[median], "exchange": exchanged[median], "kv": store.bytes, "sent": sent}
+    medians = {name: statistics.median(of[name] for of in measured) for name in measured[0]}
+    return medians | {"kv": store.bytes, "sent": sent_bytes(of_chunk, ranks.all.size, ranks.all.rank)}
 
 
 def rank_main(rank: int, size: int, folder: str, repeats: int) -> None:
@@ -113,7 +122,7 @@ def main() -> None:
             str(size),
             f"{of['step'] * 1e3:.0f}",
             f"{of['step'] / alone['step']:.2f}",
-            f"{(of['step'] - of['exchange']) / alone['step']:.2f}",
+            f"{of['work'] / alone['work']:.2f}",
             f"{of['exchange'] / alone['step']:.2f}",
             f"{of['kv'] / alone['kv']:.3f}",
             f"{of['sent'] / 2**20:.2f}",
@@ -122,7 +131,7 @@ def main() -> None:
     print(
         f"{CONFIG.layers} layers, 4 heads of 64, {tokens} tokens a chunk, {HISTORY} before it, {os.cpu_count()} cores\n"
     )
-    heads = ["ranks", "step, ms", "of one rank's", "own work", "exchange and waiting", "K/V a rank", "sent, MiB"]
+    heads = ["ranks", "step, ms", "of one rank's", "own work (CPU)", "exchange and waiting", "K/V a rank", "sent, MiB"]
     print(markdown(heads, rows))
 
 

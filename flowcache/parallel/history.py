@@ -13,8 +13,7 @@ from flowcache.cache.kv_store import Whole
 from flowcache.models.base import Select
 from flowcache.parallel.agreement import check_agreement
 from flowcache.parallel.mesh import Mesh, Ranks, shares
-
-QUERIES_AT_ONCE = 256  # bounds the logits that exist at a time
+from flowcache.parallel.partial import merge, partial
 
 
 class HeadHistory(Whole):
@@ -63,27 +62,14 @@ class SpreadHistory(HeadHistory):
 
 
 def spread_attention(q: Tensor, k: Tensor, v: Tensor, mesh: Mesh, tokens: Sequence[int]) -> Tensor:
-    """Of this rank's queries [B, tokens[rank], heads, D] over the keys of all ranks; k, v [B, any, kv_heads, D]."""
-    queries = mesh.gather(q, 1, tokens)
-    part = torch.cat(partial(queries, k, v), dim=-1)  # [B, T, heads, D + 1]
-    sent = [rows.flatten() for rows in part.split(list(tokens), dim=1)]
-    received = mesh.exchange(sent, [sent[mesh.rank].numel()] * mesh.size)
-    parts = torch.stack([rows.view(len(q), tokens[mesh.rank], *part.shape[2:]) for rows in received])
-    return merge(parts[..., :-1], parts[..., -1:]).to(q.dtype)
+    """Of this rank's queries [B, tokens[rank], heads, D] over the keys of all ranks; k, v [B, any, kv_heads, D].
 
-
-def partial(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Softmax attention and its log-sum-exp [B, T, heads, 1], both fp32; -inf where there is no key."""
-    grouped, k, v = q.float().unflatten(2, (k.shape[2], -1)), k.float(), v.float()
-    outs, sums = [], []
-    for some in grouped.split(QUERIES_AT_ONCE, dim=1):
-        logits = torch.einsum("bqhgd,bkhd->bqhgk", some, k) / q.shape[-1] ** 0.5
-        total = logits.logsumexp(-1, keepdim=True)
-        outs.append(torch.einsum("bqhgk,bkhd->bqhgd", (logits - total).exp(), v).flatten(2, 3))
-        sums.append(total.flatten(2, 3))
-    return torch.cat(outs, dim=1), torch.cat(sums, dim=1)
-
-
-def merge(outs: Tensor, sums: Tensor) -> Tensor:
-    """Partial results [parts, ..., D] with their log-sum-exp [parts, ..., 1], as one softmax over all keys."""
-    return (outs * sums.softmax(0)).sum(0)
+    Partial results travel in q's dtype, as the kernel gives them, with their log-sum-exp in fp32: as bytes.
+    """
+    out, total = partial(mesh.gather(q, 1, tokens), k, v)
+    rows = zip(total.float().split(list(tokens), dim=1), out.split(list(tokens), dim=1), strict=True)
+    sent = [torch.cat([x.flatten().view(torch.uint8) for x in pair]) for pair in rows]
+    received = torch.stack(mesh.exchange(sent, [sent[mesh.rank].numel()] * mesh.size))
+    totals, outs = received.split([4 * q.shape[:-1].numel(), q.nbytes], dim=1)
+    totals, outs = totals.contiguous().view(torch.float32), outs.contiguous().view(q.dtype)
+    return merge(outs.view(-1, *q.shape), totals.view(-1, *q.shape[:-1])).to(q.dtype)
