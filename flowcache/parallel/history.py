@@ -5,10 +5,13 @@ For ranks beyond the number of K/V heads. Softmax is split exactly by its log-su
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
+from flowcache.cache.kv_compress import OnePlace
 from flowcache.cache.kv_store import Whole
 from flowcache.models.base import Select
 from flowcache.parallel.agreement import check_agreement
@@ -48,17 +51,63 @@ class SpreadHistory(HeadHistory):
         return spread_attention(q, k, v, self.mesh, self.runs(tokens))
 
     def keep(self, select: Select, q: Tensor, k: Tensor, v: Tensor, kept: int, tokens: int) -> list[Tensor]:
-        """Chosen among the tokens of all ranks, which are brought together for it: once for each finished chunk.
+        """Chosen among the tokens of all ranks by scores that each computes for its own, as if they lay in one place.
 
         What is kept is laid out as chunks again, so that every rank has its run of each.
         """
-        runs, rank = self.runs(tokens), self.mesh.rank
-        own, before = runs[rank], sum(runs[:rank])
-        queries = self.mesh.gather(q, 0, runs)
-        keys, values = (self.mesh.gather(x.unflatten(0, (-1, own)), 1, runs).flatten(0, 1) for x in (k, v))
-        chosen = select(queries, keys, kept // own * tokens)
-        mine = chosen.unflatten(0, (-1, tokens))[:, before : before + own].flatten(0, 1)
-        return [x.gather(0, mine[..., None].expand(-1, -1, x.shape[-1])) for x in (keys, values)]
+        runs = self.runs(tokens)
+        chosen = select(q, k, kept // runs[self.mesh.rank] * tokens, Spread(self.mesh, runs))
+        return list(move(torch.cat([k, v], dim=-1), chosen, self.mesh, runs).chunk(2, dim=-1))
+
+
+@dataclass(frozen=True)
+class Spread(OnePlace):
+    """A history whose chunks lie in runs on the ranks of a mesh."""
+
+    mesh: Mesh
+    runs: list[int]
+
+    def tokens(self, held: int) -> int:
+        return held // self.runs[self.mesh.rank] * sum(self.runs)
+
+    def queries(self, held: Tensor, last: int | None) -> Tensor:
+        before = sum(self.runs) - (last or sum(self.runs))  # queries that don't count
+        ends = accumulate(self.runs)
+        counts = [min(max(end - before, 0), run) for end, run in zip(ends, self.runs, strict=True)]
+        return self.mesh.gather(held[len(held) - counts[self.mesh.rank] :], 0, counts)
+
+    def parts(self, value: Tensor) -> Tensor:
+        return self.mesh.gather(value[None], 0, [1] * self.mesh.size)
+
+    def whole(self, score: Tensor) -> Tensor:
+        chunks = score.unflatten(-1, (-1, self.runs[self.mesh.rank]))
+        return self.mesh.gather(chunks, -1, self.runs).flatten(-2)
+
+
+def move(rows: Tensor, chosen: Tensor, mesh: Mesh, runs: Sequence[int]) -> Tensor:
+    """Rows [any, kv_heads, D] of all ranks become what `chosen` [kept, kv_heads] names, each rank's run of it.
+
+    Only rows that change ranks are sent.
+    """
+    source, row = located(chosen, runs)
+    target, place = (x[:, None].expand_as(chosen) for x in located(torch.arange(len(chosen), device=rows.device), runs))
+    head = torch.arange(chosen.shape[1], device=rows.device).expand_as(chosen)
+    sent = [(source == mesh.rank) & (target == rank) for rank in range(mesh.size)]
+    received = [(source == rank) & (target == mesh.rank) for rank in range(mesh.size)]
+    counts = torch.stack([each.sum() for each in received]).tolist()
+    parts = mesh.exchange([rows[row[each], head[each]].flatten() for each in sent], [n * rows.shape[2] for n in counts])
+    kept = rows.new_empty(len(chosen) // sum(runs) * runs[mesh.rank], *rows.shape[1:])
+    for each, part in zip(received, parts, strict=True):
+        kept[place[each], head[each]] = part.view(-1, rows.shape[2])
+    return kept
+
+
+def located(tokens: Tensor, runs: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Which rank has each token of a history whose chunks lie in `runs`, and in which of its rows."""
+    sizes = torch.tensor(runs, device=tokens.device)
+    chunk, within = tokens // sum(runs), tokens % sum(runs)
+    rank = torch.bucketize(within.contiguous(), sizes.cumsum(0), right=True)
+    return rank, chunk * sizes[rank] + within - (sizes.cumsum(0) - sizes)[rank]
 
 
 def spread_attention(q: Tensor, k: Tensor, v: Tensor, mesh: Mesh, tokens: Sequence[int]) -> Tensor:
