@@ -124,6 +124,17 @@ def test_two_ranks_give_what_one_gives(render, tmp_path, picture):
     assert marker["world_size"] == 2
 
 
+def test_sharded_weights_give_the_same_bytes(render, tmp_path):
+    rows = [row("v", frames=21), row("m", frames=24, model="tiny-magi")]
+    for name, options in (("whole", ()), ("sharded", ("--shard-weights",))):
+        assert render(rows, "--gang", "2", *options, to=tmp_path / name).code == 0
+    whole, sharded = (
+        {file.name[:5]: file.read_bytes() for file in (tmp_path / name / "media").glob("*/*.m4s")}
+        for name in ("whole", "sharded")
+    )
+    assert len(whole) == 3 and whole == sharded
+
+
 def test_bad_input_starts_nothing(render, tmp_path):
     rows = [row("fine"), row("../x"), row("long", frames=22), {"id": "empty"}, row("fine")]
     refused = render(rows)
@@ -138,8 +149,9 @@ def test_bad_input_starts_nothing(render, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     output = render([row("v")], to=tmp_path / "file" / "out")
     assert output.code == 2 and "file" in output.json["error"]
-    gang = render([row("v")], "--gang", "49")
-    assert gang.code == 2 and "accepted" in gang.json["error"]
+    for options in (("--gang", "49"), ("--shard-weights",)):
+        gang = render([row("v")], *options)
+        assert gang.code == 2 and "accepted" in gang.json["error"]
 
 
 def test_keep_going_renders_the_good_and_records_the_bad(render, tmp_path):
