@@ -151,11 +151,12 @@ class RankWorker:
         settings, path = self.settings, self.settings.models.get(name, name)
         number, spec = precision(settings.dtype, settings.device), find(path)
         size = settings.sizes.get(name, (spec.width, spec.height))
-        sharded = settings.shard_weights and self.world > 1
-        tile = tile_for(settings.vae_tiling, spec, size, self.world, settings.device, number.itemsize, sharded)
+        tile = tile_for(
+            settings.vae_tiling, spec, size, self.world, settings.device, number.itemsize, settings.shard_weights
+        )
         shelf = TextShelf(self.store, spec.digest, str(number).removeprefix("torch."))
         load = None
-        if sharded:
+        if settings.shard_weights:
             from flowcache.parallel.sharding import load_sharded  # a second of imports that others do without
 
             load = partial(load_sharded, ranks=Mesh(dist.group.WORLD))
