@@ -112,12 +112,15 @@ def test_starts_from_a_picture_ends_with_one_and_goes_on_from_a_video(render, tm
 
 def test_two_ranks_give_what_one_gives(render, tmp_path, picture):
     ends = {"image": str(picture), "end_image": str(picture)}
-    rows = [row("v"), row("dense", policy="dense", ar_step=1, **ends)]
+    rows = [row("v"), row("dense", policy="dense", ar_step=1, **ends), row("m", frames=24, steps=4, model="tiny-magi")]
     assert render(rows).code == 0
     assert render(rows, "--gang", "2", to=tmp_path / "two").code == 0
     stores = [Store(str(tmp_path / name)) for name in ("out", "two")]
     lines, same = compare(*stores)
-    assert same and len(lines) == 2 and lines[1].startswith("v by 1 rank and by 2 ranks: the same decisions")
+    assert same and len(lines) == 3 and lines[2].startswith("v by 1 rank and by 2 ranks: the same decisions")
+    assert render(rows, "--gang", "2", "--shard-weights", to=tmp_path / "sharded").code == 0
+    two, sharded = (sorted((tmp_path / name / "media").glob("*/*.m4s")) for name in ("two", "sharded"))
+    assert [chunk.read_bytes() for chunk in sharded] == [chunk.read_bytes() for chunk in two]
 
     dense, other = (next((tmp_path / "two" / "media" / name).glob("00001.*.m4s")) for name in ("dense", "v"))
     other.write_bytes(dense.read_bytes())
@@ -138,8 +141,9 @@ def test_bad_input_starts_nothing(render, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     output = render([row("v")], to=tmp_path / "file" / "out")
     assert output.code == 2 and "file" in output.json["error"]
-    gang = render([row("v")], "--gang", "49")
-    assert gang.code == 2 and "accepted" in gang.json["error"]
+    for options in (("--gang", "49"), ("--shard-weights",)):
+        gang = render([row("v")], *options)
+        assert gang.code == 2 and "accepted" in gang.json["error"]
 
 
 def test_keep_going_renders_the_good_and_records_the_bad(render, tmp_path):
