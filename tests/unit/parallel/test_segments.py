@@ -20,7 +20,7 @@ POLICIES = {
     "paper": {"name": "paper", "threshold": 2.0, "ret_steps": 1, "kv": KEPT},
     "mended": {"name": "flowcache", "threshold": 2.0, "ret_steps": 1, "kv": {**KEPT, "by": "frame"}},
 }
-FRAMES = {"tiny-skyreels": (33, 24), "tiny-magi": (72, 24)}  # of two shots, the second of which continues the first
+FRAMES = {"tiny-skyreels": (33, 24), "tiny-magi": (48, 24)}  # of two shots, the second of which continues the first
 
 
 @dataclass(frozen=True)
