@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from flowcache.cli.render import run_options
 from flowcache.errors import InputError
 from flowcache.job import JOB_ACCEPTS, Defaults, JobSpec, load_job, merged, moment
 from flowcache.schema import Policy
@@ -49,11 +50,12 @@ keep_going: true
 retries: 0
 infra_retries: 20
 segment_timeout: 1800
+exchange_timeout: 60
 """
     spec = load_job(job(tmp_path, text))
     assert spec.policy == Policy(name="paper", preset="fast", threshold=0.2)
     assert (spec.gang, spec.gangs, spec.device, spec.segment_timeout) == (4, 16, "cuda", 1800.0)
-    assert spec.shard_weights
+    assert spec.shard_weights and run_options(spec, False).exchange == spec.exchange_timeout == 60.0
     rows = spec.row_defaults()
     assert (rows.model, rows.policy, rows.width, rows.seconds) == ("models/skyreels", spec.policy, 960, 10.0)
     assert (rows.frames, rows.seed, rows.negative_prompt) == (None, 3, "")

@@ -14,6 +14,9 @@ from flowcache.parallel.mesh import arrange
 from flowcache.records import RenderRequest, Shot
 from flowcache.rendering.renderer import SegmentRenderer, encode_end, encode_pixels
 
+# Of trained models' latents, up to 22: in fp32 one rank's own are no nearer to those with attention in fp64. Gangs that
+# only split heads give the same bits here.
+NEAR = 1e-3
 KEPT = {"keep": "compressed", "chunks": 1}
 POLICIES = {
     "off": {"name": "off"},
@@ -70,7 +73,7 @@ def check(pool, name: str, policy: str, sizes: list[int]) -> None:
     for size in sizes:
         for found in pool(size, render, name, POLICIES[policy]):
             for some, one in zip(found.latents, alone.latents, strict=True):
-                np.testing.assert_allclose(some, one, atol=1e-4, rtol=0)
+                np.testing.assert_allclose(some, one, atol=NEAR, rtol=0)
             assert found.decisions == alone.decisions
             assert np.abs(found.frames.astype(int) - alone.frames).max() <= 1
 
