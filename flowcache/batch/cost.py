@@ -17,6 +17,7 @@ from flowcache.sampling.families import settings_of
 from flowcache.sampling.walk import Settings
 
 if TYPE_CHECKING:
+    from flowcache.batch.advice import Advice
     from flowcache.batch.estimate import Estimate
 
 # What the policy of a request is compared with, by family. MAGI-1's "dense" is `off` with the whole history seen.
@@ -62,7 +63,7 @@ class Cost:
 
     without_reuse: if every one had that policy and computed every step. most, least: with their own policies,
     where every step that may be reused is computed, and where it is reused.
-    estimate: of time, where a cluster is given.
+    estimate: of time, where that is asked for. gangs: what gangs of several sizes cost, and which to take.
     """
 
     videos: int
@@ -73,6 +74,7 @@ class Cost:
     most: Work
     least: Work
     estimate: "Estimate | None" = None
+    gangs: "Advice | None" = None
 
 
 @dataclass(frozen=True)
@@ -109,10 +111,22 @@ def cost(requests: Sequence[RenderRequest], specs: Mapping[str, ModelSpec]) -> C
     )
 
 
+def walker(specs: Mapping[str, ModelSpec]) -> Callable[[Window, Policy], tuple[Config, WindowWork]]:
+    """A window's model, and what it takes under a policy, walked once for all windows that are alike."""
+    configs = {name: FAMILIES[spec.family].config(parts_of(Path(spec.path))) for name, spec in specs.items()}
+
+    @cache
+    def walked(window: Window, policy: Policy) -> tuple[Config, WindowWork]:
+        config = configs[window.model]
+        return config, dry_run(window.settings, window.shape, config.patch, policy, window.held)
+
+    return walked
+
+
 def counter(specs: Mapping[str, ModelSpec]) -> Callable[[Window, Policy], Work]:
     """`work` of a window under a policy, counted once for all windows that are alike."""
-    configs = {name: FAMILIES[spec.family].config(parts_of(Path(spec.path))) for name, spec in specs.items()}
-    return cache(lambda window, policy: work(window, configs[window.model], policy))
+    walked = walker(specs)
+    return cache(lambda window, policy: work(*walked(window, policy)))
 
 
 def window(request: RenderRequest, segment: Segment, spec: ModelSpec) -> Window:
@@ -132,23 +146,27 @@ def compared(window: Window, spec: ModelSpec, name: str) -> tuple[Window, Policy
     return window, WITHOUT_REUSE[spec.family][name]
 
 
-def work(window: Window, config: Config, policy: Policy) -> Work:
+def work(config: Config, done: WindowWork) -> Work:
     """Of one window under one policy."""
-    done = dry_run(window.settings, window.shape, config.patch, policy, window.held)
-    return Work(
-        done.forwards, flops(config, done), family_of(config).flops.kv_bytes(config, stored_tokens(done), ELEMENT)
-    )
-
-
-def stored_tokens(done: WindowWork) -> int:
-    return done.memories * done.kv_chunks * done.tokens
+    stored = done.memories * done.kv_chunks * done.tokens
+    return Work(done.forwards, flops(config, done), family_of(config).flops.kv_bytes(config, stored, ELEMENT))
 
 
 def flops(config: Config, done: WindowWork) -> int:
     """Without what is negligible: timestep embeddings, norms, the solver."""
+    return shared_flops(config, done) + whole_flops(config, done)
+
+
+def shared_flops(config: Config, done: WindowWork) -> int:
+    """What the ranks of a gang share: all layers."""
     count = family_of(config).flops
     blocks = count.block_flops(config, done.tokens, 0)
     attention = count.block_flops(config, done.tokens, done.seen) - blocks
-    per_forward = blocks + count.embed_flops(config, done.tokens) // done.memories
-    heads = done.outputs * count.head_flops(config, done.tokens)
-    return done.forwards * per_forward + attention + heads + done.memories * count.text_flops(config)
+    return done.forwards * blocks + attention
+
+
+def whole_flops(config: Config, done: WindowWork) -> int:
+    """What each rank does: what lies before and after the layers."""
+    count = family_of(config).flops
+    embedding = done.forwards * (count.embed_flops(config, done.tokens) // done.memories)
+    return embedding + done.outputs * count.head_flops(config, done.tokens) + done.memories * count.text_flops(config)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
@@ -16,42 +17,53 @@ VIT_BYTES = 3 * GIB  # MAGI-1's VAE in float32, and what one of its tiles takes
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that one rank needs at the model's default size, in bfloat16."""
+    """Bytes that one rank needs, in bfloat16."""
 
     weights: int
     keys_values: int  # at their most, all guidance branches
+    residuals: int  # at their most: what reuse keeps, its signals too
     activations: int  # an estimate
     codec: int  # an estimate; only rank 0 decodes
 
     @property
     def total(self) -> int:
-        return self.weights + self.keys_values + self.activations + self.codec
+        return self.weights + self.keys_values + self.residuals + self.activations + self.codec
 
     def __str__(self) -> str:
-        parts = {"weights": self.weights, "K/V": self.keys_values, "activations": self.activations, "VAE": self.codec}
+        parts = {
+            "weights": self.weights,
+            "K/V": self.keys_values,
+            "activations": self.activations + self.residuals,
+            "VAE": self.codec,
+        }
         spelled = ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts.items())
         return f"{self.total / GIB:.1f} GiB per rank ({spelled})"
 
 
 def memory(spec: ModelSpec, config: Config, ranks: int) -> Memory:
-    """What each of `ranks` ranks needs: weights are whole on each, K/V and activations are shared out."""
-    flops, pixels = family_of(config).flops, spec.width * spec.height
-    tokens = spec.chunk_tokens(spec.width, spec.height)
-    chunks, own = spec.window // spec.chunk, math.ceil(tokens / ranks)
-    if spec.family == "magi":  # one of its passes fills the only store, reuse keeps velocities, which are small
-        stored = max(spec.pipeline.kv_ranges, default=chunks) * tokens
-        residuals, codec = 0, VIT_BYTES + 2 * 4 * 3 * spec.chunk_frames * pixels
+    """What each of `ranks` ranks needs at the model's default size, where a window keeps all K/V and reuses."""
+    tokens, chunks = spec.chunk_tokens(spec.width, spec.height), spec.window // spec.chunk
+    if spec.family == "magi":  # one of its passes fills the only store, reuse keeps few chunks' signals
+        stored, kept = max(spec.pipeline.kv_ranges, default=chunks) * tokens, 0
     else:  # both guidance branches keep K/V and residuals
-        stored = 2 * chunks * tokens
-        residuals, codec = own * config.dim * 2 * 2 * chunks, 4 * WAN_FRAMES * WAN_WIDTH * pixels
+        stored, kept = 2 * chunks * tokens, 2 * chunks * math.ceil(tokens / ranks) * config.dim * 2
+    return rank_memory(spec, config, ranks, family_of(config).flops.kv_bytes(config, stored, 2) // ranks, kept)
+
+
+def rank_memory(spec: ModelSpec, config: Config, ranks: int, keys_values: int, residuals: int) -> Memory:
+    """With so many bytes of K/V and residuals, at the spec's width and height: weights are whole on each rank."""
+    tokens, pixels = spec.chunk_tokens(spec.width, spec.height), spec.width * spec.height
+    magi = VIT_BYTES + 2 * 4 * 3 * spec.chunk_frames * pixels
     return Memory(
         weights=weight_bytes(config),
-        keys_values=flops.kv_bytes(config, stored, 2) // ranks,
-        activations=flops.working_bytes(config, own) + residuals,
-        codec=codec,
+        keys_values=keys_values,
+        residuals=residuals,
+        activations=family_of(config).flops.working_bytes(config, math.ceil(tokens / ranks)),
+        codec=magi if spec.family == "magi" else 4 * WAN_FRAMES * WAN_WIDTH * pixels,
     )
 
 
+@cache
 def weight_bytes(config: Config) -> int:
     """Of a transformer of this shape in bfloat16, but for what stays in float32."""
     family = family_of(config)
