@@ -1,14 +1,18 @@
 """What ranks cost and gain: step time, its parts, and bytes, for gangs of 1 to 4, as ratios from one run.
 
 python -m benchmarks.gangs forwards chunks against a history of four, with a small random transformer over gloo, one
-thread a rank. Gangs larger than the machine's cores take turns on them: read their bytes, not their times.
+thread a rank. Beside each time stands the one that `flowcache plan` would predict, from one rank's step and from the
+link, measured in the same run. All are the best of --repeats, as others may use the machine. Gangs larger than the
+machine's cores take turns on them, which is not predicted: read their bytes, not their times.
 """
 
 import argparse
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,15 +20,21 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from benchmarks.statistics import markdown
+from flowcache.batch.gang_cost import load, shape_of
+from flowcache.batch.node import Link
 from flowcache.cache.kv_store import KVStore
 from flowcache.models.skyreels.config import SkyReelsConfig
 from flowcache.models.skyreels.transformer import SkyReelsTransformer
 from flowcache.parallel.apply import shard
 from flowcache.parallel.mesh import ALONE, Mesh, Ranks, arrange
-from flowcache.parallel.traffic import Shape, sent_bytes
+from flowcache.parallel.traffic import sent_bytes
+from flowcache.sampling.dry_run import WindowWork
 
-CONFIG = SkyReelsConfig(256, 1024, 4, 4, in_channels=8, out_channels=8, text_dim=32, freq_dim=64)
+CONFIG = SkyReelsConfig(256, 1024, 4, 4, in_channels=8, out_channels=8, text_dim=32, text_len=8, freq_dim=64)
 FRAMES, SIDE, HISTORY = 5, 24, 4  # latent frames and latent pixels of a chunk; chunks before it
+TOKENS = FRAMES * (SIDE // 2) ** 2
+FORWARD = WindowWork(1, (HISTORY + 1) * TOKENS, TOKENS, 1, HISTORY + 1, memories=1, steps=1, flying=1)
+MESSAGE = 2**18  # bytes, about those of one exchange
 
 
 @dataclass(frozen=True)
@@ -48,7 +58,7 @@ class Timed(Mesh):
 
 @torch.inference_mode()
 def measure(ranks: Ranks, repeats: int) -> dict[str, float]:
-    """Medians over `repeats` of the last chunk's forward, in seconds; bytes kept and sent by this rank."""
+    """The last chunk's forward at its best, in seconds; bytes kept and sent by this rank."""
     torch.manual_seed(0)
     seconds: list[float] = []
     meshes = (Timed(mesh.group, seconds) for mesh in (ranks.all, ranks.heads, ranks.history))
@@ -56,8 +66,8 @@ def measure(ranks: Ranks, repeats: int) -> dict[str, float]:
     history = sharded.history() if ranks is not ALONE else None
     x = torch.randn(1, 8, FRAMES, SIDE, SIDE)
     grids = [sharded.grid(x, chunk * FRAMES) for chunk in range(HISTORY + 1)]
-    tokens, shape = grids[0].tokens, (CONFIG.layers, 1, sharded.kv_heads, sharded.head_dim)
-    store = KVStore(shape, tokens, HISTORY + 1, torch.float32, torch.device("cpu"), history=history)
+    shape = (CONFIG.layers, 1, sharded.kv_heads, sharded.head_dim)
+    store = KVStore(shape, TOKENS, HISTORY + 1, torch.float32, torch.device("cpu"), history=history)
     conditioning = sharded.condition(torch.full((1, FRAMES), 500.0), grids[0], 24)
     text = sharded.text(torch.randn(1, 8, 32))
 
@@ -68,23 +78,37 @@ def measure(ranks: Ranks, repeats: int) -> dict[str, float]:
 
     for chunk in range(HISTORY):
         forward(chunk)
-    times, exchanged = [], []
+    times = []
     for _ in range(repeats):
         seconds.clear()
-        began = time.perf_counter()
-        forward(HISTORY)
-        times.append(time.perf_counter() - began)
-        exchanged.append(sum(seconds))
-    of_chunk = Shape(tokens, CONFIG.layers, CONFIG.heads, CONFIG.heads, CONFIG.dim // CONFIG.heads, 4)
-    median = sorted(range(repeats), key=times.__getitem__)[repeats // 2]
-    sent = sent_bytes(of_chunk, ranks.all.size, ranks.all.rank)
-    return {"step": times[median], "exchange": exchanged[median], "kv": store.bytes, "sent": sent}
+        times.append((clocked(partial(forward, HISTORY)), sum(seconds)))
+    step, exchange = min(times)
+    sent = sent_bytes(shape_of(CONFIG, TOKENS, 4), ranks.all.size, ranks.all.rank)
+    return {"step": step, "exchange": exchange, "kv": store.bytes, "sent": sent}
+
+
+def clocked(call: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def link_of(mesh: Mesh, repeats: int) -> dict[str, float]:
+    """Seconds that an exchange takes whatever it carries, and bytes that a rank sends in a second beyond."""
+
+    def best(numbers: int) -> float:
+        parts, sizes = [torch.zeros(numbers)] * mesh.size, [numbers] * mesh.size
+        return min(clocked(lambda: mesh.exchange(parts, sizes)) for _ in range(repeats * 10))
+
+    latency, numbers = best(1), MESSAGE // 4 // (mesh.size - 1)
+    return {"latency": latency, "speed": MESSAGE / (best(numbers) - latency)}
 
 
 def rank_main(rank: int, size: int, folder: str, repeats: int) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=size)
-    measured = measure(arrange(dist.group.WORLD, CONFIG.heads), repeats)
+    ranks = arrange(dist.group.WORLD, CONFIG.heads)
+    measured = measure(ranks, repeats) | link_of(ranks.all, repeats)
     if rank == 0:
         torch.save(measured, f"{folder}/measured.pt")
     dist.barrier()
@@ -107,23 +131,30 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     measured = {size: gang(size, arguments.repeats) for size in arguments.ranks}
-    alone, rows = measured[1], []
+    cores = os.cpu_count() or 1
+    print(f"{CONFIG.layers} layers, 4 heads of 64, {TOKENS} tokens a chunk, {HISTORY} before it, {cores} cores\n")
+    alone, parts, times = measured[1], [], []
+    per_flop = alone["step"] / load(CONFIG, FORWARD, 1).flops
     for size, of in measured.items():
-        rows.append([
-            str(size),
-            f"{of['step'] * 1e3:.0f}",
-            f"{of['step'] / alone['step']:.2f}",
-            f"{(of['step'] - of['exchange']) / alone['step']:.2f}",
-            f"{of['exchange'] / alone['step']:.2f}",
-            f"{of['kv'] / alone['kv']:.3f}",
-            f"{of['sent'] / 2**20:.2f}",
-        ])  # fmt: skip
-    tokens = FRAMES * (SIDE // 2) ** 2
-    print(
-        f"{CONFIG.layers} layers, 4 heads of 64, {tokens} tokens a chunk, {HISTORY} before it, {os.cpu_count()} cores\n"
-    )
+        shares = (of["step"], of["step"] - of["exchange"], of["exchange"])
+        ratios = [f"{seconds / alone['step']:.2f}" for seconds in shares]
+        sizes = [f"{of['kv'] / alone['kv']:.3f}", f"{of['sent'] / 2**20:.2f}"]
+        parts.append([str(size), f"{of['step'] * 1e3:.0f}", *ratios, *sizes])
+        if 1 < size <= cores:
+            times.append([str(size), *compared(size, of, alone["step"], per_flop)])
     heads = ["ranks", "step, ms", "of one rank's", "own work", "exchange and waiting", "K/V a rank", "sent, MiB"]
-    print(markdown(heads, rows))
+    print(markdown(heads, parts))
+    heads = ["ranks", "link, GB/s", "a collective, ms"]
+    heads += [head for name in ("exchange, ms", "step, ms", "efficiency") for head in (name, "predicted")]
+    print("\n" + markdown(heads, times))
+
+
+def compared(size: int, of: dict[str, float], alone: float, per_flop: float) -> list[str]:
+    """Measured and predicted, side by side."""
+    found, link = load(CONFIG, FORWARD, size, item=4), Link(of["speed"], of["latency"])
+    step, exchange = found.seconds(per_flop, link), link.seconds(found.sent, found.collectives)
+    milliseconds = (f"{x * 1e3:.1f}" for x in (link.latency, of["exchange"], exchange, of["step"], step))
+    return [f"{link.speed / 1e9:.2f}", *milliseconds, *(f"{alone / size / x:.2f}" for x in (of["step"], step))]
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
 """What the ranks of a gang do, send and hold to denoise one window: by arithmetic."""
 
-import math
 from dataclasses import dataclass, replace
 
 from flowcache.batch.cost import ELEMENT, Window, shared_flops, whole_flops
 from flowcache.batch.node import Link
 from flowcache.cache.reuse import Policy
 from flowcache.models.families import Config, family_of
-from flowcache.models.memory import Memory, rank_memory
+from flowcache.models.memory import Memory, rank_memory, reuse_bytes
 from flowcache.parallel.mesh import head_groups, shares
 from flowcache.parallel.traffic import Shape, block_bytes, block_collectives, output_bytes, runs_of, sent_bytes
 from flowcache.records import ModelSpec
@@ -114,11 +113,5 @@ def kv_bytes(config: Config, done: WindowWork, ranks: int, item: int = ELEMENT) 
 
 
 def residual_bytes(config: Config, policy: Policy, done: WindowWork, ranks: int, item: int = ELEMENT) -> int:
-    """What reuse keeps on a rank for the chunks under way: residuals, or signals (in fp32) and whole latents."""
-    if policy.reuse is None:
-        return 0
-    own = max(shares(done.tokens, ranks)) * config.dim
-    if policy.repeats == "residual":
-        return done.flying * done.memories * own * item
-    latents = done.tokens * math.prod(config.patch) * config.channels
-    return done.flying * 4 * (own + latents)
+    """What reuse keeps on a rank for the chunks under way."""
+    return reuse_bytes(config, done.tokens, ranks, done.memories, done.flying, item) if policy.reuse else 0

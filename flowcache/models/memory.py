@@ -7,6 +7,7 @@ from functools import cache
 import torch
 
 from flowcache.models.families import Config, family_of
+from flowcache.models.magi.config import MagiConfig
 from flowcache.records import ModelSpec
 
 GIB = 2**30
@@ -43,11 +44,24 @@ class Memory:
 def memory(spec: ModelSpec, config: Config, ranks: int) -> Memory:
     """What each of `ranks` ranks needs at the model's default size, where a window keeps all K/V and reuses."""
     tokens, chunks = spec.chunk_tokens(spec.width, spec.height), spec.window // spec.chunk
-    if spec.family == "magi":  # one of its passes fills the only store, reuse keeps few chunks' signals
-        stored, kept = max(spec.pipeline.kv_ranges, default=chunks) * tokens, 0
+    if spec.family == "magi":  # one of its passes fills the only store
+        memories, stored, flying = 1, max(spec.pipeline.kv_ranges, default=chunks), spec.pipeline.window
     else:  # both guidance branches keep K/V and residuals
-        stored, kept = 2 * chunks * tokens, 2 * chunks * math.ceil(tokens / ranks) * config.dim * 2
-    return rank_memory(spec, config, ranks, family_of(config).flops.kv_bytes(config, stored, 2) // ranks, kept)
+        memories, stored, flying = 2, chunks, chunks
+    keys_values = family_of(config).flops.kv_bytes(config, memories * stored * tokens, 2) // ranks
+    return rank_memory(spec, config, ranks, keys_values, reuse_bytes(config, tokens, ranks, memories, flying))
+
+
+def reuse_bytes(config: Config, tokens: int, ranks: int, memories: int, flying: int, item: int = 2) -> int:
+    """What reuse keeps on a rank for `flying` chunks of so many tokens; item: bytes of a number.
+
+    SkyReels-V2: the residual of each branch. MAGI-1: the signal, which is all tokens, and latents; both in float32,
+    latents whole on every rank.
+    """
+    own = math.ceil(tokens / ranks) * config.dim
+    if isinstance(config, MagiConfig):
+        return flying * 4 * (own + tokens * math.prod(config.patch) * config.channels)
+    return flying * memories * own * item
 
 
 def rank_memory(spec: ModelSpec, config: Config, ranks: int, keys_values: int, residuals: int) -> Memory:

@@ -1,5 +1,8 @@
 """What gangs cost: the published models' numbers, limits of the arithmetic, sizes and speeds as people write them."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +14,7 @@ from flowcache.batch.plan import plan
 from flowcache.cache.kv_compress import Compression
 from flowcache.cache.reuse import Policy, Reuse
 from flowcache.models.magi.config import MagiConfig
+from flowcache.models.memory import GIB
 from flowcache.models.skyreels.config import SkyReelsConfig
 from flowcache.parallel.traffic import sent_bytes
 from flowcache.records import ModelSpec, Pipeline, RenderRequest, Shot
@@ -28,13 +32,14 @@ POLICIES = {
 LINK, PER_FLOP = LINKS["nvlink4"], 1 / (989e12 * 0.4)
 
 
-def walked(name: str, width=960, height=544):
-    """Spec, config, policy, window and its dry run at the most work."""
+def walked(name: str):
+    """Spec, config, policy, window and its dry run at the most work, at the model's default size."""
     family = "magi" if name == "4.5B" else "skyreels"
+    width, height = (720, 720) if family == "magi" else (960, 544)
     chunk, pipeline = (6, Pipeline(passes=1, distilled=True)) if family == "magi" else (5, None)
     spec = ModelSpec(
         name, family, "path", "digest", chunk=chunk, window=25 if chunk == 5 else 60, overlap=5 if chunk == 5 else 24,
-        channels=16, causal=chunk == 5, pipeline=pipeline,
+        channels=16, causal=chunk == 5, width=width, height=height, pipeline=pipeline,
     )  # fmt: skip
     frames = 97 if chunk == 5 else 240
     request = RenderRequest("v", (Shot("a", frames),), width, height, 24, 1, 6.0, 48, name, {"name": "off"})
@@ -53,7 +58,7 @@ def test_one_rank_exchanges_nothing_and_is_the_measure(name):
     assert load(config, done, 1) == Load(flops(config, done), 0, 0)
     assert (found.heads, found.history, found.forward_bytes, found.exchange, found.efficiency) == (1, 1, 0, 0, 1)
     assert found.compute * done.steps == pytest.approx(flops(config, done) * PER_FLOP)
-    assert (found.width, found.height) == (960, 544)
+    assert (found.width, found.height) == (CASES[name][0].width, CASES[name][0].height)
 
 
 @given(st.sampled_from(list(MODELS)), st.integers(2, 16))
@@ -93,6 +98,25 @@ def test_what_a_window_sends_is_what_its_forwards_send():
     layers = load(config, done, 8).collectives / done.forwards
     assert layers == 4 * 30 + 1  # 4 head groups and 2 parts of the history: four times a layer, and before the end
     assert load(config, done, 4).collectives / done.forwards == 2 * 30 + 1
+
+
+def documented(name: str, ranks: int) -> str:
+    """The row of docs/gangs.md."""
+    spec, config, policy, window, done = CASES[name]
+    whole = replace(policy, clean=None, compression=None)
+    done = dry_run(window.settings, window.shape, (1, 2, 2), at_most(whole), window.held)
+    costs = {link: gang_cost(spec, config, whole, window, done, ranks, PER_FLOP, LINKS[link]) for link in LINKS}
+    found = costs["nvlink4"]
+    sizes = (found.memory.keys_values, found.memory.residuals, found.memory.total)
+    cells = [name, str(ranks), f"{found.heads} x {found.history}", *(f"{size / GIB:.2f}" for size in sizes)]
+    cells += [f"{found.step_bytes / 1e9:.2f}", f"{found.compute * 1e3:.0f}", f"{found.exchange * 1e3:.1f}"]
+    return "| " + " | ".join([*cells, *(f"{cost.efficiency:.2f}" for cost in costs.values())]) + " |"
+
+
+def test_the_numbers_in_the_docs_are_these():
+    written = (Path(__file__).parents[3] / "docs" / "gangs.md").read_text()
+    expected = [documented(name, ranks) for name in MODELS for ranks in (1, 2, 4, 8)]
+    assert "\n".join(expected) in written, "\n".join(expected)
 
 
 def test_loads_lie_between_others():
