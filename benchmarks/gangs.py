@@ -1,9 +1,11 @@
 """What ranks cost and gain: step time, its parts, and bytes, for gangs of 1 to 4, as ratios from one run.
 
 python -m benchmarks.gangs forwards chunks against a history of four, with a small random transformer over gloo, one
-thread a rank. Beside each time stands the one that `flowcache plan` would predict, from one rank's step and from the
-link, measured in the same run. All are the best of --repeats, as others may use the machine. Gangs larger than the
-machine's cores take turns on them, which is not predicted: read their bytes, not their times.
+thread a rank. Beside times stand those that `flowcache plan` would predict, from one rank's step and from the link,
+measured in the same run. All are the best of --repeats, as others may use the machine: of each collective, and of a
+rank's own work in CPU seconds. Before each exchange ranks wait for one another, which is timed on its own, and is not
+predicted. Gangs
+larger than the machine's cores take turns on them: read their bytes, not their times.
 """
 
 import argparse
@@ -11,7 +13,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -35,24 +37,33 @@ FRAMES, SIDE, HISTORY = 5, 24, 4  # latent frames and latent pixels of a chunk; 
 TOKENS = FRAMES * (SIDE // 2) ** 2
 FORWARD = WindowWork(1, (HISTORY + 1) * TOKENS, TOKENS, 1, HISTORY + 1, memories=1, steps=1, flying=1)
 MESSAGE = 2**18  # bytes, about those of one exchange
+PARTS = {"step": "step", "own": "own", "waiting": "step", "exchange": "step"}  # and of which of one rank's a share
 
 
 @dataclass(frozen=True)
 class Timed(Mesh):
-    """A mesh that sums up the seconds it spends on exchanges."""
+    """A mesh that notes the seconds for which it waits for the others and exchanges, and its CPU seconds in both."""
 
-    seconds: list[float]
+    waited: list[float] = field(default_factory=list)
+    exchanged: list[float] = field(default_factory=list)
+    used: list[float] = field(default_factory=list)
 
     def exchange(self, parts, sizes):
-        began = time.perf_counter()
-        result = super().exchange(parts, sizes)
-        self.seconds.append(time.perf_counter() - began)
-        return result
+        return self.timed(lambda: super(Timed, self).exchange(parts, sizes))
 
     def gather(self, part, dim, sizes):
-        began = time.perf_counter()
-        result = super().gather(part, dim, sizes)
-        self.seconds.append(time.perf_counter() - began)
+        return self.timed(lambda: super(Timed, self).gather(part, dim, sizes))
+
+    def timed(self, call):
+        if not self.group:
+            return call()
+        began, used = time.perf_counter(), time.thread_time()
+        dist.barrier(self.group)
+        ready = time.perf_counter()
+        result = call()
+        self.waited.append(ready - began)
+        self.exchanged.append(time.perf_counter() - ready)
+        self.used.append(time.thread_time() - used)
         return result
 
 
@@ -60,8 +71,8 @@ class Timed(Mesh):
 def measure(ranks: Ranks, repeats: int) -> dict[str, float]:
     """The last chunk's forward at its best, in seconds; bytes kept and sent by this rank."""
     torch.manual_seed(0)
-    seconds: list[float] = []
-    meshes = (Timed(mesh.group, seconds) for mesh in (ranks.all, ranks.heads, ranks.history))
+    notes = waited, exchanged, used = [], [], []
+    meshes = (Timed(mesh.group, *notes) for mesh in (ranks.all, ranks.heads, ranks.history))
     sharded = shard(SkyReelsTransformer(CONFIG), Ranks(*meshes))
     history = sharded.history() if ranks is not ALONE else None
     x = torch.randn(1, 8, FRAMES, SIDE, SIDE)
@@ -78,13 +89,24 @@ def measure(ranks: Ranks, repeats: int) -> dict[str, float]:
 
     for chunk in range(HISTORY):
         forward(chunk)
-    times = []
+    times, waits, exchanges = [], [], []
     for _ in range(repeats):
-        seconds.clear()
-        times.append((clocked(partial(forward, HISTORY)), sum(seconds)))
-    step, exchange = min(times)
+        for note in notes:
+            note.clear()
+        began = time.thread_time()
+        step = clocked(partial(forward, HISTORY))
+        times.append((step, time.thread_time() - began - sum(used)))
+        waits.append(list(waited))
+        exchanges.append(list(exchanged))
+    step, own = map(min, zip(*times, strict=True))
+    best = {"step": step, "own": own, "waiting": best_of_each(waits), "exchange": best_of_each(exchanges)}
     sent = sent_bytes(shape_of(CONFIG, TOKENS, 4), ranks.all.size, ranks.all.rank)
-    return {"step": step, "exchange": exchange, "kv": store.bytes, "sent": sent}
+    return best | {"kv": store.bytes, "sent": sent}
+
+
+def best_of_each(runs: list[list[float]]) -> float:
+    """The sum over collectives of the best that each of them took in any of the runs."""
+    return sum(map(min, zip(*runs, strict=True)))
 
 
 def clocked(call: Callable[[], object]) -> float:
@@ -96,9 +118,15 @@ def clocked(call: Callable[[], object]) -> float:
 def link_of(mesh: Mesh, repeats: int) -> dict[str, float]:
     """Seconds that an exchange takes whatever it carries, and bytes that a rank sends in a second beyond."""
 
+    other = torch.zeros(2**21)
+
     def best(numbers: int) -> float:
-        parts, sizes = [torch.zeros(numbers)] * mesh.size, [numbers] * mesh.size
-        return min(clocked(lambda: mesh.exchange(parts, sizes)) for _ in range(repeats * 10))
+        parts, sizes, times = [torch.zeros(numbers)] * mesh.size, [numbers] * mesh.size, []
+        for _ in range(repeats * 10):
+            other.add_(1)  # caches hold something else by now, as between the exchanges of a forward
+            dist.barrier(mesh.group)
+            times.append(clocked(lambda: mesh.exchange(parts, sizes)))
+        return min(times)
 
     latency, numbers = best(1), MESSAGE // 4 // (mesh.size - 1)
     return {"latency": latency, "speed": MESSAGE / (best(numbers) - latency)}
@@ -134,27 +162,26 @@ def main() -> None:
     cores = os.cpu_count() or 1
     print(f"{CONFIG.layers} layers, 4 heads of 64, {TOKENS} tokens a chunk, {HISTORY} before it, {cores} cores\n")
     alone, parts, times = measured[1], [], []
-    per_flop = alone["step"] / load(CONFIG, FORWARD, 1).flops
+    per_flop = alone["own"] / load(CONFIG, FORWARD, 1).flops
     for size, of in measured.items():
-        shares = (of["step"], of["step"] - of["exchange"], of["exchange"])
-        ratios = [f"{seconds / alone['step']:.2f}" for seconds in shares]
+        ratios = [f"{of[part] / alone[of_alone]:.2f}" for part, of_alone in PARTS.items()]
         sizes = [f"{of['kv'] / alone['kv']:.3f}", f"{of['sent'] / 2**20:.2f}"]
         parts.append([str(size), f"{of['step'] * 1e3:.0f}", *ratios, *sizes])
         if 1 < size <= cores:
-            times.append([str(size), *compared(size, of, alone["step"], per_flop)])
-    heads = ["ranks", "step, ms", "of one rank's", "own work", "exchange and waiting", "K/V a rank", "sent, MiB"]
+            times.append([str(size), *compared(size, of, alone, per_flop)])
+    heads = ["ranks", "step, ms", "of one rank's", "own work, CPU", "waiting", "exchange", "K/V a rank", "sent, MiB"]
     print(markdown(heads, parts))
-    heads = ["ranks", "link, GB/s", "a collective, ms"]
-    heads += [head for name in ("exchange, ms", "step, ms", "efficiency") for head in (name, "predicted")]
-    print("\n" + markdown(heads, times))
+    heads = ["ranks", "link, GB/s", "a collective, ms", "own work, ms", "predicted", "exchange, ms", "predicted"]
+    print("\n" + markdown([*heads, "efficiency", "but for waiting", "predicted"], times))
 
 
-def compared(size: int, of: dict[str, float], alone: float, per_flop: float) -> list[str]:
-    """Measured and predicted, side by side."""
+def compared(size: int, of: dict[str, float], alone: dict[str, float], per_flop: float) -> list[str]:
+    """Measured and predicted, side by side. Efficiency in wall time, and but for waiting and for other programs."""
     found, link = load(CONFIG, FORWARD, size, item=4), Link(of["speed"], of["latency"])
-    step, exchange = found.seconds(per_flop, link), link.seconds(found.sent, found.collectives)
-    milliseconds = (f"{x * 1e3:.1f}" for x in (link.latency, of["exchange"], exchange, of["step"], step))
-    return [f"{link.speed / 1e9:.2f}", *milliseconds, *(f"{alone / size / x:.2f}" for x in (of["step"], step))]
+    own, exchange = found.flops * per_flop, link.seconds(found.sent, found.collectives)
+    shares = [alone["step"] / of["step"], *(alone["own"] / x for x in (of["own"] + of["exchange"], own + exchange))]
+    milliseconds = (f"{x * 1e3:.1f}" for x in (link.latency, of["own"], own, of["exchange"], exchange))
+    return [f"{link.speed / 1e9:.2f}", *milliseconds, *(f"{share / size:.2f}" for share in shares)]
 
 
 if __name__ == "__main__":

@@ -89,25 +89,28 @@ class Window:
 
 def cost(requests: Sequence[RenderRequest], specs: Mapping[str, ModelSpec]) -> Cost:
     """specs: model name -> spec. InputError where a model's transformer config can't be read."""
-    segments = [(request, segment) for request in requests for segment in plan(request, specs[request.model])]
-    counted = counter(specs)
+    planned = [(request, plan(request, specs[request.model])) for request in requests]
+    segments = [segment for _, each in planned for segment in each]
+    counted, own = counter(specs), Counter()
+    for request, each in planned:
+        spec = specs[request.model]
+        policy = resolve_policy(request.policy, spec)
+        own.update((window(request, segment, spec), policy) for segment in each)
 
-    def total(pairs: list[tuple[Window, Policy]]) -> Work:
-        return sum((counted(*pair) * times for pair, times in Counter(pairs).items()), Work())
+    def total(choose: Callable[[Window, Policy], tuple[Window, Policy]]) -> Work:
+        return sum((counted(*choose(*pair)) * times for pair, times in own.items()), Work())
 
-    windows = [window(request, segment, specs[request.model]) for request, segment in segments]
-    own = [resolve_policy(request.policy, specs[request.model]) for request, _ in segments]
     return Cost(
         videos=len(requests),
         segments=len(segments),
-        chunks=sum(segment.chunks for _, segment in segments),
+        chunks=sum(segment.chunks for segment in segments),
         frames=sum(request.frames for request in requests),
         without_reuse={
-            name: total([compared(window, specs[window.model], name) for window in windows])
+            name: total(lambda window, _, name=name: compared(window, specs[window.model], name))
             for name in WITHOUT_REUSE["skyreels"]
         },
-        most=total(list(zip(windows, map(at_most, own), strict=True))),
-        least=total(list(zip(windows, map(at_least, own), strict=True))),
+        most=total(lambda window, policy: (window, at_most(policy))),
+        least=total(lambda window, policy: (window, at_least(policy))),
     )
 
 
