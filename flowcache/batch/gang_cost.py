@@ -7,8 +7,8 @@ from flowcache.batch.node import Link
 from flowcache.cache.reuse import Policy
 from flowcache.models.families import Config, family_of
 from flowcache.models.memory import Memory, rank_memory, reuse_bytes
-from flowcache.parallel.mesh import head_groups, shares
-from flowcache.parallel.traffic import Shape, block_bytes, block_collectives, output_bytes, runs_of, sent_bytes
+from flowcache.parallel.mesh import head_groups, runs_of, shares
+from flowcache.parallel.traffic import Shape, block_bytes, block_collectives, output_bytes, sent_bytes
 from flowcache.records import ModelSpec
 from flowcache.sampling.dry_run import WindowWork
 
@@ -107,9 +107,9 @@ def gang_cost(
 
 def kv_bytes(config: Config, done: WindowWork, ranks: int, item: int = ELEMENT) -> int:
     """Of a rank's K/V storage at the policy's budget: its run of every chunk, of its heads."""
-    run = max(runs_of(done.tokens, ranks, config.kv_heads))
-    whole = family_of(config).flops.kv_bytes(config, done.memories * done.kv_chunks * run, item)
-    return whole // head_groups(ranks, config.kv_heads)
+    ways = head_groups(ranks, config.kv_heads)
+    run = max(runs_of(done.tokens, ranks, ways))
+    return family_of(config).flops.kv_bytes(config, done.memories * done.kv_chunks * run, item) // ways
 
 
 def residual_bytes(config: Config, policy: Policy, done: WindowWork, ranks: int, item: int = ELEMENT) -> int:

@@ -14,8 +14,9 @@ from flowcache.records import ModelSpec
 # decides what else the queries see: a mask, a K/V cache, other ranks.
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
-# select(queries, keys, budget) -> indices [budget, kv_heads] of the clean tokens to keep
-Select = Callable[[Tensor, Tensor, int], Tensor]
+# select(queries, keys, budget) -> indices [budget, kv_heads] of the clean tokens to keep; where keys lie in several
+# places, a fourth argument says what each must know of the others (`cache.kv_compress.OnePlace`)
+Select = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)

@@ -40,11 +40,11 @@ class Mesh:
         """Every rank's part, joined along `dim`, where rank j's is sizes[j] long; padded on the way to one length."""
         if not self.group:
             return part
-        last = part.movedim(dim, -1)
-        padded = F.pad(last, (0, max(sizes) - last.shape[-1])).contiguous()
+        first = part.movedim(dim, 0)
+        padded = F.pad(first, (0, 0) * (first.dim() - 1) + (0, max(sizes) - len(first))).contiguous()
         parts = padded.new_empty((self.size, *padded.shape))
         dist.all_gather(list(parts), padded, group=self.group)
-        return torch.cat([p[..., :size] for p, size in zip(parts, sizes, strict=True)], dim=-1).movedim(-1, dim)
+        return torch.cat([p[:size] for p, size in zip(parts, sizes, strict=True)]).movedim(0, dim)
 
     def sum(self, value: Tensor) -> Tensor:
         """The sum over all ranks, in float64: the same bits on every rank."""
@@ -98,3 +98,9 @@ def _mine(groups: Sequence[range], rank: int) -> Mesh:
 def shares(total: int, ranks: int) -> list[int]:
     """How many of `total` things each rank has: as even as can be."""
     return [total * (rank + 1) // ranks - total * rank // ranks for rank in range(ranks)]
+
+
+def runs_of(total: int, ranks: int, ways: int) -> list[int]:
+    """How many of a chunk's tokens each part of the history holds: those of `ways` ranks, one of each head group."""
+    each = shares(total, ranks)
+    return [sum(each[first : first + ways]) for first in range(0, ranks, ways)]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from flowcache.parallel.mesh import head_groups, shares
+from flowcache.parallel.mesh import head_groups, runs_of, shares
 
 
 @dataclass(frozen=True)
@@ -17,12 +17,6 @@ class Shape:
     item: int
 
 
-def runs_of(tokens: int, ranks: int, kv_heads: int) -> list[int]:
-    """How many of a chunk's tokens each part of the history holds: those of one rank of every head group."""
-    ways, each = head_groups(ranks, kv_heads), shares(tokens, ranks)
-    return [sum(each[first : first + ways]) for first in range(0, ranks, ways)]
-
-
 def sent_bytes(shape: Shape, ranks: int, rank: int = 0) -> int:
     """Bytes that leave `rank` while a gang of `ranks` forwards one chunk for one guidance branch.
 
@@ -34,13 +28,13 @@ def sent_bytes(shape: Shape, ranks: int, rank: int = 0) -> int:
 def block_bytes(shape: Shape, ranks: int, rank: int = 0) -> int:
     """Those of all layers."""
     ways = head_groups(ranks, shape.kv_heads)
-    runs = runs_of(shape.tokens, ranks, shape.kv_heads)
+    runs = runs_of(shape.tokens, ranks, ways)
     own, run = shares(shape.tokens, ranks)[rank], runs[rank // ways]
     inside = shape.heads // ways * shape.head_dim  # numbers of a token's queries, past Ulysses
     into = own * (shape.heads + 2 * shape.kv_heads) // ways * shape.head_dim * (ways - 1) * shape.item
     back = (run - own) * inside * shape.item
     queries = (len(runs) - 1) * max(runs) * inside * shape.item
-    partial = (shape.tokens - run) * (inside + shape.heads // ways) * 4 if len(runs) > 1 else 0
+    partial = (shape.tokens - run) * (inside * shape.item + shape.heads // ways * 4) if len(runs) > 1 else 0
     return shape.layers * (into + back + queries + partial)
 
 
