@@ -116,7 +116,7 @@ def spread_attention(q: Tensor, k: Tensor, v: Tensor, mesh: Mesh, tokens: Sequen
     """
     out, total = partial(mesh.gather(q, 1, tokens), k, v)
     rows = zip(total.float().split(list(tokens), dim=1), out.split(list(tokens), dim=1), strict=True)
-    sent = [torch.cat([x.flatten().view(torch.uint8) for x in pair]) for pair in rows]
+    sent = [torch.cat([x.contiguous().flatten().view(torch.uint8) for x in pair]) for pair in rows]
     received = torch.stack(mesh.exchange(sent, [sent[mesh.rank].numel()] * mesh.size))
     totals, outs = received.split([4 * q.shape[:-1].numel(), q.nbytes], dim=1)
     totals, outs = totals.contiguous().view(torch.float32), outs.contiguous().view(q.dtype)

@@ -14,6 +14,7 @@ from flowcache.cache.kv_compress import Compression, Sink, latest
 from flowcache.cache.kv_store import Whole
 from flowcache.parallel.history import SpreadHistory
 from flowcache.parallel.mesh import Mesh, Ranks
+from flowcache.parallel.partial import kernel, plain
 
 DIM = 8
 SELECTS = {
@@ -73,25 +74,29 @@ class Threads(Mesh):
         return torch.cat([rows.view(-1, *row) for rows in received]).movedim(0, dim)
 
 
-def keep_together(select, q: Tensor, k: Tensor, v: Tensor, kept: int, tokens: int, ranks: int, ways: int):
-    """[keys, values] that all ranks of a history group keep, put together, and the bytes that each of them sent."""
+def on_all_ranks(call, ranks: int, ways: int) -> tuple[list, list[int]]:
+    """call(history, place) on every rank of one history group of a gang, and the bytes that each of them sent."""
     size = ranks // ways
     board = Board(Barrier(size), [[]] * size)
     meshes = [Threads(None, place, board) for place in range(size)]
     everyone, heads = (Threads(None, 0, Board(Barrier(1), [[]] * count)) for count in (ranks, ways))
     histories = [SpreadHistory(Ranks(everyone, heads, mesh), torch.device("cpu")) for mesh in meshes]
-    runs = histories[0].runs(tokens)
-
-    def rank(place: int) -> list[Tensor]:
-        of_chunks = [x.unflatten(0, (-1, tokens)).split(runs, dim=1)[place].flatten(0, 1) for x in (k, v)]
-        own_kept = kept // tokens * runs[place]
-        return histories[place].keep(select, q.split(runs)[place], *of_chunks, own_kept, tokens)
-
     with ThreadPoolExecutor(size) as pool:
-        parts = list(pool.map(rank, range(size)))
-    whole = [torch.cat([x.unflatten(0, (-1, run)) for x, run in zip(of, runs, strict=True)], 1).flatten(0, 1)
-             for of in zip(*parts, strict=True)]  # fmt: skip
-    return whole, [sum(mesh.sent) for mesh in meshes]
+        results = list(pool.map(call, histories, range(size)))
+    return results, [sum(mesh.sent) for mesh in meshes]
+
+
+def keep_together(select, q: Tensor, k: Tensor, v: Tensor, kept: int, tokens: int, group: tuple[int, int]):
+    """[keys, values] that all ranks of a history group keep, put together, and the bytes that each of them sent."""
+
+    def rank(history: SpreadHistory, place: int) -> list[Tensor]:
+        runs = history.runs(tokens)
+        own = [x.unflatten(0, (-1, tokens)).split(runs, dim=1)[place].flatten(0, 1) for x in (k, v)]
+        mine = history.keep(select, q.split(runs)[place], *own, kept // tokens * runs[place], tokens)
+        return [x.unflatten(0, (-1, runs[place])) for x in mine]
+
+    parts, sent = on_all_ranks(rank, *group)
+    return [torch.cat(of, dim=1).flatten(0, 1) for of in zip(*parts, strict=True)], sent
 
 
 @settings(deadline=None, max_examples=60)
@@ -112,8 +117,27 @@ def test_ranks_keep_what_one_keeps(seed, group, frame, kept, new, name, heads):
     k, v = torch.randn(2, (kept + new) * tokens, heads[1], DIM)
     select = select_of(name, frame, tokens)
     expected = Whole().keep(select, q, k, v, kept * tokens, tokens)
-    found, _ = keep_together(select, q, k, v, kept * tokens, tokens, *group)
+    found, _ = keep_together(select, q, k, v, kept * tokens, tokens, group)
     assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
+
+
+@pytest.mark.parametrize("tokens", [3, 7])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("form", [kernel, plain])
+def test_attention_is_that_of_one_place(form, tokens, dtype, monkeypatch):
+    """Down to one token a rank, whatever layout a kernel returns; each rank has its run of two chunks."""
+    monkeypatch.setattr("flowcache.parallel.partial.kernel", form)
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, n * tokens, heads, DIM, dtype=dtype) for n, heads in ((1, 4), (2, 2), (2, 2)))
+
+    def rank(history: SpreadHistory, place: int) -> Tensor:
+        runs = history.runs(tokens)
+        own = [x.unflatten(1, (-1, tokens)).split(runs, dim=2)[place].flatten(1, 2) for x in (k, v)]
+        return history.attention(q.split(runs, dim=1)[place], *own, tokens)
+
+    parts, _ = on_all_ranks(rank, 3, 1)
+    expected, tolerance = Whole().attention(q, k, v, tokens), 0.01 if dtype == torch.bfloat16 else 1e-5
+    torch.testing.assert_close(torch.cat(parts, dim=1), expected, atol=tolerance, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +149,7 @@ def test_scores_are_sent_and_rows_that_change_ranks(name, asked, moved):
     tokens, kept, chunks, heads, ranks = 96, 2, 4, 4, 3
     q = torch.randn(tokens, heads, DIM)
     k, v = torch.randn(2, chunks * tokens, heads, DIM)
-    _, sent = keep_together(select_of(name, tokens // 2, tokens), q, k, v, kept * tokens, tokens, ranks, 1)
+    _, sent = keep_together(select_of(name, tokens // 2, tokens), q, k, v, kept * tokens, tokens, (ranks, 1))
     queries = asked * heads * (DIM + ranks)
     scores = heads * (2 * chunks * tokens + 2 * ranks * DIM) if asked else 0
     rows = kept * tokens * heads * 2 * DIM
