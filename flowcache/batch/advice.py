@@ -52,6 +52,8 @@ def advise(work: Workload, pace: Pace, cluster: Cluster, now: float) -> Advice:
     recommended, reason = choose(options, work, cluster, now)
     memory = f"{USABLE:.0%} of a GPU's {cluster.node.memory / GIB:.1f} GiB (--gpu-memory) can be filled"
     rests_on = (*pace.rests_on, f"{memory}; K/V and weights in bfloat16, activations and VAE estimated")
+    if cluster.sharded:
+        rests_on += ("weights are sharded: each block's are gathered while the one before it computes",)
     return Advice(options, recommended, reason, rests_on)
 
 
@@ -77,19 +79,20 @@ def heaviest_windows(work: Workload, pace: Pace) -> list[Case]:
     return [case for _, case in found.values()]
 
 
-def cost_of(work: Workload, case: Case, ranks: int, pace: Pace) -> GangCost:
+def cost_of(work: Workload, case: Case, ranks: int, pace: Pace, sharded: bool = False) -> GangCost:
     config, done = work.walked(case.window, at_most(case.policy))
     spec = work.specs[case.window.model]
-    return gang_cost(spec, config, case.policy, case.window, done, ranks, pace.per_flop, pace.link)
+    window, policy = case.window, case.policy
+    return gang_cost(spec, config, policy, window, done, ranks, pace.per_flop, pace.link, sharded=sharded)
 
 
 def option(work: Workload, pace: Pace, cluster: Cluster, heaviest: Sequence[Case], ranks: int) -> GangOption:
     if problem := problem_of(work, cluster.node, ranks):
         return GangOption(ranks, problem=problem)
-    costs = tuple(cost_of(work, case, ranks, pace) for case in heaviest)
+    costs = tuple(cost_of(work, case, ranks, pace, cluster.sharded) for case in heaviest)
     fits = all(cost.memory.total <= USABLE * cluster.node.memory for cost in costs)
     timed = cluster.timed and ranks <= cluster.ranks
-    fastest, slowest = spans(work, pace, ranks, cluster.ranks // ranks) if timed else (None, None)
+    fastest, slowest = spans(work, pace, ranks, cluster.ranks // ranks, cluster.sharded) if timed else (None, None)
     return GangOption(ranks, costs, None, fits, fastest, slowest)
 
 
@@ -110,7 +113,7 @@ def choose(options: Sequence[GangOption], work: Workload, cluster: Cluster, now:
         need = min(max(cost.memory.total for cost in each.costs) for each in working) / GIB
         return None, (
             f"none of these gangs fits: the least that a GPU would have to hold is {need:.1f} GiB. A budget for K/V "
-            "(policy, `clean`), smaller frames or larger GPUs help"
+            "(policy, `clean`), --shard-weights, smaller frames or larger GPUs help"
         )
     timed = [each for each in fitting if each.slowest is not None]
     if not timed:

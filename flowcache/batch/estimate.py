@@ -18,8 +18,8 @@ Verdict = Literal["yes", "no", "perhaps"]
 
 @dataclass(frozen=True)
 class Cluster:
-    """What is to render. gpus: ranks in all; None: one gang; gang: ranks that render one video together; node: what
-    its machines are; deadline: unix seconds.
+    """What is to render. gpus: ranks in all; None: one gang; gang: ranks that render one video together; sharded: each
+    of which holds a part of the weights; node: what its machines are; deadline: unix seconds.
 
     How fast: as an earlier run's output `like` shows (endpoint_url: for it), or `tflops` that each GPU can do at
     most, of which the share `efficiency` is reached.
@@ -33,6 +33,7 @@ class Cluster:
     efficiency: float = EFFICIENCY
     deadline: float | None = None
     node: Node = Node()
+    sharded: bool = False
 
     @property
     def ranks(self) -> int:
@@ -81,7 +82,7 @@ class Estimate:
 def estimate(work: Workload, pace: Pace, cluster: Cluster, now: float) -> Estimate:
     """now: unix seconds."""
     gang, gangs = cluster.gang, cluster.ranks // cluster.gang
-    bounds = spans(work, pace, gang, gangs)
+    bounds = spans(work, pace, gang, gangs, cluster.sharded)
     known = all(case.kind in pace.reused for case in work.cases)
     side = f"{gangs} gang{'s' * (gangs > 1)} of {gang}"
     notes = [f"{side}, longest video first; no failures, no waiting for the cluster"]
@@ -103,9 +104,9 @@ def estimate(work: Workload, pace: Pace, cluster: Cluster, now: float) -> Estima
     )
 
 
-def spans(work: Workload, pace: Pace, gang: int, gangs: int) -> tuple[float, float]:
+def spans(work: Workload, pace: Pace, gang: int, gangs: int, sharded: bool) -> tuple[float, float]:
     """Seconds that so many gangs of `gang` ranks take for all, loading included: at the fastest, at the slowest."""
-    fastest, slowest = (pace.load + makespan(chains, gangs) for chains in work.seconds(pace, gang))
+    fastest, slowest = (pace.load + makespan(chains, gangs) for chains in work.seconds(pace, gang, sharded))
     return fastest, slowest
 
 

@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 
+from flowcache.errors import Problem
+
 
 @dataclass(frozen=True)
 class RunOptions:
     """`gang`: ranks per gang. `gangs`: how many side by side; None: as many as the cluster holds.
 
+    `shard_weights`: each rank of a gang holds a part of the transformer's weights (`parallel.sharding`).
     `threads`: CPUs and torch threads per rank. `device`: auto, cpu or cuda. `retries`: attempts that a
     segment may lose to its own exceptions, `infra_retries`: to lost processes and stalls. `stall`: seconds
     without a finished chunk (loading the model included) after which a gang counts as lost. `until`: unix seconds
@@ -18,6 +21,7 @@ class RunOptions:
 
     gang: int = 1
     gangs: int | None = None
+    shard_weights: bool = False
     threads: int = 1
     device: str = "auto"
     dtype: str = "auto"
@@ -41,3 +45,9 @@ class RunOptions:
         """
         asked = {"dtype": self.dtype, "vae_tiling": self.vae_tiling}
         return {name: value for name, value in asked.items() if value != "auto"}
+
+    def faults(self) -> list[Problem]:
+        if self.shard_weights and self.gang == 1:
+            message = "got a gang of 1, which has nobody to share weights with; accepted: with --gang 2 or more"
+            return [Problem("--shard-weights", "", message)]
+        return []

@@ -34,6 +34,7 @@ def plan(
     policy: Annotated[str | None, typer.Option(help="For rows without one, as in render.")] = None,
     gpus: Annotated[int | None, typer.Option(min=1, help="Ranks in all; else those of the job, or one gang.")] = None,
     gang: Annotated[int | None, typer.Option(min=1, help="Ranks that render one video together.")] = None,
+    shard_weights: Annotated[bool | None, typer.Option(help="Each rank holds a part of the weights.")] = None,
     like: Annotated[
         str | None, typer.Option(help="Output of an earlier run on such machines: estimate time by its timings.")
     ] = None,
@@ -63,13 +64,20 @@ def plan(
 
     # Nothing is written, so a manifest alone will do.
     spec = merged(
-        job, manifest=manifest, model=model, policy=policy, gang=gang, **({} if job else {"output": "unused"})
+        job,
+        manifest=manifest,
+        model=model,
+        policy=policy,
+        gang=gang,
+        shard_weights=shard_weights,
+        **({} if job else {"output": "unused"}),
     )
     asked = gpus or like or tflops or until
     cluster = cluster_of(
         {"--link": link, "--gpu-memory": gpu_memory, "--until": until},
         gpus=gpus or (spec.gang * (spec.gangs or 1) if asked else None),
         gang=spec.gang,
+        sharded=spec.shard_weights,
         node_gpus=node_gpus,
         like=like,
         endpoint_url=endpoint_url,

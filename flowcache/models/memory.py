@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
+from torch import nn
 
 from flowcache.models.families import Config, family_of
 from flowcache.models.magi.config import MagiConfig
@@ -25,23 +26,21 @@ class Memory:
     residuals: int  # at their most: what reuse keeps, its signals too
     activations: int  # an estimate
     codec: int  # an estimate; only rank 0 decodes
+    gathered: int = 0  # blocks of sharded weights while they run
 
     @property
     def total(self) -> int:
-        return self.weights + self.keys_values + self.residuals + self.activations + self.codec
+        return self.weights + self.gathered + self.keys_values + self.residuals + self.activations + self.codec
 
     def __str__(self) -> str:
-        parts = {
-            "weights": self.weights,
-            "K/V": self.keys_values,
-            "activations": self.activations + self.residuals,
-            "VAE": self.codec,
-        }
+        gathered = {"gathered blocks": self.gathered} if self.gathered else {}
+        rest = {"K/V": self.keys_values, "activations": self.activations + self.residuals, "VAE": self.codec}
+        parts = {"weights": self.weights} | gathered | rest
         spelled = ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts.items())
         return f"{self.total / GIB:.1f} GiB per rank ({spelled})"
 
 
-def memory(spec: ModelSpec, config: Config, ranks: int) -> Memory:
+def memory(spec: ModelSpec, config: Config, ranks: int, sharded: bool = False) -> Memory:
     """What each of `ranks` ranks needs at the model's default size, where a window keeps all K/V and reuses."""
     tokens, chunks = spec.chunk_tokens(spec.width, spec.height), spec.window // spec.chunk
     if spec.family == "magi":  # one of its passes fills the only store
@@ -49,7 +48,7 @@ def memory(spec: ModelSpec, config: Config, ranks: int) -> Memory:
     else:  # both guidance branches keep K/V and residuals
         memories, stored, flying = 2, chunks, chunks
     keys_values = family_of(config).flops.kv_bytes(config, memories * stored * tokens, 2) // ranks
-    return rank_memory(spec, config, ranks, keys_values, reuse_bytes(config, tokens, ranks, memories, flying))
+    return rank_memory(spec, config, ranks, keys_values, reuse_bytes(config, tokens, ranks, memories, flying), sharded)
 
 
 def reuse_bytes(config: Config, tokens: int, ranks: int, memories: int, flying: int, item: int = 2) -> int:
@@ -64,23 +63,51 @@ def reuse_bytes(config: Config, tokens: int, ranks: int, memories: int, flying: 
     return flying * memories * own * item
 
 
-def rank_memory(spec: ModelSpec, config: Config, ranks: int, keys_values: int, residuals: int) -> Memory:
-    """With so many bytes of K/V and residuals, at the spec's width and height: weights are whole on each rank."""
+def rank_memory(
+    spec: ModelSpec, config: Config, ranks: int, keys_values: int, residuals: int, sharded: bool = False
+) -> Memory:
+    """With so many bytes of K/V and residuals, at the spec's width and height; weights whole on each or `sharded`."""
     tokens, pixels = spec.chunk_tokens(spec.width, spec.height), spec.width * spec.height
     magi = VIT_BYTES + 2 * 4 * 3 * spec.chunk_frames * pixels
+    weights = weight_bytes(config, ranks if sharded else 1)
     return Memory(
-        weights=weight_bytes(config),
+        weights=weights.held,
         keys_values=keys_values,
         residuals=residuals,
         activations=family_of(config).flops.working_bytes(config, math.ceil(tokens / ranks)),
         codec=magi if spec.family == "magi" else 4 * WAN_FRAMES * WAN_WIDTH * pixels,
+        gathered=weights.gathered,
     )
 
 
+@dataclass(frozen=True)
+class WeightBytes:
+    """Of one rank. gathered: at their most, beside those `held`; sent: to the other ranks, in each chunk's forward."""
+
+    held: int
+    gathered: int = 0
+    sent: int = 0
+
+
 @cache
-def weight_bytes(config: Config) -> int:
-    """Of a transformer of this shape in bfloat16, but for what stays in float32."""
+def weight_bytes(config: Config, ranks: int = 1) -> WeightBytes:
+    """Of a transformer of this shape in bfloat16, but for what stays in float32; blocks sharded over `ranks` > 1.
+
+    FSDP2 gives each rank the same number of a tensor's rows, padded. While a block runs, its tensors are there, and
+    the buffers that it came in and the next one comes in.
+    """
     family = family_of(config)
     with torch.device("meta"):
-        parameters = dict(family.build(config).named_parameters())
-    return sum((4 if family.keep_float32(name) else 2) * x.numel() for name, x in parameters.items())
+        model = family.build(config)
+
+    def size(module: nn.Module, prefix: str = "", ways: int = 1) -> int:
+        """Bytes of one shard of a module's parameters."""
+        named = module.named_parameters(prefix)
+        rows = ((4 if family.keep_float32(name) else 2, -(-len(x) // ways), x.shape[1:]) for name, x in named)
+        return sum(element * count * math.prod(row) for element, count, row in rows)
+
+    names = {block: name for name, block in model.named_modules()}
+    shards = [size(block, names[block], ranks) for block in model.blocks]
+    outside = size(model) - sum(size(block, names[block]) for block in model.blocks)
+    gathered = 3 * ranks * max(shards) if ranks > 1 else 0
+    return WeightBytes(outside + sum(shards), gathered, (ranks - 1) * sum(shards))

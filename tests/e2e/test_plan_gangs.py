@@ -22,6 +22,8 @@ def test_the_sizes_side_by_side(flowcache, tmp_path):
     for alone, shared in zip(one["costs"], three["costs"], strict=True):
         assert shared["memory"]["keys_values"] * 3 / alone["memory"]["keys_values"] < 1.02
         assert 0 < shared["efficiency"] < alone["efficiency"] == 1 and shared["step_bytes"] > alone["step_bytes"] == 0
+    sharded = flowcache(*asked, "--shard-weights", "--json").json["gangs"]["options"][2]["costs"][0]
+    assert sharded["memory"]["gathered"] > 0 and sharded["step_bytes"] > three["costs"][0]["step_bytes"]
     assert three["fastest"] <= three["slowest"] and document["options"][-1]["slowest"] is None
 
 

@@ -78,6 +78,15 @@ def test_gangs_are_as_large_as_memory_asks(specs):
     assert nothing.recommended is None and f"{needs[-1] / GIB:.1f} GiB" in nothing.reason
 
 
+def test_sharded_weights_let_smaller_gangs_fit(specs):
+    whole = advice([request()], specs, Cluster()).options[2].costs[0].memory
+    tight = Cluster(node=Node(memory=(whole.total - 1) / USABLE))
+    assert advice([request()], specs, tight).recommended == 8
+    found = advice([request()], specs, replace(tight, sharded=True))
+    assert found.recommended == 4 and "weights are sharded" in found.rests_on[-1]
+    assert found.options[2].costs[0].memory.weights < whole.weights / 3
+
+
 def test_the_model_and_window_that_need_most_are_shown(specs):
     """Of each model one, with the policy that keeps most."""
     rows = [

@@ -124,6 +124,17 @@ def test_loads_lie_between_others():
     assert Load(1e12, 4e9, 10).seconds(1e-12, Link(2e9, 0.1)) == 1 + 2 + 1
 
 
+def test_sharded_weights_take_less_memory_and_more_of_the_link():
+    """Their gathering is hidden as long as computing takes longer."""
+    whole, sharded = (gang_cost(*CASES["14B"], 8, PER_FLOP, LINK, sharded=sharded) for sharded in (False, True))
+    assert sharded.memory.weights < whole.memory.weights / 6 and sharded.memory.total < 0.6 * whole.memory.total
+    assert sharded.step_bytes > 2 * whole.step_bytes and sharded.efficiency == pytest.approx(whole.efficiency)
+    slow = gang_cost(*CASES["14B"], 8, PER_FLOP, LINKS["pcie4"], sharded=True)
+    gathering = (sharded.step_bytes - whole.step_bytes) / LINKS["pcie4"].speed
+    assert slow.compute + slow.exchange > gathering > slow.compute
+    assert gang_cost(*CASES["14B"], 1, PER_FLOP, LINK, sharded=True).memory.gathered == 0
+
+
 def test_no_reuse_keeps_nothing():
     _, config, _, _, done = CASES["1.3B"]
     assert residual_bytes(config, Policy("off"), done, 1) == 0
