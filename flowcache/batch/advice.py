@@ -116,6 +116,11 @@ def choose(options: Sequence[GangOption], work: Workload, cluster: Cluster, now:
             "(policy, `clean`), --shard-weights, smaller frames or larger GPUs help"
         )
     timed = [each for each in fitting if each.slowest is not None]
+    if not timed and cluster.gpus:
+        return (
+            None,
+            f"with less than {fitting[0].ranks} ranks none fits the GPUs, and there are {cluster.gpus} (--gpus)",
+        )
     if not timed:
         return fitting[0].ranks, "the smallest that fits the GPUs: the fewer ranks, the less is lost between them"
     soonest = min(each.slowest for each in timed)

@@ -73,9 +73,10 @@ def plan(
         **({} if job else {"output": "unused"}),
     )
     asked = gpus or like or tflops or until
+    of_job = spec.gang * spec.gangs if asked and spec.gangs else None
     cluster = cluster_of(
         {"--link": link, "--gpu-memory": gpu_memory, "--until": until},
-        gpus=gpus or (spec.gang * (spec.gangs or 1) if asked else None),
+        gpus=gpus or of_job,
         gang=spec.gang,
         sharded=spec.shard_weights,
         node_gpus=node_gpus,

@@ -74,6 +74,8 @@ def test_gangs_are_as_large_as_memory_asks(specs):
         found = advice([request()], specs, tight)
         assert found.recommended == found.options[place + 1].ranks
         assert [option.fits for option in found.options] == [number > place for number in range(4)]
+    few = advice([request()], specs, replace(FAST, gpus=2, node=Node(memory=(needs[1] - 1) / USABLE)))
+    assert few.recommended is None and "less than 4 ranks" in few.reason and "there are 2 (--gpus)" in few.reason
     nothing = advice([request()], specs, replace(FAST, node=Node(memory=1e9)))
     assert nothing.recommended is None and f"{needs[-1] / GIB:.1f} GiB" in nothing.reason
 
