@@ -2,7 +2,11 @@
 
 from dataclasses import dataclass
 
+import torch
+
 from flowcache.errors import Problem
+
+SHARDING = "2.13"  # the first torch whose FSDP2 can be told to forget its notes (`reset_iter_state`)
 
 
 @dataclass(frozen=True)
@@ -50,4 +54,6 @@ class RunOptions:
         if self.shard_weights and self.gang == 1:
             message = "got a gang of 1, which has nobody to share weights with; accepted: with --gang 2 or more"
             return [Problem("--shard-weights", "", message)]
+        if self.shard_weights and torch.__version__ < SHARDING:
+            return [Problem("--shard-weights", "", f"got torch {torch.__version__}; accepted: {SHARDING} or newer")]
         return []

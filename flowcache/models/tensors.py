@@ -133,7 +133,7 @@ def read(
 ) -> Iterator[tuple[Stored, Tensor]]:
     """Each tensor in turn, straight from the memory-mapped file to `device`, in its stored dtype.
 
-    rows: of its first dimension; None: all. Nothing else is read. On a CPU the tensors are the file's pages, which
+    rows: of its first dimension; None: all. Nothing else is touched. On a CPU the tensors are the file's pages, which
     all processes share.
     """
     for file, entries in groupby(stored, lambda entry: entry.file):
