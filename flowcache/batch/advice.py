@@ -1,7 +1,7 @@
 """Which gang size suits a manifest and a cluster: what each costs, and which one to take."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flowcache.batch.estimate import Cluster, spans, verdict
 from flowcache.batch.gang_cost import GangCost, gang_cost
@@ -9,8 +9,8 @@ from flowcache.batch.node import Node
 from flowcache.batch.pace import Pace
 from flowcache.batch.workload import Case, Workload
 from flowcache.errors import Problem
-from flowcache.models.memory import GIB
-from flowcache.models.room import USABLE
+from flowcache.models.memory import GIB, codec_bytes, memory
+from flowcache.models.room import TILE, USABLE
 from flowcache.records import ModelSpec, RenderRequest
 from flowcache.report.words import duration
 from flowcache.sampling.dry_run import at_most
@@ -47,11 +47,15 @@ class Advice:
 
 def advise(work: Workload, pace: Pace, cluster: Cluster, now: float) -> Advice:
     """now: unix seconds."""
-    sizes, heaviest = sorted({*SIZES, cluster.gang}), heaviest_windows(work, pace)
+    sizes, heaviest = sorted({*SIZES, cluster.gang}), heaviest_windows(work, pace, cluster)
     options = tuple(option(work, pace, cluster, heaviest, ranks) for ranks in sizes)
     recommended, reason = choose(options, work, cluster, now)
-    memory = f"{USABLE:.0%} of a GPU's {cluster.node.memory / GIB:.1f} GiB (--gpu-memory) can be filled"
-    rests_on = (*pace.rests_on, f"{memory}; K/V and weights in bfloat16, activations and VAE estimated")
+    room = f"{USABLE:.0%} of a GPU's {cluster.node.memory / GIB:.1f} GiB (--gpu-memory) can be filled"
+    rests_on = (
+        *pace.rests_on,
+        f"{room}; K/V and weights in bfloat16, activations and VAE estimated",
+        "frames are decoded in tiles where whole ones would not fit the GPU of a gang of one",
+    )
     if cluster.sharded:
         rests_on += ("weights are sharded: each block's are gathered while the one before it computes",)
     return Advice(options, recommended, reason, rests_on)
@@ -68,28 +72,31 @@ def check_gang(requests: Sequence[RenderRequest], specs: Mapping[str, ModelSpec]
     return list(problems.values())
 
 
-def heaviest_windows(work: Workload, pace: Pace) -> list[Case]:
+def heaviest_windows(work: Workload, pace: Pace, cluster: Cluster) -> list[Case]:
     """Of each model the case whose window needs most memory on one rank."""
     alike = {(case.window, case.policy): case for case in work.cases}
     found: dict[str, tuple[int, Case]] = {}
     for case in alike.values():
-        need = cost_of(work, case, 1, pace).memory.total
+        need = cost_of(work, case, 1, pace, cluster).memory.total
         if need > found.get(case.window.model, (0,))[0]:
             found[case.window.model] = need, case
     return [case for _, case in found.values()]
 
 
-def cost_of(work: Workload, case: Case, ranks: int, pace: Pace, sharded: bool = False) -> GangCost:
+def cost_of(work: Workload, case: Case, ranks: int, pace: Pace, cluster: Cluster) -> GangCost:
     config, done = work.walked(case.window, at_most(case.policy))
-    spec = work.specs[case.window.model]
-    window, policy = case.window, case.policy
-    return gang_cost(spec, config, policy, window, done, ranks, pace.per_flop, pace.link, sharded=sharded)
+    spec, window, policy = work.specs[case.window.model], case.window, case.policy
+    cost = gang_cost(spec, config, policy, window, done, ranks, pace.per_flop, pace.link, sharded=cluster.sharded)
+    spec = replace(spec, width=cost.width, height=cost.height)
+    if memory(spec, config, 1).total <= USABLE * cluster.node.memory:
+        return cost
+    return replace(cost, memory=replace(cost.memory, codec=codec_bytes(spec, TILE)))  # as `room.tile_for` decides
 
 
 def option(work: Workload, pace: Pace, cluster: Cluster, heaviest: Sequence[Case], ranks: int) -> GangOption:
     if problem := problem_of(work, cluster.node, ranks):
         return GangOption(ranks, problem=problem)
-    costs = tuple(cost_of(work, case, ranks, pace, cluster.sharded) for case in heaviest)
+    costs = tuple(cost_of(work, case, ranks, pace, cluster) for case in heaviest)
     fits = all(cost.memory.total <= USABLE * cluster.node.memory for cost in costs)
     timed = cluster.timed and ranks <= cluster.ranks
     fastest, slowest = spans(work, pace, ranks, cluster.ranks // ranks, cluster.sharded) if timed else (None, None)

@@ -67,17 +67,24 @@ def rank_memory(
     spec: ModelSpec, config: Config, ranks: int, keys_values: int, residuals: int, sharded: bool = False
 ) -> Memory:
     """With so many bytes of K/V and residuals, at the spec's width and height; weights whole on each or `sharded`."""
-    tokens, pixels = spec.chunk_tokens(spec.width, spec.height), spec.width * spec.height
-    magi = VIT_BYTES + 2 * 4 * 3 * spec.chunk_frames * pixels
+    tokens = spec.chunk_tokens(spec.width, spec.height)
     weights = weight_bytes(config, ranks if sharded else 1)
     return Memory(
         weights=weights.held,
         keys_values=keys_values,
         residuals=residuals,
         activations=family_of(config).flops.working_bytes(config, math.ceil(tokens / ranks)),
-        codec=magi if spec.family == "magi" else 4 * WAN_FRAMES * WAN_WIDTH * pixels,
+        codec=codec_bytes(spec),
         gathered=weights.gathered,
     )
+
+
+def codec_bytes(spec: ModelSpec, tile: int | None = None) -> int:
+    """Of decoding frames of the spec's width and height; tile: side of the squares in which the Wan VAE does it."""
+    pixels = spec.width * spec.height
+    if spec.family == "magi":  # always in tiles, whose results lie beside one another
+        return VIT_BYTES + 2 * 4 * 3 * spec.chunk_frames * pixels
+    return 4 * WAN_FRAMES * WAN_WIDTH * (min(tile**2, pixels) if tile else pixels)
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,8 @@ def test_a_slow_link_makes_large_gangs_worth_less(specs):
 
 
 def test_gangs_are_as_large_as_memory_asks(specs):
-    needs = [option.costs[0].memory.total for option in advice([request()], specs).options]
+    small = Cluster(node=Node(memory=1e9))
+    needs = [option.costs[0].memory.total for option in advice([request()], specs, small).options]
     assert needs == sorted(needs, reverse=True)
     for place, need in enumerate(needs[:-1]):
         tight = replace(FAST, gpus=None, tflops=None, node=Node(memory=(need - 1) / USABLE))
@@ -76,12 +77,21 @@ def test_gangs_are_as_large_as_memory_asks(specs):
         assert [option.fits for option in found.options] == [number > place for number in range(4)]
     few = advice([request()], specs, replace(FAST, gpus=2, node=Node(memory=(needs[1] - 1) / USABLE)))
     assert few.recommended is None and "less than 4 ranks" in few.reason and "there are 2 (--gpus)" in few.reason
-    nothing = advice([request()], specs, replace(FAST, node=Node(memory=1e9)))
+    nothing = advice([request()], specs, small)
     assert nothing.recommended is None and f"{needs[-1] / GIB:.1f} GiB" in nothing.reason
 
 
+def test_frames_are_decoded_in_tiles_where_they_would_not_fit_one_rank(specs):
+    """As `auto` decides when rendering, for gangs of every size."""
+    ample, tight = (advice([request()], specs, Cluster(node=Node(memory=size))) for size in (80e9, 24e9))
+    for whole, tiled in zip(ample.options, tight.options, strict=True):
+        memory = whole.costs[0].memory
+        assert memory.codec == 4 * 32 * 96 * 960 * 544
+        assert tiled.costs[0].memory == replace(memory, codec=4 * 32 * 96 * 256 * 256)
+
+
 def test_sharded_weights_let_smaller_gangs_fit(specs):
-    whole = advice([request()], specs, Cluster()).options[2].costs[0].memory
+    whole = advice([request()], specs, Cluster(node=Node(memory=1e9))).options[2].costs[0].memory
     tight = Cluster(node=Node(memory=(whole.total - 1) / USABLE))
     assert advice([request()], specs, tight).recommended == 8
     found = advice([request()], specs, replace(tight, sharded=True))
