@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowcache.batch.cost import flops, window
+from flowcache.batch.cost import flops, shared_flops, whole_flops, window
 from flowcache.batch.gang_cost import Load, gang_cost, kv_bytes, load, residual_bytes, shape_of
 from flowcache.batch.node import LINKS, Link, parse_link, parse_size
 from flowcache.batch.plan import plan
@@ -117,6 +117,14 @@ def test_the_numbers_in_the_docs_are_these():
     written = (Path(__file__).parents[3] / "docs" / "gangs.md").read_text()
     expected = [documented(name, ranks) for name in MODELS for ranks in (1, 2, 4, 8)]
     assert "\n".join(expected) in written, "\n".join(expected)
+
+
+def test_the_busiest_rank_counts():
+    """4 ranks have 2, 3, 2 and 3 of 10 tokens."""
+    config = MODELS["1.3B"]
+    uneven = replace(CASES["1.3B"][-1], tokens=10, seen=1000)
+    found = load(config, uneven, 4).flops
+    assert found == pytest.approx(shared_flops(config, uneven) * 0.3 + whole_flops(config, uneven))
 
 
 def test_loads_lie_between_others():
