@@ -12,6 +12,7 @@ from flowcache.batch.cost import Cost, cost
 from flowcache.batch.driver import Summary, run
 from flowcache.batch.estimate import Cluster, estimate
 from flowcache.batch.metrics import RunMetrics
+from flowcache.batch.node import Link, Node
 from flowcache.batch.options import RunOptions
 from flowcache.batch.plan import plan as segments_of
 from flowcache.batch.progress import Progress, Together
@@ -26,7 +27,9 @@ from flowcache.storage.objects import Store
 from flowcache.storage.runs import new_run
 from flowcache.storage.sources import probe_media, read_rows
 
-__all__ = ["Cluster", "RowDefaults", "RunOptions", "Cost", "Summary", "check", "load_model", "plan", "render"]
+__all__ = [
+    "Cluster", "Cost", "Link", "Node", "RowDefaults", "RunOptions", "Summary", "check", "load_model", "plan", "render",
+]  # fmt: skip
 
 Requests = str | Sequence[Mapping[str, Any]]
 
