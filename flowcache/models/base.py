@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ from flowcache.records import ModelSpec
 # head_dim]; q and k are past RoPE, and query head i uses K/V head i // (heads / kv_heads). Whoever calls the model
 # decides what else the queries see: a mask, a K/V cache, other ranks.
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+
+Item = TypeVar("Item")
 
 # select(queries, keys, budget) -> indices [budget, kv_heads] of the clean tokens to keep
 Select = Callable[[Tensor, Tensor, int], Tensor]
@@ -124,6 +126,28 @@ class History(Protocol):
         ...
 
 
+class Share(Protocol):
+    """Calls `function` on every item, of which each rank may take some."""
+
+    def __call__(
+        self, function: Callable[[Item], Tensor], items: Sequence[Item], shapes: Sequence[tuple[int, ...]]
+    ) -> list[Tensor] | None:
+        """All results, in the items' order, on the rank that shows them; None on those that only helped.
+
+        shapes: of the results, fp32. Where items cost as much as their results are large, work is even. Every rank
+        must call it alike, in the same order; a rank gets an item again where all shapes are the same multiple of
+        what they were, so that it may remember something of it.
+        """
+        ...
+
+
+def alone(
+    function: Callable[[Item], Tensor], items: Sequence[Item], shapes: Sequence[tuple[int, ...]]
+) -> list[Tensor]:
+    """The `Share` of a single rank."""
+    return [function(item) for item in items]
+
+
 class Codec(Protocol):
     """Video in and out of latents. Pixels are [3, T, H, W] in -1..1, latents [C, F, h, w] normalised.
 
@@ -135,8 +159,11 @@ class Codec(Protocol):
         """A video of such a length, or a single picture (T = 1), which gives one latent frame."""
         ...
 
-    def stream(self) -> Callable[[Tensor], Tensor]:
-        """A fresh decoder: called with consecutive latents [C, f, h, w], it returns their pixels [3, t, H, W]."""
+    def stream(self, share: Share = alone) -> Callable[[Tensor], Tensor | None]:
+        """A fresh decoder: called with consecutive latents [C, f, h, w], it returns their pixels [3, t, H, W].
+
+        The same pixels however they are shared; None where `share` gives None.
+        """
         ...
 
 
@@ -155,3 +182,4 @@ class LoadedModel:
     codec: Codec
     text: TextEncoder
     history: History | None = None  # None: K/V are kept here alone
+    share: Share = alone  # of decoding
