@@ -141,9 +141,7 @@ class Share(Protocol):
         ...
 
 
-def alone(
-    function: Callable[[Item], Tensor], items: Sequence[Item], shapes: Sequence[tuple[int, ...]]
-) -> list[Tensor]:
+def alone(function: Callable[[Item], Tensor], items: Sequence[Item], shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
     """The `Share` of a single rank."""
     return [function(item) for item in items]
 

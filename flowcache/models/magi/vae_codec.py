@@ -65,6 +65,7 @@ class MagiCodec:
 
         So latents in runs of whole temporal tiles (3 latent frames; a chunk is 6) give what they give at once.
         """
+
         def decode(latents: Tensor) -> Tensor | None:
             pixels = self.decode(latents, share)
             return None if pixels is None else pixels.clamp(-1, 1)

@@ -69,9 +69,7 @@ def models() -> dict[str, LoadedModel]:
     spec = ModelSpec("sky", "skyreels", "path", "digest", chunk=2, window=6, overlap=4, channels=16)
     wan, vit = WanCodec(random(AutoencoderKLWan(base_dim=4)), tile=64), MagiCodec(random(ViTVAE(VIT)))
     pipeline = Pipeline(passes=1, distilled=True)
-    other = replace(
-        spec, family="magi", chunk=6, window=12, overlap=6, channels=4, causal=False, pipeline=pipeline
-    )
+    other = replace(spec, family="magi", chunk=6, window=12, overlap=6, channels=4, causal=False, pipeline=pipeline)
     return {
         "skyreels": LoadedModel(spec, random(SkyReelsTransformer(sky)), wan, Texts()),
         "magi": LoadedModel(other, random(MagiTransformer(magi)), vit, Texts()),
