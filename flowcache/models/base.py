@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -14,7 +14,12 @@ from flowcache.records import ModelSpec
 # decides what else the queries see: a mask, a K/V cache, other ranks.
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
-Item = TypeVar("Item")
+# share(jobs, shapes) -> the jobs' results, fp32 and of these shapes, on the rank that shows them; None on those that
+# only help. Each rank does some of the jobs; work is even where a job takes as long as its result is large. Every rank
+# must call it alike and in the same order. While shapes change by one common factor, a job stays with its rank, and
+# may remember something from call to call.
+Job = Callable[[], Tensor]
+Share = Callable[[Sequence[Job], Sequence[tuple[int, ...]]], list[Tensor] | None]
 
 # select(queries, keys, budget) -> indices [budget, kv_heads] of the clean tokens to keep
 Select = Callable[[Tensor, Tensor, int], Tensor]
@@ -126,24 +131,9 @@ class History(Protocol):
         ...
 
 
-class Share(Protocol):
-    """Calls `function` on every item, of which each rank may take some."""
-
-    def __call__(
-        self, function: Callable[[Item], Tensor], items: Sequence[Item], shapes: Sequence[tuple[int, ...]]
-    ) -> list[Tensor] | None:
-        """All results, in the items' order, on the rank that shows them; None on those that only helped.
-
-        shapes: of the results, fp32. Where items cost as much as their results are large, work is even. Every rank
-        must call it alike, in the same order; a rank gets an item again where all shapes are the same multiple of
-        what they were, so that it may remember something of it.
-        """
-        ...
-
-
-def alone(function: Callable[[Item], Tensor], items: Sequence[Item], shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+def alone(jobs: Sequence[Job], shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
     """The `Share` of a single rank."""
-    return [function(item) for item in items]
+    return [job() for job in jobs]
 
 
 class Codec(Protocol):

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -99,7 +100,7 @@ class PatchCodec(nn.Module):
             last = latents[:, -1:]
             pairs = list(zip(latents.split(1, dim=1), before.split(1, dim=1), strict=True))
             shape = 3, self.time_stride, *(self.space_stride * side for side in latents.shape[2:])
-            parts = share(lambda pair: self.decode(*pair), pairs, [shape] * len(pairs))
+            parts = share([partial(self.decode, *pair) for pair in pairs], [shape] * len(pairs))
             if parts is None:
                 return None
             if first and self.causal:  # it holds one frame, time_stride times

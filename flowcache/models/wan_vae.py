@@ -5,6 +5,7 @@ Computes in float32, as the official code does.
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ class WanCodec:
             cuts = {(r, c): z[..., r : r + size, c : c + size] for r in rows for c in columns}
             frames, begun = 4 * z.shape[2] - (0 if begun else 3), True
             shapes = [(1, 3, frames, *(8 * side for side in cut.shape[3:])) for cut in cuts.values()]
-            tiles = share(lambda place: self._tile(cuts[place], memories, place), list(cuts), shapes)
+            tiles = share([partial(self._tile, cut, memories, place) for place, cut in cuts.items()], shapes)
             if tiles is None:
                 return None
             bands = [joined(tiles[i : i + len(columns)], 8 * overlap, 4) for i in range(0, len(tiles), len(columns))]

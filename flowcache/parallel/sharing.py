@@ -1,7 +1,7 @@
-"""Decoding by all ranks of a gang: items are dealt out, and results come together on the rank that shows them."""
+"""Decoding by all ranks of a gang: jobs are dealt out, and results come together on the rank that shows them."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from flowcache.errors import FlowcacheError
-from flowcache.models.base import Item
+from flowcache.models.base import Job
 from flowcache.parallel.mesh import Mesh
 
 SHOWS = 0  # the rank that gets the results
@@ -36,34 +36,38 @@ class Sharing:
 
     mesh: Mesh
 
-    def __call__(
-        self, function: Callable[[Item], Tensor], items: Sequence[Item], shapes: Sequence[tuple[int, ...]]
-    ) -> list[Tensor] | None:
+    def __call__(self, jobs: Sequence[Job], shapes: Sequence[tuple[int, ...]]) -> list[Tensor] | None:
         owners = deal([math.prod(shape) for shape in shapes], self.mesh.size)
-        if self.mesh.rank != SHOWS:
-            self._deliver({i: items[i] for i, owner in enumerate(owners) if owner == self.mesh.rank}, function)
-            return None
-        coming = {}  # received while own ones are computed
+        if self.mesh.rank == SHOWS:
+            return self._collect(jobs, shapes, owners)
+        self._deliver(jobs, shapes, [i for i, owner in enumerate(owners) if owner == self.mesh.rank])
+        return None
+
+    def _collect(self, jobs: Sequence[Job], shapes: Sequence[tuple[int, ...]], owners: Sequence[int]) -> list[Tensor]:
+        """What others send is received while own jobs are done."""
+        coming = {}
         for i, owner in enumerate(owners):
             if owner != SHOWS:
+                buffer = torch.empty(shapes[i])
                 with waiting_for(owner):
-                    buffer = torch.empty(shapes[i])
                     coming[i] = dist.irecv(buffer, group=self.mesh.group, group_src=owner, tag=i), buffer
-        results = [function(item) if owner == SHOWS else None for item, owner in zip(items, owners, strict=True)]
-        device = results[owners.index(SHOWS)].device
+        own = {i: job() for i, job in enumerate(jobs) if owners[i] == SHOWS}
+        device = own[owners.index(SHOWS)].device
         for i, (work, buffer) in coming.items():
             with waiting_for(owners[i]):
                 work.wait()
-            results[i] = buffer.to(device)
-        return results
+            own[i] = buffer.to(device)
+        return [own[i] for i in range(len(jobs))]
 
-    def _deliver(self, items: dict[int, Item], function: Callable[[Item], Tensor]) -> None:
-        """Each result leaves while the next one is computed."""
+    def _deliver(self, jobs: Sequence[Job], shapes: Sequence[tuple[int, ...]], own: Sequence[int]) -> None:
+        """Each result leaves while the next one is made."""
         leaving = []
-        for i, item in items.items():
-            part = function(item).cpu().contiguous()
+        for i in own:
+            result = jobs[i]().cpu().contiguous()
+            if result.shape != shapes[i]:  # gloo would take it all the same
+                raise ValueError(f"job {i} gave {list(result.shape)} instead of {list(shapes[i])}")
             with waiting_for(SHOWS):
-                leaving.append((dist.isend(part, group=self.mesh.group, group_dst=SHOWS, tag=i), part))
+                leaving.append((dist.isend(result, group=self.mesh.group, group_dst=SHOWS, tag=i), result))
         with waiting_for(SHOWS):
             for work, _ in leaving:
                 work.wait()
@@ -71,15 +75,15 @@ class Sharing:
 
 @contextmanager
 def waiting_for(rank: int) -> Iterator[None]:
-    """What gloo says when a rank is gone or too late names that rank."""
+    """What gloo says of a rank that is gone or too late names it."""
     try:
         yield
     except RuntimeError as error:
-        raise Undelivered(f"waited in vain for rank {rank} to decode its part of a chunk: {error}") from error
+        raise Undelivered(f"waited in vain for rank {rank} while a chunk was decoded: {error}") from error
 
 
 def deal(costs: Sequence[int], ranks: int) -> list[int]:
-    """The rank of each item: the dearest first, each to the rank that has least to do so far.
+    """The rank of each job: the dearest first, each to the rank that has least to do so far.
 
     Multiplying all costs by one factor changes nothing. The first rank always has one.
     """

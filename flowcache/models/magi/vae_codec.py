@@ -1,6 +1,7 @@
 """MAGI-1's video VAE as a `Codec`: tiles, normalised latents, every latent frame four video frames."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -56,9 +57,9 @@ class MagiCodec:
         config = self.vae.config
         tiling = Tiling(*(n // p for n, p in zip(self.tile, config.patch, strict=True)))
         tiles = tiling.cut(latents.to(self._like) / SCALE)
-        shapes = [(config.in_chans, *(n * p for n, p in zip(z.shape[1:], config.patch, strict=True))) for z in tiles]
-        decoded = share(lambda z: self.vae.decoder(z[None])[0], tiles, shapes)
-        return None if decoded is None else tiling.join(decoded, latents.shape)
+        shapes = [(1, config.in_chans, *(n * p for n, p in zip(z.shape[1:], config.patch, strict=True))) for z in tiles]
+        decoded = share([partial(self.vae.decoder, z[None]) for z in tiles], shapes)
+        return None if decoded is None else tiling.join([pixels[0] for pixels in decoded], latents.shape)
 
     def stream(self, share: Share = alone) -> Callable[[Tensor], Tensor | None]:
         """Nothing is remembered: a chunk's tiles are its own, as in the official pipeline.
