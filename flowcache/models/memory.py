@@ -21,7 +21,7 @@ class Memory:
     weights: int
     keys_values: int  # at their most, all guidance branches
     activations: int  # an estimate
-    codec: int  # an estimate; only rank 0 decodes
+    codec: int  # an estimate; whole frames are decoded by rank 0 alone
 
     @property
     def total(self) -> int:
