@@ -21,8 +21,9 @@ Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 Job = Callable[[], Tensor]
 Share = Callable[[Sequence[Job], Sequence[tuple[int, ...]]], list[Tensor] | None]
 
-# select(queries, keys, budget) -> indices [budget, kv_heads] of the clean tokens to keep
-Select = Callable[[Tensor, Tensor, int], Tensor]
+# select(queries, keys, budget) -> indices [budget, kv_heads] of the clean tokens to keep; where keys lie in several
+# places, a fourth argument says what each must know of the others (`cache.kv_compress.OnePlace`)
+Select = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
