@@ -27,7 +27,7 @@ from flowcache.models.magi.vae import ViTVAE
 from flowcache.models.magi.vae_codec import MagiCodec
 from flowcache.models.magi.vae_config import ViTVAEConfig
 from flowcache.models.wan_vae import WanCodec
-from flowcache.parallel.sharing import SHOWS, deal, open_sharing
+from flowcache.parallel.decoding import SHOWS, deal, open_sharing
 
 ROWS, COLUMNS = 22, 29  # latent pixels: 176 x 232 video pixels
 CHUNK = {"SkyReels-V2": 1, "MAGI-1": 6}  # latent frames

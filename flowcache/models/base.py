@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flowcache.records import ModelSpec
 
@@ -62,6 +62,7 @@ class VideoModel(Protocol):
 
     dtype: torch.dtype
     device: torch.device
+    blocks: nn.ModuleList  # hold nearly all weights; `transform` calls them in order, `text` their `keys_values`
     layers: int
     heads: int
     kv_heads: int

@@ -27,8 +27,8 @@ from flowcache.models.skyreels.config import SkyReelsConfig
 from flowcache.models.skyreels.transformer import SkyReelsTransformer
 from flowcache.models.wan_vae import WanCodec
 from flowcache.parallel.apply import shard
+from flowcache.parallel.decoding import Sharing, Undelivered, deal, open_sharing
 from flowcache.parallel.mesh import Mesh, arrange
-from flowcache.parallel.sharing import Sharing, Undelivered, deal, open_sharing
 from flowcache.records import ModelSpec, Pipeline, RenderRequest, Shot
 from flowcache.rendering.renderer import SegmentRenderer
 
