@@ -25,7 +25,7 @@ class Memory:
     keys_values: int  # at their most, all guidance branches
     residuals: int  # at their most: what reuse keeps, its signals too
     activations: int  # an estimate
-    codec: int  # an estimate; only rank 0 decodes
+    codec: int  # an estimate; whole frames are decoded by rank 0 alone
     gathered: int = 0  # blocks of sharded weights while they run
 
     @property
