@@ -4,12 +4,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import ray
+
 from flowcache.batch.fleet import Event, Task
 from flowcache.batch.logs import RANK, json_logger, place
 from flowcache.batch.metrics import WorkMetrics
 from flowcache.batch.worker import RankWorker, WorkerSettings
 from flowcache.records import ChunkRecord
 from flowcache.storage.objects import Store
+
+HEALTH = "health"  # calls that get a thread of their own
 
 
 class RankActor(RankWorker):
@@ -28,6 +32,10 @@ class RankActor(RankWorker):
     def assist(self, task: Task) -> None:
         with self._logged(task):
             super().assist(task)
+
+    @ray.method(concurrency_group=HEALTH)
+    def ping(self) -> None:
+        """Answers beside the work, as long as the process runs."""
 
     @contextmanager
     def _logged(self, task: Task) -> Iterator[None]:

@@ -10,14 +10,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from flowcache.errors import FlowcacheError
 from flowcache.models.base import Job
-from flowcache.parallel.mesh import Mesh
+from flowcache.parallel.mesh import Mesh, PeerLost
 
 SHOWS = 0  # the rank that gets the results
 
 
-class Undelivered(FlowcacheError):
+class Undelivered(PeerLost):
     """A rank waited in vain for the part of another."""
 
 

@@ -116,8 +116,13 @@ def spread_attention(q: Tensor, k: Tensor, v: Tensor, mesh: Mesh, tokens: Sequen
     """
     out, total = partial(mesh.gather(q, 1, tokens), k, v)
     rows = zip(total.float().split(list(tokens), dim=1), out.split(list(tokens), dim=1), strict=True)
-    sent = [torch.cat([x.contiguous().flatten().view(torch.uint8) for x in pair]) for pair in rows]
+    sent = [torch.cat([as_bytes(x) for x in pair]) for pair in rows]
     received = torch.stack(mesh.exchange(sent, [sent[mesh.rank].numel()] * mesh.size))
     totals, outs = received.split([4 * q.shape[:-1].numel(), q.nbytes], dim=1)
     totals, outs = totals.contiguous().view(torch.float32), outs.contiguous().view(q.dtype)
     return merge(outs.view(-1, *q.shape), totals.view(-1, *q.shape[:-1])).to(q.dtype)
+
+
+def as_bytes(x: Tensor) -> Tensor:
+    """Flat; copied, since `contiguous` leaves a single number the stride that it had, and then it has no bytes."""
+    return x.clone(memory_format=torch.contiguous_format).flatten().view(torch.uint8)
