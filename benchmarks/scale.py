@@ -92,6 +92,9 @@ class CountingBackend:
     def passing(self, fault: Exception) -> bool:
         return False
 
+    def of_machine(self, fault: Exception) -> bool:
+        return False
+
     def explain(self, fault: Exception) -> str:
         return str(fault)
 

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager
 
 from flowcache.batch.cluster import on_sigterm, ray_fleet
-from flowcache.batch.crew import Crew
+from flowcache.batch.crew import ClusterError, Crew
 from flowcache.batch.fleet import Event, Flawed, Fleet, Gang, GangFailure, Task
 from flowcache.batch.options import RunOptions
 from flowcache.batch.plan import plan
@@ -113,7 +113,7 @@ class Driver:
         self.rendered = 0
         self.stopped: str | None = None
         self._leave: float | None = None  # when segments under way are given up, on the fleet's clock
-        self._suspects: list[tuple[Task, GangFailure]] = []  # failures that may be the store's
+        self._suspects: list[tuple[Task, GangFailure, str]] = []  # failures that may be the store's, and their nodes
         self._answers: Future[bool] | None = None
         progress.begin(record, self.queue.videos.values())
 
@@ -198,7 +198,9 @@ class Driver:
                 self._failed(gang, gang.task, failure)
         if not self.stopped:
             self.crew.adjust(self.queue.startable)
+        self.queue.release(lambda node, segment: self.crew.elsewhere(node))
         self._settle_suspects()
+        self.progress.avoided(len(self.crew.avoided))
         for gang in self.crew.gangs:
             self._assign(gang)
         self.publisher.check()
@@ -212,9 +214,10 @@ class Driver:
 
     def _assign(self, gang: Gang) -> None:
         """Work for the gang, if it is idle and there is any."""
-        if self.stopped or self._answers or not gang.started or gang.task:
+        if self.stopped or self._answers or not gang.started or gang.task or gang.node in self.crew.avoided:
             return
-        taken = self.queue.take(gang.model, gang.video, len(self.crew.gangs))
+        witness = gang.node if self.crew.nodes.trusted(gang.node) else None
+        taken = self.queue.take(gang.model, gang.video, len(self.crew.gangs), witness)
         if taken:
             gang.assign(self._task(*taken))
 
@@ -228,24 +231,26 @@ class Driver:
         task = gang.task
         try:
             for event in gang.poll(news):
-                self._take_in(task, event)
+                self._take_in(gang, task, event)
         except GangFailure as failure:
             self._failed(gang, task, failure)
 
-    def _take_in(self, task: Task, event: Event) -> None:
+    def _take_in(self, gang: Gang, task: Task, event: Event) -> None:
         if isinstance(event, ChunkRecord):
             self.rendered += 1
             self.progress.chunk(task.segment, event)
         elif isinstance(event, Flawed):
             self._again_without_reuse(task, event)
         else:
+            self.crew.nodes.committed(gang.node)
             self._committed(event)
 
     def _again_without_reuse(self, task: Task, event: Flawed) -> None:
         """Nobody's fault: it may be what the prompt asks for, and then it comes out so again and is kept."""
         segment = task.segment
         self.spoilt.add((segment.video_id, segment.index))
-        self.progress.failed(segment, 0, f"chunk {event.chunk} is {event.flaw}: rendered without reuse", again=True)
+        cause = f"chunk {event.chunk} is {event.flaw}: rendered without reuse"
+        self.progress.failed(segment, 0, cause, "flaw", again=True)
         self.queue.put_back(segment)
 
     def _committed(self, event: SegmentMarker) -> None:
@@ -272,10 +277,10 @@ class Driver:
         if not failure.usable:
             self.crew.lost(gang, failure)
         if task and failure.kind == "store":
-            self._suspects.append((task, failure))
+            self._suspects.append((task, failure, gang.node))
             self._answers = self._answers or self.publisher.answers(self.record.run_id)
         elif task:
-            self._count(task, failure)
+            self._count(task, failure, gang.node)
 
     def _settle_suspects(self) -> None:
         """A store that answers the driver failed the segment, one that does not failed everybody: nobody's fault."""
@@ -283,24 +288,29 @@ class Driver:
             return
         counts = self._answers.result()
         suspects, self._suspects, self._answers = self._suspects, [], None
-        for task, failure in suspects:
+        for task, failure, node in suspects:
             if counts:
-                self._count(task, failure)
+                self._count(task, failure, node)
             else:
-                self.progress.failed(task.segment, failure.rank, failure.cause, again=True)
+                self.progress.failed(task.segment, failure.rank, failure.cause, "store", again=True)
                 self.queue.put_back(task.segment)
 
-    def _count(self, task: Task, failure: GangFailure) -> None:
-        """Try the segment again while its budget lasts, else dead-letter the video."""
+    def _count(self, task: Task, failure: GangFailure, node: str) -> None:
+        """Try the segment again while its budgets last, on another node if there is one; else dead-letter the video."""
         segment = task.segment
-        kind = "work" if failure.kind == "work" else "infra"
-        self.faults[segment.video_id, segment.index, kind] += 1
-        attempts = self.faults[segment.video_id, segment.index, kind]
-        spent = attempts > (self.options.retries if kind == "work" else self.options.infra_retries)
-        self.progress.failed(segment, failure.rank, failure.cause, again=not spent)
-        self.queue.put_back(segment)
+        place = segment.video_id, segment.index
+        self.faults[*place, "work" if failure.kind == "work" else "infra"] += 1
+        for nodes_own, attempts in self.crew.failed(node, segment, failure).items():
+            self.faults[*nodes_own, "work"] -= attempts
+            self.faults[*nodes_own, "infra"] += attempts
+        budgets = {"work": self.options.retries, "infra": self.options.infra_retries}
+        spent = next((kind for kind, budget in budgets.items() if self.faults[*place, kind] > budget), None)
+        if spent and failure.kind == "node":
+            raise ClusterError(f"no node is left that can do the work; the last one: {failure}")
+        self.progress.failed(segment, failure.rank, failure.cause, failure.kind, again=not spent)
+        self.queue.put_back(segment, node if not spent and self.crew.elsewhere(node) else None)
         if spent:
-            self._bury(task, failure, kind, attempts)
+            self._bury(task, failure, spent, self.faults[*place, spent])
 
     def _bury(self, task: Task, failure: GangFailure, kind: str, attempts: int) -> None:
         segment = task.segment

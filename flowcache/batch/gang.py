@@ -2,12 +2,18 @@
 
 import re
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.placement_group import (
+    PlacementGroup,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from flowcache.batch.actor import RankActor
@@ -16,6 +22,8 @@ from flowcache.batch.worker import WorkerSettings
 from flowcache.errors import FlowcacheError, StoreError
 from flowcache.storage.documents import SegmentMarker
 from flowcache.storage.objects import Store
+
+NODE_LABEL = "ray.io/node-id"  # which Ray gives every node
 
 
 @dataclass(frozen=True)
@@ -41,15 +49,22 @@ class RayGang:
     `poll` is called when some of `waiting_for()` are ready; it raises GangFailure. See `fleet.Gang`.
     """
 
-    def __init__(self, name: str, shape: GangShape, store: Store, settings: WorkerSettings):
+    def __init__(
+        self, name: str, shape: GangShape, store: Store, settings: WorkerSettings, avoided: Collection[str] = ()
+    ):
+        """avoided: ids of nodes that it must not be placed on."""
         self.name, self.shape = name, shape
-        self.group: PlacementGroup = placement_group([shape.bundle] * shape.ranks, strategy="STRICT_PACK")
+        elsewhere = {NODE_LABEL: f"!in({','.join(sorted(avoided))})"} if avoided else {}
+        self.group: PlacementGroup = placement_group(
+            [shape.bundle] * shape.ranks, strategy="STRICT_PACK", bundle_label_selector=[elsewhere] * shape.ranks
+        )
         self.actors = [self._actor(rank, store, settings) for rank in range(shape.ranks)]
         address = self.actors[0].open_group.remote() if shape.ranks > 1 else None
         self._pending = {actor.join_group.remote(address): rank for rank, actor in enumerate(self.actors)}
         self._stream: Any = None
         self._end: SegmentMarker | Flawed | None = None
         self.started = False
+        self.node: str | None = None
         self.model: str | None = None
         self.video: str | None = None
         self.task: Task | None = None
@@ -81,7 +96,8 @@ class RayGang:
             elif event is not None:
                 events.append(event)
         if not self.waiting_for():
-            self.started = True
+            if not self.started:
+                self.started, self.node = True, placement_group_table(self.group)["bundles_to_node_id"][0]
             if self._end:
                 events.append(self._end)
                 self._end = self.task = None
@@ -106,8 +122,7 @@ class RayGang:
             usable = isinstance(cause, FlowcacheError) and self.shape.ranks == 1
             if usable:
                 self._stream = self.task = None
-            kind = "store" if isinstance(cause, StoreError) and cause.passing else "work"
-            raise GangFailure(rank, kind, f"{type(cause).__name__}: {cause}", plain(error), usable) from error
+            raise GangFailure(rank, kind_of(cause), f"{type(cause).__name__}: {cause}", plain(error), usable) from error
 
     def _lost(self, otherwise: int | None) -> int | None:
         """The first rank whose process is gone."""
@@ -126,6 +141,12 @@ class RayGang:
         for actor in self.actors:
             ray.kill(actor, no_restart=True)
         remove_placement_group(self.group)
+
+
+def kind_of(cause: BaseException) -> Literal["store", "node", "work"]:
+    if isinstance(cause, StoreError) and (cause.passing or cause.of_machine):
+        return "store" if cause.passing else "node"
+    return "work"
 
 
 def first_line(error: BaseException) -> str:

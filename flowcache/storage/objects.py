@@ -146,7 +146,7 @@ class Store:
                 break
             time.sleep(pause)
         message = f"cannot {verb} {name or self._name(key)}: {masked(backend.explain(last))}"
-        raise StoreError(message, passing=backend.passing(last)) from last
+        raise StoreError(message, backend.passing(last), backend.of_machine(last)) from last
 
 
 def checked(key: str) -> str:

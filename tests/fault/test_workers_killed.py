@@ -68,8 +68,8 @@ class Failures(Progress):
         super().__init__()
         self.causes: list[str] = []
 
-    def failed(self, segment, rank, cause, again):
-        super().failed(segment, rank, cause, again)
+    def failed(self, segment, rank, cause, kind, again):
+        super().failed(segment, rank, cause, kind, again)
         self.causes.append(cause)
 
 

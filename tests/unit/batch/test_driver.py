@@ -40,8 +40,8 @@ class Notes(Progress):
         super().committed(segment)
         self.order.append((segment.video_id, segment.index))
 
-    def failed(self, segment, rank, cause, again):
-        super().failed(segment, rank, cause, again)
+    def failed(self, segment, rank, cause, kind, again):
+        super().failed(segment, rank, cause, kind, again)
         self.causes.append(cause)
 
     def note(self, message):
