@@ -26,10 +26,12 @@ from flowcache.storage.commits import (
     clear_dead_letter,
     list_commits,
     read_markers,
+    stopped,
     success,
+    withdraw_stopped,
     withdraw_success,
 )
-from flowcache.storage.documents import DeadLetter, RunRecord, SegmentMarker
+from flowcache.storage.documents import DeadLetter, RunRecord, SegmentMarker, Stopped
 from flowcache.storage.layout import marker_key
 from flowcache.storage.objects import Store
 from flowcache.storage.runs import begin_run, without_credentials
@@ -59,6 +61,7 @@ def run(
     except StoreError as error:
         raise InputError([Problem("output", "", str(error))]) from error
     record = begin_run(store, record)
+    withdraw_stopped(store)
     driver = Driver(store, record, requests, specs, options, progress)
     try:
         driver.settle_committed()
@@ -67,15 +70,20 @@ def run(
                 driver.render(fleet)
         driver.publisher.drain()
         driver.note_finished()
+    except ClusterError as error:
+        driver.note_stopped(str(error), error.exit_code)
+        raise
     finally:
         driver.publisher.close()
         progress.close()
     listing = list_commits(store) if driver.changed else driver.listing
     write_tables(store, record, listing, driver.markers)
-    queue, stopped = driver.queue, driver.stopped
-    summary = summarise(store, record, listing, queue, driver.rendered, stopped, time.monotonic() - begin)
+    queue, why = driver.queue, driver.stopped
+    summary = summarise(store, record, listing, queue, driver.rendered, why, time.monotonic() - begin)
     if summary.exit_code == 0:
         success(store, {"run_id": record.run_id, "videos": len(summary.done)})
+    elif summary.stopped:
+        driver.note_stopped(summary.stopped, summary.exit_code)
     return summary
 
 
@@ -211,6 +219,10 @@ class Driver:
         finished = self.publisher.finished
         while finished:
             self.progress.done(finished.popleft())
+
+    def note_stopped(self, why: str, exit_code: int) -> None:
+        """Tell who watches the store."""
+        stopped(self.store, Stopped(self.record.run_id, why, exit_code, len(self.queue.left), time.time()))
 
     def _assign(self, gang: Gang) -> None:
         """Work for the gang, if it is idle and there is any."""

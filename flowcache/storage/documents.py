@@ -108,7 +108,19 @@ class DeadLetter:
     schema_version: int = SCHEMA_VERSION
 
 
-Document = RunRecord | SegmentMarker | DoneMarker | DeadLetter
+@dataclass(frozen=True)
+class Stopped:
+    """The last driver ended with videos left; the next one withdraws this."""
+
+    run_id: str
+    why: str
+    exit_code: int
+    videos_left: int
+    at: float  # unix seconds
+    schema_version: int = SCHEMA_VERSION
+
+
+Document = RunRecord | SegmentMarker | DoneMarker | DeadLetter | Stopped
 
 
 def to_json(document: Document) -> bytes:

@@ -7,6 +7,7 @@ import uuid
 import pytest
 
 from benchmarks.pretended import connector, render
+from flowcache.batch.crew import ClusterError
 from flowcache.batch.driver import run
 from flowcache.batch.fleet import Flawed, GangFailure
 from flowcache.batch.options import RunOptions
@@ -16,7 +17,7 @@ from flowcache.records import ModelSpec, RenderRequest, Shot
 from flowcache.storage.commits import read_commits
 from flowcache.storage.objects import Store
 from flowcache.storage.runs import new_run
-from flowcache.storage.verify import verify
+from flowcache.storage.verify import status, verify
 
 SPEC = ModelSpec("tiny", "skyreels", "", "d" * 64, chunk=3, window=15, overlap=3, channels=16)
 MODEL = "tiny-skyreels"
@@ -192,8 +193,11 @@ def test_at_the_deadline_what_is_started_is_finished_and_the_rest_is_left():
     assert (summary.stopped, summary.left, summary.chunks_left) == ("its deadline came", 2, 13)
     assert studio.notes.order == [("a", 0), ("a", 1), ("b", 0)]
     sound(studio.store)
+    seen = status(studio.store)
+    assert seen.ended and (seen.exit_code, seen.stopped.why, seen.stopped.videos_left) == (5, "its deadline came", 2)
     summary = studio.run()
     assert (summary.exit_code, summary.rendered, summary.left) == (0, 13, 0)
+    assert status(studio.store).stopped is None
 
 
 def test_sigterm_lets_segments_under_way_be_committed_within_the_grace():
@@ -219,10 +223,10 @@ def signalled(studio, size, seconds):
 
 
 def test_a_gang_that_never_starts_ends_the_run():
-    from flowcache.batch.crew import ClusterError
-
+    studio = Studio(request("a"))
     with pytest.raises(ClusterError, match="3 gangs in a row did not start; .* did not start within"):
-        Studio(request("a")).run(start_seconds=1e9, start_timeout=50.0)
+        studio.run(start_seconds=1e9, start_timeout=50.0)
+    assert status(studio.store).exit_code == 1 and "did not start" in status(studio.store).stopped.why
 
 
 @pytest.mark.parametrize("gangs", [1, 3])
