@@ -30,6 +30,7 @@ from flowcache.storage import layout
 from flowcache.storage.backend import Entry
 from flowcache.storage.objects import Store
 from flowcache.storage.runs import new_run
+from flowcache.storage.status import status
 
 CHUNKS = (1, 1, 2, 3, 5, 5, 5, 9, 9, 13, 17, 25)  # of a video, drawn at random
 PROMPT = "a red circle moving right on a blue background"
@@ -196,6 +197,11 @@ def main() -> None:
         again = scene.run(options.gangs)
     assert again.exit_code == 0 and again.rendered == 0 and len(scene.fleets) == 1
     print(f"requests to resume: {requests_of(scene.backend, made)}")
+    made = scene.backend.requests.copy()
+    with measured("status"):
+        report = status(scene.store)
+    assert report.finished and report.count("done") == options.videos
+    print(f"requests for a status: {requests_of(scene.backend, made)}")
     print(f"{scene.count / running['wall']:.0f} segments a second ({scene.count / running['cpu']:.0f} a CPU second)")
     if options.profile:
         pstats.Stats(profile).sort_stats("tottime").print_stats(30)

@@ -19,6 +19,7 @@ from flowcache.report.frames import spread_frames, strip
 from flowcache.report.stepmap import StepMap, step_maps
 from flowcache.storage import layout
 from flowcache.storage.commits import read_commits, read_stopped
+from flowcache.storage.known import known_markers
 from flowcache.storage.media import join
 from flowcache.storage.objects import Store
 from flowcache.storage.runs import read_run
@@ -61,7 +62,7 @@ def report_page(store: Store, base: str | None, limits: Limits) -> str:
     """The page. base: what links to media begin with (see `link_base`); None: no links."""
     run, finished = read_run(store), store.exists(layout.SUCCESS)  # before the commits: they only grow
     stopped = read_stopped(store)
-    found = content(run, read_commits(store), finished, stopped)
+    found = content(run, read_commits(store, known_markers(store, run)), finished, stopped)
     shown = found.videos[: limits.cards]
     parts = share_out(shown, limits)
     with ThreadPoolExecutor(READERS) as pool:

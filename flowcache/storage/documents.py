@@ -12,7 +12,7 @@ from flowcache.records import ChunkRecord
 from flowcache.storage.objects import Store
 
 SCHEMA_VERSION = 1  # of everything in the store: keys, documents, tables
-READERS = 32  # parallel small reads
+READERS = 64  # parallel small reads: as many as S3 has connections
 
 
 def canonical(document: Any) -> bytes:

@@ -7,6 +7,7 @@ from typing import Literal
 from flowcache.storage import layout
 from flowcache.storage.commits import Commits, read_commits, read_stopped
 from flowcache.storage.documents import RunRecord, SegmentMarker, Stopped
+from flowcache.storage.known import known_markers
 from flowcache.storage.objects import Store
 from flowcache.storage.runs import read_run
 
@@ -72,12 +73,13 @@ class StatusReport:
 
 
 class Watch:
-    """The run's progress, as often as wanted: run and markers never change, so each is read once."""
+    """The run's progress, as often as wanted: run and markers never change, so each is read once, in the tables or by
+    itself."""
 
     def __init__(self, store: Store):
         """StoreError where the root holds no run."""
         self.store, self.run = store, read_run(store)
-        self.known: dict[str, SegmentMarker] = {}  # by key
+        self.known = known_markers(store, self.run)  # by key
 
     def status(self) -> StatusReport:
         finished = self.store.exists(layout.SUCCESS)  # before the commits: they only grow
