@@ -56,6 +56,9 @@ class PretendedGang:
         self.task = None
         return [*(end.chunks if isinstance(end, SegmentMarker) else ()), end]
 
+    def log_of(self, rank: int) -> str:
+        return f"last words of {self.name}, rank {rank}"
+
     def tear_down(self) -> None:
         self.alive = False
 

@@ -19,7 +19,7 @@ from flowcache.batch.publisher import Publisher
 from flowcache.batch.queue import SegmentQueue, Video
 from flowcache.batch.summary import Summary, summarise
 from flowcache.batch.worker import WorkerSettings
-from flowcache.errors import InputError, Problem, StoreError
+from flowcache.errors import InputError, Problem, StoreError, masked
 from flowcache.models.registry import reference
 from flowcache.records import ChunkRecord, ModelSpec, RenderRequest, Segment
 from flowcache.storage.commits import (
@@ -121,7 +121,7 @@ class Driver:
         self.rendered = 0
         self.stopped: str | None = None
         self._leave: float | None = None  # when segments under way are given up, on the fleet's clock
-        self._suspects: list[tuple[Task, GangFailure, str]] = []  # failures that may be the store's, and their nodes
+        self._suspects: list[tuple[Task, GangFailure, Gang]] = []  # failures that may be the store's
         self._answers: Future[bool] | None = None
         progress.begin(record, self.queue.videos.values())
 
@@ -289,10 +289,10 @@ class Driver:
         if not failure.usable:
             self.crew.lost(gang, failure)
         if task and failure.kind == "store":
-            self._suspects.append((task, failure, gang.node))
+            self._suspects.append((task, failure, gang))
             self._answers = self._answers or self.publisher.answers(self.record.run_id)
         elif task:
-            self._count(task, failure, gang.node)
+            self._count(task, failure, gang)
 
     def _settle_suspects(self) -> None:
         """A store that answers the driver failed the segment, one that does not failed everybody: nobody's fault."""
@@ -300,16 +300,16 @@ class Driver:
             return
         counts = self._answers.result()
         suspects, self._suspects, self._answers = self._suspects, [], None
-        for task, failure, node in suspects:
+        for task, failure, gang in suspects:
             if counts:
-                self._count(task, failure, node)
+                self._count(task, failure, gang)
             else:
                 self.progress.failed(task.segment, failure.rank, failure.cause, "store", again=True)
                 self.queue.put_back(task.segment)
 
-    def _count(self, task: Task, failure: GangFailure, node: str) -> None:
+    def _count(self, task: Task, failure: GangFailure, gang: Gang) -> None:
         """Try the segment again while its budgets last, on another node if there is one; else dead-letter the video."""
-        segment = task.segment
+        segment, node = task.segment, gang.node
         place = segment.video_id, segment.index
         self.faults[*place, "work" if failure.kind == "work" else "infra"] += 1
         for nodes_own, attempts in self.crew.failed(node, segment, failure).items():
@@ -322,9 +322,9 @@ class Driver:
         self.progress.failed(segment, failure.rank, failure.cause, failure.kind, again=not spent)
         self.queue.put_back(segment, node if not spent and self.crew.elsewhere(node) else None)
         if spent:
-            self._bury(task, failure, spent, self.faults[*place, spent])
+            self._bury(task, failure, spent, failure.log or masked(gang.log_of(failure.rank)))
 
-    def _bury(self, task: Task, failure: GangFailure, kind: str, attempts: int) -> None:
+    def _bury(self, task: Task, failure: GangFailure, kind: str, log: str) -> None:
         segment = task.segment
         letter = DeadLetter(
             video_id=segment.video_id,
@@ -332,8 +332,8 @@ class Driver:
             rank=failure.rank,
             cause=failure.cause,
             kind=kind,
-            attempts=attempts,
-            log_tail=failure.log[-4000:],
+            attempts=self.faults[segment.video_id, segment.index, kind],
+            log_tail=log[-4000:],
             request=without_credentials(task.request),
             continues=marker_key(segment.video_id, segment.after) if segment.after is not None else None,
         )

@@ -69,6 +69,10 @@ class Gang(Protocol):
         """What `news` of `Fleet.wait` says; the marker comes last and ends the task. Raises GangFailure."""
         ...
 
+    def log_of(self, rank: int) -> str:
+        """The end of what the rank has written, also once it is dead; "" where nobody knows."""
+        ...
+
     def tear_down(self) -> None: ...
 
 

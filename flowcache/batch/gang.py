@@ -7,22 +7,23 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.placement_group import (
     PlacementGroup,
     placement_group,
     placement_group_table,
     remove_placement_group,
 )
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
-from flowcache.batch.actor import RankActor
+from flowcache.batch.actor import RankActor, end_of
 from flowcache.batch.fleet import Event, Flawed, GangFailure, Task
 from flowcache.batch.worker import WorkerSettings
 from flowcache.errors import FlowcacheError, StoreError
 from flowcache.storage.documents import SegmentMarker
 from flowcache.storage.objects import Store
 
+LOG_PATIENCE = 20.0  # seconds for a node to start a process that reads a log
 NODE_LABEL = "ray.io/node-id"  # which Ray gives every node
 
 
@@ -59,6 +60,7 @@ class RayGang:
             [shape.bundle] * shape.ranks, strategy="STRICT_PACK", bundle_label_selector=[elsewhere] * shape.ranks
         )
         self.actors = [self._actor(rank, store, settings) for rank in range(shape.ranks)]
+        self._logs = [actor.log_file.remote() for actor in self.actors]
         address = self.actors[0].open_group.remote() if shape.ranks > 1 else None
         self._pending = {actor.join_group.remote(address): rank for rank, actor in enumerate(self.actors)}
         self._stream: Any = None
@@ -135,6 +137,15 @@ class RayGang:
                 except RayActorError:
                     return rank
         return otherwise
+
+    def log_of(self, rank: int) -> str:
+        """The end of what a rank has written, alive or not, if its node is still there to read it."""
+        there = NodeAffinitySchedulingStrategy(self.node, soft=False)
+        read = ray.remote(num_cpus=0, max_retries=0)(end_of).options(scheduling_strategy=there)
+        try:
+            return ray.get(read.remote(self._logs[rank]), timeout=LOG_PATIENCE)
+        except RayError:  # the node is lost, or in no state to answer
+            return ""
 
     def tear_down(self) -> None:
         """Kill every rank and give the resources back; a gang is never mended, only made anew."""

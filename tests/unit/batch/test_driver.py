@@ -133,6 +133,12 @@ def test_a_gang_without_news_is_replaced_and_its_segment_rendered_elsewhere():
     assert studio.notes.causes == ["no chunk was finished for 61 s"]
 
 
+def test_the_log_of_a_process_that_cannot_tell_any_more_is_fetched():
+    studio = Studio(request("a"))
+    studio.run(seconds=lambda task: None, stall=60.0, infra_retries=0)
+    assert read_commits(studio.store).dead_letters["a"].log_tail == "last words of gang-1, rank 0"
+
+
 @pytest.mark.parametrize("kind, budget", [("work", "retries"), ("infra", "infra_retries")])
 def test_each_kind_of_fault_has_a_budget_of_its_own(kind, budget):
     def fault(task):
