@@ -37,6 +37,7 @@ from flowcache.storage.objects import Store
 from flowcache.storage.runs import begin_run, without_credentials
 from flowcache.storage.tables import write_tables
 
+LATE = "its deadline came"
 WATCH_EVERY = 1.0  # seconds between two looks for stalls and for room in the cluster
 
 Connect = Callable[["Driver"], AbstractContextManager[Fleet]]
@@ -65,7 +66,7 @@ def run(
     driver = Driver(store, record, requests, specs, options, progress)
     try:
         driver.settle_committed()
-        if not driver.queue.finished:
+        if not driver.queue.finished and not driver.late:
             with connect(driver) as fleet, on_sigterm(driver.stop):
                 driver.render(fleet)
         driver.publisher.drain()
@@ -161,6 +162,13 @@ class Driver:
             sizes=sizes,
         )
 
+    @property
+    def late(self) -> bool:
+        """Whether the deadline has passed before anything was started."""
+        if self.options.until is not None and time.time() >= self.options.until:
+            self.stopped = LATE
+        return self.stopped is not None
+
     def stop(self, why: str) -> None:
         """Start nothing more; segments under way get `grace` seconds. Safe to call from a signal handler."""
         self.stopped = why
@@ -185,7 +193,7 @@ class Driver:
         """Whether a stopped run has nothing more to wait for."""
         now = self.fleet.now()
         if self._until is not None and now >= self._until and not self.stopped:
-            self.stopped = "its deadline came"
+            self.stopped = LATE
             self._leave = float("inf")  # what is started is finished
         if not self.stopped:
             return False

@@ -206,6 +206,12 @@ def test_at_the_deadline_what_is_started_is_finished_and_the_rest_is_left():
     assert status(studio.store).stopped is None
 
 
+def test_after_its_deadline_a_run_starts_nothing():
+    studio = Studio(request("a"))
+    summary = studio.run(until=time.time() - 1)
+    assert (summary.exit_code, summary.left, summary.stopped) == (5, 1, "its deadline came") and not studio.fleets
+
+
 def test_sigterm_lets_segments_under_way_be_committed_within_the_grace():
     studio = Studio(*(request(name) for name in "ab"))
 
