@@ -4,6 +4,7 @@ Everything that a worker writes is written, through the functions that workers u
 """
 
 import heapq
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -45,7 +46,7 @@ class PretendedGang:
             return []
         if news == ["gone"]:
             raise GangFailure(0, "infra", "its process is gone")
-        task = self.task
+        task, begin = self.task, time.thread_time()
         try:
             self.fleet.fault_on(self.node, task)
             end = render(self.fleet, self.name, task)
@@ -53,6 +54,8 @@ class PretendedGang:
             if failure.usable:
                 self.task = None
             raise
+        finally:
+            self.fleet.worked += time.thread_time() - begin
         self.task = None
         return [*(end.chunks if isinstance(end, SegmentMarker) else ()), end]
 
@@ -84,6 +87,7 @@ class PretendedFleet:
         self.store, self.run, self.size, self.start_seconds = store, run, size, start_seconds
         self.seconds, self.fault, self.nodes, self.fault_on = seconds, fault, nodes, fault_on
         self.clock, self.number = 0.0, 0
+        self.worked = 0.0  # CPU seconds that gangs took, which on a cluster are spent elsewhere
         self.gangs: list[PretendedGang] = []
         self.happens: list[tuple[float, int, PretendedGang, str]] = []
 

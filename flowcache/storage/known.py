@@ -8,16 +8,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from flowcache.records import ChunkRecord
 from flowcache.storage import layout
-from flowcache.storage.audit_tables import completed
 from flowcache.storage.documents import RunRecord, SegmentMarker
 from flowcache.storage.objects import Store
-from flowcache.storage.schemas import CHUNKS
 
+FEW = 500  # segments of a run whose markers are read sooner than pyarrow is loaded
 READERS = 4  # parts read at once: each has some 100,000 rows
 OF_CHUNK = tuple(name for name in ChunkRecord.__dataclass_fields__ if name != "key")
 SAME = ("video_id", "segment", "attempt", "fps", "host", "gang", "world_size", "started", "finished")  # names in both
@@ -27,6 +23,8 @@ COLUMNS = ("uri", *OF_CHUNK, *SAME, "init", "segment_seconds")
 def known_markers(store: Store, run: RunRecord) -> dict[str, SegmentMarker]:
     """By key. What the table lacks (hashes of init, state and parent) is empty: these are for counting and showing, and
     not for verifying, collecting or going on."""
+    if run.plan["segments"] < FEW:
+        return {}
     keys = [entry.key for entry in store.list(layout.table_prefix("chunks", run.run_id))]
     requests = {request["id"]: request for request in run.requests}
     with ThreadPoolExecutor(READERS) as pool:
@@ -37,6 +35,12 @@ def known_markers(store: Store, run: RunRecord) -> dict[str, SegmentMarker]:
 
 def markers_of(part: bytes, run: RunRecord, requests: dict[str, dict]) -> Iterator[SegmentMarker]:
     """Of one Parquet file; nothing of one that is damaged or another version's, since the markers can be read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from flowcache.storage.audit_tables import completed
+    from flowcache.storage.schemas import CHUNKS
+
     try:
         table = completed(pq.read_table(io.BytesIO(part)), CHUNKS)
     except (pa.ArrowInvalid, OSError):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from flowcache.report.content import content
-from flowcache.storage import layout
+from flowcache.storage import known, layout
 from flowcache.storage.commits import list_commits, read_commits
 from flowcache.storage.known import known_markers
 from flowcache.storage.objects import Store
@@ -15,7 +15,14 @@ from flowcache.storage.status import Watch, status
 from flowcache.storage.tables import write_tables
 from tests.unit.storage.samples import Studio, plan, request
 
+pytestmark = pytest.mark.usefixtures("used")
 NOT_THERE = {"parent_sha256": None, "init_sha256": "", "state_key": None, "state_sha256": None, "state_bytes": 0}
+
+
+@pytest.fixture
+def used(monkeypatch):
+    """Tables are used for small runs, too."""
+    monkeypatch.setattr(known, "FEW", 0)
 
 
 @pytest.fixture
@@ -33,11 +40,11 @@ def studio():
 
 def test_rows_give_the_markers_as_far_as_tables_hold_them(studio):
     commits, run = read_commits(studio.store), read_run(studio.store)
-    known = known_markers(studio.store, run)
-    assert sorted(known) == [layout.marker_key("cat", number) for number in range(3)]
-    for marker in known.values():
+    held = known_markers(studio.store, run)
+    assert sorted(held) == [layout.marker_key("cat", number) for number in range(3)]
+    for marker in held.values():
         assert marker == replace(commits.find("cat", marker.segment), **NOT_THERE)
-    from_both = content(run, read_commits(studio.store, known), False, None)
+    from_both = content(run, read_commits(studio.store, held), False, None)
     assert from_both.status == content(run, commits, False, None).status and from_both.totals.stages
     assert from_both.totals == content(run, commits, False, None).totals
 
