@@ -34,7 +34,7 @@ class Limits:
     """What bounds the page: a few dozen MB, however large the run is."""
 
     cards: int = 100  # videos shown in full: dead ones first, then in the run's order
-    rows: int = 10_000  # of each table: all videos, failures, rejected rows
+    rows: int = 10_000  # of the table of all videos; failures and rejected rows are always complete
     chunks: int = 200  # of a video's map and table of chunks
     video_bytes: int = 2 << 20  # embedded of each video
     page_bytes: int = 32 << 20  # embedded of all videos
