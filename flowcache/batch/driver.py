@@ -4,13 +4,12 @@ Keeps no state of its own: killed and started again, it reads the store and rend
 """
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
 from contextlib import AbstractContextManager
 
 from flowcache.batch.cluster import on_sigterm, ray_fleet
 from flowcache.batch.crew import ClusterError, Crew
+from flowcache.batch.failures import Failures
 from flowcache.batch.fleet import Event, Flawed, Fleet, Gang, GangFailure, Task
 from flowcache.batch.options import RunOptions
 from flowcache.batch.plan import plan
@@ -19,7 +18,7 @@ from flowcache.batch.publisher import Publisher
 from flowcache.batch.queue import SegmentQueue, Video
 from flowcache.batch.summary import Summary, summarise
 from flowcache.batch.worker import WorkerSettings
-from flowcache.errors import InputError, Problem, StoreError, masked
+from flowcache.errors import InputError, Problem, StoreError
 from flowcache.models.registry import reference
 from flowcache.records import ChunkRecord, ModelSpec, RenderRequest, Segment
 from flowcache.storage.commits import (
@@ -31,10 +30,9 @@ from flowcache.storage.commits import (
     withdraw_stopped,
     withdraw_success,
 )
-from flowcache.storage.documents import DeadLetter, RunRecord, SegmentMarker, Stopped
-from flowcache.storage.layout import marker_key
+from flowcache.storage.documents import RunRecord, SegmentMarker, Stopped
 from flowcache.storage.objects import Store
-from flowcache.storage.runs import begin_run, without_credentials
+from flowcache.storage.runs import begin_run
 from flowcache.storage.tables import write_tables
 
 LATE = "its deadline came"
@@ -69,6 +67,7 @@ def run(
         if not driver.queue.finished and not driver.late:
             with connect(driver) as fleet, on_sigterm(driver.stop):
                 driver.render(fleet)
+                driver.publisher.drain()  # dead letters still ask nodes for logs
         driver.publisher.drain()
         driver.note_finished()
     except ClusterError as error:
@@ -117,13 +116,10 @@ class Driver:
         self.queue = SegmentQueue(self._video(request, specs[request.model], dead) for request in requests)
         self.markers = read_markers(store, self.listing, self.queue.videos.keys() - self.listing.done)
         self.publisher = Publisher(store, options.patience)
-        self.faults: Counter[tuple[str, int, str]] = Counter()  # (video, segment, kind) -> failures
         self.spoilt: set[tuple[str, int]] = set()  # (video, segment) to render without reuse
         self.rendered = 0
         self.stopped: str | None = None
         self._leave: float | None = None  # when segments under way are given up, on the fleet's clock
-        self._suspects: list[tuple[Task, GangFailure, Gang]] = []  # failures that may be the store's
-        self._answers: Future[bool] | None = None
         progress.begin(record, self.queue.videos.values())
 
     def _revive(self) -> set[str]:
@@ -177,6 +173,8 @@ class Driver:
         """Until nothing is left, or the run is stopped."""
         self.fleet = fleet
         self.crew = Crew(fleet, self.options, self.progress.note)
+        run_id = self.record.run_id
+        self.failures = Failures(self.crew, self.queue, self.publisher, self.progress, self.options, run_id)
         self._until = None if self.options.until is None else fleet.now() + self.options.until - time.time()
         self._watched = fleet.now() - WATCH_EVERY
         try:
@@ -188,6 +186,7 @@ class Driver:
                 self.progress.tick()
         finally:
             self.crew.disband()
+            self.changed = self.changed or self.failures.buried > 0
 
     def _over(self) -> bool:
         """Whether a stopped run has nothing more to wait for."""
@@ -211,11 +210,11 @@ class Driver:
         for gang in list(self.crew.gangs):
             failure = self.crew.overdue(gang)
             if failure:
-                self._failed(gang, gang.task, failure)
+                self.failures.take(gang, gang.task, failure)
         if not self.stopped:
             self.crew.adjust(self.queue.startable)
         self.queue.release(lambda node, segment: self.crew.elsewhere(node))
-        self._settle_suspects()
+        self.failures.settle()
         self.progress.avoided(len(self.crew.avoided))
         for gang in self.crew.gangs:
             self._assign(gang)
@@ -234,7 +233,7 @@ class Driver:
 
     def _assign(self, gang: Gang) -> None:
         """Work for the gang, if it is idle and there is any."""
-        if self.stopped or self._answers or not gang.started or gang.task or gang.node in self.crew.avoided:
+        if self.stopped or self.failures.in_doubt or not gang.started or gang.task or gang.node in self.crew.avoided:
             return
         witness = gang.node if self.crew.nodes.trusted(gang.node) else None
         taken = self.queue.take(gang.model, gang.video, len(self.crew.gangs), witness)
@@ -253,7 +252,7 @@ class Driver:
             for event in gang.poll(news):
                 self._take_in(gang, task, event)
         except GangFailure as failure:
-            self._failed(gang, task, failure)
+            self.failures.take(gang, task, failure)
 
     def _take_in(self, gang: Gang, task: Task, event: Event) -> None:
         if isinstance(event, ChunkRecord):
@@ -292,60 +291,3 @@ class Driver:
             self.publisher.finish(video.request.id, together)
         elif together:
             self.publisher.playlist(video.request.id, together)
-
-    def _failed(self, gang: Gang, task: Task | None, failure: GangFailure) -> None:
-        if not failure.usable:
-            self.crew.lost(gang, failure)
-        if task and failure.kind == "store":
-            self._suspects.append((task, failure, gang))
-            self._answers = self._answers or self.publisher.answers(self.record.run_id)
-        elif task:
-            self._count(task, failure, gang)
-
-    def _settle_suspects(self) -> None:
-        """A store that answers the driver failed the segment, one that does not failed everybody: nobody's fault."""
-        if self._answers is None or not self._answers.done():
-            return
-        counts = self._answers.result()
-        suspects, self._suspects, self._answers = self._suspects, [], None
-        for task, failure, gang in suspects:
-            if counts:
-                self._count(task, failure, gang)
-            else:
-                self.progress.failed(task.segment, failure.rank, failure.cause, "store", again=True)
-                self.queue.put_back(task.segment)
-
-    def _count(self, task: Task, failure: GangFailure, gang: Gang) -> None:
-        """Try the segment again while its budgets last, on another node if there is one; else dead-letter the video."""
-        segment, node = task.segment, gang.node
-        place = segment.video_id, segment.index
-        self.faults[*place, "work" if failure.kind == "work" else "infra"] += 1
-        for nodes_own, attempts in self.crew.failed(node, segment, failure).items():
-            self.faults[*nodes_own, "work"] -= attempts
-            self.faults[*nodes_own, "infra"] += attempts
-        budgets = {"work": self.options.retries, "infra": self.options.infra_retries}
-        spent = next((kind for kind, budget in budgets.items() if self.faults[*place, kind] > budget), None)
-        if spent and failure.kind == "node":
-            raise ClusterError(f"no node is left that can do the work; the last one: {failure}")
-        self.progress.failed(segment, failure.rank, failure.cause, failure.kind, again=not spent)
-        self.queue.put_back(segment, node if not spent and self.crew.elsewhere(node) else None)
-        if spent:
-            self._bury(task, failure, spent, failure.log or masked(gang.log_of(failure.rank)))
-
-    def _bury(self, task: Task, failure: GangFailure, kind: str, log: str) -> None:
-        segment = task.segment
-        letter = DeadLetter(
-            video_id=segment.video_id,
-            segment=segment.index,
-            rank=failure.rank,
-            cause=failure.cause,
-            kind=kind,
-            attempts=self.faults[segment.video_id, segment.index, kind],
-            log_tail=log[-4000:],
-            request=without_credentials(task.request),
-            continues=marker_key(segment.video_id, segment.after) if segment.after is not None else None,
-        )
-        self.changed = True
-        self.publisher.bury(letter)
-        self.queue.bury(segment.video_id)
-        self.progress.dead(segment.video_id, failure.cause)

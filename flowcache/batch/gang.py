@@ -140,6 +140,8 @@ class RayGang:
 
     def log_of(self, rank: int) -> str:
         """The end of what a rank has written, alive or not, if its node is still there to read it."""
+        if not ray.is_initialized():
+            return ""
         there = NodeAffinitySchedulingStrategy(self.node, soft=False)
         read = ray.remote(num_cpus=0, max_retries=0)(end_of).options(scheduling_strategy=there)
         try:
