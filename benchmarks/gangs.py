@@ -1,13 +1,15 @@
 """What ranks cost and gain: step time, its parts, and bytes, for gangs of 1 to 4, as ratios from one run.
 
 python -m benchmarks.gangs forwards chunks against a history of four, with a small random transformer over gloo, one
-thread a rank. Gangs larger than the machine's cores take turns on them: read their bytes, not their times.
+thread a rank. Gangs larger than the cores that are free take turns on them: read their work and bytes, not their times.
 """
 
 import argparse
 import os
+import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,44 +18,67 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from benchmarks.statistics import markdown
-from flowcache.cache.kv_store import KVStore
+from flowcache.cache.kv_compress import Compression
+from flowcache.cache.kv_store import KVStore, Whole
 from flowcache.models.skyreels.config import SkyReelsConfig
 from flowcache.models.skyreels.transformer import SkyReelsTransformer
 from flowcache.parallel.apply import shard
 from flowcache.parallel.mesh import ALONE, Mesh, Ranks, arrange
-from flowcache.parallel.traffic import Shape, sent_bytes
 
 CONFIG = SkyReelsConfig(256, 1024, 4, 4, in_channels=8, out_channels=8, text_dim=32, freq_dim=64)
 FRAMES, SIDE, HISTORY = 5, 24, 4  # latent frames and latent pixels of a chunk; chunks before it
+TITLES = {"forward": "A chunk's forward:", "compression": "Compression of one layer's history, once for each chunk:"}
 
 
 @dataclass(frozen=True)
 class Timed(Mesh):
-    """A mesh that sums up the seconds it spends on exchanges."""
+    """A mesh that keeps what its exchanges take: (seconds, CPU seconds of this thread, bytes sent)."""
 
-    seconds: list[float]
+    spent: list[tuple[float, float, int]]
 
     def exchange(self, parts, sizes):
-        began = time.perf_counter()
-        result = super().exchange(parts, sizes)
-        self.seconds.append(time.perf_counter() - began)
-        return result
+        sent = sum(part.nbytes for rank, part in enumerate(parts) if rank != self.rank)
+        return self.timed(sent, super().exchange, parts, sizes)
 
     def gather(self, part, dim, sizes):
-        began = time.perf_counter()
-        result = super().gather(part, dim, sizes)
-        self.seconds.append(time.perf_counter() - began)
+        sent = (self.size - 1) * part.nbytes // part.shape[dim] * max(sizes)
+        return self.timed(sent, super().gather, part, dim, sizes)
+
+    def timed(self, sent, call, *arguments):
+        result, *took = timed(call, *arguments)
+        self.spent.append((*took, sent))
         return result
+
+
+def timed(call: Callable, *arguments) -> tuple:
+    """Its result, seconds and CPU seconds of this thread."""
+    began, worked = time.perf_counter(), time.thread_time()
+    result = call(*arguments)
+    return result, time.perf_counter() - began, time.thread_time() - worked
+
+
+def medians(call: Callable, arguments: tuple, repeats: int, spent: list) -> dict[str, float]:
+    """What the call takes: seconds, those of exchanges, bytes sent, and "work", its CPU seconds outside of exchanges.
+
+    These don't depend on whether ranks wait for a core.
+    """
+    measured = []
+    for _ in range(repeats):
+        spent.clear()
+        _, seconds, work = timed(call, *arguments)
+        exchange, inside, sent = (sum(of) for of in zip((0.0, 0.0, 0), *spent, strict=True))
+        measured.append({"seconds": seconds, "exchange": exchange, "work": work - inside, "sent": sent})
+    return {name: statistics.median(of[name] for of in measured) for name in measured[0]}
 
 
 @torch.inference_mode()
-def measure(ranks: Ranks, repeats: int) -> dict[str, float]:
-    """Medians over `repeats` of the last chunk's forward, in seconds; bytes kept and sent by this rank."""
+def measure(ranks: Ranks, repeats: int) -> dict[str, dict[str, float]]:
+    """Of the last chunk's forward, and of compressing one layer's history by the chunk's length, on this rank."""
     torch.manual_seed(0)
-    seconds: list[float] = []
-    meshes = (Timed(mesh.group, seconds) for mesh in (ranks.all, ranks.heads, ranks.history))
+    spent: list[tuple[float, float, int]] = []
+    meshes = (Timed(mesh.group, spent) for mesh in (ranks.all, ranks.heads, ranks.history))
     sharded = shard(SkyReelsTransformer(CONFIG), Ranks(*meshes))
-    history = sharded.history() if ranks is not ALONE else None
+    history = sharded.history() if ranks is not ALONE else Whole()
     x = torch.randn(1, 8, FRAMES, SIDE, SIDE)
     grids = [sharded.grid(x, chunk * FRAMES) for chunk in range(HISTORY + 1)]
     tokens, shape = grids[0].tokens, (CONFIG.layers, 1, sharded.kv_heads, sharded.head_dim)
@@ -68,17 +93,12 @@ def measure(ranks: Ranks, repeats: int) -> dict[str, float]:
 
     for chunk in range(HISTORY):
         forward(chunk)
-    times, exchanged = [], []
-    for _ in range(repeats):
-        seconds.clear()
-        began = time.perf_counter()
-        forward(HISTORY)
-        times.append(time.perf_counter() - began)
-        exchanged.append(sum(seconds))
-    of_chunk = Shape(tokens, CONFIG.layers, CONFIG.heads, CONFIG.heads, CONFIG.dim // CONFIG.heads, 4)
-    median = sorted(range(repeats), key=times.__getitem__)[repeats // 2]
-    sent = sent_bytes(of_chunk, ranks.all.size, ranks.all.rank)
-    return {"step": times[median], "exchange": exchanged[median], "kv": store.bytes, "sent": sent}
+    keys, values = store.keys[0, 0], store.values[0, 0]
+    compressed = (Compression().select, torch.randn_like(keys[: store.tokens]), keys, values)
+    return {
+        "forward": medians(forward, (HISTORY,), repeats, spent) | {"kv": store.bytes},
+        "compression": medians(history.keep, (*compressed, HISTORY * store.tokens, tokens), repeats, spent),
+    }
 
 
 def rank_main(rank: int, size: int, folder: str, repeats: int) -> None:
@@ -91,7 +111,7 @@ def rank_main(rank: int, size: int, folder: str, repeats: int) -> None:
     dist.destroy_process_group()
 
 
-def gang(size: int, repeats: int) -> dict[str, float]:
+def gang(size: int, repeats: int) -> dict[str, dict[str, float]]:
     """Rank 0's measurements in a gang of `size` processes."""
     if size == 1:
         return measure(ALONE, repeats)
@@ -107,23 +127,28 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     measured = {size: gang(size, arguments.repeats) for size in arguments.ranks}
-    alone, rows = measured[1], []
-    for size, of in measured.items():
-        rows.append([
+    tokens, cores = FRAMES * (SIDE // 2) ** 2, os.cpu_count()
+    print(f"{CONFIG.layers} layers, 4 heads of 64, {tokens} tokens a chunk, {HISTORY} before it, fp32, {cores} cores")
+    for name in ("forward", "compression"):
+        print(f"\n{TITLES[name]}\n\n{table({size: of[name] for size, of in measured.items()})}")
+
+
+def table(measured: dict[int, dict[str, float]]) -> str:
+    alone = measured[1]
+    heads = ["ranks", "ms", "of one rank's", "own work (CPU)", "exchange and waiting", "sent, MiB"]
+    rows = [
+        [
             str(size),
-            f"{of['step'] * 1e3:.0f}",
-            f"{of['step'] / alone['step']:.2f}",
-            f"{(of['step'] - of['exchange']) / alone['step']:.2f}",
-            f"{of['exchange'] / alone['step']:.2f}",
-            f"{of['kv'] / alone['kv']:.3f}",
+            f"{of['seconds'] * 1e3:.0f}",
+            f"{of['seconds'] / alone['seconds']:.2f}",
+            f"{of['work'] / alone['work']:.2f}",
+            f"{of['exchange'] / alone['seconds']:.2f}",
             f"{of['sent'] / 2**20:.2f}",
-        ])  # fmt: skip
-    tokens = FRAMES * (SIDE // 2) ** 2
-    print(
-        f"{CONFIG.layers} layers, 4 heads of 64, {tokens} tokens a chunk, {HISTORY} before it, {os.cpu_count()} cores\n"
-    )
-    heads = ["ranks", "step, ms", "of one rank's", "own work", "exchange and waiting", "K/V a rank", "sent, MiB"]
-    print(markdown(heads, rows))
+            *([f"{of['kv'] / alone['kv']:.3f}"] if "kv" in of else []),
+        ]
+        for size, of in measured.items()
+    ]
+    return markdown([*heads, *(["K/V a rank"] if "kv" in alone else [])], rows)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def render(
     """
     options = options or RunOptions()
     good, problems, warnings, specs = check(requests, defaults or RowDefaults(), storage_options)
-    problems += check_gang(good, specs, options.gang)
+    problems += options.faults() + check_gang(good, specs, options.gang)
     for warning in warnings:
         warn(warning)
     if problems and not (keep_going and good and all(problem.row for problem in problems)):

@@ -31,6 +31,7 @@ JOB_ACCEPTS = ACCEPTS | {
     "output": "a folder or URL such as s3://bucket/prefix",
     "gang": "a whole number from 1 to 1,024",
     "gangs": "a whole number from 1 to 100,000; without it as many as fit",
+    "shard_weights": "true or false",
     "threads": "a whole number from 1 to 1,024",
     "device": "'auto', 'cpu' or 'cuda'",
     "dtype": "'auto', 'bf16' or 'fp32'",
@@ -76,6 +77,7 @@ class JobSpec(Written):
     defaults: Defaults = Defaults()
     gang: whole(1, 1024) = 1  # ranks that render one video together
     gangs: whole(1, 100_000) | None = None  # side by side; None: as many as fit
+    shard_weights: bool = False  # each rank of a gang holds a part of the transformer
     threads: whole(1, 1024) = 1  # CPUs and torch threads of each rank
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "bf16", "fp32"] = "auto"  # of transformer and text encoder

@@ -153,6 +153,7 @@ class Driver:
             self.record.spec_hash,
             dtype=self.options.dtype,
             vae_tiling=self.options.vae_tiling,
+            shard_weights=self.options.shard_weights,
             threads=self.options.threads,
             models={name: reference(name) for name in self.record.models},
             sizes=sizes,

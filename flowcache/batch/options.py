@@ -2,11 +2,18 @@
 
 from dataclasses import dataclass
 
+import torch
+
+from flowcache.errors import Problem
+
+SHARDING = "2.13"  # the first torch whose FSDP2 can be told to forget its notes (`reset_iter_state`)
+
 
 @dataclass(frozen=True)
 class RunOptions:
     """`gang`: ranks per gang. `gangs`: how many side by side; None: as many as the cluster holds.
 
+    `shard_weights`: each rank of a gang holds a part of the transformer's weights (`parallel.sharding`).
     `threads`: CPUs and torch threads per rank. `device`: auto, cpu or cuda. `retries`: attempts that a
     segment may lose to its own exceptions, `infra_retries`: to lost processes and stalls. `stall`: seconds
     without a finished chunk (loading the model included) after which a gang counts as lost. `until`: unix seconds
@@ -18,6 +25,7 @@ class RunOptions:
 
     gang: int = 1
     gangs: int | None = None
+    shard_weights: bool = False
     threads: int = 1
     device: str = "auto"
     dtype: str = "auto"
@@ -41,3 +49,11 @@ class RunOptions:
         """
         asked = {"dtype": self.dtype, "vae_tiling": self.vae_tiling}
         return {name: value for name, value in asked.items() if value != "auto"}
+
+    def faults(self) -> list[Problem]:
+        if self.shard_weights and self.gang == 1:
+            message = "got a gang of 1, which has nobody to share weights with; accepted: with --gang 2 or more"
+            return [Problem("--shard-weights", "", message)]
+        if self.shard_weights and torch.__version__ < SHARDING:
+            return [Problem("--shard-weights", "", f"got torch {torch.__version__}; accepted: {SHARDING} or newer")]
+        return []

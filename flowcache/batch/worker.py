@@ -1,5 +1,6 @@
 """One rank of a gang: holds the model, renders segments, and on rank 0 stores and commits them."""
 
+import gc
 import os
 import socket
 import time
@@ -7,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -19,7 +21,7 @@ from flowcache.models.base import LoadedModel
 from flowcache.models.registry import find, load_model, precision
 from flowcache.models.room import tile_for
 from flowcache.parallel.apply import shard
-from flowcache.parallel.mesh import Ranks, arrange
+from flowcache.parallel.mesh import Mesh, Ranks, arrange
 from flowcache.records import ChunkRecord
 from flowcache.rendering.quality import flaw
 from flowcache.rendering.renderer import (
@@ -52,6 +54,7 @@ class WorkerSettings:
     device: str = "cpu"
     dtype: str = "auto"
     vae_tiling: str = "auto"
+    shard_weights: bool = False
     threads: int = 1
     timeout: float = 300.0
     models: Mapping[str, str] = field(default_factory=dict)
@@ -133,6 +136,7 @@ class RankWorker:
     def _load(self, name: str) -> LoadedModel:
         if name != self._name:
             self._model, self._name = None, ""  # free the old one first
+            gc.collect()  # one with sharded weights refers to itself
             model = self._open(name)
             if self.world > 1:
                 heads = model.transformer.kv_heads
@@ -147,9 +151,16 @@ class RankWorker:
         settings, path = self.settings, self.settings.models.get(name, name)
         number, spec = precision(settings.dtype, settings.device), find(path)
         size = settings.sizes.get(name, (spec.width, spec.height))
-        tile = tile_for(settings.vae_tiling, spec, size, self.world, settings.device, number.itemsize)
+        tile = tile_for(
+            settings.vae_tiling, spec, size, self.world, settings.device, number.itemsize, settings.shard_weights
+        )
         shelf = TextShelf(self.store, spec.digest, str(number).removeprefix("torch."))
-        return load_model(path, settings.device, settings.dtype, tile=tile, shelf=shelf)
+        load = None
+        if settings.shard_weights:
+            from flowcache.parallel.sharding import load_sharded  # a second of imports that others do without
+
+            load = partial(load_sharded, ranks=Mesh(dist.group.WORLD))
+        return load_model(path, settings.device, settings.dtype, tile=tile, shelf=shelf, load=load)
 
     def _renderer(self, model: LoadedModel, task: Task) -> SegmentRenderer:
         return SegmentRenderer(

@@ -1,6 +1,7 @@
 """Which tokens of the clean history to keep (FlowCache, arXiv 2602.10825): important ones, and no near-copies.
 
 Pure functions of queries [Q, heads, head_dim] and clean keys [L, kv_heads, head_dim]; nothing here is [L, L].
+Keys may lie in several places, each of which scores its own: what must be known of the others comes from `OnePlace`.
 """
 
 import math
@@ -14,6 +15,29 @@ from torch.nn import functional as F
 Unit = Literal["token", "frame", "chunk"]
 Weighting = Literal["even", "hard_code", "exponential", "polynomial", "upper_convex_polynomial", "gaussian"]
 QUERIES_AT_ONCE = 256  # bounds the logits that exist at a time: memory grows with the keys alone
+
+
+class OnePlace:
+    """Where the keys to choose from lie: all here. What is asked of it is the same in every place, and in one order."""
+
+    def tokens(self, held: int) -> int:
+        """How long the whole history is, where `held` tokens of it are here."""
+        return held
+
+    def queries(self, held: Tensor, last: int | None) -> Tensor:
+        """The last of all places' queries, in their order; None: all of them."""
+        return held if last is None else held[-last:]
+
+    def parts(self, value: Tensor) -> Tensor:
+        """[places, ...]: the value of every place."""
+        return value[None]
+
+    def whole(self, score: Tensor) -> Tensor:
+        """[kv_heads, L] in the history's order, out of every place's [kv_heads, held]."""
+        return score
+
+
+ONE_PLACE = OnePlace()
 
 
 @dataclass(frozen=True)
@@ -44,17 +68,17 @@ class Compression:
             named["asked"] = asked[self.queries]
         return replace(self, chunk=chunk, **named)
 
-    def select(self, queries: Tensor, keys: Tensor, budget: int) -> Tensor:
+    def select(self, queries: Tensor, keys: Tensor, budget: int, places: OnePlace = ONE_PLACE) -> Tensor:
         """Indices [budget, kv_heads] of the tokens to keep, best first, each head for itself."""
-        score = self.score(queries if self.asked is None else queries[-self.asked :], keys)
+        score = self.score(places.queries(queries, self.asked), keys, places)
         if self.group == 1 and self.weighting != "even":
             score = by_age(score - score.amin(-1, keepdim=True), self.weighting, self.power, self.chunk)
         return top(score, budget, self.group)
 
-    def score(self, queries: Tensor, keys: Tensor) -> Tensor:
+    def score(self, queries: Tensor, keys: Tensor, places: OnePlace = ONE_PLACE) -> Tensor:
         """[kv_heads, L]: higher is more worth keeping."""
-        pooled = F.max_pool1d(importance(queries, keys), self.kernel, stride=1, padding=self.kernel // 2)
-        return self.mix * pooled - (1 - self.mix) * redundancy(keys)
+        pooled = F.max_pool1d(importance(queries, keys, places), self.kernel, stride=1, padding=self.kernel // 2)
+        return self.mix * pooled - (1 - self.mix) * redundancy(keys, places)
 
 
 def by_age(score: Tensor, weighting: Weighting, power: float, chunk: int) -> Tensor:
@@ -79,32 +103,40 @@ def by_age(score: Tensor, weighting: Weighting, power: float, chunk: int) -> Ten
     return score * (0.1 + 0.9 * share)
 
 
-def importance(queries: Tensor, keys: Tensor) -> Tensor:
+def importance(queries: Tensor, keys: Tensor, places: OnePlace = ONE_PLACE) -> Tensor:
     """[kv_heads, L]: attention that each key gets, averaged over the queries.
 
     Query heads that share a key head are merged by their highest logit.
     """
     grouped, keys = queries.float().unflatten(1, (keys.shape[1], -1)), keys.float()
-    total = keys.new_zeros(keys.shape[1], len(keys))
+    total = keys.new_zeros(keys.shape[1], len(keys), dtype=torch.float64)
     for some in grouped.split(QUERIES_AT_ONCE):
-        logits = torch.einsum("qhgd,khd->hgqk", some, keys) / keys.shape[-1] ** 0.5
-        total += logits.amax(1).softmax(-1).sum(1)
-    return total / len(queries)
+        logits = torch.einsum("qhgd,khd->hgqk", some, keys).amax(1) / keys.shape[-1] ** 0.5
+        highest = logits.amax(-1)
+        weights = (logits - highest[..., None]).exp_()
+        normaliser = places.parts(highest + weights.sum(-1).log()).double().logsumexp(0)
+        total += ((highest - normaliser).exp().float()[:, None] @ weights)[:, 0]
+    return places.whole((total / len(queries)).float())
 
 
-def redundancy(keys: Tensor) -> Tensor:
+def redundancy(keys: Tensor, places: OnePlace = ONE_PLACE) -> Tensor:
     """[kv_heads, L]: softmax of each key's mean cosine to all others.
 
     The cosines of key n sum up to k_n . sum(k), so they are never formed one by one.
     """
     unit = F.normalize(keys.float(), dim=-1).transpose(0, 1)
-    others = (unit * unit.sum(1, keepdim=True)).sum(-1) - 1
-    return (others / len(keys)).softmax(-1)
+    every = places.parts(unit.sum(1, dtype=torch.float64)).sum(0).float()
+    others = places.whole((unit * every[:, None]).sum(-1) - 1)
+    return (others / others.shape[-1]).softmax(-1)
 
 
 def top(score: Tensor, budget: int, group: int = 1) -> Tensor:
-    """Indices [budget, kv_heads] of the highest scores [kv_heads, L], whole groups by their mean, best first."""
-    best = score.unflatten(1, (-1, group)).mean(-1).topk(budget // group, dim=-1).indices.T
+    """Indices [budget, kv_heads] of the highest scores [kv_heads, L], whole groups by their mean, best first.
+
+    Of equals the oldest, on every rank.
+    """
+    ranked = score.unflatten(1, (-1, group)).mean(-1).sort(dim=-1, descending=True, stable=True).indices
+    best = ranked[:, : budget // group].T
     tokens = best[:, None] * group + torch.arange(group, device=score.device)[None, :, None]
     return tokens.flatten(0, 1)
 
@@ -116,13 +148,14 @@ class Sink:
     first: int
     recent: int
 
-    def select(self, queries: Tensor, keys: Tensor, budget: int) -> Tensor:
+    def select(self, queries: Tensor, keys: Tensor, budget: int, places: OnePlace = ONE_PLACE) -> Tensor:
         """Indices [budget, kv_heads]; budget: tokens of first + recent chunks."""
-        sink = budget * self.first // (self.first + self.recent)
-        kept = [torch.arange(sink), torch.arange(len(keys) - budget + sink, len(keys))]
+        sink, length = budget * self.first // (self.first + self.recent), places.tokens(len(keys))
+        kept = [torch.arange(sink), torch.arange(length - budget + sink, length)]
         return torch.cat(kept).to(keys.device)[:, None].expand(-1, keys.shape[1])
 
 
-def latest(queries: Tensor, keys: Tensor, budget: int) -> Tensor:
+def latest(queries: Tensor, keys: Tensor, budget: int, places: OnePlace = ONE_PLACE) -> Tensor:
     """Indices [budget, kv_heads] of the last tokens: forgetting without scores."""
-    return torch.arange(len(keys) - budget, len(keys), device=keys.device)[:, None].expand(-1, keys.shape[1])
+    length = places.tokens(len(keys))
+    return torch.arange(length - budget, length, device=keys.device)[:, None].expand(-1, keys.shape[1])

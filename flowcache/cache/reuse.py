@@ -13,6 +13,7 @@ from torch import Tensor
 
 from flowcache.cache.kv_compress import Compression, Sink, latest
 from flowcache.cache.settings import FAMILIES, KEYS, POLICIES, UNITS, WEIGHTINGS, misfits
+from flowcache.models.base import Select
 from flowcache.records import ModelSpec
 
 REUSE_KEYS = ("threshold", "ret_steps", "coefficients")
@@ -80,8 +81,8 @@ class Policy:
         if self.clean is not None and (self.history == "rerun" or self.renoise):
             raise ValueError("a chunk that is forwarded again and again can't be cut down to a budget of clean tokens")
 
-    def select(self, frame: int, chunk: int) -> Callable[[Tensor, Tensor, int], Tensor]:
-        """How clean tokens are chosen (`kv_store.Select`), where a frame and a chunk have so many tokens."""
+    def select(self, frame: int, chunk: int) -> Select:
+        """How clean tokens are chosen (`models.base.Select`), where a frame and a chunk have so many tokens."""
         if isinstance(self.compression, Compression):
             return self.compression.grouped(frame, chunk).select
         return self.compression.select if self.compression else latest

@@ -67,24 +67,29 @@ def check_model(path: str, as_json: bool) -> None:
     from flowcache.sampling.preset_steps import computed_steps
 
     report = check(folder_of(path))
-    needs, steps = {}, {}
+    needs, sharded, steps = {}, {}, {}
     if report.spec and report.config:
         spec = report.spec
         tokens = spec.chunk_tokens(spec.width, spec.height)
-        needs = {ranks: memory(spec, report.config, ranks) for ranks in (1, 2, 4, 8, 16) if ranks <= tokens}
+        sizes = [ranks for ranks in (1, 2, 4, 8, 16) if ranks <= tokens]
+        needs = {ranks: memory(spec, report.config, ranks) for ranks in sizes}
+        sharded = {ranks: memory(spec, report.config, ranks, sharded=True) for ranks in sizes[1:]}
     if report.spec and not report.problems and report.family == "skyreels":  # MAGI-1 decides by what it renders
         steps = computed_steps(load_time_embedding(parts_of(Path(report.spec.path)).transformer), report.spec)
     if as_json:
         parts = {name: asdict(part) for name, part in report.parts.items()}
-        memories = {ranks: asdict(need) | {"total": need.total} for ranks, need in needs.items()}
+        whole, shards = (
+            {ranks: asdict(need) | {"total": need.total} for ranks, need in found.items()} for found in (needs, sharded)
+        )
         problems = [asdict(problem) for problem in report.problems]
         document = {"family": report.family, "layout": report.layout, "parts": parts, "problems": problems}
-        found = {"bytes_per_rank": memories, "steps_computed": steps}
+        found = {"bytes_per_rank": whole, "bytes_per_rank_sharded": shards, "steps_computed": steps}
         print_json({**document, **found, "exit_code": 2 if problems else 0})
     else:
         rows = {"family": report.family or "unknown", "layout": report.layout or "unknown"}
         rows |= {name: f"{part.numbers:,} numbers, {part.precision}" for name, part in report.parts.items()}
         rows |= {f"gang of {ranks}": str(need) for ranks, need in needs.items()}
+        rows |= {f"{ranks}, weights sharded": str(need) for ranks, need in sharded.items()}
         rows |= {preset: f"computes {count} of {report.spec.steps} steps" for preset, count in steps.items()}
         print_rows(path, rows)
         for problem in report.problems:

@@ -28,6 +28,9 @@ def render(
         int | None,
         typer.Option(min=1, help="Gangs side by side (an autoscaler is asked for them); else as many as fit."),
     ] = None,
+    shard_weights: Annotated[
+        bool | None, typer.Option(help="Each rank holds a part of the model's weights: for models too large for one.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPUs and torch threads of each rank.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     dtype: Annotated[str | None, typer.Option(help="bf16, fp32 or auto: bf16 on GPUs, else fp32.")] = None,
@@ -67,6 +70,7 @@ def render(
         policy=policy,
         gang=gang,
         gangs=gangs,
+        shard_weights=shard_weights,
         threads=threads,
         device=device,
         dtype=dtype,
@@ -103,6 +107,7 @@ def run_options(spec: Any, retry_failed: bool) -> Any:
     return RunOptions(
         gang=spec.gang,
         gangs=spec.gangs,
+        shard_weights=spec.shard_weights,
         threads=spec.threads,
         device=spec.device,
         dtype=spec.dtype,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flowcache.records import ModelSpec
 
@@ -14,8 +14,9 @@ from flowcache.records import ModelSpec
 # decides what else the queries see: a mask, a K/V cache, other ranks.
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
-# select(queries, keys, budget) -> indices [budget, kv_heads] of the clean tokens to keep
-Select = Callable[[Tensor, Tensor, int], Tensor]
+# select(queries, keys, budget) -> indices [budget, kv_heads] of the clean tokens to keep; where keys lie in several
+# places, a fourth argument says what each must know of the others (`cache.kv_compress.OnePlace`)
+Select = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class VideoModel(Protocol):
 
     dtype: torch.dtype
     device: torch.device
+    blocks: nn.ModuleList  # hold nearly all weights; `transform` calls them in order, `text` their `keys_values`
     layers: int
     heads: int
     kv_heads: int

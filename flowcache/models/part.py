@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from flowcache.errors import InputError, Problem
 from flowcache.models.tensors import FLOATS, Stored, read
@@ -72,15 +72,29 @@ class Part:
         keep: Callable[[str], bool] = lambda name: False,
     ) -> nn.Module:
         """The module on `device`, tensor by tensor, in `dtype`; what `keep` names in float32. InputError as above."""
+        return self.filled(self.tensors(device, dtype, keep))
+
+    def tensors(
+        self,
+        device: str | torch.device,
+        dtype: torch.dtype,
+        keep: Callable[[str], bool],
+        rows: Callable[[str], slice | None] = lambda name: None,
+    ) -> dict[str, Tensor]:
+        """By parameter name, as `load` has them; `rows`: which ones of a parameter are read, None: all."""
         problems = self.problems()
         if problems:
             raise InputError(problems)
         state = {}
-        for entry, tensor in read(self.stored, device):
+        for entry, tensor in read(self.stored, device, lambda entry: rows(self.rename(entry.name))):
             name = self.rename(entry.name)
             state[name] = tensor.to(torch.float32 if keep(name) else dtype)
         for name, source in self.tied.items():
             state.setdefault(name, state.get(source))
             state.setdefault(source, state[name])
+        return state
+
+    def filled(self, state: Mapping[str, Tensor]) -> nn.Module:
+        """The module with these parameters, ready to be run."""
         self.module.load_state_dict(state, assign=True)
         return self.module.requires_grad_(False).eval()

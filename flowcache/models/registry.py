@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from functools import cache, partial
 from importlib import resources
@@ -19,7 +19,8 @@ from flowcache.records import ModelSpec, Pipeline
 if TYPE_CHECKING:
     import torch
 
-    from flowcache.models.base import LoadedModel
+    from flowcache.models.base import LoadedModel, VideoModel
+    from flowcache.models.part import Part
     from flowcache.models.text import EncodedTexts, Shelf
 
 BUNDLED = {"tiny-magi": "tiny/magi", "tiny-skyreels": "tiny/skyreels"}
@@ -146,18 +147,21 @@ def load_model(
     texts: Iterable[str] = (),
     tile: int | None = None,
     shelf: "Shelf | None" = None,
+    load: "Callable[[Part, str, torch.dtype, Callable[[str], bool]], VideoModel] | None" = None,
 ) -> "LoadedModel":
     """Weights, text encoder and codec of `find(name)`, ready on `device`.
 
     dtype: of transformer and text encoder, "bf16" or "fp32"; "auto": bf16 on a GPU, else fp32. MAGI-1's text encoder
     is always fp32.
     texts: encoded first, so that the text encoder has left the device before the transformer comes.
-    tile: see `wan_vae.WanCodec` and `magi.vae_codec.MagiCodec`. shelf: see `text.StoredTexts`.
+    tile: see `wan_vae.WanCodec` and `magi.vae_codec.MagiCodec`. shelf: see `text.StoredTexts`. load: what loads the
+    transformer; None: `Part.load`, whole.
     InputError names each damaged file and tensor.
     """
     from flowcache.models.base import LoadedModel
     from flowcache.models.codec import load_codec
     from flowcache.models.families import FAMILIES
+    from flowcache.models.part import Part
     from flowcache.models.text import StoredTexts
 
     spec = find(name)
@@ -165,7 +169,8 @@ def load_model(
     encoded = load_texts(name, device, dtype, keep=device == "cpu")
     text = family.text(layout, family.config(layout), StoredTexts(shelf, encoded) if shelf else encoded)
     encoded.prepare(texts)
-    transformer = family.part(layout).load(device, precision(dtype, device), family.keep_float32)
+    load = load or Part.load
+    transformer = load(family.part(layout), device, precision(dtype, device), family.keep_float32)
     return LoadedModel(spec, transformer, load_codec(layout.vae, device, tile), text)
 
 

@@ -4,7 +4,7 @@ import json
 import pickle
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -128,13 +128,20 @@ def in_pth(file: Path) -> list[Stored]:
     return [Stored(file, n, PTH_DTYPES.get(t.dtype, str(t.dtype)), tuple(t.shape), t) for n, t in state.items()]
 
 
-def read(stored: list[Stored], device: str | torch.device) -> Iterator[tuple[Stored, Tensor]]:
-    """Each tensor in turn, straight from the memory-mapped file to `device`, in its stored dtype."""
+def read(
+    stored: list[Stored], device: str | torch.device, rows: Callable[[Stored], slice | None] = lambda entry: None
+) -> Iterator[tuple[Stored, Tensor]]:
+    """Each tensor in turn, straight from the memory-mapped file to `device`, in its stored dtype.
+
+    rows: of its first dimension; None: all. Nothing else is touched. On a CPU the tensors are the file's pages, which
+    all processes share.
+    """
     for file, entries in groupby(stored, lambda entry: entry.file):
         held = list(entries)
         if held[0].tensor is not None:
-            yield from ((entry, entry.tensor.to(device)) for entry in held)
+            yield from ((entry, entry.tensor[rows(entry) or ...].to(device)) for entry in held)
             continue
         with safe_open(file, "pt", device=str(device)) as reader:
             for entry in held:
-                yield entry, reader.get_tensor(entry.name)
+                part = rows(entry)
+                yield entry, reader.get_slice(entry.name)[part] if part else reader.get_tensor(entry.name)

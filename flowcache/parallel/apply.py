@@ -37,6 +37,8 @@ class ShardedModel:
         self.layers, self.head_dim = model.layers, model.head_dim
         self.heads, self.kv_heads = model.heads // ways, model.kv_heads // ways
         self.dtype, self.device = model.dtype, model.device
+        # of sharded weights: FSDP notes every forward, for a backward pass that never comes
+        self._forget = getattr(model, "reset_iter_state", None)
 
     @property
     def null_caption(self) -> Tensor:
@@ -84,7 +86,10 @@ class ShardedModel:
         ways = self.ranks.heads.size
         first = self.ranks.history.rank * ways
         sharded = ulysses(attend, self.ranks.heads, rope.tokens[first : first + ways])
-        return self.model.transform(tokens, conditioning, text, rope.angles, sharded)
+        out = self.model.transform(tokens, conditioning, text, rope.angles, sharded)
+        if self._forget:
+            self._forget()
+        return out
 
     def project(self, tokens: Tensor, conditioning: Conditioning, grid: Grid) -> Tensor:
         return self.model.project(self.whole(tokens, grid.tokens), conditioning, grid)

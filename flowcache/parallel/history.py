@@ -5,16 +5,18 @@ For ranks beyond the number of K/V heads. Softmax is split exactly by its log-su
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
+from flowcache.cache.kv_compress import OnePlace
 from flowcache.cache.kv_store import Whole
 from flowcache.models.base import Select
 from flowcache.parallel.agreement import check_agreement
 from flowcache.parallel.mesh import Mesh, Ranks, shares
-
-QUERIES_AT_ONCE = 256  # bounds the logits that exist at a time
+from flowcache.parallel.partial import merge, partial
 
 
 class HeadHistory(Whole):
@@ -49,41 +51,74 @@ class SpreadHistory(HeadHistory):
         return spread_attention(q, k, v, self.mesh, self.runs(tokens))
 
     def keep(self, select: Select, q: Tensor, k: Tensor, v: Tensor, kept: int, tokens: int) -> list[Tensor]:
-        """Chosen among the tokens of all ranks, which are brought together for it: once for each finished chunk.
+        """Chosen among the tokens of all ranks by scores that each computes for its own, as if they lay in one place.
 
         What is kept is laid out as chunks again, so that every rank has its run of each.
         """
-        runs, rank = self.runs(tokens), self.mesh.rank
-        own, before = runs[rank], sum(runs[:rank])
-        queries = self.mesh.gather(q, 0, runs)
-        keys, values = (self.mesh.gather(x.unflatten(0, (-1, own)), 1, runs).flatten(0, 1) for x in (k, v))
-        chosen = select(queries, keys, kept // own * tokens)
-        mine = chosen.unflatten(0, (-1, tokens))[:, before : before + own].flatten(0, 1)
-        return [x.gather(0, mine[..., None].expand(-1, -1, x.shape[-1])) for x in (keys, values)]
+        runs = self.runs(tokens)
+        chosen = select(q, k, kept // runs[self.mesh.rank] * tokens, Spread(self.mesh, runs))
+        return list(move(torch.cat([k, v], dim=-1), chosen, self.mesh, runs).chunk(2, dim=-1))
+
+
+@dataclass(frozen=True)
+class Spread(OnePlace):
+    """A history whose chunks lie in runs on the ranks of a mesh."""
+
+    mesh: Mesh
+    runs: list[int]
+
+    def tokens(self, held: int) -> int:
+        return held // self.runs[self.mesh.rank] * sum(self.runs)
+
+    def queries(self, held: Tensor, last: int | None) -> Tensor:
+        before = sum(self.runs) - (last or sum(self.runs))  # queries that don't count
+        ends = accumulate(self.runs)
+        counts = [min(max(end - before, 0), run) for end, run in zip(ends, self.runs, strict=True)]
+        return self.mesh.gather(held[len(held) - counts[self.mesh.rank] :], 0, counts)
+
+    def parts(self, value: Tensor) -> Tensor:
+        return self.mesh.gather(value[None], 0, [1] * self.mesh.size)
+
+    def whole(self, score: Tensor) -> Tensor:
+        chunks = score.unflatten(-1, (-1, self.runs[self.mesh.rank]))
+        return self.mesh.gather(chunks, -1, self.runs).flatten(-2)
+
+
+def move(rows: Tensor, chosen: Tensor, mesh: Mesh, runs: Sequence[int]) -> Tensor:
+    """Rows [any, kv_heads, D] of all ranks become what `chosen` [kept, kv_heads] names, each rank's run of it.
+
+    Only rows that change ranks are sent.
+    """
+    source, row = located(chosen, runs)
+    target, place = (x[:, None].expand_as(chosen) for x in located(torch.arange(len(chosen), device=rows.device), runs))
+    head = torch.arange(chosen.shape[1], device=rows.device).expand_as(chosen)
+    sent = [(source == mesh.rank) & (target == rank) for rank in range(mesh.size)]
+    received = [(source == rank) & (target == mesh.rank) for rank in range(mesh.size)]
+    counts = torch.stack([each.sum() for each in received]).tolist()
+    parts = mesh.exchange([rows[row[each], head[each]].flatten() for each in sent], [n * rows.shape[2] for n in counts])
+    kept = rows.new_empty(len(chosen) // sum(runs) * runs[mesh.rank], *rows.shape[1:])
+    for each, part in zip(received, parts, strict=True):
+        kept[place[each], head[each]] = part.view(-1, rows.shape[2])
+    return kept
+
+
+def located(tokens: Tensor, runs: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Which rank has each token of a history whose chunks lie in `runs`, and in which of its rows."""
+    sizes = torch.tensor(runs, device=tokens.device)
+    chunk, within = tokens // sum(runs), tokens % sum(runs)
+    rank = torch.bucketize(within.contiguous(), sizes.cumsum(0), right=True)
+    return rank, chunk * sizes[rank] + within - (sizes.cumsum(0) - sizes)[rank]
 
 
 def spread_attention(q: Tensor, k: Tensor, v: Tensor, mesh: Mesh, tokens: Sequence[int]) -> Tensor:
-    """Of this rank's queries [B, tokens[rank], heads, D] over the keys of all ranks; k, v [B, any, kv_heads, D]."""
-    queries = mesh.gather(q, 1, tokens)
-    part = torch.cat(partial(queries, k, v), dim=-1)  # [B, T, heads, D + 1]
-    sent = [rows.flatten() for rows in part.split(list(tokens), dim=1)]
-    received = mesh.exchange(sent, [sent[mesh.rank].numel()] * mesh.size)
-    parts = torch.stack([rows.view(len(q), tokens[mesh.rank], *part.shape[2:]) for rows in received])
-    return merge(parts[..., :-1], parts[..., -1:]).to(q.dtype)
+    """Of this rank's queries [B, tokens[rank], heads, D] over the keys of all ranks; k, v [B, any, kv_heads, D].
 
-
-def partial(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Softmax attention and its log-sum-exp [B, T, heads, 1], both fp32; -inf where there is no key."""
-    grouped, k, v = q.float().unflatten(2, (k.shape[2], -1)), k.float(), v.float()
-    outs, sums = [], []
-    for some in grouped.split(QUERIES_AT_ONCE, dim=1):
-        logits = torch.einsum("bqhgd,bkhd->bqhgk", some, k) / q.shape[-1] ** 0.5
-        total = logits.logsumexp(-1, keepdim=True)
-        outs.append(torch.einsum("bqhgk,bkhd->bqhgd", (logits - total).exp(), v).flatten(2, 3))
-        sums.append(total.flatten(2, 3))
-    return torch.cat(outs, dim=1), torch.cat(sums, dim=1)
-
-
-def merge(outs: Tensor, sums: Tensor) -> Tensor:
-    """Partial results [parts, ..., D] with their log-sum-exp [parts, ..., 1], as one softmax over all keys."""
-    return (outs * sums.softmax(0)).sum(0)
+    Partial results travel in q's dtype, as the kernel gives them, with their log-sum-exp in fp32: as bytes.
+    """
+    out, total = partial(mesh.gather(q, 1, tokens), k, v)
+    rows = zip(total.float().split(list(tokens), dim=1), out.split(list(tokens), dim=1), strict=True)
+    sent = [torch.cat([x.contiguous().flatten().view(torch.uint8) for x in pair]) for pair in rows]
+    received = torch.stack(mesh.exchange(sent, [sent[mesh.rank].numel()] * mesh.size))
+    totals, outs = received.split([4 * q.shape[:-1].numel(), q.nbytes], dim=1)
+    totals, outs = totals.contiguous().view(torch.float32), outs.contiguous().view(q.dtype)
+    return merge(outs.view(-1, *q.shape), totals.view(-1, *q.shape[:-1])).to(q.dtype)

@@ -40,11 +40,11 @@ class Mesh:
         """Every rank's part, joined along `dim`, where rank j's is sizes[j] long; padded on the way to one length."""
         if not self.group:
             return part
-        last = part.movedim(dim, -1)
-        padded = F.pad(last, (0, max(sizes) - last.shape[-1])).contiguous()
+        first = part.movedim(dim, 0)
+        padded = F.pad(first, (0, 0) * (first.dim() - 1) + (0, max(sizes) - len(first))).contiguous()
         parts = padded.new_empty((self.size, *padded.shape))
         dist.all_gather(list(parts), padded, group=self.group)
-        return torch.cat([p[..., :size] for p, size in zip(parts, sizes, strict=True)], dim=-1).movedim(-1, dim)
+        return torch.cat([p[:size] for p, size in zip(parts, sizes, strict=True)]).movedim(0, dim)
 
     def sum(self, value: Tensor) -> Tensor:
         """The sum over all ranks, in float64: the same bits on every rank."""

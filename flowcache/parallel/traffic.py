@@ -30,6 +30,6 @@ def sent_bytes(shape: Shape, ranks: int, rank: int = 0) -> int:
     into = own * (shape.heads + 2 * shape.kv_heads) // ways * shape.head_dim * (ways - 1) * shape.item
     back = (run - own) * inside * shape.item
     queries = (len(runs) - 1) * max(runs) * inside * shape.item
-    partial = (shape.tokens - run) * (inside + shape.heads // ways) * 4 if len(runs) > 1 else 0
+    partial = (shape.tokens - run) * (inside * shape.item + shape.heads // ways * 4) if len(runs) > 1 else 0
     hidden = (ranks - 1) * max(tokens) * shape.heads * shape.head_dim * shape.item
     return shape.layers * (into + back + queries + partial) + hidden

@@ -111,17 +111,20 @@ def test_starts_from_a_picture_ends_with_one_and_goes_on_from_a_video(render, tm
 
 def test_two_ranks_give_what_one_gives(render, tmp_path, picture):
     ends = {"image": str(picture), "end_image": str(picture)}
-    rows = [row("v"), row("dense", policy="dense", ar_step=1, **ends)]
+    rows = [row("v"), row("dense", policy="dense", ar_step=1, **ends), row("m", frames=24, steps=4, model="tiny-magi")]
     assert render(rows).code == 0
     assert render(rows, "--gang", "2", to=tmp_path / "two").code == 0
     one, two = (sorted((tmp_path / name / "media").glob("*/*.m4s")) for name in ("out", "two"))
-    assert len(one) == 4
+    assert len(one) == 5
     for a, b in zip(one, two, strict=True):
         init = (a.parent / "init.mp4").read_bytes()
         pairs = zip(decoded(io.BytesIO(init + a.read_bytes())), decoded(io.BytesIO(init + b.read_bytes())), strict=True)
         assert max(int(np.abs(x.astype(int) - y.astype(int)).max()) for (_, x), (_, y) in pairs) <= 2
     marker = json.loads((tmp_path / "two" / "_commits" / "v" / "00000.json").read_text())
     assert marker["world_size"] == 2
+    assert render(rows, "--gang", "2", "--shard-weights", to=tmp_path / "sharded").code == 0
+    sharded = sorted((tmp_path / "sharded" / "media").glob("*/*.m4s"))
+    assert [chunk.read_bytes() for chunk in sharded] == [chunk.read_bytes() for chunk in two]
 
 
 def test_bad_input_starts_nothing(render, tmp_path):
@@ -138,8 +141,9 @@ def test_bad_input_starts_nothing(render, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     output = render([row("v")], to=tmp_path / "file" / "out")
     assert output.code == 2 and "file" in output.json["error"]
-    gang = render([row("v")], "--gang", "49")
-    assert gang.code == 2 and "accepted" in gang.json["error"]
+    for options in (("--gang", "49"), ("--shard-weights",)):
+        gang = render([row("v")], *options)
+        assert gang.code == 2 and "accepted" in gang.json["error"]
 
 
 def test_keep_going_renders_the_good_and_records_the_bad(render, tmp_path):

@@ -43,6 +43,7 @@ gang: 4
 gangs: 16
 threads: 8
 device: cuda
+shard_weights: true
 address: auto
 keep_going: true
 retries: 0
@@ -52,6 +53,7 @@ segment_timeout: 1800
     spec = load_job(job(tmp_path, text))
     assert spec.policy == Policy(name="paper", preset="fast", threshold=0.2)
     assert (spec.gang, spec.gangs, spec.device, spec.segment_timeout) == (4, 16, "cuda", 1800.0)
+    assert spec.shard_weights
     rows = spec.row_defaults()
     assert (rows.model, rows.policy, rows.width, rows.seconds) == ("models/skyreels", spec.policy, 960, 10.0)
     assert (rows.frames, rows.seed, rows.negative_prompt) == (None, 3, "")

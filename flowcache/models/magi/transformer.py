@@ -113,6 +113,9 @@ class Block(nn.Module):
         self.mlp = Mlp(config)
         self.mlp_post_norm = LayerNorm(config.dim, config.eps)
 
+    def keys_values(self, caption: Tensor) -> tuple[Tensor, Tensor]:
+        return self.self_attention.keys_values(caption)
+
     def forward(self, x, condition, of_token, caption, rope, layer: int, attend: Attend) -> Tensor:
         gate1, gate2 = self.ada_modulate_layer(condition, of_token)
         out = self.self_attention(x, caption, rope, layer, attend)
@@ -141,9 +144,13 @@ class MagiTransformer(nn.Module):
         self.final_linear.linear = Linear(config.dim, math.prod(config.patch) * config.model_channels, bias=False)
 
     @property
+    def blocks(self) -> nn.ModuleList:
+        return self.videodit_blocks.layers
+
+    @property
     def dtype(self) -> torch.dtype:
         """Of what the blocks compute, keys and values included."""
-        return self.videodit_blocks.layers[0].self_attention.linear_qkv.q.weight.dtype
+        return self.blocks[0].self_attention.linear_qkv.q.weight.dtype
 
     @property
     def device(self) -> torch.device:
@@ -185,7 +192,7 @@ class MagiTransformer(nn.Module):
         if dropped is None:
             dropped = torch.zeros(len(embeddings), dtype=torch.bool, device=self.device)
         hidden = self.y_embedder.y_proj_xattn(embeddings)
-        keys_values = [block.self_attention.keys_values(hidden) for block in self.videodit_blocks.layers]
+        keys_values = [block.keys_values(hidden) for block in self.blocks]
         return Caption(
             self.y_embedder.adaln(dropped[:, None]), keys_values, None if mask is None else mask[:, None, None]
         )
@@ -194,7 +201,7 @@ class MagiTransformer(nn.Module):
         self, tokens: Tensor, conditioning: Conditioning, text: Caption, rope: Tensor, attend: Attend
     ) -> Tensor:
         x, condition = tokens.to(self.dtype), conditioning.blocks + text.adaln
-        for layer, block in enumerate(self.videodit_blocks.layers):
+        for layer, block in enumerate(self.blocks):
             x = block(x, condition, conditioning.frame_of_token, text, rope, layer, attend)
         return x
 

@@ -70,6 +70,9 @@ class Block(nn.Module):
         self.ffn = nn.Sequential(nn.Linear(dim, config.ffn_dim), nn.GELU("tanh"), nn.Linear(config.ffn_dim, dim))
         self.modulation = nn.Parameter(torch.randn(1, 6, dim) / dim**0.5)
 
+    def keys_values(self, text: Tensor) -> tuple[Tensor, Tensor]:
+        return self.cross_attn.keys_values(text)
+
     def forward(self, x, conditioning: Conditioning, text, rope, layer: int, attend: Attend) -> Tensor:
         shift1, scale1, gate1, shift2, scale2, gate2 = modulate(self.modulation, conditioning.blocks, conditioning)
         h = (self.norm1(x).float() * (1 + scale1) + shift1).to(x.dtype)
@@ -147,7 +150,7 @@ class SkyReelsTransformer(nn.Module):
     def text(self, embeddings: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Cross-attention keys and values of every layer, for embeddings [B, text_len, text_dim]."""
         hidden = self.text_embedding(embeddings.to(self.dtype))
-        return [block.cross_attn.keys_values(hidden) for block in self.blocks]
+        return [block.keys_values(hidden) for block in self.blocks]
 
     def rope(self, grid: Grid) -> Tensor:
         return rope_angles(grid, self.head_dim, self.device)

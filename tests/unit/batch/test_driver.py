@@ -83,6 +83,17 @@ def test_every_video_is_done_and_a_second_run_has_nothing_to_do():
     assert studio.run().rendered == 0 and len(studio.fleets) == 1
 
 
+def test_what_was_asked_for_reaches_the_ranks():
+    studio, seen = Studio(request("a", ONE_SEGMENT)), []
+
+    def connect(driver):
+        seen.append(driver.worker_settings())
+        return connector(studio.fleets, 1)(driver)
+
+    studio.run(connect=connect, dtype="bf16", vae_tiling="on", shard_weights=True, gang=2, threads=3)
+    assert (seen[0].dtype, seen[0].vae_tiling, seen[0].shard_weights, seen[0].threads) == ("bf16", "on", True, 3)
+
+
 def test_a_gang_finishes_a_video_before_it_begins_the_next():
     studio = Studio(*(request(name) for name in "abc"))
     studio.run()

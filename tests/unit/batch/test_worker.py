@@ -13,6 +13,7 @@ from flowcache.batch.plan import plan
 from flowcache.batch.worker import RankWorker, Task, WorkerSettings
 from flowcache.errors import MediaError, StoreError
 from flowcache.models.registry import load_model
+from flowcache.parallel.sharding import load_sharded
 from flowcache.records import RenderRequest, Shot
 from flowcache.rendering.renderer import RenderedChunk
 from flowcache.sampling.records import NotFinite
@@ -51,6 +52,15 @@ def test_the_first_segment_begins_and_the_last_one_ends_with_a_picture(worker, m
     wanted = torch.tensor([40, 40, 200])[:, None, None, None] / 127.5 - 1
     assert np.abs(blue.numpy() - wanted.numpy()).mean() < 0.1
     assert worker._end(model, tasks()[1][2]) is None
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_weights_are_shared_out_where_that_was_asked_for(asked, monkeypatch):
+    given = {}
+    monkeypatch.setattr("flowcache.batch.worker.load_model", lambda *args, **options: given.update(options))
+    settings = WorkerSettings("run", "hash", shard_weights=asked)
+    RankWorker(Store("memory://worker"), settings, "gang", 0, 2)._open("tiny-skyreels")
+    assert getattr(given["load"], "func", None) is (load_sharded if asked else None)
 
 
 class Refusing(Store):

@@ -300,3 +300,7 @@ def test_memory_is_shared_out_between_ranks(originals):
     assert one.weights == eight.weights and 27e9 < one.weights < 30e9
     assert one.keys_values == 8 * eight.keys_values == 2 * 2 * 40 * 25 * 34 * 60 * 5120 * 2
     assert eight.activations < one.activations and "GiB per rank" in str(one)
+    sharded = memory(spec, config, 8, sharded=True)
+    assert one.weights / 8 < sharded.weights < 1.25 * one.weights / 8  # time and text embeddings stay whole
+    assert 3 / 40 < sharded.gathered / (one.weights - sharded.weights) * 7 / 8 < 3.1 / 40  # three of 40 blocks
+    assert sharded.total == eight.total - eight.weights + sharded.weights + sharded.gathered

@@ -85,19 +85,19 @@ class Counting(Mesh):
         return super().gather(part, dim, sizes)
 
 
-def forward_bytes(ranks: Ranks, width: int) -> tuple[int, int]:
+def forward_bytes(ranks: Ranks, width: int, dtype: torch.dtype) -> tuple[int, int]:
     """Of one forward of a chunk: what this rank sent, and what the formula says."""
     torch.manual_seed(0)
-    sent, whole = [], skyreels()
+    sent, whole = [], skyreels().to(dtype)
     model = shard(whole, Ranks(*(Counting(mesh.group, sent) for mesh in (ranks.all, ranks.heads, ranks.history))))
-    x = torch.randn(1, 4, 2, 6, width)
+    x, texts = torch.randn(1, 4, 2, 6, width, dtype=dtype), torch.randn(1, 3, 8, dtype=dtype)
     grid, history = model.grid(x), model.history()
-    conditioning, text = model.condition(torch.full((1, 2), 500.0), grid, 24), model.text(torch.randn(1, 3, 8))
+    conditioning, text = model.condition(torch.full((1, 2), 500.0), grid, 24), model.text(texts)
     attend = among_themselves(history, grid.tokens)
     with torch.inference_mode():
         out = model.transform(model.embed(x), conditioning, text, model.rope(grid), attend)
         model.project(out, conditioning, grid)
-    shape = Shape(grid.tokens, whole.layers, whole.heads, whole.kv_heads, whole.head_dim, 4)
+    shape = Shape(grid.tokens, whole.layers, whole.heads, whole.kv_heads, whole.head_dim, dtype.itemsize)
     return sum(sent), sent_bytes(shape, ranks.all.size, ranks.all.rank)
 
 
@@ -106,7 +106,8 @@ def rank_main(rank, size, folder, width):
     dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=size)
     ranks = arrange(dist.group.WORLD, 4)
     outcome = [sample(ranks, *case, width) for case in CASES]
-    torch.save((outcome, forward_bytes(ranks, width)), f"{folder}/rank{rank}.pt")
+    forwards = [forward_bytes(ranks, width, dtype) for dtype in (torch.float32, torch.bfloat16)]
+    torch.save((outcome, forwards), f"{folder}/rank{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
 
@@ -123,7 +124,7 @@ def test_ranks_equal_one(size, width, tmp_path):
         assert all(compute for *_, compute, _, _ in taken) == (policy.reuse is None)
     saved = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=False) for rank in range(size)]
     together = [outcome for outcome, _ in saved]
-    assert all(sent == expected > 0 for _, (sent, expected) in saved)
+    assert all(sent == expected > 0 for _, forwards in saved for sent, expected in forwards)
     for outcomes in together:
         for (latents, decisions, _), (expected, taken, _) in zip(outcomes, alone, strict=True):
             torch.testing.assert_close(latents, expected, atol=1e-4, rtol=0)
