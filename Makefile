@@ -27,6 +27,9 @@ demo: setup
 	$(BIN)/flowcache render --job jobs/demo.yaml --output $(OUTPUT)
 	$(BIN)/flowcache sheet $(OUTPUT) --to $(OUTPUT)-sheet.png
 	$(BIN)/flowcache report $(OUTPUT) --to $(OUTPUT)-report.html
+	@echo "two of these videos again, each by a gang of two ranks:"
+	$(BIN)/flowcache render manifests/demo-gang.jsonl --output $(OUTPUT)-gang --policy paper:slow --gang 2
+	$(BIN)/python -m benchmarks.same $(OUTPUT) $(OUTPUT)-gang
 
 # Tests that start Rays, servers and browsers wait a lot: beside them run all others. Each prints when it is through.
 test: setup
@@ -58,4 +61,4 @@ format: setup
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv $(OUTPUT) $(OUTPUT)-sheet.png $(OUTPUT)-report.html
+	rm -rf .venv $(OUTPUT) $(OUTPUT)-gang $(OUTPUT)-sheet.png $(OUTPUT)-report.html

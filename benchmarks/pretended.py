@@ -119,7 +119,7 @@ class PretendedFleet:
         until = self.clock + seconds
         while self.happens and self.happens[0][0] <= until:
             self.clock, _, gang, what = heapq.heappop(self.happens)
-            if gang.alive or what == "gone":
+            if gang in gangs and (gang.alive or what == "gone"):
                 return [(gang, [what])]
         self.clock = until
         return []

@@ -41,6 +41,7 @@ JOB_ACCEPTS = ACCEPTS | {
     "retries": "a whole number from 0 to 100",
     "infra_retries": "a whole number from 0 to 1,000",
     "segment_timeout": "seconds from 1 to 604,800",
+    "exchange_timeout": "seconds from 1 to 604,800",
     "until": "a time of day such as '07:00', or a moment such as '2026-11-23 07:00' or '2026-11-23T07:00+01:00'",
     "grace": "seconds from 0 to 86,400",
     "defaults": "an object with negative_prompt, seconds or frames, width, height, fps, seed, guidance, steps, "
@@ -87,6 +88,7 @@ class JobSpec(Written):
     retries: whole(0, 100) = 2  # of a segment whose work failed
     infra_retries: whole(0, 1000) = 5  # of a segment that lost its machine
     segment_timeout: real(1, 604_800) = 900.0  # seconds without a finished chunk that make a gang count as lost
+    exchange_timeout: real(1, 604_800) = 300.0  # seconds that an exchange between the ranks of a gang may take
     until: Annotated[text(64), AfterValidator(readable)] | None = None  # no segment starts after that moment
     grace: real(0, 86_400) = 20.0  # seconds that segments under way get after a SIGTERM
 

@@ -5,6 +5,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import ray
+
 from flowcache.batch.fleet import Event, Task
 from flowcache.batch.logs import RANK, json_logger, place
 from flowcache.batch.metrics import WorkMetrics
@@ -12,6 +14,7 @@ from flowcache.batch.worker import RankWorker, WorkerSettings
 from flowcache.records import ChunkRecord
 from flowcache.storage.objects import Store
 
+HEALTH = "health"  # calls that get a thread of their own
 LOG_END = 4000  # bytes
 
 
@@ -44,6 +47,10 @@ class RankActor(RankWorker):
     def log_file(self) -> str:
         """Where Ray keeps what this process writes to its stderr."""
         return os.readlink("/proc/self/fd/2")
+
+    @ray.method(concurrency_group=HEALTH)
+    def ping(self) -> None:
+        """Answers beside the work, as long as the process runs."""
 
     @contextmanager
     def _logged(self, task: Task) -> Iterator[None]:

@@ -8,7 +8,7 @@ from flowcache.batch.options import RunOptions
 from flowcache.errors import FlowcacheError
 from flowcache.records import Segment
 
-START_FAILURES = 3  # gangs in a row that do not come up before the run gives up
+START_FAILURES = 3  # gangs in a row that do not come up before the run makes do with those that did
 ROOM_EVERY = 5.0  # seconds between two looks at the cluster's size
 
 
@@ -23,7 +23,8 @@ class Crew:
         self.fleet, self.options, self.note = fleet, options, note
         self.gangs: list[Gang] = []
         self._named = 0
-        self._failures = 0
+        self._failures = 0  # to start, since a gang last did
+        self._up: set[str] = set()  # gangs that had started
         self.nodes = Nodes()
         self._places = fleet.places()
         self._had = self.room
@@ -44,6 +45,10 @@ class Crew:
     def adjust(self, startable: int) -> None:
         """Start gangs while segments wait and the cluster has room; let those go that it has lost or nobody needs."""
         self._look()
+        up = {gang.name for gang in self.gangs if gang.started}
+        if not up <= self._up:
+            self._failures = 0
+        self._up = up
         limit = self.options.gangs or max(self.room, 1)
         limit = limit if self._ceiling is None else min(limit, self._ceiling)
         idle = sum(gang.task is None for gang in self.gangs)  # those that start included: they will take work, too
@@ -78,19 +83,19 @@ class Crew:
         return waiting[len(waiting) - min(over, len(waiting)) :] + spare
 
     def lost(self, gang: Gang, failure: GangFailure) -> None:
-        """Tear the gang down. ClusterError after several in a row that never came up."""
+        """Tear the gang down. After several in a row that never came up: no more gangs, ClusterError without any."""
         self.gangs.remove(gang)
         gang.tear_down()
         if gang.started:
-            self._failures = 0
             return
-        if any(other.started for other in self.gangs):
-            self._ceiling = len(self.gangs)
-            self.note(f"{gang.name} did not start ({failure}); going on with {len(self.gangs)}")
-            return
+        self.note(f"{gang.name} did not start ({failure})")
         self._failures += 1
-        if self._failures >= START_FAILURES:
+        if self._failures < START_FAILURES:  # a rank may be lost then, too
+            return
+        if not any(other.started for other in self.gangs):
             raise ClusterError(f"{START_FAILURES} gangs in a row did not start; the last one: {failure}")
+        self._failures, self._ceiling = 0, len(self.gangs)
+        self.note(f"going on with {len(self.gangs)} gang{'s' * (len(self.gangs) > 1)}")
 
     def failed(self, node: str, segment: Segment, failure: GangFailure) -> Attempts:
         """The attempts that are counted as the node's fault from now on, and no longer as the work's."""

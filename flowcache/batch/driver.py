@@ -155,6 +155,7 @@ class Driver:
             vae_tiling=self.options.vae_tiling,
             shard_weights=self.options.shard_weights,
             threads=self.options.threads,
+            timeout=self.options.exchange,
             models={name: reference(name) for name in self.record.models},
             sizes=sizes,
         )

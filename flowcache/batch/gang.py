@@ -16,13 +16,15 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
-from flowcache.batch.actor import RankActor, end_of
+from flowcache.batch.actor import HEALTH, RankActor, end_of
 from flowcache.batch.fleet import Event, Flawed, GangFailure, Task
 from flowcache.batch.worker import WorkerSettings
 from flowcache.errors import FlowcacheError, StoreError
+from flowcache.parallel.mesh import PeerLost
 from flowcache.storage.documents import SegmentMarker
 from flowcache.storage.objects import Store
 
+ANSWER = 3.0  # seconds in which a rank answers that it is alive
 LOG_PATIENCE = 20.0  # seconds for a node to start a process that reads a log
 NODE_LABEL = "ray.io/node-id"  # which Ray gives every node
 
@@ -75,7 +77,8 @@ class RayGang:
     def _actor(self, rank: int, store: Store, settings: WorkerSettings) -> Any:
         place = PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=rank)
         options = {"num_cpus": self.shape.cpus, "num_gpus": int(self.shape.gpu), "scheduling_strategy": place}
-        worker = ray.remote(max_restarts=0, max_task_retries=0)(RankActor).options(**options)
+        fixed = ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups={HEALTH: 1})
+        worker = fixed(RankActor).options(**options)
         return worker.remote(store, settings, self.name, rank, self.shape.ranks)
 
     def assign(self, task: Task) -> None:
@@ -114,29 +117,36 @@ class RayGang:
             del self._pending[item]
             return None
         except RayActorError as error:
-            raise GangFailure(self._lost(rank), "infra", f"its process is gone ({first_line(error)})") from error
+            rank, how = self._lost() or (rank, f"its process is gone ({first_line(error)})")
+            raise GangFailure(rank, "infra", how) from error
         except RayTaskError as error:
-            lost = self._lost(None)
-            if lost is not None:  # the others only noticed that a rank had left the collective
-                raise GangFailure(lost, "infra", "its process is gone") from error
             cause = error.cause if error.cause is not None else error
+            noticed = isinstance(cause, PeerLost)  # else another library may have, in its own words
+            lost = self._lost() if noticed or not isinstance(cause, FlowcacheError) else None
+            if noticed or lost:
+                rank, how = lost or (rank, str(cause))
+                raise GangFailure(rank, "infra", how, plain(error)) from error
             # An error that we raise ourselves leaves a rank sound; after others (CUDA's, say) who knows.
             usable = isinstance(cause, FlowcacheError) and self.shape.ranks == 1
             if usable:
                 self._stream = self.task = None
             raise GangFailure(rank, kind_of(cause), f"{type(cause).__name__}: {cause}", plain(error), usable) from error
 
-    def _lost(self, otherwise: int | None) -> int | None:
-        """The first rank whose process is gone."""
+    def _lost(self) -> tuple[int, str] | None:
+        """The first rank that does not answer, else the first one whose process is gone.
+
+        In that order, since NCCL ends the processes that wait for one that has stopped.
+        """
         pings = [actor.ping.remote() for actor in self.actors]
-        answered, _ = ray.wait(pings, num_returns=len(pings), timeout=3)
+        answered, silent = ray.wait(pings, num_returns=len(pings), timeout=ANSWER)
+        if silent:
+            return pings.index(silent[0]), "its process does not answer"
         for rank, ping in enumerate(pings):
-            if ping in answered:
-                try:
-                    ray.get(ping)
-                except RayActorError:
-                    return rank
-        return otherwise
+            try:
+                ray.get(ping)
+            except RayActorError as error:
+                return rank, f"its process is gone ({first_line(error)})"
+        return None
 
     def log_of(self, rank: int) -> str:
         """The end of what a rank has written, alive or not, if its node is still there to read it."""

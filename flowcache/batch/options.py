@@ -16,7 +16,8 @@ class RunOptions:
     `shard_weights`: each rank of a gang holds a part of the transformer's weights (`parallel.sharding`).
     `threads`: CPUs and torch threads per rank. `device`: auto, cpu or cuda. `retries`: attempts that a
     segment may lose to its own exceptions, `infra_retries`: to lost processes and stalls. `stall`: seconds
-    without a finished chunk (loading the model included) after which a gang counts as lost. `until`: unix seconds
+    without a finished chunk (loading the model included) after which a gang counts as lost. `exchange`: seconds
+    that an exchange between the ranks of a gang may take, waiting for the slowest included. `until`: unix seconds
     after which no segment is started any more; `grace`: seconds that segments under way get after a SIGTERM.
     `patience`: seconds for which a store that does not answer is waited for. `idle_release`: seconds after which
     a gang without work gives its resources back.
@@ -34,6 +35,7 @@ class RunOptions:
     retries: int = 2
     infra_retries: int = 5
     stall: float = 900.0
+    exchange: float = 300.0
     start_timeout: float = 600.0
     retry_failed: bool = False
     until: float | None = None

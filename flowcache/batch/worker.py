@@ -21,7 +21,7 @@ from flowcache.models.base import LoadedModel
 from flowcache.models.registry import find, load_model, precision
 from flowcache.models.room import tile_for
 from flowcache.parallel.apply import shard
-from flowcache.parallel.mesh import Mesh, Ranks, arrange
+from flowcache.parallel.mesh import Mesh, Ranks, arrange, exchanging
 from flowcache.records import ChunkRecord
 from flowcache.rendering.quality import flaw
 from flowcache.rendering.renderer import (
@@ -74,21 +74,24 @@ class RankWorker:
 
     def open_group(self) -> tuple[str, int]:
         """Rank 0: opens the rendezvous on a free port of its own choice, and says where it is."""
-        host = socket.gethostbyname(socket.gethostname())
+        host = "127.0.0.1"  # a gang is on one node, so no name needs to be looked up
         self._rendezvous = dist.TCPStore(host, 0, self.world, is_master=True, wait_for_workers=False)
         return host, self._rendezvous.port
 
     def join_group(self, address: tuple[str, int] | None) -> int:
         """Every rank: joins the gang's process group (nothing to do alone); returns the process id."""
         if self.world > 1:
-            timeout = timedelta(seconds=self.settings.timeout)
-            rendezvous = self._rendezvous if self.rank == 0 else dist.TCPStore(*address, self.world, timeout=timeout)
+            timeout, world = self.timeout, self.world
             backend = "nccl" if self.settings.device == "cuda" else "gloo"
-            dist.init_process_group(backend, store=rendezvous, rank=self.rank, world_size=self.world, timeout=timeout)
+            with exchanging():
+                rendezvous = self._rendezvous if self.rank == 0 else dist.TCPStore(*address, world, timeout=timeout)
+                dist.init_process_group(backend, store=rendezvous, rank=self.rank, world_size=world, timeout=timeout)
         return os.getpid()
 
-    def ping(self) -> None:
-        """Answers when the rank is alive and not busy."""
+    @property
+    def timeout(self) -> timedelta:
+        """Of an exchange between ranks."""
+        return timedelta(seconds=self.settings.timeout)
 
     def assist(self, task: Task) -> None:
         """Ranks above 0: take part in the denoising; rank 0 stores what comes out."""
@@ -141,7 +144,7 @@ class RankWorker:
             if self.world > 1:
                 heads = model.transformer.kv_heads
                 if heads not in self._ranks:
-                    self._ranks[heads] = arrange(dist.group.WORLD, heads)
+                    self._ranks[heads] = arrange(dist.group.WORLD, heads, self.timeout)
                 transformer = shard(model.transformer, self._ranks[heads])
                 model = replace(model, transformer=transformer, history=transformer.history())
             self._model, self._name = model, name

@@ -116,6 +116,7 @@ def run_options(spec: Any, retry_failed: bool) -> Any:
         retries=spec.retries,
         infra_retries=spec.infra_retries,
         stall=spec.segment_timeout,
+        exchange=spec.exchange_timeout,
         retry_failed=retry_failed,
         until=None if spec.until is None else moment(spec.until, now).timestamp(),
         grace=spec.grace,

@@ -1,13 +1,32 @@
 """The ranks that run one model together."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
+
+from flowcache.errors import FlowcacheError
+
+
+class PeerLost(FlowcacheError):
+    """An exchange between ranks failed or took too long: one of them is gone, or hangs."""
+
+
+@contextmanager
+def exchanging() -> Iterator[None]:
+    """PeerLost for what torch raises in the block."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # gloo's errors have no type of their own
+        raise PeerLost(f"an exchange with the other ranks failed: {str(error).splitlines()[0]}") from error
 
 
 @dataclass(frozen=True)
@@ -33,7 +52,9 @@ class Mesh:
             return list(parts)
         received = parts[0].new_empty(sum(sizes))
         sent = [part.numel() for part in parts]
-        dist.all_to_all_single(received, torch.cat(list(parts)), list(sizes), sent, group=self.group)
+        joined = torch.cat(list(parts))
+        with exchanging():
+            dist.all_to_all_single(received, joined, list(sizes), sent, group=self.group)
         return list(received.split(list(sizes)))
 
     def gather(self, part: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
@@ -43,7 +64,8 @@ class Mesh:
         first = part.movedim(dim, 0)
         padded = F.pad(first, (0, 0) * (first.dim() - 1) + (0, max(sizes) - len(first))).contiguous()
         parts = padded.new_empty((self.size, *padded.shape))
-        dist.all_gather(list(parts), padded, group=self.group)
+        with exchanging():
+            dist.all_gather(list(parts), padded, group=self.group)
         return torch.cat([p[:size] for p, size in zip(parts, sizes, strict=True)]).movedim(0, dim)
 
     def sum(self, value: Tensor) -> Tensor:
@@ -51,7 +73,8 @@ class Mesh:
         total = value.double()
         if self.group:
             total = total.clone()
-            dist.all_reduce(total, group=self.group)
+            with exchanging():
+                dist.all_reduce(total, group=self.group)
         return total
 
 
@@ -76,23 +99,27 @@ def head_groups(ranks: int, kv_heads: int) -> int:
     return math.gcd(ranks, kv_heads)
 
 
-def arrange(group: dist.ProcessGroup, kv_heads: int) -> Ranks:
-    """The gang's dimensions for a model with that many K/V heads. Every rank must call it, in the same order."""
+def arrange(group: dist.ProcessGroup, kv_heads: int, timeout: timedelta | None = None) -> Ranks:
+    """The gang's dimensions for a model with that many K/V heads. Every rank must call it, in the same order.
+
+    timeout: of an exchange, which groups don't take over from `group`; None: torch's 10 to 30 minutes.
+    """
     everyone = Mesh(group)
     ways, size = head_groups(everyone.size, kv_heads), everyone.size
-    if ways == size:
-        return Ranks(everyone, everyone, Mesh(None))
     rows = [range(first, first + ways) for first in range(0, size, ways)]
     columns = [range(column, size, ways) for column in range(ways)]
-    return Ranks(everyone, _mine(rows, everyone.rank), _mine(columns, everyone.rank))
+    return Ranks(everyone, _mine(rows, everyone, timeout), _mine(columns, everyone, timeout))
 
 
-def _mine(groups: Sequence[range], rank: int) -> Mesh:
+def _mine(groups: Sequence[range], everyone: Mesh, timeout: timedelta | None) -> Mesh:
     """Of groups that are all opened, the one with this rank."""
     if len(groups[0]) == 1:
         return Mesh(None)
-    opened = {members: dist.new_group(list(members)) for members in groups}
-    return Mesh(next(group for members, group in opened.items() if rank in members))
+    if len(groups) == 1:
+        return everyone
+    with exchanging():
+        opened = {members: dist.new_group(list(members), timeout=timeout) for members in groups}
+    return Mesh(next(group for members, group in opened.items() if everyone.rank in members))
 
 
 def shares(total: int, ranks: int) -> list[int]:

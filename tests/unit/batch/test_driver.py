@@ -3,6 +3,7 @@
 import signal
 import time
 import uuid
+from contextlib import contextmanager
 
 import pytest
 
@@ -250,6 +251,30 @@ def test_a_gang_that_never_starts_ends_the_run():
     with pytest.raises(ClusterError, match="3 gangs in a row did not start; .* did not start within"):
         studio.run(start_seconds=1e9, start_timeout=50.0)
     assert status(studio.store).exit_code == 1 and "did not start" in status(studio.store).stopped.why
+
+
+@pytest.mark.parametrize("lost, most", [(2, 3), (3, 2), (6, 1)])
+def test_gangs_lost_while_they_start_are_tried_again_until_several_in_a_row_fail(lost, most):
+    """The first gang starts; of the next `lost` each loses a rank at once, on a cluster with room for three."""
+    studio = Studio(*(request(f"v{i}") for i in range(9)))
+
+    @contextmanager
+    def connect(driver):
+        with connector(studio.fleets, 3)(driver) as fleet:
+            later = fleet.later
+
+            def start(seconds, gang, what):
+                number = fleet.gangs.index(gang) + 1
+                doomed = what == "up" and 1 < number <= 1 + lost
+                later(seconds * min(number, 2), gang, "gone" if doomed else what)
+
+            fleet.later = start
+            yield fleet
+
+    assert studio.run(connect=connect).exit_code == 0
+    assert len(studio.fleet.gangs) == most + lost
+    refused = [said for said in studio.notes.said if "did not start" in said]
+    assert len(refused) == lost and "its process is gone" in refused[0]
 
 
 @pytest.mark.parametrize("gangs", [1, 3])

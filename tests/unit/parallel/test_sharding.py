@@ -112,9 +112,11 @@ def rank_main(rank, size, folder, width):
     dist.destroy_process_group()
 
 
-# 2 and 4 share the four heads, 3 and 6 the tokens of the history too; chunks have 24 or 30 tokens.
+# 2 and 4 share the four heads, 3, 6 and 8 the tokens of the history too; chunks have 24 or 30 tokens.
 @pytest.mark.parametrize(
-    ("size", "width"), [(2, 10), (3, 8), (4, 10), pytest.param(6, 8, marks=pytest.mark.slow)], ids=str
+    ("size", "width"),
+    [(2, 10), (3, 8), (4, 10), *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in [(6, 8), (8, 10)])],
+    ids=str,
 )
 def test_ranks_equal_one(size, width, tmp_path):
     torch.set_num_threads(1)
