@@ -19,7 +19,7 @@ LOG_END = 4000  # bytes
 
 
 def end_of(path: str) -> str:
-    """The last lines of a log; "" where it is no file."""
+    """The last LOG_END bytes of a log as text; "" where it is no file."""
     if not os.path.isfile(path):
         return ""
     with open(path, "rb") as file:

@@ -131,6 +131,9 @@ class RayGang:
             if usable:
                 self._stream = self.task = None
             raise GangFailure(rank, kind_of(cause), f"{type(cause).__name__}: {cause}", plain(error), usable) from error
+        except RayError as error:  # such as OutOfDiskError, ObjectLostError, ActorUnschedulableError
+            how = f"Ray has lost its answer ({type(error).__name__}: {first_line(error)})"
+            raise GangFailure(rank, "infra", how) from error
 
     def _lost(self) -> tuple[int, str] | None:
         """The first rank that does not answer, else the first one whose process is gone.

@@ -277,8 +277,8 @@ def test_gangs_lost_while_they_start_are_tried_again_until_several_in_a_row_fail
     assert len(refused) == lost and "its process is gone" in refused[0]
 
 
-@pytest.mark.parametrize("gangs", [1, 3])
-def test_a_hostile_request_delays_the_others_by_no_more_than_its_budget(gangs):
+@pytest.mark.parametrize(("gangs", "nodes"), [(1, 1), (3, 1), (3, 3)])
+def test_a_hostile_request_delays_the_others_by_no_more_than_its_budget(gangs, nodes):
     """Three that stall every time, kill their gang every time or fail every time; the others take 10 s a segment."""
     good = [request(f"good{i}") for i in range(6)]
     hostile = [request("stalls", 57 + 48 * 50), request("kills", priority=9), request("fails", 57 + 48 * 60)]
@@ -295,7 +295,8 @@ def test_a_hostile_request_delays_the_others_by_no_more_than_its_budget(gangs):
     alone = Studio(*good)
     alone.run(size=gangs, seconds=seconds)
     studio = Studio(*hostile, *good)
-    summary = studio.run(size=gangs, seconds=seconds, fault=fault, stall=60.0, retries=2, infra_retries=2)
+    budgets = {"stall": 60.0, "retries": 2, "infra_retries": 2}
+    summary = studio.run(size=gangs, nodes=nodes, seconds=seconds, fault=fault, **budgets)
     assert set(summary.failed) == {"stalls", "kills", "fails"} and len(summary.done) == 6
     attempts, restart = 3, 2.0  # each; seconds to notice and to start a gang anew
     budget = attempts * (60.0 + restart) + attempts * (10.0 + restart) + attempts * 10.0
