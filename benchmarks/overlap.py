@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmarks.statistics import markdown
 from flowcache.batch.plan import plan
-from flowcache.models.base import Codec, LoadedModel
+from flowcache.models.base import Codec, LoadedModel, Share, alone
 from flowcache.models.registry import load_model
 from flowcache.records import RenderRequest, Shot
 from flowcache.rendering.renderer import SegmentRenderer, to_uint8
@@ -33,10 +33,10 @@ class Slow:
     def encode(self, video: Tensor) -> Tensor:
         return self.codec.encode(video)
 
-    def stream(self) -> Callable[[Tensor], Tensor]:
-        decode = self.codec.stream()
+    def stream(self, share: Share = alone) -> Callable[[Tensor], Tensor | None]:
+        decode = self.codec.stream(share)
 
-        def slowly(latents: Tensor) -> Tensor:
+        def slowly(latents: Tensor) -> Tensor | None:
             self.spend()
             return decode(latents)
 

@@ -4,7 +4,9 @@ Everything that a worker writes is written, through the functions that workers u
 """
 
 import heapq
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,8 +25,8 @@ INIT = b"init"
 class PretendedGang:
     """Becomes ready after `start_seconds`; renders a chunk every `chunk_seconds`. See `batch.fleet.Gang`."""
 
-    def __init__(self, fleet: "PretendedFleet", name: str):
-        self.fleet, self.name = fleet, name
+    def __init__(self, fleet: "PretendedFleet", name: str, node: str):
+        self.fleet, self.name, self.node = fleet, name, node
         self.started, self.alive = False, True
         self.task: Task | None = None
         self.model: str | None = None
@@ -44,24 +46,31 @@ class PretendedGang:
             return []
         if news == ["gone"]:
             raise GangFailure(0, "infra", "its process is gone")
-        task = self.task
+        task, begin = self.task, time.thread_time()
         try:
+            self.fleet.fault_on(self.node, task)
             end = render(self.fleet, self.name, task)
         except GangFailure as failure:
             if failure.usable:
                 self.task = None
             raise
+        finally:
+            self.fleet.worked += time.thread_time() - begin
         self.task = None
         return [*(end.chunks if isinstance(end, SegmentMarker) else ()), end]
+
+    def log_of(self, rank: int) -> str:
+        return f"last words of {self.name}, rank {rank}"
 
     def tear_down(self) -> None:
         self.alive = False
 
 
 class PretendedFleet:
-    """`size` gangs fit. Time passes only in `wait`, from one thing that happens to the next.
+    """`size` gangs fit, shared out over `nodes`. Time passes only in `wait`, from one thing that happens to the next.
 
-    seconds: how long a task takes, None: for ever; fault: called before each attempt, may raise GangFailure.
+    seconds: how long a task takes, None: for ever; fault: called before each attempt, may raise GangFailure, and
+    fault_on, which gets the node too.
     """
 
     def __init__(
@@ -72,21 +81,27 @@ class PretendedFleet:
         start_seconds: float = 1.0,
         seconds: Callable[[Task], float | None] = lambda task: task.segment.chunks * CHUNK_SECONDS,
         fault: Callable[[Task], None] = lambda task: None,
+        nodes: int = 1,
+        fault_on: Callable[[str, Task], None] = lambda node, task: None,
     ):
         self.store, self.run, self.size, self.start_seconds = store, run, size, start_seconds
-        self.seconds, self.fault = seconds, fault
+        self.seconds, self.fault, self.nodes, self.fault_on = seconds, fault, nodes, fault_on
         self.clock, self.number = 0.0, 0
+        self.worked = 0.0  # CPU seconds that gangs took, which on a cluster are spent elsewhere
         self.gangs: list[PretendedGang] = []
         self.happens: list[tuple[float, int, PretendedGang, str]] = []
 
     def now(self) -> float:
         return self.clock
 
-    def room(self) -> int:
-        return self.size
+    def places(self) -> dict[str, int]:
+        return {f"node-{n}": len(range(n, self.size, self.nodes)) for n in range(self.nodes)}
 
-    def start(self, name: str) -> PretendedGang:
-        gang = PretendedGang(self, name)
+    def start(self, name: str, avoided: Collection[str]) -> PretendedGang:
+        """Where fewest are."""
+        on = Counter(gang.node for gang in self.gangs if gang.alive)
+        node = min((node for node in self.places() if node not in avoided), key=lambda node: on[node])
+        gang = PretendedGang(self, name, node)
         self.gangs.append(gang)
         self.later(self.start_seconds, gang, "up")
         return gang

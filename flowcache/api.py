@@ -7,13 +7,16 @@ from functools import partial
 from typing import Any
 
 import flowcache
+from flowcache.batch.advice import advise, check_gang
 from flowcache.batch.cost import Cost, cost
 from flowcache.batch.driver import Summary, run
 from flowcache.batch.estimate import Cluster, estimate
 from flowcache.batch.metrics import RunMetrics
+from flowcache.batch.node import Link, Node
 from flowcache.batch.options import RunOptions
 from flowcache.batch.plan import plan as segments_of
 from flowcache.batch.progress import Progress, Together
+from flowcache.batch.workload import workload
 from flowcache.errors import InputError, Problem
 from flowcache.manifest import validate
 from flowcache.models.check import sound
@@ -24,7 +27,9 @@ from flowcache.storage.objects import Store
 from flowcache.storage.runs import new_run
 from flowcache.storage.sources import probe_media, read_rows
 
-__all__ = ["Cluster", "RowDefaults", "RunOptions", "Cost", "Summary", "check", "load_model", "plan", "render"]
+__all__ = [
+    "Cluster", "Cost", "Link", "Node", "RowDefaults", "RunOptions", "Summary", "check", "load_model", "plan", "render",
+]  # fmt: skip
 
 Requests = str | Sequence[Mapping[str, Any]]
 
@@ -65,18 +70,26 @@ def render(
     return run(store, record, good, specs, options, Together(progress or Progress(), RunMetrics()))
 
 
-def plan(requests: Requests, *, defaults: RowDefaults | None = None, cluster: Cluster | None = None) -> Cost:
-    """What rendering the requests takes, without weights: segments, chunk forwards, FLOPs, K/V memory.
+def plan(
+    requests: Requests,
+    *,
+    defaults: RowDefaults | None = None,
+    cluster: Cluster | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Cost:
+    """What rendering the requests takes, without weights: segments, chunk forwards, FLOPs, memory, and gang by gang.
 
-    cluster: what is to render it, for an estimate of the time. Raises InputError with every fault of the requests.
+    cluster: what is to render it; where it says how fast, also an estimate of the time. storage_options: what s3://
+    inputs are opened with. Raises InputError with every fault of the requests.
     """
-    good, problems, _, specs = check(requests, defaults or RowDefaults())
-    if cluster:
-        problems += cluster.faults() + check_gang(good, specs, cluster.gang)
+    cluster, now = cluster or Cluster(), time.time()
+    good, problems, _, specs = check(requests, defaults or RowDefaults(), storage_options)
+    problems += cluster.faults() + check_gang(good, specs, cluster.gang)
     if problems:
         raise InputError(problems)
-    found = cost(good, specs)
-    return replace(found, estimate=estimate(good, specs, cluster, time.time())) if cluster else found
+    found, work, pace = cost(good, specs), workload(good, specs), cluster.pace(specs)
+    timed = estimate(work, pace, cluster, now) if cluster.timed else None
+    return replace(found, estimate=timed, gangs=advise(work, pace, cluster, now))
 
 
 def check(
@@ -105,15 +118,3 @@ def check(
     good, faults, warnings = validate(rows, file, spec_of, defaults, probe)
     used = {request.model for request in good}
     return good, problems + faults, warnings, {name: spec for name, spec in specs.items() if name in used}
-
-
-def check_gang(requests: Sequence[RenderRequest], specs: Mapping[str, ModelSpec], gang: int) -> list[Problem]:
-    """Gangs of more ranks than a chunk has tokens are refused before anything loads."""
-    problems = {}
-    for request in requests:
-        spec = specs[request.model]
-        tokens = spec.chunk_tokens(request.width, request.height)
-        if gang > tokens:
-            size = f"{request.model} at {request.width}x{request.height}"
-            problems[size] = Problem("--gang", "", f"got {gang}; accepted for {size}: 1 to {tokens}")
-    return list(problems.values())

@@ -39,11 +39,12 @@ class InputError(FlowcacheError):
 class StoreError(FlowcacheError):
     """The object store refused or lost something; the message names the URL and the cause.
 
-    `passing`: it did not answer as it should for a while, and may do so again.
+    `passing`: it did not answer as it should for a while, and may do so again. `of_machine`: the fault lies with this
+    machine (its credentials, rights or disk), and another one may fare better.
     """
 
-    def __init__(self, message: str, passing: bool = False):
-        self.passing = passing
+    def __init__(self, message: str, passing: bool = False, of_machine: bool = False):
+        self.passing, self.of_machine = passing, of_machine
         super().__init__(message)
 
 

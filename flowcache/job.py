@@ -24,6 +24,7 @@ from flowcache.schema import (
     whole,
 )
 
+DAY, JUST_PASSED = timedelta(days=1), timedelta(hours=1)
 SIZE_LIMIT = 1 << 20  # bytes
 JOB_ACCEPTS = ACCEPTS | {
     "manifest": "a path or URL of a .jsonl, .ndjson, .csv or .parquet file",
@@ -49,11 +50,15 @@ JOB_ACCEPTS = ACCEPTS | {
 
 
 def moment(text: str, now: datetime) -> datetime:
-    """The moment that a person means: of a time of day the next one, without a zone in that of `now`. ValueError."""
+    """The moment that a person means: of a time of day the next one, without a zone in that of `now`. ValueError.
+
+    One that has just passed has passed: a job that is started again after its deadline must not go on until tomorrow.
+    """
     if re.fullmatch(r"\d{1,2}:\d{2}", text):
         hours, minutes = map(int, text.split(":"))
         today = now.replace(hour=hours, minute=minutes, second=0, microsecond=0)
-        return today if today > now else today + timedelta(days=1)
+        last = now - (now - today) % DAY
+        return last if now - last < JUST_PASSED else last + DAY
     found = datetime.fromisoformat(text)
     return found if found.tzinfo else found.replace(tzinfo=now.tzinfo)
 

@@ -1,5 +1,6 @@
 """A rank as Ray runs it: measured, and with a log of its own (JSON lines on its stderr, which Ray keeps)."""
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,16 @@ from flowcache.records import ChunkRecord
 from flowcache.storage.objects import Store
 
 HEALTH = "health"  # calls that get a thread of their own
+LOG_END = 4000  # bytes
+
+
+def end_of(path: str) -> str:
+    """The last LOG_END bytes of a log as text; "" where it is no file."""
+    if not os.path.isfile(path):
+        return ""
+    with open(path, "rb") as file:
+        file.seek(max(0, os.path.getsize(path) - LOG_END))
+        return file.read().decode(errors="replace")
 
 
 class RankActor(RankWorker):
@@ -32,6 +43,10 @@ class RankActor(RankWorker):
     def assist(self, task: Task) -> None:
         with self._logged(task):
             super().assist(task)
+
+    def log_file(self) -> str:
+        """Where Ray keeps what this process writes to its stderr."""
+        return os.readlink("/proc/self/fd/2")
 
     @ray.method(concurrency_group=HEALTH)
     def ping(self) -> None:

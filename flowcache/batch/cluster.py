@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -76,12 +76,13 @@ class RayFleet:
     def __init__(self, store: Store, settings: WorkerSettings, shape: GangShape):
         self.store, self.settings, self.shape = store, settings, shape
 
-    def room(self) -> int:
-        """Counted node by node: a gang needs all its ranks on one."""
-        return sum(self.shape.fits(node["Resources"]) for node in ray.nodes() if node["Alive"])
+    def places(self) -> dict[str, int]:
+        """Node by node: a gang needs all its ranks on one."""
+        found = {node["NodeID"]: self.shape.fits(node["Resources"]) for node in ray.nodes() if node["Alive"]}
+        return {node: gangs for node, gangs in found.items() if gangs}
 
-    def start(self, name: str) -> RayGang:
-        return RayGang(name, self.shape, self.store, self.settings)
+    def start(self, name: str, avoided: Collection[str] = ()) -> RayGang:
+        return RayGang(name, self.shape, self.store, self.settings, avoided)
 
     def wait(self, gangs: Sequence[RayGang], seconds: float) -> list[tuple[RayGang, list[Any]]]:
         items = {item: gang for gang in gangs for item in gang.waiting_for()}
@@ -105,7 +106,7 @@ def ray_fleet(driver: "Driver") -> Iterator[RayFleet]:
         shape = shape_of(options)
         settings = replace(driver.worker_settings(), device="cuda" if shape.gpu else "cpu")
         fleet = RayFleet(driver.store, settings, shape)
-        room = fleet.room()
+        room = sum(fleet.places().values())
         if not room and not options.address and "RAY_ADDRESS" not in os.environ:
             need = ", ".join(f"{amount * shape.ranks:g} {name}" for name, amount in shape.bundle.items())
             has = ray.cluster_resources()

@@ -17,6 +17,7 @@ from flowcache.sampling.families import settings_of
 from flowcache.sampling.walk import Settings
 
 if TYPE_CHECKING:
+    from flowcache.batch.advice import Advice
     from flowcache.batch.estimate import Estimate
 
 # What the policy of a request is compared with, by family. MAGI-1's "dense" is `off` with the whole history seen.
@@ -62,7 +63,7 @@ class Cost:
 
     without_reuse: if every one had that policy and computed every step. most, least: with their own policies,
     where every step that may be reused is computed, and where it is reused.
-    estimate: of time, where a cluster is given.
+    estimate: of time, where that is asked for. gangs: what gangs of several sizes cost, and which to take.
     """
 
     videos: int
@@ -73,6 +74,7 @@ class Cost:
     most: Work
     least: Work
     estimate: "Estimate | None" = None
+    gangs: "Advice | None" = None
 
 
 @dataclass(frozen=True)
@@ -87,32 +89,47 @@ class Window:
 
 def cost(requests: Sequence[RenderRequest], specs: Mapping[str, ModelSpec]) -> Cost:
     """specs: model name -> spec. InputError where a model's transformer config can't be read."""
-    segments = [(request, segment) for request in requests for segment in plan(request, specs[request.model])]
-    counted = counter(specs)
+    planned = [(request, plan(request, specs[request.model])) for request in requests]
+    segments = [segment for _, each in planned for segment in each]
+    counted, own = counter(specs), Counter()
+    for request, each in planned:
+        spec = specs[request.model]
+        policy = resolve_policy(request.policy, spec)
+        own.update((window(request, segment, spec), policy) for segment in each)
 
-    def total(pairs: list[tuple[Window, Policy]]) -> Work:
-        return sum((counted(*pair) * times for pair, times in Counter(pairs).items()), Work())
+    def total(choose: Callable[[Window, Policy], tuple[Window, Policy]]) -> Work:
+        return sum((counted(*choose(*pair)) * times for pair, times in own.items()), Work())
 
-    windows = [window(request, segment, specs[request.model]) for request, segment in segments]
-    own = [resolve_policy(request.policy, specs[request.model]) for request, _ in segments]
     return Cost(
         videos=len(requests),
         segments=len(segments),
-        chunks=sum(segment.chunks for _, segment in segments),
+        chunks=sum(segment.chunks for segment in segments),
         frames=sum(request.frames for request in requests),
         without_reuse={
-            name: total([compared(window, specs[window.model], name) for window in windows])
+            name: total(lambda window, _, name=name: compared(window, specs[window.model], name))
             for name in WITHOUT_REUSE["skyreels"]
         },
-        most=total(list(zip(windows, map(at_most, own), strict=True))),
-        least=total(list(zip(windows, map(at_least, own), strict=True))),
+        most=total(lambda window, policy: (window, at_most(policy))),
+        least=total(lambda window, policy: (window, at_least(policy))),
     )
+
+
+def walker(specs: Mapping[str, ModelSpec]) -> Callable[[Window, Policy], tuple[Config, WindowWork]]:
+    """A window's model, and what it takes under a policy, walked once for all windows that are alike."""
+    configs = {name: FAMILIES[spec.family].config(parts_of(Path(spec.path))) for name, spec in specs.items()}
+
+    @cache
+    def walked(window: Window, policy: Policy) -> tuple[Config, WindowWork]:
+        config = configs[window.model]
+        return config, dry_run(window.settings, window.shape, config.patch, policy, window.held)
+
+    return walked
 
 
 def counter(specs: Mapping[str, ModelSpec]) -> Callable[[Window, Policy], Work]:
     """`work` of a window under a policy, counted once for all windows that are alike."""
-    configs = {name: FAMILIES[spec.family].config(parts_of(Path(spec.path))) for name, spec in specs.items()}
-    return cache(lambda window, policy: work(window, configs[window.model], policy))
+    walked = walker(specs)
+    return cache(lambda window, policy: work(*walked(window, policy)))
 
 
 def window(request: RenderRequest, segment: Segment, spec: ModelSpec) -> Window:
@@ -132,23 +149,27 @@ def compared(window: Window, spec: ModelSpec, name: str) -> tuple[Window, Policy
     return window, WITHOUT_REUSE[spec.family][name]
 
 
-def work(window: Window, config: Config, policy: Policy) -> Work:
+def work(config: Config, done: WindowWork) -> Work:
     """Of one window under one policy."""
-    done = dry_run(window.settings, window.shape, config.patch, policy, window.held)
-    return Work(
-        done.forwards, flops(config, done), family_of(config).flops.kv_bytes(config, stored_tokens(done), ELEMENT)
-    )
-
-
-def stored_tokens(done: WindowWork) -> int:
-    return done.memories * done.kv_chunks * done.tokens
+    stored = done.memories * done.kv_chunks * done.tokens
+    return Work(done.forwards, flops(config, done), family_of(config).flops.kv_bytes(config, stored, ELEMENT))
 
 
 def flops(config: Config, done: WindowWork) -> int:
     """Without what is negligible: timestep embeddings, norms, the solver."""
+    return shared_flops(config, done) + whole_flops(config, done)
+
+
+def shared_flops(config: Config, done: WindowWork) -> int:
+    """What the ranks of a gang share: all layers."""
     count = family_of(config).flops
     blocks = count.block_flops(config, done.tokens, 0)
     attention = count.block_flops(config, done.tokens, done.seen) - blocks
-    per_forward = blocks + count.embed_flops(config, done.tokens) // done.memories
-    heads = done.outputs * count.head_flops(config, done.tokens)
-    return done.forwards * per_forward + attention + heads + done.memories * count.text_flops(config)
+    return done.forwards * blocks + attention
+
+
+def whole_flops(config: Config, done: WindowWork) -> int:
+    """What each rank does: what lies before and after the layers."""
+    count = family_of(config).flops
+    embedding = done.forwards * (count.embed_flops(config, done.tokens) // done.memories)
+    return embedding + done.outputs * count.head_flops(config, done.tokens) + done.memories * count.text_flops(config)

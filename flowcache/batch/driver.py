@@ -4,13 +4,12 @@ Keeps no state of its own: killed and started again, it reads the store and rend
 """
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
 from contextlib import AbstractContextManager
 
 from flowcache.batch.cluster import on_sigterm, ray_fleet
-from flowcache.batch.crew import Crew
+from flowcache.batch.crew import ClusterError, Crew
+from flowcache.batch.failures import Failures
 from flowcache.batch.fleet import Event, Flawed, Fleet, Gang, GangFailure, Task
 from flowcache.batch.options import RunOptions
 from flowcache.batch.plan import plan
@@ -26,15 +25,17 @@ from flowcache.storage.commits import (
     clear_dead_letter,
     list_commits,
     read_markers,
+    stopped,
     success,
+    withdraw_stopped,
     withdraw_success,
 )
-from flowcache.storage.documents import DeadLetter, RunRecord, SegmentMarker
-from flowcache.storage.layout import marker_key
+from flowcache.storage.documents import RunRecord, SegmentMarker, Stopped
 from flowcache.storage.objects import Store
-from flowcache.storage.runs import begin_run, without_credentials
+from flowcache.storage.runs import begin_run
 from flowcache.storage.tables import write_tables
 
+LATE = "its deadline came"
 WATCH_EVERY = 1.0  # seconds between two looks for stalls and for room in the cluster
 
 Connect = Callable[["Driver"], AbstractContextManager[Fleet]]
@@ -59,23 +60,30 @@ def run(
     except StoreError as error:
         raise InputError([Problem("output", "", str(error))]) from error
     record = begin_run(store, record)
+    withdraw_stopped(store)
     driver = Driver(store, record, requests, specs, options, progress)
     try:
         driver.settle_committed()
-        if not driver.queue.finished:
+        if not driver.queue.finished and not driver.late:
             with connect(driver) as fleet, on_sigterm(driver.stop):
                 driver.render(fleet)
+                driver.publisher.drain()  # dead letters still ask nodes for logs
         driver.publisher.drain()
         driver.note_finished()
+    except ClusterError as error:
+        driver.note_stopped(str(error), error.exit_code)
+        raise
     finally:
         driver.publisher.close()
         progress.close()
     listing = list_commits(store) if driver.changed else driver.listing
     write_tables(store, record, listing, driver.markers)
-    queue, stopped = driver.queue, driver.stopped
-    summary = summarise(store, record, listing, queue, driver.rendered, stopped, time.monotonic() - begin)
+    queue, why = driver.queue, driver.stopped
+    summary = summarise(store, record, listing, queue, driver.rendered, why, time.monotonic() - begin)
     if summary.exit_code == 0:
         success(store, {"run_id": record.run_id, "videos": len(summary.done)})
+    elif summary.stopped:
+        driver.note_stopped(summary.stopped, summary.exit_code)
     return summary
 
 
@@ -108,13 +116,10 @@ class Driver:
         self.queue = SegmentQueue(self._video(request, specs[request.model], dead) for request in requests)
         self.markers = read_markers(store, self.listing, self.queue.videos.keys() - self.listing.done)
         self.publisher = Publisher(store, options.patience)
-        self.faults: Counter[tuple[str, int, str]] = Counter()  # (video, segment, kind) -> failures
         self.spoilt: set[tuple[str, int]] = set()  # (video, segment) to render without reuse
         self.rendered = 0
         self.stopped: str | None = None
         self._leave: float | None = None  # when segments under way are given up, on the fleet's clock
-        self._suspects: list[tuple[Task, GangFailure]] = []  # failures that may be the store's
-        self._answers: Future[bool] | None = None
         progress.begin(record, self.queue.videos.values())
 
     def _revive(self) -> set[str]:
@@ -155,6 +160,13 @@ class Driver:
             sizes=sizes,
         )
 
+    @property
+    def late(self) -> bool:
+        """Whether the deadline has passed before anything was started."""
+        if self.options.until is not None and time.time() >= self.options.until:
+            self.stopped = LATE
+        return self.stopped is not None
+
     def stop(self, why: str) -> None:
         """Start nothing more; segments under way get `grace` seconds. Safe to call from a signal handler."""
         self.stopped = why
@@ -163,6 +175,8 @@ class Driver:
         """Until nothing is left, or the run is stopped."""
         self.fleet = fleet
         self.crew = Crew(fleet, self.options, self.progress.note)
+        run_id = self.record.run_id
+        self.failures = Failures(self.crew, self.queue, self.publisher, self.progress, self.options, run_id)
         self._until = None if self.options.until is None else fleet.now() + self.options.until - time.time()
         self._watched = fleet.now() - WATCH_EVERY
         try:
@@ -174,12 +188,13 @@ class Driver:
                 self.progress.tick()
         finally:
             self.crew.disband()
+            self.changed = self.changed or self.failures.buried > 0
 
     def _over(self) -> bool:
         """Whether a stopped run has nothing more to wait for."""
         now = self.fleet.now()
         if self._until is not None and now >= self._until and not self.stopped:
-            self.stopped = "its deadline came"
+            self.stopped = LATE
             self._leave = float("inf")  # what is started is finished
         if not self.stopped:
             return False
@@ -197,10 +212,12 @@ class Driver:
         for gang in list(self.crew.gangs):
             failure = self.crew.overdue(gang)
             if failure:
-                self._failed(gang, gang.task, failure)
+                self.failures.take(gang, gang.task, failure)
         if not self.stopped:
             self.crew.adjust(self.queue.startable)
-        self._settle_suspects()
+        self.queue.release(lambda node, segment: self.crew.elsewhere(node))
+        self.failures.settle()
+        self.progress.avoided(len(self.crew.avoided))
         for gang in self.crew.gangs:
             self._assign(gang)
         self.publisher.check()
@@ -212,11 +229,16 @@ class Driver:
         while finished:
             self.progress.done(finished.popleft())
 
+    def note_stopped(self, why: str, exit_code: int) -> None:
+        """Tell who watches the store."""
+        stopped(self.store, Stopped(self.record.run_id, why, exit_code, len(self.queue.left), time.time()))
+
     def _assign(self, gang: Gang) -> None:
         """Work for the gang, if it is idle and there is any."""
-        if self.stopped or self._answers or not gang.started or gang.task:
+        if self.stopped or self.failures.in_doubt or not gang.started or gang.task or gang.node in self.crew.avoided:
             return
-        taken = self.queue.take(gang.model, gang.video, len(self.crew.gangs))
+        witness = gang.node if self.crew.nodes.trusted(gang.node) else None
+        taken = self.queue.take(gang.model, gang.video, len(self.crew.gangs), witness)
         if taken:
             gang.assign(self._task(*taken))
 
@@ -230,24 +252,26 @@ class Driver:
         task = gang.task
         try:
             for event in gang.poll(news):
-                self._take_in(task, event)
+                self._take_in(gang, task, event)
         except GangFailure as failure:
-            self._failed(gang, task, failure)
+            self.failures.take(gang, task, failure)
 
-    def _take_in(self, task: Task, event: Event) -> None:
+    def _take_in(self, gang: Gang, task: Task, event: Event) -> None:
         if isinstance(event, ChunkRecord):
             self.rendered += 1
             self.progress.chunk(task.segment, event)
         elif isinstance(event, Flawed):
             self._again_without_reuse(task, event)
         else:
+            self.crew.nodes.committed(gang.node)
             self._committed(event)
 
     def _again_without_reuse(self, task: Task, event: Flawed) -> None:
         """Nobody's fault: it may be what the prompt asks for, and then it comes out so again and is kept."""
         segment = task.segment
         self.spoilt.add((segment.video_id, segment.index))
-        self.progress.failed(segment, 0, f"chunk {event.chunk} is {event.flaw}: rendered without reuse", again=True)
+        cause = f"chunk {event.chunk} is {event.flaw}: rendered without reuse"
+        self.progress.failed(segment, 0, cause, "flaw", again=True)
         self.queue.put_back(segment)
 
     def _committed(self, event: SegmentMarker) -> None:
@@ -269,55 +293,3 @@ class Driver:
             self.publisher.finish(video.request.id, together)
         elif together:
             self.publisher.playlist(video.request.id, together)
-
-    def _failed(self, gang: Gang, task: Task | None, failure: GangFailure) -> None:
-        if not failure.usable:
-            self.crew.lost(gang, failure)
-        if task and failure.kind == "store":
-            self._suspects.append((task, failure))
-            self._answers = self._answers or self.publisher.answers(self.record.run_id)
-        elif task:
-            self._count(task, failure)
-
-    def _settle_suspects(self) -> None:
-        """A store that answers the driver failed the segment, one that does not failed everybody: nobody's fault."""
-        if self._answers is None or not self._answers.done():
-            return
-        counts = self._answers.result()
-        suspects, self._suspects, self._answers = self._suspects, [], None
-        for task, failure in suspects:
-            if counts:
-                self._count(task, failure)
-            else:
-                self.progress.failed(task.segment, failure.rank, failure.cause, again=True)
-                self.queue.put_back(task.segment)
-
-    def _count(self, task: Task, failure: GangFailure) -> None:
-        """Try the segment again while its budget lasts, else dead-letter the video."""
-        segment = task.segment
-        kind = "work" if failure.kind == "work" else "infra"
-        self.faults[segment.video_id, segment.index, kind] += 1
-        attempts = self.faults[segment.video_id, segment.index, kind]
-        spent = attempts > (self.options.retries if kind == "work" else self.options.infra_retries)
-        self.progress.failed(segment, failure.rank, failure.cause, again=not spent)
-        self.queue.put_back(segment)
-        if spent:
-            self._bury(task, failure, kind, attempts)
-
-    def _bury(self, task: Task, failure: GangFailure, kind: str, attempts: int) -> None:
-        segment = task.segment
-        letter = DeadLetter(
-            video_id=segment.video_id,
-            segment=segment.index,
-            rank=failure.rank,
-            cause=failure.cause,
-            kind=kind,
-            attempts=attempts,
-            log_tail=failure.log[-4000:],
-            request=without_credentials(task.request),
-            continues=marker_key(segment.video_id, segment.after) if segment.after is not None else None,
-        )
-        self.changed = True
-        self.publisher.bury(letter)
-        self.queue.bury(segment.video_id)
-        self.progress.dead(segment.video_id, failure.cause)

@@ -6,13 +6,11 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import Literal
 
-from flowcache.batch.cost import counter, window
-from flowcache.batch.pace import Pace, assumed, kind, measured
-from flowcache.batch.plan import plan
-from flowcache.cache.reuse import resolve_policy
+from flowcache.batch.node import EFFICIENCY, TFLOPS, Node
+from flowcache.batch.pace import Pace, assumed, measured
+from flowcache.batch.workload import Workload
 from flowcache.errors import Problem
-from flowcache.records import ModelSpec, RenderRequest
-from flowcache.sampling.dry_run import at_least, at_most
+from flowcache.records import ModelSpec
 from flowcache.storage.objects import Store
 
 Verdict = Literal["yes", "no", "perhaps"]
@@ -20,34 +18,46 @@ Verdict = Literal["yes", "no", "perhaps"]
 
 @dataclass(frozen=True)
 class Cluster:
-    """What is to render. gpus: ranks in all; gang: ranks that render one video together; deadline: unix seconds.
+    """What is to render. gpus: ranks in all; None: one gang; gang: ranks that render one video together; sharded: each
+    of which holds a part of the weights; node: what its machines are; deadline: unix seconds.
 
     How fast: as an earlier run's output `like` shows (endpoint_url: for it), or `tflops` that each GPU can do at
     most, of which the share `efficiency` is reached.
     """
 
-    gpus: int = 1
+    gpus: int | None = None
     gang: int = 1
     like: str | None = None
     endpoint_url: str | None = None
     tflops: float | None = None
-    efficiency: float = 0.4
+    efficiency: float = EFFICIENCY
     deadline: float | None = None
+    node: Node = Node()
+    sharded: bool = False
+
+    @property
+    def ranks(self) -> int:
+        return self.gpus or self.gang
+
+    @property
+    def timed(self) -> bool:
+        """Whether time is asked for."""
+        return any((self.gpus, self.like, self.tflops, self.deadline))
 
     def faults(self) -> list[Problem]:
         found = []
-        if self.gpus < self.gang:
+        if self.ranks < self.gang:
             found.append(Problem("--gpus", "", f"got {self.gpus}; accepted: at least {self.gang}, a gang"))
-        if (self.like is None) == (self.tflops is None):
+        if self.timed and (self.like is None) == (self.tflops is None):
             given = "both" if self.like else "neither"
             found.append(Problem("--like", "", f"got {given} --like and --tflops; accepted: one of them"))
         return found
 
     def pace(self, specs: Mapping[str, ModelSpec]) -> Pace:
         if self.like is None:
-            return assumed(self.tflops, self.efficiency)
+            return assumed(self.tflops or TFLOPS, self.efficiency, self.node.link)
         options = {"endpoint_url": self.endpoint_url} if self.endpoint_url else {}
-        return measured(Store(self.like, **options), specs)
+        return measured(Store(self.like, **options), specs, self.node.link)
 
 
 @dataclass(frozen=True)
@@ -69,16 +79,11 @@ class Estimate:
     rests_on: tuple[str, ...]
 
 
-def estimate(
-    requests: Sequence[RenderRequest],
-    specs: Mapping[str, ModelSpec],
-    cluster: Cluster,
-    now: float,
-) -> Estimate:
-    """specs: model name -> spec; now: unix seconds. InputError where the earlier run does not help."""
-    pace, gang, gangs = cluster.pace(specs), cluster.gang, cluster.gpus // cluster.gang
-    bounds = [pace.load + makespan(chains, gangs) for chains in chains_of(requests, specs, pace, gang)]
-    known = all(kind(request) in pace.reused for request in requests)
+def estimate(work: Workload, pace: Pace, cluster: Cluster, now: float) -> Estimate:
+    """now: unix seconds."""
+    gang, gangs = cluster.gang, cluster.ranks // cluster.gang
+    bounds = spans(work, pace, gang, gangs, cluster.sharded)
+    known = all(case.kind in pace.reused for case in work.cases)
     side = f"{gangs} gang{'s' * (gangs > 1)} of {gang}"
     notes = [f"{side}, longest video first; no failures, no waiting for the cluster"]
     if bounds[0] < bounds[1]:
@@ -87,7 +92,7 @@ def estimate(
     elif known:
         notes.append("as much is reused as in that run")
     return Estimate(
-        gpus=cluster.gpus,
+        gpus=cluster.ranks,
         gang=gang,
         gangs=gangs,
         fastest=bounds[0],
@@ -99,30 +104,15 @@ def estimate(
     )
 
 
+def spans(work: Workload, pace: Pace, gang: int, gangs: int, sharded: bool) -> tuple[float, float]:
+    """Seconds that so many gangs of `gang` ranks take for all, loading included: at the fastest, at the slowest."""
+    fastest, slowest = (pace.load + makespan(chains, gangs) for chains in work.seconds(pace, gang, sharded))
+    return fastest, slowest
+
+
 def verdict(bounds: Sequence[float], left: float) -> Verdict:
     fastest, slowest = bounds
     return "yes" if slowest <= left else "no" if fastest > left else "perhaps"
-
-
-def chains_of(
-    requests: Sequence[RenderRequest], specs: Mapping[str, ModelSpec], pace: Pace, gang: int
-) -> tuple[list[list[float]], list[list[float]]]:
-    """Seconds of each segment at the fastest and at the slowest; a list for each chain of segments."""
-    counted = counter(specs)
-    fastest, slowest = [], []
-    for request in requests:
-        spec = specs[request.model]
-        policy = resolve_policy(request.policy, spec)
-        known = pace.reused.get(kind(request))
-        for segment in plan(request, spec):
-            shape = window(request, segment, spec)
-            least, most = counted(shape, at_least(policy)).flops, counted(shape, at_most(policy)).flops
-            pixels = segment.frames * request.width * request.height
-            for chains, share in ((fastest, known if known is not None else 1.0), (slowest, known or 0.0)):
-                if segment.after is None:
-                    chains.append([])
-                chains[-1].append(pace.seconds(most - share * (most - least), pixels, gang))
-    return fastest, slowest
 
 
 def makespan(chains: Sequence[Sequence[float]], gangs: int) -> float:

@@ -1,6 +1,6 @@
 """What the driver needs of its gangs, whether actors on Ray (`gang.py`, `cluster.py`) or pretended ones."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -33,8 +33,8 @@ Event = ChunkRecord | SegmentMarker | Flawed  # a chunk is finished; the task ha
 
 
 class GangFailure(Exception):
-    """A rank failed. `kind`: "infra" for a lost process, "store" where the store did not answer it, "work" for an
-    exception of the work itself.
+    """A rank failed. `kind`: "infra" for a lost process, "store" where the store did not answer it, "node" where its
+    machine is at fault (no rights in the store, a full disk), "work" for an exception of the work itself.
 
     `usable`: the gang can take another task; otherwise it is only good for `tear_down`.
     """
@@ -42,7 +42,7 @@ class GangFailure(Exception):
     def __init__(
         self,
         rank: int,
-        kind: Literal["infra", "store", "work"],
+        kind: Literal["infra", "store", "node", "work"],
         cause: str,
         log: str = "",
         usable: bool = False,
@@ -56,6 +56,7 @@ class Gang(Protocol):
     """Starting, then idle (`task` is None) or busy."""
 
     name: str
+    node: str | None  # where it is, once it has started
     started: bool
     task: Task | None
     model: str | None  # what it has loaded
@@ -68,6 +69,10 @@ class Gang(Protocol):
         """What `news` of `Fleet.wait` says; the marker comes last and ends the task. Raises GangFailure."""
         ...
 
+    def log_of(self, rank: int) -> str:
+        """The end of what the rank has written, also once it is dead; "" where nobody knows."""
+        ...
+
     def tear_down(self) -> None: ...
 
 
@@ -78,11 +83,13 @@ class Fleet(Protocol):
         """Seconds on the clock that gangs live by."""
         ...
 
-    def room(self) -> int:
-        """How many gangs the resources hold by now, those in use included."""
+    def places(self) -> dict[str, int]:
+        """How many gangs each node holds by now, those that are there included."""
         ...
 
-    def start(self, name: str) -> Gang: ...
+    def start(self, name: str, avoided: Collection[str]) -> Gang:
+        """A gang on a node that is not avoided."""
+        ...
 
     def wait(self, gangs: Sequence[Gang], seconds: float) -> list[tuple[Gang, list[Any]]]:
         """Gangs with news; waits until there is one, or so long."""

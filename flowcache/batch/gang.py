@@ -2,15 +2,21 @@
 
 import re
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.util.placement_group import (
+    PlacementGroup,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
-from flowcache.batch.actor import HEALTH, RankActor
+from flowcache.batch.actor import HEALTH, RankActor, end_of
 from flowcache.batch.fleet import Event, Flawed, GangFailure, Task
 from flowcache.batch.worker import WorkerSettings
 from flowcache.errors import FlowcacheError, StoreError
@@ -19,6 +25,8 @@ from flowcache.storage.documents import SegmentMarker
 from flowcache.storage.objects import Store
 
 ANSWER = 3.0  # seconds in which a rank answers that it is alive
+LOG_PATIENCE = 20.0  # seconds for a node to start a process that reads a log
+NODE_LABEL = "ray.io/node-id"  # which Ray gives every node
 
 
 @dataclass(frozen=True)
@@ -44,15 +52,23 @@ class RayGang:
     `poll` is called when some of `waiting_for()` are ready; it raises GangFailure. See `fleet.Gang`.
     """
 
-    def __init__(self, name: str, shape: GangShape, store: Store, settings: WorkerSettings):
+    def __init__(
+        self, name: str, shape: GangShape, store: Store, settings: WorkerSettings, avoided: Collection[str] = ()
+    ):
+        """avoided: ids of nodes that it must not be placed on."""
         self.name, self.shape = name, shape
-        self.group: PlacementGroup = placement_group([shape.bundle] * shape.ranks, strategy="STRICT_PACK")
+        elsewhere = {NODE_LABEL: f"!in({','.join(sorted(avoided))})"} if avoided else {}
+        self.group: PlacementGroup = placement_group(
+            [shape.bundle] * shape.ranks, strategy="STRICT_PACK", bundle_label_selector=[elsewhere] * shape.ranks
+        )
         self.actors = [self._actor(rank, store, settings) for rank in range(shape.ranks)]
+        self._logs = [actor.log_file.remote() for actor in self.actors]
         address = self.actors[0].open_group.remote() if shape.ranks > 1 else None
         self._pending = {actor.join_group.remote(address): rank for rank, actor in enumerate(self.actors)}
         self._stream: Any = None
         self._end: SegmentMarker | Flawed | None = None
         self.started = False
+        self.node: str | None = None
         self.model: str | None = None
         self.video: str | None = None
         self.task: Task | None = None
@@ -85,7 +101,8 @@ class RayGang:
             elif event is not None:
                 events.append(event)
         if not self.waiting_for():
-            self.started = True
+            if not self.started:
+                self.started, self.node = True, placement_group_table(self.group)["bundles_to_node_id"][0]
             if self._end:
                 events.append(self._end)
                 self._end = self.task = None
@@ -113,8 +130,10 @@ class RayGang:
             usable = isinstance(cause, FlowcacheError) and self.shape.ranks == 1
             if usable:
                 self._stream = self.task = None
-            kind = "store" if isinstance(cause, StoreError) and cause.passing else "work"
-            raise GangFailure(rank, kind, f"{type(cause).__name__}: {cause}", plain(error), usable) from error
+            raise GangFailure(rank, kind_of(cause), f"{type(cause).__name__}: {cause}", plain(error), usable) from error
+        except RayError as error:  # such as OutOfDiskError, ObjectLostError, ActorUnschedulableError
+            how = f"Ray has lost its answer ({type(error).__name__}: {first_line(error)})"
+            raise GangFailure(rank, "infra", how) from error
 
     def _lost(self) -> tuple[int, str] | None:
         """The first rank that does not answer, else the first one whose process is gone.
@@ -132,11 +151,28 @@ class RayGang:
                 return rank, f"its process is gone ({first_line(error)})"
         return None
 
+    def log_of(self, rank: int) -> str:
+        """The end of what a rank has written, alive or not, if its node is still there to read it."""
+        if not ray.is_initialized():
+            return ""
+        there = NodeAffinitySchedulingStrategy(self.node, soft=False)
+        read = ray.remote(num_cpus=0, max_retries=0)(end_of).options(scheduling_strategy=there)
+        try:
+            return ray.get(read.remote(self._logs[rank]), timeout=LOG_PATIENCE)
+        except RayError:  # the node is lost, or in no state to answer
+            return ""
+
     def tear_down(self) -> None:
         """Kill every rank and give the resources back; a gang is never mended, only made anew."""
         for actor in self.actors:
             ray.kill(actor, no_restart=True)
         remove_placement_group(self.group)
+
+
+def kind_of(cause: BaseException) -> Literal["store", "node", "work"]:
+    if isinstance(cause, StoreError) and (cause.passing or cause.of_machine):
+        return "store" if cause.passing else "node"
+    return "work"
 
 
 def first_line(error: BaseException) -> str:

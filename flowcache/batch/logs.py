@@ -14,7 +14,7 @@ from flowcache.records import ChunkRecord, Segment
 from flowcache.storage.documents import RunRecord
 
 RUN, RANK = "flowcache.run", "flowcache.rank"  # loggers of the driver and of a gang's ranks
-FIELDS = ("video", "segment", "chunk", "rank", "gang", "cause", "seconds")  # what records carry beside their message
+FIELDS = ("video", "segment", "chunk", "rank", "gang", "kind", "cause", "seconds")  # beside a record's message
 
 
 class JsonLines(logging.Formatter):
@@ -76,10 +76,10 @@ class JsonProgress(Progress):
         super().committed(segment)
         self._logger.info("segment committed", extra=place(segment))
 
-    def failed(self, segment: Segment, rank: int, cause: str, again: bool) -> None:
-        super().failed(segment, rank, cause, again)
+    def failed(self, segment: Segment, rank: int, cause: str, kind: str, again: bool) -> None:
+        super().failed(segment, rank, cause, kind, again)
         then = "tried again" if again else "given up"
-        found = {**place(segment), "rank": rank, "cause": masked(cause)}
+        found = {**place(segment), "rank": rank, "kind": kind, "cause": masked(cause)}
         self._logger.warning(f"segment failed and is {then}", extra=found)
 
     def done(self, video_id: str) -> None:

@@ -52,7 +52,8 @@ class RunMetrics(Progress):
             "flowcache_segments", "Segments of the run, waiting (queue depth) or running", ("state",)
         )
         self._committed = Counter("flowcache_committed_segments", "Segments committed by this driver")
-        self._failures = Counter("flowcache_failures", "Attempts at a segment that failed", ("outcome",))
+        self._failures = Counter("flowcache_failures", "Attempts at a segment that failed", ("kind", "outcome"))
+        self._avoided = Gauge("flowcache_avoided_nodes", "Nodes that get no work, since too much failed there")
         self._running: set[tuple[str, int]] = set()
 
     def begin(self, record: RunRecord, videos: Iterable[Video]) -> None:
@@ -78,11 +79,14 @@ class RunMetrics(Progress):
         self._committed.inc()
         self._show()
 
-    def failed(self, segment: Segment, rank: int, cause: str, again: bool) -> None:
+    def failed(self, segment: Segment, rank: int, cause: str, kind: str, again: bool) -> None:
         self._running.discard((segment.video_id, segment.index))
         self._waiting += self.states[segment.video_id] != "dead"
-        self._failures.inc(1, {"outcome": "tried again" if again else "given up"})
+        self._failures.inc(1, {"kind": kind, "outcome": "tried again" if again else "given up"})
         self._show()
+
+    def avoided(self, nodes: int) -> None:
+        self._avoided.set(nodes)
 
     def done(self, video_id: str) -> None:
         self._move(video_id, "done")

@@ -5,12 +5,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from flowcache.batch.cost import Window, Work, counter, window
+from flowcache.batch.cost import Window, flops, walker, window
+from flowcache.batch.gang_cost import Load, load
+from flowcache.batch.node import Link
 from flowcache.batch.plan import plan
 from flowcache.cache.reuse import Policy, resolve_policy
 from flowcache.errors import InputError, Problem, masked
+from flowcache.models.families import Config
 from flowcache.records import ModelSpec, RenderRequest
-from flowcache.sampling.dry_run import at_least, at_most
+from flowcache.sampling.dry_run import WindowWork, at_least, at_most
 from flowcache.storage.commits import read_commits
 from flowcache.storage.documents import SegmentMarker
 from flowcache.storage.objects import Store
@@ -21,22 +24,23 @@ Kind = tuple[str, str, int]
 
 @dataclass(frozen=True)
 class Pace:
-    """per_flop: seconds that one rank takes for a FLOP of denoising, ranks sharing it evenly; per_pixel: seconds a
-    gang takes beside, for a pixel of output; load: seconds until a gang has its model.
+    """per_flop: seconds that a rank takes for a FLOP of denoising; link: between ranks; per_pixel: seconds a gang
+    takes beside, for a pixel of output; load: seconds until a gang has its model.
 
-    reused: by kind of request, the share of the FLOPs that reuse may save which it did save, 0..1.
+    reused: by kind of request, the share of the work that reuse may save which it did save, 0..1.
     rests_on: where this comes from, a sentence each.
     """
 
     per_flop: float
-    per_pixel: float
-    load: float
-    rests_on: tuple[str, ...]
+    link: Link
+    per_pixel: float = 0.0
+    load: float = 0.0
+    rests_on: tuple[str, ...] = ()
     reused: Mapping[Kind, float] = field(default_factory=dict)
 
-    def seconds(self, flops: float, pixels: int, gang: int) -> float:
-        """Of one segment on a gang of so many ranks."""
-        return flops * self.per_flop / gang + pixels * self.per_pixel
+    def seconds(self, load: Load, pixels: int) -> float:
+        """Of a segment on a gang whose busiest rank has that load."""
+        return load.seconds(self.per_flop, self.link) + pixels * self.per_pixel
 
 
 def kind(request: RenderRequest) -> Kind:
@@ -44,21 +48,22 @@ def kind(request: RenderRequest) -> Kind:
     return request.model, json.dumps(request.policy, sort_keys=True), request.steps
 
 
-def assumed(tflops: float, efficiency: float) -> Pace:
+def assumed(tflops: float, efficiency: float, link: Link) -> Pace:
     """tflops: that one GPU can do at most (dense, bf16); efficiency: what is reached of it, 0..1."""
     notes = (
         f"{tflops:g} TFLOP/s a GPU, of which {efficiency:.0%} is reached: assumed, not measured",
         "denoising alone: no loading, decoding, encoding or upload",
+        f"{link} between ranks: assumed",
     )
-    return Pace(1 / (tflops * 1e12 * efficiency), 0.0, 0.0, notes)
+    return Pace(1 / (tflops * 1e12 * efficiency), link, rests_on=notes)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One committed segment. seconds: of denoising, times ranks; beside: wall time without it and without loading."""
+    """One committed segment. load: of a rank; seconds: of denoising; beside: wall time without it and loading."""
 
     kind: Kind
-    flops: float
+    load: Load
     seconds: float
     beside: float
     pixels: int
@@ -66,10 +71,13 @@ class Measured:
     spareable: float  # that it may have saved
 
 
-def measured(store: Store, specs: Mapping[str, ModelSpec]) -> Pace:
+Walked = Callable[[Window, Policy], tuple[Config, WindowWork]]  # `cost.walker`
+
+
+def measured(store: Store, specs: Mapping[str, ModelSpec], link: Link) -> Pace:
     """As the run in `store` shows. specs: model name -> spec, of the models that are to be rendered.
 
-    InputError where the run rendered nothing with any of them.
+    InputError where the run rendered nothing with any of them, or where its exchanges can't have gone over `link`.
     """
     run, commits = read_run(store), read_commits(store)
     requests = [RenderRequest.from_dict(row) for row in run.requests if row["model"] in specs]
@@ -78,18 +86,20 @@ def measured(store: Store, specs: Mapping[str, ModelSpec]) -> Pace:
         accepted = f"an output with finished segments of {', '.join(sorted(specs))}"
         models = ", ".join(sorted(run.models))
         raise InputError([Problem("--like", "", f"{masked(store.url)} holds none ({models}); accepted: {accepted}")])
-    counted = counter(specs)
+    walked = walker(specs)
     markers = [marker for request in requests for marker in commits.all(request.id)]
-    found = [one for each in requests for one in segments(each, commits.all(each.id), specs[each.model], counted)]
+    found = [one for each in requests for one in segments(each, commits.all(each.id), specs[each.model], walked)]
     ranks = sorted({marker.world_size for marker in markers})
     shapes = sorted({f"{request.model} at {request.width}x{request.height}" for request in requests})
     notes = (
         f"measured in {masked(store.url)}: {len(found)} segments of {', '.join(shapes)}, "
         f"on gangs of {', '.join(map(str, ranks))}, hosts {', '.join(hosts(markers))}",
-        "denoising goes with the FLOPs and is shared evenly by a gang's ranks; all else goes with the pixels of output",
+        "denoising goes with each rank's FLOPs and with what it sends; all else goes with the pixels of output",
+        f"{link} between ranks: assumed",
     )
     return Pace(
-        per_flop=sum(one.seconds for one in found) / sum(one.flops for one in found),
+        per_flop=per_flop(found, link),
+        link=link,
         per_pixel=sum(one.beside for one in found) / sum(one.pixels for one in found),
         load=max(marker.seconds.get("load", 0.0) for marker in markers),
         rests_on=notes,
@@ -97,27 +107,41 @@ def measured(store: Store, specs: Mapping[str, ModelSpec]) -> Pace:
     )
 
 
+def per_flop(found: Sequence[Measured], link: Link) -> float:
+    """Seconds for a FLOP of a rank, once what it exchanged over the link is taken out."""
+    seconds = sum(one.seconds for one in found)
+    exchange = sum(link.seconds(one.load.sent, one.load.collectives) for one in found)
+    if exchange >= seconds:
+        slow = f"is too slow: over it the exchanges of --like alone take {exchange:.3g} s, and its denoising took"
+        raise InputError([Problem("--link", "", f"{link} {slow} {seconds:.3g} s; accepted: a faster one")])
+    return (seconds - exchange) / sum(one.load.flops for one in found)
+
+
 def segments(
-    request: RenderRequest, markers: Sequence[SegmentMarker], spec: ModelSpec, counted: Callable[[Window, Policy], Work]
+    request: RenderRequest, markers: Sequence[SegmentMarker], spec: ModelSpec, walked: Walked
 ) -> Iterator[Measured]:
-    """The committed segments of one video; counted: as `cost.counter` gives it."""
+    """The committed segments of one video."""
     policy, planned = resolve_policy(request.policy, spec), plan(request, spec)
     for marker in markers:
         shape = window(request, planned[marker.segment], spec)
-        yield segment(request, marker, counted(shape, at_most(policy)), counted(shape, at_least(policy)))
+        config, most = walked(shape, at_most(policy))
+        yield segment(request, marker, config, most, walked(shape, at_least(policy))[1])
 
 
-def segment(request: RenderRequest, marker: SegmentMarker, most: Work, least: Work) -> Measured:
+def segment(
+    request: RenderRequest, marker: SegmentMarker, config: Config, most: WindowWork, least: WindowWork
+) -> Measured:
     """most, least: its work where nothing is reused, and everything that may be."""
     reusable = most.forwards - least.forwards
     reused = sum(chunk.steps_reused for chunk in marker.chunks) / reusable if reusable else 0.0
     denoising = sum(chunk.denoise_seconds for chunk in marker.chunks)
     beside = marker.finished - marker.started - marker.seconds.get("load", 0.0) - denoising
-    spareable = most.flops - least.flops
+    spareable = flops(config, most) - flops(config, least)
+    ranks = marker.world_size
     return Measured(
         kind=kind(request),
-        flops=most.flops - reused * spareable,
-        seconds=denoising * marker.world_size,
+        load=load(config, most, ranks).toward(load(config, least, ranks), reused),
+        seconds=denoising,
         beside=max(beside, 0.0),
         pixels=marker.frames * request.width * request.height,
         spared=reused * spareable,

@@ -52,8 +52,12 @@ class Progress:
     def committed(self, segment: Segment) -> None:
         self._recount(segment.video_id)
 
-    def failed(self, segment: Segment, rank: int, cause: str, again: bool) -> None:
+    def failed(self, segment: Segment, rank: int, cause: str, kind: str, again: bool) -> None:
+        """kind: "flaw", or of the GangFailure."""
         self._recount(segment.video_id)
+
+    def avoided(self, nodes: int) -> None:
+        """So many nodes get no work, since too much failed there."""
 
     def _recount(self, video_id: str) -> None:
         """Only what is committed counts, when an attempt has ended."""
@@ -115,8 +119,8 @@ class LogProgress(Progress):
             f"{segment.video_id}: segment {segment.index + 1} of {len(video.segments)} committed; {self.summary()}"
         )
 
-    def failed(self, segment: Segment, rank: int, cause: str, again: bool) -> None:
-        super().failed(segment, rank, cause, again)
+    def failed(self, segment: Segment, rank: int, cause: str, kind: str, again: bool) -> None:
+        super().failed(segment, rank, cause, kind, again)
         then = "trying again" if again else "giving up"
         self.note(f"{segment.video_id}: segment {segment.index} failed on rank {rank}: {cause}; {then}")
 
@@ -152,8 +156,8 @@ class LiveProgress(Progress):
     def note(self, message: str) -> None:
         self.live.console.print(message, markup=False, highlight=False)
 
-    def failed(self, segment: Segment, rank: int, cause: str, again: bool) -> None:
-        super().failed(segment, rank, cause, again)
+    def failed(self, segment: Segment, rank: int, cause: str, kind: str, again: bool) -> None:
+        super().failed(segment, rank, cause, kind, again)
         then = "trying again" if again else "giving up"
         self.note(f"{segment.video_id} segment {segment.index}, rank {rank}: {cause}; {then}")
 
@@ -206,9 +210,13 @@ class Together(Progress):
         for listener in self.listeners:
             listener.committed(segment)
 
-    def failed(self, segment: Segment, rank: int, cause: str, again: bool) -> None:
+    def failed(self, segment: Segment, rank: int, cause: str, kind: str, again: bool) -> None:
         for listener in self.listeners:
-            listener.failed(segment, rank, cause, again)
+            listener.failed(segment, rank, cause, kind, again)
+
+    def avoided(self, nodes: int) -> None:
+        for listener in self.listeners:
+            listener.avoided(nodes)
 
     def done(self, video_id: str) -> None:
         for listener in self.listeners:

@@ -45,8 +45,9 @@ class Publisher:
 
         self._submit(video_id, write)
 
-    def bury(self, letter: DeadLetter) -> None:
-        self._submit(f"letter of {letter.video_id}", lambda: dead_letter(self.store, letter))
+    def bury(self, video_id: str, letter: Callable[[], DeadLetter]) -> None:
+        """letter: may take its time, to find a log."""
+        self._submit(f"letter of {video_id}", lambda: dead_letter(self.store, letter()))
 
     def answers(self, run_id: str) -> Future[bool]:
         """Whether the store answers at once; the answer may take as long as its outage."""

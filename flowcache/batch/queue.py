@@ -1,7 +1,7 @@
 """Which segment runs next. Pure: no Ray, no clock, no store."""
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from flowcache.records import RenderRequest, Segment
 
@@ -70,6 +70,7 @@ class SegmentQueue:
 
     def __init__(self, videos: Iterable[Video]):
         self.videos = {video.request.id: video for video in videos}
+        self._elsewhere: list[tuple[str, Segment]] = []  # the node that failed it, the segment: running, for its video
         self._open = {name for name, video in self.videos.items() if not video.done and not video.dead}
         self.chunks_left = sum(self.videos[name].chunks_left for name in self._open)
         self.startable = 0  # segments that could start now
@@ -91,12 +92,18 @@ class SegmentQueue:
         return [video for name, video in self.videos.items() if name in self._open]
 
     def take(
-        self, model: str | None = None, tail_of: str | None = None, gangs: int = 1
+        self, model: str | None = None, tail_of: str | None = None, gangs: int = 1, node: str | None = None
     ) -> tuple[RenderRequest, Segment] | None:
         """The next segment, marked as running; None if none can start now.
 
-        model: what the gang has loaded; tail_of: the video that it rendered last; gangs: how many share the work.
+        model: what the gang has loaded; tail_of: the video that it rendered last; gangs: how many share the work;
+        node: where the gang is, if it may take first what failed on another one.
         """
+        for place, (failed_on, segment) in enumerate(self._elsewhere):
+            if node not in (None, failed_on):
+                del self._elsewhere[place]
+                self.startable -= 1
+                return self.videos[segment.video_id].request, segment
         best = self._best(model)
         if best is None:
             return None
@@ -156,16 +163,30 @@ class SegmentQueue:
         self._settle(video)
         return video
 
-    def put_back(self, segment: Segment) -> None:
-        """The segment's attempt failed; it may be taken again."""
+    def put_back(self, segment: Segment, not_on: str | None = None) -> None:
+        """The segment's attempt failed; it may be taken again. not_on: the node that failed it, if another one shall
+        try."""
+        if not_on is not None:
+            self._elsewhere.append((not_on, segment))
+            self.startable += 1
+            return
         video = self.videos[segment.video_id]
         startable = video.startable
         video.put_back(segment.index)
         self._offer(video, video.startable - startable)
         self._settle(video)
 
+    def release(self, waits: Callable[[str, Segment], bool]) -> None:
+        """Whoever comes may take the segments that need not wait for another node any longer, by (node, segment)."""
+        freed = [segment for node, segment in self._elsewhere if not waits(node, segment)]
+        self._elsewhere = [held for held in self._elsewhere if held[1] not in freed]
+        self.startable -= len(freed)
+        for segment in freed:
+            self.put_back(segment)
+
     def bury(self, video_id: str) -> None:
         """Nothing more of this video is started; what runs of it may still end."""
+        self.release(lambda node, segment: segment.video_id != video_id)
         video = self.videos[video_id]
         self.startable -= video.startable
         video.dead = True

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from flowcache.batch.queue import SegmentQueue
+from flowcache.errors import masked
 from flowcache.storage.commits import Listing
 from flowcache.storage.documents import RunRecord
 from flowcache.storage.objects import Store
@@ -41,7 +42,7 @@ def summarise(
     letters, left = listing.dead_letters, queue.left
     return Summary(
         run_id=record.run_id,
-        output=store.url,
+        output=masked(store.url),
         done=tuple(name for name in queue.videos if name in listing.done),
         failed={name: letter.cause for name, letter in letters.items() if letter.kind != "rejected"},
         rejected={problem.get("video") or f"row {problem['row']}": problem["message"] for problem in record.rejected},

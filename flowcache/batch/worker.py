@@ -17,10 +17,11 @@ from torch import Tensor
 from flowcache.batch.fleet import Event, Flawed, Task
 from flowcache.batch.texts import TextShelf
 from flowcache.errors import MediaError, StoreError, masked
-from flowcache.models.base import LoadedModel
+from flowcache.models.base import LoadedModel, Share, alone
 from flowcache.models.registry import find, load_model, precision
 from flowcache.models.room import tile_for
 from flowcache.parallel.apply import shard
+from flowcache.parallel.decoding import open_sharing
 from flowcache.parallel.mesh import Mesh, Ranks, arrange, exchanging
 from flowcache.records import ChunkRecord
 from flowcache.rendering.quality import flaw
@@ -70,6 +71,7 @@ class RankWorker:
         self._model: LoadedModel | None = None
         self._name = ""
         self._ranks: dict[int, Ranks] = {}  # by K/V heads: process groups are opened once, not with every model
+        self._share: Share = alone
         self._tail: tuple[str, bytes] | None = None  # key and bytes of the last state, which may be asked for next
 
     def open_group(self) -> tuple[str, int]:
@@ -86,6 +88,7 @@ class RankWorker:
             with exchanging():
                 rendezvous = self._rendezvous if self.rank == 0 else dist.TCPStore(*address, world, timeout=timeout)
                 dist.init_process_group(backend, store=rendezvous, rank=self.rank, world_size=world, timeout=timeout)
+                self._share = open_sharing(timeout)
         return os.getpid()
 
     @property
@@ -94,11 +97,12 @@ class RankWorker:
         return timedelta(seconds=self.settings.timeout)
 
     def assist(self, task: Task) -> None:
-        """Ranks above 0: take part in the denoising; rank 0 stores what comes out."""
+        """Ranks above 0: take part in denoising and decoding; rank 0 stores what comes out."""
         renderer = self._renderer(self._load(task.request.model), task)
         try:
-            for _ in renderer.finished():
-                pass
+            with closing(renderer.chunks()) as chunks:
+                for _ in chunks:
+                    pass
         except NotFinite:
             if not renderer.reuses:  # else rank 0 says so, and the gang is as good as before
                 raise
@@ -146,7 +150,7 @@ class RankWorker:
                 if heads not in self._ranks:
                     self._ranks[heads] = arrange(dist.group.WORLD, heads, self.timeout)
                 transformer = shard(model.transformer, self._ranks[heads])
-                model = replace(model, transformer=transformer, history=transformer.history())
+                model = replace(model, transformer=transformer, history=transformer.history(), share=self._share)
             self._model, self._name = model, name
         return self._model
 
@@ -154,9 +158,7 @@ class RankWorker:
         settings, path = self.settings, self.settings.models.get(name, name)
         number, spec = precision(settings.dtype, settings.device), find(path)
         size = settings.sizes.get(name, (spec.width, spec.height))
-        tile = tile_for(
-            settings.vae_tiling, spec, size, self.world, settings.device, number.itemsize, settings.shard_weights
-        )
+        tile = tile_for(settings.vae_tiling, spec, size, settings.device, number.itemsize)
         shelf = TextShelf(self.store, spec.digest, str(number).removeprefix("torch."))
         load = None
         if settings.shard_weights:

@@ -10,7 +10,19 @@ from rich.markup import escape
 from rich.table import Table
 
 from flowcache.cli.common import Endpoint, Json, out, print_json
-from flowcache.report.words import duration
+from flowcache.report.words import duration, size
+
+# Of a `GangCost`. A step is one of one chunk, guidance included.
+GANG_ROWS = {
+    "  heads x history": lambda cost: f"{cost.heads} x {cost.history}",
+    "  K/V of a rank": lambda cost: size(cost.memory.keys_values),
+    "  residuals of a rank": lambda cost: size(cost.memory.residuals),
+    "  all memory of a rank": lambda cost: size(cost.memory.total),
+    "  a rank sends in a step": lambda cost: size(cost.step_bytes),
+    "  a step computes": lambda cost: f"{cost.compute * 1e3:,.1f} ms",
+    "  a step exchanges": lambda cost: f"{cost.exchange * 1e3:,.1f} ms",
+    "  efficiency": lambda cost: f"{cost.efficiency:.0%}",
+}
 
 
 def plan(
@@ -22,6 +34,7 @@ def plan(
     policy: Annotated[str | None, typer.Option(help="For rows without one, as in render.")] = None,
     gpus: Annotated[int | None, typer.Option(min=1, help="Ranks in all; else those of the job, or one gang.")] = None,
     gang: Annotated[int | None, typer.Option(min=1, help="Ranks that render one video together.")] = None,
+    shard_weights: Annotated[bool | None, typer.Option(help="Each rank holds a part of the weights.")] = None,
     like: Annotated[
         str | None, typer.Option(help="Output of an earlier run on such machines: estimate time by its timings.")
     ] = None,
@@ -29,14 +42,20 @@ def plan(
         float | None, typer.Option(min=1e-3, help="TFLOP/s that a GPU can do at most: estimate time by them.")
     ] = None,
     efficiency: Annotated[float, typer.Option(min=0.01, max=1.0, help="What is reached of --tflops.")] = 0.4,
+    link: Annotated[
+        str, typer.Option(help="Between a node's GPUs: nvlink4, nvlink3, pcie5, pcie4, ethernet, or such as 300GB/s.")
+    ] = "nvlink4",
+    gpu_memory: Annotated[str, typer.Option(help="Of a GPU, such as 80GB.")] = "80GB",
+    node_gpus: Annotated[int, typer.Option(min=1, help="GPUs of a node, on which a whole gang has to lie.")] = 8,
     until: Annotated[str | None, typer.Option(help="07:00, or a date and time: will it be done by then?")] = None,
     endpoint_url: Endpoint = None,
     as_json: Json = False,
 ) -> None:
-    """What a manifest costs before anything is rendered: segments, chunk forwards, FLOPs, K/V memory, and time.
+    """What a manifest costs before anything is rendered: segments, chunk forwards, FLOPs, memory, gangs, and time.
 
     Counted by walking the schedule without weights: of each model only its configuration is read. The time
-    is estimated where --like or --tflops says how fast the machines are.
+    is estimated where --like or --tflops says how fast the machines are. A table compares gangs of 1, 2, 4 and 8
+    ranks (and --gang): what they send and hold, how well they work, how long they take; and one is recommended.
 
         flowcache plan night.jsonl --gpus 64 --gang 4 --like s3://bucket/last-night --until 07:00
     """
@@ -45,30 +64,57 @@ def plan(
 
     # Nothing is written, so a manifest alone will do.
     spec = merged(
-        job, manifest=manifest, model=model, policy=policy, gang=gang, **({} if job else {"output": "unused"})
+        job,
+        manifest=manifest,
+        model=model,
+        policy=policy,
+        gang=gang,
+        shard_weights=shard_weights,
+        **({} if job else {"output": "unused"}),
     )
-    cluster = None
-    if gpus or like or tflops or until:
-        speed = {"like": like, "endpoint_url": endpoint_url, "tflops": tflops, "efficiency": efficiency}
-        cluster = cluster_of(gpus or spec.gang * (spec.gangs or 1), spec.gang, until, speed)
-    cost = plan_requests(spec.manifest, defaults=spec.row_defaults(), cluster=cluster)
+    asked = gpus or like or tflops or until
+    of_job = spec.gang * spec.gangs if asked and spec.gangs else None
+    cluster = cluster_of(
+        {"--link": link, "--gpu-memory": gpu_memory, "--until": until},
+        gpus=gpus or of_job,
+        gang=spec.gang,
+        sharded=spec.shard_weights,
+        node_gpus=node_gpus,
+        like=like,
+        endpoint_url=endpoint_url,
+        tflops=tflops,
+        efficiency=efficiency,
+    )
+    access = {"endpoint_url": endpoint_url} if endpoint_url else {}
+    cost = plan_requests(spec.manifest, defaults=spec.row_defaults(), cluster=cluster, storage_options=access)
     if as_json:
         print_json(asdict(cost))
         return
     print_work(cost)
+    print_gangs(cost.gangs)
     if cost.estimate:
         print_estimate(cost.estimate)
+    for note in dict.fromkeys((*cost.gangs.rests_on, *(cost.estimate.rests_on if cost.estimate else ()))):
+        out.print(f"- {note}", markup=False)
 
 
-def cluster_of(gpus: int, gang: int, until: str | None, speed: dict[str, Any]) -> Any:
+def cluster_of(written: dict[str, str | None], node_gpus: int, **given: Any) -> Any:
+    """written: options that are texts. InputError with all that can't be read."""
     from flowcache.batch.estimate import Cluster
+    from flowcache.batch.node import Node, parse_link, parse_size
     from flowcache.deadline import deadline
     from flowcache.errors import InputError, Problem
 
-    try:
-        return Cluster(gpus, gang, deadline=deadline(until) if until else None, **speed)
-    except ValueError as error:
-        raise InputError([Problem("--until", "", str(error))]) from None
+    read, problems = {}, []
+    for (option, text), parse in zip(written.items(), (parse_link, parse_size, deadline), strict=True):
+        try:
+            read[option] = None if text is None else parse(text)
+        except ValueError as error:
+            problems.append(Problem(option, "", str(error)))
+    if problems:
+        raise InputError(problems)
+    node = Node(node_gpus, read["--gpu-memory"], read["--link"])
+    return Cluster(**given, deadline=read["--until"], node=node)
 
 
 def print_work(cost: Any) -> None:
@@ -83,15 +129,36 @@ def print_work(cost: Any) -> None:
     out.print(table)
 
 
-def print_estimate(estimate: Any) -> None:
-    def between(low: float, high: float, text: Any) -> str:
-        return text(high) if text(low) == text(high) else f"{text(low)} to {text(high)}"
+def print_gangs(advice: Any) -> None:
+    """A column for each size; for each model the rows of its heaviest window."""
+    working = [option for option in advice.options if option.costs]
+    table = Table("ranks of a gang", *(str(option.ranks) for option in working), box=None)
+    for costs in zip(*(option.costs for option in working), strict=True):
+        table.add_row(f"[bold]{escape(costs[0].model)} at {costs[0].width}x{costs[0].height}[/]")
+        for name, value in GANG_ROWS.items():
+            table.add_row(name, *map(value, costs))
+    if any(option.slowest is not None for option in working):
+        table.add_row("[bold]the whole manifest[/]")
+        for name, bound in (("at least", "fastest"), ("at most", "slowest")):
+            seconds = (getattr(option, bound) for option in working)
+            table.add_row(f"  {name}", *("" if each is None else duration(each) for each in seconds))
+    out.print()
+    out.print(table)
+    for option in advice.options:
+        if option.problem:
+            out.print(f"no gangs of {option.ranks}: {option.problem}", markup=False)
+    choice = f"--gang {advice.recommended}" if advice.recommended else "none"
+    out.print(f"recommended: {choice}: {advice.reason}\n", markup=False)
 
+
+def between(low: float, high: float, text: Any) -> str:
+    return text(high) if text(low) == text(high) else f"{text(low)} to {text(high)}"
+
+
+def print_estimate(estimate: Any) -> None:
     hours = between(*estimate.gpu_hours, lambda hours: f"{hours:,.3g}")
     took = between(estimate.fastest, estimate.slowest, duration)
     out.print(f"about {took} on {estimate.gpus} GPUs (or ranks without), {hours} GPU hours", markup=False)
     if estimate.deadline is not None:
         by = time.strftime("%Y-%m-%d %H:%M", time.localtime(estimate.deadline))
         out.print(f"done by {by} if started now: {estimate.in_time}", markup=False)
-    for note in estimate.rests_on:
-        out.print(f"- {note}", markup=False)

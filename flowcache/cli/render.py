@@ -24,7 +24,10 @@ def render(
         typer.Option(help="For rows without one: off, dense, paper, paper:fast, flowcache, teacache ..."),
     ] = None,
     gang: Annotated[int | None, typer.Option(min=1, help="Ranks that render one video together.")] = None,
-    gangs: Annotated[int | None, typer.Option(min=1, help="Gangs side by side; else as many as fit.")] = None,
+    gangs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Gangs side by side (an autoscaler is asked for them); else as many as fit."),
+    ] = None,
     shard_weights: Annotated[
         bool | None, typer.Option(help="Each rank holds a part of the model's weights: for models too large for one.")
     ] = None,
@@ -36,7 +39,8 @@ def render(
     ] = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster to join; else a local Ray is started.")] = None,
     until: Annotated[
-        str | None, typer.Option(help="Start nothing after that: 07:00, or 2026-11-23T07:00. The rest is left.")
+        str | None,
+        typer.Option(help="Start nothing after 07:00, or 2026-11-23T07:00; what is left: exit code 5."),
     ] = None,
     keep_going: Annotated[bool | None, typer.Option(help="Render the good rows, record the bad ones.")] = None,
     retry_failed: Annotated[bool, typer.Option(help="Try dead-lettered videos again.")] = False,

@@ -29,8 +29,8 @@ def status(
 ) -> None:
     """How far a run is, read from its store alone: while it goes on, or after.
 
-    With --watch a table that is redrawn, or lines where there is no terminal, until every video is done or
-    dead; it then ends with the exit code of the run.
+    With --watch a table that is redrawn, or lines where there is no terminal, until every video is done or dead or
+    the run has stopped (deadline, SIGTERM); it then ends with the exit code of the run.
     """
     from flowcache.storage.status import Watch
 
@@ -50,7 +50,7 @@ def status(
         out.print(table(report.videos))
         out.print(summary(report), markup=False)
     if watch:
-        raise typer.Exit(3 if report.count("dead") or report.rejected else 0)
+        raise typer.Exit(report.exit_code)
 
 
 def follow(looks: Any, interval: float, show: Callable[[Any], None]) -> Any:
@@ -105,6 +105,8 @@ def summary(report: Any) -> str:
     rejected = f", {report.rejected} rejected rows" if report.rejected else ""
     chunks = f"{report.total('chunks')}/{report.total('chunks_total')} chunks"
     text = f"run {report.run_id}: {counts}{rejected}; {chunks}; {report.reuse_rate:.0%} of steps reused"
+    if report.stopped:
+        text += f"; stopped: {report.stopped.why}"
     if report.rate and not report.ended:
         ago = duration(max(time.time() - report.last_commit, 0))
         text += f"; {report.rate * 60:.3g} chunks a minute, about {duration(report.seconds_left)} left"

@@ -24,6 +24,9 @@ def submit(
 ) -> None:
     """Run a job on a Ray cluster and follow it to its end, through the cluster's job API.
 
+    Exit codes are those of `flowcache render`: 3, some videos failed; 5, stopped with videos left (deadline, SIGTERM);
+    1, stopped, killed or lost; 2, bad input.
+
     Submitting the same job again follows the one that runs; after a failure it starts anew and goes on where the
     store ends. Ctrl-C stops following, not the job. flowcache must be installed on the cluster.
 

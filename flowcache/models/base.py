@@ -14,6 +14,13 @@ from flowcache.records import ModelSpec
 # decides what else the queries see: a mask, a K/V cache, other ranks.
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
+# share(jobs, shapes) -> the jobs' results, fp32 and of these shapes, on the rank that shows them; None on those that
+# only help. Each rank does some of the jobs; work is even where a job takes as long as its result is large. Every rank
+# must call it alike and in the same order. While shapes change by one common factor, a job stays with its rank, and
+# may remember something from call to call.
+Job = Callable[[], Tensor]
+Share = Callable[[Sequence[Job], Sequence[tuple[int, ...]]], list[Tensor] | None]
+
 # select(queries, keys, budget) -> indices [budget, kv_heads] of the clean tokens to keep; where keys lie in several
 # places, a fourth argument says what each must know of the others (`cache.kv_compress.OnePlace`)
 Select = Callable[..., Tensor]
@@ -126,6 +133,11 @@ class History(Protocol):
         ...
 
 
+def alone(jobs: Sequence[Job], shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    """The `Share` of a single rank."""
+    return [job() for job in jobs]
+
+
 class Codec(Protocol):
     """Video in and out of latents. Pixels are [3, T, H, W] in -1..1, latents [C, F, h, w] normalised.
 
@@ -137,8 +149,11 @@ class Codec(Protocol):
         """A video of such a length, or a single picture (T = 1), which gives one latent frame."""
         ...
 
-    def stream(self) -> Callable[[Tensor], Tensor]:
-        """A fresh decoder: called with consecutive latents [C, f, h, w], it returns their pixels [3, t, H, W]."""
+    def stream(self, share: Share = alone) -> Callable[[Tensor], Tensor | None]:
+        """A fresh decoder: called with consecutive latents [C, f, h, w], it returns their pixels [3, t, H, W].
+
+        The same pixels however they are shared; None where `share` gives None.
+        """
         ...
 
 
@@ -157,3 +172,4 @@ class LoadedModel:
     codec: Codec
     text: TextEncoder
     history: History | None = None  # None: K/V are kept here alone
+    share: Share = alone  # of decoding

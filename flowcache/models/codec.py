@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowcache.models.base import Codec
+from flowcache.models.base import Codec, Share, alone
 from flowcache.models.magi.vae import ViTVAE, vae_part
 from flowcache.models.magi.vae_codec import MagiCodec
 from flowcache.models.part import Part
@@ -86,19 +87,25 @@ class PatchCodec(nn.Module):
         blocks = patches.unflatten(3, (3, t, s, s)).permute(3, 0, 4, 1, 5, 2, 6)
         return blocks.flatten(5, 6).flatten(3, 4).flatten(1, 2)
 
-    def stream(self) -> Callable[[Tensor], Tensor]:
+    def stream(self, share: Share = alone) -> Callable[[Tensor], Tensor | None]:
+        """Every latent frame on its own, with the one before."""
         last: Tensor | None = None
 
         @torch.no_grad()
-        def decode(latents: Tensor) -> Tensor:
+        def decode(latents: Tensor) -> Tensor | None:
             nonlocal last
             latents = latents.to(self.basis)
             first = last is None
-            video = self.decode(latents, shifted(latents, torch.zeros_like(latents[:, :1]) if first else last))
-            if first and self.causal:  # it holds one frame, time_stride times
-                video = torch.cat([video[:, : self.time_stride].mean(1, keepdim=True), video[:, self.time_stride :]], 1)
+            before = shifted(latents, torch.zeros_like(latents[:, :1]) if first else last)
             last = latents[:, -1:]
-            return video.clamp(-1, 1)
+            pairs = list(zip(latents.split(1, dim=1), before.split(1, dim=1), strict=True))
+            shape = 3, self.time_stride, *(self.space_stride * side for side in latents.shape[2:])
+            parts = share([partial(self.decode, *pair) for pair in pairs], [shape] * len(pairs))
+            if parts is None:
+                return None
+            if first and self.causal:  # it holds one frame, time_stride times
+                parts[0] = parts[0].mean(1, keepdim=True)
+            return torch.cat(parts, dim=1).clamp(-1, 1)
 
         return decode
 

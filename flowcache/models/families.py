@@ -26,7 +26,7 @@ from flowcache.models.skyreels.transformer import SkyReelsTransformer
 if TYPE_CHECKING:
     from flowcache.models.text import EncodedTexts
 
-Config = SkyReelsConfig | MagiConfig  # both: dim, ffn_dim, heads, layers, text_dim, text_len, patch
+Config = SkyReelsConfig | MagiConfig  # both: dim, ffn_dim, heads, kv_heads, head_dim, layers, text_dim, ...
 
 
 @dataclass(frozen=True)

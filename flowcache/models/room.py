@@ -15,25 +15,18 @@ TILE = 256  # pixels of a side
 USABLE = 0.9  # of a device's memory; the rest is the driver's, and lost between blocks
 
 
-def tile_for(
-    tiling: str,
-    spec: ModelSpec,
-    size: tuple[int, int],
-    ranks: int,
-    device: str,
-    element: int,
-    sharded: bool = False,
-) -> int | None:
+def tile_for(tiling: str, spec: ModelSpec, size: tuple[int, int], device: str, element: int) -> int | None:
     """The `tile` of `load_model`. tiling: "on", "off", or "auto": where frames of `size` (width, height) leave no room.
 
-    By the estimate of `memory.memory` and all memory that the device has, whoever uses it now, so that the same
-    machine always decides alike: tiles change pixels a little. element: bytes of a weight; sharded: see `memory`.
+    By the estimate of `memory.memory` for one rank and all memory that the device has, whoever uses it now, so that
+    the same machine always decides alike, for gangs of every size: tiles change pixels a little. element: bytes of
+    a weight.
     """
     if tiling != "auto":
         return TILE if tiling == "on" else None
     width, height = size
     config = FAMILIES[spec.family].config(parts_of(Path(spec.path)))
-    need = memory(replace(spec, width=width, height=height), config, ranks, sharded)  # in bfloat16, but for the codec
+    need = memory(replace(spec, width=width, height=height), config, ranks=1)  # in bfloat16, but for the codec
     total = (need.total - need.codec) * element // 2 + need.codec
     return TILE if total > USABLE * total_memory(device) else None
 

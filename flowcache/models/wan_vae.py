@@ -5,12 +5,14 @@ Computes in float32, as the official code does.
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from flowcache.models.base import Share, alone
 from flowcache.models.part import Part
 from flowcache.models.tensors import fault, in_folder, in_pth
 
@@ -41,8 +43,8 @@ RESIDUAL = {
 class WanCodec:
     """Implements `Codec`. Latents are normalised with the config's `latents_mean` and `latents_std`.
 
-    tile: decode squares of so many pixels one after the other, each an eighth into the next and blended with it:
-    needs less memory, and gives slightly different pixels. None: the whole frame at once.
+    tile: decode squares of so many pixels on their own, each an eighth into the next and blended with it: needs less
+    memory, can be shared, and gives slightly different pixels. None: the whole frame at once.
     """
 
     def __init__(self, vae: Any, tile: int | None = None):
@@ -61,41 +63,44 @@ class WanCodec:
         moments = self.vae.encode(video[None].to(self.mean)).latent_dist
         return ((moments.mode() - self.mean) / self.std)[0]
 
-    def stream(self) -> Callable[[Tensor], Tensor]:
-        """Frame by frame with the causal convolutions' history, so the same however the latents are cut."""
+    def stream(self, share: Share = alone) -> Callable[[Tensor], Tensor | None]:
+        """Frame by frame with the causal convolutions' history, so the same however the latents are cut.
+
+        A tile has a history of its own, so `share` can divide tiles, but not a whole frame.
+        """
         memories: dict[tuple[int, int], list] = {}
+        begun = False
 
         @torch.no_grad()
-        def decode(latents: Tensor) -> Tensor:
+        def decode(latents: Tensor) -> Tensor | None:
+            nonlocal begun
             z = self.vae.post_quant_conv(latents[None].to(self.mean) * self.std + self.mean)
-            frames = [self._frame(z[:, :, i : i + 1], memories) for i in range(z.shape[2])]
-            return torch.cat(frames, dim=2)[0].clamp(-1, 1)
+            size, overlap = (self.tile // 8, self.tile // 64) if self.tile else (max(z.shape[3:]), 0)
+            rows, columns = (starts(side, size, size - overlap) for side in z.shape[3:])
+            cuts = {(r, c): z[..., r : r + size, c : c + size] for r in rows for c in columns}
+            frames, begun = 4 * z.shape[2] - (0 if begun else 3), True
+            shapes = [(1, 3, frames, *(8 * side for side in cut.shape[3:])) for cut in cuts.values()]
+            tiles = share([partial(self._tile, cut, memories, place) for place, cut in cuts.items()], shapes)
+            if tiles is None:
+                return None
+            bands = [joined(tiles[i : i + len(columns)], 8 * overlap, 4) for i in range(0, len(tiles), len(columns))]
+            return joined(bands, 8 * overlap, 3)[0].clamp(-1, 1)
 
         return decode
 
-    def _frame(self, z: Tensor, memories: dict[tuple[int, int], list]) -> Tensor:
-        """One latent frame's pixels [1, 3, 1 or 4, H, W]."""
-        if self.tile is None:
-            return self._decode(z, memories, (0, 0))
-        size, overlap = self.tile // 8, self.tile // 64
-        rows, columns = (starts(side, size, size - overlap) for side in z.shape[3:])
-        bands = []
-        for row in rows:
-            tiles = [
-                self._decode(z[..., row : row + size, column : column + size], memories, (row, column))
-                for column in columns
-            ]
-            bands.append(joined(tiles, overlap * 8, dim=4))
-        return joined(bands, overlap * 8, dim=3)
-
-    def _decode(self, z: Tensor, memories: dict[tuple[int, int], list], place: tuple[int, int]) -> Tensor:
+    def _tile(self, z: Tensor, memories: dict[tuple[int, int], list], place: tuple[int, int]) -> Tensor:
+        """Pixels [1, 3, t, 8 h, 8 w] of the next latents [1, C, f, h, w] of a tile."""
         from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
 
         first = place not in memories
         if first:
             convolutions = sum(isinstance(module, WanCausalConv3d) for module in self.vae.decoder.modules())
             memories[place] = [None] * convolutions
-        return self.vae.decoder(z, feat_cache=memories[place], feat_idx=[0], first_chunk=first)
+        frames = [
+            self.vae.decoder(frame, feat_cache=memories[place], feat_idx=[0], first_chunk=first and i == 0)
+            for i, frame in enumerate(z.split(1, dim=2))
+        ]
+        return torch.cat(frames, dim=2)
 
 
 def starts(side: int, size: int, stride: int) -> list[int]:

@@ -66,7 +66,7 @@ class ShardedModel:
 
     def embed(self, latents: Tensor) -> Tensor:
         tokens = self.model.embed(latents)
-        return tokens[:, self.own(tokens.shape[1])]
+        return tokens[:, self.own(tokens.shape[1])].clone()  # a view would keep all ranks' tokens where reuse keeps it
 
     def condition(self, timesteps: Tensor, grid: Grid, fps: int, distill: float | None = None) -> Conditioning:
         return self.model.condition(timesteps, grid, fps, distill)

@@ -15,7 +15,7 @@ from flowcache.cache.kv_compress import OnePlace
 from flowcache.cache.kv_store import Whole
 from flowcache.models.base import Select
 from flowcache.parallel.agreement import check_agreement
-from flowcache.parallel.mesh import Mesh, Ranks, shares
+from flowcache.parallel.mesh import Mesh, Ranks, runs_of
 from flowcache.parallel.partial import merge, partial
 
 
@@ -41,8 +41,7 @@ class SpreadHistory(HeadHistory):
 
     def runs(self, tokens: int) -> list[int]:
         """How many of a chunk's tokens each rank keeps."""
-        ways, each = self.ranks.heads.size, shares(tokens, self.ranks.all.size)
-        return [sum(each[first : first + ways]) for first in range(0, len(each), ways)]
+        return runs_of(tokens, self.ranks.all.size, self.ranks.heads.size)
 
     def share(self, tokens: int) -> int:
         return self.runs(tokens)[self.mesh.rank]

@@ -125,3 +125,9 @@ def _mine(groups: Sequence[range], everyone: Mesh, timeout: timedelta | None) ->
 def shares(total: int, ranks: int) -> list[int]:
     """How many of `total` things each rank has: as even as can be."""
     return [total * (rank + 1) // ranks - total * rank // ranks for rank in range(ranks)]
+
+
+def runs_of(total: int, ranks: int, ways: int) -> list[int]:
+    """How many of a chunk's tokens each part of the history holds: those of `ways` ranks, one of each head group."""
+    each = shares(total, ranks)
+    return [sum(each[first : first + ways]) for first in range(0, ranks, ways)]

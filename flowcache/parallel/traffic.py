@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from flowcache.parallel.mesh import head_groups, shares
+from flowcache.parallel.mesh import head_groups, runs_of, shares
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,28 @@ def sent_bytes(shape: Shape, ranks: int, rank: int = 0) -> int:
 
     What a collective sends to several ranks counts once for each of them.
     """
+    return block_bytes(shape, ranks, rank) + output_bytes(shape, ranks)
+
+
+def block_bytes(shape: Shape, ranks: int, rank: int = 0) -> int:
+    """Those of all layers."""
     ways = head_groups(ranks, shape.kv_heads)
-    tokens = shares(shape.tokens, ranks)
-    runs = [sum(tokens[first : first + ways]) for first in range(0, ranks, ways)]
-    own, run = tokens[rank], runs[rank // ways]
+    runs = runs_of(shape.tokens, ranks, ways)
+    own, run = shares(shape.tokens, ranks)[rank], runs[rank // ways]
     inside = shape.heads // ways * shape.head_dim  # numbers of a token's queries, past Ulysses
     into = own * (shape.heads + 2 * shape.kv_heads) // ways * shape.head_dim * (ways - 1) * shape.item
     back = (run - own) * inside * shape.item
     queries = (len(runs) - 1) * max(runs) * inside * shape.item
     partial = (shape.tokens - run) * (inside * shape.item + shape.heads // ways * 4) if len(runs) > 1 else 0
-    hidden = (ranks - 1) * max(tokens) * shape.heads * shape.head_dim * shape.item
-    return shape.layers * (into + back + queries + partial) + hidden
+    return shape.layers * (into + back + queries + partial)
+
+
+def output_bytes(shape: Shape, ranks: int) -> int:
+    """Those of the hidden states, for the projection after the last layer."""
+    return (ranks - 1) * max(shares(shape.tokens, ranks)) * shape.heads * shape.head_dim * shape.item
+
+
+def block_collectives(shape: Shape, ranks: int) -> int:
+    """How often all layers of one forward wait for other ranks: twice for heads, twice for the spread history."""
+    ways = head_groups(ranks, shape.kv_heads)
+    return shape.layers * 2 * ((ways > 1) + (ranks > ways))

@@ -39,6 +39,8 @@ class RenderedChunk:
 class SegmentRenderer:
     """Iterate over `chunks()` to the end, then `tail()` is what the next segment continues from.
 
+    Every rank of a gang does so; those that decode only a share of the pixels get no chunks and have no tail.
+
     Whoever may stop before its end closes `chunks()`: denoising runs ahead of it by one chunk, in a thread.
 
     `conditioning`: latents [C, P, h, w] that the window begins with: whole chunks for a continuation,
@@ -104,14 +106,17 @@ class SegmentRenderer:
         """Denoise and decode: the output chunks in order, while the next one is being denoised."""
         start = self.segment.start_frame
         with ahead(self.finished(), self._abandoned.set) as finished:
-            decode = self.model.codec.stream()
+            decode = self.model.codec.stream(self.model.share)
             if self.prefix:
                 # Of a codec that is not causal, no more than the last chunk can reach what follows.
                 shown = self.prefix if self.model.spec.causal else self.model.spec.chunk
                 self._decode(decode, self.conditioning[:, self.prefix - shown : self.prefix])
             for number, done in enumerate(finished):
                 begin = time.perf_counter()
-                frames = self._decode(decode, done.latents)[: self.segment.start_frame + self.segment.frames - start]
+                decoded = self._decode(decode, done.latents)
+                if decoded is None:
+                    continue
+                frames = decoded[: self.segment.start_frame + self.segment.frames - start]
                 yield RenderedChunk(
                     chunk=self.segment.first_chunk + number,
                     start_frame=start,
@@ -136,10 +141,15 @@ class SegmentRenderer:
         with self._beside:
             return self.model.codec.encode(self._recent).cpu()
 
-    def _decode(self, decode: Callable[[Tensor], Tensor], latents: Tensor) -> np.ndarray:
-        """Pixels of the next latents, which are finished: denoising has looked at their values on the CPU."""
+    def _decode(self, decode: Callable[[Tensor], Tensor | None], latents: Tensor) -> np.ndarray | None:
+        """Pixels of the next latents, which are finished: denoising has looked at their values on the CPU.
+
+        None where another rank gets them.
+        """
         with self._beside:
             pixels = decode(latents)
+            if pixels is None:
+                return None
             self._remember(pixels)
             return to_uint8(pixels)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from flowcache.records import ChunkRecord
 from flowcache.storage.commits import Commits, chunks_of
-from flowcache.storage.documents import DeadLetter, RunRecord, SegmentMarker
+from flowcache.storage.documents import DeadLetter, RunRecord, SegmentMarker, Stopped
 from flowcache.storage.status import StatusReport, VideoStatus, status_of
 
 STAGES = ("denoise", "decode", "encode", "upload")  # the timings of a chunk; besides, a segment has "load" and "other"
@@ -75,9 +75,9 @@ class Content:
         return [video for video in self.videos if video.status.state == "dead"]
 
 
-def content(run: RunRecord, commits: Commits, finished: bool) -> Content:
+def content(run: RunRecord, commits: Commits, finished: bool, stopped: Stopped | None) -> Content:
     """finished: _SUCCESS is there."""
-    report = status_of(run, commits, finished)
+    report = status_of(run, commits, finished, stopped)
     videos = [
         Video(state, request, commits.all(request["id"]), commits.dead_letters.get(request["id"]))
         for state, request in zip(report.videos, run.requests, strict=True)

@@ -18,7 +18,8 @@ from flowcache.report.content import Content, Video, content
 from flowcache.report.frames import spread_frames, strip
 from flowcache.report.stepmap import StepMap, step_maps
 from flowcache.storage import layout
-from flowcache.storage.commits import read_commits
+from flowcache.storage.commits import read_commits, read_stopped
+from flowcache.storage.known import known_markers
 from flowcache.storage.media import join
 from flowcache.storage.objects import Store
 from flowcache.storage.runs import read_run
@@ -33,7 +34,7 @@ class Limits:
     """What bounds the page: a few dozen MB, however large the run is."""
 
     cards: int = 100  # videos shown in full: dead ones first, then in the run's order
-    rows: int = 10_000  # of each table: all videos, failures, rejected rows
+    rows: int = 10_000  # of the table of all videos; failures and rejected rows are always complete
     chunks: int = 200  # of a video's map and table of chunks
     video_bytes: int = 2 << 20  # embedded of each video
     page_bytes: int = 32 << 20  # embedded of all videos
@@ -60,7 +61,8 @@ class Card:
 def report_page(store: Store, base: str | None, limits: Limits) -> str:
     """The page. base: what links to media begin with (see `link_base`); None: no links."""
     run, finished = read_run(store), store.exists(layout.SUCCESS)  # before the commits: they only grow
-    found = content(run, read_commits(store), finished)
+    stopped = read_stopped(store)
+    found = content(run, read_commits(store, known_markers(store, run)), finished, stopped)
     shown = found.videos[: limits.cards]
     parts = share_out(shown, limits)
     with ThreadPoolExecutor(READERS) as pool:

@@ -58,6 +58,7 @@ class WindowWork:
 
     forwards: of a chunk through the blocks. seen: tokens of K/V that they attend to, summed up.
     tokens: of a chunk. outputs: of a chunk through the head. kv_chunks: whose K/V each of the memories has room for.
+    steps: that its chunks take. flying: chunks that are under way at once, at the most.
     """
 
     forwards: int
@@ -66,6 +67,8 @@ class WindowWork:
     outputs: int
     kv_chunks: int
     memories: int
+    steps: int
+    flying: int
 
 
 def dry_run(
@@ -90,6 +93,7 @@ def dry_run(
     walk = settings.walk(frames, policy, held)
     computed = [visit for visit in visits if visit.decision.compute]
     tokens = Grid(settings.chunk, rows // patch[1], columns // patch[2]).tokens
+    updated = [len(tick.steps) for tick in walk.ticks]
     return WindowWork(
         forwards=len(computed),
         seen=sum(visit.seen for visit in computed),
@@ -97,6 +101,8 @@ def dry_run(
         outputs=sum(visit.velocity is not None for visit in visits),
         kv_chunks=0 if policy.attention == "full" else walk.capacity,
         memories=walk.memories,
+        steps=sum(updated),
+        flying=max(updated),
     )
 
 

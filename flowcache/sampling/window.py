@@ -282,6 +282,7 @@ class Window:
     def result(self, chunk: int) -> FinishedChunk:
         for key in [key for key in self.stored if key[0] == chunk]:
             del self.stored[key]
+        self.reuse_states[chunk] = ReuseState()  # MAGI-1's signal is as large as the chunk's tokens
         return FinishedChunk(
             chunk, self.latents[chunk], self.computed[chunk], self.reused[chunk], self.seconds[chunk], self.store.bytes,
             tuple("".join(taken) for (own, _), taken in sorted(self.decisions.items()) if own == chunk),

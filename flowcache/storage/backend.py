@@ -1,8 +1,11 @@
 """What one kind of storage must do for `objects.Store`."""
 
+import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
+
+OF_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,10 @@ class Backend(Protocol):
 
     def passing(self, fault: Exception) -> bool:
         """Whether trying again may help."""
+        ...
+
+    def of_machine(self, fault: Exception) -> bool:
+        """Whether the fault lies with this machine: its credentials, rights or disk."""
         ...
 
     def explain(self, fault: Exception) -> str:

@@ -18,6 +18,7 @@ from flowcache.storage.documents import (
     DoneMarker,
     RunRecord,
     SegmentMarker,
+    Stopped,
     canonical,
     parse,
     read_all,
@@ -60,10 +61,13 @@ __all__ = [
     "put_playlist",
     "read_commits",
     "read_run",
+    "read_stopped",
     "run_key",
     "spec_hash",
     "state_key",
+    "stopped",
     "success",
+    "withdraw_stopped",
     "withdraw_success",
 ]
 
@@ -155,6 +159,21 @@ def success(store: Store, summary: dict[str, Any]) -> None:
 def withdraw_success(store: Store) -> None:
     """The run goes on after all (dead letters are tried again): readers must not take it for finished."""
     store.delete(layout.SUCCESS)
+
+
+def stopped(store: Store, end: Stopped) -> None:
+    """Tell who watches the store that nothing more will come until a driver is started again."""
+    store.put(layout.STOPPED, to_json(end))
+
+
+def read_stopped(store: Store) -> Stopped | None:
+    data = store.find(layout.STOPPED)
+    return None if data is None else parse(Stopped, data, masked(store.uri(layout.STOPPED)))
+
+
+def withdraw_stopped(store: Store) -> None:
+    """A driver is at work again."""
+    store.delete(layout.STOPPED)
 
 
 def chunks_of(markers: Sequence[SegmentMarker]) -> list[ChunkRecord]:

@@ -12,7 +12,7 @@ from flowcache.records import ChunkRecord
 from flowcache.storage.objects import Store
 
 SCHEMA_VERSION = 1  # of everything in the store: keys, documents, tables
-READERS = 32  # parallel small reads
+READERS = 64  # parallel small reads: as many as S3 has connections
 
 
 def canonical(document: Any) -> bytes:
@@ -108,7 +108,19 @@ class DeadLetter:
     schema_version: int = SCHEMA_VERSION
 
 
-Document = RunRecord | SegmentMarker | DoneMarker | DeadLetter
+@dataclass(frozen=True)
+class Stopped:
+    """The last driver ended with videos left; the next one withdraws this."""
+
+    run_id: str
+    why: str
+    exit_code: int
+    videos_left: int
+    at: float  # unix seconds
+    schema_version: int = SCHEMA_VERSION
+
+
+Document = RunRecord | SegmentMarker | DoneMarker | DeadLetter | Stopped
 
 
 def to_json(document: Document) -> bytes:

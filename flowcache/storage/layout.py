@@ -3,7 +3,7 @@
 RUNS, COMMITS, DEAD_LETTERS, STATES, MEDIA, META = "_run", "_commits", "_dead_letter", "_state", "media", "meta"
 LINKS = "_links"
 TEXTS = "_texts"
-SUCCESS = "_SUCCESS"
+SUCCESS, STOPPED = "_SUCCESS", "_STOPPED"
 
 
 def run_key(run_id: str) -> str:

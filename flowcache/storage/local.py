@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flowcache.errors import StoreError
-from flowcache.storage.backend import Entry
+from flowcache.storage.backend import OF_MACHINE, Entry
 
 PASSING = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
@@ -75,6 +75,9 @@ class LocalBackend:
 
     def passing(self, fault: Exception) -> bool:
         return isinstance(fault, OSError) and fault.errno in PASSING
+
+    def of_machine(self, fault: Exception) -> bool:
+        return isinstance(fault, OSError) and fault.errno in OF_MACHINE
 
     def explain(self, fault: Exception) -> str:
         return fault.strerror or str(fault) if isinstance(fault, OSError) else str(fault)

@@ -5,6 +5,7 @@ lost responses, listings caches) are told in docs/storage.md.
 """
 
 import os
+import re
 import secrets
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from flowcache.storage.backends import connect, normalise
 
 T = TypeVar("T")
 
+UNSAFE = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|\\")  # a part that is empty or points elsewhere
 RETRY_PAUSES = (0.2, 0.6, 1.8, 5.4)  # seconds before the second, third ... attempt after a passing fault
 
 
@@ -146,11 +148,11 @@ class Store:
                 break
             time.sleep(pause)
         message = f"cannot {verb} {name or self._name(key)}: {masked(backend.explain(last))}"
-        raise StoreError(message, passing=backend.passing(last)) from last
+        raise StoreError(message, backend.passing(last), backend.of_machine(last)) from last
 
 
 def checked(key: str) -> str:
     """`key` itself; StoreError where it is no plain relative key (it could leave the root)."""
-    if not key or any(part in ("", ".", "..") for part in key.split("/")) or not key.isprintable() or "\\" in key:
+    if UNSAFE.search(key) or not key.isprintable():
         raise StoreError(f"{key!r} is no valid object key")
     return key

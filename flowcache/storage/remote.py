@@ -9,7 +9,7 @@ import fsspec
 from fsspec.registry import known_implementations, registry
 
 from flowcache.errors import StoreError, masked
-from flowcache.storage.objects import Entry
+from flowcache.storage.backend import OF_MACHINE, Entry
 
 PASSING = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO}
 
@@ -88,6 +88,9 @@ class RemoteBackend:
 
     def passing(self, fault: Exception) -> bool:
         return isinstance(fault, (ConnectionError, TimeoutError)) or getattr(fault, "errno", None) in PASSING
+
+    def of_machine(self, fault: Exception) -> bool:
+        return isinstance(fault, PermissionError) or getattr(fault, "errno", None) in OF_MACHINE
 
     def explain(self, fault: Exception) -> str:
         return str(fault) or type(fault).__name__

@@ -12,6 +12,7 @@ from botocore.exceptions import (
     BotoCoreError,
     ClientError,
     ConnectionError,
+    CredentialRetrievalError,
     HTTPClientError,
     IncompleteReadError,
     NoCredentialsError,
@@ -25,6 +26,10 @@ PASSING_CODES = {"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavaila
 PASSING_CODES |= {"ConditionalRequestConflict", "Throttling", "ThrottlingException"}
 PASSING_CODES |= {"BadDigest"}  # damaged on the way
 PASSING_CODES |= {"PreconditionFailed"}  # reaches us only where nothing was found: the other writer is not done yet
+UNKNOWN_CODES = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"}
+FORBIDDEN_CODES = {"AccessDenied", "403"}
+OF_MACHINE_CODES = UNKNOWN_CODES | FORBIDDEN_CODES | {"RequestTimeTooSkewed"}  # the last one: its clock is wrong
+NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError)
 ONE_REQUEST = 5 << 30  # bytes
 CONNECTIONS = 64  # parallel requests of one process; botocore's default of 10 throttles reading many markers
 
@@ -91,9 +96,15 @@ class S3Backend(RemoteBackend):
         broken = (HTTPClientError, ConnectionError, IncompleteReadError, BrokenAnswer)
         return isinstance(fault, broken) or super().passing(fault)
 
+    def of_machine(self, fault: Exception) -> bool:
+        cause = client_error(fault)
+        if cause is not None:
+            return code_of(cause) in OF_MACHINE_CODES
+        return isinstance(fault, (*NO_CREDENTIALS, CredentialRetrievalError)) or super().of_machine(fault)
+
     def explain(self, fault: Exception) -> str:
         cause = client_error(fault)
-        if isinstance(fault, (NoCredentialsError, PartialCredentialsError)):
+        if isinstance(fault, NO_CREDENTIALS):
             return (
                 "no S3 credentials found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine "
                 "a profile or a role"
@@ -103,9 +114,9 @@ class S3Backend(RemoteBackend):
         code, message = code_of(cause), cause.response["Error"].get("Message", "")
         if code == "NoSuchBucket":
             return f"bucket {self.bucket!r} does not exist; create it first"
-        if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"):
+        if code in UNKNOWN_CODES:
             return f"the S3 credentials are not accepted ({code})"
-        if code in ("AccessDenied", "403"):
+        if code in FORBIDDEN_CODES:
             return f"access denied: these credentials lack the right for this in bucket {self.bucket!r}"
         return f"{code}: {message}" if message else f"the server answered {code}"
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flowcache.storage import layout
-from flowcache.storage.commits import Commits, read_commits
-from flowcache.storage.documents import RunRecord, SegmentMarker
+from flowcache.storage.commits import Commits, read_commits, read_stopped
+from flowcache.storage.documents import RunRecord, SegmentMarker, Stopped
+from flowcache.storage.known import known_markers
 from flowcache.storage.objects import Store
 from flowcache.storage.runs import read_run
 
@@ -17,7 +18,7 @@ State = Literal["waiting", "running", "done", "partial", "dead"]
 
 @dataclass(frozen=True)
 class VideoStatus:
-    """`running`: some chunks are committed; `partial`: so it was when the run ended; `dead`: given up."""
+    """`running`: some chunks are committed; `partial`: so it was when the driver ended; `dead`: given up."""
 
     video_id: str
     state: State
@@ -38,6 +39,7 @@ class StatusReport:
     run_id: str
     created: float  # unix seconds
     finished: bool  # _SUCCESS is there
+    stopped: Stopped | None  # the last driver ended with videos left, and no other is at work
     videos: tuple[VideoStatus, ...]  # in the run's order
     rejected: int  # manifest rows that were left out
     last_commit: float | None  # unix seconds
@@ -46,8 +48,10 @@ class StatusReport:
 
     @property
     def ended(self) -> bool:
-        """Nothing more will come, unless dead videos are tried again."""
-        return self.finished or all(video.state in ("done", "dead") for video in self.videos)
+        """Nothing more will come, unless a driver is started again."""
+        return (
+            self.finished or self.stopped is not None or all(video.state in ("done", "dead") for video in self.videos)
+        )
 
     def count(self, state: State) -> int:
         return sum(video.state == state for video in self.videos)
@@ -57,6 +61,11 @@ class StatusReport:
         return sum(getattr(video, field) for video in self.videos)
 
     @property
+    def exit_code(self) -> int:
+        """What the run ended with, if it has ended."""
+        return self.stopped.exit_code if self.stopped else 3 if self.count("dead") or self.rejected else 0
+
+    @property
     def reuse_rate(self) -> float:
         """Share of the transformer forwards that the cache saved, 0..1."""
         computed, reused = self.total("steps_computed"), self.total("steps_reused")
@@ -64,16 +73,18 @@ class StatusReport:
 
 
 class Watch:
-    """The run's progress, as often as wanted: run and markers never change, so each is read once."""
+    """The run's progress, as often as wanted: run and markers never change, so each is read once, in the tables or by
+    itself."""
 
     def __init__(self, store: Store):
         """StoreError where the root holds no run."""
         self.store, self.run = store, read_run(store)
-        self.known: dict[str, SegmentMarker] = {}  # by key
+        self.known = known_markers(store, self.run)  # by key
 
     def status(self) -> StatusReport:
         finished = self.store.exists(layout.SUCCESS)  # before the commits: they only grow
-        return status_of(self.run, read_commits(self.store, self.known), finished)
+        stopped = read_stopped(self.store)
+        return status_of(self.run, read_commits(self.store, self.known), finished, stopped)
 
 
 def status(store: Store) -> StatusReport:
@@ -81,17 +92,19 @@ def status(store: Store) -> StatusReport:
     return Watch(store).status()
 
 
-def status_of(run: RunRecord, commits: Commits, finished: bool) -> StatusReport:
-    videos = tuple(video_status(run, request["id"], commits, finished) for request in run.requests)
+def status_of(run: RunRecord, commits: Commits, finished: bool, stopped: Stopped | None) -> StatusReport:
+    over = finished or stopped is not None
+    videos = tuple(video_status(run, request["id"], commits, over) for request in run.requests)
     rejected = len({(problem["file"], problem["row"]) for problem in run.rejected})
     markers = [marker for found in (commits.markers, commits.beyond) for each in found.values() for marker in each]
     rate = chunk_rate(markers)
-    waited_for = [video for video in videos if video.state in ("waiting", "running")]
+    waited_for = [video for video in videos if video.state not in ("done", "dead")]
     left = sum(video.chunks_total - video.chunks for video in waited_for)
     return StatusReport(
         run_id=run.run_id,
         created=run.created,
         finished=finished,
+        stopped=stopped,
         videos=videos,
         rejected=rejected,
         last_commit=max((marker.finished for marker in markers), default=None),
@@ -113,7 +126,8 @@ def chunk_rate(markers: Sequence[SegmentMarker]) -> float | None:
     return sum(len(marker.chunks) for marker in latest) / busy if busy else None
 
 
-def video_status(run: RunRecord, video_id: str, commits: Commits, finished: bool) -> VideoStatus:
+def video_status(run: RunRecord, video_id: str, commits: Commits, over: bool) -> VideoStatus:
+    """over: no driver is at work."""
     markers = commits.all(video_id)
     chunks = [chunk for marker in markers for chunk in marker.chunks]
     letter = commits.dead_letters.get(video_id)
@@ -122,10 +136,10 @@ def video_status(run: RunRecord, video_id: str, commits: Commits, finished: bool
         state: State = "done"
     elif letter:
         state = "dead"
-    elif finished:
-        state = "partial"
+    elif chunks:
+        state = "partial" if over else "running"
     else:
-        state = "running" if chunks else "waiting"
+        state = "waiting"
     return VideoStatus(
         video_id=video_id,
         state=state,

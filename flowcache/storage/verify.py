@@ -5,13 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
+from typing import Any
 
 from flowcache.errors import StoreError, masked
 from flowcache.storage import layout
 from flowcache.storage.audit import Audit, Damage, ObjectCheck, check_object, objects_of
 from flowcache.storage.audit_tables import check_tables, read_tables
 from flowcache.storage.commits import Commits, arrange, chunks_of, done_marker, is_done_key, marker_sha256
-from flowcache.storage.documents import DeadLetter, RunRecord, SegmentMarker, parse, to_json
+from flowcache.storage.documents import READERS, DeadLetter, RunRecord, SegmentMarker, parse, to_json
 from flowcache.storage.export import export
 from flowcache.storage.objects import Store
 from flowcache.storage.playlist import playlist
@@ -20,7 +21,7 @@ from flowcache.storage.status import StatusReport, VideoStatus, status
 
 __all__ = ["Damage", "Report", "StatusReport", "VideoStatus", "export", "status", "verify"]
 
-WORKERS = 8  # objects checked side by side; each holds one object and one decoded frame
+WORKERS = 8  # objects decoded side by side; each holds one object and one frame
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,13 @@ def verify(store: Store, decode: bool = True) -> Report:
     commits = read_leniently(store, audit)
     sizes = {entry.key: entry.size for prefix in (layout.MEDIA, layout.STATES) for entry in store.list(prefix)}
     requests = {request["id"]: request for request in run.requests}
-    for video_id in sorted(commits.markers.keys() | commits.done | requests.keys()):
-        audit.extend(check_video(store, run, commits, video_id, finished))
+    videos = sorted(commits.markers.keys() | commits.done | requests.keys())
+    with ThreadPoolExecutor(READERS) as pool:
+        for problems in pool.map(lambda name: list(check_video(store, run, commits, name, finished)), videos):
+            audit.extend(problems)
     checks = [check for video_id in sorted(commits.markers) for check in objects_of(commits.all(video_id), requests)]
     read_init = lru_cache(maxsize=64)(store.find) if decode else None
-    with ThreadPoolExecutor(WORKERS) as pool:
+    with ThreadPoolExecutor(WORKERS if decode else READERS) as pool:
         for problems in pool.map(lambda check: check_object(store, check, sizes, read_init), checks):
             audit.extend(problems)
     audit.extend(check_tables(tables, run, commits, finished))
@@ -65,28 +68,34 @@ def verify(store: Store, decode: bool = True) -> Report:
 
 def read_leniently(store: Store, audit: Audit) -> Commits:
     """The commits that can be read; damaged documents become problems."""
-    markers, letters, done = [], [], []
-    for entry in store.list(layout.COMMITS):
-        video_id = entry.key.split("/")[1]
-        if is_done_key(entry.key):
-            done.append(video_id)
-            continue
-        marker = read(store, SegmentMarker, entry.key, video_id, audit)
-        if marker and layout.marker_key(marker.video_id, marker.segment) != entry.key:
-            audit.problems.append(Damage("the marker belongs elsewhere", video_id, key=entry.key))
-        elif marker:
+    keys = [entry.key for entry in store.list(layout.COMMITS)]
+    done = [key.split("/")[1] for key in keys if is_done_key(key)]
+    markers = []
+    for key, marker in read_each(store, SegmentMarker, [key for key in keys if not is_done_key(key)], audit):
+        if layout.marker_key(marker.video_id, marker.segment) == key:
             markers.append(marker)
-    for entry in store.list(layout.DEAD_LETTERS):
-        letters.append(read(store, DeadLetter, entry.key, None, audit))
-    return arrange(markers, done, [letter for letter in letters if letter])
+        else:
+            audit.problems.append(Damage("the marker belongs elsewhere", key.split("/")[1], key=key))
+    letters = read_each(store, DeadLetter, [entry.key for entry in store.list(layout.DEAD_LETTERS)], audit)
+    return arrange(markers, done, [letter for _, letter in letters])
 
 
-def read(store: Store, kind: type, key: str, video_id: str | None, audit: Audit):
-    try:
-        return parse(kind, store.get(key), masked(store.uri(key)))
-    except StoreError as fault:
-        audit.problems.append(Damage(str(fault), video_id, key=key))
-        return None
+def read_each(store: Store, kind: type, keys: list[str], audit: Audit) -> Iterator[tuple[str, Any]]:
+    """The documents that can be read, with their keys, in order; read in parallel."""
+
+    def read(key: str) -> Any:
+        try:
+            return parse(kind, store.get(key), masked(store.uri(key)))
+        except StoreError as fault:
+            return fault
+
+    with ThreadPoolExecutor(READERS) as pool:
+        for key, found in zip(keys, pool.map(read, keys), strict=True):
+            if isinstance(found, StoreError):
+                video_id = key.split("/")[1] if kind is SegmentMarker else None
+                audit.problems.append(Damage(str(found), video_id, key=key))
+            else:
+                yield key, found
 
 
 def check_video(store: Store, run: RunRecord, commits: Commits, video_id: str, finished: bool) -> Iterator[Damage]:

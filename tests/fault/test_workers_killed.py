@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import flowcache
 from flowcache import api
 from flowcache.batch.options import RunOptions
 from flowcache.batch.progress import Progress
+from flowcache.storage.commits import read_commits
 from flowcache.storage.objects import Store
 from tests.fault.outcome import outcome
 
@@ -68,8 +70,8 @@ class Failures(Progress):
         super().__init__()
         self.causes: list[str] = []
 
-    def failed(self, segment, rank, cause, again):
-        super().failed(segment, rank, cause, again)
+    def failed(self, segment, rank, cause, kind, again):
+        super().failed(segment, rank, cause, kind, again)
         self.causes.append(cause)
 
 
@@ -91,3 +93,21 @@ def test_every_death_of_an_actor_is_survived(own_ray, tmp_path, monkeypatch):
     assert len(progress.causes) == len(DEATHS) and all("process is gone" in cause for cause in progress.causes)
     assert summary.exit_code == 0
     assert outcome(tmp_path / "disturbed") == outcome(tmp_path / "undisturbed")
+
+
+class DeadlyAlways(Store):
+    """Kills each actor that uploads a chunk."""
+
+    def put(self, key, data):
+        if key.endswith(".m4s"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().put(key, data)
+
+
+def test_the_dead_letter_of_a_killed_actor_holds_its_last_words(own_ray, tmp_path, monkeypatch):
+    monkeypatch.setattr(api, "Store", DeadlyAlways)
+    row = {**ROWS[0], "frames": 9, "steps": 1}
+    summary = flowcache.render([row], output=str(tmp_path / "out"), options=replace(own_ray, infra_retries=0))
+    assert summary.exit_code == 3
+    letter = read_commits(Store(str(tmp_path / "out"))).dead_letters["va"]
+    assert letter.kind == "infra" and '"message": "segment started", "video": "va"' in " ".join(letter.log_tail.split())

@@ -85,8 +85,8 @@ class Noted(Failures):
         self.notes: list[tuple[float, str]] = []
         self.told: list[tuple[float, str, str, int]] = []
 
-    def failed(self, segment, rank, cause, again):
-        super().failed(segment, rank, cause, again)
+    def failed(self, segment, rank, cause, kind, again):
+        super().failed(segment, rank, cause, kind, again)
         self.told.append((time.time(), cause, segment.video_id, rank))
 
     def note(self, message):

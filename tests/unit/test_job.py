@@ -161,6 +161,22 @@ def test_a_deadline_is_the_next_such_moment(text, wanted):
     assert moment(text, now).isoformat() == wanted
 
 
+@pytest.mark.parametrize(
+    ("now", "text", "wanted"),
+    [
+        ("07:00", "07:00", "22T07:00"),
+        ("07:59", "07:00", "22T07:00"),
+        ("08:00", "07:00", "23T07:00"),
+        ("00:30", "23:45", "21T23:45"),
+        ("00:30", "00:45", "22T00:45"),
+    ],
+)
+def test_a_time_that_has_just_passed_is_not_tomorrows(now, text, wanted):
+    """A job that Kubernetes starts again after its deadline ends at once."""
+    found = moment(text, datetime.fromisoformat(f"2026-11-22T{now}:00+01:00"))
+    assert found.isoformat() == f"2026-11-{wanted}:00+01:00"
+
+
 @pytest.mark.parametrize("text", ["7 o'clock", "25:00", "07:60", "tomorrow"])
 def test_a_deadline_that_is_none_is_refused(text):
     with pytest.raises(InputError, match="until: got .*; accepted: a time of day such as '07:00'"):

@@ -23,19 +23,32 @@ class Tiling:
     chained: bool = False
 
     def run(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """`function` of every tile of x [C, T, H, W], joined; it scales all tiles by the same factors."""
-        return torch.cat([self._frames(function, part) for part in x.split(self.frames, dim=1)], dim=1)
+        """`function` of every tile of x [C, T, H, W], joined."""
+        return self.join([function(tile) for tile in self.cut(x)], x.shape)
 
-    def _frames(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        rows, columns = (
-            range(0, extent, int(side * (1 - self.overlap)))
-            for extent, side in zip(x.shape[2:], (self.rows, self.columns), strict=True)
-        )
-        done = [[function(x[:, :, r : r + self.rows, c : c + self.columns]) for c in columns] for r in rows]
-        scale = done[0][0].shape[2] / min(self.rows, x.shape[2])
+    def cut(self, x: Tensor) -> list[Tensor]:
+        """The tiles of x [C, T, H, W], ordered (frames, row, column)."""
+        rows, columns = self._starts(x.shape)
+        parts = x.split(self.frames, dim=1)
+        return [part[:, :, r : r + self.rows, c : c + self.columns] for part in parts for r in rows for c in columns]
+
+    def join(self, tiles: list[Tensor], shape: torch.Size) -> Tensor:
+        """What became of the tiles of a tensor of that shape, all scaled by the same factors."""
+        rows, columns = (len(starts) for starts in self._starts(shape))
+        scale = tiles[0].shape[2] / min(self.rows, shape[2])
+        bands = [tiles[first : first + columns] for first in range(0, len(tiles), columns)]
+        grids = [bands[first : first + rows] for first in range(0, len(bands), rows)]
+        return torch.cat([self._joined(grid, scale) for grid in grids], dim=1)
+
+    def _starts(self, shape: torch.Size) -> list[range]:
+        """First rows, and first columns, of the tiles."""
+        sides = zip(shape[2:], (self.rows, self.columns), strict=True)
+        return [range(0, extent, int(side * (1 - self.overlap))) for extent, side in sides]
+
+    def _joined(self, grid: list[list[Tensor]], scale: float) -> Tensor:
         full = [int(side * scale) for side in (self.rows, self.columns)]  # of a whole tile that was run
         fades = [int(side * self.overlap) for side in full]
-        joined = _faded(done, fades, self.chained)
+        joined = _faded(grid, fades, self.chained)
         kept = [[piece[:, :, : full[0] - fades[0], : full[1] - fades[1]] for piece in band] for band in joined]
         return torch.cat([torch.cat(band, dim=3) for band in kept], dim=2)
 

@@ -1,10 +1,12 @@
 """MAGI-1's video VAE as a `Codec`: tiles, normalised latents, every latent frame four video frames."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from flowcache.models.base import Share, alone
 from flowcache.models.magi.tiling import Tiling
 from flowcache.models.magi.vae import ViTVAE
 
@@ -50,17 +52,26 @@ class MagiCodec:
         return tiling.run(lambda x: self.vae.mean(x[None])[0], video.to(self._like)) * SCALE
 
     @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        """[z, F, h, w] -> [3, 4 F, 8 h, 8 w], not clamped."""
-        tile = (n // p for n, p in zip(self.tile, self.vae.config.patch, strict=True))
-        return Tiling(*tile).run(lambda z: self.vae.decoder(z[None])[0], latents.to(self._like) / SCALE)
+    def decode(self, latents: Tensor, share: Share = alone) -> Tensor | None:
+        """[z, F, h, w] -> [3, 4 F, 8 h, 8 w], not clamped; None where `share` gives None."""
+        config = self.vae.config
+        tiling = Tiling(*(n // p for n, p in zip(self.tile, config.patch, strict=True)))
+        tiles = tiling.cut(latents.to(self._like) / SCALE)
+        shapes = [(1, config.in_chans, *(n * p for n, p in zip(z.shape[1:], config.patch, strict=True))) for z in tiles]
+        decoded = share([partial(self.vae.decoder, z[None]) for z in tiles], shapes)
+        return None if decoded is None else tiling.join([pixels[0] for pixels in decoded], latents.shape)
 
-    def stream(self) -> Callable[[Tensor], Tensor]:
+    def stream(self, share: Share = alone) -> Callable[[Tensor], Tensor | None]:
         """Nothing is remembered: a chunk's tiles are its own, as in the official pipeline.
 
         So latents in runs of whole temporal tiles (3 latent frames; a chunk is 6) give what they give at once.
         """
-        return lambda latents: self.decode(latents).clamp(-1, 1)
+
+        def decode(latents: Tensor) -> Tensor | None:
+            pixels = self.decode(latents, share)
+            return None if pixels is None else pixels.clamp(-1, 1)
+
+        return decode
 
     @property
     def _like(self) -> Tensor:

@@ -22,5 +22,9 @@ class SkyReelsConfig:
     positions: tuple[int, int] | None = None  # learned (rows, columns) in patches; no published model has them
 
     @property
+    def kv_heads(self) -> int:
+        return self.heads
+
+    @property
     def head_dim(self) -> int:
         return self.dim // self.heads

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from benchmarks.pretended import connector, render
+from flowcache.batch.crew import ClusterError
 from flowcache.batch.driver import run
 from flowcache.batch.fleet import Flawed, GangFailure
 from flowcache.batch.options import RunOptions
@@ -17,7 +18,7 @@ from flowcache.records import ModelSpec, RenderRequest, Shot
 from flowcache.storage.commits import read_commits
 from flowcache.storage.objects import Store
 from flowcache.storage.runs import new_run
-from flowcache.storage.verify import verify
+from flowcache.storage.verify import status, verify
 
 SPEC = ModelSpec("tiny", "skyreels", "", "d" * 64, chunk=3, window=15, overlap=3, channels=16)
 MODEL = "tiny-skyreels"
@@ -41,8 +42,8 @@ class Notes(Progress):
         super().committed(segment)
         self.order.append((segment.video_id, segment.index))
 
-    def failed(self, segment, rank, cause, again):
-        super().failed(segment, rank, cause, again)
+    def failed(self, segment, rank, cause, kind, again):
+        super().failed(segment, rank, cause, kind, again)
         self.causes.append(cause)
 
     def note(self, message):
@@ -144,6 +145,12 @@ def test_a_gang_without_news_is_replaced_and_its_segment_rendered_elsewhere():
     assert studio.notes.causes == ["no chunk was finished for 61 s"]
 
 
+def test_the_log_of_a_process_that_cannot_tell_any_more_is_fetched():
+    studio = Studio(request("a"))
+    studio.run(seconds=lambda task: None, stall=60.0, infra_retries=0)
+    assert read_commits(studio.store).dead_letters["a"].log_tail == "last words of gang-1, rank 0"
+
+
 @pytest.mark.parametrize("kind, budget", [("work", "retries"), ("infra", "infra_retries")])
 def test_each_kind_of_fault_has_a_budget_of_its_own(kind, budget):
     def fault(task):
@@ -204,8 +211,17 @@ def test_at_the_deadline_what_is_started_is_finished_and_the_rest_is_left():
     assert (summary.stopped, summary.left, summary.chunks_left) == ("its deadline came", 2, 13)
     assert studio.notes.order == [("a", 0), ("a", 1), ("b", 0)]
     sound(studio.store)
+    seen = status(studio.store)
+    assert seen.ended and (seen.exit_code, seen.stopped.why, seen.stopped.videos_left) == (5, "its deadline came", 2)
     summary = studio.run()
     assert (summary.exit_code, summary.rendered, summary.left) == (0, 13, 0)
+    assert status(studio.store).stopped is None
+
+
+def test_after_its_deadline_a_run_starts_nothing():
+    studio = Studio(request("a"))
+    summary = studio.run(until=time.time() - 1)
+    assert (summary.exit_code, summary.left, summary.stopped) == (5, 1, "its deadline came") and not studio.fleets
 
 
 def test_sigterm_lets_segments_under_way_be_committed_within_the_grace():
@@ -231,10 +247,10 @@ def signalled(studio, size, seconds):
 
 
 def test_a_gang_that_never_starts_ends_the_run():
-    from flowcache.batch.crew import ClusterError
-
+    studio = Studio(request("a"))
     with pytest.raises(ClusterError, match="3 gangs in a row did not start; .* did not start within"):
-        Studio(request("a")).run(start_seconds=1e9, start_timeout=50.0)
+        studio.run(start_seconds=1e9, start_timeout=50.0)
+    assert status(studio.store).exit_code == 1 and "did not start" in status(studio.store).stopped.why
 
 
 @pytest.mark.parametrize("lost, most", [(2, 3), (3, 2), (6, 1)])
@@ -261,8 +277,8 @@ def test_gangs_lost_while_they_start_are_tried_again_until_several_in_a_row_fail
     assert len(refused) == lost and "its process is gone" in refused[0]
 
 
-@pytest.mark.parametrize("gangs", [1, 3])
-def test_a_hostile_request_delays_the_others_by_no_more_than_its_budget(gangs):
+@pytest.mark.parametrize(("gangs", "nodes"), [(1, 1), (3, 1), (3, 3)])
+def test_a_hostile_request_delays_the_others_by_no_more_than_its_budget(gangs, nodes):
     """Three that stall every time, kill their gang every time or fail every time; the others take 10 s a segment."""
     good = [request(f"good{i}") for i in range(6)]
     hostile = [request("stalls", 57 + 48 * 50), request("kills", priority=9), request("fails", 57 + 48 * 60)]
@@ -279,7 +295,8 @@ def test_a_hostile_request_delays_the_others_by_no_more_than_its_budget(gangs):
     alone = Studio(*good)
     alone.run(size=gangs, seconds=seconds)
     studio = Studio(*hostile, *good)
-    summary = studio.run(size=gangs, seconds=seconds, fault=fault, stall=60.0, retries=2, infra_retries=2)
+    budgets = {"stall": 60.0, "retries": 2, "infra_retries": 2}
+    summary = studio.run(size=gangs, nodes=nodes, seconds=seconds, fault=fault, **budgets)
     assert set(summary.failed) == {"stalls", "kills", "fails"} and len(summary.done) == 6
     attempts, restart = 3, 2.0  # each; seconds to notice and to start a gang anew
     budget = attempts * (60.0 + restart) + attempts * (10.0 + restart) + attempts * 10.0

@@ -8,10 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowcache.batch.cost import cost, counter, window
+from flowcache.batch.cost import cost, walker, window
 from flowcache.batch.estimate import Cluster, estimate, makespan, verdict
+from flowcache.batch.gang_cost import load
+from flowcache.batch.node import Link
 from flowcache.batch.pace import measured
 from flowcache.batch.plan import plan
+from flowcache.batch.workload import workload
 from flowcache.cache.reuse import resolve_policy
 from flowcache.errors import InputError
 from flowcache.records import ChunkRecord, ModelSpec, RenderRequest, Shot
@@ -43,18 +46,19 @@ def request(name="v", frames=177, **fields):
     return RenderRequest(name, (Shot("a", frames),), model="m", **values)
 
 
-def flops(wanted, segment, specs, share):
-    """Of a segment in which `share` of what reuse may save was saved."""
-    policy, shape, counted = (
+def work(wanted, segment, specs, share, ranks):
+    """Load of a segment on each rank where `share` of what reuse may save was saved, and how many forwards may be."""
+    policy, shape, walked = (
         resolve_policy(wanted.policy, specs["m"]),
         window(wanted, segment, specs["m"]),
-        counter(specs),
+        walker(specs),
     )
-    most, least = counted(shape, at_most(policy)), counted(shape, at_least(policy))
-    return most.flops - share * (most.flops - least.flops), most.forwards - least.forwards
+    (config, most), (_, least) = (walked(shape, bound(policy)) for bound in (at_most, at_least))
+    return load(config, most, ranks).toward(load(config, least, ranks), share), most.forwards - least.forwards
 
 
-SPEED, SLOWNESS, LOAD = 1e-9, 1e-7, 7.0  # seconds a FLOP and rank, seconds a pixel, seconds
+SPEED, SLOWNESS, LOAD = 1e-9, 1e-7, 7.0  # seconds a FLOP, seconds a pixel, seconds
+LINK = Link(1e6, 1e-4)  # so slow that it counts
 
 
 def earlier_run(specs, requests, share=0.5, ranks=2) -> Store:
@@ -65,8 +69,8 @@ def earlier_run(specs, requests, share=0.5, ranks=2) -> Store:
     by_id = {wanted.id: wanted for wanted in requests}
     for number, segment in enumerate(segments):
         wanted = by_id[segment.video_id]
-        work, reusable = flops(wanted, segment, specs, share)
-        denoise, pixels = work * SPEED / ranks, segment.frames * wanted.width * wanted.height
+        done, reusable = work(wanted, segment, specs, share, ranks)
+        denoise, pixels = done.seconds(SPEED, LINK), segment.frames * wanted.width * wanted.height
         chunk = ChunkRecord(
             segment.first_chunk, "k", "s", 1, segment.frames, 0, 1, int(reusable * share), denoise, 0, 0, 0
         )
@@ -82,13 +86,17 @@ def earlier_run(specs, requests, share=0.5, ranks=2) -> Store:
 
 def expected(specs, wanted, share, gang):
     pixels = wanted.frames * wanted.width * wanted.height
-    work = sum(flops(wanted, segment, specs, share)[0] for segment in plan(wanted, specs["m"]))
-    return work * SPEED / gang + pixels * SLOWNESS
+    done = (work(wanted, segment, specs, share, gang)[0] for segment in plan(wanted, specs["m"]))
+    return sum(one.seconds(SPEED, LINK) for one in done) + pixels * SLOWNESS
+
+
+def estimated(requests, specs, cluster, now=0.0):
+    return estimate(workload(requests, specs), cluster.pace(specs), cluster, now)
 
 
 def test_the_speed_of_an_earlier_run_is_found_again(specs):
     store = earlier_run(specs, [request("a"), request("b", 97)])
-    pace = measured(store, specs)
+    pace = measured(store, specs, LINK)
     assert pace.per_flop == pytest.approx(SPEED) and pace.per_pixel == pytest.approx(SLOWNESS) and pace.load == LOAD
     assert list(pace.reused.values()) == [pytest.approx(0.5, abs=0.01)]
     assert "2x" not in pace.rests_on[0] and "m at 96x64, on gangs of 2, hosts host" in pace.rests_on[0]
@@ -96,9 +104,9 @@ def test_the_speed_of_an_earlier_run_is_found_again(specs):
 
 def test_other_lengths_and_sizes_are_estimated_from_it(specs, monkeypatch):
     store = earlier_run(specs, [request("a")])
-    monkeypatch.setattr(Cluster, "pace", lambda self, specs: measured(store, specs))
+    monkeypatch.setattr(Cluster, "pace", lambda self, specs: measured(store, specs, LINK))
     wanted = [request("c", 337), request("d", 97, width=192)]
-    found = estimate(wanted, specs, Cluster(8, 4, like="x"), now=0.0)
+    found = estimated(wanted, specs, Cluster(8, 4, like="x"))
     assert (found.gangs, found.deadline, found.in_time) == (2, None, None)
     longest = max(expected(specs, one, 0.5, 4) for one in wanted)
     assert found.fastest == found.slowest == pytest.approx(LOAD + longest, rel=0.01)
@@ -108,10 +116,10 @@ def test_other_lengths_and_sizes_are_estimated_from_it(specs, monkeypatch):
 
 def test_what_the_earlier_run_does_not_show_widens_the_estimate(specs, monkeypatch):
     store = earlier_run(specs, [request("a")])
-    monkeypatch.setattr(Cluster, "pace", lambda self, specs: measured(store, specs))
+    monkeypatch.setattr(Cluster, "pace", lambda self, specs: measured(store, specs, LINK))
     wanted = request("e", steps=20)
     deadline = LOAD + expected(specs, wanted, 0.5, 1)
-    found = estimate([wanted], specs, Cluster(1, like="x", deadline=deadline), now=0.0)
+    found = estimated([wanted], specs, Cluster(1, like="x", deadline=deadline))
     assert found.fastest == pytest.approx(LOAD + expected(specs, wanted, 1.0, 1))
     assert found.slowest == pytest.approx(LOAD + expected(specs, wanted, 0.0, 1))
     assert found.in_time == "perhaps" and any("differ" in note for note in found.rests_on)
@@ -119,12 +127,12 @@ def test_what_the_earlier_run_does_not_show_widens_the_estimate(specs, monkeypat
 
 def test_a_figure_for_the_hardware(specs):
     wanted = [request("a"), request("b", 97)]
-    found = estimate(wanted, specs, Cluster(1, tflops=2.0, efficiency=0.5), now=0.0)
+    found = estimated(wanted, specs, Cluster(1, tflops=2.0, efficiency=0.5))
     whole = cost(wanted, specs)
     assert found.slowest == pytest.approx(whole.most.flops / 1e12) and found.fastest == pytest.approx(
         whole.least.flops / 1e12
     )
-    off = estimate([replace(one, policy={"name": "off"}) for one in wanted], specs, Cluster(1, tflops=2.0), now=0.0)
+    off = estimated([replace(one, policy={"name": "off"}) for one in wanted], specs, Cluster(1, tflops=2.0))
     assert off.fastest == off.slowest
     assert "assumed" in found.rests_on[0] and "no loading" in found.rests_on[1]
 
@@ -132,7 +140,14 @@ def test_a_figure_for_the_hardware(specs):
 def test_an_earlier_run_of_other_models_does_not_help(specs):
     store = earlier_run(specs, [request("a")])
     with pytest.raises(InputError, match=r"holds none \(m\); accepted: an output with finished segments of other"):
-        measured(store, {"other": specs["m"]})
+        measured(store, {"other": specs["m"]}, LINK)
+
+
+def test_exchanges_that_took_longer_than_the_whole_are_refused(specs):
+    """The earlier run can't have gone over such a link."""
+    store = earlier_run(specs, [request("a")])
+    with pytest.raises(InputError, match=r"--link: 1e-06 GB/s .* is too slow: .* accepted: a faster one"):
+        measured(store, specs, Link(1e3))
 
 
 def test_verdicts():
@@ -145,7 +160,8 @@ def test_clusters_that_make_no_sense():
         return [fault.file for fault in cluster.faults()]
 
     assert fields(Cluster(2, 4, tflops=1)) == ["--gpus"] and fields(Cluster(4, 4, tflops=1)) == []
-    assert fields(Cluster()) == ["--like"] and fields(Cluster(like="x", tflops=1)) == ["--like"]
+    assert fields(Cluster()) == [] == fields(Cluster(gang=4)) and fields(Cluster(gang=4, tflops=1)) == []
+    assert fields(Cluster(1)) == ["--like"] and fields(Cluster(like="x", tflops=1)) == ["--like"]
 
 
 SECONDS = st.integers(1, 50).map(float)  # whole, so that sums are exact

@@ -59,7 +59,7 @@ def play(progress: Progress) -> None:
     first, second = long.segments
     for segment, again in ((first, True), (short.segments[0], False)):
         progress.started(segment)
-        progress.failed(segment, 1, "OSError: s3://key:secret@host/x gone", again=again)
+        progress.failed(segment, 1, "OSError: s3://key:secret@host/x gone", "work", again=again)
     progress.dead("short", "OSError: no")
     for segment in (first, second):
         progress.started(segment)
@@ -68,6 +68,7 @@ def play(progress: Progress) -> None:
         progress.committed(segment)
     progress.done("long")
     progress.note("a note")
+    progress.avoided(1)
     progress.tick()
     progress.close()
 
@@ -77,8 +78,8 @@ def test_gauges_follow_the_run_to_its_end():
     play(watched)
     assert watched._videos.values == {("waiting",): 0, ("rendering",): 0, ("done",): 1, ("dead",): 1}
     assert watched._segments.values == {("waiting",): 0, ("running",): 0}
-    assert watched._committed.values == {(): 2}
-    assert watched._failures.values == {("tried again",): 1, ("given up",): 1}
+    assert watched._committed.values == {(): 2} and watched._avoided.values == {(): 1}
+    assert watched._failures.values == {("work", "tried again"): 1, ("work", "given up"): 1}
 
 
 def test_the_queue_is_what_waits_at_each_moment():
@@ -89,7 +90,7 @@ def test_the_queue_is_what_waits_at_each_moment():
     assert watched._segments.values[("waiting",)] == 2 and watched._videos.values[("waiting",)] == 2
     watched.started(made[0].segments[1])
     assert watched._segments.values == {("waiting",): 1, ("running",): 1}
-    watched.failed(made[0].segments[1], 0, "", again=True)
+    watched.failed(made[0].segments[1], 0, "", "infra", again=True)
     assert watched._segments.values == {("waiting",): 2, ("running",): 0}
 
 
@@ -108,7 +109,7 @@ def test_the_driver_logs_each_event_with_its_place():
     play(JsonProgress(stream))
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     failed = next(line for line in lines if line["level"] == "warning")
-    assert (failed["video"], failed["segment"], failed["rank"]) == ("long", 0, 1)
+    assert [failed[name] for name in ("video", "segment", "rank", "kind")] == ["long", 0, 1, "work"]
     assert failed["cause"] == "OSError: s3://***@host/x gone" and failed["time"].endswith("Z")
     told = [line["message"] for line in lines if line.get("video") == "long" and line.get("segment") == 1]
     assert told == ["segment started", "chunk finished", "segment committed"]

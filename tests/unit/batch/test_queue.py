@@ -68,14 +68,46 @@ def test_any_order_of_events_runs_everything_once(chains, gangs, seed):
     for _ in range(10_000):
         if queue.finished:
             break
-        while len(running) < gangs and (taken := queue.take()):
+        if rng.random() < 0.3:
+            queue.release(lambda node, segment: False)
+        while len(running) < gangs and (taken := queue.take(node=rng.choice([None, "a", "b"]))):
             running.append(taken[1])
+        if not running:
+            continue
         segment = running.pop(rng.randrange(len(running)))
         if rng.random() < 0.3:
-            queue.put_back(segment)
+            queue.put_back(segment, rng.choice([None, "a", "b"]))
             continue
         assert segment.after is None or (segment.video_id, segment.after) in committed
         queue.commit(segment)
         committed.append((segment.video_id, segment.index))
     assert queue.finished and not running
     assert sorted(committed) == sorted((v.request.id, s.index) for v in videos for s in v.segments)
+
+
+def test_what_failed_on_one_node_is_first_tried_on_another():
+    queue = SegmentQueue([video("long", [None, 0]), video("short", [None])])
+    _, failed = queue.take()
+    queue.put_back(failed, not_on="a")
+    assert queue.startable == 2
+    assert queue.take(node="a")[0].id == "short" and queue.take(node="a") is None and queue.take() is None
+    assert queue.take(node="b") == (queue.videos["long"].request, failed) and queue.startable == 0
+
+
+def test_it_is_anyones_when_there_is_no_other_node():
+    queue = SegmentQueue([video("v", [None])])
+    _, failed = queue.take()
+    queue.put_back(failed, not_on="a")
+    queue.release(lambda node, segment: True)
+    assert queue.take(node="a") is None
+    queue.release(lambda node, segment: node != "a")
+    assert queue.take(node="a")[1] == failed and not queue.finished
+
+
+def test_a_video_can_be_buried_while_it_waits_for_another_node():
+    queue = SegmentQueue([video("v", [None, None])])
+    (_, first), (_, second) = queue.take(), queue.take()
+    queue.put_back(first, not_on="a")
+    queue.put_back(second)
+    queue.bury("v")
+    assert queue.finished and queue.startable == 0 and queue.take(node="b") is None

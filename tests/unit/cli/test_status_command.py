@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from flowcache.cli import status as command
 from flowcache.cli.main import app
-from flowcache.storage.commits import DeadLetter, dead_letter
+from flowcache.storage.commits import DeadLetter, Stopped, dead_letter, stopped, withdraw_stopped
 from flowcache.storage.objects import Store
 from flowcache.storage.runs import begin_run
 from tests.unit.storage.samples import Studio, plan, request
@@ -64,6 +64,16 @@ def test_a_terminal_is_redrawn(acted, monkeypatch):
     assert watch(acted).exit_code == 0
     text = console.file.getvalue()
     assert "[b]no" in text and "[red]dog" in text and text.count("chunks a minute") == 2
+
+
+def test_it_ends_where_the_run_stopped_and_goes_on_when_that_does(studio):
+    first, *_ = plan(studio.requests)
+    studio.render(first, None)
+    stopped(studio.store, Stopped(studio.record().run_id, "its deadline came", 5, 2, 0.0))
+    done = watch(studio)
+    assert done.exit_code == 5 and "1 waiting, 1 partial" in done.output and "stopped: its deadline came" in done.output
+    withdraw_stopped(studio.store)
+    assert "1 running, 1 waiting" in CliRunner().invoke(app, ["status", studio.store.url]).output
 
 
 def test_it_ends_with_the_runs_exit_code(studio):

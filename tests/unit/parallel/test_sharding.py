@@ -1,12 +1,14 @@
 """N ranks give what one gives: real gloo process groups, spawned processes, a tiny model."""
 
 from dataclasses import dataclass, field
+from unittest import mock
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from flowcache.batch.gang_cost import kv_bytes, residual_bytes
 from flowcache.cache.kv_compress import Compression
 from flowcache.cache.reuse import Policy, Reuse
 from flowcache.models.magi.config import MagiConfig
@@ -15,10 +17,12 @@ from flowcache.models.skyreels.config import SkyReelsConfig
 from flowcache.models.skyreels.transformer import SkyReelsTransformer
 from flowcache.parallel.apply import shard
 from flowcache.parallel.mesh import ALONE, Mesh, Ranks, arrange, head_groups, shares
-from flowcache.parallel.traffic import Shape, sent_bytes
+from flowcache.parallel.traffic import Shape, block_collectives, sent_bytes
 from flowcache.records import Pipeline
 from flowcache.sampling.denoise import MagiSettings, SamplerSettings, Texts, denoise
+from flowcache.sampling.dry_run import at_most, dry_run
 from flowcache.sampling.full import among_themselves
+from flowcache.sampling.window import Window
 
 PIPELINE = Pipeline(window=2, kv_ranges=(), clean_kv_range=-1)
 SETTINGS = {
@@ -51,8 +55,24 @@ def magi() -> MagiTransformer:
     return MagiTransformer(MagiConfig(64, 128, 8, 4, 16, 2, channels=4, text_dim=8, text_len=3, condition_dim=16))
 
 
+class Weighed(Window):
+    """Notes after each row how many bytes it holds for reuse."""
+
+    def __init__(self, *given):
+        super().__init__(*given)
+        self.held: list[int] = []
+
+    def run(self, row):
+        super().run(row)
+        kept = list(self.stored.values())
+        if self.policy.repeats != "residual":  # SkyReels-V2's signals are embeddings of timesteps, held anyway
+            kept += [state.signal for state in self.reuse_states if state.signal is not None]
+        storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in kept}
+        self.held.append(sum(storages.values()))
+
+
 def sample(ranks: Ranks, family: str, policy: Policy, width: int):
-    """Latents, decisions and K/V bytes of three chunks after a given one, the first with a given frame."""
+    """Latents, decisions, K/V and residual bytes of three chunks after a given one, the first with a given frame."""
     torch.manual_seed(0)
     model = skyreels() if family == "skyreels" else magi()
     with torch.no_grad():
@@ -60,14 +80,23 @@ def sample(ranks: Ranks, family: str, policy: Policy, width: int):
             parameter.normal_(std=0.2)
     noise, prefix, end = (torch.randn(4, frames, 6, width) for frames in (8, 3, 1))
     condition_noise = torch.randn(20, 4, 2, 6, width)  # for each row
-    visits, sharded = [], shard(model, ranks)
+    visits, windows, sharded = [], [], shard(model, ranks)
     given = {"prefix": prefix, "history": sharded.history() if ranks is not ALONE else None}
     if family == "skyreels":
         given |= {"condition_noise_of": condition_noise.__getitem__, "end": end}
     texts = Texts(torch.randn(1, 3, 8), torch.randn(1, 3, 8))
-    chunks = list(denoise(sharded, noise, texts, SETTINGS[family], policy, observe=visits.append, **given))
+    with mock.patch("flowcache.sampling.denoise.Window", lambda *args: windows.append(Weighed(*args)) or windows[0]):
+        chunks = list(denoise(sharded, noise, texts, SETTINGS[family], policy, observe=visits.append, **given))
     decisions = [(v.row, v.chunk, v.branch, v.decision.compute, v.decision.distance, v.seen) for v in visits]
-    return torch.cat([chunk.latents for chunk in chunks], dim=1), decisions, chunks[-1].kv_bytes
+    held = chunks[-1].kv_bytes, max(windows[0].held)
+    return torch.cat([chunk.latents for chunk in chunks], dim=1), decisions, held
+
+
+def predicted(ranks: int, family: str, policy: Policy, width: int) -> tuple[int, int]:
+    """K/V and residual bytes of the busiest rank."""
+    config = (skyreels() if family == "skyreels" else magi()).config
+    done = dry_run(SETTINGS[family], (8, 6, width), config.patch, at_most(policy), held=3)
+    return kv_bytes(config, done, ranks, 4), residual_bytes(config, policy, done, ranks, 4)
 
 
 @dataclass(frozen=True)
@@ -85,8 +114,8 @@ class Counting(Mesh):
         return super().gather(part, dim, sizes)
 
 
-def forward_bytes(ranks: Ranks, width: int, dtype: torch.dtype) -> tuple[int, int]:
-    """Of one forward of a chunk: what this rank sent, and what the formula says."""
+def forward_bytes(ranks: Ranks, width: int, dtype: torch.dtype) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Of one forward of a chunk: what this rank sent, and how often; and what the formulas say."""
     torch.manual_seed(0)
     sent, whole = [], skyreels().to(dtype)
     model = shard(whole, Ranks(*(Counting(mesh.group, sent) for mesh in (ranks.all, ranks.heads, ranks.history))))
@@ -98,7 +127,9 @@ def forward_bytes(ranks: Ranks, width: int, dtype: torch.dtype) -> tuple[int, in
         out = model.transform(model.embed(x), conditioning, text, model.rope(grid), attend)
         model.project(out, conditioning, grid)
     shape = Shape(grid.tokens, whole.layers, whole.heads, whole.kv_heads, whole.head_dim, dtype.itemsize)
-    return sum(sent), sent_bytes(shape, ranks.all.size, ranks.all.rank)
+    size = ranks.all.size
+    formulas = sent_bytes(shape, size, ranks.all.rank), block_collectives(shape, size) + 1
+    return (sum(sent), len([some for some in sent if some])), formulas
 
 
 def rank_main(rank, size, folder, width):
@@ -126,17 +157,20 @@ def test_ranks_equal_one(size, width, tmp_path):
         assert all(compute for *_, compute, _, _ in taken) == (policy.reuse is None)
     saved = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=False) for rank in range(size)]
     together = [outcome for outcome, _ in saved]
-    assert all(sent == expected > 0 for _, forwards in saved for sent, expected in forwards)
+    assert all(sent == expected and min(sent) > 0 for _, forwards in saved for sent, expected in forwards)
     for outcomes in together:
         for (latents, decisions, _), (expected, taken, _) in zip(outcomes, alone, strict=True):
             torch.testing.assert_close(latents, expected, atol=1e-4, rtol=0)
             assert [(*visit[:4], visit[5]) for visit in decisions] == [(*visit[:4], visit[5]) for visit in taken]
             distances = [(visit[4], one[4]) for visit, one in zip(decisions, taken, strict=True) if one[4] is not None]
             assert all(several == pytest.approx(one, rel=1e-5) for several, one in distances)
-    for case, (*_, total) in enumerate(alone):
-        assert sum(outcomes[case][2] for outcomes in together) == total
+    for number, (case, (*_, total)) in enumerate(zip(CASES, alone, strict=True)):
+        held = [outcomes[number][2] for outcomes in together]
+        assert sum(kv for kv, _ in held) == total[0]
         if 3 * width % size == 0:  # tokens are shared evenly
-            assert {outcomes[case][2] for outcomes in together} == {total // size}
+            assert {kv for kv, _ in held} == {total[0] // size}
+        assert predicted(1, *case, width) == total
+        assert predicted(size, *case, width) == tuple(map(max, zip(*held, strict=True)))
 
 
 def test_dimensions():

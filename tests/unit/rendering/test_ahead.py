@@ -69,8 +69,8 @@ class Watched:
     def __init__(self, codec, before):
         self.codec, self.before, self.encode = codec, before, codec.encode
 
-    def stream(self):
-        decode, count = self.codec.stream(), iter(range(100))
+    def stream(self, share):
+        decode, count = self.codec.stream(share), iter(range(100))
 
         def watched(latents):
             self.before(next(count))

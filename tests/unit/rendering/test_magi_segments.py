@@ -29,7 +29,7 @@ class Coarse:
             video = video.expand(-1, 4, -1, -1)
         return torch.nn.functional.avg_pool3d(video, (4, 8, 8))
 
-    def stream(self):
+    def stream(self, share):
         return lambda latents: latents.repeat_interleave(4, 1).repeat_interleave(8, 2).repeat_interleave(8, 3)
 
 

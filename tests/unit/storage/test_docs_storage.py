@@ -49,6 +49,7 @@ def test_the_layout_is_the_documented_one():
         layout.media_key("<video_id>", 12, "<attempt>"),
         layout.playlist_key("<video_id>"),
         layout.SUCCESS,
+        layout.STOPPED,
         layout.table_prefix("{videos,chunks}", "<run_id>") + "/part-<n>.parquet",
         layout.parts_key("<run_id>"),
         layout.link_key("<video_id>", "<expires>"),

@@ -111,3 +111,13 @@ def test_passing_faults_of_network_mounts_are_tried_again(store, monkeypatch):
     monkeypatch.setattr(local, "write_durably", flaky)
     store.put("k", b"v")
     assert store.get("k") == b"v" and names(store) == ["k"]
+
+
+def test_a_full_disk_is_its_machines_fault(store, monkeypatch):
+    def full(file, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(local, "write_durably", full)
+    with pytest.raises(StoreError, match="No space left") as caught:
+        store.put("k", b"v")
+    assert caught.value.of_machine and not caught.value.passing

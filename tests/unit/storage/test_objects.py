@@ -74,6 +74,9 @@ class Scripted:
     def passing(self, fault):
         return isinstance(fault, TimeoutError)
 
+    def of_machine(self, fault):
+        return isinstance(fault, PermissionError)
+
     def explain(self, fault):
         return str(fault)
 
@@ -113,9 +116,11 @@ def test_after_the_last_try_the_error_names_object_and_cause(scripted, call):
 
 def test_lasting_faults_are_not_tried_again(scripted):
     store, backend, slept = scripted(FULL)
-    with pytest.raises(StoreError, match="cannot write s3://.*/k: not yours"):
+    with pytest.raises(StoreError, match="cannot write s3://.*/k: not yours") as caught:
         store.put("k", b"v")
     assert backend.calls == ["put"] and not slept
+    assert caught.value.of_machine and not caught.value.passing
+    assert vars(pickle.loads(pickle.dumps(caught.value))) == vars(caught.value)  # it crosses Ray
 
 
 def test_a_create_whose_answer_was_lost_is_won(scripted):

@@ -1,8 +1,11 @@
 """Which faults of S3 pass, and what a person is told, without a server."""
 
+import errno
+
 import pytest
 from botocore.exceptions import (
     ClientError,
+    CredentialRetrievalError,
     EndpointConnectionError,
     NoCredentialsError,
     ReadTimeoutError,
@@ -47,6 +50,26 @@ def fault(code: str, status: int, message: str = "") -> Exception:
 def test_which_faults_pass(backend, error, passing):
     assert isinstance(error, backend.faults)
     assert backend.passing(error) is passing
+
+
+@pytest.mark.parametrize(
+    ("error", "of_machine"),
+    [
+        (NoCredentialsError(), True),
+        (CredentialRetrievalError(provider="iam-role", error_msg="no answer"), True),
+        (fault("AccessDenied", 403), True),
+        (fault("ExpiredToken", 400), True),
+        (fault("RequestTimeTooSkewed", 403), True),
+        (OSError(errno.ENOSPC, "no space left"), True),
+        (fault("NoSuchBucket", 404), False),
+        (fault("InternalError", 500), False),
+        (fault("InvalidRequest", 400), False),
+        (ConnectionResetError(), False),
+    ],
+)
+def test_which_faults_another_machine_may_not_have(backend, error, of_machine):
+    assert isinstance(error, backend.faults)
+    assert backend.of_machine(error) is of_machine
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,49 @@
+"""Gang sizes on the command line: what plan shows and recommends, and what is refused before anything starts."""
+
+from tests.e2e.conftest import write
+from tests.e2e.rows import row
+
+CHUNK = 48  # tokens of tiny-skyreels' chunk at 64x64
+MAGI = {"frames": 24, "steps": 4, "model": "tiny-magi"}
+
+
+def test_the_sizes_side_by_side(flowcache, tmp_path):
+    manifest = write(tmp_path / "rows.jsonl", [row("a"), row("b", **MAGI)])
+    asked = "plan", manifest, "--gpus", "6", "--tflops", "1e-2", "--link", "1GB/s", "--gang", "3"
+    shown = flowcache(*asked)
+    assert shown.code == 0, shown.err
+    for part in ("tiny-skyreels at 64x64", "tiny-magi at 64x64", "1 x 3", "2 x 4", "recommended: --gang 3: done in",
+                 "- 1 GB/s each way", "about ", "on 6 GPUs"):  # fmt: skip
+        assert part in shown.out, shown.out
+    document = flowcache(*asked, "--json").json["gangs"]
+    three = next(option for option in document["options"] if option["ranks"] == 3)
+    one = document["options"][0]
+    assert [cost["history"] for cost in three["costs"]] == [3, 3] and document["recommended"] == 3
+    for alone, shared in zip(one["costs"], three["costs"], strict=True):
+        assert shared["memory"]["keys_values"] * 3 / alone["memory"]["keys_values"] < 1.02
+        assert 0 < shared["efficiency"] < alone["efficiency"] == 1 and shared["step_bytes"] > alone["step_bytes"] == 0
+    sharded = flowcache(*asked, "--shard-weights", "--json").json["gangs"]["options"][2]["costs"][0]
+    assert sharded["memory"]["gathered"] > 0 and sharded["step_bytes"] > three["costs"][0]["step_bytes"]
+    assert three["fastest"] <= three["slowest"] and document["options"][-1]["slowest"] is None
+
+
+def test_what_cannot_be_shared_is_refused_with_what_can(flowcache, tmp_path):
+    """By plan and by render, before Ray is asked or the output is touched."""
+    manifest, output = write(tmp_path / "rows.jsonl", [row("a"), row("b", **MAGI)]), tmp_path / "out"
+    accepted = f"--gang: got 97; accepted for tiny-skyreels at 64x64: 1 to {CHUNK}"
+    render = "render", manifest, "--output", output, "--address", "127.0.0.1:1"
+    for asked in (("plan", manifest), ("plan", manifest, "--gpus", "97", "--tflops", "1"), render):
+        refused = flowcache(*asked, "--gang", 97)
+        assert (
+            refused.code == 2 and accepted in refused.err and "accepted for tiny-magi at 64x64: 1 to 96" in refused.err
+        )
+    assert not output.exists()
+    assert flowcache("plan", manifest, "--gang", CHUNK, "--node-gpus", CHUNK).code == 0
+
+
+def test_what_cannot_be_read_is_reported_together(flowcache, tmp_path):
+    manifest = write(tmp_path / "rows.jsonl", [row("a")])
+    refused = flowcache("plan", manifest, "--link", "fast", "--gpu-memory", "80", "--until", "later")
+    assert refused.code == 2
+    for part in ("--link: got 'fast'; accepted: nvlink4", "--gpu-memory: got '80'", "--until: got 'later'"):
+        assert part in refused.err

@@ -1,0 +1,55 @@
+"""A rank of a gang can't decode its part of a chunk: its gang ends at once, and says which rank it was, and why."""
+
+import sys
+import time
+from dataclasses import replace
+from itertools import count
+
+import pytest
+import ray
+
+import flowcache
+from flowcache.batch import gang
+from flowcache.batch.actor import RankActor
+from flowcache.batch.options import RunOptions
+from flowcache.batch.progress import Progress
+
+ROW = {"id": "v", "prompt": "a red circle", "frames": 57, "steps": 2}
+
+
+class Clumsy(RankActor):
+    """The second rank has no room for the second chunk."""
+
+    def _load(self, name):
+        model, calls = super()._load(name), count()
+
+        def share(jobs, shapes):
+            if next(calls) == 1:
+                raise MemoryError(f"no room at {time.time():.0f}")
+            return model.share(jobs, shapes)
+
+        return replace(model, share=share) if self.rank == 1 else model
+
+
+class Told(Progress):
+    def __init__(self):
+        super().__init__()
+        self.failures = []
+
+    def failed(self, segment, rank, cause, again):
+        super().failed(segment, rank, cause, again)
+        self.failures.append((time.time(), rank, cause))
+
+
+@pytest.mark.slow
+def test_the_rank_and_its_error_are_told_before_others_run_out_of_patience(cluster, tmp_path, monkeypatch):
+    """They would wait five minutes for it."""
+    ours, told = sys.modules[__name__], Told()
+    monkeypatch.setattr(gang, "RankActor", Clumsy)
+    ray.cloudpickle.register_pickle_by_value(ours)
+    options = RunOptions(address=cluster, gang=2, gangs=1, retries=0)
+    summary = flowcache.render([ROW], output=str(tmp_path), options=options, progress=told)
+    ray.cloudpickle.unregister_pickle_by_value(ours)
+    ((when, rank, cause),) = told.failures
+    assert rank == 1 and cause.startswith("MemoryError: no room at ") and "MemoryError" in summary.failed["v"]
+    assert when - int(cause.split()[-1]) < 60
