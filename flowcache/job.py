@@ -1,13 +1,13 @@
 """Job files: how to render a manifest (YAML), with the command line's options on top."""
 
 import re
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, BeforeValidator, ValidationError
 
+from flowcache.deadline import ACCEPTED, deadline
 from flowcache.errors import InputError, Problem
 from flowcache.schema import (
     ACCEPTS,
@@ -24,7 +24,6 @@ from flowcache.schema import (
     whole,
 )
 
-DAY, JUST_PASSED = timedelta(days=1), timedelta(hours=1)
 SIZE_LIMIT = 1 << 20  # bytes
 JOB_ACCEPTS = ACCEPTS | {
     "manifest": "a path or URL of a .jsonl, .ndjson, .csv or .parquet file",
@@ -42,29 +41,15 @@ JOB_ACCEPTS = ACCEPTS | {
     "infra_retries": "a whole number from 0 to 1,000",
     "segment_timeout": "seconds from 1 to 604,800",
     "exchange_timeout": "seconds from 1 to 604,800",
-    "until": "a time of day such as '07:00', or a moment such as '2026-11-23 07:00' or '2026-11-23T07:00+01:00'",
+    "until": ACCEPTED,
     "grace": "seconds from 0 to 86,400",
     "defaults": "an object with negative_prompt, seconds or frames, width, height, fps, seed, guidance, steps, "
     "ar_step, segment",
 }
 
 
-def moment(text: str, now: datetime) -> datetime:
-    """The moment that a person means: of a time of day the next one, without a zone in that of `now`. ValueError.
-
-    One that has just passed has passed: a job that is started again after its deadline must not go on until tomorrow.
-    """
-    if re.fullmatch(r"\d{1,2}:\d{2}", text):
-        hours, minutes = map(int, text.split(":"))
-        today = now.replace(hour=hours, minute=minutes, second=0, microsecond=0)
-        last = now - (now - today) % DAY
-        return last if now - last < JUST_PASSED else last + DAY
-    found = datetime.fromisoformat(text)
-    return found if found.tzinfo else found.replace(tzinfo=now.tzinfo)
-
-
 def readable(text: str) -> str:
-    moment(text, datetime.now())
+    deadline(text)
     return text
 
 

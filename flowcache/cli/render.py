@@ -1,7 +1,6 @@
 """`flowcache render`."""
 
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -101,9 +100,8 @@ def render(
 
 def run_options(spec: Any, retry_failed: bool) -> Any:
     from flowcache.batch.options import RunOptions
-    from flowcache.job import moment
+    from flowcache.deadline import deadline
 
-    now = datetime.now().astimezone()
     return RunOptions(
         gang=spec.gang,
         gangs=spec.gangs,
@@ -118,7 +116,7 @@ def run_options(spec: Any, retry_failed: bool) -> Any:
         stall=spec.segment_timeout,
         exchange=spec.exchange_timeout,
         retry_failed=retry_failed,
-        until=None if spec.until is None else moment(spec.until, now).timestamp(),
+        until=None if spec.until is None else deadline(spec.until),
         grace=spec.grace,
     )
 
