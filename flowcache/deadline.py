@@ -3,7 +3,7 @@
 import re
 from datetime import datetime, timedelta
 
-ACCEPTED = "a time of day such as 07:00, or a moment such as 2026-11-23 07:00 or 2026-11-23T07:00+01:00"
+ACCEPTED = "a time of day such as '07:00', or a moment such as '2026-11-23 07:00' or '2026-11-23T07:00+01:00'"
 DAY, JUST_PASSED = timedelta(days=1), timedelta(hours=1)
 
 

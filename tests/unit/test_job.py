@@ -148,5 +148,5 @@ def test_the_jobs_of_the_design_are_there():
 
 @pytest.mark.parametrize("text", ["7 o'clock", "25:00", "07:60", "tomorrow"])
 def test_a_deadline_that_is_none_is_refused(text):
-    with pytest.raises(InputError, match="until: got .*; accepted: a time of day such as 07:00"):
+    with pytest.raises(InputError, match="until: got .*; accepted: a time of day such as '07:00'"):
         merged(None, manifest="m.jsonl", output="out", until=text)
