@@ -12,7 +12,7 @@ from flowcache.storage.documents import DeadLetter, SegmentMarker
 from flowcache.storage.layout import run_key
 from flowcache.storage.objects import Store
 
-WRITERS = 32
+WRITERS = 64  # as many as the store has connections
 PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)  # seconds between tries while the store does not answer; the last one again
 
 
