@@ -36,8 +36,8 @@ class Told(Progress):
         super().__init__()
         self.failures = []
 
-    def failed(self, segment, rank, cause, again):
-        super().failed(segment, rank, cause, again)
+    def failed(self, segment, rank, cause, kind, again):
+        super().failed(segment, rank, cause, kind, again)
         self.failures.append((time.time(), rank, cause))
 
 
