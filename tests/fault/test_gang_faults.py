@@ -90,7 +90,7 @@ def test_any_rank_killed_or_stopped(render, tmp_path, ranks, row):
     """Three ranks split the history of both models; two their heads."""
     render("undisturbed", [row], ranks=ranks)
     ways = itertools.product(range(ranks), (KILL, STOP), (False, True))
-    faults = [Fault(row["id"], rank, 10 * i, number, sends) for i, (rank, number, sends) in enumerate(ways)]
+    faults = [Fault(row["id"], rank, 4 * i, number, sends) for i, (rank, number, sends) in enumerate(ways)]
     check_noticed(render("disturbed", [row], faults, ranks=ranks), faults)
     assert outcome(tmp_path / "disturbed") == outcome(tmp_path / "undisturbed")
 
