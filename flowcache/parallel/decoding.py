@@ -1,8 +1,8 @@
 """Decoding by all ranks of a gang: jobs are dealt out, and results come together on the rank that shows them."""
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from flowcache.models.base import Job
-from flowcache.parallel.mesh import Mesh, PeerLost
+from flowcache.parallel.mesh import Mesh, PeerLost, exchanging
 
 SHOWS = 0  # the rank that gets the results
 
@@ -72,13 +72,9 @@ class Sharing:
                 work.wait()
 
 
-@contextmanager
-def waiting_for(rank: int) -> Iterator[None]:
+def waiting_for(rank: int) -> AbstractContextManager[None]:
     """What gloo says of a rank that is gone or too late names it."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise Undelivered(f"waited in vain for rank {rank} while a chunk was decoded: {error}") from error
+    return exchanging(f"waited in vain for rank {rank} while a chunk was decoded", Undelivered)
 
 
 def deal(costs: Sequence[int], ranks: int) -> list[int]:

@@ -19,14 +19,16 @@ class PeerLost(FlowcacheError):
 
 
 @contextmanager
-def exchanging() -> Iterator[None]:
-    """PeerLost for what torch raises in the block."""
+def exchanging(
+    failed: str = "an exchange with the other ranks failed", kind: type[PeerLost] = PeerLost
+) -> Iterator[None]:
+    """What torch raises in the block becomes an error of that kind, which says what failed."""
     try:
         yield
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:  # gloo's errors have no type of their own
-        raise PeerLost(f"an exchange with the other ranks failed: {str(error).splitlines()[0]}") from error
+        raise kind(f"{failed}: {str(error).splitlines()[0]}") from error
 
 
 @dataclass(frozen=True)
