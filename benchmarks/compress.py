@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from benchmarks.memory import extra_memory, seconds
 from benchmarks.statistics import markdown
-from flowcache.cache.kv_compress import Compression, top
+from flowcache.cache.kv_select import Compression, top
 
 
 def all_pairs(queries: Tensor, keys: Tensor, budget: int) -> Tensor:

@@ -22,10 +22,10 @@ import torch.multiprocessing as mp
 from torch import Tensor
 
 from benchmarks.statistics import markdown
+from flowcache.families.magi.vae import ViTVAE
+from flowcache.families.magi.vae_codec import MagiCodec
+from flowcache.families.magi.vae_config import ViTVAEConfig
 from flowcache.models.base import Codec, Job, Share, alone
-from flowcache.models.magi.vae import ViTVAE
-from flowcache.models.magi.vae_codec import MagiCodec
-from flowcache.models.magi.vae_config import ViTVAEConfig
 from flowcache.models.wan_vae import WanCodec
 from flowcache.parallel.decoding import SHOWS, deal, open_sharing
 

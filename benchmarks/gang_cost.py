@@ -20,12 +20,12 @@ import torch.multiprocessing as mp
 
 from benchmarks.gangs import CONFIG, FRAMES, HISTORY, SIDE
 from benchmarks.statistics import markdown
-from flowcache.batch.gang_cost import load
-from flowcache.batch.node import Link
-from flowcache.cache.kv_store import KVStore
-from flowcache.models.skyreels.transformer import SkyReelsTransformer
+from flowcache.cache.kv_cache import KVStore
+from flowcache.families.skyreels.transformer import SkyReelsTransformer
 from flowcache.parallel.apply import shard
 from flowcache.parallel.mesh import ALONE, Mesh, Ranks, arrange
+from flowcache.planner.gang_cost import load
+from flowcache.planner.hardware import Link
 from flowcache.sampling.dry_run import WindowWork
 
 TOKENS = FRAMES * (SIDE // 2) ** 2

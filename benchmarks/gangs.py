@@ -18,10 +18,10 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from benchmarks.statistics import markdown
-from flowcache.cache.kv_compress import Compression
-from flowcache.cache.kv_store import KVStore, Whole
-from flowcache.models.skyreels.config import SkyReelsConfig
-from flowcache.models.skyreels.transformer import SkyReelsTransformer
+from flowcache.cache.kv_cache import KVStore, Whole
+from flowcache.cache.kv_select import Compression
+from flowcache.families.skyreels.config import SkyReelsConfig
+from flowcache.families.skyreels.transformer import SkyReelsTransformer
 from flowcache.parallel.apply import shard
 from flowcache.parallel.mesh import ALONE, Mesh, Ranks, arrange
 

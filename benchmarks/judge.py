@@ -16,11 +16,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from flowcache.batch.plan import plan
+from flowcache.families.registry import load_model
+from flowcache.inputs.segments import plan
 from flowcache.models.base import LoadedModel
-from flowcache.models.registry import load_model
 from flowcache.records import RenderRequest, Shot
-from flowcache.rendering.renderer import SegmentRenderer
+from flowcache.worker.renderer import SegmentRenderer
 from training.shapes import COLOURS, HEADINGS, KINDS, SIZE, Scene, caption, coverage, sample_scene, world_of
 
 CONTRAST = 60  # RGB distance from the background from which a pixel is taken for the shape's

@@ -14,10 +14,10 @@ import torch
 from benchmarks.memory import extra_memory, seconds
 from benchmarks.statistics import markdown
 from flowcache.cache.reuse import Policy, resolve_policy
-from flowcache.models.skyreels.config import SkyReelsConfig
-from flowcache.models.skyreels.transformer import SkyReelsTransformer
+from flowcache.families.skyreels.config import SkyReelsConfig
+from flowcache.families.skyreels.transformer import SkyReelsTransformer
 from flowcache.records import ModelSpec
-from flowcache.sampling.denoise import SamplerSettings, Texts, denoise
+from flowcache.sampling.loop import SamplerSettings, Texts, denoise
 
 KEPT: dict[str, dict[str, Any]] = {
     "full history": {"keep": "all"},

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.statistics import markdown
-from flowcache.batch.plan import plan
+from flowcache.families.registry import load_model
+from flowcache.inputs.segments import plan
 from flowcache.models.base import Codec, LoadedModel, Share, alone
-from flowcache.models.registry import load_model
 from flowcache.records import RenderRequest, Shot
-from flowcache.rendering.renderer import SegmentRenderer, to_uint8
+from flowcache.worker.renderer import SegmentRenderer, to_uint8
 
 
 @dataclass(frozen=True)

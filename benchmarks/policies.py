@@ -22,15 +22,15 @@ import torch
 from benchmarks.mends import SHORTER, Setting
 from benchmarks.mends import settings as with_mends
 from benchmarks.statistics import interval, markdown, psnr, ssim
-from flowcache.batch.cost import window
-from flowcache.batch.plan import plan
 from flowcache.cache.reuse import resolve_policy
+from flowcache.families.registry import load_model
+from flowcache.inputs.schema import Policy, expand_policy
+from flowcache.inputs.segments import plan
 from flowcache.models.base import LoadedModel
-from flowcache.models.registry import load_model
+from flowcache.planner.cost import window
 from flowcache.records import ModelSpec, RenderRequest, Shot
-from flowcache.rendering.renderer import SegmentRenderer
 from flowcache.sampling.dry_run import at_most, dry_run
-from flowcache.schema import Policy, expand_policy
+from flowcache.worker.renderer import SegmentRenderer
 from training.shapes import caption, sample_scene, world_of
 
 EXACT = {"name": "flowcache", "reuse": False}  # the pictures of `off`, with the K/V of what is finished kept

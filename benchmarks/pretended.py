@@ -10,13 +10,13 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from flowcache.batch.driver import Driver
-from flowcache.batch.fleet import Event, GangFailure, Task
 from flowcache.records import ChunkRecord
+from flowcache.scheduler.driver import Driver
+from flowcache.scheduler.protocols import Event, GangFailure, Task
 from flowcache.storage import layout
 from flowcache.storage.commits import commit_segment, marker_sha256, new_attempt, put_init
 from flowcache.storage.documents import RunRecord, SegmentMarker, sha256
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 
 CHUNK_SECONDS = 1.0  # that a chunk pretends to take
 INIT = b"init"

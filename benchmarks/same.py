@@ -14,7 +14,7 @@ from flowcache.storage import layout
 from flowcache.storage.commits import chunks_of, read_commits
 from flowcache.storage.documents import SegmentMarker
 from flowcache.storage.media import decode
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 
 NEAR = 2  # of 255: pixels are rounded to whole numbers, and H.264 makes more of it
 

@@ -20,15 +20,15 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.pretended import CHUNK_SECONDS, PretendedFleet, connector
 from flowcache import api
-from flowcache.batch.driver import Summary, run
-from flowcache.batch.options import RunOptions
-from flowcache.batch.plan import plan
-from flowcache.batch.progress import Progress
+from flowcache.inputs.schema import RowDefaults
+from flowcache.inputs.segments import plan
+from flowcache.progress.progress import Progress
 from flowcache.records import ModelSpec
-from flowcache.schema import RowDefaults
+from flowcache.scheduler.driver import Summary, run
+from flowcache.scheduler.options import RunOptions
 from flowcache.storage import layout
-from flowcache.storage.backend import Entry
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.backend import Entry
+from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import new_run
 from flowcache.storage.status import status
 

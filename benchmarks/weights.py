@@ -20,10 +20,10 @@ from safetensors.torch import save_file
 
 from benchmarks.memory import extra_memory
 from benchmarks.statistics import markdown
+from flowcache.families.skyreels.config import SkyReelsConfig
+from flowcache.families.skyreels.transformer import SkyReelsTransformer
 from flowcache.models.attention import attention
 from flowcache.models.part import Part
-from flowcache.models.skyreels.config import SkyReelsConfig
-from flowcache.models.skyreels.transformer import SkyReelsTransformer
 from flowcache.models.tensors import in_folder
 from flowcache.parallel.mesh import Mesh
 from flowcache.parallel.sharding import load_sharded

@@ -7,25 +7,25 @@ from functools import partial
 from typing import Any
 
 import flowcache
-from flowcache.batch.advice import advise, check_gang
-from flowcache.batch.cost import Cost, cost
-from flowcache.batch.driver import Summary, run
-from flowcache.batch.estimate import Cluster, estimate
-from flowcache.batch.metrics import RunMetrics
-from flowcache.batch.node import Link, Node
-from flowcache.batch.options import RunOptions
-from flowcache.batch.plan import plan as segments_of
-from flowcache.batch.progress import Progress, Together
-from flowcache.batch.workload import workload
 from flowcache.errors import InputError, Problem
-from flowcache.manifest import validate
-from flowcache.models.check import sound
-from flowcache.models.registry import load_model
+from flowcache.families.check import sound
+from flowcache.families.registry import load_model
+from flowcache.inputs.manifest import validate
+from flowcache.inputs.media import probe_media, read_rows
+from flowcache.inputs.schema import RowDefaults
+from flowcache.inputs.segments import plan as segments_of
+from flowcache.planner.advice import advise, check_gang
+from flowcache.planner.cost import Cost, cost
+from flowcache.planner.estimate import Cluster, estimate
+from flowcache.planner.hardware import Link, Node
+from flowcache.planner.workload import workload
+from flowcache.progress.progress import Progress, Together
 from flowcache.records import ModelSpec, RenderRequest
-from flowcache.schema import RowDefaults
-from flowcache.storage.objects import Store
+from flowcache.runtime.metrics import RunMetrics
+from flowcache.scheduler.driver import Summary, run
+from flowcache.scheduler.options import RunOptions
+from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import new_run
-from flowcache.storage.sources import probe_media, read_rows
 
 __all__ = [
     "Cluster", "Cost", "Link", "Node", "RowDefaults", "RunOptions", "Summary", "check", "load_model", "plan", "render",

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from flowcache.models.skyreels.config import SkyReelsConfig
-from flowcache.models.skyreels.transformer import SkyReelsTransformer
-from flowcache.models.skyreels.weights import to_diffusers
+from flowcache.families.skyreels.config import SkyReelsConfig
+from flowcache.families.skyreels.transformer import SkyReelsTransformer
+from flowcache.families.skyreels.weights import to_diffusers
 from training.shapes import vocabulary
 from training.text import build_tokenizer, build_umt5
 

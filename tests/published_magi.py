@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import save_file
 from transformers import T5Config, T5EncoderModel
 
-from flowcache.models.magi.config_file import read_config
-from flowcache.models.magi.transformer import MagiTransformer
-from flowcache.models.magi.vae import ViTVAE
-from flowcache.models.magi.vae_config import vae_config
+from flowcache.families.magi.config_file import read_config
+from flowcache.families.magi.transformer import MagiTransformer
+from flowcache.families.magi.vae import ViTVAE
+from flowcache.families.magi.vae_config import vae_config
 from tests.published import write_shards
 from training.shapes import vocabulary
 from training.text import build_tokenizer

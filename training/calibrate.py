@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from flowcache.cache.reuse import Reuse, ReuseState, decide, relative_change, resolve_policy
+from flowcache.families.registry import load_model
+from flowcache.families.settings import settings_of
 from flowcache.models.base import LoadedModel
-from flowcache.models.registry import load_model
 from flowcache.records import RenderRequest, Shot
-from flowcache.sampling.denoise import Texts, Visit, denoise
-from flowcache.sampling.families import settings_of
+from flowcache.sampling.loop import Texts, Visit, denoise
 from flowcache.sampling.solver import sigmas, timesteps
 from training.shapes import caption, sample_scene, world_of
 

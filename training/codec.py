@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from flowcache.models.codec import WEIGHTS, PatchCodec, load_codec
+from flowcache.families.codecs import WEIGHTS, PatchCodec, load_codec
 from training.shapes import FRAMES, render, render_ground, sample_scene
 
 CHANNELS = 24

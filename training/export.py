@@ -14,7 +14,7 @@ from training.text import write_json
 
 
 def export(run: Path, codec: Path, to: Path) -> None:
-    """The folder that `flowcache.models.registry.find` takes; its card and reuse presets, where there, stay."""
+    """The folder that `flowcache.families.registry.find` takes; its card and reuse presets, where there, stay."""
     model, tokenizer, family, state = load_average(run)
     old = json.loads((to / "flowcache.json").read_text()) if (to / "flowcache.json").exists() else {}
     write_json(to / "flowcache.json", family.spec | {"reuse": old.get("reuse", {})})

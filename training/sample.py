@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from flowcache.models.codec import load_codec
+from flowcache.families.codecs import load_codec
 from training.families import FAMILIES, Family
 from training.shapes import caption, sample_scene, vocabulary
 from training.text import build_tokenizer

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from flowcache.models.codec import PatchCodec, load_codec
+from flowcache.families.codecs import PatchCodec, load_codec
 from training.codec import fit_codec, save_codec
 from training.families import FAMILIES, Family
 from training.shapes import vocabulary

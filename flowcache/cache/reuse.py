@@ -11,8 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from flowcache.cache.kv_compress import Compression, Sink, latest
-from flowcache.cache.settings import FAMILIES, KEYS, POLICIES, UNITS, WEIGHTINGS, misfits
+from flowcache.cache.kv_select import Compression, Sink, latest
+from flowcache.cache.policy_settings import FAMILIES, KEYS, POLICIES, UNITS, WEIGHTINGS, misfits
 from flowcache.models.base import Select
 from flowcache.records import ModelSpec
 

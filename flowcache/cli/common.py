@@ -23,7 +23,7 @@ Output = Annotated[str, typer.Argument(help="Folder or URL (s3://bucket/prefix) 
 
 
 def open_store(url: str, endpoint: str | None) -> Any:
-    from flowcache.storage.objects import Store
+    from flowcache.storage.objects.store import Store
 
     return Store(url, **({"endpoint_url": endpoint} if endpoint else {}))
 

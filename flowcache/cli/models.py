@@ -23,7 +23,7 @@ def models(
     `flowcache models check PATH` looks through a checkpoint: its layout, size and precision, everything that is
     missing or damaged (exit code 2), and the memory that each gang size needs.
     """
-    from flowcache.models.registry import bundled, find
+    from flowcache.families.registry import bundled, find
 
     if name == "check" and path is not None:
         check_model(path, as_json)
@@ -39,7 +39,7 @@ def models(
 
 
 def print_spec(spec: Any) -> None:
-    from flowcache.cache.settings import FAMILIES
+    from flowcache.cache.policy_settings import FAMILIES
 
     fresh = [spec.first_chunk_frames + k * spec.chunk_frames for k in range(3)]
     sizes = ", ".join(f"{w}x{h}" for w, h in spec.sizes) or f"multiples of {spec.size_step}"
@@ -59,12 +59,12 @@ def print_spec(spec: Any) -> None:
 
 def check_model(path: str, as_json: bool) -> None:
     """`flowcache models check PATH`."""
-    from flowcache.models.check import check
-    from flowcache.models.layouts import parts_of
-    from flowcache.models.memory import memory
-    from flowcache.models.registry import folder_of
-    from flowcache.models.skyreels.weights import load_time_embedding
-    from flowcache.sampling.preset_steps import computed_steps
+    from flowcache.families.check import check
+    from flowcache.families.layouts import parts_of
+    from flowcache.families.memory import memory
+    from flowcache.families.registry import folder_of
+    from flowcache.families.skyreels.preset_steps import computed_steps
+    from flowcache.families.skyreels.weights import load_time_embedding
 
     report = check(folder_of(path))
     needs, sharded, steps = {}, {}, {}

@@ -60,7 +60,7 @@ def plan(
         flowcache plan night.jsonl --gpus 64 --gang 4 --like s3://bucket/last-night --until 07:00
     """
     from flowcache.api import plan as plan_requests
-    from flowcache.job import merged
+    from flowcache.inputs.job import merged
 
     # Nothing is written, so a manifest alone will do.
     spec = merged(
@@ -100,10 +100,10 @@ def plan(
 
 def cluster_of(written: dict[str, str | None], node_gpus: int, **given: Any) -> Any:
     """written: options that are texts. InputError with all that can't be read."""
-    from flowcache.batch.estimate import Cluster
-    from flowcache.batch.node import Node, parse_link, parse_size
-    from flowcache.deadline import deadline
     from flowcache.errors import InputError, Problem
+    from flowcache.inputs.deadline import deadline
+    from flowcache.planner.estimate import Cluster
+    from flowcache.planner.hardware import Node, parse_link, parse_size
 
     read, problems = {}, []
     for (option, text), parse in zip(written.items(), (parse_link, parse_size, deadline), strict=True):

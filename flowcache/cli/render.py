@@ -57,9 +57,9 @@ def render(
         flowcache render s3://bucket/night.parquet --output s3://bucket/night --gang 4 --address auto
     """
     from flowcache.api import render as render_requests
-    from flowcache.batch.logs import JsonProgress
-    from flowcache.batch.progress import progress_for
-    from flowcache.job import merged
+    from flowcache.inputs.job import merged
+    from flowcache.progress.json_lines import JsonProgress
+    from flowcache.progress.progress import progress_for
 
     spec = merged(
         job,
@@ -99,8 +99,8 @@ def render(
 
 
 def run_options(spec: Any, retry_failed: bool) -> Any:
-    from flowcache.batch.options import RunOptions
-    from flowcache.deadline import deadline
+    from flowcache.inputs.deadline import deadline
+    from flowcache.scheduler.options import RunOptions
 
     return RunOptions(
         gang=spec.gang,

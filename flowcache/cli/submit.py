@@ -32,8 +32,8 @@ def submit(
 
         flowcache submit jobs/overnight-skyreels.yaml --address http://head:8265 --output s3://bucket/night
     """
-    from flowcache.batch import submit as jobs
-    from flowcache.job import merged
+    from flowcache.inputs.job import merged
+    from flowcache.runtime import submit as jobs
 
     options = ["--retry-failed"] * retry_failed + (["--endpoint-url", endpoint_url] if endpoint_url else [])
     submission = jobs.prepare(merged(job, manifest=manifest, output=output), options)

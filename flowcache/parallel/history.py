@@ -11,8 +11,8 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from flowcache.cache.kv_compress import OnePlace
-from flowcache.cache.kv_store import Whole
+from flowcache.cache.kv_cache import Whole
+from flowcache.cache.kv_select import OnePlace
 from flowcache.models.base import Select
 from flowcache.parallel.agreement import check_agreement
 from flowcache.parallel.mesh import Mesh, Ranks, runs_of

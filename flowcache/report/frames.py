@@ -10,7 +10,7 @@ from flowcache.errors import StoreError
 from flowcache.records import ChunkRecord
 from flowcache.storage import layout
 from flowcache.storage.media import decode
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 
 
 def spread_frames(store: Store, video_id: str, chunks: Sequence[ChunkRecord], count: int) -> list[np.ndarray]:

@@ -21,7 +21,7 @@ from flowcache.storage import layout
 from flowcache.storage.commits import read_commits, read_stopped
 from flowcache.storage.known import known_markers
 from flowcache.storage.media import join
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import read_run
 
 READERS = 8  # videos fetched at once

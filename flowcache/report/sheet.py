@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 from flowcache.errors import StoreError, masked
 from flowcache.report.frames import spread_frames, strip
 from flowcache.storage.commits import chunks_of, read_commits
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import read_run
 
 COLUMNS = 10

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from flowcache.cache.reuse import Policy, Reuse
 from flowcache.models.base import Attend, Conditioning, Grid
-from flowcache.sampling.denoise import denoise
+from flowcache.sampling.loop import denoise
+from flowcache.sampling.plan import Settings
 from flowcache.sampling.records import Texts, Visit
-from flowcache.sampling.walk import Settings
 
 
 class Weightless:

@@ -5,13 +5,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from flowcache.cache.kv_store import KVStore
+from flowcache.cache.kv_cache import KVStore
 from flowcache.cache.reuse import ALWAYS, Decision, ReuseState, decide
 from flowcache.models.base import Conditioning
-from flowcache.sampling.captions import Captions
-from flowcache.sampling.full import among_themselves, together
+from flowcache.sampling.joint import among_themselves, together
+from flowcache.sampling.plan import Forward, Tick
 from flowcache.sampling.records import FinishedChunk, NotFinite, Visit
-from flowcache.sampling.walk import Forward, Tick
+from flowcache.sampling.text_inputs import Captions
 
 BATCHED_TOKENS = 2048  # chunks of so many tokens or fewer leave cores idle; larger ones would only take more memory
 

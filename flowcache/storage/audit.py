@@ -8,7 +8,7 @@ from flowcache.errors import StoreError
 from flowcache.records import ChunkRecord
 from flowcache.storage.documents import SegmentMarker, sha256
 from flowcache.storage.media import decode
-from flowcache.storage.objects import MissingObject, Store
+from flowcache.storage.objects.store import MissingObject, Store
 
 ReadInit = Callable[[str], bytes | None]
 

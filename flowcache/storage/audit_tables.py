@@ -12,7 +12,7 @@ from flowcache.storage import layout
 from flowcache.storage.audit import Audit, Damage
 from flowcache.storage.commits import Commits
 from flowcache.storage.documents import RunRecord
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 from flowcache.storage.schemas import ADDED
 from flowcache.storage.tables import TABLES, chunk_rows, video_rows
 

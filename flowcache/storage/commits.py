@@ -34,7 +34,7 @@ from flowcache.storage.layout import (
     run_key,
     state_key,
 )
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 from flowcache.storage.playlist import playlist
 from flowcache.storage.runs import begin_run, new_run, read_run, spec_hash
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from flowcache.errors import StoreError, masked
 from flowcache.records import ChunkRecord
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 
 SCHEMA_VERSION = 1  # of everything in the store: keys, documents, tables
 READERS = 64  # parallel small reads: as many as S3 has connections

@@ -7,7 +7,7 @@ from flowcache.storage import layout
 from flowcache.storage.commits import chunks_of, is_done_key
 from flowcache.storage.documents import SegmentMarker, read_all
 from flowcache.storage.media import join
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 
 READERS = 8
 

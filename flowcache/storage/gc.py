@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from flowcache.storage import layout
-from flowcache.storage.backend import Entry
 from flowcache.storage.commits import Commits, read_commits
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.backend import Entry
+from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import read_run
 
 GRACE = 24 * 3600.0  # seconds

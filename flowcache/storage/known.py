@@ -11,7 +11,7 @@ from itertools import groupby
 from flowcache.records import ChunkRecord
 from flowcache.storage import layout
 from flowcache.storage.documents import RunRecord, SegmentMarker
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 
 FEW = 500  # segments of a run whose markers are read sooner than pyarrow is loaded
 READERS = 4  # parts read at once: each has some 100,000 rows

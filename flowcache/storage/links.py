@@ -8,7 +8,7 @@ from flowcache.errors import InputError, Problem, StoreError, masked
 from flowcache.storage import layout
 from flowcache.storage.commits import chunks_of, is_done_key
 from flowcache.storage.documents import SegmentMarker, read_all
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 from flowcache.storage.playlist import playlist
 
 LONGEST = 7 * 24 * 3600  # seconds; S3 takes no more

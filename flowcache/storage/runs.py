@@ -9,7 +9,7 @@ from flowcache.errors import InputError, Problem, StoreError, masked
 from flowcache.records import RenderRequest, Segment
 from flowcache.storage import layout
 from flowcache.storage.documents import SCHEMA_VERSION, RunRecord, canonical, parse, sha256, to_json
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 
 SHOWN = 10  # differences named in a refusal before the rest is only counted
 

@@ -8,7 +8,7 @@ from flowcache.storage import layout
 from flowcache.storage.commits import Commits, read_commits, read_stopped
 from flowcache.storage.documents import RunRecord, SegmentMarker, Stopped
 from flowcache.storage.known import known_markers
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import read_run
 
 RECENT = 500  # commits

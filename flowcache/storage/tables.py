@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from flowcache.storage import layout
 from flowcache.storage.commits import Commits, Listing, arrange, list_commits, read_markers
 from flowcache.storage.documents import RunRecord, SegmentMarker, canonical, sha256
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 from flowcache.storage.schemas import CHUNKS, VIDEOS
 
 ROWS_PER_PART = 100_000

@@ -14,7 +14,7 @@ from flowcache.storage.audit_tables import check_tables, read_tables
 from flowcache.storage.commits import Commits, arrange, chunks_of, done_marker, is_done_key, marker_sha256
 from flowcache.storage.documents import READERS, DeadLetter, RunRecord, SegmentMarker, parse, to_json
 from flowcache.storage.export import export
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 from flowcache.storage.playlist import playlist
 from flowcache.storage.runs import read_run
 from flowcache.storage.status import StatusReport, VideoStatus, status

@@ -15,7 +15,7 @@ import yaml
 
 import flowcache
 from flowcache.cli.main import app
-from flowcache.job import load_job
+from flowcache.inputs.job import load_job
 from tests.cluster import kuberay
 
 ROOT = Path(__file__).parents[2]

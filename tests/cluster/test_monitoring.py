@@ -8,7 +8,7 @@ import ray
 import yaml
 from ray.util.metrics import Counter, Metric
 
-from flowcache.batch.metrics import RunMetrics, WorkMetrics
+from flowcache.runtime.metrics import RunMetrics, WorkMetrics
 from tests.cluster.test_kubernetes import pods, rendered
 from tests.cluster.test_kubernetes import ray as ray_resource
 

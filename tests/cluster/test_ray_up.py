@@ -10,7 +10,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 import flowcache
-from flowcache.job import load_job
+from flowcache.inputs.job import load_job
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,7 +1,7 @@
 """The estimate by an earlier run, against what then came."""
 
 from flowcache.storage.commits import read_commits
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 from tests.e2e.rows import row
 
 CACHED = {"name": "flowcache", "preset": "fast"}

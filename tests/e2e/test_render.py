@@ -14,12 +14,12 @@ from PIL import Image
 import flowcache
 from benchmarks.same import compare
 from flowcache import api
-from flowcache.batch.driver import run
-from flowcache.batch.options import RunOptions
-from flowcache.batch.plan import plan
-from flowcache.batch.progress import Progress
-from flowcache.schema import RowDefaults
-from flowcache.storage.objects import Store
+from flowcache.inputs.schema import RowDefaults
+from flowcache.inputs.segments import plan
+from flowcache.progress.progress import Progress
+from flowcache.scheduler.driver import run
+from flowcache.scheduler.options import RunOptions
+from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import new_run
 from tests.e2e.rows import row
 

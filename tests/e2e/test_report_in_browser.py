@@ -10,7 +10,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from flowcache.report.page import Limits, report_page
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 from tests.unit.report.runs import PROMPT, hostile_run
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

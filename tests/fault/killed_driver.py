@@ -9,7 +9,7 @@ import signal
 import sys
 
 from flowcache.cli.main import main
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 
 
 def deadly(operation, when, pattern):

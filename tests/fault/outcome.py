@@ -5,7 +5,7 @@ import re
 
 import pyarrow.dataset as ds
 
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 from flowcache.storage.verify import verify
 
 # Which attempt made it, where, and how long it took; everything else is a function of the request.

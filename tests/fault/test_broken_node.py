@@ -12,7 +12,7 @@ import flowcache
 from flowcache import api
 from flowcache.errors import StoreError
 from flowcache.storage.commits import read_commits
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 from tests.fault.test_workers_killed import Failures
 
 PROMPT = "a red circle moving right on a blue background"

@@ -11,11 +11,11 @@ import ray
 
 import flowcache
 from flowcache import api
-from flowcache.batch import encoding
-from flowcache.batch.cluster import joined
-from flowcache.batch.options import RunOptions
 from flowcache.errors import StoreError
-from flowcache.storage.objects import Store
+from flowcache.runtime import text_encoding as encoding
+from flowcache.runtime.cluster import joined
+from flowcache.scheduler.options import RunOptions
+from flowcache.storage.objects.store import Store
 from tests.fault.outcome import outcome
 from tests.fault.test_workers_killed import Failures
 

@@ -13,14 +13,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.scale import CountingBackend, Memory
-from flowcache.batch import publisher
-from flowcache.batch.fleet import GangFailure
 from flowcache.errors import StoreError
-from flowcache.storage import layout, objects
+from flowcache.scheduler import store_writer as publisher
+from flowcache.scheduler.protocols import GangFailure
+from flowcache.storage import layout
 from flowcache.storage.commits import read_commits
 from flowcache.storage.documents import sha256
+from flowcache.storage.objects import store as objects
 from flowcache.storage.verify import verify
-from tests.unit.batch.test_driver import ONE_SEGMENT, TWO_SEGMENTS, Studio, request
+from tests.unit.scheduler.test_driver import ONE_SEGMENT, TWO_SEGMENTS, Studio, request
 
 REQUESTS = (request("long", TWO_SEGMENTS), request("short", ONE_SEGMENT), request("poisoned", ONE_SEGMENT))
 

@@ -10,8 +10,8 @@ import pytest
 import ray
 
 import flowcache
-from flowcache.batch import gang
-from flowcache.batch.options import RunOptions
+from flowcache.runtime import gang
+from flowcache.scheduler.options import RunOptions
 from tests.fault.outcome import outcome
 from tests.fault.victims import Fault, Noted, leftovers, struck, victims
 

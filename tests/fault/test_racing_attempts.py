@@ -4,15 +4,15 @@ import multiprocessing
 from functools import partial
 
 from flowcache import api
-from flowcache.batch.plan import plan
-from flowcache.batch.worker import RankWorker, Task, WorkerSettings
-from flowcache.schema import RowDefaults
+from flowcache.inputs.schema import RowDefaults
+from flowcache.inputs.segments import plan
 from flowcache.storage.commits import mark_done, put_playlist, read_commits
 from flowcache.storage.documents import SegmentMarker
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import begin_run, new_run
 from flowcache.storage.tables import write_tables
 from flowcache.storage.verify import verify
+from flowcache.worker.worker import RankWorker, Task, WorkerSettings
 
 RACERS = 2
 ROW = {

@@ -13,10 +13,10 @@ import ray
 
 import flowcache
 from flowcache import api
-from flowcache.batch.options import RunOptions
-from flowcache.batch.progress import Progress
+from flowcache.progress.progress import Progress
+from flowcache.scheduler.options import RunOptions
 from flowcache.storage.commits import read_commits
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 from tests.fault.outcome import outcome
 
 ROWS = [

@@ -14,7 +14,7 @@ import ray
 import torch.distributed as dist
 from ray.util import placement_group_table
 
-from flowcache.batch.actor import RankActor
+from flowcache.runtime.actor import RankActor
 from tests.fault.test_workers_killed import Failures
 
 DEAD = "Z", "X"  # states of a process that is no more than an entry

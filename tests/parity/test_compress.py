@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from flowcache.cache.kv_compress import Compression, importance, redundancy, top
+from flowcache.cache.kv_select import Compression, importance, redundancy, top
 
 
 @pytest.mark.golden("skyreels_compress")

@@ -17,8 +17,8 @@ from diffusers import (
 )
 
 from flowcache.cache.reuse import Policy
-from flowcache.models.skyreels.config import SkyReelsConfig
-from flowcache.sampling.denoise import SamplerSettings, Texts, denoise
+from flowcache.families.skyreels.config import SkyReelsConfig
+from flowcache.sampling.loop import SamplerSettings, Texts, denoise
 from flowcache.sampling.solver import sigmas, timesteps
 from tests.parity.test_diffusers_transformer import both
 

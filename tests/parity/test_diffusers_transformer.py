@@ -5,9 +5,9 @@ from diffusers import SkyReelsV2Transformer3DModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowcache.models.skyreels.config import SkyReelsConfig
-from flowcache.models.skyreels.transformer import SkyReelsTransformer
-from flowcache.models.skyreels.weights import to_diffusers
+from flowcache.families.skyreels.config import SkyReelsConfig
+from flowcache.families.skyreels.transformer import SkyReelsTransformer
+from flowcache.families.skyreels.weights import to_diffusers
 
 
 @st.composite

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
-from flowcache.cache.kv_compress import Compression
+from flowcache.cache.kv_select import Compression
 from flowcache.cache.reuse import Policy, Reuse
-from flowcache.sampling.denoise import SamplerSettings, Texts, denoise
+from flowcache.sampling.loop import SamplerSettings, Texts, denoise
 
 TOLERANCE = 1e-4
 # The published polynomials, by checkpoint and whether it was fitted with a longer unskipped start.

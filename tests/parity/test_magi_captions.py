@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from flowcache.models.magi.captions import Captions, SpecialTokens
+from flowcache.families.magi.captions import Captions, SpecialTokens
 from flowcache.models.prompts import clean_magi
 
 NAME = "magi_sampler_tiny"

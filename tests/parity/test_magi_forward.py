@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
+from flowcache.families.magi.config_file import read_config
+from flowcache.families.magi.transformer import PARTS, MagiTransformer
 from flowcache.models.attention import attention
-from flowcache.models.magi.config_file import read_config
-from flowcache.models.magi.transformer import PARTS, MagiTransformer
 
 CLOSE = {"atol": 1e-4, "rtol": 0}
 

@@ -3,8 +3,8 @@
 import pytest
 
 from flowcache.cache.reuse import Policy
+from flowcache.families.magi.sampler import MagiSettings, first_seen, guidance_scales, intervals, time_grid
 from flowcache.records import Pipeline
-from flowcache.sampling.magi import MagiSettings, first_seen, guidance_scales, intervals, time_grid
 
 NAME = "magi_schedule_tables"
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from flowcache.models.magi.vae import ViTVAE
-from flowcache.models.magi.vae_codec import SCALE, MagiCodec
-from flowcache.models.magi.vae_config import vae_config
-from flowcache.rendering.renderer import to_uint8
+from flowcache.families.magi.vae import ViTVAE
+from flowcache.families.magi.vae_codec import SCALE, MagiCodec
+from flowcache.families.magi.vae_config import vae_config
+from flowcache.worker.renderer import to_uint8
 
 NAME = "magi_vae_tiny"
 WHOLE = 64  # a tile larger than any of the golden pictures

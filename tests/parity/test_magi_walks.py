@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
-from flowcache.cache.kv_compress import Compression
+from flowcache.cache.kv_select import Compression
 from flowcache.cache.reuse import Policy, Reuse
-from flowcache.models.magi.config import MagiConfig
-from flowcache.models.magi.transformer import MagiTransformer
+from flowcache.families.magi.config import MagiConfig
+from flowcache.families.magi.sampler import model_times
+from flowcache.families.magi.transformer import MagiTransformer
 from flowcache.records import Pipeline
-from flowcache.sampling.denoise import MagiSettings, Texts, denoise
-from flowcache.sampling.magi import model_times
+from flowcache.sampling.loop import MagiSettings, Texts, denoise
 
 TOLERANCE = 1e-3
 OFF = Policy("off", history="refresh")

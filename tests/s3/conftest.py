@@ -12,7 +12,7 @@ from functools import cached_property
 import pytest
 import s3fs
 
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 
 CEPH = "FLOWCACHE_TEST_S3_ENDPOINT"
 

@@ -1,7 +1,7 @@
 """What each process of the race does; importable, so that spawned processes find it."""
 
 from flowcache.storage.commits import marker_sha256
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 from tests.unit.storage.samples import Studio, plan, request
 
 

@@ -9,7 +9,7 @@ import pytest
 from flowcache.errors import InputError, StoreError
 from flowcache.storage.links import links
 from flowcache.storage.media import decode
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 from tests.unit.storage.samples import Studio, request
 
 

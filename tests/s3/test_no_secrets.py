@@ -8,15 +8,15 @@ from dataclasses import asdict
 import pyarrow.parquet as pq
 import pytest
 
-from flowcache.batch.fleet import GangFailure
-from flowcache.batch.logs import JsonProgress
-from flowcache.batch.progress import LogProgress, Together
 from flowcache.errors import StoreError
+from flowcache.progress.json_lines import JsonProgress
+from flowcache.progress.progress import LogProgress, Together
 from flowcache.report.page import Limits, report_page
+from flowcache.scheduler.protocols import GangFailure
 from flowcache.storage.commits import read_commits
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 from flowcache.storage.verify import status, verify
-from tests.unit.batch.test_driver import Studio, request
+from tests.unit.scheduler.test_driver import Studio, request
 
 KEY, SECRET = "AKIAKEYOFNOBODY", "hunter2/of+nobody"
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from flowcache.cli.main import main
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 
 
 def test_the_endpoint_reaches_the_manifest(moto, monkeypatch, capsys):

@@ -7,7 +7,7 @@ import pytest
 from flowcache.storage import layout
 from flowcache.storage.commits import marker_sha256, read_commits
 from flowcache.storage.documents import sha256
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import begin_run
 from flowcache.storage.verify import verify
 from tests.s3.racers import race

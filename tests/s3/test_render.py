@@ -12,11 +12,11 @@ from s3fs import S3FileSystem
 
 import flowcache
 from flowcache.api import check
-from flowcache.batch.options import RunOptions
 from flowcache.errors import MediaError
-from flowcache.schema import RowDefaults
-from flowcache.storage.objects import Store
-from flowcache.storage.sources import load_image
+from flowcache.inputs.media import load_image
+from flowcache.inputs.schema import RowDefaults
+from flowcache.scheduler.options import RunOptions
+from flowcache.storage.objects.store import Store
 from flowcache.storage.verify import verify
 
 ROWS = [

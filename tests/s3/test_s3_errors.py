@@ -7,8 +7,9 @@ import time
 import pytest
 
 from flowcache.errors import StoreError
-from flowcache.storage import objects, s3
-from flowcache.storage.objects import Store
+from flowcache.storage.objects import s3
+from flowcache.storage.objects import store as objects
+from flowcache.storage.objects.store import Store
 
 
 def refusal(url: str, **options) -> str:
@@ -67,7 +68,7 @@ def test_an_unreachable_server_is_given_up_soon(monkeypatch):
 
 FORK = """
 import os, sys
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 store = Store(sys.argv[1], endpoint_url=sys.argv[2], key=sys.argv[3], secret=sys.argv[4])
 store.put("k", b"parent")
 child = os.fork()

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from flowcache.errors import StoreError
-from flowcache.storage.objects import Entry, MissingObject
+from flowcache.storage.objects.store import Entry, MissingObject
 
 
 def test_objects_come_back_and_go(store):

@@ -16,7 +16,7 @@ REQUESTS = (request("cat", 2), request("dog", 1))
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    from flowcache.storage.objects import Store
+    from flowcache.storage.objects.store import Store
 
     studio = Studio(Store(str(tmp_path_factory.mktemp("undisturbed"))), REQUESTS)
     studio.run()

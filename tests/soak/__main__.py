@@ -21,7 +21,7 @@ import s3fs
 
 from flowcache.errors import StoreError
 from flowcache.storage import layout
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 from tests.soak.chaos import ACTIONS, Chaos, Nodes
 from tests.soak.night import Driver, compare, manifest, poison
 from tests.soak.proxy import FaultyProxy

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flowcache.storage.commits import Commits, read_commits
 from flowcache.storage.layout import init_key
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 from flowcache.storage.verify import verify
 
 ROOT = Path(__file__).parents[2]

@@ -30,7 +30,7 @@ def test_looking_at_a_store_needs_neither_torch_nor_ray():
         "flowcache.cli.main",
         "flowcache.storage.status",
         "flowcache.storage.verify",
-        "flowcache.models.registry",
+        "flowcache.families.registry",
     ]
     done = imports(modules, ["torch", "ray", "transformers", "diffusers"])
     assert done.returncode == 0, done.stderr

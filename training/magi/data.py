@@ -6,8 +6,8 @@ from random import Random
 import torch
 from torch import Tensor
 
-from flowcache.models.codec import PatchCodec
-from flowcache.models.magi.captions import LONGEST
+from flowcache.families.codecs import PatchCodec
+from flowcache.families.magi.captions import LONGEST
 from training.magi.noise import Rows
 from training.shapes import Scene, World, caption, render, sample_scene
 

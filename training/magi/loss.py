@@ -5,7 +5,7 @@ from random import Random
 import torch
 from torch import Generator, Tensor
 
-from flowcache.models.codec import PatchCodec
+from flowcache.families.codecs import PatchCodec
 from training.magi.data import CHUNK, Windows, draw_windows
 from training.magi.model import Tiny
 from training.magi.noise import Rows, importance, sample_levels, sample_rows

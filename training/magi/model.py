@@ -5,9 +5,9 @@ import math
 import torch
 from torch import nn
 
-from flowcache.models.magi.captions import ROWS
-from flowcache.models.magi.config import MagiConfig
-from flowcache.models.magi.transformer import MagiTransformer
+from flowcache.families.magi.captions import ROWS
+from flowcache.families.magi.config import MagiConfig
+from flowcache.families.magi.transformer import MagiTransformer
 from training.codec import CHANNELS
 from training.text import build_t5
 

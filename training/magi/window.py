@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowcache.families.magi.captions import DURATION, LONGEST, MARKS
+from flowcache.families.magi.transformer import NULL_TOKENS, Caption, MagiTransformer
 from flowcache.models.attention import attention
-from flowcache.models.magi.captions import DURATION, LONGEST, MARKS
-from flowcache.models.magi.transformer import NULL_TOKENS, Caption, MagiTransformer
 from training.magi.data import CHUNK, Windows
 from training.magi.noise import Rows
 from training.text import encode_batch

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from flowcache.models.skyreels.weights import to_diffusers, to_official
+from flowcache.families.skyreels.weights import to_diffusers, to_official
 from training.shapes import CHANGE, FRAMES, SIZE, vocabulary
 from training.skyreels.model import CHUNK, CONFIG, FPS, WEIGHTS, Tiny
 from training.skyreels.noise import PREFIX_SIGMA, SHIFT

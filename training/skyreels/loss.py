@@ -5,7 +5,7 @@ from random import Random
 import torch
 from torch import Generator, Tensor
 
-from flowcache.models.codec import PatchCodec
+from flowcache.families.codecs import PatchCodec
 from training.shapes import caption, render, sample_scene
 from training.skyreels.model import CHUNK, FPS, TEXT_LEN, Tiny
 from training.skyreels.noise import sample_sigmas

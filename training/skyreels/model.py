@@ -2,8 +2,8 @@
 
 from torch import nn
 
-from flowcache.models.skyreels.config import SkyReelsConfig
-from flowcache.models.skyreels.transformer import SkyReelsTransformer
+from flowcache.families.skyreels.config import SkyReelsConfig
+from flowcache.families.skyreels.transformer import SkyReelsTransformer
 from training.codec import CHANNELS
 from training.text import build_umt5
 

@@ -5,7 +5,7 @@ import torch
 
 from benchmarks.mends import UNMENDED, WARM_UP, fitted
 from flowcache.cache.reuse import Reuse, resolve_policy
-from flowcache.models.registry import find
+from flowcache.families.registry import find
 from training.calibrate import computed_steps, short
 
 

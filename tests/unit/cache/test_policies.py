@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from flowcache.cache.kv_compress import Compression, Sink
+from flowcache.cache.kv_select import Compression, Sink
 from flowcache.cache.reuse import Policy, Reuse
-from flowcache.models.skyreels.config import SkyReelsConfig
-from flowcache.models.skyreels.transformer import SkyReelsTransformer
-from flowcache.sampling.denoise import SamplerSettings, Texts, denoise
+from flowcache.families.skyreels.config import SkyReelsConfig
+from flowcache.families.skyreels.transformer import SkyReelsTransformer
+from flowcache.sampling.loop import SamplerSettings, Texts, denoise
 
 SETTINGS = SamplerSettings(steps=6, shift=3.0, guidance=3.0, ar_step=2, chunk=2, fps=24)
 TOKENS = 8  # of a chunk

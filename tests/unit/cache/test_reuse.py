@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowcache import schema
-from flowcache.cache.kv_compress import Compression, Sink
+from flowcache.cache.kv_select import Compression, Sink
+from flowcache.cache.policy_settings import KEEP, KEYS, POLICIES
 from flowcache.cache.reuse import Policy, Reuse, ReuseState, decide, relative_change, resolve_policy
-from flowcache.cache.settings import KEEP, KEYS, POLICIES
+from flowcache.inputs import schema
 from flowcache.records import ModelSpec
 
 PRESETS = {

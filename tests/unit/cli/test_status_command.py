@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from flowcache.cli import status as command
 from flowcache.cli.main import app
 from flowcache.storage.commits import DeadLetter, Stopped, dead_letter, stopped, withdraw_stopped
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import begin_run
 from tests.unit.storage.samples import Studio, plan, request
 

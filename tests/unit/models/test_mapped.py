@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from flowcache.models.skyreels.config import SkyReelsConfig
-from flowcache.models.skyreels.transformer import SkyReelsTransformer
+from flowcache.families.skyreels.config import SkyReelsConfig
+from flowcache.families.skyreels.transformer import SkyReelsTransformer
 from flowcache.models.tensors import Stored, in_folder, in_pth, read
 
 CONFIG = SkyReelsConfig(256, 512, 4, 2, text_dim=32, text_len=8)

@@ -7,7 +7,7 @@ from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
 from safetensors.torch import save_file
 
 from benchmarks.memory import extra_memory
-from flowcache.models.codec import load_codec
+from flowcache.families.codecs import load_codec
 from flowcache.models.wan_vae import WanCodec, diffusers_name
 from tests.published import official_vae
 

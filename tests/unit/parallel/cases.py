@@ -7,18 +7,18 @@ import torch
 import torch.distributed as dist
 from hypothesis import strategies as st
 
-from flowcache.cache.kv_compress import Compression, Sink
+from flowcache.cache.kv_select import Compression, Sink
+from flowcache.cache.policy_settings import UNITS, WEIGHTINGS
 from flowcache.cache.reuse import Policy, Reuse
-from flowcache.cache.settings import UNITS, WEIGHTINGS
+from flowcache.families.magi.config import MagiConfig
+from flowcache.families.magi.transformer import MagiTransformer
+from flowcache.families.skyreels.config import SkyReelsConfig
+from flowcache.families.skyreels.transformer import SkyReelsTransformer
 from flowcache.models.base import VideoModel
-from flowcache.models.magi.config import MagiConfig
-from flowcache.models.magi.transformer import MagiTransformer
-from flowcache.models.skyreels.config import SkyReelsConfig
-from flowcache.models.skyreels.transformer import SkyReelsTransformer
 from flowcache.parallel.apply import shard
 from flowcache.parallel.mesh import ALONE, Ranks, arrange
 from flowcache.records import Pipeline
-from flowcache.sampling.denoise import MagiSettings, SamplerSettings, Texts, denoise
+from flowcache.sampling.loop import MagiSettings, SamplerSettings, Texts, denoise
 
 CHANNELS, TEXT = 4, 8
 PIPELINE = Pipeline(window=2, kv_ranges=(), clean_kv_range=-1)

@@ -15,22 +15,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.multiprocessing import ProcessRaisedException
 
-from flowcache.batch.plan import plan
+from flowcache.families.codecs import PatchCodec
+from flowcache.families.magi.config import MagiConfig
+from flowcache.families.magi.transformer import MagiTransformer
+from flowcache.families.magi.vae import ViTVAE
+from flowcache.families.magi.vae_codec import MagiCodec
+from flowcache.families.magi.vae_config import ViTVAEConfig
+from flowcache.families.skyreels.config import SkyReelsConfig
+from flowcache.families.skyreels.transformer import SkyReelsTransformer
+from flowcache.inputs.segments import plan
 from flowcache.models.base import LoadedModel, alone
-from flowcache.models.codec import PatchCodec
-from flowcache.models.magi.config import MagiConfig
-from flowcache.models.magi.transformer import MagiTransformer
-from flowcache.models.magi.vae import ViTVAE
-from flowcache.models.magi.vae_codec import MagiCodec
-from flowcache.models.magi.vae_config import ViTVAEConfig
-from flowcache.models.skyreels.config import SkyReelsConfig
-from flowcache.models.skyreels.transformer import SkyReelsTransformer
 from flowcache.models.wan_vae import WanCodec
 from flowcache.parallel.apply import shard
 from flowcache.parallel.decoding import Sharing, Undelivered, deal, open_sharing
 from flowcache.parallel.mesh import Mesh, arrange
 from flowcache.records import ModelSpec, Pipeline, RenderRequest, Shot
-from flowcache.rendering.renderer import SegmentRenderer
+from flowcache.worker.renderer import SegmentRenderer
 
 SIZES = (1, 2, 3, 4)
 VIT = ViTVAEConfig(z_chans=4, embed_dim=256, depth=1, num_heads=2, video_size=64)

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from flowcache.cache.kv_compress import Compression, Sink, latest
-from flowcache.cache.kv_store import Whole
+from flowcache.cache.kv_cache import Whole
+from flowcache.cache.kv_select import Compression, Sink, latest
 from flowcache.parallel.history import SpreadHistory
 from flowcache.parallel.mesh import Mesh, Ranks
 from flowcache.parallel.partial import kernel, plain

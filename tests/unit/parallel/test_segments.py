@@ -7,12 +7,12 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from flowcache.batch.plan import plan
-from flowcache.models.registry import load_model
+from flowcache.families.registry import load_model
+from flowcache.inputs.segments import plan
 from flowcache.parallel.apply import shard
 from flowcache.parallel.mesh import arrange
 from flowcache.records import RenderRequest, Shot
-from flowcache.rendering.renderer import SegmentRenderer, encode_end, encode_pixels
+from flowcache.worker.renderer import SegmentRenderer, encode_end, encode_pixels
 
 # Of trained models' latents, up to 22: in fp32 one rank's own are no nearer to those with attention in fp64. Gangs that
 # only split heads give the same bits here.

@@ -8,20 +8,20 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from flowcache.batch.gang_cost import kv_bytes, residual_bytes
-from flowcache.cache.kv_compress import Compression
+from flowcache.cache.kv_select import Compression
 from flowcache.cache.reuse import Policy, Reuse
-from flowcache.models.magi.config import MagiConfig
-from flowcache.models.magi.transformer import MagiTransformer
-from flowcache.models.skyreels.config import SkyReelsConfig
-from flowcache.models.skyreels.transformer import SkyReelsTransformer
+from flowcache.families.magi.config import MagiConfig
+from flowcache.families.magi.transformer import MagiTransformer
+from flowcache.families.skyreels.config import SkyReelsConfig
+from flowcache.families.skyreels.transformer import SkyReelsTransformer
 from flowcache.parallel.apply import shard
 from flowcache.parallel.mesh import ALONE, Mesh, Ranks, arrange, head_groups, shares
-from flowcache.parallel.traffic import Shape, block_collectives, sent_bytes
+from flowcache.planner.communication import Shape, block_collectives, sent_bytes
+from flowcache.planner.gang_cost import kv_bytes, residual_bytes
 from flowcache.records import Pipeline
-from flowcache.sampling.denoise import MagiSettings, SamplerSettings, Texts, denoise
 from flowcache.sampling.dry_run import at_most, dry_run
-from flowcache.sampling.full import among_themselves
+from flowcache.sampling.joint import among_themselves
+from flowcache.sampling.loop import MagiSettings, SamplerSettings, Texts, denoise
 from flowcache.sampling.window import Window
 
 PIPELINE = Pipeline(window=2, kv_ranges=(), clean_kv_range=-1)
@@ -85,7 +85,7 @@ def sample(ranks: Ranks, family: str, policy: Policy, width: int):
     if family == "skyreels":
         given |= {"condition_noise_of": condition_noise.__getitem__, "end": end}
     texts = Texts(torch.randn(1, 3, 8), torch.randn(1, 3, 8))
-    with mock.patch("flowcache.sampling.denoise.Window", lambda *args: windows.append(Weighed(*args)) or windows[0]):
+    with mock.patch("flowcache.sampling.loop.Window", lambda *args: windows.append(Weighed(*args)) or windows[0]):
         chunks = list(denoise(sharded, noise, texts, SETTINGS[family], policy, observe=visits.append, **given))
     decisions = [(v.row, v.chunk, v.branch, v.decision.compute, v.decision.distance, v.seen) for v in visits]
     held = chunks[-1].kv_bytes, max(windows[0].held)

@@ -13,18 +13,18 @@ from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor
 
 from flowcache.cache.reuse import Policy
+from flowcache.families.base import family_of
+from flowcache.families.magi.config import MagiConfig
+from flowcache.families.memory import weight_bytes
+from flowcache.families.skyreels.config import SkyReelsConfig
 from flowcache.models import part as parts
-from flowcache.models.families import family_of
-from flowcache.models.magi.config import MagiConfig
-from flowcache.models.memory import weight_bytes
 from flowcache.models.part import Part
-from flowcache.models.skyreels.config import SkyReelsConfig
 from flowcache.models.tensors import in_folder
 from flowcache.parallel.apply import shard
 from flowcache.parallel.mesh import Mesh, Ranks, arrange
 from flowcache.parallel.sharding import load_sharded
 from flowcache.records import Pipeline
-from flowcache.sampling.denoise import MagiSettings, SamplerSettings, Texts, denoise
+from flowcache.sampling.loop import MagiSettings, SamplerSettings, Texts, denoise
 
 CONFIGS = {
     "skyreels": SkyReelsConfig(32, 64, 4, 2, in_channels=4, out_channels=4, text_dim=8, freq_dim=16),

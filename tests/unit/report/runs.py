@@ -3,7 +3,7 @@
 from flowcache.errors import Problem
 from flowcache.records import Shot
 from flowcache.storage.commits import DeadLetter, dead_letter, mark_done, put_playlist
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import begin_run, new_run
 from flowcache.storage.tables import write_tables
 from tests.unit.storage.samples import DIGESTS, Studio, plan, request

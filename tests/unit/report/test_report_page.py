@@ -15,7 +15,7 @@ from flowcache.errors import InputError, Problem
 from flowcache.records import Shot
 from flowcache.report.page import Limits, link_base, report_page, share_out
 from flowcache.storage.commits import DeadLetter, dead_letter, read_commits
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import begin_run, new_run
 from tests.unit.report.runs import DEAD, PICTURE, PROMPT, SCRIPT, hostile_run
 from tests.unit.storage.samples import DIGESTS, MAP, Studio, plan, request

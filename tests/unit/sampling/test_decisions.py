@@ -5,8 +5,8 @@ import torch
 
 from flowcache.cache.reuse import Policy, Reuse
 from flowcache.records import Pipeline
-from flowcache.sampling.denoise import MagiSettings, Texts, denoise
 from flowcache.sampling.dry_run import Weightless
+from flowcache.sampling.loop import MagiSettings, Texts, denoise
 
 REUSE = Reuse(threshold=float("inf"), ret_steps=2, coefficients=(0.0,))
 POLICIES = {

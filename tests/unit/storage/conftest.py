@@ -4,7 +4,7 @@ import uuid
 
 import pytest
 
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 from tests.unit.storage.samples import Studio, request
 
 REQUESTS = (request("cat", 3), request("dog", 1, labels={}, policy={"name": "off"}))

@@ -1,6 +1,6 @@
 """Stores that fail on command."""
 
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 
 
 class Crash(BaseException):

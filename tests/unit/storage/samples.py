@@ -21,7 +21,7 @@ from flowcache.storage.commits import (
 )
 from flowcache.storage.documents import sha256
 from flowcache.storage.media import EncodedChunk, encode_chunk
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import begin_run
 from flowcache.storage.tables import write_tables
 

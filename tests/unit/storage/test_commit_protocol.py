@@ -23,7 +23,7 @@ from flowcache.storage.commits import (
     withdraw_success,
 )
 from flowcache.storage.documents import to_json
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import begin_run
 from flowcache.storage.verify import verify
 from tests.unit.storage.faults import Crash, FaultyStore

@@ -7,7 +7,7 @@ import duckdb
 import pytest
 
 from flowcache.storage import layout
-from flowcache.storage.objects import RETRY_PAUSES, Store
+from flowcache.storage.objects.store import RETRY_PAUSES, Store
 from flowcache.storage.schemas import CHUNKS, VIDEOS
 
 DOC = (Path(__file__).parents[3] / "docs" / "storage.md").read_text()

@@ -8,7 +8,7 @@ import pytest
 from flowcache.errors import StoreError
 from flowcache.storage import layout
 from flowcache.storage.export import export
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 
 
 def frames(data: bytes) -> int:

@@ -11,7 +11,7 @@ from flowcache.errors import StoreError
 from flowcache.storage import layout
 from flowcache.storage.commits import commit_segment, read_commits
 from flowcache.storage.gc import collect
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import begin_run
 from flowcache.storage.verify import verify
 from tests.unit.storage.samples import Studio, plan, request

@@ -9,7 +9,7 @@ from flowcache.report.content import content
 from flowcache.storage import known, layout
 from flowcache.storage.commits import list_commits, read_commits
 from flowcache.storage.known import known_markers
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import begin_run, read_run
 from flowcache.storage.status import Watch, status
 from flowcache.storage.tables import write_tables

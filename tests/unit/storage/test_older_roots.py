@@ -9,7 +9,7 @@ import pytest
 from flowcache.storage.commits import read_commits
 from flowcache.storage.documents import to_json
 from flowcache.storage.layout import marker_key
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 from flowcache.storage.schemas import ADDED, CHUNKS
 from flowcache.storage.verify import verify
 from tests.unit.storage.samples import MAP, Studio, plan, request

@@ -10,7 +10,7 @@ from flowcache.errors import InputError, Problem, StoreError
 from flowcache.records import Shot
 from flowcache.storage import runs
 from flowcache.storage.documents import RunRecord, canonical, parse, to_json
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import begin_run, new_run, plan_totals, read_run, spec_hash
 from tests.unit.storage.samples import DIGESTS, Studio, plan, request
 

@@ -7,7 +7,7 @@ import pytest
 
 from flowcache.storage.commits import DeadLetter, dead_letter
 from flowcache.storage.layout import COMMITS, marker_key
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import begin_run
 from flowcache.storage.status import RECENT, Watch, chunk_rate, status
 from tests.unit.storage.samples import Studio, plan, request

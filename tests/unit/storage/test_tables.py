@@ -14,7 +14,7 @@ import pytest
 from flowcache.errors import Problem
 from flowcache.storage import layout, tables
 from flowcache.storage.commits import DeadLetter, dead_letter, read_commits
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import new_run, read_run
 from flowcache.storage.schemas import CHUNKS, VIDEOS
 from flowcache.storage.tables import chunk_rows, video_rows, write_tables

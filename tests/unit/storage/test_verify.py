@@ -23,7 +23,7 @@ from flowcache.storage.commits import (
 )
 from flowcache.storage.documents import sha256, to_json
 from flowcache.storage.media import encode_chunk
-from flowcache.storage.objects import Store
+from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import read_run
 from flowcache.storage.status import status
 from flowcache.storage.tables import write_tables

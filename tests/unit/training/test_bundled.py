@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.judge import count, judge, render_video, verdict_of
 from flowcache.cache.reuse import Reuse
-from flowcache.models.registry import load_model
+from flowcache.families.registry import load_model
 from flowcache.models.text import load_tokenizer
 from training.calibrate import PRESETS, PUBLISHED, computed_steps, record, signals
 from training.codec import round_trip

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks.judge import Verdict, count, judge, verdict_of
-from flowcache.models.codec import load_codec
-from flowcache.models.registry import find
+from flowcache.families.codecs import load_codec
+from flowcache.families.registry import find
 from training.shapes import MOTIONS, SIZE, Scene, render, sample_scene
 
 

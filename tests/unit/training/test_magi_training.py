@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flowcache.families.codecs import PatchCodec
 from flowcache.models.attention import attention
-from flowcache.models.codec import PatchCodec
 from training.codec import CHANNELS
 from training.magi.data import CHUNK, draw_windows
 from training.magi.loss import loss_of, masks

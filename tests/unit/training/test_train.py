@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowcache.models.codec import PatchCodec, load_codec
-from flowcache.models.registry import load_model
+from flowcache.families.codecs import PatchCodec, load_codec
+from flowcache.families.registry import load_model
 from training.codec import CHANNELS, save_codec
 from training.families import FAMILIES
 from training.sample import load_average

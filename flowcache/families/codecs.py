@@ -1,0 +1,157 @@
+"""Video codecs: pixels to latents and back."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flowcache.families.magi.vae import ViTVAE, vae_part
+from flowcache.families.magi.vae_codec import MagiCodec
+from flowcache.models.base import Codec, Share, alone
+from flowcache.models.part import Part
+from flowcache.models.tensors import fault, in_folder
+from flowcache.models.wan_vae import WanCodec, diffusers_part, official_part
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+class Refiner(nn.Module):
+    """What the linear decoder misses of a patch, guessed from its neighbours in space and the latent frame before."""
+
+    def __init__(self, channels: int, hidden: int, patch: int):
+        super().__init__()
+        self.mix = nn.Conv2d(2 * channels, hidden, 3, padding=1)
+        self.deepen = nn.Conv2d(hidden, hidden, 3, padding=1)
+        self.out = nn.Conv2d(hidden, patch, 1)
+
+    def forward(self, latents: Tensor, before: Tensor) -> Tensor:
+        """Latents and those one frame earlier, [F, C, h, w] each -> [F, patch, h, w]."""
+        x = F.gelu(self.mix(torch.cat([latents, before], dim=1)))
+        return self.out(F.gelu(x + self.deepen(x)))
+
+
+class PatchCodec(nn.Module):
+    """4x8x8 pixel patches by their strongest directions: an orthonormal linear map, undone with a little help.
+
+    Implements `Codec`. Causal (SkyReels-V2): the first latent frame stands for the first video frame (repeated to
+    fill its patches), every further one for `time_stride` frames. Otherwise (MAGI-1) each stands for `time_stride`
+    frames; a single frame is repeated. Latents have zero mean and unit variance per channel. Encoding is linear;
+    decoding adds what a `Refiner` of `hidden` channels guesses (0: none).
+    """
+
+    def __init__(
+        self, channels: int, time_stride: int = 4, space_stride: int = 8, hidden: int = 0, causal: bool = True
+    ):
+        super().__init__()
+        self.channels, self.time_stride, self.space_stride, self.hidden = channels, time_stride, space_stride, hidden
+        self.causal = causal
+        patch = 3 * time_stride * space_stride**2  # ordered (colour, time, row, column)
+        self.register_buffer("basis", torch.eye(patch)[:channels].clone())  # rows are orthonormal
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("scale", torch.ones(channels))
+        self.refiner = Refiner(channels, hidden, patch) if hidden else None
+
+    def encode(self, video: Tensor) -> Tensor:
+        """[3, T, H, W] -> [channels, F, H / space_stride, W / space_stride].
+
+        T = 1 + (F - 1) * time_stride where causal, else F * time_stride or 1.
+        """
+        frames = video.shape[1] + self.padding(video)
+        if frames % self.time_stride or any(n % self.space_stride for n in video.shape[2:]):
+            raise ValueError(f"cannot encode a video of shape {list(video.shape)}")
+        return ((self.patches(video) @ self.basis.T - self.mean) / self.scale).permute(3, 0, 1, 2)
+
+    def patches(self, video: Tensor) -> Tensor:
+        """[3, T, H, W] -> [F, h, w, patch]."""
+        video = video.to(self.basis)
+        padded = torch.cat([video[:, :1].expand(-1, self.padding(video), -1, -1), video], dim=1)
+        t, s = self.time_stride, self.space_stride
+        blocks = padded.unflatten(3, (-1, s)).unflatten(2, (-1, s)).unflatten(1, (-1, t))
+        return blocks.permute(1, 3, 5, 0, 2, 4, 6).flatten(3)  # [3, F, t, h, s, w, s] -> [F, h, w, (3, t, s, s)]
+
+    def padding(self, video: Tensor) -> int:
+        """How often more the first frame is there for the codec."""
+        return self.time_stride - 1 if self.causal or video.shape[1] == 1 else 0
+
+    def decode(self, latents: Tensor, before: Tensor | None = None) -> Tensor:
+        """[channels, F, h, w] -> [3, F * time_stride, H, W], not clamped; `before`: the latents one frame earlier."""
+        t, s = self.time_stride, self.space_stride
+        patches = (latents.to(self.basis).permute(1, 2, 3, 0) * self.scale + self.mean) @ self.basis
+        if self.refiner is not None:
+            before = shifted(latents, torch.zeros_like(latents[:, :1])) if before is None else before
+            patches = patches + self.refiner(latents.transpose(0, 1), before.transpose(0, 1)).permute(0, 2, 3, 1)
+        blocks = patches.unflatten(3, (3, t, s, s)).permute(3, 0, 4, 1, 5, 2, 6)
+        return blocks.flatten(5, 6).flatten(3, 4).flatten(1, 2)
+
+    def stream(self, share: Share = alone) -> Callable[[Tensor], Tensor | None]:
+        """Every latent frame on its own, with the one before."""
+        last: Tensor | None = None
+
+        @torch.no_grad()
+        def decode(latents: Tensor) -> Tensor | None:
+            nonlocal last
+            latents = latents.to(self.basis)
+            first = last is None
+            before = shifted(latents, torch.zeros_like(latents[:, :1]) if first else last)
+            last = latents[:, -1:]
+            pairs = list(zip(latents.split(1, dim=1), before.split(1, dim=1), strict=True))
+            shape = 3, self.time_stride, *(self.space_stride * side for side in latents.shape[2:])
+            parts = share([partial(self.decode, *pair) for pair in pairs], [shape] * len(pairs))
+            if parts is None:
+                return None
+            if first and self.causal:  # it holds one frame, time_stride times
+                parts[0] = parts[0].mean(1, keepdim=True)
+            return torch.cat(parts, dim=1).clamp(-1, 1)
+
+        return decode
+
+
+def shifted(latents: Tensor, before: Tensor) -> Tensor:
+    """Each latent frame's predecessor, the first one's being `before` [C, 1, h, w]."""
+    return torch.cat([before, latents[:, :-1]], dim=1)
+
+
+def load_codec(path: str | Path, device: str | torch.device = "cpu", tile: int | None = None) -> Codec:
+    """The codec of a checkpoint: its `vae` folder, by `_class_name` in its config.json, or Wan2.1_VAE.pth.
+
+    Computes in float32. tile: see WanCodec and MagiCodec. InputError names each damaged tensor.
+    """
+    codec = codec_part(Path(path)).load(device)
+    if isinstance(codec, PatchCodec):
+        return codec
+    return MagiCodec(codec, tile) if isinstance(codec, ViTVAE) else WanCodec(codec, tile)
+
+
+def codec_part(path: Path) -> Part:
+    """The codec's module and files: Wan2.1_VAE.pth, or a folder."""
+    if not path.is_dir():
+        return official_part(path)
+    config = read_config(path)
+    name = config.get("_class_name")
+    if name == "AutoencoderKLWan":
+        return diffusers_part(path, config)
+    if name == "ViTVAE":
+        return vae_part(path, config)
+    if name != "PatchCodec":
+        known = "PatchCodec, AutoencoderKLWan, ViTVAE"
+        raise fault(path / "config.json", f"has codec {name!r}; accepted: {known}", "_class_name")
+    with torch.device("meta"):
+        shape = (config[key] for key in ("latent_channels", "time_stride", "space_stride", "hidden"))
+        return Part(path, PatchCodec(*shape, causal=config.get("causal", True)), in_folder(path))
+
+
+def read_config(folder: Path) -> dict:
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text())
+    except OSError as error:
+        raise fault(path, f"can't be read: {error.strerror}") from None
+    except ValueError as error:
+        raise fault(path, f"is no JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise fault(path, "is no codec config: not an object")
+    return config

@@ -1,0 +1,198 @@
+"""MAGI-1's walk (inference/pipeline/video_generate.py): chunks in flight behind one another, Euler from noise to clean.
+
+Official forwards take all chunks in flight at once. They are causal, so here each chunk is forwarded on its own, in
+order, against the K/V of those before it.
+"""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from flowcache.cache.reuse import Policy
+from flowcache.records import ModelSpec, Pipeline, RenderRequest
+from flowcache.sampling.plan import Forward, Tick, Walk
+from flowcache.sampling.schedule import Row, schedule
+from flowcache.sampling.solver import Euler
+
+SHORTCUTS = {"8,16,16": (0, 2, 3), "16,16,8": (0, 1, 2)}  # sixteenths of a quarter that 12 steps stand at
+COPY_SHARE = 0.3  # of what the copy that sees itself alone says, in distilled models
+Curve = Literal["square", "piecewise", "identity"]
+
+
+@dataclass(frozen=True)
+class MagiSettings:
+    """How to denoise one window. lag: rows between the starts of neighbouring chunks; chunk: in latent frames.
+
+    guidance: the strongest of the text's scales, to which the others keep their ratios.
+    """
+
+    steps: int
+    lag: int
+    chunk: int
+    fps: int
+    guidance: float
+    pipeline: Pipeline
+
+    @classmethod
+    def of(cls, request: RenderRequest, spec: ModelSpec) -> "MagiSettings":
+        """What the request says, and the model where it says nothing."""
+        lag = request.steps // spec.pipeline.window if request.ar_step is None else request.ar_step
+        return cls(request.steps, lag, spec.chunk, request.fps, request.guidance, spec.pipeline)
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        """The steps' times and the one that the last leads to."""
+        return time_grid(self.steps, self.pipeline.shortcut)
+
+    def walk(self, frames: int, policy: Policy, held: int = 0) -> Walk:
+        """See `walk.Settings`."""
+        if policy.attention == "full" or policy.joint or (policy.reuse and policy.repeats == "residual"):
+            raise ValueError(f"MAGI-1 has no policy {policy.name!r} of this kind; accepted: off, paper, flowcache")
+        rows = schedule(frames, self.chunk, range(self.steps), self.lag, held)
+        ticks = _Ticks(self, rows, policy, held // self.chunk)
+        made = tuple(ticks.make(number) for number in range(len(rows)))
+        budget = policy.clean if policy.clean is not None else _needed(made)
+        return Walk(self.steps, made, Euler(self.times), self.guide, 1, budget)
+
+    def guide(self, step: int, velocities: list[Tensor]) -> Tensor:
+        """Combine those of one pass, of one pass and the copy, or of three: with text, without, and alone."""
+        if len(velocities) == 1:
+            return velocities[0]
+        if len(velocities) == 2:
+            return (1 - COPY_SHARE) * velocities[0] + COPY_SHARE * velocities[1]
+        text, before, alone = velocities
+        before_scale, text_scale = guidance_scales(self.pipeline, self.times[step])
+        text_scale *= self.guidance / max(self.pipeline.text_scales)
+        return (1 - before_scale) * alone + (before_scale - text_scale) * before + text_scale * text
+
+
+class _Ticks:
+    """Makes the ticks of one walk from the rows of its schedule."""
+
+    def __init__(self, settings: MagiSettings, rows: tuple[Row, ...], policy: Policy, ready: int):
+        self.settings, self.rows, self.policy, self.ready = settings, rows, policy, ready
+        self.steps, self.passes, self.times = settings.steps, settings.pipeline.passes, settings.times
+        *self.timesteps, self.clean_timestep = model_times([*self.times[:-1], settings.pipeline.clean_time])
+
+    def make(self, number: int) -> Tick:
+        active = self._active(number)
+        forwards = [self._clean(chunk, 0, "prefix") for chunk in range(self.ready if number == 0 else 0)]
+        for branch in range(2 if self.passes == 3 else 1):  # the second one's K/V replace the first one's
+            forwards += [self._clean(chunk, branch, "refresh") for chunk in self._refreshed(number)]
+            forwards += [self._step(chunk, step, branch) for chunk, step in active]
+        if self.passes == 3:
+            forwards += [self._step(chunk, step, 2) for chunk, step in active]
+        elif self.policy.copy and self.times[active[0][1]] > self.settings.pipeline.near_clean:
+            forwards.append(self._step(*active[0], 1))
+        after = 0
+        if self.policy.cut == "after" and self._starts(number + 1):
+            after = self._finished(number + 1)
+        return Tick(tuple(forwards), self._cuttable(number), after, self._distill(number))
+
+    def _active(self, number: int) -> list[tuple[int, int]]:
+        """(chunk, step) of all in flight, the cleanest first."""
+        row = self.rows[number]
+        return [(chunk, row.index[chunk] - 1) for chunk, update in enumerate(row.update) if update]
+
+    def _refreshed(self, number: int) -> list[int]:
+        """Chunks whose K/V are still those of their last noisy step."""
+        if number == 0 or self.policy.history == "keep":
+            return []
+        return [chunk for chunk, index in enumerate(self.rows[number - 1].index) if index == self.steps]
+
+    def _step(self, chunk: int, step: int, branch: int) -> Forward:
+        alone = branch == 2 or (branch == 1 and self.passes == 1)
+        text = "caption" if branch == 0 or self.passes == 1 else "dropped"
+        memory, first = (None, chunk) if alone else (0, self._first(chunk, step))
+        return Forward(chunk, branch, step, self.timesteps[step], text, memory, first)
+
+    def _clean(self, chunk: int, branch: int, kind: Literal["prefix", "refresh"]) -> Forward:
+        """A given or a finished chunk, for its K/V: those that the pass without text leaves are kept."""
+        dropped = self.passes == 3 and (branch == 1 or kind == "prefix")
+        text = "dropped" if dropped else "null"
+        first = self._first(chunk, -1 if kind == "prefix" else self.steps)
+        return Forward(chunk, branch, -1, self.clean_timestep, text, 0, first)
+
+    def _first(self, chunk: int, step: int) -> int:
+        """The first chunk that is seen, see `first_seen`. While it is denoised a chunk sees all that a budget keeps."""
+        if self.policy.clean is not None and 0 <= step < self.steps:
+            return 0
+        return first_seen(self.settings.pipeline, self.steps, chunk, step)
+
+    def _starts(self, number: int) -> bool:
+        """Whether a chunk takes its first step in this row."""
+        return number < len(self.rows) and 1 in self.rows[number].index
+
+    def _finished(self, number: int) -> int:
+        """Chunks that finished before this row, or are given."""
+        return sum(index > self.steps for index in self.rows[number].index)
+
+    def _cuttable(self, number: int) -> int:
+        """Room is made for chunks that start, and only for them."""
+        return self._finished(next(n for n in range(number, -1, -1) if self._starts(n)))
+
+    def _distill(self, number: int) -> float | None:
+        if not self.settings.pipeline.distilled:
+            return None
+        if self.steps != 12:
+            return self.steps / 2
+        lag = min(self.settings.lag, self.steps)
+        return 8 / intervals(self.steps, self.settings.pipeline.shortcut)[number % lag if lag else number]
+
+
+def time_grid(steps: int, shortcut: str = "8,16,16", curve: Curve = "square", shift: float = 3.0) -> tuple[float, ...]:
+    """The times that `steps` steps stand at and the last one leads to, computed in fp32."""
+    if steps == 12:
+        quarters, sixteenths = torch.arange(5.0)[:, None] / 4, torch.tensor(SHORTCUTS[shortcut]) / 16
+        even = (quarters + sixteenths).flatten()[:13]
+    else:
+        even = torch.linspace(0, 1, steps + 1)
+    if curve == "square":
+        even = even**2
+    elif curve == "piecewise":  # halfway after seven eighths
+        even = torch.where(even < 0.875, even * (0.5 / 0.875), 0.5 + (even - 0.875) * 4)
+    inverse = 1 / shift
+    return tuple((inverse * even / (1 + (inverse - 1) * even)).tolist())
+
+
+def model_times(times: Sequence[float]) -> list[float]:
+    """As the model is told them: 1000 * t in fp32."""
+    return (torch.tensor(times) * 1000).tolist()
+
+
+def intervals(steps: int, shortcut: str) -> tuple[int, ...]:
+    """Lengths of the steps relative to one another, as distilled models are told them."""
+    if steps % 3:
+        return (1,) * steps
+    return ((2, 1, 1) if shortcut == "8,16,16" else (1, 1, 2)) * (steps // 3)
+
+
+def guidance_scales(pipeline: Pipeline, time: float) -> tuple[float, float]:
+    """How much the chunks before count at this time, and how much the text does."""
+    place = bisect_left([start - 1e-7 for start in pipeline.guidance_times], time) - 1
+    return pipeline.previous_scales[place], pipeline.text_scales[place]
+
+
+def first_seen(pipeline: Pipeline, steps: int, chunk: int, step: int) -> int:
+    """The first chunk whose K/V are seen at a step of `steps`; -1: in a prefix, `steps`: after the last step."""
+    ranges, clean = pipeline.kv_ranges, pipeline.clean_kv_range
+    if step >= 0 and not ranges:
+        return 0
+    if 0 <= step < steps:
+        width = ranges[step * len(ranges) // steps]
+    else:
+        width = ranges[-1] if clean == -1 and ranges else clean
+    return 0 if width == -1 else max(chunk + 1 - width, 0)
+
+
+def _needed(ticks: Sequence[Tick]) -> int:
+    """The most finished chunks that are ever seen again: what lies before need not be stored."""
+    needed, first = 0, ticks[-1].clean
+    for tick in reversed(ticks):
+        first = min([first, *(forward.first for forward in tick.forwards if forward.memory is not None)])
+        needed = max(needed, tick.clean - first)
+    return needed

@@ -1,0 +1,216 @@
+"""The MAGI-1 transformer, with official parameter names (inference/model/dit/dit_module.py).
+
+The modules know no cache, no sampler and no process group: self-attention is the caller's `attend`.
+Parameters may be of two precisions (see weights.py): every layer computes in that of its own weights.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flowcache.families.magi.config import MagiConfig
+from flowcache.families.magi.embedders import CaptionEmbedder, Rope, TimeEmbedder, apply_rope
+from flowcache.families.magi.layers import LayerNorm, Linear, Linear32
+from flowcache.models.attention import attention, frame_of_token
+from flowcache.models.base import Attend, Conditioning, Grid
+
+NULL_TOKENS = 50  # of the null caption that are seen
+PARTS = 8  # into which both attentions' outputs are cut, side by side: the official training's ranks
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What the layers take of a caption.
+
+    adaln: [B or 1, 1, condition_dim]; keys_values: of each layer, [B or 1, L, kv_heads, head_dim];
+    mask: [B, 1, 1, L], True where a token counts; None: everywhere.
+    """
+
+    adaln: Tensor
+    keys_values: list[tuple[Tensor, Tensor]]
+    mask: Tensor | None = None
+
+
+class Projections(nn.Module):
+    def __init__(self, config: MagiConfig):
+        super().__init__()
+        width, kv_width = config.heads * config.head_dim, config.kv_heads * config.head_dim
+        self.head_dim = config.head_dim
+        self.layer_norm = LayerNorm(config.dim, config.eps, plus_one=False)
+        self.q, self.qx = (Linear(config.dim, width, bias=False) for _ in range(2))
+        self.k, self.v = (Linear(config.dim, kv_width, bias=False) for _ in range(2))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """[B, S, dim] -> q, qx, k, v [B, S, heads or kv_heads, head_dim]."""
+        x = self.layer_norm(x)
+        return tuple(project(x).unflatten(-1, (-1, self.head_dim)) for project in (self.q, self.qx, self.k, self.v))
+
+
+class Attention(nn.Module):
+    """Self- and cross-attention side by side, of the same normed input."""
+
+    def __init__(self, config: MagiConfig):
+        super().__init__()
+        width, eps, head_dim = config.heads * config.head_dim, config.eps, config.head_dim
+        self.linear_qkv = Projections(config)
+        self.linear_kv_xattn = Linear(config.dim, 2 * config.kv_heads * head_dim, bias=False)
+        self.linear_proj = Linear32(2 * width, config.dim, bias=False)
+        self.q_layernorm, self.k_layernorm = LayerNorm(head_dim, eps), LayerNorm(head_dim, eps)
+        self.q_layernorm_xattn, self.k_layernorm_xattn = LayerNorm(head_dim, eps), LayerNorm(head_dim, eps)
+
+    def keys_values(self, caption: Tensor) -> tuple[Tensor, Tensor]:
+        """Of cross attention, for a caption [B, L, dim]."""
+        kv = self.linear_kv_xattn(caption).unflatten(-1, (-1, 2 * self.linear_qkv.head_dim))
+        k, v = kv.chunk(2, dim=-1)
+        return self.k_layernorm_xattn(k).to(v.dtype), v
+
+    def forward(self, x: Tensor, caption: Caption, rope: Tensor, layer: int, attend: Attend) -> Tensor:
+        q, qx, k, v = self.linear_qkv(x)
+        q, k = (apply_rope(norm(y), rope).to(v.dtype) for norm, y in ((self.q_layernorm, q), (self.k_layernorm, k)))
+        own = attend(layer, q, k, v)
+        keys, values = (y.expand(len(x), -1, -1, -1) for y in caption.keys_values[layer])
+        cross = attention(self.q_layernorm_xattn(qx).to(v.dtype), keys, values, caption.mask)
+        both = torch.stack([own.flatten(2), cross.flatten(2)], dim=2)
+        return self.linear_proj(both.unflatten(-1, (PARTS, -1)).transpose(2, 3).flatten(2))
+
+
+class Mlp(nn.Module):
+    def __init__(self, config: MagiConfig):
+        super().__init__()
+        self.gated = config.gated
+        self.layer_norm = LayerNorm(config.dim, config.eps, plus_one=False)
+        self.linear_fc1 = Linear(config.dim, config.ffn_dim * (2 if config.gated else 1), bias=False)
+        self.linear_fc2 = Linear(config.ffn_dim, config.dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.linear_fc1(self.layer_norm(x))
+        if self.gated:
+            gate, x = x.chunk(2, dim=-1)
+            return self.linear_fc2(F.silu(gate) * x)
+        return self.linear_fc2(F.gelu(x))
+
+
+class Gates(nn.Module):
+    def __init__(self, config: MagiConfig):
+        super().__init__()
+        self.proj = nn.Sequential(Linear(config.condition_dim, 2 * config.dim))
+
+    def forward(self, condition: Tensor, of_token: Tensor | None) -> tuple[Tensor, Tensor]:
+        """[B, frames, condition_dim] -> the gates of both sublayers, [B, S or 1, dim] each, in -1..1, fp32."""
+        gates = self.proj(F.silu(condition)).float().tanh()
+        return (gates if of_token is None else gates[:, of_token]).chunk(2, dim=-1)
+
+
+class Block(nn.Module):
+    def __init__(self, config: MagiConfig):
+        super().__init__()
+        self.ada_modulate_layer = Gates(config)
+        self.self_attention = Attention(config)
+        self.self_attn_post_norm = LayerNorm(config.dim, config.eps)
+        self.mlp = Mlp(config)
+        self.mlp_post_norm = LayerNorm(config.dim, config.eps)
+
+    def keys_values(self, caption: Tensor) -> tuple[Tensor, Tensor]:
+        return self.self_attention.keys_values(caption)
+
+    def forward(self, x, condition, of_token, caption, rope, layer: int, attend: Attend) -> Tensor:
+        gate1, gate2 = self.ada_modulate_layer(condition, of_token)
+        out = self.self_attention(x, caption, rope, layer, attend)
+        x = (x.float() + self.self_attn_post_norm(gate1 * out.float())).to(x.dtype)
+        return (x.float() + self.mlp_post_norm(gate2 * self.mlp(x).float())).to(x.dtype)
+
+
+class MagiTransformer(nn.Module):
+    """Implements `models.base.VideoModel`; timesteps run from 0 (noise) to 1000 (clean)."""
+
+    def __init__(self, config: MagiConfig):
+        super().__init__()
+        self.config = config
+        self.layers, self.heads, self.kv_heads = config.layers, config.heads, config.kv_heads
+        self.head_dim = config.head_dim
+        self.x_embedder = nn.Conv3d(config.model_channels, config.dim, config.patch, stride=config.patch, bias=False)
+        if config.positions:
+            self.position_embedding = nn.Parameter(torch.zeros(math.prod(config.positions), config.dim))
+        self.t_embedder = TimeEmbedder(config)
+        self.y_embedder = CaptionEmbedder(config)
+        self.rope = Rope(config)
+        self.videodit_blocks = nn.Module()
+        self.videodit_blocks.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.videodit_blocks.final_layernorm = LayerNorm(config.dim, config.eps)
+        self.final_linear = nn.Module()
+        self.final_linear.linear = Linear(config.dim, math.prod(config.patch) * config.model_channels, bias=False)
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        return self.videodit_blocks.layers
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of what the blocks compute, keys and values included."""
+        return self.blocks[0].self_attention.linear_qkv.q.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.x_embedder.weight.device
+
+    @property
+    def null_caption(self) -> Tensor:
+        """Embeddings [1, L, text_dim] that stand for no caption: `text(None)` sees them and says it was dropped."""
+        return self.y_embedder.null_caption_embedding[None, :NULL_TOKENS]
+
+    def grid(self, latents: Tensor, first_frame: int = 0) -> Grid:
+        _, rows, columns = self.config.patch
+        return Grid(latents.shape[2], latents.shape[3] // rows, latents.shape[4] // columns, first_frame)
+
+    def embed(self, latents: Tensor) -> Tensor:
+        latents = latents.to(self.x_embedder.weight.dtype) * self.config.rescale
+        if self.config.half_channel:
+            latents = torch.cat([latents, latents], dim=1)
+        tokens = self.x_embedder(latents).flatten(2).transpose(1, 2)
+        if self.config.positions:
+            tokens = tokens + self.position_embedding.repeat(latents.shape[2], 1)
+        return tokens
+
+    def condition(self, timesteps: Tensor, grid: Grid, fps: int = 24, distill: float | None = None) -> Conditioning:
+        """timesteps [B, F]: 1000 * t. distill: half the number of steps, or 8 / interval where there are 12."""
+        shared = bool((timesteps == timesteps[:, :1]).all())
+        time = self.t_embedder(timesteps[:, :1] if shared else timesteps)
+        if distill is not None:
+            time = time + self.t_embedder(torch.tensor(1000 * distill, device=timesteps.device))
+        return Conditioning(time, time, None if shared else frame_of_token(grid, timesteps.device))
+
+    def text(self, embeddings: Tensor | None, mask: Tensor | None = None, dropped: Tensor | None = None) -> Caption:
+        """For captions [B, L, text_dim], of which `mask` [B, L] counts (None: all of them); None: dropped.
+
+        dropped: [B], which rows' captions are (they must hold `null_caption` then); None: none is.
+        """
+        if embeddings is None:
+            embeddings, dropped = self.null_caption, torch.ones(1, dtype=torch.bool, device=self.device)
+        if dropped is None:
+            dropped = torch.zeros(len(embeddings), dtype=torch.bool, device=self.device)
+        hidden = self.y_embedder.y_proj_xattn(embeddings)
+        keys_values = [block.keys_values(hidden) for block in self.blocks]
+        return Caption(
+            self.y_embedder.adaln(dropped[:, None]), keys_values, None if mask is None else mask[:, None, None]
+        )
+
+    def transform(
+        self, tokens: Tensor, conditioning: Conditioning, text: Caption, rope: Tensor, attend: Attend
+    ) -> Tensor:
+        x, condition = tokens.to(self.dtype), conditioning.blocks + text.adaln
+        for layer, block in enumerate(self.blocks):
+            x = block(x, condition, conditioning.frame_of_token, text, rope, layer, attend)
+        return x
+
+    def project(self, tokens: Tensor, conditioning: Conditioning, grid: Grid) -> Tensor:
+        x = self.final_linear.linear(self.videodit_blocks.final_layernorm(tokens))
+        pt, ph, pw = self.config.patch
+        x = x.view(len(x), grid.frames, grid.rows, grid.columns, pt, ph, pw, -1)
+        x = x.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
+        return x[:, : self.config.channels] / self.config.rescale
+
+    def signal(self, conditioning: Conditioning, tokens: Tensor, grid: Grid | None = None) -> Tensor:
+        return tokens

@@ -1,0 +1,78 @@
+"""MAGI-1's video VAE as a `Codec`: tiles, normalised latents, every latent frame four video frames."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from flowcache.families.magi.tiling import Tiling
+from flowcache.families.magi.vae import ViTVAE
+from flowcache.models.base import Share, alone
+
+SCALE = 0.18215  # `scale_factor` of the official runtime configs
+
+
+class MagiCodec:
+    """Implements `Codec`, not causal: F latent frames are 4 F video frames. Latents are the mean times `SCALE`.
+
+    tile: edge of the square spatial tiles in pixels; None: that for which the VAE learned positions (256), as in the
+    official pipeline. frames: of a temporal tile (official: half a second at 24 fps). The transformers see one tile at
+    a time, so other tiles give other pixels; frames of up to three quarters of a tile are one tile.
+
+    The official `decode` keeps one frame of a tile that holds one latent frame, so that the 4 latent frames left of
+    a chunk beside a prefix of 2 (tiles of 3 + 1) give 13 frames and not 16. Here such a tile gives all its 4 frames.
+    """
+
+    def __init__(self, vae: ViTVAE, tile: int | None = None, frames: int = 12):
+        config = vae.config
+        tile = config.video_size if tile is None else tile
+        # A quarter of a tile must be whole latent pixels, or the fading of latents and pixels would not match.
+        self.check(tile, 4 * config.patch_size, "tile")
+        self.check(frames, config.patch_length, "frames")
+        self.vae, self.tile = vae, (frames, tile, tile)
+
+    @staticmethod
+    def check(value: int, step: int, name: str) -> None:
+        if value % step or value < step:
+            raise ValueError(f"{name} must be a multiple of {step}, not {value}")
+
+    @torch.no_grad()
+    def encode(self, video: Tensor) -> Tensor:
+        """[3, T, H, W], T a multiple of 4 or 1 -> the posterior's mean, [z, ceil(T / 4), H / 8, W / 8].
+
+        A single picture is shown for four frames, of which latent frame 0 is kept.
+        """
+        patch = self.vae.config.patch
+        if video.shape[1] == 1:
+            video = video.expand(-1, patch[0], -1, -1)
+        if not video.numel() or any(n % p for n, p in zip(video.shape[1:], patch, strict=True)):
+            raise ValueError(f"cannot encode a video of shape {list(video.shape)}")
+        tiling = Tiling(*self.tile, chained=True)
+        return tiling.run(lambda x: self.vae.mean(x[None])[0], video.to(self._like)) * SCALE
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, share: Share = alone) -> Tensor | None:
+        """[z, F, h, w] -> [3, 4 F, 8 h, 8 w], not clamped; None where `share` gives None."""
+        config = self.vae.config
+        tiling = Tiling(*(n // p for n, p in zip(self.tile, config.patch, strict=True)))
+        tiles = tiling.cut(latents.to(self._like) / SCALE)
+        shapes = [(1, config.in_chans, *(n * p for n, p in zip(z.shape[1:], config.patch, strict=True))) for z in tiles]
+        decoded = share([partial(self.vae.decoder, z[None]) for z in tiles], shapes)
+        return None if decoded is None else tiling.join([pixels[0] for pixels in decoded], latents.shape)
+
+    def stream(self, share: Share = alone) -> Callable[[Tensor], Tensor | None]:
+        """Nothing is remembered: a chunk's tiles are its own, as in the official pipeline.
+
+        So latents in runs of whole temporal tiles (3 latent frames; a chunk is 6) give what they give at once.
+        """
+
+        def decode(latents: Tensor) -> Tensor | None:
+            pixels = self.decode(latents, share)
+            return None if pixels is None else pixels.clamp(-1, 1)
+
+        return decode
+
+    @property
+    def _like(self) -> Tensor:
+        return self.vae.encoder.cls_token

@@ -1,0 +1,120 @@
+"""The memory that a model needs, by arithmetic (docs/models.md spells it out)."""
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import nn
+
+from flowcache.families.base import Config, family_of
+from flowcache.families.magi.config import MagiConfig
+from flowcache.records import ModelSpec
+
+GIB = 2**30
+WAN_WIDTH = 96  # channels of the Wan VAE at full resolution
+WAN_FRAMES = 32  # full-resolution frames of that width that decoding holds at once, its history included
+VIT_BYTES = 3 * GIB  # MAGI-1's VAE in float32, and what one of its tiles takes
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that one rank needs, in bfloat16."""
+
+    weights: int
+    keys_values: int  # at their most, all guidance branches
+    residuals: int  # at their most: what reuse keeps, its signals too
+    activations: int  # an estimate
+    codec: int  # an estimate; whole frames are decoded by rank 0 alone
+    gathered: int = 0  # blocks of sharded weights while they run
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gathered + self.keys_values + self.residuals + self.activations + self.codec
+
+    def __str__(self) -> str:
+        gathered = {"gathered blocks": self.gathered} if self.gathered else {}
+        rest = {"K/V": self.keys_values, "activations": self.activations + self.residuals, "VAE": self.codec}
+        parts = {"weights": self.weights} | gathered | rest
+        spelled = ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts.items())
+        return f"{self.total / GIB:.1f} GiB per rank ({spelled})"
+
+
+def memory(spec: ModelSpec, config: Config, ranks: int, sharded: bool = False) -> Memory:
+    """What each of `ranks` ranks needs at the model's default size, where a window keeps all K/V and reuses."""
+    tokens, chunks = spec.chunk_tokens(spec.width, spec.height), spec.window // spec.chunk
+    if spec.family == "magi":  # one of its passes fills the only store
+        memories, stored, flying = 1, max(spec.pipeline.kv_ranges, default=chunks), spec.pipeline.window
+    else:  # both guidance branches keep K/V and residuals
+        memories, stored, flying = 2, chunks, chunks
+    keys_values = family_of(config).flops.kv_bytes(config, memories * stored * tokens, 2) // ranks
+    return rank_memory(spec, config, ranks, keys_values, reuse_bytes(config, tokens, ranks, memories, flying), sharded)
+
+
+def reuse_bytes(config: Config, tokens: int, ranks: int, memories: int, flying: int, item: int = 2) -> int:
+    """What reuse keeps on a rank for `flying` chunks of so many tokens; item: bytes of a number.
+
+    SkyReels-V2: the residual of each branch. MAGI-1: the signal, which is all tokens, and latents; both in float32,
+    latents whole on every rank.
+    """
+    own = math.ceil(tokens / ranks) * config.dim
+    if isinstance(config, MagiConfig):
+        return flying * 4 * (own + tokens * math.prod(config.patch) * config.channels)
+    return flying * memories * own * item
+
+
+def rank_memory(
+    spec: ModelSpec, config: Config, ranks: int, keys_values: int, residuals: int, sharded: bool = False
+) -> Memory:
+    """With so many bytes of K/V and residuals, at the spec's width and height; weights whole on each or `sharded`."""
+    tokens = spec.chunk_tokens(spec.width, spec.height)
+    weights = weight_bytes(config, ranks if sharded else 1)
+    return Memory(
+        weights=weights.held,
+        keys_values=keys_values,
+        residuals=residuals,
+        activations=family_of(config).flops.working_bytes(config, math.ceil(tokens / ranks)),
+        codec=codec_bytes(spec),
+        gathered=weights.gathered,
+    )
+
+
+def codec_bytes(spec: ModelSpec, tile: int | None = None) -> int:
+    """Of decoding frames of the spec's width and height; tile: side of the squares in which the Wan VAE does it."""
+    pixels = spec.width * spec.height
+    if spec.family == "magi":  # always in tiles, whose results lie beside one another
+        return VIT_BYTES + 2 * 4 * 3 * spec.chunk_frames * pixels
+    return 4 * WAN_FRAMES * WAN_WIDTH * (min(tile**2, pixels) if tile else pixels)
+
+
+@dataclass(frozen=True)
+class WeightBytes:
+    """Of one rank. gathered: at their most, beside those `held`; sent: to the other ranks, in each chunk's forward."""
+
+    held: int
+    gathered: int = 0
+    sent: int = 0
+
+
+@cache
+def weight_bytes(config: Config, ranks: int = 1) -> WeightBytes:
+    """Of a transformer of this shape in bfloat16, but for what stays in float32; blocks sharded over `ranks` > 1.
+
+    FSDP2 gives each rank the same number of a tensor's rows, padded. While a block runs, its tensors are there, and
+    the buffers that it came in and the next one comes in.
+    """
+    family = family_of(config)
+    with torch.device("meta"):
+        model = family.build(config)
+
+    def size(module: nn.Module, prefix: str = "", ways: int = 1) -> int:
+        """Bytes of one shard of a module's parameters."""
+        named = module.named_parameters(prefix)
+        rows = ((4 if family.keep_float32(name) else 2, -(-len(x) // ways), x.shape[1:]) for name, x in named)
+        return sum(element * count * math.prod(row) for element, count, row in rows)
+
+    names = {block: name for name, block in model.named_modules()}
+    shards = [size(block, names[block], ranks) for block in model.blocks]
+    outside = size(model) - sum(size(block, names[block]) for block in model.blocks)
+    gathered = 3 * ranks * max(shards) if ranks > 1 else 0
+    return WeightBytes(outside + sum(shards), gathered, (ranks - 1) * sum(shards))

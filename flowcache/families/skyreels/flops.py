@@ -1,0 +1,39 @@
+"""Floating-point operations of the SkyReels-V2 transformer: matrix products and attention, 2 for a multiply-add."""
+
+import math
+
+from flowcache.families.skyreels.config import SkyReelsConfig
+
+
+def block_flops(config: SkyReelsConfig, tokens: int, seen: int) -> int:
+    """All blocks for `tokens` tokens that attend to `seen`; those of the text are projected elsewhere."""
+    attention = 8 * tokens * config.dim**2 + 4 * tokens * seen * config.dim
+    cross_attention = 4 * tokens * config.dim**2 + 4 * tokens * config.text_len * config.dim
+    return config.layers * (attention + cross_attention + 4 * tokens * config.dim * config.ffn_dim)
+
+
+def text_flops(config: SkyReelsConfig) -> int:
+    """Embedding one text and projecting it to every block's keys and values: once for each prompt and window."""
+    embedding = 2 * config.text_len * config.dim * (config.text_dim + config.dim)
+    return embedding + config.layers * 4 * config.text_len * config.dim**2
+
+
+def embed_flops(config: SkyReelsConfig, tokens: int) -> int:
+    return 2 * tokens * config.dim * config.in_channels * math.prod(config.patch)
+
+
+def head_flops(config: SkyReelsConfig, tokens: int) -> int:
+    return 2 * tokens * config.dim * config.out_channels * math.prod(config.patch)
+
+
+def kv_bytes(config: SkyReelsConfig, tokens: int, element: int) -> int:
+    """Keys and values of `tokens` tokens in every layer; element: bytes of a value."""
+    return 2 * config.layers * tokens * config.dim * element
+
+
+def working_bytes(config: SkyReelsConfig, tokens: int) -> int:
+    """What a block holds at its most, in bfloat16; an estimate.
+
+    The hidden state and its fp32 copies for norm and modulation, then queries, keys, values, their output; or the FFN.
+    """
+    return tokens * (config.dim * 4 * 4 + max(4 * config.dim, 2 * config.ffn_dim) * 2)

@@ -1,0 +1,235 @@
+"""The SkyReels-V2 transformer, with official parameter names (skyreels_v2_infer/modules/transformer.py).
+
+The modules know no cache, no sampler and no process group: self-attention is the caller's `attend`.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flowcache.families.skyreels.config import SkyReelsConfig
+from flowcache.models.attention import attention, frame_of_token
+from flowcache.models.base import Attend, Conditioning, Grid
+
+
+class RMSNorm(nn.Module):
+    """RMS norm over the whole width (all heads together), statistics in fp32."""
+
+    def __init__(self, dim: int, eps: float):
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x.float(), (x.shape[-1],), eps=self.eps).to(x.dtype) * self.weight
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer norm computed in fp32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = (None, None) if self.weight is None else (self.weight.float(), self.bias.float())
+        return F.layer_norm(x.float(), self.normalized_shape, weight, bias, self.eps).to(x.dtype)
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, dim: int, heads: int, eps: float):
+        super().__init__()
+        self.heads = heads
+        self.q, self.k, self.v, self.o = (nn.Linear(dim, dim) for _ in range(4))
+        self.norm_q, self.norm_k = RMSNorm(dim, eps), RMSNorm(dim, eps)
+
+    def split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1))
+
+    def forward(self, x: Tensor, rope: Tensor, layer: int, attend: Attend) -> Tensor:
+        q = apply_rope(self.split(self.norm_q(self.q(x))), rope)
+        k = apply_rope(self.split(self.norm_k(self.k(x))), rope)
+        return self.o(attend(layer, q, k, self.split(self.v(x))).flatten(2))
+
+
+class CrossAttention(SelfAttention):
+    def keys_values(self, text: Tensor) -> tuple[Tensor, Tensor]:
+        return self.split(self.norm_k(self.k(text))), self.split(self.v(text))
+
+    def forward(self, x: Tensor, keys_values: tuple[Tensor, Tensor]) -> Tensor:
+        return self.o(attention(self.split(self.norm_q(self.q(x))), *keys_values).flatten(2))
+
+
+class Block(nn.Module):
+    def __init__(self, config: SkyReelsConfig):
+        super().__init__()
+        dim, eps = config.dim, config.eps
+        self.norm1 = LayerNorm(dim, eps, elementwise_affine=False)
+        self.self_attn = SelfAttention(dim, config.heads, eps)
+        self.norm3 = LayerNorm(dim, eps)
+        self.cross_attn = CrossAttention(dim, config.heads, eps)
+        self.norm2 = LayerNorm(dim, eps, elementwise_affine=False)
+        self.ffn = nn.Sequential(nn.Linear(dim, config.ffn_dim), nn.GELU("tanh"), nn.Linear(config.ffn_dim, dim))
+        self.modulation = nn.Parameter(torch.randn(1, 6, dim) / dim**0.5)
+
+    def keys_values(self, text: Tensor) -> tuple[Tensor, Tensor]:
+        return self.cross_attn.keys_values(text)
+
+    def forward(self, x, conditioning: Conditioning, text, rope, layer: int, attend: Attend) -> Tensor:
+        shift1, scale1, gate1, shift2, scale2, gate2 = modulate(self.modulation, conditioning.blocks, conditioning)
+        h = (self.norm1(x).float() * (1 + scale1) + shift1).to(x.dtype)
+        x = (x + self.self_attn(h, rope, layer, attend).float() * gate1).to(x.dtype)
+        x = x + self.cross_attn(self.norm3(x), text)
+        h = (self.norm2(x).float() * (1 + scale2) + shift2).to(x.dtype)
+        return (x + self.ffn(h).float() * gate2).to(x.dtype)
+
+
+class Head(nn.Module):
+    def __init__(self, config: SkyReelsConfig):
+        super().__init__()
+        self.norm = LayerNorm(config.dim, config.eps, elementwise_affine=False)
+        self.head = nn.Linear(config.dim, math.prod(config.patch) * config.out_channels)
+        self.modulation = nn.Parameter(torch.randn(1, 2, config.dim) / config.dim**0.5)
+
+    def forward(self, x: Tensor, conditioning: Conditioning) -> Tensor:
+        shift, scale = modulate(self.modulation, conditioning.head.unsqueeze(2), conditioning)
+        return self.head((self.norm(x).float() * (1 + scale) + shift).to(x.dtype))
+
+
+class SkyReelsTransformer(nn.Module):
+    """Implements `models.base.VideoModel`."""
+
+    def __init__(self, config: SkyReelsConfig):
+        super().__init__()
+        self.config = config
+        dim = config.dim
+        self.layers, self.heads, self.head_dim = config.layers, config.heads, config.head_dim
+        self.kv_heads = config.heads
+        self.patch_embedding = nn.Conv3d(config.in_channels, dim, config.patch, stride=config.patch)
+        self.text_embedding = nn.Sequential(nn.Linear(config.text_dim, dim), nn.GELU("tanh"), nn.Linear(dim, dim))
+        self.time_embedding = nn.Sequential(nn.Linear(config.freq_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
+        if config.inject_sample_info:
+            self.fps_embedding = nn.Embedding(2, dim)
+            self.fps_projection = nn.Sequential(nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, 6 * dim))
+        if config.positions:
+            self.position_embedding = nn.Parameter(torch.zeros(math.prod(config.positions), dim))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.head = Head(config)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.patch_embedding.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.patch_embedding.weight.device
+
+    def grid(self, latents: Tensor, first_frame: int = 0) -> Grid:
+        _, rows, columns = self.config.patch
+        return Grid(latents.shape[2], latents.shape[3] // rows, latents.shape[4] // columns, first_frame)
+
+    def embed(self, latents: Tensor) -> Tensor:
+        tokens = self.patch_embedding(latents.to(self.dtype)).flatten(2).transpose(1, 2)
+        if self.config.positions:
+            tokens = tokens + self.position_embedding.repeat(latents.shape[2], 1)
+        return tokens
+
+    def condition(
+        self, timesteps: Tensor, grid: Grid, fps: int | Tensor = 24, distill: float | None = None
+    ) -> Conditioning:
+        """`fps`: frames per second, or the index of its embedding for each batch row and frame."""
+        shared = bool((timesteps == timesteps[:, :1]).all()) and isinstance(fps, int)
+        if shared:
+            timesteps = timesteps[:, :1]
+        e = self.time_embedding(sinusoids(timesteps, self.config.freq_dim).to(self.time_embedding[0].weight.dtype))
+        e0 = self.time_projection(e).unflatten(-1, (6, -1))
+        if self.config.inject_sample_info:
+            index = torch.tensor(0 if fps == 16 else 1) if isinstance(fps, int) else fps
+            e0 = e0 + self.fps_projection(self.fps_embedding(index.to(self.device))).unflatten(-1, (6, -1))
+        return Conditioning(e.float(), e0.float(), None if shared else frame_of_token(grid, timesteps.device))
+
+    def text(self, embeddings: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Cross-attention keys and values of every layer, for embeddings [B, text_len, text_dim]."""
+        hidden = self.text_embedding(embeddings.to(self.dtype))
+        return [block.keys_values(hidden) for block in self.blocks]
+
+    def rope(self, grid: Grid) -> Tensor:
+        return rope_angles(grid, self.head_dim, self.device)
+
+    def transform(self, tokens: Tensor, conditioning: Conditioning, text, rope: Tensor, attend: Attend) -> Tensor:
+        for layer, block in enumerate(self.blocks):
+            tokens = block(tokens, conditioning, text[layer], rope, layer, attend)
+        return tokens
+
+    def project(self, tokens: Tensor, conditioning: Conditioning, grid: Grid) -> Tensor:
+        x = self.head(tokens, conditioning)
+        pt, ph, pw = self.config.patch
+        x = x.view(len(x), grid.frames, grid.rows, grid.columns, pt, ph, pw, self.config.out_channels)
+        return x.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
+
+    def signal(self, conditioning: Conditioning, tokens: Tensor | None = None, grid: Grid | None = None) -> Tensor:
+        return conditioning.blocks
+
+    def forward(
+        self, latents: Tensor, timesteps: Tensor, embeddings: Tensor, fps: int | Tensor = 24, chunk: int = 0
+    ) -> Tensor:
+        """Velocity of a whole window at once; chunk > 0: attention is causal by chunks of that many frames.
+
+        latents [B, C, F, H, W], timesteps [B, F], embeddings [B, L, Dt].
+        """
+        grid = self.grid(latents)
+        conditioning = self.condition(timesteps, grid, fps)
+        mask = block_causal_mask(grid, chunk, latents.device) if chunk else None
+
+        def attend(layer, q, k, v):
+            return attention(q, k, v, mask)
+
+        tokens = self.transform(self.embed(latents), conditioning, self.text(embeddings), self.rope(grid), attend)
+        return self.project(tokens, conditioning, grid)
+
+
+def block_causal_mask(grid: Grid, chunk: int, device: torch.device) -> Tensor:
+    """[S, S], True where a token may look: its own chunk and all before."""
+    block = frame_of_token(grid, device) // chunk
+    return block[:, None] >= block[None, :]
+
+
+def modulate(table: Tensor, e: Tensor, conditioning: Conditioning) -> tuple[Tensor, ...]:
+    """Shifts, scales and gates of each token: [B, 1 or S, D] each, in fp32. e: [B, frames, n or 1, D]."""
+    mixed = table.float() + e
+    if conditioning.frame_of_token is not None:
+        mixed = mixed[:, conditioning.frame_of_token]
+    return mixed.unbind(2)
+
+
+def sinusoids(position: Tensor, dim: int) -> Tensor:
+    """Sinusoidal embedding, cosines first, computed in float64 as the official code does."""
+    half = dim // 2
+    frequency = torch.pow(10000, -torch.arange(half, device=position.device, dtype=torch.float64) / half)
+    angle = position.double()[..., None] * frequency
+    return torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+
+def rope_angles(grid: Grid, head_dim: int, device) -> Tensor:
+    """Unit complex numbers [S, head_dim / 2]: time, row and column bands, theta 10000."""
+    side = 2 * (head_dim // 6)
+    bands = []
+    for start, count, dim in (
+        (grid.first_frame, grid.frames, head_dim - 2 * side),
+        (0, grid.rows, side),
+        (0, grid.columns, side),
+    ):
+        frequency = 10000.0 ** (-torch.arange(0, dim, 2, dtype=torch.float64, device=device) / dim)
+        position = torch.arange(start, start + count, dtype=torch.float64, device=device)
+        bands.append(torch.outer(position, frequency))
+    shape = (grid.frames, grid.rows, grid.columns, -1)
+    time, row, column = bands
+    angles = torch.cat(
+        [time[:, None, None].expand(shape), row[None, :, None].expand(shape), column[None, None].expand(shape)], dim=-1
+    )
+    return torch.polar(torch.ones_like(angles), angles).flatten(0, 2).to(torch.complex64)
+
+
+def apply_rope(x: Tensor, rope: Tensor) -> Tensor:
+    """Rotate neighbouring pairs of [B, S, heads, head_dim] by [S, head_dim / 2]."""
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)).contiguous())
+    return torch.view_as_real(pairs * rope[:, None]).flatten(-2).to(x.dtype)

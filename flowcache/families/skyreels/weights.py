@@ -1,0 +1,162 @@
+"""SkyReels-V2 weights on disk: the official and the diffusers layout, into the same module."""
+
+import json
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from flowcache.errors import InputError, Problem
+from flowcache.families.skyreels.config import SkyReelsConfig
+from flowcache.families.skyreels.transformer import SkyReelsTransformer
+from flowcache.models.part import Part
+from flowcache.models.tensors import in_folder, read
+
+# Official name -> diffusers name, both as prefixes of a parameter name (block numbers already cut off).
+TOP = {
+    "time_embedding.0.": "condition_embedder.time_embedder.linear_1.",
+    "time_embedding.2.": "condition_embedder.time_embedder.linear_2.",
+    "text_embedding.0.": "condition_embedder.text_embedder.linear_1.",
+    "text_embedding.2.": "condition_embedder.text_embedder.linear_2.",
+    "time_projection.1.": "condition_embedder.time_proj.",
+    "fps_projection.0.": "fps_projection.net.0.proj.",
+    "fps_projection.2.": "fps_projection.net.2.",
+    "head.modulation": "scale_shift_table",
+    "head.head.": "proj_out.",
+}
+BLOCK = {
+    "self_attn.norm_": "attn1.norm_",
+    "cross_attn.norm_": "attn2.norm_",
+    "self_attn.o.": "attn1.to_out.0.",
+    "cross_attn.o.": "attn2.to_out.0.",
+    "self_attn.": "attn1.to_",
+    "cross_attn.": "attn2.to_",
+    "norm3.": "norm2.",  # the affine norm before cross attention; the other two hold no parameters
+    "ffn.0.": "ffn.net.0.proj.",
+    "ffn.2.": "ffn.net.2.",
+    "modulation": "scale_shift_table",
+}
+INDEX = "diffusion_pytorch_model.safetensors.index.json"
+
+
+def to_diffusers(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {_rename(name, TOP, BLOCK): tensor for name, tensor in state.items()}
+
+
+def to_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {official_name(name): tensor for name, tensor in state.items()}
+
+
+def official_name(name: str) -> str:
+    """The official name of a parameter given in either layout."""
+    return _rename(name, {v: k for k, v in TOP.items()}, {v: k for k, v in BLOCK.items()})
+
+
+def _rename(name: str, top: dict[str, str], block: dict[str, str]) -> str:
+    match = re.match(r"blocks\.\d+\.", name)
+    head, rest, table = (match[0], name[match.end() :], block) if match else ("", name, top)
+    for old, new in table.items():
+        if rest.startswith(old):
+            return head + new + rest[len(old) :]
+    return name
+
+
+def read_config(folder: Path) -> SkyReelsConfig:
+    """From `config.json` in either layout; InputError names what is missing or not as in any SkyReels-V2-DF."""
+    path = folder / "config.json"
+    raw = _raw_config(folder)
+    try:
+        if "num_attention_heads" in raw:  # diffusers
+            dim = raw["num_attention_heads"] * raw["attention_head_dim"]
+            positions = raw.get("positions")
+            names = ("ffn_dim", "num_attention_heads", "num_layers", "in_channels", "out_channels", "text_dim")
+            extra = {"patch": tuple(raw["patch_size"]), "positions": tuple(positions) if positions else None}
+        else:
+            dim = raw["dim"]
+            names = ("ffn_dim", "num_heads", "num_layers", "in_dim", "out_dim", "text_dim")
+            extra = {}
+        ffn, heads, layers, channels_in, channels_out, text_dim = (raw[name] for name in names)
+        config = SkyReelsConfig(
+            dim=dim,
+            ffn_dim=ffn,
+            heads=heads,
+            layers=layers,
+            in_channels=channels_in,
+            out_channels=channels_out or channels_in,
+            text_dim=text_dim,
+            text_len=raw.get("text_len", 512),
+            freq_dim=raw.get("freq_dim", 256),
+            eps=raw.get("eps", 1e-6),
+            inject_sample_info=bool(raw.get("inject_sample_info")),
+            **extra,
+        )
+    except (KeyError, TypeError) as error:
+        raise InputError([Problem(str(path), "", f"is no transformer config: {error!r}")]) from None
+    _check(config, path)
+    return config
+
+
+def _check(config: SkyReelsConfig, path: Path) -> None:
+    names = ("dim", "ffn_dim", "heads", "layers", "in_channels", "out_channels", "text_dim", "text_len", "freq_dim")
+    problems = [
+        Problem(str(path), name, f"got {getattr(config, name)!r}; accepted: a whole number above 0")
+        for name in names
+        if type(getattr(config, name)) is not int or getattr(config, name) < 1
+    ]
+    if not problems and config.dim % (2 * config.heads):
+        problems.append(Problem(str(path), "", f"{config.heads} heads don't share a width of {config.dim} evenly"))
+    if not problems and config.in_channels != config.out_channels:
+        channels = f"takes {config.in_channels} channels and gives {config.out_channels}"
+        problems.append(Problem(str(path), "", f"{channels}; accepted: SkyReels-V2-DF, which takes what it gives"))
+    if problems:
+        raise InputError(problems)
+
+
+def _raw_config(folder: Path) -> dict:
+    path = folder / "config.json"
+    try:
+        raw = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError([Problem(str(path), "", "not found: a transformer folder holds config.json")]) from None
+    except ValueError as error:
+        raise InputError([Problem(str(path), "", f"is no transformer config: {error!r}")]) from None
+    if not isinstance(raw, dict):
+        raise InputError([Problem(str(path), "", "is no transformer config: not an object")])
+    return raw
+
+
+def _layout(folder: Path) -> str:
+    return "diffusers" if "num_attention_heads" in _raw_config(folder) else "official"
+
+
+def transformer_part(folder: Path) -> Part:
+    """What a transformer folder holds, in either layout; InputError where config or files can't be read."""
+    config, layout = read_config(folder), _layout(folder)
+    with torch.device("meta"):
+        module = SkyReelsTransformer(config)
+
+    def rename(name: str) -> str | None:
+        official = official_name(name)
+        translated = official if layout == "official" else next(iter(to_diffusers({official: None})))
+        return official if translated == name else None
+
+    return Part(folder, module, in_folder(folder), rename)
+
+
+def load_time_embedding(folder: Path) -> SkyReelsTransformer:
+    """A transformer of which only `condition` and `signal` work, in float32; the rest has no memory."""
+    part = transformer_part(Path(folder))
+    if problems := part.problems():
+        raise InputError(problems)
+    named = [(part.rename(entry.name), entry) for entry in part.stored]
+    wanted = {entry.name: name for name, entry in named if name.startswith(("time_", "fps_", "patch_embedding."))}
+    tensors = read([entry for _, entry in named if entry.name in wanted], "cpu")
+    state = {wanted[entry.name]: tensor.float() for entry, tensor in tensors}
+    part.module.load_state_dict(state, strict=False, assign=True)
+    return part.module.requires_grad_(False).eval()
+
+
+def keep_float32(name: str) -> bool:
+    """What stays in float32 where the rest is bfloat16: time embedding, modulation, affine norm, as in diffusers."""
+    return name.startswith("time_") or "modulation" in name or ".norm3." in name

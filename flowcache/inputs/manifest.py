@@ -1,0 +1,150 @@
+"""Manifest rows to render requests: every default filled in, every fault found before anything starts."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from flowcache.errors import InputError, MediaError, Problem, masked
+from flowcache.inputs.row import ReadRow, check_end, check_tail, check_without_model, look, policy, shots
+from flowcache.inputs.schema import RowDefaults, shown, usable_id
+from flowcache.records import MediaInfo, ModelSpec, RenderRequest
+
+SpecOf = Callable[[str], ModelSpec]  # raises InputError for an unknown model
+Probe = Callable[[str, str], MediaInfo]  # (url as written, "image" or "video") -> what it is; raises MediaError
+Media = dict[tuple[str, str], MediaInfo | MediaError]  # by url as written and kind
+MEDIA = {"image": "image", "video": "video", "end_image": "image"}  # fields that name a file, and its kind
+PROBES_AT_ONCE = 8
+
+
+def validate(
+    rows: Iterable[tuple[int, dict[str, Any]]], file: str, spec_of: SpecOf, defaults: RowDefaults, probe: Probe
+) -> tuple[list[RenderRequest], list[Problem], list[Problem]]:
+    """The requests of all rows without fault, all faults, and warnings (words a tiny model does not know).
+
+    `rows`: (row number, fields); `spec_of` is called once for each model; `probe` once for each picture or
+    video, from several threads.
+    """
+    manifest = _Manifest(masked(file), spec_of, defaults)
+    read = [manifest.read(number, fields) for number, fields in rows]
+    media = _probed(read, probe)
+    requests = [manifest.request(row, media) for row in read]
+    problems = [problem for row in read for problem in row.problems]
+    warnings = [warning for row in read for warning in row.warnings]
+    return [request for request in requests if request], problems, warnings
+
+
+class _Manifest:
+    """What is known while the rows are checked one by one: the models and ids met so far."""
+
+    def __init__(self, file: str, spec_of: SpecOf, defaults: RowDefaults):
+        self.file, self.spec_of, self.defaults = file, spec_of, defaults
+        self.specs: dict[str, ModelSpec | str] = {}  # or why there is none
+        self.taken: dict[str, int] = {}  # id in lower case -> row that has it
+
+    def read(self, number: int, fields: dict[str, Any]) -> ReadRow:
+        """Check the row's types and ranges, and take its id."""
+        row = ReadRow(self.file, number)
+        if given := usable_id(fields.get("id")):
+            first = self._claim(given, number)
+            if first == number:
+                row.video = given
+            else:
+                row.fault(("id",), f"{shown(given)} is the id of row {first} too; accepted: an id of its own")
+        row.read(fields)
+        return row
+
+    def _claim(self, name: str, number: int) -> int:
+        """Take an id, which no other row may have, nor one that differs in case only: the row that has it."""
+        return self.taken.setdefault(name.lower(), number)
+
+    def request(self, row: ReadRow, media: Media) -> RenderRequest | None:
+        """The finished request; None after any fault. Faults of independent fields are all found."""
+        found, model = _opened(row, media), row.says.model or self.defaults.model
+        spec = self._spec(row, model)
+        if spec is None:
+            check_without_model(row)
+            return None
+        values = look(row, spec, self.defaults)
+        values["shots"] = shots(row, spec, values["fps"], self.defaults)
+        values["policy"] = policy(row, spec, self.defaults.policy)
+        check_end(row, spec)
+        if "video" in found and values["fps"]:
+            check_tail(row, found["video"], spec, values["fps"])
+        if row.problems:
+            return None
+        values |= {"model": model} | {name: getattr(row.says, name) for name in MEDIA}
+        return self._finished(row, values, found)
+
+    def _finished(self, row: ReadRow, values: dict[str, Any], media: dict[str, MediaInfo]) -> RenderRequest | None:
+        values["guidance"] = float(values["guidance"])
+        name = row.says.id or content_id(values)
+        first = self._claim(name, row.number)
+        if first != row.number:
+            accepted = "accepted: an id of its own, or another seed"
+            row.fault(("id",), f"is missing, and the row asks for the same video as row {first}; {accepted}")
+            return None
+        if values["seed"] is None:
+            values["seed"] = default_seed(name)
+        for field, info in media.items():
+            values |= {field: info.url, "end_image_sha256" if field == "end_image" else "media_sha256": info.sha256}
+        return RenderRequest(**values, id=name, labels=row.says.labels or {}, priority=row.says.priority or 0)
+
+    def _spec(self, row: ReadRow, name: str) -> ModelSpec | None:
+        if not row.good("model"):
+            return None
+        if name not in self.specs:
+            try:
+                self.specs[name] = self.spec_of(name)
+            except InputError as error:
+                said = (problem.message if problem.file == "model" else str(problem) for problem in error.problems)
+                self.specs[name] = "; ".join(said)
+        found = self.specs[name]
+        if isinstance(found, ModelSpec):
+            return found
+        row.fault(("model",), found)
+        return None
+
+
+def _probed(rows: list[ReadRow], probe: Probe) -> Media:
+    """Every distinct picture and video, opened: what it is, or why it is not."""
+
+    def attempt(media: tuple[str, str]) -> MediaInfo | MediaError:
+        try:
+            return probe(*media)
+        except MediaError as error:
+            return error
+
+    named = ((getattr(row.says, name), kind) for row in rows for name, kind in MEDIA.items())
+    wanted = list(dict.fromkeys((url, kind) for url, kind in named if url))
+    with ThreadPoolExecutor(PROBES_AT_ONCE) as pool:
+        return dict(zip(wanted, pool.map(attempt, wanted), strict=True))
+
+
+def _opened(row: ReadRow, media: Media) -> dict[str, MediaInfo]:
+    """What the row's pictures and video are, by field; {} without any."""
+    if row.says.image and row.says.video:
+        row.fault(("video",), "is given together with image; accepted: one of the two")
+    found = {}
+    for name, kind in MEDIA.items():
+        url = getattr(row.says, name)
+        info = media.get((url, kind))
+        if isinstance(info, MediaInfo):
+            found[name] = info
+        elif info is not None:
+            accepted = f"; accepted: {'a picture' if kind == 'image' else 'a video'} that can be opened and decoded"
+            row.fault((name,), f"{shown(url)} {info}{'' if 'accepted:' in str(info) else accepted}")
+    return found
+
+
+def content_id(values: dict[str, Any]) -> str:
+    """The id of a row without one: rows that would render the same get the same."""
+    content = {**values, "shots": [[shot.prompt, shot.frames, shot.cut] for shot in values["shots"]]}
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return "v-" + hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def default_seed(video_id: str) -> int:
+    """32 bits that depend on the id alone, so that a row keeps its noise when the manifest around it changes."""
+    return int.from_bytes(hashlib.sha256(video_id.encode()).digest()[:4], "big")

@@ -1,0 +1,224 @@
+"""Pictures and videos that requests start from: looked at before the run, loaded as pixels when needed.
+
+What a person names may be anything, so sizes are capped, picture and container formats are listed (no
+playlists, which could name further files), and every failure is a MediaError with a cause to read.
+"""
+
+import hashlib
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from typing import BinaryIO
+
+import av
+import numpy as np
+from PIL import Image, ImageOps
+
+from flowcache.errors import MediaError
+from flowcache.inputs.readers import read_rows
+from flowcache.inputs.urls import Access, UnreadableError, opened, resolve, scheme_of
+from flowcache.records import MediaInfo
+
+__all__ = ["load_image", "load_tail", "probe_media", "read_rows"]
+
+SCHEMES = ("file", "s3", "gs", "gcs", "az", "abfs", "http", "https", "memory")
+BYTE_LIMIT = 512 << 20
+PIXEL_LIMIT = 64_000_000  # of one picture or frame
+PICTURES = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+CONTAINERS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,ogg"  # the demuxers that may open a file
+PROBED_TAIL = 20  # seconds at a video's end that a probe decodes
+BROKEN_PICTURE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+BROKEN_VIDEO = (av.FFmpegError, OSError, ValueError)
+
+
+def probe_media(url: str, kind: str, base: str, access: Access | None = None) -> MediaInfo:
+    """What the "image" or "video" at `url` is; a relative path lies beside the file `base`.
+
+    Decodes the whole picture, or a video's first frame and its last 20 seconds. MediaError says what is wrong.
+    `access`: what s3:// URLs are opened with, here and below.
+    """
+    absolute = resolve(url, base)
+    with _fetched(absolute, access) as file:
+        if kind == "image":
+            image = _picture(file)
+            return MediaInfo(absolute, image.width, image.height, sha256=_sha256(file))
+        with _Video(file) as video:
+            next(video.sampled([video.first]))
+            tail = max(video.first, video.last - PROBED_TAIL)
+            size = [(frame.width, frame.height) for frame in video.sampled([tail, video.last])][-1]
+            seconds = float(video.last - video.first)
+            return MediaInfo(absolute, *size, video.count, video.fps, seconds, _sha256(file))
+
+
+def load_image(
+    url: str, width: int, height: int, sha256: str | None = None, access: Access | None = None
+) -> np.ndarray:
+    """The picture as uint8 [1, height, width, 3], scaled to cover and cut around its centre.
+
+    MediaError where it can't be read, or is not the file of that `sha256` any more (None: whatever is there).
+    """
+    with _fetched(url, access, sha256) as file:
+        return _covering(_picture(file), width, height)[None]
+
+
+def load_tail(
+    url: str,
+    frames: int,
+    fps: int,
+    width: int,
+    height: int,
+    sha256: str | None = None,
+    least: int | None = None,
+    access: Access | None = None,
+) -> np.ndarray:
+    """The last `frames` frames sampled at `fps`, uint8 [frames, height, width, 3], cut like load_image's.
+
+    least: a video that has fewer gives a multiple of this many. The last sample is the video's last frame, the others
+    lie 1/fps apart before it and take the frame nearest in time. MediaError as of load_image, and where there are too
+    few.
+    """
+    with _fetched(url, access, sha256) as file, _Video(file) as video:
+        have = MediaInfo(url, 0, 0, seconds=float(video.last - video.first)).frames_at(fps)
+        if least and least <= have < frames:
+            frames = have // least * least
+        if have < frames:
+            raise MediaError(f"has {have} frames at {fps} fps, and {least or frames} are needed")
+        times = [video.last - Fraction(i, fps) for i in reversed(range(frames))]
+        return np.stack([_covering(_upright(frame), width, height) for frame in video.sampled(times)])
+
+
+@contextmanager
+def _fetched(url: str, access: Access | None, sha256: str | None = None) -> Iterator[BinaryIO]:
+    scheme = scheme_of(url)
+    if scheme not in SCHEMES or "::" in url:
+        raise MediaError(f"has the scheme {scheme[:20]!r}; accepted: a path or {', '.join(SCHEMES)}")
+    try:
+        with opened(url, BYTE_LIMIT, access) as file:
+            if not file.read(1):
+                raise MediaError("is empty")
+            if sha256 and _sha256(file) != sha256:
+                raise MediaError("is not the file any more that was checked when the run began")
+            file.seek(0)
+            yield file
+    except UnreadableError as error:
+        raise MediaError(str(error)) from error
+
+
+def _sha256(file: BinaryIO) -> str:
+    file.seek(0)
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_pixels(width: int, height: int) -> None:
+    if width * height > PIXEL_LIMIT:
+        raise MediaError(f"has {width}x{height} pixels; accepted: at most {PIXEL_LIMIT / 1e6:.0f} million")
+
+
+def _picture(file: BinaryIO) -> Image.Image:
+    """The first picture in the file, decoded, upright, RGB; what is transparent is white."""
+    try:
+        image = Image.open(file, formats=PICTURES)
+    except Image.DecompressionBombError:
+        raise MediaError(f"has too many pixels; accepted: at most {PIXEL_LIMIT / 1e6:.0f} million") from None
+    except BROKEN_PICTURE as error:
+        raise MediaError(f"is no picture that can be opened ({', '.join(PICTURES)})") from error
+    _check_pixels(*image.size)
+    try:
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I"):  # 16 bits a pixel
+            image = Image.fromarray((np.asarray(image, dtype=np.uint32) >> 8).clip(0, 255).astype(np.uint8))
+        if "A" in image.getbands() or "transparency" in image.info:
+            image = image.convert("RGBA")
+            return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        return image.convert("RGB")
+    except BROKEN_PICTURE as error:
+        raise MediaError(f"is a damaged picture ({str(error)[:100] or 'cannot be decoded'})") from error
+
+
+def _covering(image: Image.Image, width: int, height: int) -> np.ndarray:
+    """uint8 [height, width, 3]: scaled so that it covers the size, what stands out cut off on both sides."""
+    return np.asarray(ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS))
+
+
+def _upright(frame: av.VideoFrame) -> Image.Image:
+    """The frame as a picture, turned as its camera was held."""
+    image = Image.fromarray(frame.to_ndarray(format="rgb24"))
+    return image.rotate(frame.rotation, expand=True) if frame.rotation % 360 else image
+
+
+class _Video:
+    """A video file opened for reading: its times in seconds (exact), and its frames in order of time."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+
+    def __enter__(self) -> "_Video":
+        try:
+            self._container = av.open(self._file, mode="r", options={"format_whitelist": CONTAINERS})
+        except BROKEN_VIDEO as error:
+            raise MediaError("is no video that can be opened (MP4, MOV, WebM, Matroska, AVI, MPEG, Ogg)") from error
+        try:
+            self._measure()
+        except MediaError:
+            self._container.close()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._container.close()
+
+    def _measure(self) -> None:
+        if not self._container.streams.video:
+            raise MediaError("has no video in it, only sound or data")
+        self._stream = self._container.streams.video[0]
+        if self._stream.codec_context is None:
+            raise MediaError("is a video of a kind that cannot be decoded")
+        _check_pixels(self._stream.codec_context.width, self._stream.codec_context.height)
+        try:
+            packets = [p for p in self._container.demux(self._stream) if p.size and not p.is_discard]
+        except BROKEN_VIDEO as error:
+            raise MediaError("is a damaged video: its end cannot be read") from error
+        times = [packet.pts for packet in packets]
+        if not times or None in times:
+            raise MediaError("has no frames" if not times else "has frames without times")
+        self.count = len(times)
+        self.first, self.last = (pts * self._stream.time_base for pts in (min(times), max(times)))
+        self.fps = float((self.count - 1) / (self.last - self.first)) if self.last > self.first else 0.0
+
+    def _decoded(self, time: Fraction) -> Iterator[tuple[Fraction, av.VideoFrame]]:
+        try:
+            self._container.seek(int(time / self._stream.time_base), stream=self._stream)
+            for frame in self._container.decode(self._stream):
+                if frame.is_corrupt:
+                    raise MediaError("is a damaged video: a frame cannot be decoded")
+                if frame.pts is not None:
+                    yield frame.pts * self._stream.time_base, frame
+        except BROKEN_VIDEO as error:
+            raise MediaError(f"is a damaged video ({getattr(error, 'strerror', None) or error})") from error
+
+    def frames_from(self, time: Fraction) -> Iterator[tuple[Fraction, av.VideoFrame]]:
+        """(time, frame) of all frames from the key frame at or before `time`. MediaError: cannot be decoded."""
+        frames = self._decoded(max(time, self.first))
+        head = next(frames, None)
+        if head is None or head[0] > time:  # MPEG transport streams are sought roughly
+            frames = self._decoded(self.first)
+            head = next(frames, None)
+        if head is not None:
+            yield head
+            yield from frames
+
+    def sampled(self, times: list[Fraction]) -> Iterator[av.VideoFrame]:
+        """For each of the ascending `times` the frame nearest to it, of two equally near ones the earlier."""
+        left = list(times)
+        before: tuple[Fraction, av.VideoFrame] | None = None
+        for now in self.frames_from(times[0]):
+            while left and now[0] >= left[0]:
+                early = before and left[0] - before[0] <= now[0] - left[0]
+                yield before[1] if early else now[1]
+                left.pop(0)
+            before = now
+        if before is None or before[0] < self.last - 1:
+            raise MediaError("is a damaged video: its last frames cannot be decoded")
+        yield from (before[1] for _ in left)

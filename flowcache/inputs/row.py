@@ -1,0 +1,268 @@
+"""One manifest row against its model: what it renders, or why it cannot."""
+
+import re
+from typing import Any
+
+from pydantic import ValidationError
+
+from flowcache.cache.policy_settings import FAMILIES, POLICIES, misfits
+from flowcache.errors import Problem
+from flowcache.inputs import lengths
+from flowcache.inputs.schema import (
+    ACCEPTS,
+    MAX_FRAMES,
+    MAX_SIDE,
+    Policy,
+    Row,
+    RowDefaults,
+    ShotRow,
+    faults,
+    path_name,
+    shown,
+)
+from flowcache.records import MediaInfo, ModelSpec, Shot
+
+Loc = tuple[int | str, ...]  # where in a row: ("shots", 1, "frames")
+
+
+class ReadRow:
+    """One row past the check of types, and what was found wrong with it.
+
+    `says`: the row without its faulty fields. `bad`: where those are; nothing more can be said of them.
+    `video`: the row's id, where it is its own.
+    """
+
+    def __init__(self, file: str, number: int):
+        self.file, self.number = file, number
+        self.says, self.bad, self.video = Row(), set[Loc](), None
+        self.problems: list[Problem] = []
+        self.warnings: list[Problem] = []
+
+    def read(self, fields: dict[str, Any]) -> None:
+        """Check types and ranges."""
+        try:
+            self.says = Row.model_validate(fields)
+        except ValidationError as error:
+            for loc, message in faults(error, Row, ACCEPTS):
+                self.fault(loc, message)
+                self.bad.add(loc[:3] if loc[0] == "shots" else loc[:1])  # of a shot one field, else the whole field
+            self.says = Row.model_validate(_without(fields, self.bad))
+
+    def good(self, *loc: int | str) -> bool:
+        return not any(loc[: len(bad)] == bad for bad in self.bad)
+
+    def fault(self, loc: Loc, message: str) -> None:
+        self.problems.append(Problem(self.file, path_name(loc), message, self.number, self.video))
+
+    def warn(self, loc: Loc, message: str) -> None:
+        self.warnings.append(Problem(self.file, path_name(loc), message, self.number, self.video))
+
+
+def _without(fields: dict[str, Any], bad: set[Loc]) -> dict[str, Any]:
+    """The row without its faulty fields; shots keep their places."""
+    kept = {name: value for name, value in fields.items() if isinstance(name, str) and (name,) not in bad}
+    if isinstance(kept.get("shots"), list):
+        shots = [shot if isinstance(shot, dict) else {} for shot in kept["shots"]]
+        kept["shots"] = [
+            {name: value for name, value in shot.items() if ("shots", i, name) not in bad}
+            for i, shot in enumerate(shots)
+        ]
+    return kept
+
+
+def look(row: ReadRow, spec: ModelSpec, defaults: RowDefaults) -> dict[str, Any]:
+    """Fields whose default comes from the job, else the model; None where the row's own is faulty."""
+    values = {}
+    for name in ("width", "height", "fps", "seed", "guidance", "steps", "ar_step", "segment", "negative_prompt"):
+        own, job = getattr(row.says, name), getattr(defaults, name)
+        chosen = own if own is not None else job if job is not None else getattr(spec, name, None)
+        if name == "ar_step" and own is None and job is None and spec.pipeline:
+            chosen = None  # follows from the steps and the chunks in flight
+        values[name] = chosen if row.good(name) else None
+    if values["steps"] is not None and values["steps"] > spec.max_steps:
+        accepted = f"a whole number from 1 to {spec.max_steps:,} with {spec.name}"
+        row.fault(("steps",), f"got {values['steps']:,}{_origin(row, 'steps')}; accepted: {accepted}")
+    _check_size(row, values["width"], values["height"], spec)
+    if spec.pipeline:
+        _check_pipeline(row, spec, values)
+    elif values["segment"]:
+        row.fault(("segment",), f"does not go with {spec.name}, which knows windows of one length; accepted: none")
+    return values
+
+
+def _check_pipeline(row: ReadRow, spec: ModelSpec, values: dict[str, Any]) -> None:
+    """What MAGI-1 samples with."""
+    steps, window = values["steps"], spec.pipeline.window
+    if steps and values["ar_step"] is None and steps % window:
+        accepted = f"multiples of {window}, which are the chunks in flight of {spec.name}, or an ar_step"
+        row.fault(("steps",), f"got {steps}{_origin(row, 'steps')}; accepted: {accepted}")
+    if spec.pipeline.passes == 1 and values["guidance"] not in (None, 1.0):
+        given = f"got {values['guidance']:g}{_origin(row, 'guidance')}"
+        row.fault(("guidance",), f"{given}; accepted: 1, since {spec.name} is distilled and runs once")
+    if values["negative_prompt"]:
+        row.fault(("negative_prompt",), f"does not go with {spec.name}, which has no such text; accepted: none")
+
+
+def _origin(row: ReadRow, name: str) -> str:
+    return "" if getattr(row.says, name) is not None else " (default)"
+
+
+def _check_size(row: ReadRow, width: int | None, height: int | None, spec: ModelSpec) -> None:
+    if spec.sizes:
+        if None not in (width, height) and (width, height) not in spec.sizes:
+            known = ", ".join(f"{w}x{h}" for w, h in lengths.near_sizes(width, height, spec))
+            given = f"got {shown(width)}x{shown(height)}"
+            row.fault(("width, height",), f"{given}; accepted with {spec.name}, nearest first: {known}")
+        return
+    for name, pixels in (("width", width), ("height", height)):
+        near = [] if pixels is None else lengths.near_sides(pixels, spec, MAX_SIDE)
+        if near and near != [pixels]:
+            given = f"got {shown(pixels)}{_origin(row, name)}; nearest {_either(near)}"
+            row.fault((name,), f"{given}; accepted: multiples of {spec.size_step} up to {MAX_SIDE}")
+
+
+def policy(row: ReadRow, spec: ModelSpec, default: Policy) -> dict[str, Any]:
+    """{"name": "off"} or "dense", or {"name": "paper", "preset": ..., and what overrides it}."""
+    chosen = row.says.policy or default
+    given = chosen.model_dump(exclude_none=True)
+    if not row.good("policy"):
+        return given
+    if faults := misfits(given, spec.family):
+        for where, message in faults:
+            row.fault(("policy", *where), message)
+        return given
+    if not POLICIES[chosen.name] or chosen.reuse is False:
+        return given
+    if not spec.reuse:
+        plain = " or ".join(repr(name) for name, known in FAMILIES[spec.family].items() if not known)
+        row.fault(("policy",), f"got {chosen.name!r}, for which {spec.name} has no settings; accepted: {plain}")
+        return given
+    preset = chosen.preset or ("slow" if "slow" in spec.reuse else next(iter(spec.reuse)))
+    if preset not in spec.reuse:
+        known = " or ".join(repr(name) for name in spec.reuse)
+        row.fault(("policy", "preset"), f"got {shown(preset)}; accepted with {spec.name}: {known}")
+    return given | {"preset": preset}
+
+
+def shots(row: ReadRow, spec: ModelSpec, fps: int | None, defaults: RowDefaults) -> tuple[Shot, ...]:
+    """The row's shots with their lengths; those of a faulty one are 0."""
+    found, written = [], _written_shots(row)
+    for index, (loc, shot) in enumerate(written):
+        cut = _cut(row, index, loc, getattr(shot, "cut", None))
+        # An end picture fills the last chunk's end.
+        ends = bool(written[index + 1][1].cut) if index + 1 < len(written) else row.says.end_image is None
+        frames = _frames(row, loc, shot, (spec, cut, ends), fps, defaults)
+        found.append(Shot(shot.prompt or "", frames, cut))
+        _warn_of_words(row, (*loc, "prompt"), shot.prompt or "", spec)
+    total = sum(shot.frames for shot in found)
+    if total > MAX_FRAMES and len(found) > 1:
+        row.fault(("shots",), f"got {total:,} frames in all; accepted: at most {MAX_FRAMES:,}")
+    return tuple(found)
+
+
+def _written_shots(row: ReadRow) -> list[tuple[Loc, Row | ShotRow]]:
+    """Where each shot stands and what is written there, and the faults that need no model."""
+    says = row.says
+    if not row.good("shots"):
+        return []
+    if says.shots is None:
+        if says.prompt is None and row.good("prompt"):
+            row.fault(("prompt",), f"is missing; accepted: {ACCEPTS['prompt']}, or shots")
+        found: list[tuple[Loc, Row | ShotRow]] = [((), says)]
+    else:
+        for name in ("prompt", "seconds", "frames"):
+            if getattr(says, name) is not None or not row.good(name):
+                row.fault((name,), "does not go with shots; accepted: only that of each shot")
+        found = [(("shots", i), shot) for i, shot in enumerate(says.shots)]
+    for loc, shot in found:
+        if loc and shot.prompt is None and row.good(*loc, "prompt"):
+            row.fault((*loc, "prompt"), f"is missing; accepted: {ACCEPTS['prompt']}")
+        if shot.seconds is not None and shot.frames is not None:
+            row.fault((*loc, "frames"), "is given together with seconds; accepted: one of the two")
+    return found
+
+
+def _cut(row: ReadRow, index: int, loc: Loc, given: bool | None) -> bool:
+    """Whether the shot starts fresh. The first continues a video where there is one; later ones go on."""
+    if index:
+        return bool(given)
+    fresh = row.says.video is None and row.good("video")
+    if given is not None and given != fresh:
+        why = "there is nothing before it to continue" if fresh else "it continues the row's video"
+        row.fault((*loc, "cut"), f"got {shown(given)}, but {why}; accepted: {shown(fresh)}")
+    return fresh
+
+
+def _frames(
+    row: ReadRow,
+    loc: Loc,
+    shot: Row | ShotRow,
+    grid: tuple[ModelSpec, bool, bool],
+    fps: int | None,
+    defaults: RowDefaults,
+) -> int:
+    """Video frames: `frames` as given, else the valid length nearest to what is asked for; 0 if faulty.
+
+    `grid`: the model, whether the shot starts fresh, and whether nothing continues it.
+    """
+    if not (row.good(*loc, "frames") and row.good(*loc, "seconds")):
+        return 0
+    if shot.frames is not None:
+        return _exact(row, (*loc, "frames"), shot.frames, *grid)
+    seconds, wanted = shot.seconds, float(defaults.frames or grid[0].frames)
+    if seconds is None and defaults.frames is None:
+        seconds = defaults.seconds
+    if seconds is not None:
+        wanted = seconds * (fps or 0)
+    if wanted > MAX_FRAMES:
+        given = f"got {seconds:g}, that is {wanted:,.0f} frames at {fps} fps"
+        row.fault((*loc, "seconds"), f"{given}; accepted: at most {MAX_FRAMES:,} frames")
+        return 0
+    return lengths.round_frames(wanted, *grid)
+
+
+def _exact(row: ReadRow, loc: Loc, frames: int, spec: ModelSpec, fresh: bool, ends: bool) -> int:
+    near = lengths.near_frames(frames, spec, fresh, MAX_FRAMES, ends)
+    if near == [frames]:
+        return frames
+    first, step = lengths.shortest(spec, fresh), spec.chunk_frames
+    kind = "a fresh start" if fresh else "a continuation"
+    accepted = f"{first}, {first + step}, {first + 2 * step} and so on for {kind} with {spec.name}"
+    row.fault(loc, f"got {shown(frames)}; nearest {_either(near)}; accepted: {accepted}")
+    return 0
+
+
+def _either(values: list[int]) -> str:
+    return " or ".join(f"{value:,}" for value in values)
+
+
+def _warn_of_words(row: ReadRow, loc: Loc, prompt: str, spec: ModelSpec) -> None:
+    if not spec.vocabulary:
+        return
+    unknown = sorted(set(re.findall(r"[^\W_]+", prompt.lower())) - set(spec.vocabulary))
+    if unknown:
+        words = ", ".join(shown(word) for word in unknown[:5]) + (" ..." if len(unknown) > 5 else "")
+        row.warn(loc, f"{spec.name} does not know {words}; it knows {', '.join(spec.vocabulary)}")
+
+
+def check_end(row: ReadRow, spec: ModelSpec) -> None:
+    """Whether a chunk has frames left to be made between a first and a last one that are given."""
+    if row.says.end_image and spec.chunk < 3:
+        accepted = "models with chunks of at least 3 latent frames"
+        row.fault(("end_image",), f"does not go with {spec.name}, whose chunks have {spec.chunk}; accepted: {accepted}")
+
+
+def check_tail(row: ReadRow, video: MediaInfo, spec: ModelSpec, fps: int) -> None:
+    """Whether the video holds the frames that the model needs in order to continue it."""
+    have, need = video.frames_at(fps), spec.lead_frames
+    if have < need:
+        given = f"{shown(row.says.video)} has {have} frame{'s' if have > 1 else ''} at {fps} fps"
+        row.fault(("video",), f"{given}; accepted: at least {need} for {spec.name} to continue")
+
+
+def check_without_model(row: ReadRow) -> None:
+    """What can be said of shots, lengths and sizes while the model is unknown."""
+    places: list[tuple[Loc, Any]] = [((*loc, "frames"), shot.frames) for loc, shot in _written_shots(row)]
+    for loc, value in [*places, (("width",), row.says.width), (("height",), row.says.height)]:
+        if value is not None and value < 1:
+            row.fault(loc, f"got {shown(value)}; accepted: {ACCEPTS[str(loc[-1])]}")

@@ -1,0 +1,152 @@
+"""Which gang size suits a manifest and a cluster: what each costs, and which one to take."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from flowcache.errors import Problem
+from flowcache.families.memory import GIB, codec_bytes, memory
+from flowcache.families.vae_tiling import TILE, USABLE
+from flowcache.planner.estimate import Cluster, spans, verdict
+from flowcache.planner.gang_cost import GangCost, gang_cost
+from flowcache.planner.hardware import Node
+from flowcache.planner.throughput import Pace
+from flowcache.planner.workload import Case, Workload
+from flowcache.records import ModelSpec, RenderRequest
+from flowcache.report.words import duration
+from flowcache.sampling.dry_run import at_most
+
+SIZES = 1, 2, 4, 8
+WORTH = 0.95  # a larger gang has to need so much less of the time
+
+
+@dataclass(frozen=True)
+class GangOption:
+    """Gangs of one size. costs: for each model the one of its windows that needs most memory; none where `problem`
+    says why such gangs can't work.
+
+    fits: the memory of a GPU. fastest, slowest: seconds for the whole manifest, where the cluster has GPUs for one.
+    """
+
+    ranks: int
+    costs: tuple[GangCost, ...] = ()
+    problem: str | None = None
+    fits: bool = False
+    fastest: float | None = None
+    slowest: float | None = None
+
+
+@dataclass(frozen=True)
+class Advice:
+    """recommended: ranks of a gang; None: no size that was looked at works. reason, rests_on: sentences."""
+
+    options: tuple[GangOption, ...]
+    recommended: int | None
+    reason: str
+    rests_on: tuple[str, ...]
+
+
+def advise(work: Workload, pace: Pace, cluster: Cluster, now: float) -> Advice:
+    """now: unix seconds."""
+    sizes, heaviest = sorted({*SIZES, cluster.gang}), heaviest_windows(work, pace, cluster)
+    options = tuple(option(work, pace, cluster, heaviest, ranks) for ranks in sizes)
+    recommended, reason = choose(options, work, cluster, now)
+    room = f"{USABLE:.0%} of a GPU's {cluster.node.memory / GIB:.1f} GiB (--gpu-memory) can be filled"
+    rests_on = (
+        *pace.rests_on,
+        f"{room}; K/V and weights in bfloat16, activations and VAE estimated",
+        "frames are decoded in tiles where whole ones would not fit the GPU of a gang of one",
+    )
+    if cluster.sharded:
+        rests_on += ("weights are sharded: each block's are gathered while the one before it computes",)
+    return Advice(options, recommended, reason, rests_on)
+
+
+def check_gang(requests: Sequence[RenderRequest], specs: Mapping[str, ModelSpec], gang: int) -> list[Problem]:
+    """Gangs of more ranks than a chunk has tokens are refused before anything loads."""
+    problems = {}
+    for model, width, height in {(request.model, request.width, request.height): None for request in requests}:
+        tokens = specs[model].chunk_tokens(width, height)
+        if gang > tokens:
+            size = f"{model} at {width}x{height}"
+            problems[size] = Problem("--gang", "", f"got {gang}; accepted for {size}: 1 to {tokens}")
+    return list(problems.values())
+
+
+def heaviest_windows(work: Workload, pace: Pace, cluster: Cluster) -> list[Case]:
+    """Of each model the case whose window needs most memory on one rank."""
+    alike = {(case.window, case.policy): case for case in work.cases}
+    found: dict[str, tuple[int, Case]] = {}
+    for case in alike.values():
+        need = cost_of(work, case, 1, pace, cluster).memory.total
+        if need > found.get(case.window.model, (0,))[0]:
+            found[case.window.model] = need, case
+    return [case for _, case in found.values()]
+
+
+def cost_of(work: Workload, case: Case, ranks: int, pace: Pace, cluster: Cluster) -> GangCost:
+    config, done = work.walked(case.window, at_most(case.policy))
+    spec, window, policy = work.specs[case.window.model], case.window, case.policy
+    cost = gang_cost(spec, config, policy, window, done, ranks, pace.per_flop, pace.link, sharded=cluster.sharded)
+    spec = replace(spec, width=cost.width, height=cost.height)
+    if memory(spec, config, 1).total <= USABLE * cluster.node.memory:
+        return cost
+    return replace(cost, memory=replace(cost.memory, codec=codec_bytes(spec, TILE)))  # as `room.tile_for` decides
+
+
+def option(work: Workload, pace: Pace, cluster: Cluster, heaviest: Sequence[Case], ranks: int) -> GangOption:
+    if problem := problem_of(work, cluster.node, ranks):
+        return GangOption(ranks, problem=problem)
+    costs = tuple(cost_of(work, case, ranks, pace, cluster) for case in heaviest)
+    fits = all(cost.memory.total <= USABLE * cluster.node.memory for cost in costs)
+    timed = cluster.timed and ranks <= cluster.ranks
+    fastest, slowest = spans(work, pace, ranks, cluster.ranks // ranks, cluster.sharded) if timed else (None, None)
+    return GangOption(ranks, costs, None, fits, fastest, slowest)
+
+
+def problem_of(work: Workload, node: Node, ranks: int) -> str | None:
+    """Why gangs of that size can't work."""
+    if refused := check_gang(work.requests, work.specs, ranks):
+        return "; ".join(problem.message for problem in refused)
+    if ranks > node.gpus:
+        return f"a gang lies on one node, and that has {node.gpus} GPUs (--node-gpus); accepted: 1 to {node.gpus}"
+    return None
+
+
+def choose(options: Sequence[GangOption], work: Workload, cluster: Cluster, now: float) -> tuple[int | None, str]:
+    """The smallest size that fits, or a larger one where that is done clearly sooner; and why."""
+    working = [each for each in options if not each.problem]
+    fitting = [each for each in working if each.fits]
+    if not fitting:
+        need = min(max(cost.memory.total for cost in each.costs) for each in working) / GIB
+        return None, (
+            f"none of these gangs fits: the least that a GPU would have to hold is {need:.1f} GiB. A budget for K/V "
+            "(policy, `clean`), --shard-weights, smaller frames or larger GPUs help"
+        )
+    timed = [each for each in fitting if each.slowest is not None]
+    if not timed and cluster.gpus:
+        return (
+            None,
+            f"with less than {fitting[0].ranks} ranks none fits the GPUs, and there are {cluster.gpus} (--gpus)",
+        )
+    if not timed:
+        return fitting[0].ranks, "the smallest that fits the GPUs: the fewer ranks, the less is lost between them"
+    soonest = min(each.slowest for each in timed)
+    best = next(each for each in timed if WORTH * each.slowest <= soonest)
+    return best.ranks, because(best, timed[0], work, cluster, now)
+
+
+def because(best: GangOption, first: GangOption, work: Workload, cluster: Cluster, now: float) -> str:
+    """first: the smallest that fits."""
+    if best is first:
+        reason = f"the smallest that fits the GPUs, done in {duration(best.slowest)}; larger ones gain less than 5 %"
+    else:
+        gangs, chains = cluster.ranks // first.ranks, len(work.chains)
+        idle = f"{chains} of {gangs} gangs have work" if chains < gangs else "most gangs wait for the longest chains"
+        reason = (
+            f"done in {duration(best.slowest)} instead of {duration(first.slowest)} with {first.ranks}, where {idle}"
+        )
+    if cluster.deadline is None:
+        return reason
+    left = cluster.deadline - now
+    in_time = {each.ranks: verdict((each.fastest, each.slowest), left) for each in (best, first)}
+    return f"{reason}; in time: {', '.join(f'{answer} with {ranks}' for ranks, answer in in_time.items())}"

@@ -1,0 +1,70 @@
+"""A rank as Ray runs it: measured, and with a log of its own (JSON lines on its stderr, which Ray keeps)."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from flowcache.progress.json_lines import RANK, json_logger, place
+from flowcache.records import ChunkRecord
+from flowcache.runtime.metrics import WorkMetrics
+from flowcache.scheduler.protocols import Event, Task
+from flowcache.storage.objects.store import Store
+from flowcache.worker.worker import RankWorker, WorkerSettings
+
+HEALTH = "health"  # calls that get a thread of their own
+LOG_END = 4000  # bytes
+
+
+def end_of(path: str) -> str:
+    """The last LOG_END bytes of a log as text; "" where it is no file."""
+    if not os.path.isfile(path):
+        return ""
+    with open(path, "rb") as file:
+        file.seek(max(0, os.path.getsize(path) - LOG_END))
+        return file.read().decode(errors="replace")
+
+
+class RankActor(RankWorker):
+    def __init__(self, store: Store, settings: WorkerSettings, gang: str, rank: int, world: int):
+        super().__init__(store, settings, gang, rank, world)
+        self.logger = json_logger(RANK)
+        self.metrics = WorkMetrics(gang)
+
+    def render(self, task: Task) -> Iterator[Event]:
+        with self._logged(task):
+            for event in super().render(task):
+                if isinstance(event, ChunkRecord):
+                    self.metrics.chunk(task.request.model, task.request.policy["name"], event)
+                yield event
+
+    def assist(self, task: Task) -> None:
+        with self._logged(task):
+            super().assist(task)
+
+    def log_file(self) -> str:
+        """Where Ray keeps what this process writes to its stderr."""
+        return os.readlink("/proc/self/fd/2")
+
+    @ray.method(concurrency_group=HEALTH)
+    def ping(self) -> None:
+        """Answers beside the work, as long as the process runs."""
+
+    @contextmanager
+    def _logged(self, task: Task) -> Iterator[None]:
+        """Begin and end of the rank's share in a task; an exception with its traceback, which still goes on."""
+        where = {**place(task.segment), "rank": self.rank, "gang": self.gang}
+        begin = time.monotonic()
+        self.logger.info("segment started", extra=where)
+        ended = False
+        try:
+            yield
+            ended = True
+        finally:
+            where["seconds"] = round(time.monotonic() - begin, 3)
+            if ended:
+                self.logger.info("segment finished", extra=where)
+            else:
+                self.logger.error("segment failed", extra=where, exc_info=True)

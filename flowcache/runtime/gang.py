@@ -1,0 +1,184 @@
+"""A gang: N rank actors in one placement group. Made whole, used whole, torn down whole."""
+
+import re
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import ray
+from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.util.placement_group import (
+    PlacementGroup,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
+
+from flowcache.errors import FlowcacheError, StoreError
+from flowcache.parallel.mesh import PeerLost
+from flowcache.runtime.actor import HEALTH, RankActor, end_of
+from flowcache.scheduler.protocols import Event, Flawed, GangFailure, Task
+from flowcache.storage.documents import SegmentMarker
+from flowcache.storage.objects.store import Store
+from flowcache.worker.worker import WorkerSettings
+
+ANSWER = 3.0  # seconds in which a rank answers that it is alive
+LOG_PATIENCE = 20.0  # seconds for a node to start a process that reads a log
+NODE_LABEL = "ray.io/node-id"  # which Ray gives every node
+
+
+@dataclass(frozen=True)
+class GangShape:
+    """Resources of one gang: `ranks` bundles of `cpus` CPUs and, where `gpu` is set, one GPU each."""
+
+    ranks: int
+    cpus: int
+    gpu: bool
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        return {"CPU": self.cpus, "GPU": 1} if self.gpu else {"CPU": self.cpus}
+
+    def fits(self, resources: dict[str, float]) -> int:
+        """How many such gangs the resources of one node hold."""
+        return min(int(resources.get(name, 0) // (amount * self.ranks)) for name, amount in self.bundle.items())
+
+
+class RayGang:
+    """Starting (actors join their group), then idle (`task` is None) or busy.
+
+    `poll` is called when some of `waiting_for()` are ready; it raises GangFailure. See `fleet.Gang`.
+    """
+
+    def __init__(
+        self, name: str, shape: GangShape, store: Store, settings: WorkerSettings, avoided: Collection[str] = ()
+    ):
+        """avoided: ids of nodes that it must not be placed on."""
+        self.name, self.shape = name, shape
+        elsewhere = {NODE_LABEL: f"!in({','.join(sorted(avoided))})"} if avoided else {}
+        self.group: PlacementGroup = placement_group(
+            [shape.bundle] * shape.ranks, strategy="STRICT_PACK", bundle_label_selector=[elsewhere] * shape.ranks
+        )
+        self.actors = [self._actor(rank, store, settings) for rank in range(shape.ranks)]
+        self._logs = [actor.log_file.remote() for actor in self.actors]
+        address = self.actors[0].open_group.remote() if shape.ranks > 1 else None
+        self._pending = {actor.join_group.remote(address): rank for rank, actor in enumerate(self.actors)}
+        self._stream: Any = None
+        self._end: SegmentMarker | Flawed | None = None
+        self.started = False
+        self.node: str | None = None
+        self.model: str | None = None
+        self.video: str | None = None
+        self.task: Task | None = None
+        self.heard = time.monotonic()  # last sign of life
+
+    def _actor(self, rank: int, store: Store, settings: WorkerSettings) -> Any:
+        place = PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=rank)
+        options = {"num_cpus": self.shape.cpus, "num_gpus": int(self.shape.gpu), "scheduling_strategy": place}
+        fixed = ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups={HEALTH: 1})
+        worker = fixed(RankActor).options(**options)
+        return worker.remote(store, settings, self.name, rank, self.shape.ranks)
+
+    def assign(self, task: Task) -> None:
+        self.task, self.model, self.video = task, task.request.model, task.request.id
+        self.heard = time.monotonic()
+        self._stream = self.actors[0].render.options(num_returns="streaming").remote(task)
+        self._pending = {actor.assist.remote(task): rank for rank, actor in enumerate(self.actors) if rank}
+
+    def waiting_for(self) -> list[Any]:
+        return [*self._pending, *([] if self._stream is None else [self._stream])]
+
+    def poll(self, ready: list[Any]) -> list[Event]:
+        """What is new: chunk records, and when all ranks are through, what ends the task."""
+        self.heard = time.monotonic()
+        events: list[Event] = []
+        for item in ready:
+            event = self._take(item)
+            if isinstance(event, SegmentMarker | Flawed):
+                self._end, self._stream = event, None
+            elif event is not None:
+                events.append(event)
+        if not self.waiting_for():
+            if not self.started:
+                self.started, self.node = True, placement_group_table(self.group)["bundles_to_node_id"][0]
+            if self._end:
+                events.append(self._end)
+                self._end = self.task = None
+        return events
+
+    def _take(self, item: Any) -> Event | None:
+        rank = self._pending.get(item, 0) if item is not self._stream else 0
+        try:
+            if item is self._stream:
+                return ray.get(next(self._stream))
+            ray.get(item)
+            del self._pending[item]
+            return None
+        except RayActorError as error:
+            rank, how = self._lost() or (rank, f"its process is gone ({first_line(error)})")
+            raise GangFailure(rank, "infra", how) from error
+        except RayTaskError as error:
+            cause = error.cause if error.cause is not None else error
+            noticed = isinstance(cause, PeerLost)  # else another library may have, in its own words
+            lost = self._lost() if noticed or not isinstance(cause, FlowcacheError) else None
+            if noticed or lost:
+                rank, how = lost or (rank, str(cause))
+                raise GangFailure(rank, "infra", how, plain(error)) from error
+            # An error that we raise ourselves leaves a rank sound; after others (CUDA's, say) who knows.
+            usable = isinstance(cause, FlowcacheError) and self.shape.ranks == 1
+            if usable:
+                self._stream = self.task = None
+            raise GangFailure(rank, kind_of(cause), f"{type(cause).__name__}: {cause}", plain(error), usable) from error
+        except RayError as error:  # such as OutOfDiskError, ObjectLostError, ActorUnschedulableError
+            how = f"Ray has lost its answer ({type(error).__name__}: {first_line(error)})"
+            raise GangFailure(rank, "infra", how) from error
+
+    def _lost(self) -> tuple[int, str] | None:
+        """The first rank that does not answer, else the first one whose process is gone.
+
+        In that order, since NCCL ends the processes that wait for one that has stopped.
+        """
+        pings = [actor.ping.remote() for actor in self.actors]
+        answered, silent = ray.wait(pings, num_returns=len(pings), timeout=ANSWER)
+        if silent:
+            return pings.index(silent[0]), "its process does not answer"
+        for rank, ping in enumerate(pings):
+            try:
+                ray.get(ping)
+            except RayActorError as error:
+                return rank, f"its process is gone ({first_line(error)})"
+        return None
+
+    def log_of(self, rank: int) -> str:
+        """The end of what a rank has written, alive or not, if its node is still there to read it."""
+        if not ray.is_initialized():
+            return ""
+        there = NodeAffinitySchedulingStrategy(self.node, soft=False)
+        read = ray.remote(num_cpus=0, max_retries=0)(end_of).options(scheduling_strategy=there)
+        try:
+            return ray.get(read.remote(self._logs[rank]), timeout=LOG_PATIENCE)
+        except RayError:  # the node is lost, or in no state to answer
+            return ""
+
+    def tear_down(self) -> None:
+        """Kill every rank and give the resources back; a gang is never mended, only made anew."""
+        for actor in self.actors:
+            ray.kill(actor, no_restart=True)
+        remove_placement_group(self.group)
+
+
+def kind_of(cause: BaseException) -> Literal["store", "node", "work"]:
+    if isinstance(cause, StoreError) and (cause.passing or cause.of_machine):
+        return "store" if cause.passing else "node"
+    return "work"
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def plain(error: BaseException) -> str:
+    """The remote traceback without terminal colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", str(error))

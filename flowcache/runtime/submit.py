@@ -1,0 +1,227 @@
+"""A job handed to a running cluster through Ray's job API, followed to its end.
+
+What is sent is a working directory: the job file, and where the manifest lies on this machine, it and the pictures and
+videos beside it. Submitting the same again finds the job that runs or succeeded; only after a failure a new one starts.
+"""
+
+import asyncio
+import hashlib
+import logging
+import os
+import shlex
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import aiohttp
+import yaml
+from ray.dashboard.modules.job.pydantic_models import JobDetails
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from flowcache.errors import FlowcacheError, InputError, Problem
+from flowcache.families.registry import bundled
+from flowcache.inputs.job import JobSpec
+from flowcache.inputs.media import read_rows
+from flowcache.inputs.schema import shown
+
+LIMIT = 100 << 20  # bytes of all that is sent; Ray holds it in the head's memory
+MEDIA = ("image", "video", "end_image")  # fields of a row that name files
+FAULTS = (OSError, RuntimeError, AuthenticationError)  # that Ray's client raises: no connection, an answer it can't use
+QUIET = 120.0  # seconds without a line after which the log's connection is made anew: a dropped one may stay silent
+POLL = 1.0  # seconds between two looks at a job whose log has ended or cannot be read
+PATIENCE = 60.0  # seconds for which a head may not answer, or have no agent for jobs yet
+
+
+@dataclass(frozen=True)
+class Submission:
+    """`name`: of the job's content, the same for the same job. `files`: of its working directory, by relative path."""
+
+    name: str
+    files: dict[str, bytes]
+    entrypoint: str
+
+
+def prepare(spec: JobSpec, options: Sequence[str] = ()) -> Submission:
+    """What to send. `options`: more of `flowcache render`'s. InputError where the cluster could not know what is meant:
+    an output or model by a relative path, a manifest that is neither here nor at a URL."""
+    problems = [
+        Problem("job", field, f"got the relative path {value!r}; accepted by submit: {accepted}")
+        for field, value, accepted in (
+            ("output", spec.output, "a URL such as s3://bucket/prefix, or an absolute path that all nodes share"),
+            ("model", spec.model, f"{', '.join(bundled())}, or the absolute path of a folder on every node"),
+        )
+        if not (_is_url(value) or Path(value).is_absolute() or (field == "model" and value in bundled()))
+    ]
+    files: dict[str, bytes] = {}
+    if not _is_url(spec.manifest):
+        files, faults = _beside(Path(spec.manifest).expanduser())
+        problems += faults
+        spec = spec.model_copy(update={"manifest": Path(spec.manifest).name})
+    if problems:
+        raise InputError(problems)
+    # Ray tells the job which cluster it runs on; an address of the job file is for `render`.
+    written = spec.model_dump(mode="json", exclude={"address"}, exclude_none=True)
+    files["job.yaml"] = yaml.safe_dump(written, sort_keys=True, allow_unicode=True).encode()
+    entrypoint = shlex.join(["flowcache", "render", "--job", "job.yaml", *options])
+    digest = hashlib.sha256(entrypoint.encode())
+    for name in sorted(files):
+        digest.update(hashlib.sha256(name.encode()).digest() + hashlib.sha256(files[name]).digest())
+    return Submission(f"flowcache-{digest.hexdigest()[:16]}", files, entrypoint)
+
+
+def _is_url(text: str) -> bool:
+    return "://" in text
+
+
+def _beside(manifest: Path) -> tuple[dict[str, bytes], list[Problem]]:
+    """The manifest and the files that its rows name by relative paths, and what is wrong with them.
+
+    Whether the rows make sense is for the cluster to say: it has the models.
+    """
+    rows, problems = read_rows(str(manifest))
+    if problems:
+        return {}, problems
+    files, room = {manifest.name: manifest.read_bytes()}, LIMIT - manifest.stat().st_size
+    for number, row in rows:
+        for field in MEDIA:
+            name = row.get(field)
+            if not isinstance(name, str) or _is_url(name) or Path(name).expanduser().is_absolute() or name in files:
+                continue
+            try:
+                if ".." in Path(name).parts:
+                    raise ValueError("leaves the manifest's folder; accepted: a path in it, or a URL")
+                path = manifest.parent / name
+                room -= path.stat().st_size
+                files[name] = path.read_bytes() if room >= 0 else b""
+            except (OSError, ValueError) as error:
+                cause = f"cannot be read ({error.strerror.lower()})" if isinstance(error, OSError) else str(error)
+                problems.append(Problem(str(manifest), field, f"{shown(name)} {cause}", row=number))
+    if room < 0:
+        limit = f"is more than {LIMIT >> 20} MiB with the files that it names; accepted: URLs for so much"
+        problems.append(Problem(str(manifest), "", limit))
+    return files, problems
+
+
+def connect(address: str) -> JobSubmissionClient:
+    """A client of the dashboard at `address` (http or https). InputError: no Ray answers, or it wants a token."""
+    if not address.startswith(("http://", "https://")):
+        wanted = "accepted: the dashboard's address such as http://head:8265"
+        raise InputError([Problem("--address", "", f"got {address!r}; {wanted}")])
+    preferred = os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS")
+    if preferred not in (None, "", address):  # Ray's client would go there without a word
+        message = f"got {address!r}, but RAY_API_SERVER_ADDRESS or RAY_ADDRESS says {preferred!r}; unset it"
+        raise InputError([Problem("--address", "", message)])
+    for chatty in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging"):
+        logging.getLogger(f"ray.{chatty}").setLevel(logging.ERROR)
+    try:
+        return JobSubmissionClient(address)
+    except AuthenticationError as error:
+        where = "RAY_AUTH_TOKEN, or a file that RAY_AUTH_TOKEN_PATH names, or ~/.ray/auth_token"
+        message = f"{address} wants Ray's token ({error.message.splitlines()[0]}): set RAY_AUTH_MODE=token and {where}"
+        raise InputError([Problem("--address", "", message)]) from None
+    except (OSError, RuntimeError, ValueError, KeyError) as error:  # no connection, or something that is no Ray
+        raise InputError([Problem("--address", "", f"no Ray dashboard answers at {address}: {error}")]) from None
+
+
+def submit(client: JobSubmissionClient, submission: Submission) -> tuple[str, bool]:
+    """The id of the job, and whether it was started by this call; else it runs already or has succeeded."""
+    with _refusals():
+        known = _statuses(client)
+    for attempt in count(1):
+        name = f"{submission.name}-{attempt}"
+        if name not in known:
+            break
+        if known[name] not in (JobStatus.FAILED, JobStatus.STOPPED):
+            return name, False
+    with TemporaryDirectory() as folder, _refusals():
+        for file, data in submission.files.items():
+            path = Path(folder) / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        return name, _start(client, name, submission.entrypoint, folder)
+
+
+def _start(client: JobSubmissionClient, name: str, entrypoint: str, folder: str) -> bool:
+    """False if the job is there already. Tried for PATIENCE seconds where the cluster is not ready for jobs yet."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            client.submit_job(entrypoint=entrypoint, submission_id=name, runtime_env={"working_dir": folder})
+            return True
+        except (OSError, RuntimeError) as error:
+            if name in _statuses(client):  # another submitter of the same job was faster, or our answer was lost
+                return False
+            if "status code 4" in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(POLL)
+
+
+def _statuses(client: JobSubmissionClient) -> dict[str | None, JobStatus]:
+    return {job.submission_id: job.status for job in client.list_jobs()}
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except FAULTS as error:
+        raise FlowcacheError(f"the job could not be submitted: {error}") from error
+
+
+def follow(client: JobSubmissionClient, name: str, write: Callable[[str], object]) -> JobDetails:
+    """Pass the job's log to `write` until the job has ended; how it ended. FlowcacheError if the head is lost."""
+    shown = 0
+    while True:
+        before = _details(client, name)
+        shown = asyncio.run(_pass_on(client, name, write, shown))
+        if before.status.is_terminal():  # so the log was read after the end
+            return before
+        if not _details(client, name).status.is_terminal():
+            time.sleep(POLL)
+
+
+async def _pass_on(client: JobSubmissionClient, name: str, write: Callable[[str], object], shown: int) -> int:
+    """The log from character `shown` on, until its connection ends or falls silent; the characters shown by then.
+
+    A connection always begins with the log's start.
+    """
+    position = 0
+    try:
+        async with aclosing(client.tail_job_logs(name)) as lines:
+            while True:
+                text = await asyncio.wait_for(anext(lines), QUIET)
+                new = text[max(0, shown - position) :]
+                position += len(text)
+                if new:
+                    write(new)
+                    shown = position
+    except (StopAsyncIteration, TimeoutError, aiohttp.ClientError, RuntimeError):
+        return shown  # streams break while jobs run; the job's status decides
+
+
+def _details(client: JobSubmissionClient, name: str) -> JobDetails:
+    """What the head says of the job, asked again for PATIENCE seconds where it does not answer."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return client.get_job_info(name)
+        except FAULTS as error:
+            if time.monotonic() > until:
+                raise FlowcacheError(
+                    f"the cluster no longer says how {name} fares: {error}. The store keeps what was committed; "
+                    "the same command follows the job if it still runs, else starts it anew"
+                ) from error
+            time.sleep(POLL)
+
+
+def exit_code(details: JobDetails) -> int:
+    """What `flowcache render` ended with; 1 for a job that was stopped, killed or never started."""
+    if details.status == JobStatus.SUCCEEDED:
+        return 0
+    code = details.driver_exit_code
+    return code if code is not None and 0 < code < 256 else 1

@@ -1,0 +1,111 @@
+"""Encodes a run's texts in tasks of their own, before any gang has a model: they end, and their GPUs are free."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import ray
+import torch
+from ray.exceptions import RayError
+
+from flowcache.families.registry import load_texts, precision, reference
+from flowcache.records import RenderRequest
+from flowcache.runtime.gang import GangShape, first_line
+from flowcache.storage.objects.store import Store
+from flowcache.worker.text_cache import TextShelf, texts_of
+
+BATCH = 64  # texts encoded between two signs of life
+LEAST = 256  # texts for which loading the encoder once more is worth it
+UPLOADS = 16  # at a time
+FEW = 32  # texts that are not worth a process where there is no GPU to be cleared for the transformer
+
+
+@dataclass(frozen=True)
+class EncodingPlan:
+    """Where and how texts are encoded. slots: how many tasks of one rank's resources fit side by side.
+
+    retries: of a task whose process is lost; patience: seconds without a finished batch before going on without.
+    """
+
+    shape: GangShape
+    slots: int
+    dtype: str
+    retries: int
+    patience: float
+
+    @property
+    def device(self) -> str:
+        return "cuda" if self.shape.gpu else "cpu"
+
+
+def encode_ahead(
+    store: Store,
+    requests: Iterable[RenderRequest],
+    digests: Mapping[str, str],
+    plan: EncodingPlan,
+    note: Callable[[str], None],
+) -> None:
+    """Put every distinct text of the requests into the store, encoded, but for those that are there.
+
+    digests: by model. What is not encoded here (a few texts on CPUs; where tasks fail, which is noted) is encoded by
+    the rank that needs it first. The driver sees texts and counts, no embeddings.
+    """
+    number = str(precision(plan.dtype, plan.device)).removeprefix("torch.")
+    for model, texts in texts_of(requests).items():
+        shelf = TextShelf(store, digests[model], number)
+        waiting = shelf.missing(texts)
+        if len(waiting) > (0 if plan.shape.gpu else FEW):
+            note(f"encoding {len(waiting)} texts for {model}")
+            _follow(_start(shelf, model, waiting, plan), plan.patience, note)
+
+
+def _start(shelf: TextShelf, model: str, texts: list[str], plan: EncodingPlan) -> list[ray.ObjectRefGenerator]:
+    """One task for each share of the texts."""
+    share = max(math.ceil(len(texts) / plan.slots), LEAST)
+    task = ray.remote(encode_share).options(
+        num_cpus=plan.shape.cpus,
+        num_gpus=int(plan.shape.gpu),
+        num_returns="streaming",
+        max_retries=plan.retries,
+    )
+    name, threads = reference(model), plan.shape.cpus
+    return [
+        task.remote(shelf, name, plan.device, plan.dtype, threads, texts[start : start + share])
+        for start in range(0, len(texts), share)
+    ]
+
+
+def _follow(streams: list[ray.ObjectRefGenerator], patience: float, note: Callable[[str], None]) -> None:
+    """Until every task has ended, or none gives a sign of life any more."""
+    while streams:
+        ready, _ = ray.wait(streams, num_returns=1, timeout=patience)
+        if not ready:
+            note(f"no text was encoded for {patience:.0f} s; going on, ranks encode what is missing")
+            for stream in streams:
+                ray.cancel(stream, force=True)
+            return
+        stream = ready[0]
+        try:
+            ray.get(next(stream))
+        except StopIteration:
+            streams.remove(stream)
+        except RayError as error:
+            cause = getattr(error, "cause", None) or error
+            note(f"texts could not be encoded ahead ({type(cause).__name__}: {first_line(cause)})")
+            streams.remove(stream)
+
+
+def encode_share(
+    shelf: TextShelf, model: str, device: str, dtype: str, threads: int, texts: list[str]
+) -> Iterator[int]:
+    """Encodes and stores those of the texts that are not on the shelf; yields how many after each batch."""
+    torch.set_num_threads(threads)
+    encoder = load_texts(model, device, dtype, keep=True)
+    waiting = shelf.missing(texts)  # less than was asked for, where an earlier attempt was lost
+    with ThreadPoolExecutor(UPLOADS) as pool:
+        for start in range(0, len(waiting), BATCH):
+            batch = waiting[start : start + BATCH]
+            encoder.prepare(batch)
+            list(pool.map(shelf.put, batch, [encoder.words.pop(text) for text in batch]))
+            yield len(batch)

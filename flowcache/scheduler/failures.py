@@ -1,0 +1,103 @@
+"""What follows from a failed attempt: whose fault it was, and whether it is tried again or the video given up."""
+
+from collections import Counter
+from concurrent.futures import Future
+
+from flowcache.errors import masked
+from flowcache.progress.progress import Progress
+from flowcache.scheduler.gang_pool import ClusterError, Crew
+from flowcache.scheduler.options import RunOptions
+from flowcache.scheduler.protocols import Gang, GangFailure, Task
+from flowcache.scheduler.queue import SegmentQueue
+from flowcache.scheduler.store_writer import Publisher
+from flowcache.storage.documents import DeadLetter
+from flowcache.storage.layout import marker_key
+from flowcache.storage.runs import without_credentials
+
+LOG = 4000  # characters of a log that a dead letter keeps
+
+
+class Failures:
+    """Segments have a budget for failures of their own work, and one for those of machines."""
+
+    def __init__(
+        self,
+        crew: Crew,
+        queue: SegmentQueue,
+        publisher: Publisher,
+        progress: Progress,
+        options: RunOptions,
+        run_id: str,
+    ):
+        self.crew, self.queue, self.publisher, self.progress = crew, queue, publisher, progress
+        self.budgets = {"work": options.retries, "infra": options.infra_retries}
+        self.run_id = run_id
+        self.counted: Counter[tuple[str, int, str]] = Counter()  # (video, segment, kind) -> failures
+        self.buried = 0  # videos
+        self._suspects: list[tuple[Task, GangFailure, Gang]] = []  # failures that may be the store's
+        self._answers: Future[bool] | None = None
+
+    @property
+    def in_doubt(self) -> bool:
+        """The store was asked whether it answers at all, and has not yet."""
+        return self._answers is not None
+
+    def take(self, gang: Gang, task: Task | None, failure: GangFailure) -> None:
+        """A gang failed, in its task or before it had one."""
+        if not failure.usable:
+            self.crew.lost(gang, failure)
+        if task and failure.kind == "store":
+            self._suspects.append((task, failure, gang))
+            self._answers = self._answers or self.publisher.answers(self.run_id)
+        elif task:
+            self._count(task, failure, gang)
+
+    def settle(self) -> None:
+        """A store that answers the driver failed the segment, one that does not failed everybody: nobody's fault."""
+        if self._answers is None or not self._answers.done():
+            return
+        counts = self._answers.result()
+        suspects, self._suspects, self._answers = self._suspects, [], None
+        for task, failure, gang in suspects:
+            if counts:
+                self._count(task, failure, gang)
+            else:
+                self.progress.failed(task.segment, failure.rank, failure.cause, failure.kind, again=True)
+                self.queue.put_back(task.segment)
+
+    def _count(self, task: Task, failure: GangFailure, gang: Gang) -> None:
+        """Try the segment again while its budgets last, on another node if there is one; else dead-letter the video."""
+        segment, node = task.segment, gang.node
+        place = segment.video_id, segment.index
+        self.counted[*place, "work" if failure.kind == "work" else "infra"] += 1
+        for nodes_own, attempts in self.crew.failed(node, segment, failure).items():
+            self.counted[*nodes_own, "work"] -= attempts
+            self.counted[*nodes_own, "infra"] += attempts
+        spent = next((kind for kind, budget in self.budgets.items() if self.counted[*place, kind] > budget), None)
+        if spent and failure.kind == "node":
+            raise ClusterError(f"no node is left that can do the work; the last one: {failure}")
+        self.progress.failed(segment, failure.rank, failure.cause, failure.kind, again=not spent)
+        self.queue.put_back(segment, node if not spent and self.crew.elsewhere(node) else None)
+        if spent:
+            self._bury(task, failure, gang, spent)
+
+    def _bury(self, task: Task, failure: GangFailure, gang: Gang, kind: str) -> None:
+        segment, attempts = task.segment, self.counted[task.segment.video_id, task.segment.index, kind]
+
+        def letter() -> DeadLetter:
+            return DeadLetter(
+                video_id=segment.video_id,
+                segment=segment.index,
+                rank=failure.rank,
+                cause=failure.cause,
+                kind=kind,
+                attempts=attempts,
+                log_tail=(failure.log or masked(gang.log_of(failure.rank)))[-LOG:],
+                request=without_credentials(task.request),
+                continues=marker_key(segment.video_id, segment.after) if segment.after is not None else None,
+            )
+
+        self.buried += 1
+        self.publisher.bury(segment.video_id, letter)
+        self.queue.bury(segment.video_id)
+        self.progress.dead(segment.video_id, failure.cause)

@@ -1,0 +1,99 @@
+"""Objects through fsspec: `memory://`, and whatever else an installed filesystem package serves."""
+
+import errno
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import fsspec
+from fsspec.registry import known_implementations, registry
+
+from flowcache.errors import StoreError, masked
+from flowcache.storage.objects.backend import OF_MACHINE, Entry
+
+PASSING = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO}
+
+
+def supported(scheme: str) -> bool:
+    return scheme in known_implementations or scheme in registry
+
+
+class RemoteBackend:
+    """One fsspec filesystem. Objects are sent in one call each; file-like writers are never used, because
+    they publish what was written so far when an exception leaves them."""
+
+    faults: tuple[type[Exception], ...] = (OSError,)
+
+    def __init__(self, url: str, options: dict[str, Any]):
+        self.url = url
+        scheme = url.partition("://")[0]
+        self.fs = fsspec.filesystem(scheme, skip_instance_cache=True, **self.settings(options))
+        self.root = self.fs._strip_protocol(url).rstrip("/")
+        self._lock = threading.Lock()  # fsspec's memory filesystem looks and writes in two steps
+
+    def settings(self, options: dict[str, Any]) -> dict[str, Any]:
+        return {"use_listings_cache": False, **options}
+
+    def check(self) -> None:
+        """StoreError for filesystems that look and write in two steps: no probe can tell that they race."""
+        if not self.fs.async_impl and not self.url.startswith("memory://"):
+            raise StoreError(
+                f"{masked(self.url)}: this kind of storage cannot create an object exclusively, so two writers could "
+                "overwrite each other's commits; use a local folder, s3:// or gs://"
+            )
+
+    def put(self, key: str, data: bytes) -> None:
+        self.fs.pipe_file(self._path(key), data)
+
+    def create(self, key: str, data: bytes) -> None:
+        if self.fs.async_impl:
+            self.fs.pipe_file(self._path(key), data, mode="create")
+            return
+        with self._lock:
+            if self.fs.exists(self._path(key)):
+                raise FileExistsError(key)
+            self.fs.pipe_file(self._path(key), data, mode="create")
+
+    def get(self, key: str) -> bytes:
+        return self.fs.cat_file(self._path(key))
+
+    def size(self, key: str) -> int | None:
+        try:
+            info = self.fs.info(self._path(key))
+        except FileNotFoundError:
+            return None
+        return None if info["type"] == "directory" else info["size"]
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        folder = self._path(prefix) if prefix else self.root
+        try:
+            found = self.fs.find(folder, detail=True)
+        except FileNotFoundError as fault:
+            if self.absent(fault):
+                return
+            raise
+        for path, info in found.items():
+            if path.startswith(f"{folder}/"):  # some filesystems list an object as its own folder
+                yield Entry(path[len(self.root) + 1 :], info["size"])
+
+    def delete(self, key: str) -> None:
+        try:
+            self.fs.rm_file(self._path(key))
+        except FileNotFoundError:
+            return
+
+    def absent(self, fault: FileNotFoundError) -> bool:
+        """Whether only the object is missing, and not all that should be around it."""
+        return True
+
+    def passing(self, fault: Exception) -> bool:
+        return isinstance(fault, (ConnectionError, TimeoutError)) or getattr(fault, "errno", None) in PASSING
+
+    def of_machine(self, fault: Exception) -> bool:
+        return isinstance(fault, PermissionError) or getattr(fault, "errno", None) in OF_MACHINE
+
+    def explain(self, fault: Exception) -> str:
+        return str(fault) or type(fault).__name__
+
+    def _path(self, key: str) -> str:
+        return f"{self.root}/{key}"

@@ -1,0 +1,120 @@
+"""Objects as files in a local (or network-mounted) folder."""
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from flowcache.errors import StoreError
+from flowcache.storage.objects.backend import OF_MACHINE, Entry
+
+PASSING = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
+NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+
+class LocalBackend:
+    """Whole files: written beside their place under a dotted name, made durable, then moved or linked there."""
+
+    faults = (OSError,)
+
+    def __init__(self, root: str):
+        self.root = root
+
+    def check(self) -> None:
+        """StoreError where the root, or what should be a folder above it, is a file."""
+        for path in (Path(self.root), *Path(self.root).parents):
+            if path.is_dir():
+                return
+            if path.exists():
+                raise StoreError(f"{self.root}: {path} is a file, and a folder is needed")
+
+    def put(self, key: str, data: bytes) -> None:
+        path, temporary = self._stage(key, data)
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            os.unlink(temporary)
+            raise
+        sync_folder(path.parent)
+
+    def create(self, key: str, data: bytes) -> None:
+        """A hard link appears whole or not at all, and only where nothing is. The fallback for filesystems
+        without links is exclusive too, but a crash within it can leave a short file."""
+        path, temporary = self._stage(key, data)
+        try:
+            os.link(temporary, path)
+        except OSError as fault:
+            if fault.errno not in NO_LINKS:
+                raise
+            with open(path, "xb") as file:
+                write_durably(file, data)
+        finally:
+            os.unlink(temporary)
+        sync_folder(path.parent)
+
+    def get(self, key: str) -> bytes:
+        return self._path(key).read_bytes()
+
+    def size(self, key: str) -> int | None:
+        path = self._path(key)
+        return path.stat().st_size if path.is_file() else None
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        folder = self._path(prefix) if prefix else Path(self.root)
+        for where, _, names in os.walk(folder, onerror=not_absent):
+            for name in names:
+                path = os.path.join(where, name)
+                try:
+                    yield Entry(os.path.relpath(path, self.root).replace(os.sep, "/"), os.stat(path).st_size)
+                except FileNotFoundError:
+                    continue  # a temporary file that was moved into place meanwhile
+
+    def delete(self, key: str) -> None:
+        self._path(key).unlink(missing_ok=True)
+
+    def passing(self, fault: Exception) -> bool:
+        return isinstance(fault, OSError) and fault.errno in PASSING
+
+    def of_machine(self, fault: Exception) -> bool:
+        return isinstance(fault, OSError) and fault.errno in OF_MACHINE
+
+    def explain(self, fault: Exception) -> str:
+        return fault.strerror or str(fault) if isinstance(fault, OSError) else str(fault)
+
+    def _path(self, key: str) -> Path:
+        return Path(self.root, key)
+
+    def _stage(self, key: str, data: bytes) -> tuple[Path, Path]:
+        """Write `data` durably beside the key's place, under a name that listings leave out."""
+        path = self._path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{secrets.token_hex(8)}.part")
+        with open(temporary, "xb") as file:
+            try:
+                write_durably(file, data)
+            except OSError:
+                os.unlink(temporary)  # a full disk must not keep what failed
+                raise
+        return path, temporary
+
+
+def not_absent(fault: OSError) -> None:
+    """A folder that is not there, or is a file, holds nothing; one that can't be read is an error."""
+    if not isinstance(fault, (FileNotFoundError, NotADirectoryError)):
+        raise fault
+
+
+def write_durably(file, data: bytes) -> None:
+    file.write(data)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the folder's entries survive a power cut: a marker must not outlive the media that it names."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

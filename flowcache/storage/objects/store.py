@@ -1,0 +1,158 @@
+"""Object storage as the rest of flowcache sees it: small whole objects, put, created once, read, listed.
+
+The traps behind these choices (partial objects published by file-like writers, racy exclusive opens,
+lost responses, listings caches) are told in docs/storage.md.
+"""
+
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from flowcache.errors import StoreError, masked
+from flowcache.storage.objects.backend import Backend, Entry
+from flowcache.storage.objects.registry import connect, normalise
+
+T = TypeVar("T")
+
+UNSAFE = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|\\")  # a part that is empty or points elsewhere
+RETRY_PAUSES = (0.2, 0.6, 1.8, 5.4)  # seconds before the second, third ... attempt after a passing fault
+
+
+class MissingObject(StoreError):
+    """The object is not there."""
+
+
+class Store:
+    """Objects under one root: a local folder, `s3://bucket/prefix`, `memory://` or any fsspec URL.
+
+    `storage_options` go to the fsspec filesystem (`endpoint_url`, `key`, `secret`, ...). Picklable: the
+    connection is made in each process at first use. All errors are StoreError, naming object and cause.
+    """
+
+    def __init__(self, url: str, **storage_options):
+        self.url = normalise(url)
+        self.options = storage_options
+        self._backend: Backend | None = None
+        self._process = 0  # that connected the backend
+
+    def __repr__(self) -> str:
+        return f"Store({masked(self.url)!r})"
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_backend": None}
+
+    @property
+    def backend(self) -> Backend:
+        if self._backend is None or self._process != os.getpid():  # a connection does not survive a fork
+            self._backend, self._process = connect(self.url, self.options), os.getpid()
+        return self._backend
+
+    def uri(self, key: str) -> str:
+        return f"{self.url}/{key}"
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write `data` whole or not at all; replaces what is there."""
+        self._attempt("write", key, lambda: self.backend.put(checked(key), data))
+
+    def get(self, key: str) -> bytes:
+        """The object's bytes; MissingObject where there is none."""
+        return self._attempt("read", key, lambda: self.backend.get(checked(key)))
+
+    def find(self, key: str) -> bytes | None:
+        """The object's bytes, or None where there is none."""
+        try:
+            return self.get(key)
+        except MissingObject:
+            return None
+
+    def exists(self, key: str) -> bool:
+        return self._attempt("look up", key, lambda: self.backend.size(checked(key))) is not None
+
+    def list(self, prefix: str = "") -> list[Entry]:
+        """All objects below the folder `prefix`, sorted by key; [] where there is no such folder.
+
+        Names that begin with a dot are unfinished local writes and probes, and are left out.
+        """
+        folder = checked(prefix.rstrip("/")) if prefix else ""
+        found = self._attempt("list", folder, lambda: list(self.backend.list(folder)))
+        return sorted((e for e in found if not e.key.rpartition("/")[2].startswith(".")), key=lambda e: e.key)
+
+    def sign(self, key: str, seconds: int) -> str:
+        """A URL that anybody can read the object with for so long. Only of backends that can sign (S3)."""
+        return self._attempt("sign", key, lambda: self.backend.sign(checked(key), seconds))
+
+    def delete(self, key: str) -> None:
+        """Remove the object; no error where there is none."""
+        self._attempt("delete", key, lambda: self.backend.delete(checked(key)))
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Put if absent, never half visible. True: the object now holds exactly `data`.
+
+        Any failure is settled by reading back: a server may have stored the object and lost the answer,
+        and gateways disagree on the error for "already there". False: somebody else's bytes are there.
+        """
+        if not data:
+            raise StoreError(f"cannot create {self._name(key)}: an exclusive object must not be empty")
+
+        def attempt() -> bool:
+            try:
+                self.backend.create(checked(key), data)
+                return True
+            except self.backend.faults as fault:
+                held = self.find(key)
+                if held is None:
+                    raise fault
+                return held == data
+
+        return self._attempt("create", key, attempt)
+
+    def probe(self) -> None:
+        """Check that the root can be written and that exclusive creates are exclusive; else StoreError."""
+        self.backend.check()
+        key = f"_run/.probe-{secrets.token_hex(6)}"
+        try:
+            self._attempt("write to", key, lambda: self.backend.put(key, b"probe"), name=masked(self.url))
+            if self.create(key, b"second"):
+                raise StoreError(
+                    f"{masked(self.url)} ignores exclusive creates (If-None-Match): two writers could overwrite each "
+                    "other's commits. Use a store that honours them, such as AWS S3, Ceph, MinIO or a local disk"
+                )
+        finally:
+            self._quietly_delete(key)
+
+    def _quietly_delete(self, key: str) -> None:
+        try:
+            self.backend.delete(key)
+        except self.backend.faults:
+            return  # a probe left behind is hidden from listings; the first error is the one to show
+
+    def _name(self, key: str) -> str:
+        return masked(self.uri(key) if key else self.url)
+
+    def _attempt(self, verb: str, key: str, operation: Callable[[], T], name: str | None = None) -> T:
+        """Run `operation`, again after each passing fault; StoreError after the last or a lasting one."""
+        backend = self.backend
+        for pause in (*RETRY_PAUSES, None):
+            try:
+                return operation()
+            except FileNotFoundError as fault:
+                if verb == "read":
+                    raise MissingObject(f"{self._name(key)} does not exist") from fault
+                last: Exception = fault
+            except backend.faults as fault:
+                last = fault
+            if pause is None or not backend.passing(last):
+                break
+            time.sleep(pause)
+        message = f"cannot {verb} {name or self._name(key)}: {masked(backend.explain(last))}"
+        raise StoreError(message, backend.passing(last), backend.of_machine(last)) from last
+
+
+def checked(key: str) -> str:
+    """`key` itself; StoreError where it is no plain relative key (it could leave the root)."""
+    if UNSAFE.search(key) or not key.isprintable():
+        raise StoreError(f"{key!r} is no valid object key")
+    return key

@@ -1,0 +1,211 @@
+"""Renders one segment: a pure function of (request, segment, conditioning latents)."""
+
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from threading import Event
+
+import numpy as np
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from flowcache.cache.reuse import resolve_policy
+from flowcache.families.settings import settings_of
+from flowcache.models.base import LoadedModel
+from flowcache.records import ModelSpec, RenderRequest, Segment
+from flowcache.sampling.loop import FinishedChunk, Texts, Visit, denoise
+from flowcache.worker.noise import latent_shape, normal, window_noise
+from flowcache.worker.prefetch import Abandoned, ahead, second_stream
+
+
+@dataclass(frozen=True)
+class RenderedChunk:
+    """`frames` is uint8 [T, H, W, 3]; `chunk` and `start_frame` count over the whole video."""
+
+    chunk: int
+    start_frame: int
+    frames: np.ndarray
+    steps_computed: int
+    steps_reused: int
+    denoise_seconds: float
+    decode_seconds: float
+    kv_bytes: int
+    decisions: tuple[str, ...]  # as in FinishedChunk
+
+
+class SegmentRenderer:
+    """Iterate over `chunks()` to the end, then `tail()` is what the next segment continues from.
+
+    Every rank of a gang does so; those that decode only a share of the pixels get no chunks and have no tail.
+
+    Whoever may stop before its end closes `chunks()`: denoising runs ahead of it by one chunk, in a thread.
+
+    `conditioning`: latents [C, P, h, w] that the window begins with: whole chunks for a continuation,
+    a single frame for an image start, None for a fresh start. `end`: a latent frame [C, 1, h, w] that it ends with.
+    `reuse`: False to compute every step, whatever the request's policy says.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        request: RenderRequest,
+        segment: Segment,
+        conditioning: Tensor | None,
+        end: Tensor | None = None,
+        reuse: bool = True,
+    ):
+        self.model, self.request, self.segment, self.conditioning = model, request, segment, conditioning
+        self.end = end
+        spec = model.spec
+        policy = resolve_policy(request.policy, spec)
+        self.policy = policy if reuse else replace(policy, reuse=None)
+        frames = 0 if conditioning is None else conditioning.shape[1]
+        self.prefix = frames // spec.chunk * spec.chunk  # latent frames of whole chunks, not shown again
+        self._recent: Tensor | None = None  # the last pixels, as many as a continuation needs
+        self._clean = None if conditioning is None else conditioning[:, : self.prefix].cpu()  # the last latents, alike
+        self._abandoned = Event()
+        self._beside = second_stream(model.transformer.device)
+
+    @property
+    def reuses(self) -> bool:
+        return self.policy.reuse is not None
+
+    def number(self, chunk: int) -> int:
+        """The number in the whole video of a chunk of this window."""
+        return self.segment.first_chunk + chunk - self.prefix // self.model.spec.chunk
+
+    def finished(self) -> Iterator[FinishedChunk]:
+        """Denoise only: the clean latents of each output chunk, on every rank alike."""
+        spec, request = self.model.spec, self.request
+        shape = latent_shape(spec, request, self.prefix)
+        for done in denoise(
+            self.model.transformer,
+            window_noise(spec, request, self.segment, self.prefix),
+            self._texts(),
+            settings_of(request, spec),
+            self.policy,
+            prefix=self.conditioning,
+            condition_noise_of=lambda row: normal(shape, "condition", request.seed, self.segment.index, row),
+            observe=self._heed,
+            end=self.end,
+            history=self.model.history,
+        ):
+            self._clean = last_frames(self._clean, done.latents.cpu(), spec.overlap)
+            yield done
+
+    def _heed(self, visit: Visit) -> None:
+        """After each forward: is anybody still waiting for the result?"""
+        if self._abandoned.is_set():
+            raise Abandoned
+
+    @torch.inference_mode()
+    def chunks(self) -> Iterator[RenderedChunk]:
+        """Denoise and decode: the output chunks in order, while the next one is being denoised."""
+        start = self.segment.start_frame
+        with ahead(self.finished(), self._abandoned.set) as finished:
+            decode = self.model.codec.stream(self.model.share)
+            if self.prefix:
+                # Of a codec that is not causal, no more than the last chunk can reach what follows.
+                shown = self.prefix if self.model.spec.causal else self.model.spec.chunk
+                self._decode(decode, self.conditioning[:, self.prefix - shown : self.prefix])
+            for number, done in enumerate(finished):
+                begin = time.perf_counter()
+                decoded = self._decode(decode, done.latents)
+                if decoded is None:
+                    continue
+                frames = decoded[: self.segment.start_frame + self.segment.frames - start]
+                yield RenderedChunk(
+                    chunk=self.segment.first_chunk + number,
+                    start_frame=start,
+                    frames=frames,
+                    steps_computed=done.computed,
+                    steps_reused=done.reused,
+                    denoise_seconds=done.seconds,
+                    decode_seconds=time.perf_counter() - begin,
+                    kv_bytes=done.kv_bytes,
+                    decisions=done.decisions,
+                )
+                start += len(frames)
+
+    @torch.inference_mode()
+    def tail(self) -> Tensor:
+        """Latents [C, overlap, h, w]: of the last pixels, encoded anew as official long videos of SkyReels-V2 do.
+
+        MAGI-1 continues the clean latents themselves, of which there may be fewer.
+        """
+        if self.model.spec.pipeline:
+            return self._clean
+        with self._beside:
+            return self.model.codec.encode(self._recent).cpu()
+
+    def _decode(self, decode: Callable[[Tensor], Tensor | None], latents: Tensor) -> np.ndarray | None:
+        """Pixels of the next latents, which are finished: denoising has looked at their values on the CPU.
+
+        None where another rank gets them.
+        """
+        with self._beside:
+            pixels = decode(latents)
+            if pixels is None:
+                return None
+            self._remember(pixels)
+            return to_uint8(pixels)
+
+    def _remember(self, pixels: Tensor) -> None:
+        self._recent = last_frames(self._recent, pixels, self.model.spec.overlap_frames)
+
+    def _texts(self) -> Texts:
+        request, text = self.request, self.model.text
+        if self.model.spec.pipeline:
+            told = captions(request, self.segment, self.model.spec)
+            given: list[Tensor | None] = [None] * (self.prefix // self.model.spec.chunk)
+            return Texts([*given, *(text.caption(prompt, remaining) for prompt, remaining in told)])
+        negative = text.encode(request.negative_prompt) if request.guidance > 1 else None
+        return Texts(text.encode(request.shots[self.segment.shot].prompt), negative)
+
+
+def last_frames(before: Tensor | None, new: Tensor, most: int) -> Tensor:
+    """The last frames of both, [C, F, H, W]."""
+    return (new if before is None else torch.cat([before, new], dim=1))[:, -most:]
+
+
+def captions(request: RenderRequest, segment: Segment, spec: ModelSpec) -> list[tuple[str, int]]:
+    """Each chunk's prompt, and how many chunks come after it until the next cut or the end."""
+    ends = list(accumulate(shot.frames for shot in request.shots))
+    cuts = [end for end, shot in zip(ends, request.shots[1:], strict=False) if shot.cut]
+    begins = range(segment.start_frame, segment.start_frame + segment.chunks * spec.chunk_frames, spec.chunk_frames)
+    stop = next((cut for cut in cuts if cut > segment.start_frame), request.frames)
+    return [
+        (request.shots[bisect_right(ends, begin)].prompt, (stop - begin - 1) // spec.chunk_frames) for begin in begins
+    ]
+
+
+def encode_pixels(model: LoadedModel, frames: np.ndarray) -> Tensor:
+    """Conditioning latents of an image or a video's tail, uint8 [T, H, W, 3]."""
+    pixels = torch.tensor(frames).permute(3, 0, 1, 2).float() / 127.5 - 1
+    with torch.inference_mode():
+        return model.codec.encode(pixels)
+
+
+def encode_end(model: LoadedModel, picture: np.ndarray) -> Tensor:
+    """The latent frame that shows a picture, uint8 [1, H, W, 3], to the end: the last one of a still video.
+
+    Not that of the picture alone, since a causal codec's first latent frame stands for one frame and all others for
+    several.
+    """
+    return encode_pixels(model, np.repeat(picture, model.spec.video_frames(2), axis=0))[:, -1:]
+
+
+def to_uint8(pixels: Tensor) -> np.ndarray:
+    """[3, T, H, W] in -1..1 to uint8 [T, H, W, 3]."""
+    return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 3, 0).cpu().contiguous().numpy()
+
+
+def tail_to_bytes(tail: Tensor) -> bytes:
+    return save({"tail": tail.cpu().contiguous()})
+
+
+def tail_from_bytes(data: bytes) -> Tensor:
+    return load(data)["tail"]

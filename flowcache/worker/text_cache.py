@@ -1,0 +1,55 @@
+"""Texts of a run: each distinct one is encoded once and lies in the store, where every rank finds it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from flowcache.errors import StoreError, masked
+from flowcache.records import RenderRequest
+from flowcache.storage import layout
+from flowcache.storage.documents import sha256
+from flowcache.storage.objects.store import Store
+
+
+def texts_of(requests: Iterable[RenderRequest]) -> dict[str, list[str]]:
+    """By model, the distinct texts that its requests ask for, in their order."""
+    found: dict[str, dict[str, None]] = {}
+    for request in requests:
+        known = found.setdefault(request.model, {})
+        known.update(dict.fromkeys([request.negative_prompt] if request.guidance > 1 else []))
+        known.update(dict.fromkeys(shot.prompt for shot in request.shots))
+    return {model: list(texts) for model, texts in found.items()}
+
+
+@dataclass(frozen=True)
+class TextShelf:
+    """Implements `text.Shelf` for one checkpoint at one precision ("bfloat16"): one object a text, named by its hash.
+
+    Holds [1, tokens, dim] of a text's own tokens: 8 KiB each for UMT5-XXL in bfloat16.
+    """
+
+    store: Store
+    digest: str  # of the checkpoint
+    precision: str
+
+    def key(self, text: str) -> str:
+        return layout.text_key(self.digest, self.precision, sha256(text.encode()))
+
+    def missing(self, texts: Iterable[str]) -> list[str]:
+        there = {entry.key for entry in self.store.list(layout.text_folder(self.digest, self.precision))}
+        return [text for text in texts if self.key(text) not in there]
+
+    def put(self, text: str, words: Tensor) -> bool:
+        """Whether these words are there now. The first ones stay: another GPU's may differ in the last bits."""
+        return self.store.create(self.key(text), save({"words": words.contiguous()}))
+
+    def find(self, text: str) -> Tensor | None:
+        key = self.key(text)
+        data = self.store.find(key)
+        try:
+            return None if data is None else load(data)["words"]
+        except (SafetensorError, KeyError) as error:
+            raise StoreError(f"{masked(self.store.uri(key))} is damaged: {error}") from error

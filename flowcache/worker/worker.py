@@ -1,0 +1,290 @@
+"""One rank of a gang: holds the model, renders segments, and on rank 0 stores and commits them."""
+
+import gc
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from functools import partial
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from flowcache.errors import MediaError, StoreError, masked
+from flowcache.families.registry import find, load_model, precision
+from flowcache.families.vae_tiling import tile_for
+from flowcache.inputs.media import load_image, load_tail
+from flowcache.models.base import LoadedModel, Share, alone
+from flowcache.parallel.apply import shard
+from flowcache.parallel.decoding import open_sharing
+from flowcache.parallel.mesh import Mesh, Ranks, arrange, exchanging
+from flowcache.records import ChunkRecord
+from flowcache.sampling.records import NotFinite
+from flowcache.scheduler.protocols import Event, Flawed, Task
+from flowcache.storage import layout
+from flowcache.storage.commits import commit_segment, marker_sha256, new_attempt, put_init
+from flowcache.storage.documents import SegmentMarker, sha256
+from flowcache.storage.media import encode_chunk
+from flowcache.storage.objects.store import Store
+from flowcache.worker.quality import flaw
+from flowcache.worker.renderer import (
+    RenderedChunk,
+    SegmentRenderer,
+    encode_end,
+    encode_pixels,
+    tail_from_bytes,
+    tail_to_bytes,
+)
+from flowcache.worker.text_cache import TextShelf
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What every rank of a run shares. `threads`: torch threads; `timeout`: seconds a collective may take.
+
+    `models`: where a checkpoint lies, by the name that requests use (absolute: a worker has a folder of its
+    own); `sizes`: by model, (width, height) of the run's largest frames.
+    """
+
+    run_id: str
+    spec_hash: str
+    device: str = "cpu"
+    dtype: str = "auto"
+    vae_tiling: str = "auto"
+    shard_weights: bool = False
+    threads: int = 1
+    timeout: float = 300.0
+    models: Mapping[str, str] = field(default_factory=dict)
+    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+
+class RankWorker:
+    """Becomes a Ray actor in `gang.py`; knows nothing of Ray itself."""
+
+    def __init__(self, store: Store, settings: WorkerSettings, gang: str, rank: int, world: int):
+        torch.set_num_threads(settings.threads)
+        self.store, self.settings, self.gang, self.rank, self.world = store, settings, gang, rank, world
+        self._model: LoadedModel | None = None
+        self._name = ""
+        self._ranks: dict[int, Ranks] = {}  # by K/V heads: process groups are opened once, not with every model
+        self._share: Share = alone
+        self._tail: tuple[str, bytes] | None = None  # key and bytes of the last state, which may be asked for next
+
+    def open_group(self) -> tuple[str, int]:
+        """Rank 0: opens the rendezvous on a free port of its own choice, and says where it is."""
+        host = "127.0.0.1"  # a gang is on one node, so no name needs to be looked up
+        self._rendezvous = dist.TCPStore(host, 0, self.world, is_master=True, wait_for_workers=False)
+        return host, self._rendezvous.port
+
+    def join_group(self, address: tuple[str, int] | None) -> int:
+        """Every rank: joins the gang's process group (nothing to do alone); returns the process id."""
+        if self.world > 1:
+            timeout, world = self.timeout, self.world
+            backend = "nccl" if self.settings.device == "cuda" else "gloo"
+            with exchanging():
+                rendezvous = self._rendezvous if self.rank == 0 else dist.TCPStore(*address, world, timeout=timeout)
+                dist.init_process_group(backend, store=rendezvous, rank=self.rank, world_size=world, timeout=timeout)
+                self._share = open_sharing(timeout)
+        return os.getpid()
+
+    @property
+    def timeout(self) -> timedelta:
+        """Of an exchange between ranks."""
+        return timedelta(seconds=self.settings.timeout)
+
+    def assist(self, task: Task) -> None:
+        """Ranks above 0: take part in denoising and decoding; rank 0 stores what comes out."""
+        renderer = self._renderer(self._load(task.request.model), task)
+        try:
+            with closing(renderer.chunks()) as chunks:
+                for _ in chunks:
+                    pass
+        except NotFinite:
+            if not renderer.reuses:  # else rank 0 says so, and the gang is as good as before
+                raise
+
+    def render(self, task: Task) -> Iterator[Event]:
+        """Rank 0: renders, uploads and commits; yields each chunk's record, then the marker that holds.
+
+        The marker is another attempt's if that one was first. Flawed comes in place of it, where a chunk is spoilt
+        and steps were reused.
+        """
+        started, begin = time.time(), time.perf_counter()
+        model = self._load(task.request.model)
+        loaded = time.perf_counter()
+        renderer = self._renderer(model, task)
+        upload = Upload(self.store, task, new_attempt())
+        seconds = {"load": loaded - begin, "conditioning": time.perf_counter() - loaded}
+        spoilt = None
+        try:
+            with closing(renderer.chunks()) as chunks:
+                for chunk in chunks:
+                    seen = flaw(chunk.frames)
+                    if seen and chunk.steps_reused:
+                        spoilt = spoilt or Flawed(chunk.chunk, seen)
+                    if not spoilt:  # else only to its end, since the other ranks go there too
+                        yield upload.chunk(chunk, seen)
+        except NotFinite as error:
+            if not renderer.reuses:
+                raise
+            spoilt = Flawed(renderer.number(error.chunk), "not finite")
+        if spoilt:
+            yield spoilt
+            return
+        if not task.last:
+            upload.state(tail_to_bytes(renderer.tail()))
+        self._tail = upload.tail
+        yield commit_segment(self.store, upload.marker(self, started, seconds))
+
+    def _load(self, name: str) -> LoadedModel:
+        if name != self._name:
+            self._model, self._name = None, ""  # free the old one first
+            gc.collect()  # one with sharded weights refers to itself
+            model = self._open(name)
+            if self.world > 1:
+                heads = model.transformer.kv_heads
+                if heads not in self._ranks:
+                    self._ranks[heads] = arrange(dist.group.WORLD, heads, self.timeout)
+                transformer = shard(model.transformer, self._ranks[heads])
+                model = replace(model, transformer=transformer, history=transformer.history(), share=self._share)
+            self._model, self._name = model, name
+        return self._model
+
+    def _open(self, name: str) -> LoadedModel:
+        settings, path = self.settings, self.settings.models.get(name, name)
+        number, spec = precision(settings.dtype, settings.device), find(path)
+        size = settings.sizes.get(name, (spec.width, spec.height))
+        tile = tile_for(settings.vae_tiling, spec, size, settings.device, number.itemsize)
+        shelf = TextShelf(self.store, spec.digest, str(number).removeprefix("torch."))
+        load = None
+        if settings.shard_weights:
+            from flowcache.parallel.sharding import load_sharded  # a second of imports that others do without
+
+            load = partial(load_sharded, ranks=Mesh(dist.group.WORLD))
+        return load_model(path, settings.device, settings.dtype, tile=tile, shelf=shelf, load=load)
+
+    def _renderer(self, model: LoadedModel, task: Task) -> SegmentRenderer:
+        return SegmentRenderer(
+            model, task.request, task.segment, self._conditioning(model, task), self._end(model, task), task.reuse
+        )
+
+    def _conditioning(self, model: LoadedModel, task: Task) -> Tensor | None:
+        request, spec = task.request, model.spec
+        if task.parent:
+            key, data = self._tail or ("", b"")
+            if key != task.parent.state_key:  # another attempt's, or another video's
+                data = self.store.get(task.parent.state_key)
+            if sha256(data) != task.parent.state_sha256:
+                raise StoreError(f"{self.store.uri(task.parent.state_key)} is damaged: its sha256 is not the marker's")
+            return tail_from_bytes(data)
+        if task.segment.shot > 0:
+            return None
+        size = request.width, request.height
+        if request.image:
+            with naming(request.image):
+                return encode_pixels(model, load_image(request.image, *size, request.media_sha256, self.store.options))
+        if request.video:
+            with naming(request.video):
+                wanted = spec.overlap_frames, request.fps, *size, request.media_sha256
+                frames = load_tail(request.video, *wanted, least=spec.lead_frames, access=self.store.options)
+                return encode_pixels(model, frames)
+        return None
+
+    def _end(self, model: LoadedModel, task: Task) -> Tensor | None:
+        """What the video's last segment ends with."""
+        request, segment = task.request, task.segment
+        if request.end_image is None or segment.start_frame + segment.frames < request.frames:
+            return None
+        with naming(request.end_image):
+            picture = load_image(
+                request.end_image, request.width, request.height, request.end_image_sha256, self.store.options
+            )
+            return encode_end(model, picture)
+
+
+@contextmanager
+def naming(url: str) -> Iterator[None]:
+    """What goes wrong with a picture or video says which it is."""
+    try:
+        yield
+    except MediaError as error:
+        raise MediaError(f"{masked(url)}: {error}") from error
+
+
+class Upload:
+    """Puts one attempt's objects under keys of its own; only the marker makes them count."""
+
+    def __init__(self, store: Store, task: Task, attempt: str):
+        self.store, self.task, self.attempt = store, task, attempt
+        self.chunks: list[ChunkRecord] = []
+        self.tail: tuple[str, bytes] | None = None
+        self.init = b""
+
+    def chunk(self, chunk: RenderedChunk, flaw: str | None) -> ChunkRecord:
+        video = self.task.request.id
+        begin = time.perf_counter()
+        encoded = encode_chunk(chunk.frames, chunk.start_frame, self.task.request.fps)
+        middle = time.perf_counter()
+        if not self.chunks:
+            put_init(self.store, video, encoded.init)
+            self.init = encoded.init
+        key = layout.media_key(video, chunk.chunk, self.attempt)
+        self.store.put(key, encoded.data)
+        record = ChunkRecord(
+            chunk=chunk.chunk,
+            key=key,
+            sha256=sha256(encoded.data),
+            bytes=len(encoded.data),
+            frames=len(chunk.frames),
+            start_frame=chunk.start_frame,
+            steps_computed=chunk.steps_computed,
+            steps_reused=chunk.steps_reused,
+            denoise_seconds=chunk.denoise_seconds,
+            decode_seconds=chunk.decode_seconds,
+            encode_seconds=middle - begin,
+            upload_seconds=time.perf_counter() - middle,
+            flaw=flaw,
+            kv_bytes=chunk.kv_bytes,
+            decisions="/".join(chunk.decisions),
+        )
+        self.chunks.append(record)
+        return record
+
+    def state(self, data: bytes) -> None:
+        segment = self.task.segment
+        key = layout.state_key(segment.video_id, segment.index, self.attempt)
+        self.store.put(key, data)
+        self.tail = key, data
+
+    def marker(self, worker: RankWorker, started: float, seconds: dict[str, float]) -> SegmentMarker:
+        task, segment = self.task, self.task.segment
+        key, data = self.tail or (None, b"")
+        return SegmentMarker(
+            video_id=segment.video_id,
+            segment=segment.index,
+            attempt=self.attempt,
+            run_id=worker.settings.run_id,
+            spec_hash=worker.settings.spec_hash,
+            seed=task.request.seed,
+            parent_sha256=task.parent and marker_sha256(task.parent),
+            init_key=layout.init_key(segment.video_id),
+            init_sha256=sha256(self.init),
+            state_key=key,
+            state_sha256=sha256(data) if key else None,
+            state_bytes=len(data),
+            chunks=tuple(self.chunks),
+            frames=segment.frames,
+            start_frame=segment.start_frame,
+            fps=task.request.fps,
+            policy=task.request.policy,
+            host=socket.gethostname(),
+            gang=worker.gang,
+            world_size=worker.world,
+            started=started,
+            finished=time.time(),
+            seconds=seconds,
+        )

@@ -1,0 +1,90 @@
+"""The special tokens before MAGI-1's captions, and how their file is read."""
+
+import io
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowcache.errors import InputError
+from flowcache.families.magi.captions import MARKS, Captions, SpecialTokens, read_special_tokens
+
+DIM = 8
+ROWS = torch.arange(100.0)[:, None].expand(-1, DIM)  # row n holds n
+WORDS = -torch.arange(1.0, 6.0)[None, :, None].expand(1, -1, DIM)
+
+
+def seen(caption):
+    return caption[0, :, 0].tolist()
+
+
+@given(remaining=st.integers(0, 100), marks=st.sets(st.sampled_from(sorted(MARKS))), duration=st.booleans())
+def test_marks_stand_before_the_words(remaining, marks, duration):
+    """The last one put there, the duration, comes first; seven chunks or more are told as seven."""
+    told = seen(SpecialTokens(ROWS, tuple(marks), duration).before(WORDS, remaining))
+    assert told[len(told) - 5 :] == seen(WORDS)
+    expected = [7 + min(remaining, 7)] * duration + [MARKS[mark] for mark in reversed(MARKS) if mark in marks]
+    assert told[: len(told) - 5] == expected
+
+
+def test_captions_are_cut_behind_the_special_tokens():
+    captions = Captions(lambda prompt: WORDS, SpecialTokens(ROWS), length=4)
+    assert seen(captions.caption("a", 2)) == [9, 1, -1, -2]
+    assert seen(captions.encode("a")) == [-1, -2, -3, -4]
+
+
+def test_no_prompt_is_no_caption():
+    captions = Captions(lambda prompt: WORDS, SpecialTokens(ROWS))
+    assert captions.caption(" ", 0) is None
+
+
+def test_a_model_without_special_tokens_sees_the_words():
+    assert seen(Captions(lambda prompt: WORDS.bfloat16(), None).caption("a", 3)) == seen(WORDS)
+
+
+def test_the_published_file_is_rounded_to_half_precision(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(100, DIM))
+    np.savez(tmp_path / "special_tokens.npz", caption_token=rows[:1], logo_token=rows[:1], other_tokens=rows)
+    special = read_special_tokens(tmp_path / "special_tokens.npz", DIM, marks=("2d",))
+    assert torch.equal(special.rows, torch.from_numpy(rows).half().float()) and special.marks == ("2d",)
+
+
+def npz(**arrays):
+    data = io.BytesIO()
+    np.savez(data, **arrays)
+    return data.getvalue()
+
+
+def npy(array):
+    data = io.BytesIO()
+    np.save(data, array)
+    return data.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (npz(logo_token=np.zeros((1, DIM))), "other_tokens: is missing"),
+        (npz(other_tokens=np.zeros((100, 7))), r"is float64 \[100, 7\]; accepted: floats \[17 or more, 8\]"),
+        (npz(other_tokens=np.zeros((16, DIM))), r"\[16, 8\]; accepted"),
+        (npz(other_tokens=np.zeros((100, DIM), int)), r"is int64"),
+        (npz(other_tokens=np.array([{}], object)), "can't be read as arrays without code"),
+        (npy(np.zeros((100, DIM))), "one array, and no .npz of several"),
+        (pickle.dumps({"other_tokens": 1}), "can't be read as arrays without code"),
+        (npz(other_tokens=np.zeros((100, DIM)))[:-30], "can't be read"),
+        (b"", "can't be read"),
+    ],
+)
+def test_damaged_files_are_named(tmp_path, data, message):
+    file = tmp_path / "special_tokens.npz"
+    file.write_bytes(data)
+    with pytest.raises(InputError, match=message):
+        read_special_tokens(file, DIM)
+
+
+def test_a_missing_file_says_where_it_is_from(tmp_path):
+    with pytest.raises(InputError, match="special_tokens.npz: is missing; it lies in example/assets"):
+        read_special_tokens(tmp_path / "special_tokens.npz", DIM)

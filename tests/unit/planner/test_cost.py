@@ -1,0 +1,169 @@
+"""What a manifest will cost: against known counts of the real model, and against torch's own counter."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from flowcache.cache.kv_select import Compression
+from flowcache.cache.reuse import Policy, Reuse
+from flowcache.families.magi.config import MagiConfig
+from flowcache.families.skyreels.config import SkyReelsConfig
+from flowcache.families.skyreels.transformer import SkyReelsTransformer
+from flowcache.inputs.segments import plan
+from flowcache.planner.cost import WITHOUT_REUSE, Work, compared, cost, flops, window, work
+from flowcache.records import ModelSpec, Pipeline, RenderRequest, Shot
+from flowcache.sampling.dry_run import at_least, at_most, dry_run
+from flowcache.sampling.loop import SamplerSettings, Texts, denoise
+
+# SkyReels-V2-DF-1.3B-540P: its config and how it is run; there are no weights.
+CONFIG = {
+    "dim": 1536, "ffn_dim": 8960, "num_heads": 12, "num_layers": 30, "in_dim": 16, "out_dim": 16, "text_dim": 4096,
+    "text_len": 512,
+}  # fmt: skip
+PRESETS = {"slow": {"threshold": 0.1, "ret_steps": 22, "coefficients": [1.0]}}
+
+
+@pytest.fixture
+def spec(tmp_path):
+    (tmp_path / "transformer").mkdir()
+    (tmp_path / "transformer" / "config.json").write_text(json.dumps(CONFIG))
+    return ModelSpec(
+        "1.3B", "skyreels", str(tmp_path), "digest", chunk=5, window=25, overlap=5, channels=16, reuse=PRESETS
+    )
+
+
+def request(frames=177, **fields):
+    given = dict(width=960, height=544, fps=24, seed=1, guidance=6.0, steps=50, policy={"name": "off"})
+    return RenderRequest("v", (Shot("a", frames),), model="1.3B", **given | fields)
+
+
+def test_the_real_setting(spec):
+    """177 frames, 50 steps, windows of 97 with 17 of overlap: counts and PFLOPs of the project's notes."""
+    found = cost([request(policy={"name": "paper", "preset": "slow"})], {"1.3B": spec})
+    assert (found.videos, found.segments, found.chunks, found.frames) == (1, 2, 9, 177)
+    dense, kept = found.without_reuse["dense"], found.without_reuse["paper"]
+    assert (dense.forwards, kept.forwards, found.most) == (1350, 902, kept)
+    assert dense.flops / 1e15 == pytest.approx(165, rel=0.005)
+    assert kept.flops / 1e15 == pytest.approx(79.7, rel=0.005)
+    assert found.least.forwards == 2 * 9 * 23 + 2 and found.least.flops / 1e15 == pytest.approx(36.7, rel=0.005)
+    refreshed = found.without_reuse["flowcache"]  # each finished chunk once more, but those that nothing follows
+    assert refreshed.forwards == 902 + 2 * (4 + 3)
+    assert found.most.kv_bytes == 2 * 30 * (5 * 10_200) * 1536 * 2 * 2
+
+
+def test_eighteen_of_fifty_steps(spec):
+    policy = {"name": "paper", "preset": "slow", "ret_steps": 17}
+    assert cost([request(policy=policy)], {"1.3B": spec}).least.flops / 1e15 == pytest.approx(28.7, rel=0.005)
+
+
+def test_dense_block_causal_as_published(spec):
+    """All slots forwarded, each seeing what is up to its own end: 113.6 PF."""
+    wanted, config, total = request(), SkyReelsConfig(1536, 8960, 12, 30), 0
+    for segment in plan(wanted, spec):
+        every = window(wanted, segment, spec)
+        done = dry_run(every.settings, every.shape, (1, 2, 2), Policy("dense", attention="full"), every.held)
+        total += flops(config, replace(done, seen=done.seen * 3 // 5))  # (1 + 2 + 3 + 4 + 5) / 25 of the pairs
+    assert total / 1e15 == pytest.approx(113.6, rel=0.005)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    return SkyReelsTransformer(
+        SkyReelsConfig(48, 96, 4, 2, in_channels=4, out_channels=4, text_dim=16, text_len=8, freq_dim=16)
+    ).requires_grad_(False)
+
+
+POLICIES = {
+    "off": Policy("off"),
+    "dense": Policy("dense", attention="full"),
+    "keep": Policy("paper", None, "keep"),
+    "refresh": Policy("flowcache", None, "refresh"),
+    "reuse": at_least(Policy("paper", Reuse(0.1, 2, (1.0, 0.0)), "keep")),
+    "teacache": at_least(Policy("teacache", Reuse(0.1, 2, (1.0, 0.0)), "refresh", joint=True)),
+    "recent": Policy("paper", None, "keep", clean=1),
+}
+
+
+@pytest.mark.parametrize("held", [0, 1, 2])
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+def test_flops_are_those_that_torch_counts(model, policy, held):
+    given = SamplerSettings(steps=4, shift=3.0, guidance=3.0, ar_step=2, chunk=2, fps=24)
+    torch.manual_seed(0)
+    prefix = torch.randn(4, held, 16, 16) if held else None
+    texts = Texts(torch.randn(1, 8, 16), torch.randn(1, 8, 16))
+    noise, counter = torch.randn(4, 6, 16, 16), FlopCounterMode(display=False)
+    with counter, sdpa_kernel(SDPBackend.MATH):
+        list(denoise(model, noise, texts, given, policy, prefix, lambda row: torch.zeros(4, held // 2 * 2, 16, 16)))
+    expected = flops(model.config, dry_run(given, (6, 16, 16), (1, 2, 2), policy, held))
+    assert expected == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.integers(1, 5), st.integers(0, 8), st.integers(0, 3), st.sampled_from([1.0, 3.0]),
+    st.sampled_from([name for name in POLICIES if name not in ("reuse", "teacache")]),
+)  # fmt: skip
+def test_a_dry_run_is_the_run(model, chunks, ar_step, held, guidance, name):
+    """The same forwards, seeing as many tokens, as with a model that has weights; and as much room for K/V."""
+    chunks += held // 2
+    given = SamplerSettings(steps=3, shift=3.0, guidance=guidance, ar_step=ar_step, chunk=2, fps=24)
+    policy, visits = POLICIES[name], []
+    prefix = torch.randn(4, held, 4, 4) if held else None
+    texts = Texts(torch.randn(1, 8, 16), torch.randn(1, 8, 16))
+    whole = torch.zeros(4, held // 2 * 2, 4, 4)
+    finished = list(
+        denoise(model, torch.randn(4, 2 * chunks, 4, 4), texts, given, policy, prefix, lambda _: whole, visits.append)
+    )
+    done = dry_run(given, (2 * chunks, 4, 4), (1, 2, 2), policy, held)
+    assert (done.forwards, done.seen, done.tokens) == (len(visits), sum(visit.seen for visit in visits), 8)
+    assert finished[-1].kv_bytes == done.memories * done.kv_chunks * done.tokens * 2 * 2 * 48 * 4
+
+
+def test_magi_at_the_published_setting():
+    """4.5B distilled, 720x720, 10 chunks, 64 steps: 306 PFLOPs for the whole history, about 208 for the last chunks."""
+    config = MagiConfig(3072, 12288, 24, 8, 128, 34)
+    magi = ModelSpec(
+        "4.5B", "magi", "path", "digest", chunk=6, window=60, overlap=24, channels=16, causal=False,
+        pipeline=Pipeline(passes=1, distilled=True),
+    )  # fmt: skip
+    wanted = request(240, width=720, height=720, steps=64, guidance=1.0)
+    (segment,) = plan(wanted, magi)
+    pairs = {name: compared(window(wanted, segment, magi), magi, name) for name in WITHOUT_REUSE["magi"]}
+    counted = {
+        name: work(config, dry_run(seen.settings, seen.shape, config.patch, policy, seen.held))
+        for name, (seen, policy) in pairs.items()
+    }
+    assert counted["dense"].flops / 1e15 == pytest.approx(306, rel=0.03)
+    assert counted["off"].flops / 1e15 == pytest.approx(208, rel=0.03)
+    assert counted["off"].forwards == 640 + 160 + 9  # steps, copies of the cleanest chunk, refreshed chunks
+    assert counted["paper"].forwards == 640
+    assert counted["off"].kv_bytes == 2 * 34 * (5 * 12_150) * 8 * 128 * 2 == counted["dense"].kv_bytes // 2
+
+
+def test_bounds_of_reuse():
+    reuse = Reuse(0.1, 2, (1.0, 0.0))
+    policy = Policy("paper", reuse, "keep", clean=2, compression=Compression())
+    given = SamplerSettings(steps=6, shift=3.0, guidance=1.0, ar_step=2, chunk=2, fps=24)
+    most, least = (dry_run(given, (8, 4, 4), (1, 2, 2), bound(policy)) for bound in (at_most, at_least))
+    assert (most.forwards, least.forwards) == (4 * 6, 4 * 3)  # the first two steps and the last
+    assert at_least(Policy("off")) == Policy("off")
+
+
+def test_a_night_is_counted_in_a_moment(spec):
+    requests = [replace(request(97 + 80 * (i % 7)), id=f"v{i}", seed=i) for i in range(700)]
+    found = cost(requests, {"1.3B": spec})
+    assert found.segments == sum(1 + i % 7 for i in range(700))
+    single = cost(requests[:7], {"1.3B": spec})
+    assert found.most.forwards == single.most.forwards * 100
+
+
+def test_work_adds_up_but_memory_is_the_largest():
+    assert Work(1, 10, 5) + Work(2, 20, 4) * 3 == Work(7, 70, 5)

@@ -1,0 +1,44 @@
+"""How a gang names what Ray raises, without a Ray."""
+
+import pytest
+from ray.exceptions import ObjectLostError, OutOfDiskError
+
+from flowcache.errors import MediaError, StoreError
+from flowcache.runtime import gang
+from flowcache.runtime.actor import end_of
+from flowcache.scheduler.protocols import GangFailure
+
+
+@pytest.mark.parametrize("error", [OutOfDiskError("no disk"), ObjectLostError("a" * 56, None, "")])
+def test_what_ray_itself_cannot_do_is_no_fault_of_the_work(error, monkeypatch):
+    made = gang.RayGang.__new__(gang.RayGang)
+    made._pending, made._stream = {"joined": 2}, None
+
+    def lost(item):
+        raise error
+
+    monkeypatch.setattr(gang.ray, "get", lost)
+    with pytest.raises(GangFailure, match=f"Ray has lost its answer .{type(error).__name__}") as caught:
+        made.poll(["joined"])
+    assert (caught.value.rank, caught.value.kind, caught.value.usable) == (2, "infra", False)
+
+
+@pytest.mark.parametrize(
+    ("cause", "kind"),
+    [
+        (StoreError("no answer", passing=True), "store"),
+        (StoreError("no credentials", of_machine=True), "node"),
+        (StoreError("init.mp4 differs"), "work"),
+        (MediaError("no picture"), "work"),
+        (RuntimeError("CUDA error"), "work"),
+    ],
+)
+def test_whose_fault_an_error_is(cause, kind):
+    assert gang.kind_of(cause) == kind
+
+
+def test_the_end_of_a_log_is_text_or_nothing(tmp_path):
+    log = tmp_path / "worker.err"
+    log.write_bytes(b"x" * 9000 + b"\n\xff last words\n")
+    assert len(end_of(str(log))) == 4000 and end_of(str(log)).endswith("\n\ufffd last words\n")
+    assert end_of("/dev/null") == end_of(str(tmp_path / "gone")) == ""

@@ -1,0 +1,319 @@
+"""The driver over pretended gangs: what it does when they are slow, lost, late or asked to stop."""
+
+import signal
+import time
+import uuid
+from contextlib import contextmanager
+
+import pytest
+
+from benchmarks.pretended import connector, render
+from flowcache.inputs.segments import plan
+from flowcache.progress.progress import Progress
+from flowcache.records import ModelSpec, RenderRequest, Shot
+from flowcache.scheduler.driver import run
+from flowcache.scheduler.gang_pool import ClusterError
+from flowcache.scheduler.options import RunOptions
+from flowcache.scheduler.protocols import Flawed, GangFailure
+from flowcache.storage.commits import read_commits
+from flowcache.storage.objects.store import Store
+from flowcache.storage.runs import new_run
+from flowcache.storage.verify import status, verify
+
+SPEC = ModelSpec("tiny", "skyreels", "", "d" * 64, chunk=3, window=15, overlap=3, channels=16)
+MODEL = "tiny-skyreels"
+ONE_SEGMENT, TWO_SEGMENTS = 57, 105  # frames: 5 chunks; 5 and 4
+
+
+def request(name: str, frames: int = TWO_SEGMENTS, **fields) -> RenderRequest:
+    return RenderRequest(
+        name, (Shot("p", frames),), 64, 64, 12, 1, 3.0, 4, model=MODEL, policy={"name": "off"}, **fields
+    )
+
+
+class Notes(Progress):
+    def __init__(self):
+        super().__init__()
+        self.order: list[tuple[str, int]] = []
+        self.causes: list[str] = []
+        self.said: list[str] = []
+
+    def committed(self, segment):
+        super().committed(segment)
+        self.order.append((segment.video_id, segment.index))
+
+    def failed(self, segment, rank, cause, kind, again):
+        super().failed(segment, rank, cause, kind, again)
+        self.causes.append(cause)
+
+    def note(self, message):
+        self.said.append(message)
+
+
+class Studio:
+    """A store and requests; each `run` is a driver of its own."""
+
+    def __init__(self, *requests: RenderRequest, store: Store | None = None):
+        self.store, self.requests = store or Store(f"memory://{uuid.uuid4().hex}"), list(requests)
+        self.segments = [segment for request in requests for segment in plan(request, SPEC)]
+        self.fleets, self.notes = [], Notes()
+
+    @property
+    def fleet(self):
+        return self.fleets[-1]
+
+    def run(self, size: int = 1, connect=None, **settings):
+        options = {name: settings.pop(name) for name in list(settings) if name in RunOptions.__dataclass_fields__}
+        record = new_run(self.requests, {MODEL: SPEC.digest}, self.segments, "0")
+        connect = connect or connector(self.fleets, size, **settings)
+        specs = {MODEL: SPEC}
+        return run(self.store, record, self.requests, specs, RunOptions(**options), self.notes, connect)
+
+
+def sound(store: Store) -> dict[str, int]:
+    report = verify(store, decode=False)
+    assert report.sound, report.problems
+    return report.counts
+
+
+def test_every_video_is_done_and_a_second_run_has_nothing_to_do():
+    studio = Studio(request("a"), request("b", ONE_SEGMENT))
+    summary = studio.run(size=2)
+    assert (summary.exit_code, summary.done, summary.rendered, summary.left) == (0, ("a", "b"), 14, 0)
+    assert sound(studio.store)["rows"] == 16
+    assert studio.run().rendered == 0 and len(studio.fleets) == 1
+
+
+def test_what_was_asked_for_reaches_the_ranks():
+    studio, seen = Studio(request("a", ONE_SEGMENT)), []
+
+    def connect(driver):
+        seen.append(driver.worker_settings())
+        return connector(studio.fleets, 1)(driver)
+
+    studio.run(connect=connect, dtype="bf16", vae_tiling="on", shard_weights=True, gang=2, threads=3)
+    assert (seen[0].dtype, seen[0].vae_tiling, seen[0].shard_weights, seen[0].threads) == ("bf16", "on", True, 3)
+
+
+def test_a_gang_finishes_a_video_before_it_begins_the_next():
+    studio = Studio(*(request(name) for name in "abc"))
+    studio.run()
+    assert [name for name, _ in studio.notes.order] == [*"aabbcc"]
+
+
+def test_gangs_come_and_go_with_the_cluster():
+    studio = Studio(*(request(f"v{i:02d}") for i in range(12)))
+    sizes = []
+
+    def seconds(task):
+        fleet = studio.fleet
+        fleet.size = {3: 4, 8: 2}.get(len(studio.notes.order), fleet.size)
+        alive = [gang for gang in fleet.gangs if gang.alive]
+        for gang in alive[fleet.size :]:
+            fleet.kill(gang)
+        sizes.append(len(alive[: fleet.size]))
+        return 20.0
+
+    assert studio.run(size=1, seconds=seconds).exit_code == 0
+    assert max(sizes) == 4 and sizes[0] == 1 and sizes[-1] <= 2
+    assert any("the cluster has room for 4 gangs now, had for 1" in said for said in studio.notes.said)
+    sound(studio.store)
+
+
+def test_no_more_gangs_than_segments_that_can_start():
+    studio = Studio(request("a"), request("b"))
+    studio.run(size=50)
+    assert len(studio.fleet.gangs) == 2
+
+
+def test_a_gang_that_nobody_needs_gives_its_resources_back():
+    studio = Studio(request("short", ONE_SEGMENT), request("long", 57 + 48 * 20))
+    alive = []
+
+    def seconds(task):
+        alive.append(sum(gang.alive for gang in studio.fleet.gangs))
+        return 30.0
+
+    assert studio.run(size=2, seconds=seconds, idle_release=100.0).exit_code == 0
+    assert alive[0] == 2 and alive[-1] == 1
+
+
+def test_a_gang_without_news_is_replaced_and_its_segment_rendered_elsewhere():
+    studio, stalls = Studio(request("a")), iter([None])
+    summary = studio.run(seconds=lambda task: next(stalls, 5.0), stall=60.0)
+    assert summary.exit_code == 0 and len(studio.fleet.gangs) == 2
+    assert studio.notes.causes == ["no chunk was finished for 61 s"]
+
+
+def test_the_log_of_a_process_that_cannot_tell_any_more_is_fetched():
+    studio = Studio(request("a"))
+    studio.run(seconds=lambda task: None, stall=60.0, infra_retries=0)
+    assert read_commits(studio.store).dead_letters["a"].log_tail == "last words of gang-1, rank 0"
+
+
+@pytest.mark.parametrize("kind, budget", [("work", "retries"), ("infra", "infra_retries")])
+def test_each_kind_of_fault_has_a_budget_of_its_own(kind, budget):
+    def fault(task):
+        if task.request.id == "bad":
+            raise GangFailure(3, kind, "it broke", "line\n" * 2000, usable=kind == "work")
+
+    studio = Studio(request("bad"), request("good"))
+    summary = studio.run(fault=fault, **{"retries": 0, "infra_retries": 0, budget: 2})
+    assert (summary.exit_code, summary.done, summary.failed) == (3, ("good",), {"bad": "it broke"})
+    letter = read_commits(studio.store).dead_letters["bad"]
+    assert (letter.kind, letter.attempts, letter.segment, letter.rank, letter.continues) == (kind, 3, 0, 3, None)
+    assert RenderRequest.from_dict(letter.request) == studio.requests[0] and letter.log_tail.endswith("line\n")
+    assert studio.notes.causes == ["it broke"] * 3
+    assert studio.run().rendered == 0
+    summary = studio.run(retry_failed=True)
+    assert (summary.exit_code, summary.done) == (0, ("bad", "good"))
+    sound(studio.store)
+
+
+def test_a_dead_letter_names_what_the_segment_continues():
+    def fault(task):
+        if task.segment.index == 1:
+            raise GangFailure(0, "work", "it broke", usable=True)
+
+    studio = Studio(request("a"))
+    studio.run(fault=fault)
+    assert read_commits(studio.store).dead_letters["a"].continues == "_commits/a/00000.json"
+
+
+def test_a_store_that_answers_nobody_is_nobodys_fault(monkeypatch):
+    outage = iter(range(20))
+
+    def fault(task):
+        if next(outage, None) is not None:
+            raise GangFailure(0, "store", "no answer", usable=True)
+
+    studio = Studio(request("a"), request("b"))
+    monkeypatch.setattr("flowcache.scheduler.store_writer.PAUSES", (0.0,))  # every answer counts as late
+    summary = studio.run(fault=fault, infra_retries=0)
+    assert summary.exit_code == 0 and len(studio.notes.causes) == 20
+
+
+def test_a_gang_that_the_store_refuses_while_it_answers_the_driver_is_at_fault():
+    def fault(task):
+        if task.request.id == "a":
+            raise GangFailure(0, "store", "no answer", usable=True)
+
+    studio = Studio(request("a"), request("b"))
+    summary = studio.run(fault=fault, infra_retries=2)
+    assert summary.failed == {"a": "no answer"} and summary.done == ("b",)
+    assert read_commits(studio.store).dead_letters["a"].kind == "infra"
+
+
+def test_at_the_deadline_what_is_started_is_finished_and_the_rest_is_left():
+    studio = Studio(*(request(name) for name in "abc"))
+    summary = studio.run(seconds=lambda task: 10.0, until=time.time() + 25)
+    assert (summary.exit_code, summary.done) == (5, ("a",))
+    assert (summary.stopped, summary.left, summary.chunks_left) == ("its deadline came", 2, 13)
+    assert studio.notes.order == [("a", 0), ("a", 1), ("b", 0)]
+    sound(studio.store)
+    seen = status(studio.store)
+    assert seen.ended and (seen.exit_code, seen.stopped.why, seen.stopped.videos_left) == (5, "its deadline came", 2)
+    summary = studio.run()
+    assert (summary.exit_code, summary.rendered, summary.left) == (0, 13, 0)
+    assert status(studio.store).stopped is None
+
+
+def test_after_its_deadline_a_run_starts_nothing():
+    studio = Studio(request("a"))
+    summary = studio.run(until=time.time() - 1)
+    assert (summary.exit_code, summary.left, summary.stopped) == (5, 1, "its deadline came") and not studio.fleets
+
+
+def test_sigterm_lets_segments_under_way_be_committed_within_the_grace():
+    studio = Studio(*(request(name) for name in "ab"))
+
+    def seconds(task):
+        signal.raise_signal(signal.SIGTERM)
+        return {"a": 10.0, "b": 100.0}[task.request.id]
+
+    summary = studio.run(size=2, connect=signalled(studio, 2, seconds), grace=30.0)
+    assert studio.notes.order == [("a", 0)]
+    assert (summary.exit_code, summary.stopped, summary.left) == (5, "SIGTERM came", 2)
+    assert studio.run().exit_code == 0
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def signalled(studio, size, seconds):
+    """The second of the first two tasks brings the signal."""
+    asked = []
+    return connector(
+        studio.fleets, size, seconds=lambda task: asked.append(task) or (seconds(task) if len(asked) == 2 else 10.0)
+    )
+
+
+def test_a_gang_that_never_starts_ends_the_run():
+    studio = Studio(request("a"))
+    with pytest.raises(ClusterError, match="3 gangs in a row did not start; .* did not start within"):
+        studio.run(start_seconds=1e9, start_timeout=50.0)
+    assert status(studio.store).exit_code == 1 and "did not start" in status(studio.store).stopped.why
+
+
+@pytest.mark.parametrize("lost, most", [(2, 3), (3, 2), (6, 1)])
+def test_gangs_lost_while_they_start_are_tried_again_until_several_in_a_row_fail(lost, most):
+    """The first gang starts; of the next `lost` each loses a rank at once, on a cluster with room for three."""
+    studio = Studio(*(request(f"v{i}") for i in range(9)))
+
+    @contextmanager
+    def connect(driver):
+        with connector(studio.fleets, 3)(driver) as fleet:
+            later = fleet.later
+
+            def start(seconds, gang, what):
+                number = fleet.gangs.index(gang) + 1
+                doomed = what == "up" and 1 < number <= 1 + lost
+                later(seconds * min(number, 2), gang, "gone" if doomed else what)
+
+            fleet.later = start
+            yield fleet
+
+    assert studio.run(connect=connect).exit_code == 0
+    assert len(studio.fleet.gangs) == most + lost
+    refused = [said for said in studio.notes.said if "did not start" in said]
+    assert len(refused) == lost and "its process is gone" in refused[0]
+
+
+@pytest.mark.parametrize(("gangs", "nodes"), [(1, 1), (3, 1), (3, 3)])
+def test_a_hostile_request_delays_the_others_by_no_more_than_its_budget(gangs, nodes):
+    """Three that stall every time, kill their gang every time or fail every time; the others take 10 s a segment."""
+    good = [request(f"good{i}") for i in range(6)]
+    hostile = [request("stalls", 57 + 48 * 50), request("kills", priority=9), request("fails", 57 + 48 * 60)]
+
+    def seconds(task):
+        return None if task.request.id == "stalls" else 10.0
+
+    def fault(task):
+        if task.request.id == "kills":
+            raise GangFailure(0, "infra", "its process is gone")
+        if task.request.id == "fails":
+            raise GangFailure(0, "work", "ValueError: no", usable=True)
+
+    alone = Studio(*good)
+    alone.run(size=gangs, seconds=seconds)
+    studio = Studio(*hostile, *good)
+    budgets = {"stall": 60.0, "retries": 2, "infra_retries": 2}
+    summary = studio.run(size=gangs, nodes=nodes, seconds=seconds, fault=fault, **budgets)
+    assert set(summary.failed) == {"stalls", "kills", "fails"} and len(summary.done) == 6
+    attempts, restart = 3, 2.0  # each; seconds to notice and to start a gang anew
+    budget = attempts * (60.0 + restart) + attempts * (10.0 + restart) + attempts * 10.0
+    assert studio.fleet.clock <= alone.fleet.clock + budget + 2.0
+    sound(studio.store)
+
+
+def test_a_spoilt_segment_is_rendered_again_without_reuse(monkeypatch):
+    tried = []
+
+    def pretended(fleet, name, task):
+        tried.append((task.request.id, task.segment.index, task.reuse))
+        return Flawed(5, "black") if task.segment.index == 1 and task.reuse else render(fleet, name, task)
+
+    monkeypatch.setattr("benchmarks.pretended.render", pretended)
+    studio = Studio(request("a"))
+    summary = studio.run(retries=0, infra_retries=0)
+    assert (summary.exit_code, summary.rendered) == (0, 9)
+    assert tried == [("a", 0, True), ("a", 1, True), ("a", 1, False)]
+    assert studio.notes.causes == ["chunk 5 is black: rendered without reuse"]

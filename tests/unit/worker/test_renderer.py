@@ -1,0 +1,157 @@
+"""On the bundled model, with so few steps that it is quick and the pictures are coarse."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from flowcache.families.magi.vae import ViTVAE
+from flowcache.families.magi.vae_codec import MagiCodec
+from flowcache.families.magi.vae_config import ViTVAEConfig
+from flowcache.families.registry import load_model
+from flowcache.inputs.segments import plan
+from flowcache.records import RenderRequest, Shot
+from flowcache.worker.renderer import SegmentRenderer, encode_end, encode_pixels, tail_from_bytes, tail_to_bytes
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.set_num_threads(1)
+    return load_model("tiny-skyreels")
+
+
+def request(*shots: Shot, **fields) -> RenderRequest:
+    given = dict(width=64, height=64, fps=12, seed=1, guidance=3.0, steps=3, policy={"name": "off"})
+    return RenderRequest("v", shots, model="tiny-skyreels", **{**given, **fields})
+
+
+def rendered(model, wanted, segment, conditioning=None, end=None):
+    renderer = SegmentRenderer(model, wanted, segment, conditioning, end)
+    return list(renderer.chunks()), renderer.tail()
+
+
+LONG = request(Shot("a red circle moving right on a blue background", 57 + 24))
+
+
+def test_chunks_tile_the_segment(model):
+    first, second = plan(LONG, model.spec)
+    chunks, tail = rendered(model, LONG, first)
+    assert [chunk.frames.shape for chunk in chunks] == [(9, 64, 64, 3)] + [(12, 64, 64, 3)] * 4
+    assert [chunk.start_frame for chunk in chunks] == [0, 9, 21, 33, 45]
+    assert tail.shape[1] == model.spec.overlap
+    chunks, _ = rendered(model, LONG, second, tail)
+    assert [(chunk.chunk, chunk.start_frame, len(chunk.frames)) for chunk in chunks] == [(5, 57, 12), (6, 69, 12)]
+
+
+def test_a_segment_depends_on_its_inputs_alone(model):
+    """The second segment from the stored tail, in whatever order things ran: bit for bit."""
+    first, second = plan(LONG, model.spec)
+    _, tail = rendered(model, LONG, first)
+    once, _ = rendered(model, LONG, second, tail)
+    rendered(model, request(Shot("a green square", 21), seed=9), plan(request(Shot("x", 21)), model.spec)[0])
+    again, _ = rendered(model, LONG, second, tail_from_bytes(tail_to_bytes(tail)))
+    assert all(np.array_equal(a.frames, b.frames) for a, b in zip(once, again, strict=True))
+
+
+def test_a_segment_that_is_resumed_takes_the_same_decisions(model):
+    wanted = replace(LONG, steps=5, policy={"name": "flowcache", "preset": "fast", "ret_steps": 1, "threshold": 3.0})
+    first, second = plan(wanted, model.spec)
+    _, tail = rendered(model, wanted, first)
+    once, _ = rendered(model, wanted, second, tail)
+    again, _ = rendered(model, wanted, second, tail_from_bytes(tail_to_bytes(tail)))
+    decisions = [chunk.decisions for chunk in once]
+    assert decisions == [chunk.decisions for chunk in again] and len(decisions) == second.chunks
+    for chunk in once:
+        steps = "".join(chunk.decisions)
+        assert [len(branch) for branch in chunk.decisions] == [5, 5] and chunk.kv_bytes > 0
+        assert (steps.count("1"), steps.count("0")) == (chunk.steps_computed, chunk.steps_reused) and "0" in steps
+
+
+def test_seed_and_prompt_change_the_picture(model):
+    (segment,) = plan(request(Shot("a red circle", 21)), model.spec)
+    pictures = [
+        rendered(model, request(Shot(prompt, 21), seed=seed), segment)[0][0].frames.astype(int)
+        for prompt, seed in (("a red circle", 1), ("a red circle", 2), ("a blue square on a white background", 1))
+    ]
+    assert np.abs(pictures[0] - pictures[1]).mean() > 1 and np.abs(pictures[0] - pictures[2]).mean() > 1
+
+
+def test_a_picture_becomes_the_first_frame(model):
+    picture = np.full((1, 64, 64, 3), (200, 40, 40), np.uint8)
+    wanted = request(Shot("a red circle", 21), image="x.png")
+    (segment,) = plan(wanted, model.spec)
+    chunks, _ = rendered(model, wanted, segment, encode_pixels(model, picture))
+    assert np.abs(chunks[0].frames[0].astype(int) - picture[0].astype(int)).mean() < 8
+
+
+def test_a_picture_becomes_the_end(model):
+    """The last four frames, of a fresh start and of a continuation alike; not as if there were no end."""
+    picture = np.full((1, 64, 64, 3), (200, 40, 40), np.uint8)
+    end = encode_end(model, picture)
+    assert end.shape == (24, 1, 8, 8)
+    for policy in ("off", "dense"):
+        wanted = replace(LONG, policy={"name": policy})
+        first, second = plan(wanted, model.spec)
+        tail = encode_pixels(model, np.full((9, 64, 64, 3), (40, 40, 200), np.uint8))
+        for segment, conditioning in ((first, None), (second, tail)):
+            chunks, _ = rendered(model, wanted, segment, conditioning, end)
+            assert np.abs(chunks[-1].frames[-4:].astype(int) - picture[0].astype(int)).mean() < 8
+
+
+@pytest.mark.parametrize("policy", ["off", "dense", "paper"])
+@pytest.mark.parametrize("fields", [{"ar_step": 0}, {"ar_step": 1000}, {"guidance": 1.0}, {"guidance": 0.0}])
+def test_every_mode_renders(model, policy, fields):
+    """Together, one after the other, without guidance: one short window, and a shorter last one after it."""
+    wanted = request(Shot("a red circle", 57), Shot("a blue square", 12, cut=False), policy={"name": policy}, **fields)
+    first, second = plan(wanted, model.spec)
+    if "guidance" in fields:
+        model = replace(model, text=OnlyPositive(model.text))
+    chunks, tail = rendered(model, wanted, first)
+    assert sum(len(chunk.frames) for chunk in chunks) == 57
+    forwards = 3 if "guidance" in fields else 6
+    assert all(chunk.steps_computed + chunk.steps_reused == forwards for chunk in chunks)
+    (chunk,), _ = rendered(model, wanted, second, tail)
+    assert len(chunk.frames) == 12 and chunk.chunk == 5
+
+
+class OnlyPositive:
+    """A text encoder that is not asked for the negative prompt."""
+
+    def __init__(self, text):
+        self.text = text
+
+    def encode(self, prompt):
+        assert prompt
+        return self.text.encode(prompt)
+
+
+def test_the_steps_between_chunks_matter(model):
+    frames = [
+        rendered(model, wanted, *plan(wanted, model.spec))[0][1].frames.astype(int)
+        for wanted in (request(Shot("a red circle", 21), ar_step=ar_step) for ar_step in (None, 6, 0))
+    ]
+    assert np.array_equal(frames[0], frames[1]) and not np.array_equal(frames[0], frames[2])
+
+
+def test_paper_counts_what_it_reused(model):
+    wanted = request(Shot("a red circle", 21), steps=12, policy={"name": "paper", "preset": "slow", "threshold": 100.0})
+    (segment,) = plan(wanted, model.spec)
+    chunks, _ = rendered(model, wanted, segment)
+    assert all(chunk.steps_computed + chunk.steps_reused == 24 and chunk.steps_reused > 0 for chunk in chunks)
+
+
+def test_a_codec_that_is_not_causal_gives_every_chunk_as_many_frames(model):
+    """With MAGI-1's VAE, untrained: 3 latent frames are 12 frames, first or not, after a picture or before one."""
+    torch.manual_seed(0)
+    vae = ViTVAE(ViTVAEConfig(z_chans=24, embed_dim=256, depth=1, num_heads=4, video_size=64))
+    whole = replace(model, codec=MagiCodec(vae), spec=replace(model.spec, causal=False))
+    wanted = request(Shot("a red circle", 60 + 24))
+    first, second = plan(wanted, whole.spec)
+    assert (first.frames, second.frames) == (60, 24)
+    picture = encode_pixels(whole, np.full((1, 64, 64, 3), 90, np.uint8))
+    chunks, tail = rendered(whole, wanted, first, picture)
+    assert [(chunk.start_frame, len(chunk.frames)) for chunk in chunks] == [(12 * n, 12) for n in range(5)]
+    assert tail.shape == (24, whole.spec.overlap, 8, 8)
+    chunks, _ = rendered(whole, wanted, second, tail, encode_end(whole, np.full((1, 64, 64, 3), 90, np.uint8)))
+    assert [(chunk.start_frame, len(chunk.frames)) for chunk in chunks] == [(60, 12), (72, 12)]

@@ -1,0 +1,160 @@
+"""What one rank does, without Ray."""
+
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from flowcache.errors import MediaError, StoreError
+from flowcache.families.registry import load_model
+from flowcache.inputs.segments import plan
+from flowcache.parallel.sharding import load_sharded
+from flowcache.records import RenderRequest, Shot
+from flowcache.sampling.records import NotFinite
+from flowcache.scheduler.protocols import Flawed
+from flowcache.storage.objects.store import Store
+from flowcache.worker.renderer import RenderedChunk
+from flowcache.worker.worker import RankWorker, Task, WorkerSettings
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model("tiny-skyreels")
+
+
+@pytest.fixture
+def worker():
+    return RankWorker(Store("memory://worker"), WorkerSettings("run", "hash"), "gang", 0, 1)
+
+
+def tasks(**fields):
+    """Three segments: a shot of two windows, and one that starts fresh."""
+    shots = Shot("a red circle", 57 + 24), Shot("a blue square", 9)
+    request = RenderRequest("v", shots, 64, 64, 12, 1, 3.0, 2, "tiny-skyreels", {"name": "off"}, **fields)
+    return request, [Task(request, segment, None, False) for segment in plan(request, load_model("tiny-skyreels").spec)]
+
+
+def test_the_first_segment_begins_and_the_last_one_ends_with_a_picture(worker, model, tmp_path):
+    for name, colour in (("first", (200, 40, 40)), ("last", (40, 40, 200))):
+        Image.new("RGB", (80, 64), colour).save(tmp_path / f"{name}.png")
+    _, three = tasks(image=str(tmp_path / "first.png"), end_image=str(tmp_path / "last.png"))
+    assert [worker._end(model, task) is None for task in three] == [True, True, False]
+    starts = [worker._conditioning(model, task) for task in (three[0], three[2])]
+    end = worker._end(model, three[2])
+    assert starts[0].shape == end.shape == (24, 1, 8, 8) and starts[1] is None
+    decode = model.codec.stream()
+    decode(starts[0])
+    blue = decode(end)
+    assert blue.shape[1] == 4
+    wanted = torch.tensor([40, 40, 200])[:, None, None, None] / 127.5 - 1
+    assert np.abs(blue.numpy() - wanted.numpy()).mean() < 0.1
+    assert worker._end(model, tasks()[1][2]) is None
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_weights_are_shared_out_where_that_was_asked_for(asked, monkeypatch):
+    given = {}
+    monkeypatch.setattr("flowcache.worker.worker.load_model", lambda *args, **options: given.update(options))
+    settings = WorkerSettings("run", "hash", shard_weights=asked)
+    RankWorker(Store("memory://worker"), settings, "gang", 0, 2)._open("tiny-skyreels")
+    assert getattr(given["load"], "func", None) is (load_sharded if asked else None)
+
+
+class Refusing(Store):
+    """Takes no chunk 1 while `full`."""
+
+    full = True
+
+    def put(self, key, data):
+        if self.full and "/00001." in key:
+            raise StoreError("no room")
+        super().put(key, data)
+
+
+def test_a_refused_upload_ends_the_segment_at_once_and_leaves_the_rank_sound(tmp_path):
+    torch.set_num_threads(1)
+    store, threads = Refusing(str(tmp_path)), threading.active_count()
+    worker = RankWorker(store, WorkerSettings("run", "hash"), "gang", 0, 1)
+    task, seen = tasks()[1][0], []
+    with pytest.raises(StoreError, match="no room"):
+        for event in worker.render(task):
+            seen.append(event.chunk)
+    assert seen == [0] and threading.active_count() == threads
+    store.full = False
+    *chunks, marker = worker.render(task)
+    assert [chunk.chunk for chunk in chunks] == [0, 1, 2, 3, 4] and marker.chunks == tuple(chunks)
+
+
+def test_a_picture_that_changed_is_named(worker, model, tmp_path):
+    Image.new("RGB", (64, 64)).save(tmp_path / "end.png")
+    _, three = tasks(end_image=str(tmp_path / "end.png"), end_image_sha256="0" * 64)
+    with pytest.raises(MediaError, match=r"end\.png: is not the file any more"):
+        worker._end(model, three[2])
+
+
+class Pixels:
+    """A renderer whose second chunk is black; chunk `dies` is not finite."""
+
+    def __init__(self, task, reused: int, dies: int | None = None):
+        self.reused, self.dies, self.reuses, self.first = reused, dies, task.reuse, task.segment.first_chunk
+
+    def chunks(self):
+        for place in range(3):
+            if place == self.dies:
+                raise NotFinite(place)
+            bright = 0 if place == 1 else 200
+            frames = np.full((4, 16, 16, 3), bright, np.uint8)
+            frames[0] //= 2
+            yield RenderedChunk(self.first + place, 4 * place, frames, 2, self.reused, 0.1, 0.1, 0, ("11",))
+
+    def number(self, chunk):
+        return self.first + chunk
+
+
+@pytest.fixture
+def rendered(worker, monkeypatch, tmp_path):
+    """rendered(task, **settings of Pixels) -> what `RankWorker.render` yields."""
+    worker.store = Store(str(tmp_path))
+    monkeypatch.setattr(worker, "_load", lambda name: None)
+
+    def play(task, **settings):
+        monkeypatch.setattr(worker, "_renderer", lambda model, task: Pixels(task, **settings))
+        return list(worker.render(task))
+
+    return play
+
+
+def test_a_spoilt_chunk_ends_the_attempt_where_steps_were_reused(rendered):
+    task = replace(tasks()[1][0], last=True)
+    first, end = rendered(task, reused=1)
+    assert (first.chunk, first.flaw, end) == (0, None, Flawed(1, "black"))
+
+
+def test_it_is_kept_and_flagged_where_none_was(rendered):
+    task = replace(tasks()[1][0], last=True, reuse=False)
+    *chunks, marker = rendered(task, reused=0)
+    assert [chunk.flaw for chunk in marker.chunks] == [None, "black", None] and tuple(chunks) == marker.chunks
+
+
+def test_values_that_are_not_finite_are_tried_without_reuse_first(rendered):
+    task = replace(tasks()[1][0], last=True)
+    assert rendered(task, reused=0, dies=2)[-1] == Flawed(2, "not finite")
+    with pytest.raises(NotFinite):
+        rendered(replace(task, reuse=False), reused=0, dies=2)
+
+
+def test_the_tail_that_a_rank_still_has_is_not_fetched(rendered, worker, model, monkeypatch):
+    _, (first, second, _) = tasks()
+    monkeypatch.setattr(Pixels, "tail", lambda self: torch.ones(2, 3), raising=False)
+    *_, parent = rendered(first, reused=0)
+    following = replace(second, parent=parent)
+    monkeypatch.setattr(Store, "get", lambda self, key: pytest.fail(f"{key} was fetched"))
+    assert worker._conditioning(model, following).equal(torch.ones(2, 3))
+    monkeypatch.undo()
+    worker._tail = None
+    assert worker._conditioning(model, following).equal(torch.ones(2, 3))
+    worker._tail = ("_state/other", b"another video's")
+    assert worker._conditioning(model, following).equal(torch.ones(2, 3))
