@@ -11,7 +11,7 @@ help:
 	@echo "make test    set up, run the tests (under 12 minutes on 2 cores)"
 	@echo "make test-slow   the slow ones too"
 	@echo "make soak    200 tiny videos while everything is killed at random; the short form is in make test"
-	@echo "make scale   the driver with 100,000 videos on 1,000 pretended gangs"
+	@echo "make scale   the driver with 100,000 videos on 1,000 simulated gangs"
 	@echo "make lint    ruff and the layers"
 	@echo "make clean   remove the environment and the demo's output"
 

@@ -23,13 +23,13 @@ from benchmarks.statistics import markdown
 from flowcache.cache.kv_cache import KVStore
 from flowcache.families.skyreels.transformer import SkyReelsTransformer
 from flowcache.parallel.apply import shard
-from flowcache.parallel.mesh import ALONE, Mesh, Ranks, arrange
+from flowcache.parallel.mesh import ALONE, GangMesh, Mesh, arrange
 from flowcache.planner.gang_cost import load
 from flowcache.planner.hardware import Link
 from flowcache.sampling.dry_run import WindowWork
 
 TOKENS = FRAMES * (SIDE // 2) ** 2
-FORWARD = WindowWork(1, (HISTORY + 1) * TOKENS, TOKENS, 1, HISTORY + 1, memories=1, steps=1, flying=1)
+FORWARD = WindowWork(1, (HISTORY + 1) * TOKENS, TOKENS, 1, HISTORY + 1, kv_branches=1, steps=1, chunks_in_flight=1)
 MESSAGE = 2**18  # bytes, about those of one exchange
 
 
@@ -39,11 +39,11 @@ class Apart(Mesh):
 
     spent: list[tuple[float, float, float]] = field(default_factory=list)
 
-    def exchange(self, parts, sizes):
-        return self.timed(super().exchange, parts, sizes)
+    def all_to_all(self, parts, sizes):
+        return self.timed(super().all_to_all, parts, sizes)
 
-    def gather(self, part, dim, sizes):
-        return self.timed(super().gather, part, dim, sizes)
+    def all_gather(self, part, dim, sizes):
+        return self.timed(super().all_gather, part, dim, sizes)
 
     def timed(self, call, *arguments):
         if not self.group:
@@ -57,19 +57,19 @@ class Apart(Mesh):
 
 
 @torch.inference_mode()
-def measure(ranks: Ranks, repeats: int) -> dict[str, float]:
+def measure(ranks: GangMesh, repeats: int) -> dict[str, float]:
     """Seconds of the last chunk's forward on this rank: all, own work (CPU), waiting, exchange."""
     torch.manual_seed(0)
     spent: list[tuple[float, float, float]] = []
     sharded = shard(
         SkyReelsTransformer(CONFIG),
-        Ranks(*(Apart(mesh.group, spent) for mesh in (ranks.all, ranks.heads, ranks.history))),
+        GangMesh(*(Apart(mesh.group, spent) for mesh in (ranks.all, ranks.heads, ranks.history))),
     )
-    history = sharded.history() if ranks is not ALONE else None
+    sharding = sharded.kv_sharding() if ranks is not ALONE else None
     x = torch.randn(1, 8, FRAMES, SIDE, SIDE)
     grids = [sharded.grid(x, chunk * FRAMES) for chunk in range(HISTORY + 1)]
     shape = (CONFIG.layers, 1, sharded.kv_heads, sharded.head_dim)
-    store = KVStore(shape, TOKENS, HISTORY + 1, torch.float32, torch.device("cpu"), history=history)
+    store = KVStore(shape, TOKENS, HISTORY + 1, torch.float32, torch.device("cpu"), sharding=sharding)
     conditioning = sharded.condition(torch.full((1, FRAMES), 500.0), grids[0], 24)
     text = sharded.text(torch.randn(1, CONFIG.text_len, 32))
 
@@ -103,7 +103,7 @@ def link_of(mesh: Mesh, repeats: int) -> dict[str, float]:
         for _ in range(repeats * 10):
             other.add_(1)  # caches hold something else by now, as between the exchanges of a forward
             dist.barrier(mesh.group)
-            times.append(clocked(lambda: mesh.exchange(parts, sizes)))
+            times.append(clocked(lambda: mesh.all_to_all(parts, sizes)))
         return min(times)
 
     latency = best(1)

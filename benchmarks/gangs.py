@@ -18,12 +18,12 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from benchmarks.statistics import markdown
-from flowcache.cache.kv_cache import KVStore, Whole
+from flowcache.cache.kv_cache import KVStore, Unsharded
 from flowcache.cache.kv_select import Compression
 from flowcache.families.skyreels.config import SkyReelsConfig
 from flowcache.families.skyreels.transformer import SkyReelsTransformer
 from flowcache.parallel.apply import shard
-from flowcache.parallel.mesh import ALONE, Mesh, Ranks, arrange
+from flowcache.parallel.mesh import ALONE, GangMesh, Mesh, arrange
 
 CONFIG = SkyReelsConfig(256, 1024, 4, 4, in_channels=8, out_channels=8, text_dim=32, freq_dim=64)
 FRAMES, SIDE, HISTORY = 5, 24, 4  # latent frames and latent pixels of a chunk; chunks before it
@@ -36,13 +36,13 @@ class Timed(Mesh):
 
     spent: list[tuple[float, float, int]]
 
-    def exchange(self, parts, sizes):
+    def all_to_all(self, parts, sizes):
         sent = sum(part.nbytes for rank, part in enumerate(parts) if rank != self.rank)
-        return self.timed(sent, super().exchange, parts, sizes)
+        return self.timed(sent, super().all_to_all, parts, sizes)
 
-    def gather(self, part, dim, sizes):
+    def all_gather(self, part, dim, sizes):
         sent = (self.size - 1) * part.nbytes // part.shape[dim] * max(sizes)
-        return self.timed(sent, super().gather, part, dim, sizes)
+        return self.timed(sent, super().all_gather, part, dim, sizes)
 
     def timed(self, sent, call, *arguments):
         result, *took = timed(call, *arguments)
@@ -72,17 +72,17 @@ def medians(call: Callable, arguments: tuple, repeats: int, spent: list) -> dict
 
 
 @torch.inference_mode()
-def measure(ranks: Ranks, repeats: int) -> dict[str, dict[str, float]]:
+def measure(ranks: GangMesh, repeats: int) -> dict[str, dict[str, float]]:
     """Of the last chunk's forward, and of compressing one layer's history by the chunk's length, on this rank."""
     torch.manual_seed(0)
     spent: list[tuple[float, float, int]] = []
     meshes = (Timed(mesh.group, spent) for mesh in (ranks.all, ranks.heads, ranks.history))
-    sharded = shard(SkyReelsTransformer(CONFIG), Ranks(*meshes))
-    history = sharded.history() if ranks is not ALONE else Whole()
+    sharded = shard(SkyReelsTransformer(CONFIG), GangMesh(*meshes))
+    sharding = sharded.kv_sharding() if ranks is not ALONE else Unsharded()
     x = torch.randn(1, 8, FRAMES, SIDE, SIDE)
     grids = [sharded.grid(x, chunk * FRAMES) for chunk in range(HISTORY + 1)]
     tokens, shape = grids[0].tokens, (CONFIG.layers, 1, sharded.kv_heads, sharded.head_dim)
-    store = KVStore(shape, tokens, HISTORY + 1, torch.float32, torch.device("cpu"), history=history)
+    store = KVStore(shape, tokens, HISTORY + 1, torch.float32, torch.device("cpu"), sharding=sharding)
     conditioning = sharded.condition(torch.full((1, FRAMES), 500.0), grids[0], 24)
     text = sharded.text(torch.randn(1, 8, 32))
 
@@ -97,7 +97,7 @@ def measure(ranks: Ranks, repeats: int) -> dict[str, dict[str, float]]:
     compressed = (Compression().select, torch.randn_like(keys[: store.tokens]), keys, values)
     return {
         "forward": medians(forward, (HISTORY,), repeats, spent) | {"kv": store.bytes},
-        "compression": medians(history.keep, (*compressed, HISTORY * store.tokens, tokens), repeats, spent),
+        "compression": medians(sharding.keep, (*compressed, HISTORY * store.tokens, tokens), repeats, spent),
     }
 
 

@@ -15,9 +15,10 @@ from benchmarks.memory import extra_memory, seconds
 from benchmarks.statistics import markdown
 from flowcache.cache.reuse import Policy, resolve_policy
 from flowcache.families.skyreels.config import SkyReelsConfig
+from flowcache.families.skyreels.sampler import SamplerSettings
 from flowcache.families.skyreels.transformer import SkyReelsTransformer
 from flowcache.records import ModelSpec
-from flowcache.sampling.loop import SamplerSettings, Texts, denoise
+from flowcache.sampling.loop import Texts, denoise
 
 KEPT: dict[str, dict[str, Any]] = {
     "full history": {"keep": "all"},

@@ -1,7 +1,7 @@
-"""The driver at its limits: 100,000 videos on 1,000 gangs that only pretend to render (`make scale`).
+"""The driver at its limits: 100,000 videos on 1,000 gangs that only simulate rendering (`make scale`).
 
 Planning, driver, queue, commit protocol, tables and resume are those of every run. The objects go into a dictionary
-that counts the requests and can be made to answer late. Time in the gangs is pretended; the rates are real.
+that counts the requests and can be made to answer late. Time in the gangs is simulated; the rates are real.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.pretended import CHUNK_SECONDS, PretendedFleet, connector
+from benchmarks.simulated import CHUNK_SECONDS, SimulatedProvider, connector
 from flowcache import api
 from flowcache.inputs.schema import RowDefaults
 from flowcache.inputs.segments import plan
@@ -126,7 +126,7 @@ class Scene:
     def __init__(self, videos: int, seconds: float):
         self.backend = CountingBackend(seconds)
         self.store = Memory(self.backend)
-        self.fleets: list[PretendedFleet] = []
+        self.providers: list[SimulatedProvider] = []
         with TemporaryDirectory() as folder:
             path = Path(folder, "night.jsonl")
             path.write_text("".join(rows(videos)))
@@ -140,7 +140,7 @@ class Scene:
         self.count = len(every)
 
     def run(self, gangs: int) -> Summary:
-        connect = connector(self.fleets, gangs)
+        connect = connector(self.providers, gangs)
         return run(self.store, self.record, self.requests, self.specs, RunOptions(), Progress(), connect)
 
     def lower_bound(self, gangs: int) -> float:
@@ -187,22 +187,22 @@ def main() -> None:
         summary = scene.run(options.gangs)
     profile.disable()
     assert summary.exit_code == 0 and len(summary.done) == options.videos
-    (fleet,) = scene.fleets
+    (provider,) = scene.providers
     bound = scene.lower_bound(options.gangs)
-    print(f"makespan {fleet.clock:.0f} s, lower bound {bound:.0f} s: {fleet.clock / bound:.3f} times")
+    print(f"makespan {provider.clock:.0f} s, lower bound {bound:.0f} s: {provider.clock / bound:.3f} times")
     made = scene.backend.requests.copy()
     per = {name: f"{count / scene.count:.2f}" for name, count in sorted(made.items()) if count > options.videos / 10}
     print(f"requests for each segment: {per}")
     with measured("resume"):
         again = scene.run(options.gangs)
-    assert again.exit_code == 0 and again.rendered == 0 and len(scene.fleets) == 1
+    assert again.exit_code == 0 and again.rendered == 0 and len(scene.providers) == 1
     print(f"requests to resume: {requests_of(scene.backend, made)}")
     made = scene.backend.requests.copy()
     with measured("status"):
         report = status(scene.store)
     assert report.finished and report.count("done") == options.videos
     print(f"requests for a status: {requests_of(scene.backend, made)}")
-    driver = running["cpu"] - fleet.worked
+    driver = running["cpu"] - provider.worked
     rates = (scene.count / seconds for seconds in (running["wall"], running["cpu"], driver))
     print("segments: {:.0f} a second, {:.0f} a CPU second, {:.0f} a CPU second of the driver alone".format(*rates))
     if options.profile:

@@ -87,9 +87,9 @@ def plan(
     problems += cluster.faults() + check_gang(good, specs, cluster.gang)
     if problems:
         raise InputError(problems)
-    found, work, pace = cost(good, specs), workload(good, specs), cluster.pace(specs)
-    timed = estimate(work, pace, cluster, now) if cluster.timed else None
-    return replace(found, estimate=timed, gangs=advise(work, pace, cluster, now))
+    found, work, throughput = cost(good, specs), workload(good, specs), cluster.throughput(specs)
+    timed = estimate(work, throughput, cluster, now) if cluster.timed else None
+    return replace(found, estimate=timed, gangs=advise(work, throughput, cluster, now))
 
 
 def check(

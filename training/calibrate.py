@@ -31,7 +31,7 @@ class Preset:
 
     name: str
     skipped: float
-    ret_steps: int
+    warmup_steps: int
 
 
 STRIDES = (1, 2, 3)  # steps apart; the larger ones say what shorter schedules will see
@@ -142,10 +142,10 @@ def choose(preset: Preset, coefficients: tuple[float, ...], seen: list[list[Tens
     """
     wanted = round(len(seen[0]) * (1 - preset.skipped))
     grid = np.geomspace(1e-3, 10, 400)
-    tried = [Reuse(float(threshold), preset.ret_steps, coefficients) for threshold in grid]
+    tried = [Reuse(float(threshold), preset.warmup_steps, coefficients) for threshold in grid]
     counts = np.mean([[len(computed_steps(reuse, one)) for reuse in tried] for one in seen], axis=0)
     fitting = grid[np.abs(counts - wanted) == np.abs(counts - wanted).min()]
-    return Reuse(float(f"{np.sqrt(fitting[0] * fitting[-1]):.4g}"), preset.ret_steps, coefficients)
+    return Reuse(float(f"{np.sqrt(fitting[0] * fitting[-1]):.4g}"), preset.warmup_steps, coefficients)
 
 
 def fitted(model: LoadedModel, recording: Recording) -> tuple[float, ...]:
@@ -185,7 +185,7 @@ def calibrate(folder: Path, videos: int, seed: int) -> None:
             print(f"{name}: threshold {reuse.threshold}, {len(steps)} of {len(seen[0])} steps computed: {steps}")
             spec["reuse"][name] = {
                 "threshold": reuse.threshold,
-                "ret_steps": reuse.ret_steps,
+                "ret_steps": reuse.warmup_steps,
                 "coefficients": list(coefficients),
             }
     path.write_text(json.dumps(spec, indent=2) + "\n")

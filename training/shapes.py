@@ -1,4 +1,4 @@
-"""Captioned videos of one moving shape: the whole world that the tiny models know.
+"""TextKind videos of one moving shape: the whole world that the tiny models know.
 
 Every motion can go on for ever from any of its moments, since long videos are continued window by
 window with nine frames of memory: shapes wrap around at the borders, bounces and circles repeat,

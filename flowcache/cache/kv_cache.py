@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from flowcache.models.attention import attention
-from flowcache.models.base import Attend, History, Select
+from flowcache.models.base import Attend, KVSharding, Select
 
 
-class Whole:
-    """Implements `models.base.History` for K/V that are kept in one place."""
+class Unsharded:
+    """Implements `models.base.KVSharding` for K/V that are kept in one place."""
 
     def share(self, tokens: int) -> int:
         return tokens
@@ -46,12 +46,12 @@ class KVStore:
         device: torch.device,
         budget: int | None = None,
         select: Select | None = None,
-        history: History | None = None,
+        sharding: KVSharding | None = None,
     ):
         """shape: (layers, branches, kv_heads, head_dim); tokens: of one chunk, on all ranks together."""
         layers, self.branches, heads, head_dim = shape
-        self.history, self.chunk_tokens = history or Whole(), tokens
-        self.tokens = self.history.share(tokens)
+        self.sharding, self.chunk_tokens = sharding or Unsharded(), tokens
+        self.tokens = self.sharding.share(tokens)
         size = layers, self.branches, capacity * self.tokens, heads, head_dim
         self.keys, self.values = (torch.empty(size, dtype=dtype, device=device) for _ in range(2))
         self.budget, self.select = budget, select
@@ -86,7 +86,7 @@ class KVStore:
             keys, values = (memory[layer, rows.start : rows.stop] for memory in (self.keys, self.values))
             self._cut(keys, values, q, finished, before)
             keys[:, own], values[:, own] = k, v
-            out = self.history.attention(q, keys[:, seen], values[:, seen], self.chunk_tokens)
+            out = self.sharding.attention(q, keys[:, seen], values[:, seen], self.chunk_tokens)
             self._cut(keys, values, q, then, after)
             return out
 
@@ -102,7 +102,7 @@ class KVStore:
         clean = finished * self.tokens - surplus.start
         for row in range(len(keys) if surplus else 0):
             old = keys[row, :clean], values[row, :clean]
-            kept = self.history.keep(self.select, queries[row], *old, clean - len(surplus), self.chunk_tokens)
+            kept = self.sharding.keep(self.select, queries[row], *old, clean - len(surplus), self.chunk_tokens)
             for memory, part in zip((keys[row], values[row]), kept, strict=True):
                 cut(memory, clean, part)
 

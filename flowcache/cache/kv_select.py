@@ -1,7 +1,7 @@
 """Which tokens of the clean history to keep (FlowCache, arXiv 2602.10825): important ones, and no near-copies.
 
 Pure functions of queries [Q, heads, head_dim] and clean keys [L, kv_heads, head_dim]; nothing here is [L, L].
-Keys may lie in several places, each of which scores its own: what must be known of the others comes from `OnePlace`.
+Keys may lie in several places, each of which scores its own: what must be known of the others comes from `Local`.
 """
 
 import math
@@ -17,7 +17,7 @@ Weighting = Literal["even", "hard_code", "exponential", "polynomial", "upper_con
 QUERIES_AT_ONCE = 256  # bounds the logits that exist at a time: memory grows with the keys alone
 
 
-class OnePlace:
+class Local:
     """Where the keys to choose from lie: all here. What is asked of it is the same in every place, and in one order."""
 
     def tokens(self, held: int) -> int:
@@ -37,7 +37,7 @@ class OnePlace:
         return score
 
 
-ONE_PLACE = OnePlace()
+LOCAL = Local()
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,14 @@ class Compression:
             named["asked"] = asked[self.queries]
         return replace(self, chunk=chunk, **named)
 
-    def select(self, queries: Tensor, keys: Tensor, budget: int, places: OnePlace = ONE_PLACE) -> Tensor:
+    def select(self, queries: Tensor, keys: Tensor, budget: int, places: Local = LOCAL) -> Tensor:
         """Indices [budget, kv_heads] of the tokens to keep, best first, each head for itself."""
         score = self.score(places.queries(queries, self.asked), keys, places)
         if self.group == 1 and self.weighting != "even":
             score = by_age(score - score.amin(-1, keepdim=True), self.weighting, self.power, self.chunk)
         return top(score, budget, self.group)
 
-    def score(self, queries: Tensor, keys: Tensor, places: OnePlace = ONE_PLACE) -> Tensor:
+    def score(self, queries: Tensor, keys: Tensor, places: Local = LOCAL) -> Tensor:
         """[kv_heads, L]: higher is more worth keeping."""
         pooled = F.max_pool1d(importance(queries, keys, places), self.kernel, stride=1, padding=self.kernel // 2)
         return self.mix * pooled - (1 - self.mix) * redundancy(keys, places)
@@ -103,7 +103,7 @@ def by_age(score: Tensor, weighting: Weighting, power: float, chunk: int) -> Ten
     return score * (0.1 + 0.9 * share)
 
 
-def importance(queries: Tensor, keys: Tensor, places: OnePlace = ONE_PLACE) -> Tensor:
+def importance(queries: Tensor, keys: Tensor, places: Local = LOCAL) -> Tensor:
     """[kv_heads, L]: attention that each key gets, averaged over the queries.
 
     Query heads that share a key head are merged by their highest logit.
@@ -119,7 +119,7 @@ def importance(queries: Tensor, keys: Tensor, places: OnePlace = ONE_PLACE) -> T
     return places.whole((total / len(queries)).float())
 
 
-def redundancy(keys: Tensor, places: OnePlace = ONE_PLACE) -> Tensor:
+def redundancy(keys: Tensor, places: Local = LOCAL) -> Tensor:
     """[kv_heads, L]: softmax of each key's mean cosine to all others.
 
     The cosines of key n sum up to k_n . sum(k), so they are never formed one by one.
@@ -148,14 +148,14 @@ class Sink:
     first: int
     recent: int
 
-    def select(self, queries: Tensor, keys: Tensor, budget: int, places: OnePlace = ONE_PLACE) -> Tensor:
+    def select(self, queries: Tensor, keys: Tensor, budget: int, places: Local = LOCAL) -> Tensor:
         """Indices [budget, kv_heads]; budget: tokens of first + recent chunks."""
         sink, length = budget * self.first // (self.first + self.recent), places.tokens(len(keys))
         kept = [torch.arange(sink), torch.arange(length - budget + sink, length)]
         return torch.cat(kept).to(keys.device)[:, None].expand(-1, keys.shape[1])
 
 
-def latest(queries: Tensor, keys: Tensor, budget: int, places: OnePlace = ONE_PLACE) -> Tensor:
+def latest(queries: Tensor, keys: Tensor, budget: int, places: Local = LOCAL) -> Tensor:
     """Indices [budget, kv_heads] of the last tokens: forgetting without scores."""
     length = places.tokens(len(keys))
     return torch.arange(length - budget, length, device=keys.device)[:, None].expand(-1, keys.shape[1])

@@ -28,7 +28,7 @@ class Reuse:
     """
 
     threshold: float
-    ret_steps: int
+    warmup_steps: int
     coefficients: tuple[float, ...]
 
     def estimate(self, distance: float) -> float:
@@ -44,11 +44,11 @@ class Policy:
 
     attention: "causal" by chunks, or "full": all chunks of the window are forwarded together at every row, those
       that have not started too, and attend to one another (the official default, which spares nothing).
-    history: how the chunks before an updating one are seen.
-      "rerun": forwarded anew at every row, finished ones at timestep 0 (the unaccelerated model);
-      "keep": by the K/V of their last noisy step (as published);
+    kv_update: how the chunks before an updating one are seen.
+      "recompute": forwarded anew at every row, finished ones at timestep 0 (the unaccelerated model);
+      "stale": by the K/V of their last noisy step (as published);
       "refresh": forwarded once more at timestep 0 when they are finished.
-    renoise: the prefix is forwarded with fresh noise at every row, not only at the first; "rerun" implies it.
+    renoise: the prefix is forwarded with fresh noise at every row, not only at the first; "recompute" implies it.
     clean: finished chunks are seen with so many chunks' worth of tokens; None: with all.
     compression: how these tokens are chosen; None: the latest.
     joint: one decision a row for the whole window, from the timesteps of all its frames (TeaCache), instead of
@@ -56,15 +56,15 @@ class Policy:
     repeats: what a reused step takes: the "residual" of all layers (SkyReels-V2), each branch its own; the last
       computed "velocity", which the solver integrates over the step's own length; or the latents' last "increment",
       whatever the step's length (as published for MAGI-1).
-    last_step: a chunk's own last step is always computed, else only that of the whole walk.
-    copy: the guidance that distilled MAGI-1 takes from a copy of its cleanest chunk that sees only itself.
+    last_step: a chunk's own last step is always computed, else only that of the whole plan.
+    near_clean_guidance: what distilled MAGI-1 takes from a copy of its cleanest chunk that sees only itself.
     cut: where clean tokens are cut down to the budget: "before" a chunk after them is forwarded, with its queries;
       or "after" the row before, with the queries of its last forward (as published for MAGI-1).
     """
 
     name: str
     reuse: Reuse | None = None
-    history: Literal["rerun", "keep", "refresh"] = "rerun"
+    kv_update: Literal["recompute", "stale", "refresh"] = "recompute"
     renoise: bool = False
     clean: int | None = None
     compression: Compression | Sink | None = None
@@ -72,13 +72,13 @@ class Policy:
     attention: Literal["causal", "full"] = "causal"
     repeats: Literal["residual", "velocity", "increment"] = "residual"
     last_step: bool = True
-    copy: bool = True
+    near_clean_guidance: bool = True
     cut: Literal["before", "after"] = "before"
 
     def __post_init__(self):
-        if self.attention == "full" and (self.reuse or self.history != "rerun"):
+        if self.attention == "full" and (self.reuse or self.kv_update != "recompute"):
             raise ValueError("full attention runs the whole window anew at every row: nothing to keep or to reuse")
-        if self.clean is not None and (self.history == "rerun" or self.renoise):
+        if self.clean is not None and (self.kv_update == "recompute" or self.renoise):
             raise ValueError("a chunk that is forwarded again and again can't be cut down to a budget of clean tokens")
 
     def select(self, frame: int, chunk: int) -> Select:
@@ -123,7 +123,7 @@ def decide(
     """
     if reuse is None:
         return ALWAYS, state
-    if step < reuse.ret_steps or step == steps - 1 or state.signal is None:
+    if step < reuse.warmup_steps or step == steps - 1 or state.signal is None:
         return ALWAYS, ReuseState(signal)
     distance = relative_change(signal, state.signal, total)
     estimate = reuse.estimate(distance)
@@ -152,27 +152,27 @@ def resolve_policy(policy: dict[str, Any], spec: ModelSpec) -> Policy:
     if faults := misfits(policy, spec.family):
         raise ValueError("; ".join(f"policy {'.'.join(where)} {message}" for where, message in faults))
     if name == "off":  # MAGI-1 keeps the K/V of clean chunks even so
-        return Policy("off", history="refresh" if spec.family == "magi" else "rerun")
+        return Policy("off", kv_update="refresh" if spec.family == "magi" else "recompute")
     if name == "dense":
         return Policy("dense", attention="full")
     reuse = _reuse(policy, spec) if policy.get("reuse", True) else None
     # The history then equals the unaccelerated model's; the published code lacks it.
     refresh = policy.get("refresh", name != "paper")
     clean, compression = _kept(policy.get("kv", {"keep": "all"}))
-    history = "refresh" if refresh else "keep"
-    common = Policy(name, reuse, history, policy.get("renoise", False), clean, compression, joint=name == "teacache")
+    kv_update = "refresh" if refresh else "stale"
+    common = Policy(name, reuse, kv_update, policy.get("renoise", False), clean, compression, joint=name == "teacache")
     return _of_magi(common, policy) if spec.family == "magi" else common
 
 
 def _of_magi(common: Policy, policy: dict[str, Any]) -> Policy:
     """What FlowCache does on MAGI-1, and what of it is mended: all in `flowcache`, nothing in `paper`."""
     mended = policy["name"] == "flowcache"
-    velocity, last_step, copy = (policy.get(key, mended) for key in ("velocity", "last_step", "near_clean"))
+    velocity, last_step, near_clean = (policy.get(key, mended) for key in ("velocity", "last_step", "near_clean"))
     return replace(
         common,
         repeats="velocity" if velocity else "increment",
         last_step=last_step,
-        copy=copy,
+        near_clean_guidance=near_clean,
         cut="before" if mended else "after",
     )
 
@@ -182,12 +182,12 @@ def _reuse(policy: dict[str, Any], spec: ModelSpec) -> Reuse:
     if preset not in spec.reuse:
         accepted = ", ".join(spec.reuse) or "none, it comes without presets"
         raise ValueError(f"unknown preset {preset!r} of policy {policy['name']}; {spec.name} accepts: {accepted}")
-    threshold, ret_steps, coefficients = ({**spec.reuse[preset], **policy}[key] for key in REUSE_KEYS)
+    threshold, warmup_steps, coefficients = ({**spec.reuse[preset], **policy}[key] for key in REUSE_KEYS)
     if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not math.isfinite(threshold):
         raise ValueError(f"policy threshold must be a finite number, not {threshold!r}")
-    if isinstance(ret_steps, bool) or not isinstance(ret_steps, int) or ret_steps < 0:
-        raise ValueError(f"policy ret_steps must be a whole number of steps, 0 or more, not {ret_steps!r}")
-    return Reuse(threshold, ret_steps, tuple(coefficients))
+    if isinstance(warmup_steps, bool) or not isinstance(warmup_steps, int) or warmup_steps < 0:
+        raise ValueError(f"policy ret_steps must be a whole number of steps, 0 or more, not {warmup_steps!r}")
+    return Reuse(threshold, warmup_steps, tuple(coefficients))
 
 
 def _kept(kv: dict[str, Any]) -> tuple[int | None, Compression | Sink | None]:

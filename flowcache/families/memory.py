@@ -44,23 +44,25 @@ def memory(spec: ModelSpec, config: Config, ranks: int, sharded: bool = False) -
     """What each of `ranks` ranks needs at the model's default size, where a window keeps all K/V and reuses."""
     tokens, chunks = spec.chunk_tokens(spec.width, spec.height), spec.window // spec.chunk
     if spec.family == "magi":  # one of its passes fills the only store
-        memories, stored, flying = 1, max(spec.pipeline.kv_ranges, default=chunks), spec.pipeline.window
+        kv_branches, stored, chunks_in_flight = 1, max(spec.pipeline.kv_ranges, default=chunks), spec.pipeline.window
     else:  # both guidance branches keep K/V and residuals
-        memories, stored, flying = 2, chunks, chunks
-    keys_values = family_of(config).flops.kv_bytes(config, memories * stored * tokens, 2) // ranks
-    return rank_memory(spec, config, ranks, keys_values, reuse_bytes(config, tokens, ranks, memories, flying), sharded)
+        kv_branches, stored, chunks_in_flight = 2, chunks, chunks
+    keys_values = family_of(config).flops.kv_bytes(config, kv_branches * stored * tokens, 2) // ranks
+    return rank_memory(
+        spec, config, ranks, keys_values, reuse_bytes(config, tokens, ranks, kv_branches, chunks_in_flight), sharded
+    )
 
 
-def reuse_bytes(config: Config, tokens: int, ranks: int, memories: int, flying: int, item: int = 2) -> int:
-    """What reuse keeps on a rank for `flying` chunks of so many tokens; item: bytes of a number.
+def reuse_bytes(config: Config, tokens: int, ranks: int, kv_branches: int, chunks_in_flight: int, item: int = 2) -> int:
+    """What reuse keeps on a rank for `chunks_in_flight` chunks of so many tokens; item: bytes of a number.
 
     SkyReels-V2: the residual of each branch. MAGI-1: the signal, which is all tokens, and latents; both in float32,
     latents whole on every rank.
     """
     own = math.ceil(tokens / ranks) * config.dim
     if isinstance(config, MagiConfig):
-        return flying * 4 * (own + tokens * math.prod(config.patch) * config.channels)
-    return flying * memories * own * item
+        return chunks_in_flight * 4 * (own + tokens * math.prod(config.patch) * config.channels)
+    return chunks_in_flight * kv_branches * own * item
 
 
 def rank_memory(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from flowcache.models.base import LoadedModel, VideoModel
     from flowcache.models.part import Part
-    from flowcache.models.text import EncodedTexts, Shelf
+    from flowcache.models.text import EmbeddingStore, EncodedTexts
 
 BUNDLED = {"tiny-magi": "tiny/magi", "tiny-skyreels": "tiny/skyreels"}
 SPEC_FILE = "flowcache.json"
@@ -146,7 +146,7 @@ def load_model(
     dtype: str = "auto",
     texts: Iterable[str] = (),
     tile: int | None = None,
-    shelf: "Shelf | None" = None,
+    embeddings: "EmbeddingStore | None" = None,
     load: "Callable[[Part, str, torch.dtype, Callable[[str], bool]], VideoModel] | None" = None,
 ) -> "LoadedModel":
     """Weights, text encoder and codec of `find(name)`, ready on `device`.
@@ -167,7 +167,7 @@ def load_model(
     spec = find(name)
     layout, family = parts_of(Path(spec.path)), FAMILIES[spec.family]
     encoded = load_texts(name, device, dtype, keep=device == "cpu")
-    text = family.text(layout, family.config(layout), StoredTexts(shelf, encoded) if shelf else encoded)
+    text = family.text(layout, family.config(layout), StoredTexts(embeddings, encoded) if embeddings else encoded)
     encoded.prepare(texts)
     load = load or Part.load
     transformer = load(family.part(layout), device, precision(dtype, device), family.keep_float32)

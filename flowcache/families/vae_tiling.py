@@ -15,7 +15,7 @@ TILE = 256  # pixels of a side
 USABLE = 0.9  # of a device's memory; the rest is the driver's, and lost between blocks
 
 
-def tile_for(tiling: str, spec: ModelSpec, size: tuple[int, int], device: str, element: int) -> int | None:
+def choose_tile(tiling: str, spec: ModelSpec, size: tuple[int, int], device: str, element: int) -> int | None:
     """The `tile` of `load_model`. tiling: "on", "off", or "auto": where frames of `size` (width, height) leave no room.
 
     By the estimate of `memory.memory` for one rank and all memory that the device has, whoever uses it now, so that

@@ -22,7 +22,7 @@ Job = Callable[[], Tensor]
 Share = Callable[[Sequence[Job], Sequence[tuple[int, ...]]], list[Tensor] | None]
 
 # select(queries, keys, budget) -> indices [budget, kv_heads] of the clean tokens to keep; where keys lie in several
-# places, a fourth argument says what each must know of the others (`cache.kv_compress.OnePlace`)
+# places, a fourth argument says what each must know of the others (`cache.kv_compress.Local`)
 Select = Callable[..., Tensor]
 
 
@@ -106,7 +106,7 @@ class VideoModel(Protocol):
         ...
 
 
-class History(Protocol):
+class KVSharding(Protocol):
     """How ranks keep the K/V of chunks of `tokens` tokens together, and see to it that they decide alike.
 
     Every rank must call the same methods in the same order.
@@ -171,5 +171,5 @@ class LoadedModel:
     transformer: VideoModel
     codec: Codec
     text: TextEncoder
-    history: History | None = None  # None: K/V are kept here alone
+    kv_sharding: KVSharding | None = None  # None: K/V are kept here alone
     share: Share = alone  # of decoding

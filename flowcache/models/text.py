@@ -85,7 +85,7 @@ class EncodedTexts:
         return self.words[prompt]
 
 
-class Shelf(Protocol):
+class EmbeddingStore(Protocol):
     """Where embeddings outlive a process: [1, tokens, dim] by text."""
 
     def find(self, text: str) -> Tensor | None: ...
@@ -98,19 +98,19 @@ class Shelf(Protocol):
 class StoredTexts:
     """Implements `TextEncoder` with what lies on the shelf; the rest is encoded here, and put there for others."""
 
-    def __init__(self, shelf: Shelf, encoder: EncodedTexts):
-        self.shelf, self.encoder = shelf, encoder
+    def __init__(self, embeddings: EmbeddingStore, encoder: EncodedTexts):
+        self.embeddings, self.encoder = embeddings, encoder
 
     def encode(self, prompt: str) -> Tensor:
         return padded(self.tokens(prompt), self.encoder.text_len)
 
     def tokens(self, prompt: str) -> Tensor:
         """As `EncodedTexts.tokens`. None is kept in memory: there may be 100,000."""
-        words = self.shelf.find(prompt)
+        words = self.embeddings.find(prompt)
         if words is None:
             words = self.encoder.tokens(prompt)
             del self.encoder.words[prompt]
-            words = words if self.shelf.put(prompt, words) else self.shelf.find(prompt)
+            words = words if self.embeddings.put(prompt, words) else self.embeddings.find(prompt)
         return words
 
 

@@ -5,13 +5,13 @@ from typing import Any
 
 from torch import Tensor
 
-from flowcache.models.base import Attend, Conditioning, Grid, History, VideoModel
-from flowcache.parallel.history import HeadHistory, SpreadHistory
-from flowcache.parallel.mesh import Ranks, shares
+from flowcache.models.base import Attend, Conditioning, Grid, KVSharding, VideoModel
+from flowcache.parallel.kv_sharding import HeadSharded, TokenSharded
+from flowcache.parallel.mesh import GangMesh, shares
 from flowcache.parallel.ulysses import ulysses
 
 
-def shard(model: VideoModel, ranks: Ranks) -> VideoModel:
+def shard(model: VideoModel, ranks: GangMesh) -> VideoModel:
     """The same model, run by all ranks together: each has a part of every chunk's tokens, and a part of the heads.
 
     Every rank is given the same latents and gets the whole velocity. ValueError where there are more ranks than
@@ -31,7 +31,7 @@ class RopeShard:
 class ShardedModel:
     """`VideoModel` over a gang: tokens are this rank's shard between `embed` and `project`, `heads` are its own."""
 
-    def __init__(self, model: VideoModel, ranks: Ranks):
+    def __init__(self, model: VideoModel, ranks: GangMesh):
         self.model, self.ranks = model, ranks
         ways = ranks.heads.size
         self.layers, self.head_dim = model.layers, model.head_dim
@@ -56,9 +56,9 @@ class ShardedModel:
         tokens, rank = self.tokens(total), self.ranks.all.rank
         return slice(sum(tokens[:rank]), sum(tokens[: rank + 1]))
 
-    def history(self) -> History:
+    def kv_sharding(self) -> KVSharding:
         """How the ranks keep K/V together."""
-        kind = SpreadHistory if self.ranks.history.size > 1 else HeadHistory
+        kind = TokenSharded if self.ranks.history.size > 1 else HeadSharded
         return kind(self.ranks, self.device)
 
     def grid(self, latents: Tensor, first_frame: int = 0) -> Grid:
@@ -95,9 +95,9 @@ class ShardedModel:
         return self.model.project(self.whole(tokens, grid.tokens), conditioning, grid)
 
     def signal(self, conditioning: Conditioning, tokens: Tensor | None, grid: Grid) -> Tensor:
-        """That of this rank's tokens; `History.total` brings the ranks together."""
+        """That of this rank's tokens; `KVSharding.total` brings the ranks together."""
         return self.model.signal(conditioning, tokens, grid)
 
     def whole(self, tokens: Tensor, total: int) -> Tensor:
         """All ranks' shards [B, share, D] as [B, total, D]."""
-        return self.ranks.all.gather(tokens, 1, self.tokens(total))
+        return self.ranks.all.all_gather(tokens, 1, self.tokens(total))

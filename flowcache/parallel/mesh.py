@@ -48,7 +48,7 @@ class Mesh:
     def size(self) -> int:
         return dist.get_world_size(self.group) if self.group else 1
 
-    def exchange(self, parts: Sequence[Tensor], sizes: Sequence[int]) -> list[Tensor]:
+    def all_to_all(self, parts: Sequence[Tensor], sizes: Sequence[int]) -> list[Tensor]:
         """parts[j], flat, goes to rank j; of the result [j] is what rank j sent here, flat, sizes[j] numbers."""
         if not self.group:
             return list(parts)
@@ -59,7 +59,7 @@ class Mesh:
             dist.all_to_all_single(received, joined, list(sizes), sent, group=self.group)
         return list(received.split(list(sizes)))
 
-    def gather(self, part: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
+    def all_gather(self, part: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
         """Every rank's part, joined along `dim`, where rank j's is sizes[j] long; padded on the way to one length."""
         if not self.group:
             return part
@@ -70,7 +70,7 @@ class Mesh:
             dist.all_gather(list(parts), padded, group=self.group)
         return torch.cat([p[:size] for p, size in zip(parts, sizes, strict=True)]).movedim(0, dim)
 
-    def sum(self, value: Tensor) -> Tensor:
+    def all_reduce(self, value: Tensor) -> Tensor:
         """The sum over all ranks, in float64: the same bits on every rank."""
         total = value.double()
         if self.group:
@@ -81,7 +81,7 @@ class Mesh:
 
 
 @dataclass(frozen=True)
-class Ranks:
+class GangMesh:
     """A gang's two dimensions: rank = part * heads.size + head group.
 
     `heads`: ranks that hold the same tokens of the history, and different heads of it (Ulysses); neighbours in `all`.
@@ -93,7 +93,7 @@ class Ranks:
     history: Mesh
 
 
-ALONE = Ranks(*[Mesh(None)] * 3)
+ALONE = GangMesh(*[Mesh(None)] * 3)
 
 
 def head_groups(ranks: int, kv_heads: int) -> int:
@@ -101,7 +101,7 @@ def head_groups(ranks: int, kv_heads: int) -> int:
     return math.gcd(ranks, kv_heads)
 
 
-def arrange(group: dist.ProcessGroup, kv_heads: int, timeout: timedelta | None = None) -> Ranks:
+def arrange(group: dist.ProcessGroup, kv_heads: int, timeout: timedelta | None = None) -> GangMesh:
     """The gang's dimensions for a model with that many K/V heads. Every rank must call it, in the same order.
 
     timeout: of an exchange, which groups don't take over from `group`; None: torch's 10 to 30 minutes.
@@ -110,7 +110,7 @@ def arrange(group: dist.ProcessGroup, kv_heads: int, timeout: timedelta | None =
     ways, size = head_groups(everyone.size, kv_heads), everyone.size
     rows = [range(first, first + ways) for first in range(0, size, ways)]
     columns = [range(column, size, ways) for column in range(ways)]
-    return Ranks(everyone, _mine(rows, everyone, timeout), _mine(columns, everyone, timeout))
+    return GangMesh(everyone, _mine(rows, everyone, timeout), _mine(columns, everyone, timeout))
 
 
 def _mine(groups: Sequence[range], everyone: Mesh, timeout: timedelta | None) -> Mesh:

@@ -27,7 +27,7 @@ def heads_from_tokens(tensors: Sequence[Tensor], mesh: Mesh, tokens: Sequence[in
     split = [x.unflatten(2, (mesh.size, -1)).unbind(2) for x in tensors]
     parts = [torch.cat([heads[rank].flatten() for heads in split]) for rank in range(mesh.size)]
     widths = [batch * heads * dim for batch, heads, dim in shapes]
-    received = mesh.exchange(parts, [count * sum(widths) for count in tokens])
+    received = mesh.all_to_all(parts, [count * sum(widths) for count in tokens])
     pieces = [part.split([count * width for width in widths]) for part, count in zip(received, tokens, strict=True)]
     return [
         torch.cat([piece[i].view(shape[0], -1, *shape[1:]) for piece in pieces], dim=1)
@@ -38,5 +38,5 @@ def heads_from_tokens(tensors: Sequence[Tensor], mesh: Mesh, tokens: Sequence[in
 def tokens_from_heads(x: Tensor, mesh: Mesh, tokens: Sequence[int]) -> Tensor:
     """[B, sum(tokens), n / N, D] -> [B, tokens[rank], n, D]."""
     parts = [part.flatten() for part in x.split(list(tokens), dim=1)]
-    received = mesh.exchange(parts, [parts[mesh.rank].numel()] * mesh.size)
+    received = mesh.all_to_all(parts, [parts[mesh.rank].numel()] * mesh.size)
     return torch.cat([part.view(len(x), tokens[mesh.rank], *x.shape[2:]) for part in received], dim=2)

@@ -9,7 +9,7 @@ from flowcache.families.vae_tiling import TILE, USABLE
 from flowcache.planner.estimate import Cluster, spans, verdict
 from flowcache.planner.gang_cost import GangCost, gang_cost
 from flowcache.planner.hardware import Node
-from flowcache.planner.throughput import Pace
+from flowcache.planner.throughput import Throughput
 from flowcache.planner.workload import Case, Workload
 from flowcache.records import ModelSpec, RenderRequest
 from flowcache.report.words import duration
@@ -45,14 +45,14 @@ class Advice:
     rests_on: tuple[str, ...]
 
 
-def advise(work: Workload, pace: Pace, cluster: Cluster, now: float) -> Advice:
+def advise(work: Workload, throughput: Throughput, cluster: Cluster, now: float) -> Advice:
     """now: unix seconds."""
-    sizes, heaviest = sorted({*SIZES, cluster.gang}), heaviest_windows(work, pace, cluster)
-    options = tuple(option(work, pace, cluster, heaviest, ranks) for ranks in sizes)
+    sizes, heaviest = sorted({*SIZES, cluster.gang}), heaviest_windows(work, throughput, cluster)
+    options = tuple(option(work, throughput, cluster, heaviest, ranks) for ranks in sizes)
     recommended, reason = choose(options, work, cluster, now)
     room = f"{USABLE:.0%} of a GPU's {cluster.node.memory / GIB:.1f} GiB (--gpu-memory) can be filled"
     rests_on = (
-        *pace.rests_on,
+        *throughput.rests_on,
         f"{room}; K/V and weights in bfloat16, activations and VAE estimated",
         "frames are decoded in tiles where whole ones would not fit the GPU of a gang of one",
     )
@@ -72,34 +72,40 @@ def check_gang(requests: Sequence[RenderRequest], specs: Mapping[str, ModelSpec]
     return list(problems.values())
 
 
-def heaviest_windows(work: Workload, pace: Pace, cluster: Cluster) -> list[Case]:
+def heaviest_windows(work: Workload, throughput: Throughput, cluster: Cluster) -> list[Case]:
     """Of each model the case whose window needs most memory on one rank."""
     alike = {(case.window, case.policy): case for case in work.cases}
     found: dict[str, tuple[int, Case]] = {}
     for case in alike.values():
-        need = cost_of(work, case, 1, pace, cluster).memory.total
+        need = cost_of(work, case, 1, throughput, cluster).memory.total
         if need > found.get(case.window.model, (0,))[0]:
             found[case.window.model] = need, case
     return [case for _, case in found.values()]
 
 
-def cost_of(work: Workload, case: Case, ranks: int, pace: Pace, cluster: Cluster) -> GangCost:
+def cost_of(work: Workload, case: Case, ranks: int, throughput: Throughput, cluster: Cluster) -> GangCost:
     config, done = work.walked(case.window, at_most(case.policy))
     spec, window, policy = work.specs[case.window.model], case.window, case.policy
-    cost = gang_cost(spec, config, policy, window, done, ranks, pace.per_flop, pace.link, sharded=cluster.sharded)
+    cost = gang_cost(
+        spec, config, policy, window, done, ranks, throughput.per_flop, throughput.link, sharded=cluster.sharded
+    )
     spec = replace(spec, width=cost.width, height=cost.height)
     if memory(spec, config, 1).total <= USABLE * cluster.node.memory:
         return cost
-    return replace(cost, memory=replace(cost.memory, codec=codec_bytes(spec, TILE)))  # as `room.tile_for` decides
+    return replace(cost, memory=replace(cost.memory, codec=codec_bytes(spec, TILE)))  # as `room.choose_tile` decides
 
 
-def option(work: Workload, pace: Pace, cluster: Cluster, heaviest: Sequence[Case], ranks: int) -> GangOption:
+def option(
+    work: Workload, throughput: Throughput, cluster: Cluster, heaviest: Sequence[Case], ranks: int
+) -> GangOption:
     if problem := problem_of(work, cluster.node, ranks):
         return GangOption(ranks, problem=problem)
-    costs = tuple(cost_of(work, case, ranks, pace, cluster) for case in heaviest)
+    costs = tuple(cost_of(work, case, ranks, throughput, cluster) for case in heaviest)
     fits = all(cost.memory.total <= USABLE * cluster.node.memory for cost in costs)
     timed = cluster.timed and ranks <= cluster.ranks
-    fastest, slowest = spans(work, pace, ranks, cluster.ranks // ranks, cluster.sharded) if timed else (None, None)
+    fastest, slowest = (
+        spans(work, throughput, ranks, cluster.ranks // ranks, cluster.sharded) if timed else (None, None)
+    )
     return GangOption(ranks, costs, None, fits, fastest, slowest)
 
 

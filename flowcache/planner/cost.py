@@ -25,14 +25,14 @@ WITHOUT_REUSE = {
     "skyreels": {
         "dense": Policy("dense", attention="full"),
         "off": Policy("off"),
-        "paper": Policy("paper", history="keep"),
-        "flowcache": Policy("flowcache", history="refresh"),
+        "paper": Policy("paper", kv_update="stale"),
+        "flowcache": Policy("flowcache", kv_update="refresh"),
     },
     "magi": {
-        "dense": Policy("dense", history="refresh"),
-        "off": Policy("off", history="refresh"),
-        "paper": Policy("paper", history="keep", copy=False),
-        "flowcache": Policy("flowcache", history="refresh"),
+        "dense": Policy("dense", kv_update="refresh"),
+        "off": Policy("off", kv_update="refresh"),
+        "paper": Policy("paper", kv_update="stale", near_clean_guidance=False),
+        "flowcache": Policy("flowcache", kv_update="refresh"),
     },
 }
 ELEMENT = 2  # bytes of a value in bf16, in which published checkpoints run
@@ -79,12 +79,12 @@ class Cost:
 
 @dataclass(frozen=True)
 class Window:
-    """What the work of a segment depends on. shape: latent frames, rows, columns; held: frames that are given."""
+    """What the work of a segment depends on. shape: latent frames, rows, columns; given: frames that are given."""
 
     model: str
     settings: Settings
     shape: tuple[int, int, int]
-    held: int
+    given: int
 
 
 def cost(requests: Sequence[RenderRequest], specs: Mapping[str, ModelSpec]) -> Cost:
@@ -121,7 +121,7 @@ def walker(specs: Mapping[str, ModelSpec]) -> Callable[[Window, Policy], tuple[C
     @cache
     def walked(window: Window, policy: Policy) -> tuple[Config, WindowWork]:
         config = configs[window.model]
-        return config, dry_run(window.settings, window.shape, config.patch, policy, window.held)
+        return config, dry_run(window.settings, window.shape, config.patch, policy, window.given)
 
     return walked
 
@@ -135,10 +135,10 @@ def counter(specs: Mapping[str, ModelSpec]) -> Callable[[Window, Policy], Work]:
 def window(request: RenderRequest, segment: Segment, spec: ModelSpec) -> Window:
     """The window that `rendering.SegmentRenderer` denoises for a segment."""
     continues = segment.after is not None or (segment.shot == 0 and request.video is not None)
-    held = spec.overlap if continues else int(segment.index == 0 and request.image is not None)
-    frames = segment.chunks * spec.chunk + held // spec.chunk * spec.chunk
+    given = spec.overlap if continues else int(segment.index == 0 and request.image is not None)
+    frames = segment.chunks * spec.chunk + given // spec.chunk * spec.chunk
     shape = frames, request.height // spec.space_stride, request.width // spec.space_stride
-    return Window(request.model, settings_of(request, spec), shape, held)
+    return Window(request.model, settings_of(request, spec), shape, given)
 
 
 def compared(window: Window, spec: ModelSpec, name: str) -> tuple[Window, Policy]:
@@ -151,7 +151,7 @@ def compared(window: Window, spec: ModelSpec, name: str) -> tuple[Window, Policy
 
 def work(config: Config, done: WindowWork) -> Work:
     """Of one window under one policy."""
-    stored = done.memories * done.kv_chunks * done.tokens
+    stored = done.kv_branches * done.kv_chunks * done.tokens
     return Work(done.forwards, flops(config, done), family_of(config).flops.kv_bytes(config, stored, ELEMENT))
 
 
@@ -171,5 +171,7 @@ def shared_flops(config: Config, done: WindowWork) -> int:
 def whole_flops(config: Config, done: WindowWork) -> int:
     """What each rank does: what lies before and after the layers."""
     count = family_of(config).flops
-    embedding = done.forwards * (count.embed_flops(config, done.tokens) // done.memories)
-    return embedding + done.outputs * count.head_flops(config, done.tokens) + done.memories * count.text_flops(config)
+    embedding = done.forwards * (count.embed_flops(config, done.tokens) // done.kv_branches)
+    return (
+        embedding + done.outputs * count.head_flops(config, done.tokens) + done.kv_branches * count.text_flops(config)
+    )

@@ -8,7 +8,7 @@ from typing import Literal
 
 from flowcache.errors import Problem
 from flowcache.planner.hardware import EFFICIENCY, TFLOPS, Node
-from flowcache.planner.throughput import Pace, assumed, measured
+from flowcache.planner.throughput import Throughput, assumed, measured
 from flowcache.planner.workload import Workload
 from flowcache.records import ModelSpec
 from flowcache.storage.objects.store import Store
@@ -53,7 +53,7 @@ class Cluster:
             found.append(Problem("--like", "", f"got {given} --like and --tflops; accepted: one of them"))
         return found
 
-    def pace(self, specs: Mapping[str, ModelSpec]) -> Pace:
+    def throughput(self, specs: Mapping[str, ModelSpec]) -> Throughput:
         if self.like is None:
             return assumed(self.tflops or TFLOPS, self.efficiency, self.node.link)
         options = {"endpoint_url": self.endpoint_url} if self.endpoint_url else {}
@@ -79,15 +79,19 @@ class Estimate:
     rests_on: tuple[str, ...]
 
 
-def estimate(work: Workload, pace: Pace, cluster: Cluster, now: float) -> Estimate:
+def estimate(work: Workload, throughput: Throughput, cluster: Cluster, now: float) -> Estimate:
     """now: unix seconds."""
     gang, gangs = cluster.gang, cluster.ranks // cluster.gang
-    bounds = spans(work, pace, gang, gangs, cluster.sharded)
-    known = all(case.kind in pace.reused for case in work.cases)
+    bounds = spans(work, throughput, gang, gangs, cluster.sharded)
+    known = all(case.kind in throughput.reused for case in work.cases)
     side = f"{gangs} gang{'s' * (gangs > 1)} of {gang}"
     notes = [f"{side}, longest video first; no failures, no waiting for the cluster"]
     if bounds[0] < bounds[1]:
-        why = "some rows differ from that run in model, policy or steps" if pace.reused else "that depends on the video"
+        why = (
+            "some rows differ from that run in model, policy or steps"
+            if throughput.reused
+            else "that depends on the video"
+        )
         notes.append(f"how much is reused is not known ({why}): from all that may be to nothing")
     elif known:
         notes.append("as much is reused as in that run")
@@ -100,13 +104,13 @@ def estimate(work: Workload, pace: Pace, cluster: Cluster, now: float) -> Estima
         gpu_hours=(bounds[0] * gangs * gang / 3600, bounds[1] * gangs * gang / 3600),
         deadline=cluster.deadline,
         in_time=None if cluster.deadline is None else verdict(bounds, cluster.deadline - now),
-        rests_on=(*pace.rests_on, *notes),
+        rests_on=(*throughput.rests_on, *notes),
     )
 
 
-def spans(work: Workload, pace: Pace, gang: int, gangs: int, sharded: bool) -> tuple[float, float]:
+def spans(work: Workload, throughput: Throughput, gang: int, gangs: int, sharded: bool) -> tuple[float, float]:
     """Seconds that so many gangs of `gang` ranks take for all, loading included: at the fastest, at the slowest."""
-    fastest, slowest = (pace.load + makespan(chains, gangs) for chains in work.seconds(pace, gang, sharded))
+    fastest, slowest = (throughput.load + makespan(chains, gangs) for chains in work.seconds(throughput, gang, sharded))
     return fastest, slowest
 
 

@@ -14,7 +14,7 @@ from flowcache.sampling.dry_run import WindowWork
 
 
 @dataclass(frozen=True)
-class Load:
+class RankWork:
     """Of the busiest rank. sent: bytes of tokens that leave it; collectives: how often it exchanges such with others;
     weights: bytes that leave it of sharded weights.
     """
@@ -28,13 +28,13 @@ class Load:
         """A block needs what it exchanges, while its weights come as the one before it computes (FSDP2)."""
         return max(self.flops * per_flop, self.weights / link.speed) + link.seconds(self.sent, self.collectives)
 
-    def toward(self, other: "Load", share: float) -> "Load":
+    def toward(self, other: "RankWork", share: float) -> "RankWork":
         """What lies between this load (0) and another one (1)."""
         pairs = zip(vars(self).values(), vars(other).values(), strict=True)
-        return Load(*(own + share * (theirs - own) for own, theirs in pairs))
+        return RankWork(*(own + share * (theirs - own) for own, theirs in pairs))
 
 
-def load(config: Config, done: WindowWork, ranks: int, item: int = ELEMENT, sharded: bool = False) -> Load:
+def load(config: Config, done: WindowWork, ranks: int, item: int = ELEMENT, sharded: bool = False) -> RankWork:
     """Of all forwards of a window; sharded: the weights are.
 
     Left out: what decisions, their comparison and compression exchange.
@@ -42,7 +42,7 @@ def load(config: Config, done: WindowWork, ranks: int, item: int = ELEMENT, shar
     shape = shape_of(config, done.tokens, item)
     largest = max(shares(done.tokens, ranks)) / done.tokens
     blocks = max(block_bytes(shape, ranks, rank) for rank in range(ranks))
-    return Load(
+    return RankWork(
         flops=shared_flops(config, done) * largest + whole_flops(config, done),
         sent=done.forwards * blocks + done.outputs * output_bytes(shape, ranks),
         collectives=done.forwards * block_collectives(shape, ranks) + done.outputs * (ranks > 1),
@@ -117,9 +117,9 @@ def kv_bytes(config: Config, done: WindowWork, ranks: int, item: int = ELEMENT) 
     """Of a rank's K/V storage at the policy's budget: its run of every chunk, of its heads."""
     ways = head_groups(ranks, config.kv_heads)
     run = max(runs_of(done.tokens, ranks, ways))
-    return family_of(config).flops.kv_bytes(config, done.memories * done.kv_chunks * run, item) // ways
+    return family_of(config).flops.kv_bytes(config, done.kv_branches * done.kv_chunks * run, item) // ways
 
 
 def residual_bytes(config: Config, policy: Policy, done: WindowWork, ranks: int, item: int = ELEMENT) -> int:
     """What reuse keeps on a rank for the chunks under way."""
-    return reuse_bytes(config, done.tokens, ranks, done.memories, done.flying, item) if policy.reuse else 0
+    return reuse_bytes(config, done.tokens, ranks, done.kv_branches, done.chunks_in_flight, item) if policy.reuse else 0

@@ -10,7 +10,7 @@ from flowcache.errors import InputError, Problem, masked
 from flowcache.families.base import Config
 from flowcache.inputs.segments import plan
 from flowcache.planner.cost import Window, flops, walker, window
-from flowcache.planner.gang_cost import Load, load
+from flowcache.planner.gang_cost import RankWork, load
 from flowcache.planner.hardware import Link
 from flowcache.records import ModelSpec, RenderRequest
 from flowcache.sampling.dry_run import WindowWork, at_least, at_most
@@ -23,7 +23,7 @@ Kind = tuple[str, str, int]
 
 
 @dataclass(frozen=True)
-class Pace:
+class Throughput:
     """per_flop: seconds that a rank takes for a FLOP of denoising; link: between ranks; per_pixel: seconds a gang
     takes beside, for a pixel of output; load: seconds until a gang has its model.
 
@@ -38,7 +38,7 @@ class Pace:
     rests_on: tuple[str, ...] = ()
     reused: Mapping[Kind, float] = field(default_factory=dict)
 
-    def seconds(self, load: Load, pixels: int) -> float:
+    def seconds(self, load: RankWork, pixels: int) -> float:
         """Of a segment on a gang whose busiest rank has that load."""
         return load.seconds(self.per_flop, self.link) + pixels * self.per_pixel
 
@@ -48,14 +48,14 @@ def kind(request: RenderRequest) -> Kind:
     return request.model, json.dumps(request.policy, sort_keys=True), request.steps
 
 
-def assumed(tflops: float, efficiency: float, link: Link) -> Pace:
+def assumed(tflops: float, efficiency: float, link: Link) -> Throughput:
     """tflops: that one GPU can do at most (dense, bf16); efficiency: what is reached of it, 0..1."""
     notes = (
         f"{tflops:g} TFLOP/s a GPU, of which {efficiency:.0%} is reached: assumed, not measured",
         "denoising alone: no loading, decoding, encoding or upload",
         f"{link} between ranks: assumed",
     )
-    return Pace(1 / (tflops * 1e12 * efficiency), link, rests_on=notes)
+    return Throughput(1 / (tflops * 1e12 * efficiency), link, rests_on=notes)
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Measured:
     """One committed segment. load: of a rank; seconds: of denoising; beside: wall time without it and loading."""
 
     kind: Kind
-    load: Load
+    load: RankWork
     seconds: float
     beside: float
     pixels: int
@@ -74,7 +74,7 @@ class Measured:
 Walked = Callable[[Window, Policy], tuple[Config, WindowWork]]  # `cost.walker`
 
 
-def measured(store: Store, specs: Mapping[str, ModelSpec], link: Link) -> Pace:
+def measured(store: Store, specs: Mapping[str, ModelSpec], link: Link) -> Throughput:
     """As the run in `store` shows. specs: model name -> spec, of the models that are to be rendered.
 
     InputError where the run rendered nothing with any of them, or where its exchanges can't have gone over `link`.
@@ -97,7 +97,7 @@ def measured(store: Store, specs: Mapping[str, ModelSpec], link: Link) -> Pace:
         "denoising goes with each rank's FLOPs and with what it sends; all else goes with the pixels of output",
         f"{link} between ranks: assumed",
     )
-    return Pace(
+    return Throughput(
         per_flop=per_flop(found, link),
         link=link,
         per_pixel=sum(one.beside for one in found) / sum(one.pixels for one in found),

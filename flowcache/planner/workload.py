@@ -8,7 +8,7 @@ from flowcache.families.base import Config
 from flowcache.inputs.segments import plan
 from flowcache.planner.cost import Window, walker, window
 from flowcache.planner.gang_cost import load
-from flowcache.planner.throughput import Kind, Pace, kind
+from flowcache.planner.throughput import Kind, Throughput, kind
 from flowcache.records import ModelSpec, RenderRequest
 from flowcache.sampling.dry_run import WindowWork, at_least, at_most
 
@@ -33,22 +33,24 @@ class Workload:
     chains: Sequence[Sequence[int]]
     walked: Callable[[Window, Policy], tuple[Config, WindowWork]]
 
-    def seconds(self, pace: Pace, gang: int, sharded: bool = False) -> tuple[list[list[float]], list[list[float]]]:
+    def seconds(
+        self, throughput: Throughput, gang: int, sharded: bool = False
+    ) -> tuple[list[list[float]], list[list[float]]]:
         """Of each segment on a gang of so many ranks, a list for each chain: at the fastest, and at the slowest."""
-        prices = [self._price(case, pace, gang, sharded) for case in self.cases]
+        prices = [self._price(case, throughput, gang, sharded) for case in self.cases]
         fastest, slowest = ([[price[bound] for price in map(prices.__getitem__, chain)] for chain in self.chains]
                             for bound in (0, 1))  # fmt: skip
         return fastest, slowest
 
-    def _price(self, case: Case, pace: Pace, gang: int, sharded: bool) -> tuple[float, float]:
+    def _price(self, case: Case, throughput: Throughput, gang: int, sharded: bool) -> tuple[float, float]:
         """With all reused that may be, and nothing; alike where it is known how much is."""
         most, least = (
             load(*self.walked(case.window, bound), gang, sharded=sharded)
             for bound in (at_most(case.policy), at_least(case.policy))
         )
-        known = pace.reused.get(case.kind)
+        known = throughput.reused.get(case.kind)
         shares = (1.0, 0.0) if known is None else (known, known)
-        fastest, slowest = (pace.seconds(most.toward(least, share), case.pixels) for share in shares)
+        fastest, slowest = (throughput.seconds(most.toward(least, share), case.pixels) for share in shares)
         return fastest, slowest
 
 

@@ -10,9 +10,9 @@ import ray
 from flowcache.progress.json_lines import RANK, json_logger, place
 from flowcache.records import ChunkRecord
 from flowcache.runtime.metrics import WorkMetrics
-from flowcache.scheduler.protocols import Event, Task
 from flowcache.storage.objects.store import Store
-from flowcache.worker.worker import RankWorker, WorkerSettings
+from flowcache.worker.task import Event, Task, WorkerSettings
+from flowcache.worker.worker import RankWorker
 
 HEALTH = "health"  # calls that get a thread of their own
 LOG_END = 4000  # bytes

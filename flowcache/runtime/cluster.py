@@ -17,7 +17,7 @@ from flowcache.runtime.gang import GangShape, RayGang
 from flowcache.runtime.text_encoding import EncodingPlan, encode_ahead
 from flowcache.scheduler.options import RunOptions
 from flowcache.storage.objects.store import Store
-from flowcache.worker.worker import WorkerSettings
+from flowcache.worker.task import WorkerSettings
 
 if TYPE_CHECKING:
     from flowcache.scheduler.driver import Driver
@@ -68,8 +68,8 @@ def on_sigterm(stop: Callable[[str], None]) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-class RayFleet:
-    """Gangs of Ray actors; see `fleet.Fleet`."""
+class RayGangProvider:
+    """Gangs of Ray actors; see `protocols.GangProvider`."""
 
     now = staticmethod(time.monotonic)
 
@@ -99,14 +99,14 @@ class RayFleet:
 
 
 @contextmanager
-def ray_fleet(driver: "Driver") -> Iterator[RayFleet]:
+def ray_provider(driver: "Driver") -> Iterator[RayGangProvider]:
     """Ray joined or started, for gangs of the shape that the run's options ask for."""
     options = driver.options
     with joined(options):
         shape = shape_of(options)
         settings = replace(driver.worker_settings(), device="cuda" if shape.gpu else "cpu")
-        fleet = RayFleet(driver.store, settings, shape)
-        room = sum(fleet.places().values())
+        provider = RayGangProvider(driver.store, settings, shape)
+        room = sum(provider.places().values())
         if not room and not options.address and "RAY_ADDRESS" not in os.environ:
             need = ", ".join(f"{amount * shape.ranks:g} {name}" for name, amount in shape.bundle.items())
             has = ray.cluster_resources()
@@ -116,7 +116,7 @@ def ray_fleet(driver: "Driver") -> Iterator[RayFleet]:
         encoding = EncodingPlan(shape, slots, options.dtype, options.infra_retries, options.stall)
         waiting = [video.request for video in driver.queue.left]
         encode_ahead(driver.store, waiting, driver.record.models, encoding, driver.progress.note)
-        yield fleet
+        yield provider
 
 
 def shape_of(options: RunOptions) -> GangShape:

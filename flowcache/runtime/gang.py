@@ -19,10 +19,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 from flowcache.errors import FlowcacheError, StoreError
 from flowcache.parallel.mesh import PeerLost
 from flowcache.runtime.actor import HEALTH, RankActor, end_of
-from flowcache.scheduler.protocols import Event, Flawed, GangFailure, Task
+from flowcache.scheduler.protocols import GangFailure
 from flowcache.storage.documents import SegmentMarker
 from flowcache.storage.objects.store import Store
-from flowcache.worker.worker import WorkerSettings
+from flowcache.worker.task import Event, Flawed, Task, WorkerSettings
 
 ANSWER = 3.0  # seconds in which a rank answers that it is alive
 LOG_PATIENCE = 20.0  # seconds for a node to start a process that reads a log
@@ -49,7 +49,7 @@ class GangShape:
 class RayGang:
     """Starting (actors join their group), then idle (`task` is None) or busy.
 
-    `poll` is called when some of `waiting_for()` are ready; it raises GangFailure. See `fleet.Gang`.
+    `poll` is called when some of `waiting_for()` are ready; it raises GangFailure. See `protocols.Gang`.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ from flowcache.families.registry import load_texts, precision, reference
 from flowcache.records import RenderRequest
 from flowcache.runtime.gang import GangShape, first_line
 from flowcache.storage.objects.store import Store
-from flowcache.worker.text_cache import TextShelf, texts_of
+from flowcache.worker.text_cache import TextCache, texts_of
 
 BATCH = 64  # texts encoded between two signs of life
 LEAST = 256  # texts for which loading the encoder once more is worth it
@@ -53,14 +53,14 @@ def encode_ahead(
     """
     number = str(precision(plan.dtype, plan.device)).removeprefix("torch.")
     for model, texts in texts_of(requests).items():
-        shelf = TextShelf(store, digests[model], number)
-        waiting = shelf.missing(texts)
+        embeddings = TextCache(store, digests[model], number)
+        waiting = embeddings.missing(texts)
         if len(waiting) > (0 if plan.shape.gpu else FEW):
             note(f"encoding {len(waiting)} texts for {model}")
-            _follow(_start(shelf, model, waiting, plan), plan.patience, note)
+            _follow(_start(embeddings, model, waiting, plan), plan.patience, note)
 
 
-def _start(shelf: TextShelf, model: str, texts: list[str], plan: EncodingPlan) -> list[ray.ObjectRefGenerator]:
+def _start(embeddings: TextCache, model: str, texts: list[str], plan: EncodingPlan) -> list[ray.ObjectRefGenerator]:
     """One task for each share of the texts."""
     share = max(math.ceil(len(texts) / plan.slots), LEAST)
     task = ray.remote(encode_share).options(
@@ -71,7 +71,7 @@ def _start(shelf: TextShelf, model: str, texts: list[str], plan: EncodingPlan) -
     )
     name, threads = reference(model), plan.shape.cpus
     return [
-        task.remote(shelf, name, plan.device, plan.dtype, threads, texts[start : start + share])
+        task.remote(embeddings, name, plan.device, plan.dtype, threads, texts[start : start + share])
         for start in range(0, len(texts), share)
     ]
 
@@ -97,15 +97,15 @@ def _follow(streams: list[ray.ObjectRefGenerator], patience: float, note: Callab
 
 
 def encode_share(
-    shelf: TextShelf, model: str, device: str, dtype: str, threads: int, texts: list[str]
+    embeddings: TextCache, model: str, device: str, dtype: str, threads: int, texts: list[str]
 ) -> Iterator[int]:
     """Encodes and stores those of the texts that are not on the shelf; yields how many after each batch."""
     torch.set_num_threads(threads)
     encoder = load_texts(model, device, dtype, keep=True)
-    waiting = shelf.missing(texts)  # less than was asked for, where an earlier attempt was lost
+    waiting = embeddings.missing(texts)  # less than was asked for, where an earlier attempt was lost
     with ThreadPoolExecutor(UPLOADS) as pool:
         for start in range(0, len(waiting), BATCH):
             batch = waiting[start : start + BATCH]
             encoder.prepare(batch)
-            list(pool.map(shelf.put, batch, [encoder.words.pop(text) for text in batch]))
+            list(pool.map(embeddings.put, batch, [encoder.words.pop(text) for text in batch]))
             yield len(batch)

@@ -57,7 +57,7 @@ class WindowWork:
     """What one window takes, all guidance branches together.
 
     forwards: of a chunk through the blocks. seen: tokens of K/V that they attend to, summed up.
-    tokens: of a chunk. outputs: of a chunk through the head. kv_chunks: whose K/V each of the memories has room for.
+    tokens: of a chunk. outputs: of a chunk through the head. kv_chunks: whose K/V each of the kv_branches has room for.
     steps: that its chunks take. flying: chunks that are under way at once, at the most.
     """
 
@@ -66,23 +66,23 @@ class WindowWork:
     tokens: int
     outputs: int
     kv_chunks: int
-    memories: int
+    kv_branches: int
     steps: int
-    flying: int
+    chunks_in_flight: int
 
 
 def dry_run(
-    settings: Settings, shape: tuple[int, int, int], patch: tuple[int, int, int], policy: Policy, held: int = 0
+    settings: Settings, shape: tuple[int, int, int], patch: tuple[int, int, int], policy: Policy, given: int = 0
 ) -> WindowWork:
-    """Walk a window of `shape` (latent frames, rows, columns) of which `held` frames are given.
+    """Walk a window of `shape` (latent frames, rows, columns) of which `given` frames are given.
 
     Which steps a policy would reuse depends on weights, so `policy.reuse` is taken at its most:
     see `at_most` and `at_least`.
     """
     frames, rows, columns = shape
     visits: list[Visit] = []
-    prefix = torch.empty(0, held, rows, columns) if held else None
-    whole = torch.empty(0, held // settings.chunk * settings.chunk, rows, columns)
+    prefix = torch.empty(0, given, rows, columns) if given else None
+    whole = torch.empty(0, given // settings.chunk * settings.chunk, rows, columns)
     text = torch.empty(1, 0, 0)
     model = Weightless(patch)
     for _ in denoise(
@@ -90,19 +90,19 @@ def dry_run(
         prefix, lambda row: whole, visits.append,
     ):  # fmt: skip
         pass
-    walk = settings.walk(frames, policy, held)
+    plan = settings.plan(frames, policy, given)
     computed = [visit for visit in visits if visit.decision.compute]
     tokens = Grid(settings.chunk, rows // patch[1], columns // patch[2]).tokens
-    updated = [len(tick.steps) for tick in walk.ticks]
+    updated = [len(row.steps) for row in plan.rows]
     return WindowWork(
         forwards=len(computed),
         seen=sum(visit.seen for visit in computed),
         tokens=tokens,
         outputs=sum(visit.velocity is not None for visit in visits),
-        kv_chunks=0 if policy.attention == "full" else walk.capacity,
-        memories=walk.memories,
+        kv_chunks=0 if policy.attention == "full" else plan.capacity,
+        kv_branches=plan.kv_branches,
         steps=sum(updated),
-        flying=max(updated),
+        chunks_in_flight=max(updated),
     )
 
 
@@ -115,4 +115,4 @@ def at_least(policy: Policy) -> Policy:
     """The same where every step is reused that may be: its fewest forwards."""
     if policy.reuse is None:
         return policy
-    return replace(policy, reuse=Reuse(float("inf"), policy.reuse.ret_steps, (0.0,)))
+    return replace(policy, reuse=Reuse(float("inf"), policy.reuse.warmup_steps, (0.0,)))

@@ -1,4 +1,4 @@
-"""What a family does with a window, as plain data that the denoise loop follows: a tick is a row of its schedule."""
+"""What a family does with a window, as plain data that the denoise loop follows, row by row of its schedule."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -8,16 +8,16 @@ from torch import Tensor
 
 from flowcache.cache.reuse import Policy
 
-Captioned = Literal["caption", "negative", "null", "dropped"]
+TextKind = Literal["caption", "negative", "null", "dropped"]
 
 
 @dataclass(frozen=True)
-class Forward:
+class ChunkForward:
     """One pass of a chunk through the transformer.
 
     branch: which of the velocities that guidance combines. step: 0-based; -1: for its K/V alone.
     timestep: 0..1000, as the model counts. text: which of the chunk's texts; "null" stands for no caption, "dropped"
-    tells the model so too. memory: whose K/V it reads and writes; None: it sees only itself, at position 0, and
+    tells the model so too. kv_branch: whose K/V it reads and writes; None: it sees only itself, at position 0, and
     leaves nothing behind. first: chunks before this one are not seen.
     """
 
@@ -25,26 +25,26 @@ class Forward:
     branch: int
     step: int
     timestep: float
-    text: Captioned = "caption"
-    memory: int | None = 0
+    text: TextKind = "caption"
+    kv_branch: int | None = 0
     first: int = 0
 
-    def beside(self, after: "Forward") -> bool:
-        """Whether the forward after this one may run with it: the same but for its text, in the next memory."""
-        if self.memory is None or after.memory != self.memory + 1:
+    def can_batch_with(self, after: "ChunkForward") -> bool:
+        """Whether the forward after this one may run with it: the same but for its text, in the next K/V branch."""
+        if self.kv_branch is None or after.kv_branch != self.kv_branch + 1:
             return False
-        return replace(after, branch=self.branch, text=self.text, memory=self.memory) == self
+        return replace(after, branch=self.branch, text=self.text, kv_branch=self.kv_branch) == self
 
 
 @dataclass(frozen=True)
-class Tick:
-    """Forwards in order; each chunk with a step in them takes it at the tick's end.
+class SamplingStep:
+    """Forwards in order; each chunk with a step in them takes it at the row's end.
 
     clean: so many chunks at the front may be cut down to the policy's budget of clean tokens. cut_after: so many may
     be after the last forward. distill: see `VideoModel.condition`.
     """
 
-    forwards: tuple[Forward, ...]
+    forwards: tuple[ChunkForward, ...]
     clean: int = 0
     cut_after: int = 0
     distill: float | None = None
@@ -66,32 +66,32 @@ class Solver(Protocol):
 
 
 @dataclass(frozen=True)
-class Walk:
+class SamplingPlan:
     """steps: of every chunk. guide(step, velocities of the branches, in their order) -> the velocity to take.
 
-    memories: K/V stores side by side. budget: clean chunks' worth of tokens that each holds; None: all.
-    noised: timestep to which the prefix is noised; 0: it stays clean. held: timestep of given frames inside a chunk
-    that is denoised; None: the chunk's own. timesteps: of every chunk in every tick, for decisions about all at once.
+    kv_branches: K/V stores side by side. budget: clean chunks' worth of tokens that each holds; None: all.
+    prefix_timestep: to which the prefix is noised; 0: it stays clean. given_timestep: of given frames inside a chunk
+    that is denoised; None: the chunk's own. timesteps: of every chunk in every row, for decisions about all at once.
     """
 
     steps: int
-    ticks: tuple[Tick, ...]
+    rows: tuple[SamplingStep, ...]
     solver: Solver
     guide: Callable[[int, list[Tensor]], Tensor]
-    memories: int
+    kv_branches: int
     budget: int | None
-    noised: float = 0.0
-    held: float | None = None
+    prefix_timestep: float = 0.0
+    given_timestep: float | None = None
     timesteps: tuple[tuple[float, ...], ...] = ()
 
     @property
     def capacity(self) -> int:
-        """Most chunks whose K/V one memory holds at once, whichever forwards are skipped.
+        """Most chunks whose K/V one branch holds at once, whichever forwards are skipped.
 
         The budget is enforced where a chunk after the clean ones is forwarded, and one more slot holds its own.
         """
-        kept = [(tick.clean, forward.chunk) for tick in self.ticks for forward in tick.forwards
-                if forward.memory is not None]  # fmt: skip
+        kept = [(row.clean, forward.chunk) for row in self.rows for forward in row.forwards
+                if forward.kv_branch is not None]  # fmt: skip
         over = [0 if self.budget is None else max(min(clean, chunk) - self.budget, 0) for clean, chunk in kept]
         return max(chunk + 1 - cut for (_, chunk), cut in zip(kept, over, strict=True)) if kept else 0
 
@@ -102,14 +102,14 @@ class Settings(Protocol):
     chunk: int
     fps: int
 
-    def walk(self, frames: int, policy: Policy, held: int = 0) -> Walk:
-        """For a window of `frames` latent frames of which the first `held` are given.
+    def plan(self, frames: int, policy: Policy, given: int = 0) -> SamplingPlan:
+        """For a window of `frames` latent frames of which the first `given` are given.
 
         ValueError where frames are no whole number of chunks, or for a policy that the family does not know.
         """
         ...
 
 
-def finished_in(walk: Walk, tick: Tick) -> Sequence[int]:
-    """Chunks that take their last step in this tick."""
-    return [chunk for chunk, step in tick.steps.items() if step == walk.steps - 1]
+def finished_in(plan: SamplingPlan, row: SamplingStep) -> Sequence[int]:
+    """Chunks that take their last step in this row."""
+    return [chunk for chunk, step in row.steps.items() if step == plan.steps - 1]

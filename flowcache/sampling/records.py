@@ -49,7 +49,7 @@ class Visit:
 
     row: int
     chunk: int
-    branch: int  # `Forward.branch`
+    branch: int  # `ChunkForward.branch`
     step: int
     decision: Decision
     latents: Tensor  # [C, f, H, W] at input

@@ -12,13 +12,13 @@ from flowcache.families.registry import reference
 from flowcache.inputs.segments import plan
 from flowcache.progress.progress import Progress
 from flowcache.records import ChunkRecord, ModelSpec, RenderRequest, Segment
-from flowcache.runtime.cluster import on_sigterm, ray_fleet
+from flowcache.runtime.cluster import on_sigterm, ray_provider
 from flowcache.scheduler.failures import Failures
-from flowcache.scheduler.gang_pool import ClusterError, Crew
+from flowcache.scheduler.gang_pool import ClusterError, GangPool
 from flowcache.scheduler.options import RunOptions
-from flowcache.scheduler.protocols import Event, Flawed, Fleet, Gang, GangFailure, Task
+from flowcache.scheduler.protocols import Gang, GangFailure, GangProvider
 from flowcache.scheduler.queue import SegmentQueue, Video
-from flowcache.scheduler.store_writer import Publisher
+from flowcache.scheduler.store_writer import StoreWriter
 from flowcache.scheduler.summary import Summary, summarise
 from flowcache.storage.commits import (
     clear_dead_letter,
@@ -33,12 +33,12 @@ from flowcache.storage.documents import RunRecord, SegmentMarker, Stopped
 from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import begin_run
 from flowcache.storage.tables import write_tables
-from flowcache.worker.worker import WorkerSettings
+from flowcache.worker.task import Event, Flawed, Task, WorkerSettings
 
 LATE = "its deadline came"
 WATCH_EVERY = 1.0  # seconds between two looks for stalls and for room in the cluster
 
-Connect = Callable[["Driver"], AbstractContextManager[Fleet]]
+Connect = Callable[["Driver"], AbstractContextManager[GangProvider]]
 
 
 def run(
@@ -48,7 +48,7 @@ def run(
     specs: dict[str, ModelSpec],
     options: RunOptions,
     progress: Progress,
-    connect: Connect = ray_fleet,
+    connect: Connect = ray_provider,
 ) -> Summary:
     """Render what the store lacks of `requests`, write tables and summary. `specs`: model name -> spec.
 
@@ -65,16 +65,16 @@ def run(
     try:
         driver.settle_committed()
         if not driver.queue.finished and not driver.late:
-            with connect(driver) as fleet, on_sigterm(driver.stop):
-                driver.render(fleet)
-                driver.publisher.drain()  # dead letters still ask nodes for logs
-        driver.publisher.drain()
+            with connect(driver) as provider, on_sigterm(driver.stop):
+                driver.render(provider)
+                driver.writer.drain()  # dead letters still ask nodes for logs
+        driver.writer.drain()
         driver.note_finished()
     except ClusterError as error:
         driver.note_stopped(str(error), error.exit_code)
         raise
     finally:
-        driver.publisher.close()
+        driver.writer.close()
         progress.close()
     listing = list_commits(store) if driver.changed else driver.listing
     write_tables(store, record, listing, driver.markers)
@@ -115,7 +115,7 @@ class Driver:
         dead = self.listing.dead_letters.keys() - revived
         self.queue = SegmentQueue(self._video(request, specs[request.model], dead) for request in requests)
         self.markers = read_markers(store, self.listing, self.queue.videos.keys() - self.listing.done)
-        self.publisher = Publisher(store, options.patience)
+        self.writer = StoreWriter(store, options.patience)
         self.spoilt: set[tuple[str, int]] = set()  # (video, segment) to render without reuse
         self.rendered = 0
         self.stopped: str | None = None
@@ -171,28 +171,28 @@ class Driver:
         """Start nothing more; segments under way get `grace` seconds. Safe to call from a signal handler."""
         self.stopped = why
 
-    def render(self, fleet: Fleet) -> None:
+    def render(self, provider: GangProvider) -> None:
         """Until nothing is left, or the run is stopped."""
-        self.fleet = fleet
-        self.crew = Crew(fleet, self.options, self.progress.note)
+        self.provider = provider
+        self.pool = GangPool(provider, self.options, self.progress.note)
         run_id = self.record.run_id
-        self.failures = Failures(self.crew, self.queue, self.publisher, self.progress, self.options, run_id)
-        self._until = None if self.options.until is None else fleet.now() + self.options.until - time.time()
-        self._watched = fleet.now() - WATCH_EVERY
+        self.failures = Failures(self.pool, self.queue, self.writer, self.progress, self.options, run_id)
+        self._until = None if self.options.until is None else provider.now() + self.options.until - time.time()
+        self._watched = provider.now() - WATCH_EVERY
         try:
             while not self.queue.finished and not self._over():
                 self._watch()
-                for gang, news in fleet.wait(self.crew.gangs, WATCH_EVERY):
+                for gang, news in provider.wait(self.pool.gangs, WATCH_EVERY):
                     self._hear(gang, news)
                     self._assign(gang)
                 self.progress.tick()
         finally:
-            self.crew.disband()
-            self.changed = self.changed or self.failures.buried > 0
+            self.pool.disband()
+            self.changed = self.changed or self.failures.dead_lettered > 0
 
     def _over(self) -> bool:
         """Whether a stopped run has nothing more to wait for."""
-        now = self.fleet.now()
+        now = self.provider.now()
         if self._until is not None and now >= self._until and not self.stopped:
             self.stopped = LATE
             self._leave = float("inf")  # what is started is finished
@@ -200,32 +200,32 @@ class Driver:
             return False
         if self._leave is None:
             self._leave = now + self.options.grace
-        under_way = [gang.task.segment for gang in self.crew.gangs if gang.task]
+        under_way = [gang.task.segment for gang in self.pool.gangs if gang.task]
         return not under_way or now > self._leave
 
     def _watch(self) -> None:
         """Once a second: stalls, room in the cluster, gangs that found no work, what the publisher did."""
-        now = self.fleet.now()
+        now = self.provider.now()
         if now - self._watched < WATCH_EVERY:
             return
         self._watched = now
-        for gang in list(self.crew.gangs):
-            failure = self.crew.overdue(gang)
+        for gang in list(self.pool.gangs):
+            failure = self.pool.overdue(gang)
             if failure:
                 self.failures.take(gang, gang.task, failure)
         if not self.stopped:
-            self.crew.adjust(self.queue.startable)
-        self.queue.release(lambda node, segment: self.crew.elsewhere(node))
+            self.pool.adjust(self.queue.startable)
+        self.queue.release(lambda node, segment: self.pool.elsewhere(node))
         self.failures.settle()
-        self.progress.avoided(len(self.crew.avoided))
-        for gang in self.crew.gangs:
+        self.progress.avoided(len(self.pool.avoided))
+        for gang in self.pool.gangs:
             self._assign(gang)
-        self.publisher.check()
+        self.writer.check()
         self.note_finished()
 
     def note_finished(self) -> None:
         """Tell which videos were marked done since the last call."""
-        finished = self.publisher.finished
+        finished = self.writer.finished
         while finished:
             self.progress.done(finished.popleft())
 
@@ -235,10 +235,10 @@ class Driver:
 
     def _assign(self, gang: Gang) -> None:
         """Work for the gang, if it is idle and there is any."""
-        if self.stopped or self.failures.in_doubt or not gang.started or gang.task or gang.node in self.crew.avoided:
+        if self.stopped or self.failures.in_doubt or not gang.started or gang.task or gang.node in self.pool.avoided:
             return
-        witness = gang.node if self.crew.nodes.trusted(gang.node) else None
-        taken = self.queue.take(gang.model, gang.video, len(self.crew.gangs), witness)
+        witness = gang.node if self.pool.nodes.trusted(gang.node) else None
+        taken = self.queue.take(gang.model, gang.video, len(self.pool.gangs), witness)
         if taken:
             gang.assign(self._task(*taken))
 
@@ -252,18 +252,18 @@ class Driver:
         task = gang.task
         try:
             for event in gang.poll(news):
-                self._take_in(gang, task, event)
+                self._handle(gang, task, event)
         except GangFailure as failure:
             self.failures.take(gang, task, failure)
 
-    def _take_in(self, gang: Gang, task: Task, event: Event) -> None:
+    def _handle(self, gang: Gang, task: Task, event: Event) -> None:
         if isinstance(event, ChunkRecord):
             self.rendered += 1
             self.progress.chunk(task.segment, event)
         elif isinstance(event, Flawed):
             self._again_without_reuse(task, event)
         else:
-            self.crew.nodes.committed(gang.node)
+            self.pool.nodes.committed(gang.node)
             self._committed(event)
 
     def _again_without_reuse(self, task: Task, event: Flawed) -> None:
@@ -272,7 +272,7 @@ class Driver:
         self.spoilt.add((segment.video_id, segment.index))
         cause = f"chunk {event.chunk} is {event.flaw}: rendered without reuse"
         self.progress.failed(segment, 0, cause, "flaw", again=True)
-        self.queue.put_back(segment)
+        self.queue.requeue(segment)
 
     def _committed(self, event: SegmentMarker) -> None:
         segment = self.queue.videos[event.video_id].segments[event.segment]
@@ -290,6 +290,6 @@ class Driver:
         while len(together) in markers:
             together.append(markers[len(together)])
         if video.done:
-            self.publisher.finish(video.request.id, together)
+            self.writer.finish(video.request.id, together)
         elif together:
-            self.publisher.playlist(video.request.id, together)
+            self.writer.playlist(video.request.id, together)

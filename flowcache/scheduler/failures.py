@@ -5,14 +5,15 @@ from concurrent.futures import Future
 
 from flowcache.errors import masked
 from flowcache.progress.progress import Progress
-from flowcache.scheduler.gang_pool import ClusterError, Crew
+from flowcache.scheduler.gang_pool import ClusterError, GangPool
 from flowcache.scheduler.options import RunOptions
-from flowcache.scheduler.protocols import Gang, GangFailure, Task
+from flowcache.scheduler.protocols import Gang, GangFailure
 from flowcache.scheduler.queue import SegmentQueue
-from flowcache.scheduler.store_writer import Publisher
+from flowcache.scheduler.store_writer import StoreWriter
 from flowcache.storage.documents import DeadLetter
 from flowcache.storage.layout import marker_key
 from flowcache.storage.runs import without_credentials
+from flowcache.worker.task import Task
 
 LOG = 4000  # characters of a log that a dead letter keeps
 
@@ -22,18 +23,18 @@ class Failures:
 
     def __init__(
         self,
-        crew: Crew,
+        pool: GangPool,
         queue: SegmentQueue,
-        publisher: Publisher,
+        writer: StoreWriter,
         progress: Progress,
         options: RunOptions,
         run_id: str,
     ):
-        self.crew, self.queue, self.publisher, self.progress = crew, queue, publisher, progress
+        self.pool, self.queue, self.writer, self.progress = pool, queue, writer, progress
         self.budgets = {"work": options.retries, "infra": options.infra_retries}
         self.run_id = run_id
         self.counted: Counter[tuple[str, int, str]] = Counter()  # (video, segment, kind) -> failures
-        self.buried = 0  # videos
+        self.dead_lettered = 0  # videos
         self._suspects: list[tuple[Task, GangFailure, Gang]] = []  # failures that may be the store's
         self._answers: Future[bool] | None = None
 
@@ -45,10 +46,10 @@ class Failures:
     def take(self, gang: Gang, task: Task | None, failure: GangFailure) -> None:
         """A gang failed, in its task or before it had one."""
         if not failure.usable:
-            self.crew.lost(gang, failure)
+            self.pool.lost(gang, failure)
         if task and failure.kind == "store":
             self._suspects.append((task, failure, gang))
-            self._answers = self._answers or self.publisher.answers(self.run_id)
+            self._answers = self._answers or self.writer.answers(self.run_id)
         elif task:
             self._count(task, failure, gang)
 
@@ -63,21 +64,21 @@ class Failures:
                 self._count(task, failure, gang)
             else:
                 self.progress.failed(task.segment, failure.rank, failure.cause, failure.kind, again=True)
-                self.queue.put_back(task.segment)
+                self.queue.requeue(task.segment)
 
     def _count(self, task: Task, failure: GangFailure, gang: Gang) -> None:
         """Try the segment again while its budgets last, on another node if there is one; else dead-letter the video."""
         segment, node = task.segment, gang.node
         place = segment.video_id, segment.index
         self.counted[*place, "work" if failure.kind == "work" else "infra"] += 1
-        for nodes_own, attempts in self.crew.failed(node, segment, failure).items():
+        for nodes_own, attempts in self.pool.failed(node, segment, failure).items():
             self.counted[*nodes_own, "work"] -= attempts
             self.counted[*nodes_own, "infra"] += attempts
         spent = next((kind for kind, budget in self.budgets.items() if self.counted[*place, kind] > budget), None)
         if spent and failure.kind == "node":
             raise ClusterError(f"no node is left that can do the work; the last one: {failure}")
         self.progress.failed(segment, failure.rank, failure.cause, failure.kind, again=not spent)
-        self.queue.put_back(segment, node if not spent and self.crew.elsewhere(node) else None)
+        self.queue.requeue(segment, node if not spent and self.pool.elsewhere(node) else None)
         if spent:
             self._bury(task, failure, gang, spent)
 
@@ -97,7 +98,7 @@ class Failures:
                 continues=marker_key(segment.video_id, segment.after) if segment.after is not None else None,
             )
 
-        self.buried += 1
-        self.publisher.bury(segment.video_id, letter)
-        self.queue.bury(segment.video_id)
+        self.dead_lettered += 1
+        self.writer.dead_letter(segment.video_id, letter)
+        self.queue.dead_letter(segment.video_id)
         self.progress.dead(segment.video_id, failure.cause)

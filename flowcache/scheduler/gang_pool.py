@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 from flowcache.errors import FlowcacheError
 from flowcache.records import Segment
-from flowcache.scheduler.node_health import Attempts, Nodes
+from flowcache.scheduler.node_health import Attempts, NodeHealth
 from flowcache.scheduler.options import RunOptions
-from flowcache.scheduler.protocols import Fleet, Gang, GangFailure
+from flowcache.scheduler.protocols import Gang, GangFailure, GangProvider
 
 START_FAILURES = 3  # gangs in a row that do not come up before the run makes do with those that did
 ROOM_EVERY = 5.0  # seconds between two looks at the cluster's size
@@ -16,25 +16,25 @@ class ClusterError(FlowcacheError):
     """No gang could be brought up."""
 
 
-class Crew:
+class GangPool:
     """`note` tells the operator what happens to gangs."""
 
-    def __init__(self, fleet: Fleet, options: RunOptions, note: Callable[[str], None]):
-        self.fleet, self.options, self.note = fleet, options, note
+    def __init__(self, provider: GangProvider, options: RunOptions, note: Callable[[str], None]):
+        self.provider, self.options, self.note = provider, options, note
         self.gangs: list[Gang] = []
         self._named = 0
         self._failures = 0  # to start, since a gang last did
         self._up: set[str] = set()  # gangs that had started
-        self.nodes = Nodes()
-        self._places = fleet.places()
+        self.nodes = NodeHealth()
+        self._places = provider.places()
         self._had = self.room
-        self._looked = fleet.now()
+        self._looked = provider.now()
         self._ceiling: int | None = None  # gangs that started when others did not, until the cluster grows
 
     @property
     def avoided(self) -> frozenset[str]:
         """Nodes that get no work for now."""
-        return self.nodes.avoided(self.fleet.now())
+        return self.nodes.avoided(self.provider.now())
 
     @property
     def room(self) -> int:
@@ -57,15 +57,15 @@ class Crew:
             self.note(f"starting {more} gang{'s' * (more > 1)}, running {len(self.gangs)}")
         for _ in range(more):
             self._named += 1
-            self.gangs.append(self.fleet.start(f"gang-{self._named}", self.avoided))
+            self.gangs.append(self.provider.start(f"gang-{self._named}", self.avoided))
         for gang in self._spare(limit, startable):
             self.gangs.remove(gang)
             gang.tear_down()
 
     def _look(self) -> None:
-        if self.fleet.now() - self._looked < ROOM_EVERY:
+        if self.provider.now() - self._looked < ROOM_EVERY:
             return
-        self._looked, self._places = self.fleet.now(), self.fleet.places()
+        self._looked, self._places = self.provider.now(), self.provider.places()
         before, self._had = self._had, self.room
         if self._had != before:
             self.note(f"the cluster has room for {self._had} gangs now, had for {before}")
@@ -77,7 +77,7 @@ class Crew:
         waits."""
         waiting = [gang for gang in self.gangs if not gang.started]
         over = max(len(self.gangs) - limit, 0)
-        quiet, avoided = self.fleet.now() - self.options.idle_release, self.avoided
+        quiet, avoided = self.provider.now() - self.options.idle_release, self.avoided
         idle = [gang for gang in self.gangs if gang.started and gang.task is None]
         spare = [gang for gang in idle if gang.node in avoided or (gang.heard < quiet and not startable)]
         return waiting[len(waiting) - min(over, len(waiting)) :] + spare
@@ -100,7 +100,7 @@ class Crew:
     def failed(self, node: str, segment: Segment, failure: GangFailure) -> Attempts:
         """The attempts that are counted as the node's fault from now on, and no longer as the work's."""
         before = self.avoided
-        found = self.nodes.failed(node, segment, failure.kind, self._places, self.fleet.now())
+        found = self.nodes.failed(node, segment, failure.kind, self._places, self.provider.now())
         if node in self.avoided - before:
             why = "its machine is at fault" if failure.kind == "node" else "attempts failed there in a row"
             self.note(f"node {node} gets no work for a while: {why}; the last cause: {failure.cause}")
@@ -114,7 +114,7 @@ class Crew:
 
     def overdue(self, gang: Gang) -> GangFailure | None:
         """The failure of a gang that has been quiet for too long."""
-        quiet = self.fleet.now() - gang.heard
+        quiet = self.provider.now() - gang.heard
         if gang.task and quiet > self.options.stall:
             return GangFailure(0, "infra", f"no chunk was finished for {quiet:.0f} s")
         if not gang.started and quiet > self.options.start_timeout:

@@ -15,7 +15,7 @@ AVOIDED, LONGEST = 600.0, 14_400.0  # seconds without work: the first time, doub
 Attempts = Counter[tuple[str, int]]  # (video, segment) -> attempts that the work was blamed for
 
 
-class Nodes:
+class NodeHealth:
     """What the driver saw of each node. `now` is any clock in seconds."""
 
     def __init__(self) -> None:

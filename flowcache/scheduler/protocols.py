@@ -1,35 +1,10 @@
-"""What the driver needs of its gangs, whether actors on Ray (`gang.py`, `cluster.py`) or pretended ones."""
+"""What the driver needs of its gangs, whether actors on Ray (`gang.py`, `cluster.py`) or simulated ones."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from flowcache.errors import masked
-from flowcache.records import ChunkRecord, RenderRequest, Segment
-from flowcache.storage.documents import SegmentMarker
-
-
-@dataclass(frozen=True)
-class Task:
-    """One attempt at a segment. `parent`: the marker that the segment continues; `last`: nothing continues it;
-    `reuse`: False to compute every step, whatever the policy says."""
-
-    request: RenderRequest
-    segment: Segment
-    parent: SegmentMarker | None
-    last: bool
-    reuse: bool = True
-
-
-@dataclass(frozen=True)
-class Flawed:
-    """The attempt was given up, since the chunk (of the whole video) came out spoilt and reuse may be why."""
-
-    chunk: int
-    flaw: str
-
-
-Event = ChunkRecord | SegmentMarker | Flawed  # a chunk is finished; the task has ended in one way or the other
+from flowcache.worker.task import Event, Task
 
 
 class GangFailure(Exception):
@@ -61,12 +36,12 @@ class Gang(Protocol):
     task: Task | None
     model: str | None  # what it has loaded
     video: str | None  # whose tail it holds
-    heard: float  # last sign of life, as `Fleet.now`
+    heard: float  # last sign of life, as `GangProvider.now`
 
     def assign(self, task: Task) -> None: ...
 
     def poll(self, news: list[Any]) -> list[Event]:
-        """What `news` of `Fleet.wait` says; the marker comes last and ends the task. Raises GangFailure."""
+        """What `news` of `GangProvider.wait` says; the marker comes last and ends the task. Raises GangFailure."""
         ...
 
     def log_of(self, rank: int) -> str:
@@ -76,7 +51,7 @@ class Gang(Protocol):
     def tear_down(self) -> None: ...
 
 
-class Fleet(Protocol):
+class GangProvider(Protocol):
     """Where gangs come from."""
 
     def now(self) -> float:

@@ -54,7 +54,7 @@ class Video:
         if self.continued(index):
             heapq.heappush(self._ready, index + 1)
 
-    def put_back(self, index: int) -> None:
+    def requeue(self, index: int) -> None:
         if index in self.running:
             self.running.discard(index)
             heapq.heappush(self._ready, index)
@@ -163,7 +163,7 @@ class SegmentQueue:
         self._settle(video)
         return video
 
-    def put_back(self, segment: Segment, not_on: str | None = None) -> None:
+    def requeue(self, segment: Segment, not_on: str | None = None) -> None:
         """The segment's attempt failed; it may be taken again. not_on: the node that failed it, if another one shall
         try."""
         if not_on is not None:
@@ -172,7 +172,7 @@ class SegmentQueue:
             return
         video = self.videos[segment.video_id]
         startable = video.startable
-        video.put_back(segment.index)
+        video.requeue(segment.index)
         self._offer(video, video.startable - startable)
         self._settle(video)
 
@@ -182,9 +182,9 @@ class SegmentQueue:
         self._elsewhere = [held for held in self._elsewhere if held[1] not in freed]
         self.startable -= len(freed)
         for segment in freed:
-            self.put_back(segment)
+            self.requeue(segment)
 
-    def bury(self, video_id: str) -> None:
+    def dead_letter(self, video_id: str) -> None:
         """Nothing more of this video is started; what runs of it may still end."""
         self.release(lambda node, segment: segment.video_id != video_id)
         video = self.videos[video_id]

@@ -16,7 +16,7 @@ WRITERS = 64  # as many as the store has connections
 PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)  # seconds between tries while the store does not answer; the last one again
 
 
-class Publisher:
+class StoreWriter:
     """Writes of one video come one after the other, and of several playlists in a row only the last is written.
 
     A store that does not answer is tried again for `patience` seconds; after that, or if it refuses for good, the
@@ -45,7 +45,7 @@ class Publisher:
 
         self._submit(video_id, write)
 
-    def bury(self, video_id: str, letter: Callable[[], DeadLetter]) -> None:
+    def dead_letter(self, video_id: str, letter: Callable[[], DeadLetter]) -> None:
         """letter: may take its time, to find a log."""
         self._submit(f"letter of {video_id}", lambda: dead_letter(self.store, letter()))
 

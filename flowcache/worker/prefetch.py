@@ -15,7 +15,7 @@ class Abandoned(Exception):
 
 
 @contextmanager
-def ahead(items: Iterator[T], abandon: Callable[[], None]) -> Iterator[Iterator[T]]:
+def prefetch(items: Iterator[T], abandon: Callable[[], None]) -> Iterator[Iterator[T]]:
     """`items`, each made in one other thread while the caller uses the one before; only one waits at a time.
 
     What making raises comes in the place of the item that it broke. abandon: called when the block is left, to cut
@@ -36,7 +36,7 @@ def ahead(items: Iterator[T], abandon: Callable[[], None]) -> Iterator[Iterator[
             abandon()
 
 
-def second_stream(device: torch.device) -> AbstractContextManager:
+def side_stream(device: torch.device) -> AbstractContextManager:
     """Enter it for each thing to be computed beside denoising: on CUDA, which runs one stream in order, in another.
 
     The new stream begins where the current one is now. On CPUs threads are enough.

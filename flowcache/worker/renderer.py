@@ -18,7 +18,7 @@ from flowcache.models.base import LoadedModel
 from flowcache.records import ModelSpec, RenderRequest, Segment
 from flowcache.sampling.loop import FinishedChunk, Texts, Visit, denoise
 from flowcache.worker.noise import latent_shape, normal, window_noise
-from flowcache.worker.prefetch import Abandoned, ahead, second_stream
+from flowcache.worker.prefetch import Abandoned, prefetch, side_stream
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class SegmentRenderer:
         self._recent: Tensor | None = None  # the last pixels, as many as a continuation needs
         self._clean = None if conditioning is None else conditioning[:, : self.prefix].cpu()  # the last latents, alike
         self._abandoned = Event()
-        self._beside = second_stream(model.transformer.device)
+        self._beside = side_stream(model.transformer.device)
 
     @property
     def reuses(self) -> bool:
@@ -91,7 +91,7 @@ class SegmentRenderer:
             condition_noise_of=lambda row: normal(shape, "condition", request.seed, self.segment.index, row),
             observe=self._heed,
             end=self.end,
-            history=self.model.history,
+            kv_sharding=self.model.kv_sharding,
         ):
             self._clean = last_frames(self._clean, done.latents.cpu(), spec.overlap)
             yield done
@@ -105,7 +105,7 @@ class SegmentRenderer:
     def chunks(self) -> Iterator[RenderedChunk]:
         """Denoise and decode: the output chunks in order, while the next one is being denoised."""
         start = self.segment.start_frame
-        with ahead(self.finished(), self._abandoned.set) as finished:
+        with prefetch(self.finished(), self._abandoned.set) as finished:
             decode = self.model.codec.stream(self.model.share)
             if self.prefix:
                 # Of a codec that is not causal, no more than the last chunk can reach what follows.

@@ -25,8 +25,8 @@ def texts_of(requests: Iterable[RenderRequest]) -> dict[str, list[str]]:
 
 
 @dataclass(frozen=True)
-class TextShelf:
-    """Implements `text.Shelf` for one checkpoint at one precision ("bfloat16"): one object a text, named by its hash.
+class TextCache:
+    """Implements `text.EmbeddingStore` for one checkpoint at one precision ("bfloat16"): an object a text, by its hash.
 
     Holds [1, tokens, dim] of a text's own tokens: 8 KiB each for UMT5-XXL in bfloat16.
     """

@@ -4,9 +4,9 @@ import gc
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
@@ -16,15 +16,14 @@ from torch import Tensor
 
 from flowcache.errors import MediaError, StoreError, masked
 from flowcache.families.registry import find, load_model, precision
-from flowcache.families.vae_tiling import tile_for
+from flowcache.families.vae_tiling import choose_tile
 from flowcache.inputs.media import load_image, load_tail
 from flowcache.models.base import LoadedModel, Share, alone
 from flowcache.parallel.apply import shard
 from flowcache.parallel.decoding import open_sharing
-from flowcache.parallel.mesh import Mesh, Ranks, arrange, exchanging
+from flowcache.parallel.mesh import GangMesh, Mesh, arrange, exchanging
 from flowcache.records import ChunkRecord
 from flowcache.sampling.records import NotFinite
-from flowcache.scheduler.protocols import Event, Flawed, Task
 from flowcache.storage import layout
 from flowcache.storage.commits import commit_segment, marker_sha256, new_attempt, put_init
 from flowcache.storage.documents import SegmentMarker, sha256
@@ -39,27 +38,8 @@ from flowcache.worker.renderer import (
     tail_from_bytes,
     tail_to_bytes,
 )
-from flowcache.worker.text_cache import TextShelf
-
-
-@dataclass(frozen=True)
-class WorkerSettings:
-    """What every rank of a run shares. `threads`: torch threads; `timeout`: seconds a collective may take.
-
-    `models`: where a checkpoint lies, by the name that requests use (absolute: a worker has a folder of its
-    own); `sizes`: by model, (width, height) of the run's largest frames.
-    """
-
-    run_id: str
-    spec_hash: str
-    device: str = "cpu"
-    dtype: str = "auto"
-    vae_tiling: str = "auto"
-    shard_weights: bool = False
-    threads: int = 1
-    timeout: float = 300.0
-    models: Mapping[str, str] = field(default_factory=dict)
-    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+from flowcache.worker.task import Event, Flawed, Task, WorkerSettings
+from flowcache.worker.text_cache import TextCache
 
 
 class RankWorker:
@@ -70,7 +50,7 @@ class RankWorker:
         self.store, self.settings, self.gang, self.rank, self.world = store, settings, gang, rank, world
         self._model: LoadedModel | None = None
         self._name = ""
-        self._ranks: dict[int, Ranks] = {}  # by K/V heads: process groups are opened once, not with every model
+        self._ranks: dict[int, GangMesh] = {}  # by K/V heads: process groups are opened once, not with every model
         self._share: Share = alone
         self._tail: tuple[str, bytes] | None = None  # key and bytes of the last state, which may be asked for next
 
@@ -150,7 +130,9 @@ class RankWorker:
                 if heads not in self._ranks:
                     self._ranks[heads] = arrange(dist.group.WORLD, heads, self.timeout)
                 transformer = shard(model.transformer, self._ranks[heads])
-                model = replace(model, transformer=transformer, history=transformer.history(), share=self._share)
+                model = replace(
+                    model, transformer=transformer, kv_sharding=transformer.kv_sharding(), share=self._share
+                )
             self._model, self._name = model, name
         return self._model
 
@@ -158,14 +140,14 @@ class RankWorker:
         settings, path = self.settings, self.settings.models.get(name, name)
         number, spec = precision(settings.dtype, settings.device), find(path)
         size = settings.sizes.get(name, (spec.width, spec.height))
-        tile = tile_for(settings.vae_tiling, spec, size, settings.device, number.itemsize)
-        shelf = TextShelf(self.store, spec.digest, str(number).removeprefix("torch."))
+        tile = choose_tile(settings.vae_tiling, spec, size, settings.device, number.itemsize)
+        embeddings = TextCache(self.store, spec.digest, str(number).removeprefix("torch."))
         load = None
         if settings.shard_weights:
             from flowcache.parallel.sharding import load_sharded  # a second of imports that others do without
 
             load = partial(load_sharded, ranks=Mesh(dist.group.WORLD))
-        return load_model(path, settings.device, settings.dtype, tile=tile, shelf=shelf, load=load)
+        return load_model(path, settings.device, settings.dtype, tile=tile, embeddings=embeddings, load=load)
 
     def _renderer(self, model: LoadedModel, task: Task) -> SegmentRenderer:
         return SegmentRenderer(

@@ -1,6 +1,6 @@
 """A fault before and after every single operation on the store, reads too, of a run by the real driver.
 
-Gangs are pretended, so that a whole run takes milliseconds, but they write what workers write through the same code.
+Gangs are simulated, so that a whole run takes milliseconds, but they write what workers write through the same code.
 The process dies there, or the request fails and is tried again, or only its answer is lost.
 """
 

@@ -12,7 +12,8 @@ from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import begin_run, new_run
 from flowcache.storage.tables import write_tables
 from flowcache.storage.verify import verify
-from flowcache.worker.worker import RankWorker, Task, WorkerSettings
+from flowcache.worker.task import WorkerSettings
+from flowcache.worker.worker import RankWorker, Task
 
 RACERS = 2
 ROW = {

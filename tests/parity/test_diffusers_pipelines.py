@@ -18,7 +18,8 @@ from diffusers import (
 
 from flowcache.cache.reuse import Policy
 from flowcache.families.skyreels.config import SkyReelsConfig
-from flowcache.sampling.loop import SamplerSettings, Texts, denoise
+from flowcache.families.skyreels.sampler import SamplerSettings
+from flowcache.sampling.loop import Texts, denoise
 from flowcache.sampling.solver import sigmas, timesteps
 from tests.parity.test_diffusers_transformer import both
 

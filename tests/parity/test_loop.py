@@ -7,7 +7,8 @@ import torch
 
 from flowcache.cache.kv_select import Compression
 from flowcache.cache.reuse import Policy, Reuse
-from flowcache.sampling.loop import SamplerSettings, Texts, denoise
+from flowcache.families.skyreels.sampler import SamplerSettings
+from flowcache.sampling.loop import Texts, denoise
 
 TOLERANCE = 1e-4
 # The published polynomials, by checkpoint and whether it was fitted with a longer unskipped start.
@@ -38,11 +39,11 @@ def policy_of(case):
     clean = args["kvrange"] if args["use_kvrange"] else args["budget_block"] if args["use_compress"] else None
     compression = Recorded() if args["use_compress"] else None
     if tea is None:
-        return Policy(case["name"], None, "keep", renoise=True, clean=clean, compression=compression)
+        return Policy(case["name"], None, "stale", renoise=True, clean=clean, compression=compression)
     own = next((value for value in tea.values() if isinstance(value, list)), None)
     coefficients = own or POLYNOMIALS[tea["ckpt_dir"], tea["use_ret_steps"]]
     reuse = Reuse(tea["teacache_thresh"], 5 if tea["use_ret_steps"] else 1, tuple(coefficients))
-    return Policy(case["name"], reuse, "keep", clean=clean, compression=compression)
+    return Policy(case["name"], reuse, "stale", clean=clean, compression=compression)
 
 
 def segments(golden, policy):

@@ -26,14 +26,14 @@ def test_intervals(case):
 def test_chunks_in_flight(case, per_stage):
     chunks, window, ready = case["chunk_num"], case["window_size"], case["chunk_offset"]
     settings = MagiSettings(window * per_stage, per_stage, 2, 24, 7.5, Pipeline(window=window))
-    ticks = settings.walk(2 * chunks, Policy("off"), 2 * ready).ticks
+    rows = settings.plan(2 * chunks, Policy("off"), 2 * ready).rows
     starts, ends, first_steps, last_steps = case["start_end_tstart_tend"]
-    assert len(ticks) == per_stage * len(starts)
-    for row, tick in enumerate(ticks):
-        stage, within = divmod(row, per_stage)
-        assert list(tick.steps) == list(range(starts[stage], ends[stage]))
+    assert len(rows) == per_stage * len(starts)
+    for number, row in enumerate(rows):
+        stage, within = divmod(number, per_stage)
+        assert list(row.steps) == list(range(starts[stage], ends[stage]))
         steps = [per_stage * part + within for part in range(first_steps[stage], last_steps[stage])]
-        assert list(tick.steps.values()) == steps[::-1]
+        assert list(row.steps.values()) == steps[::-1]
 
 
 def pipeline_of(case):

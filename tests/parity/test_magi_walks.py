@@ -8,13 +8,13 @@ import torch
 from flowcache.cache.kv_select import Compression
 from flowcache.cache.reuse import Policy, Reuse
 from flowcache.families.magi.config import MagiConfig
-from flowcache.families.magi.sampler import model_times
+from flowcache.families.magi.sampler import MagiSettings, model_times
 from flowcache.families.magi.transformer import MagiTransformer
 from flowcache.records import Pipeline
-from flowcache.sampling.loop import MagiSettings, Texts, denoise
+from flowcache.sampling.loop import Texts, denoise
 
 TOLERANCE = 1e-3
-OFF = Policy("off", history="refresh")
+OFF = Policy("off", kv_update="refresh")
 
 
 def transformer(golden, size, sizes, null=None):
@@ -68,19 +68,19 @@ def test_forwards(golden, case):
     """Every forward of a chunk, in order: its time, what it sees, with which caption, and whether K/V are kept."""
     frames, settings = case["static"]["latent_size"][2], settings_of(case["config"])
     prefix = golden.tensors(RUNS)[case["prefix"]].shape[2] if case["prefix"] else 0
-    ticks = settings.walk(frames, OFF, prefix).ticks
-    assert len(ticks) == len(case["steps"])
-    for step, tick in zip(case["steps"], ticks, strict=True):
-        assert [forward_as_list(forward, case) for forward in tick.forwards] == official_forwards(step, case)
-        assert list(tick.steps.values()) == step["denoise_step_of_each_chunk"]
+    rows = settings.plan(frames, OFF, prefix).rows
+    assert len(rows) == len(case["steps"])
+    for step, row in zip(case["steps"], rows, strict=True):
+        assert [forward_as_list(forward, case) for forward in row.forwards] == official_forwards(step, case)
+        assert list(row.steps.values()) == step["denoise_step_of_each_chunk"]
         if settings.pipeline.distilled:
             interval = step["dispatch"][-1]["distill_interval"]
-            assert tick.distill == (8 / interval if settings.steps == 12 else settings.steps / 2)
+            assert row.distill == (8 / interval if settings.steps == 12 else settings.steps / 2)
 
 
 def forward_as_list(forward, case):
     text = "caption" if case["empty_prompt"] and forward.text == "null" else forward.text
-    alone = forward.memory is None
+    alone = forward.kv_branch is None
     return [forward.chunk, forward.timestep, None if alone else forward.first, text]
 
 
@@ -154,8 +154,8 @@ def policy_of(case):
         clean = given["total_cache_chunk_nums"] - case["config"]["runtime_config"]["window_size"]
         compression = compression_of(told, Recorded)
     return Policy(
-        "paper", reuse, "keep", clean=clean, compression=compression, repeats="increment", last_step=False,
-        copy=not given["discard_nearly_clean_chunk"], cut="after",
+        "paper", reuse, "stale", clean=clean, compression=compression, repeats="increment", last_step=False,
+        near_clean_guidance=not given["discard_nearly_clean_chunk"], cut="after",
     )  # fmt: skip
 
 

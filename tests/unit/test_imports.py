@@ -5,7 +5,9 @@ import sys
 
 import pytest
 
-ENGINE = ["sampling.denoise", "models.skyreels.weights", "models.registry", "parallel.apply", "cache.kv_compress"]
+ENGINE = [
+    "sampling.loop", "families.skyreels.weights", "families.registry", "parallel.apply", "cache.kv_select",
+]  # fmt: skip
 OTHERS = ["ray", "fsspec", "pyarrow", "av", "diffusers", "transformers", "pydantic", "typer", "rich", "yaml", "PIL"]
 
 

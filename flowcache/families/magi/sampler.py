@@ -1,4 +1,4 @@
-"""MAGI-1's walk (inference/pipeline/video_generate.py): chunks in flight behind one another, Euler from noise to clean.
+"""MAGI-1's sampling plan (inference/pipeline/video_generate.py): chunks in flight behind one another, Euler steps.
 
 Official forwards take all chunks in flight at once. They are causal, so here each chunk is forwarded on its own, in
 order, against the K/V of those before it.
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from flowcache.cache.reuse import Policy
 from flowcache.records import ModelSpec, Pipeline, RenderRequest
-from flowcache.sampling.plan import Forward, Tick, Walk
+from flowcache.sampling.plan import ChunkForward, SamplingPlan, SamplingStep
 from flowcache.sampling.schedule import Row, schedule
 from flowcache.sampling.solver import Euler
 
@@ -48,15 +48,15 @@ class MagiSettings:
         """The steps' times and the one that the last leads to."""
         return time_grid(self.steps, self.pipeline.shortcut)
 
-    def walk(self, frames: int, policy: Policy, held: int = 0) -> Walk:
-        """See `walk.Settings`."""
+    def plan(self, frames: int, policy: Policy, given: int = 0) -> SamplingPlan:
+        """See `plan.Settings`."""
         if policy.attention == "full" or policy.joint or (policy.reuse and policy.repeats == "residual"):
             raise ValueError(f"MAGI-1 has no policy {policy.name!r} of this kind; accepted: off, paper, flowcache")
-        rows = schedule(frames, self.chunk, range(self.steps), self.lag, held)
-        ticks = _Ticks(self, rows, policy, held // self.chunk)
-        made = tuple(ticks.make(number) for number in range(len(rows)))
+        rows = schedule(frames, self.chunk, range(self.steps), self.lag, given)
+        steps = _SamplingSteps(self, rows, policy, given // self.chunk)
+        made = tuple(steps.make(number) for number in range(len(rows)))
         budget = policy.clean if policy.clean is not None else _needed(made)
-        return Walk(self.steps, made, Euler(self.times), self.guide, 1, budget)
+        return SamplingPlan(self.steps, made, Euler(self.times), self.guide, 1, budget)
 
     def guide(self, step: int, velocities: list[Tensor]) -> Tensor:
         """Combine those of one pass, of one pass and the copy, or of three: with text, without, and alone."""
@@ -70,15 +70,15 @@ class MagiSettings:
         return (1 - before_scale) * alone + (before_scale - text_scale) * before + text_scale * text
 
 
-class _Ticks:
-    """Makes the ticks of one walk from the rows of its schedule."""
+class _SamplingSteps:
+    """Makes the sampling steps of one plan from the rows of its schedule."""
 
     def __init__(self, settings: MagiSettings, rows: tuple[Row, ...], policy: Policy, ready: int):
         self.settings, self.rows, self.policy, self.ready = settings, rows, policy, ready
         self.steps, self.passes, self.times = settings.steps, settings.pipeline.passes, settings.times
         *self.timesteps, self.clean_timestep = model_times([*self.times[:-1], settings.pipeline.clean_time])
 
-    def make(self, number: int) -> Tick:
+    def make(self, number: int) -> SamplingStep:
         active = self._active(number)
         forwards = [self._clean(chunk, 0, "prefix") for chunk in range(self.ready if number == 0 else 0)]
         for branch in range(2 if self.passes == 3 else 1):  # the second one's K/V replace the first one's
@@ -86,12 +86,12 @@ class _Ticks:
             forwards += [self._step(chunk, step, branch) for chunk, step in active]
         if self.passes == 3:
             forwards += [self._step(chunk, step, 2) for chunk, step in active]
-        elif self.policy.copy and self.times[active[0][1]] > self.settings.pipeline.near_clean:
+        elif self.policy.near_clean_guidance and self.times[active[0][1]] > self.settings.pipeline.near_clean:
             forwards.append(self._step(*active[0], 1))
         after = 0
         if self.policy.cut == "after" and self._starts(number + 1):
             after = self._finished(number + 1)
-        return Tick(tuple(forwards), self._cuttable(number), after, self._distill(number))
+        return SamplingStep(tuple(forwards), self._cuttable(number), after, self._distill(number))
 
     def _active(self, number: int) -> list[tuple[int, int]]:
         """(chunk, step) of all in flight, the cleanest first."""
@@ -100,22 +100,22 @@ class _Ticks:
 
     def _refreshed(self, number: int) -> list[int]:
         """Chunks whose K/V are still those of their last noisy step."""
-        if number == 0 or self.policy.history == "keep":
+        if number == 0 or self.policy.kv_update == "stale":
             return []
         return [chunk for chunk, index in enumerate(self.rows[number - 1].index) if index == self.steps]
 
-    def _step(self, chunk: int, step: int, branch: int) -> Forward:
+    def _step(self, chunk: int, step: int, branch: int) -> ChunkForward:
         alone = branch == 2 or (branch == 1 and self.passes == 1)
         text = "caption" if branch == 0 or self.passes == 1 else "dropped"
-        memory, first = (None, chunk) if alone else (0, self._first(chunk, step))
-        return Forward(chunk, branch, step, self.timesteps[step], text, memory, first)
+        kv_branch, first = (None, chunk) if alone else (0, self._first(chunk, step))
+        return ChunkForward(chunk, branch, step, self.timesteps[step], text, kv_branch, first)
 
-    def _clean(self, chunk: int, branch: int, kind: Literal["prefix", "refresh"]) -> Forward:
+    def _clean(self, chunk: int, branch: int, kind: Literal["prefix", "refresh"]) -> ChunkForward:
         """A given or a finished chunk, for its K/V: those that the pass without text leaves are kept."""
         dropped = self.passes == 3 and (branch == 1 or kind == "prefix")
         text = "dropped" if dropped else "null"
         first = self._first(chunk, -1 if kind == "prefix" else self.steps)
-        return Forward(chunk, branch, -1, self.clean_timestep, text, 0, first)
+        return ChunkForward(chunk, branch, -1, self.clean_timestep, text, 0, first)
 
     def _first(self, chunk: int, step: int) -> int:
         """The first chunk that is seen, see `first_seen`. While it is denoised a chunk sees all that a budget keeps."""
@@ -189,10 +189,10 @@ def first_seen(pipeline: Pipeline, steps: int, chunk: int, step: int) -> int:
     return 0 if width == -1 else max(chunk + 1 - width, 0)
 
 
-def _needed(ticks: Sequence[Tick]) -> int:
+def _needed(rows: Sequence[SamplingStep]) -> int:
     """The most finished chunks that are ever seen again: what lies before need not be stored."""
-    needed, first = 0, ticks[-1].clean
-    for tick in reversed(ticks):
-        first = min([first, *(forward.first for forward in tick.forwards if forward.memory is not None)])
-        needed = max(needed, tick.clean - first)
+    needed, first = 0, rows[-1].clean
+    for row in reversed(rows):
+        first = min([first, *(forward.first for forward in row.forwards if forward.kv_branch is not None)])
+        needed = max(needed, row.clean - first)
     return needed

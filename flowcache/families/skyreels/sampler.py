@@ -1,4 +1,4 @@
-"""SkyReels-V2's walk: guidance by two branches, each with K/V of its own; UniPC over shifted sigmas."""
+"""SkyReels-V2's sampling plan: guidance by two branches, each with K/V of its own; UniPC over shifted sigmas."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from functools import partial
 from flowcache.cache.reuse import Policy
 from flowcache.records import ModelSpec, RenderRequest
 from flowcache.sampling.guidance import branches, guide
-from flowcache.sampling.plan import Forward, Tick, Walk
+from flowcache.sampling.plan import ChunkForward, SamplingPlan, SamplingStep
 from flowcache.sampling.schedule import Row, schedule
 from flowcache.sampling.solver import UniPC, sigmas, timesteps
 
@@ -37,24 +37,24 @@ class SamplerSettings:
             condition_noise=spec.condition_noise,
         )
 
-    def walk(self, frames: int, policy: Policy, held: int = 0) -> Walk:
-        """See `walk.Settings`."""
+    def plan(self, frames: int, policy: Policy, given: int = 0) -> SamplingPlan:
+        """See `plan.Settings`."""
         levels = sigmas(self.steps, self.shift)
-        rows = schedule(frames, self.chunk, timesteps(levels), self.ar_step, held)
-        ready = held // self.chunk
-        return Walk(
+        rows = schedule(frames, self.chunk, timesteps(levels), self.ar_step, given)
+        ready = given // self.chunk
+        return SamplingPlan(
             steps=self.steps,
-            ticks=tuple(self._tick(rows, number, policy, ready) for number in range(len(rows))),
+            rows=tuple(self._sampling_step(rows, number, policy, ready) for number in range(len(rows))),
             solver=UniPC(levels, overwritten=True),
             guide=lambda step, velocities: guide(velocities, self.guidance),
-            memories=branches(self.guidance),
+            kv_branches=branches(self.guidance),
             budget=policy.clean,
-            noised=self.condition_noise,
-            held=0.0,
+            prefix_timestep=self.condition_noise,
+            given_timestep=0.0,
             timesteps=tuple(tuple(map(float, row.timesteps)) for row in rows),
         )
 
-    def _tick(self, rows: Sequence[Row], number: int, policy: Policy, ready: int) -> Tick:
+    def _sampling_step(self, rows: Sequence[Row], number: int, policy: Policy, ready: int) -> SamplingStep:
         row = rows[number]
         # As published, a prefix counts as clean, and is seen at all, only after the first row.
         unseen = ready if number == 0 and policy.clean is not None else 0
@@ -63,12 +63,12 @@ class SamplerSettings:
             step = row.index[chunk] - 1 if row.update[chunk] else -1
             noised = chunk < ready and self.condition_noise > 0
             timestep = self.condition_noise if noised else float(row.timesteps[chunk])
-            make = partial(Forward, chunk, step=step, timestep=timestep, first=min(unseen, chunk))
+            make = partial(ChunkForward, chunk, step=step, timestep=timestep, first=min(unseen, chunk))
             texts = ("caption", "negative")[: branches(self.guidance)]
-            forwards += [make(branch=branch, text=text, memory=branch) for branch, text in enumerate(texts)]
+            forwards += [make(branch=branch, text=text, kv_branch=branch) for branch, text in enumerate(texts)]
         # K/V are final after the last step (even in this row), or once they are refreshed.
-        last = self.steps + (policy.history == "refresh")
-        return Tick(tuple(forwards), sum(index >= last for index in row.index) if number else 0)
+        last = self.steps + (policy.kv_update == "refresh")
+        return SamplingStep(tuple(forwards), sum(index >= last for index in row.index) if number else 0)
 
 
 def _visited(rows: Sequence[Row], number: int, policy: Policy, ready: int, steps: int) -> list[int]:
@@ -77,10 +77,10 @@ def _visited(rows: Sequence[Row], number: int, policy: Policy, ready: int, steps
     updated = [chunk for chunk, update in enumerate(row.update) if update]
     if policy.attention == "full":
         return list(range(len(row.update)))
-    if policy.history == "rerun":
+    if policy.kv_update == "recompute":
         return list(range(updated[-1] + 1))
     prefix = range(ready) if number == 0 or policy.renoise else range(0)
     refreshed = []
-    if policy.history == "refresh" and number:
+    if policy.kv_update == "refresh" and number:
         refreshed = [chunk for chunk, index in enumerate(rows[number - 1].index) if index == steps]
     return [*prefix, *refreshed, *updated]

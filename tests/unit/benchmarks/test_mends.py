@@ -25,8 +25,8 @@ def test_a_threshold_for_a_number_of_forwards(steps, policy):
 def test_unmended_is_what_paper_does():
     spec = find("tiny-magi")
     paper, ours = (resolve_policy(policy | {"preset": "slow"}, spec) for policy in ({"name": "paper"}, UNMENDED))
-    assert (ours.repeats, ours.last_step, ours.history) == (paper.repeats, paper.last_step, paper.history)
-    assert (ours.repeats, ours.last_step, ours.history) == ("increment", False, "keep")
+    assert (ours.repeats, ours.last_step, ours.kv_update) == (paper.repeats, paper.last_step, paper.kv_update)
+    assert (ours.repeats, ours.last_step, ours.kv_update) == ("increment", False, "stale")
 
 
 def test_short_changes_as_the_signals_do():

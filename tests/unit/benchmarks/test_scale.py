@@ -21,8 +21,8 @@ def test_requests_follow_from_segments_chunks_and_videos_alone(videos):
     named = ("media", "marker", "init", "state", "DONE", "playlist")
     rest = sum(count for name, count in asked.items() if name.split()[-1] not in named)
     assert rest < 30  # what a run asks once
-    (fleet,) = scene.fleets
-    assert fleet.clock < 1.25 * scene.lower_bound(videos // 10)
+    (provider,) = scene.providers
+    assert provider.clock < 1.25 * scene.lower_bound(videos // 10)
     before = asked.copy()
-    assert scene.run(gangs=1).rendered == 0 and len(scene.fleets) == 1
+    assert scene.run(gangs=1).rendered == 0 and len(scene.providers) == 1
     assert sum((scene.backend.requests - before).values()) < 30

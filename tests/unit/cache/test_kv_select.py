@@ -70,7 +70,7 @@ def test_selection_is_per_head_and_within_the_keys():
     assert latest(queries, keys, 3).T.tolist() == [[9, 10, 11]] * 4
 
 
-@pytest.mark.parametrize("settings", [{"history": "rerun"}, {"history": "keep", "renoise": True}])
+@pytest.mark.parametrize("settings", [{"kv_update": "recompute"}, {"kv_update": "stale", "renoise": True}])
 def test_what_is_forwarded_again_has_no_budget(settings):
     with pytest.raises(ValueError, match="budget"):
         Policy("mixed", clean=1, **settings)

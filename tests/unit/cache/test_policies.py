@@ -8,12 +8,13 @@ import torch
 from flowcache.cache.kv_select import Compression, Sink
 from flowcache.cache.reuse import Policy, Reuse
 from flowcache.families.skyreels.config import SkyReelsConfig
+from flowcache.families.skyreels.sampler import SamplerSettings
 from flowcache.families.skyreels.transformer import SkyReelsTransformer
-from flowcache.sampling.loop import SamplerSettings, Texts, denoise
+from flowcache.sampling.loop import Texts, denoise
 
 SETTINGS = SamplerSettings(steps=6, shift=3.0, guidance=3.0, ar_step=2, chunk=2, fps=24)
 TOKENS = 8  # of a chunk
-REUSE = Reuse(threshold=0.3, ret_steps=2, coefficients=(1.0, 0.0))
+REUSE = Reuse(threshold=0.3, warmup_steps=2, coefficients=(1.0, 0.0))
 TEACACHE = Policy("teacache", REUSE, "refresh", joint=True)
 
 

@@ -42,7 +42,7 @@ def test_decisions_are_pure_and_ends_are_computed(reuse, values):
     decisions = walk(reuse, values)
     assert decisions == walk(reuse, values)
     assert decisions[0].compute and decisions[-1].compute
-    assert all(decision.compute for decision in decisions[: reuse.ret_steps])
+    assert all(decision.compute for decision in decisions[: reuse.warmup_steps])
 
 
 @settings(deadline=None)
@@ -80,7 +80,7 @@ def test_off_always_computes():
 
 def test_resolve():
     assert resolve_policy({"name": "off"}, SPEC) == Policy("off") == resolve_policy({}, SPEC)
-    slow = Policy("paper", Reuse(0.1, 5, (2.0, 0.0)), history="keep")
+    slow = Policy("paper", Reuse(0.1, 5, (2.0, 0.0)), kv_update="stale")
     assert resolve_policy({"name": "paper"}, SPEC) == slow == resolve_policy({"name": "paper", "preset": "slow"}, SPEC)
     fast = resolve_policy({"name": "paper", "preset": "fast", "threshold": 0.5, "ret_steps": 3}, SPEC)
     assert fast.reuse == Reuse(0.5, 3, (2.0, 0.0))
@@ -90,7 +90,7 @@ def test_every_ingredient_can_be_switched():
     slow = Reuse(0.1, 5, (2.0, 0.0))
     assert resolve_policy({"name": "flowcache"}, SPEC) == Policy("flowcache", slow, "refresh")
     assert resolve_policy({"name": "flowcache", "reuse": False}, SPEC) == Policy("flowcache", None, "refresh")
-    assert resolve_policy({"name": "flowcache", "refresh": False}, SPEC) == Policy("flowcache", slow, "keep")
+    assert resolve_policy({"name": "flowcache", "refresh": False}, SPEC) == Policy("flowcache", slow, "stale")
     assert resolve_policy({"name": "paper", "refresh": True}, SPEC) == Policy("paper", slow, "refresh")
     assert resolve_policy({"name": "teacache"}, SPEC) == Policy("teacache", slow, "refresh", joint=True)
     assert resolve_policy({"name": "paper", "renoise": True}, SPEC).renoise

@@ -9,7 +9,7 @@ from flowcache.families import vae_tiling as room
 from flowcache.families.memory import memory
 from flowcache.families.registry import find, load_model
 from flowcache.families.skyreels.weights import read_config
-from flowcache.families.vae_tiling import TILE, tile_for
+from flowcache.families.vae_tiling import TILE, choose_tile
 from tests.published import tiny_parts, write_official
 
 
@@ -24,8 +24,8 @@ def spec(folder):
 
 
 def test_whoever_asks_gets_it(spec):
-    assert tile_for("on", spec, (32, 32), "cpu", 4) == TILE
-    assert tile_for("off", spec, (8192, 8192), "cpu", 4) is None
+    assert choose_tile("on", spec, (32, 32), "cpu", 4) == TILE
+    assert choose_tile("off", spec, (8192, 8192), "cpu", 4) is None
 
 
 def test_auto_tiles_where_the_largest_frames_do_not_fit(spec, folder, monkeypatch):
@@ -34,15 +34,15 @@ def test_auto_tiles_where_the_largest_frames_do_not_fit(spec, folder, monkeypatc
     need = memory(spec, config, 1).total
     device = SimpleNamespace(total_memory=int(need / room.USABLE) + 1)
     monkeypatch.setattr(room.torch.cuda, "get_device_properties", lambda name: device)
-    assert tile_for("auto", spec, (960, 544), "cuda", 2) is None
-    assert tile_for("auto", spec, (1280, 720), "cuda", 2) == TILE
-    assert tile_for("auto", spec, (960, 544), "cuda", 4) == TILE  # fp32 needs more
+    assert choose_tile("auto", spec, (960, 544), "cuda", 2) is None
+    assert choose_tile("auto", spec, (1280, 720), "cuda", 2) == TILE
+    assert choose_tile("auto", spec, (960, 544), "cuda", 4) == TILE  # fp32 needs more
     assert memory(replace(spec, width=1280, height=720), config, 1).total > need
 
 
 def test_auto_counts_the_machines_memory_without_a_gpu(spec):
-    assert tile_for("auto", spec, (64, 64), "cpu", 4) is None
-    assert tile_for("auto", spec, (2**20, 2**20), "cpu", 4) == TILE
+    assert choose_tile("auto", spec, (64, 64), "cpu", 4) is None
+    assert choose_tile("auto", spec, (2**20, 2**20), "cpu", 4) == TILE
 
 
 def test_the_tile_reaches_the_codec(folder):

@@ -11,14 +11,16 @@ from flowcache.cache.kv_select import Compression, Sink
 from flowcache.cache.policy_settings import UNITS, WEIGHTINGS
 from flowcache.cache.reuse import Policy, Reuse
 from flowcache.families.magi.config import MagiConfig
+from flowcache.families.magi.sampler import MagiSettings
 from flowcache.families.magi.transformer import MagiTransformer
 from flowcache.families.skyreels.config import SkyReelsConfig
+from flowcache.families.skyreels.sampler import SamplerSettings
 from flowcache.families.skyreels.transformer import SkyReelsTransformer
 from flowcache.models.base import VideoModel
 from flowcache.parallel.apply import shard
-from flowcache.parallel.mesh import ALONE, Ranks, arrange
+from flowcache.parallel.mesh import ALONE, GangMesh, arrange
 from flowcache.records import Pipeline
-from flowcache.sampling.loop import MagiSettings, SamplerSettings, Texts, denoise
+from flowcache.sampling.loop import Texts, denoise
 
 CHANNELS, TEXT = 4, 8
 PIPELINE = Pipeline(window=2, kv_ranges=(), clean_kv_range=-1)
@@ -80,12 +82,12 @@ def settings_of(case: Case) -> SamplerSettings | MagiSettings:
     return MagiSettings(case.steps, lag=max(case.lag, 1), chunk=case.chunk, fps=24, guidance=3.0, pipeline=PIPELINE)
 
 
-def play(ranks: Ranks, case: Case) -> Outcome:
+def play(ranks: GangMesh, case: Case) -> Outcome:
     torch.manual_seed(case.seed)
     model, visits, latents, kv_bytes = shard(model_of(case), ranks), [], [], []
     shape, skyreels = (CHANNELS, case.chunk * case.chunks, case.height, case.width), case.family == "skyreels"
     first, noise, second = (torch.randn(shape) for _ in range(3))
-    given = {"history": model.history() if ranks is not ALONE else None, "observe": visits.append}
+    given = {"kv_sharding": model.kv_sharding() if ranks is not ALONE else None, "observe": visits.append}
     texts = Texts(torch.randn(1, 3, TEXT), torch.randn(1, 3, TEXT))
     prefix = first[:, :1] if case.picture else None
     for number, window in enumerate((noise, second)):
@@ -120,7 +122,7 @@ kept = st.one_of(
     st.tuples(st.just(2), compressions),
     st.sampled_from([(None, None), (1, None), (2, Sink(1, 1))]),
 )
-reuse = st.builds(Reuse, threshold=st.floats(0.3, 3), ret_steps=st.integers(0, 1), coefficients=st.just((1.0, 0.0)))
+reuse = st.builds(Reuse, threshold=st.floats(0.3, 3), warmup_steps=st.integers(0, 1), coefficients=st.just((1.0, 0.0)))
 
 
 @st.composite
@@ -130,10 +132,10 @@ def policies(draw, family: str) -> Policy:
     if name == "dense" and family == "skyreels":
         return Policy("dense", attention="full")
     if name in ("off", "dense"):
-        return Policy("off", history="refresh" if family == "magi" else "rerun")
+        return Policy("off", kv_update="refresh" if family == "magi" else "rerun")
     clean, compression = draw(kept)
     fields = {"reuse": draw(reuse | st.none()), "clean": clean, "compression": compression}
-    fields["history"] = draw(st.sampled_from(["keep", "refresh"]))
+    fields["kv_update"] = draw(st.sampled_from(["stale", "refresh"]))
     if family == "skyreels":
         return Policy(name, **fields, joint=draw(st.booleans()), renoise=clean is None and draw(st.booleans()))
     repeats, cut = st.sampled_from(["velocity", "increment"]), st.sampled_from(["before", "after"])

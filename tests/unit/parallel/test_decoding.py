@@ -108,7 +108,7 @@ def rendered(model: LoadedModel, frames: int):
 def together(model: LoadedModel, group, share) -> LoadedModel:
     """The model over all ranks of a group."""
     transformer = shard(model.transformer, arrange(group, 4))
-    return replace(model, transformer=transformer, history=transformer.history(), share=share)
+    return replace(model, transformer=transformer, kv_sharding=transformer.kv_sharding(), share=share)
 
 
 def broken(group, fail) -> tuple[str, float]:

@@ -17,7 +17,7 @@ def alone_in_an_exchange(group, seconds: float, dimension: str):
         return None
     mesh = getattr(ranks, dimension)
     try:
-        mesh.exchange([torch.ones(2)] * mesh.size, [2] * mesh.size)
+        mesh.all_to_all([torch.ones(2)] * mesh.size, [2] * mesh.size)
     except PeerLost as error:
         return str(error)
 

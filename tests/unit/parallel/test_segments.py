@@ -47,7 +47,7 @@ def render(group: dist.ProcessGroup | None, name: str, policy: dict) -> Rendered
     model = load_model(name)
     if group:
         transformer = shard(model.transformer, arrange(group, model.transformer.kv_heads))
-        model = replace(model, transformer=transformer, history=transformer.history())
+        model = replace(model, transformer=transformer, kv_sharding=transformer.kv_sharding())
     prompts = "a red circle moving right on a blue background", "a red circle growing on a blue background"
     shots = tuple(Shot(prompt, frames, cut=False) for prompt, frames in zip(prompts, FRAMES[name], strict=True))
     request = RenderRequest("v", shots, 64, 64, 12, 1, 3.0, 4, model=name, policy=policy)

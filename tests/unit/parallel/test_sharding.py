@@ -11,17 +11,19 @@ import torch.multiprocessing as mp
 from flowcache.cache.kv_select import Compression
 from flowcache.cache.reuse import Policy, Reuse
 from flowcache.families.magi.config import MagiConfig
+from flowcache.families.magi.sampler import MagiSettings
 from flowcache.families.magi.transformer import MagiTransformer
 from flowcache.families.skyreels.config import SkyReelsConfig
+from flowcache.families.skyreels.sampler import SamplerSettings
 from flowcache.families.skyreels.transformer import SkyReelsTransformer
 from flowcache.parallel.apply import shard
-from flowcache.parallel.mesh import ALONE, Mesh, Ranks, arrange, head_groups, shares
+from flowcache.parallel.mesh import ALONE, GangMesh, Mesh, arrange, head_groups, shares
 from flowcache.planner.communication import Shape, block_collectives, sent_bytes
 from flowcache.planner.gang_cost import kv_bytes, residual_bytes
 from flowcache.records import Pipeline
 from flowcache.sampling.dry_run import at_most, dry_run
-from flowcache.sampling.joint import among_themselves
-from flowcache.sampling.loop import MagiSettings, SamplerSettings, Texts, denoise
+from flowcache.sampling.joint import self_only
+from flowcache.sampling.loop import Texts, denoise
 from flowcache.sampling.window import Window
 
 PIPELINE = Pipeline(window=2, kv_ranges=(), clean_kv_range=-1)
@@ -29,21 +31,21 @@ SETTINGS = {
     "skyreels": SamplerSettings(steps=6, shift=3.0, guidance=3.0, ar_step=3, chunk=2, fps=24),
     "magi": MagiSettings(steps=4, lag=2, chunk=2, fps=24, guidance=7.5, pipeline=PIPELINE),
 }
-REUSE = Reuse(threshold=1.0, ret_steps=2, coefficients=(1.0, 0.0))
-OFTEN = Reuse(threshold=0.5, ret_steps=1, coefficients=(1.0, 0.0))
+REUSE = Reuse(threshold=1.0, warmup_steps=2, coefficients=(1.0, 0.0))
+OFTEN = Reuse(threshold=0.5, warmup_steps=1, coefficients=(1.0, 0.0))
 TOKENS, FRAMES, CHUNKS = (Compression(by=unit) for unit in ("token", "frame", "chunk"))
 CASES = [
     ("skyreels", Policy("off")),
     ("skyreels", Policy("dense", attention="full")),
-    ("skyreels", Policy("paper", REUSE, history="keep")),
-    ("skyreels", Policy("tokens", REUSE, history="keep", clean=1, compression=TOKENS)),
-    ("skyreels", Policy("frames", REUSE, history="refresh", clean=1, compression=FRAMES)),
-    ("magi", Policy("off", history="refresh")),
+    ("skyreels", Policy("paper", REUSE, kv_update="stale")),
+    ("skyreels", Policy("tokens", REUSE, kv_update="stale", clean=1, compression=TOKENS)),
+    ("skyreels", Policy("frames", REUSE, kv_update="refresh", clean=1, compression=FRAMES)),
+    ("magi", Policy("off", kv_update="refresh")),
     (
         "magi",
-        Policy("paper", OFTEN, "keep", clean=1, compression=TOKENS, repeats="increment", last_step=False, cut="after"),
+        Policy("paper", OFTEN, "stale", clean=1, compression=TOKENS, repeats="increment", last_step=False, cut="after"),
     ),
-    ("magi", Policy("mended", OFTEN, history="refresh", clean=1, compression=CHUNKS, repeats="velocity")),
+    ("magi", Policy("mended", OFTEN, kv_update="refresh", clean=1, compression=CHUNKS, repeats="velocity")),
 ]
 
 
@@ -71,7 +73,7 @@ class Weighed(Window):
         self.held.append(sum(storages.values()))
 
 
-def sample(ranks: Ranks, family: str, policy: Policy, width: int):
+def sample(ranks: GangMesh, family: str, policy: Policy, width: int):
     """Latents, decisions, K/V and residual bytes of three chunks after a given one, the first with a given frame."""
     torch.manual_seed(0)
     model = skyreels() if family == "skyreels" else magi()
@@ -81,7 +83,7 @@ def sample(ranks: Ranks, family: str, policy: Policy, width: int):
     noise, prefix, end = (torch.randn(4, frames, 6, width) for frames in (8, 3, 1))
     condition_noise = torch.randn(20, 4, 2, 6, width)  # for each row
     visits, windows, sharded = [], [], shard(model, ranks)
-    given = {"prefix": prefix, "history": sharded.history() if ranks is not ALONE else None}
+    given = {"prefix": prefix, "kv_sharding": sharded.kv_sharding() if ranks is not ALONE else None}
     if family == "skyreels":
         given |= {"condition_noise_of": condition_noise.__getitem__, "end": end}
     texts = Texts(torch.randn(1, 3, 8), torch.randn(1, 3, 8))
@@ -95,7 +97,7 @@ def sample(ranks: Ranks, family: str, policy: Policy, width: int):
 def predicted(ranks: int, family: str, policy: Policy, width: int) -> tuple[int, int]:
     """K/V and residual bytes of the busiest rank."""
     config = (skyreels() if family == "skyreels" else magi()).config
-    done = dry_run(SETTINGS[family], (8, 6, width), config.patch, at_most(policy), held=3)
+    done = dry_run(SETTINGS[family], (8, 6, width), config.patch, at_most(policy), given=3)
     return kv_bytes(config, done, ranks, 4), residual_bytes(config, policy, done, ranks, 4)
 
 
@@ -105,24 +107,24 @@ class Counting(Mesh):
 
     sent: list[int] = field(default_factory=list)
 
-    def exchange(self, parts, sizes):
+    def all_to_all(self, parts, sizes):
         self.sent.append(sum(part.nbytes for rank, part in enumerate(parts) if rank != self.rank))
-        return super().exchange(parts, sizes)
+        return super().all_to_all(parts, sizes)
 
-    def gather(self, part, dim, sizes):
+    def all_gather(self, part, dim, sizes):
         self.sent.append((self.size - 1) * part.nbytes // part.shape[dim] * max(sizes))
-        return super().gather(part, dim, sizes)
+        return super().all_gather(part, dim, sizes)
 
 
-def forward_bytes(ranks: Ranks, width: int, dtype: torch.dtype) -> tuple[tuple[int, int], tuple[int, int]]:
+def forward_bytes(ranks: GangMesh, width: int, dtype: torch.dtype) -> tuple[tuple[int, int], tuple[int, int]]:
     """Of one forward of a chunk: what this rank sent, and how often; and what the formulas say."""
     torch.manual_seed(0)
     sent, whole = [], skyreels().to(dtype)
-    model = shard(whole, Ranks(*(Counting(mesh.group, sent) for mesh in (ranks.all, ranks.heads, ranks.history))))
+    model = shard(whole, GangMesh(*(Counting(mesh.group, sent) for mesh in (ranks.all, ranks.heads, ranks.history))))
     x, texts = torch.randn(1, 4, 2, 6, width, dtype=dtype), torch.randn(1, 3, 8, dtype=dtype)
-    grid, history = model.grid(x), model.history()
+    grid, sharding = model.grid(x), model.kv_sharding()
     conditioning, text = model.condition(torch.full((1, 2), 500.0), grid, 24), model.text(texts)
-    attend = among_themselves(history, grid.tokens)
+    attend = self_only(sharding, grid.tokens)
     with torch.inference_mode():
         out = model.transform(model.embed(x), conditioning, text, model.rope(grid), attend)
         model.project(out, conditioning, grid)
@@ -184,7 +186,7 @@ def test_more_ranks_than_tokens_are_refused():
         size, rank = 8, 0
 
     model = SkyReelsTransformer(SkyReelsConfig(32, 64, 4, 1))
-    sharded = shard(model, Ranks(Eight(), Eight(), Eight()))
+    sharded = shard(model, GangMesh(Eight(), Eight(), Eight()))
     with pytest.raises(ValueError, match="8 ranks can't share a chunk of 6 tokens; accepted: 1 to 6 ranks"):
         sharded.embed(torch.randn(1, 16, 3, 2, 4))
     assert shard(model, ALONE) is model

@@ -15,16 +15,18 @@ from torch.distributed.tensor import DTensor
 from flowcache.cache.reuse import Policy
 from flowcache.families.base import family_of
 from flowcache.families.magi.config import MagiConfig
+from flowcache.families.magi.sampler import MagiSettings
 from flowcache.families.memory import weight_bytes
 from flowcache.families.skyreels.config import SkyReelsConfig
+from flowcache.families.skyreels.sampler import SamplerSettings
 from flowcache.models import part as parts
 from flowcache.models.part import Part
 from flowcache.models.tensors import in_folder
 from flowcache.parallel.apply import shard
-from flowcache.parallel.mesh import Mesh, Ranks, arrange
+from flowcache.parallel.mesh import GangMesh, Mesh, arrange
 from flowcache.parallel.sharding import load_sharded
 from flowcache.records import Pipeline
-from flowcache.sampling.loop import MagiSettings, SamplerSettings, Texts, denoise
+from flowcache.sampling.loop import Texts, denoise
 
 CONFIGS = {
     "skyreels": SkyReelsConfig(32, 64, 4, 2, in_channels=4, out_channels=4, text_dim=8, freq_dim=16),
@@ -53,17 +55,17 @@ def stored(folder: Path, family: str) -> Part:
     return Part(folder / family, module, in_folder(folder / family))
 
 
-def sample(model, ranks: Ranks, family: str) -> torch.Tensor:
+def sample(model, ranks: GangMesh, family: str) -> torch.Tensor:
     """Two chunks, by all ranks together."""
     torch.manual_seed(1)
     texts = Texts(torch.randn(1, 3, 8), torch.randn(1, 3, 8))
-    model, policy = shard(model, ranks), Policy("off", history="refresh" if family == "magi" else "")
-    made = denoise(model, torch.randn(4, 4, 6, 8), texts, SETTINGS[family], policy, history=model.history())
+    model, policy = shard(model, ranks), Policy("off", kv_update="refresh" if family == "magi" else "")
+    made = denoise(model, torch.randn(4, 4, 6, 8), texts, SETTINGS[family], policy, kv_sharding=model.kv_sharding())
     return torch.cat([chunk.latents for chunk in made], dim=1)
 
 
 @torch.inference_mode()
-def forward(model, ranks: Ranks, before: list) -> None:
+def forward(model, ranks: GangMesh, before: list) -> None:
     """One chunk through the blocks, attention left out; `before` is emptied when nothing else is to come."""
     model, latents = shard(model, ranks), torch.randn(1, 4, 2, 6, 8)
     grid = model.grid(latents)
@@ -89,7 +91,7 @@ def gathering(gather, seen: list):
     return counted
 
 
-def observe(folder: Path, ranks: Ranks, family: str, dtype: torch.dtype) -> dict:
+def observe(folder: Path, ranks: GangMesh, family: str, dtype: torch.dtype) -> dict:
     """What whole and sharded weights give, and what the sharded ones take here."""
     keep, read, gathered = family_of(CONFIGS[family]).keep_float32, Counter(), []
     whole = sample(stored(folder, family).load("cpu", dtype, keep), ranks, family)
@@ -115,7 +117,7 @@ def rank_main(rank: int, folder: Path) -> None:
     three = arrange(dist.group.WORLD, 4)
     seen = {(3, *case): observe(folder, three, *case) for case in CASES}
     if rank < 2:
-        seen |= {(2, *case): observe(folder, Ranks(pair, pair, Mesh(None)), *case) for case in CASES}
+        seen |= {(2, *case): observe(folder, GangMesh(pair, pair, Mesh(None)), *case) for case in CASES}
     torch.save(seen, folder / f"rank{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()

@@ -35,7 +35,7 @@ def request(number=0, frames=97, **fields):
 
 
 def advice(requests, specs, cluster=FAST, now=0.0):
-    return advise(workload(requests, specs), cluster.pace(specs), cluster, now)
+    return advise(workload(requests, specs), cluster.throughput(specs), cluster, now)
 
 
 def test_many_videos_take_the_smallest_gang(specs):

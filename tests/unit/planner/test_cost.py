@@ -14,12 +14,13 @@ from flowcache.cache.kv_select import Compression
 from flowcache.cache.reuse import Policy, Reuse
 from flowcache.families.magi.config import MagiConfig
 from flowcache.families.skyreels.config import SkyReelsConfig
+from flowcache.families.skyreels.sampler import SamplerSettings
 from flowcache.families.skyreels.transformer import SkyReelsTransformer
 from flowcache.inputs.segments import plan
 from flowcache.planner.cost import WITHOUT_REUSE, Work, compared, cost, flops, window, work
 from flowcache.records import ModelSpec, Pipeline, RenderRequest, Shot
 from flowcache.sampling.dry_run import at_least, at_most, dry_run
-from flowcache.sampling.loop import SamplerSettings, Texts, denoise
+from flowcache.sampling.loop import Texts, denoise
 
 # SkyReels-V2-DF-1.3B-540P: its config and how it is run; there are no weights.
 CONFIG = {
@@ -67,7 +68,7 @@ def test_dense_block_causal_as_published(spec):
     wanted, config, total = request(), SkyReelsConfig(1536, 8960, 12, 30), 0
     for segment in plan(wanted, spec):
         every = window(wanted, segment, spec)
-        done = dry_run(every.settings, every.shape, (1, 2, 2), Policy("dense", attention="full"), every.held)
+        done = dry_run(every.settings, every.shape, (1, 2, 2), Policy("dense", attention="full"), every.given)
         total += flops(config, replace(done, seen=done.seen * 3 // 5))  # (1 + 2 + 3 + 4 + 5) / 25 of the pairs
     assert total / 1e15 == pytest.approx(113.6, rel=0.005)
 
@@ -84,11 +85,11 @@ def model():
 POLICIES = {
     "off": Policy("off"),
     "dense": Policy("dense", attention="full"),
-    "keep": Policy("paper", None, "keep"),
+    "keep": Policy("paper", None, "stale"),
     "refresh": Policy("flowcache", None, "refresh"),
-    "reuse": at_least(Policy("paper", Reuse(0.1, 2, (1.0, 0.0)), "keep")),
+    "reuse": at_least(Policy("paper", Reuse(0.1, 2, (1.0, 0.0)), "stale")),
     "teacache": at_least(Policy("teacache", Reuse(0.1, 2, (1.0, 0.0)), "refresh", joint=True)),
-    "recent": Policy("paper", None, "keep", clean=1),
+    "recent": Policy("paper", None, "stale", clean=1),
 }
 
 
@@ -124,7 +125,7 @@ def test_a_dry_run_is_the_run(model, chunks, ar_step, held, guidance, name):
     )
     done = dry_run(given, (2 * chunks, 4, 4), (1, 2, 2), policy, held)
     assert (done.forwards, done.seen, done.tokens) == (len(visits), sum(visit.seen for visit in visits), 8)
-    assert finished[-1].kv_bytes == done.memories * done.kv_chunks * done.tokens * 2 * 2 * 48 * 4
+    assert finished[-1].kv_bytes == done.kv_branches * done.kv_chunks * done.tokens * 2 * 2 * 48 * 4
 
 
 def test_magi_at_the_published_setting():
@@ -138,7 +139,7 @@ def test_magi_at_the_published_setting():
     (segment,) = plan(wanted, magi)
     pairs = {name: compared(window(wanted, segment, magi), magi, name) for name in WITHOUT_REUSE["magi"]}
     counted = {
-        name: work(config, dry_run(seen.settings, seen.shape, config.patch, policy, seen.held))
+        name: work(config, dry_run(seen.settings, seen.shape, config.patch, policy, seen.given))
         for name, (seen, policy) in pairs.items()
     }
     assert counted["dense"].flops / 1e15 == pytest.approx(306, rel=0.03)
@@ -150,7 +151,7 @@ def test_magi_at_the_published_setting():
 
 def test_bounds_of_reuse():
     reuse = Reuse(0.1, 2, (1.0, 0.0))
-    policy = Policy("paper", reuse, "keep", clean=2, compression=Compression())
+    policy = Policy("paper", reuse, "stale", clean=2, compression=Compression())
     given = SamplerSettings(steps=6, shift=3.0, guidance=1.0, ar_step=2, chunk=2, fps=24)
     most, least = (dry_run(given, (8, 4, 4), (1, 2, 2), bound(policy)) for bound in (at_most, at_least))
     assert (most.forwards, least.forwards) == (4 * 6, 4 * 3)  # the first two steps and the last

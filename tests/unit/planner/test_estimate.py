@@ -1,4 +1,4 @@
-"""Time and GPU hours: the schedule, the arithmetic, and a pretend earlier run of known speed."""
+"""Time and GPU hours: the schedule, the arithmetic, and a simulate earlier run of known speed."""
 
 import json
 import uuid
@@ -91,20 +91,24 @@ def expected(specs, wanted, share, gang):
 
 
 def estimated(requests, specs, cluster, now=0.0):
-    return estimate(workload(requests, specs), cluster.pace(specs), cluster, now)
+    return estimate(workload(requests, specs), cluster.throughput(specs), cluster, now)
 
 
 def test_the_speed_of_an_earlier_run_is_found_again(specs):
     store = earlier_run(specs, [request("a"), request("b", 97)])
-    pace = measured(store, specs, LINK)
-    assert pace.per_flop == pytest.approx(SPEED) and pace.per_pixel == pytest.approx(SLOWNESS) and pace.load == LOAD
-    assert list(pace.reused.values()) == [pytest.approx(0.5, abs=0.01)]
-    assert "2x" not in pace.rests_on[0] and "m at 96x64, on gangs of 2, hosts host" in pace.rests_on[0]
+    throughput = measured(store, specs, LINK)
+    assert (
+        throughput.per_flop == pytest.approx(SPEED)
+        and throughput.per_pixel == pytest.approx(SLOWNESS)
+        and throughput.load == LOAD
+    )
+    assert list(throughput.reused.values()) == [pytest.approx(0.5, abs=0.01)]
+    assert "2x" not in throughput.rests_on[0] and "m at 96x64, on gangs of 2, hosts host" in throughput.rests_on[0]
 
 
 def test_other_lengths_and_sizes_are_estimated_from_it(specs, monkeypatch):
     store = earlier_run(specs, [request("a")])
-    monkeypatch.setattr(Cluster, "pace", lambda self, specs: measured(store, specs, LINK))
+    monkeypatch.setattr(Cluster, "throughput", lambda self, specs: measured(store, specs, LINK))
     wanted = [request("c", 337), request("d", 97, width=192)]
     found = estimated(wanted, specs, Cluster(8, 4, like="x"))
     assert (found.gangs, found.deadline, found.in_time) == (2, None, None)
@@ -116,7 +120,7 @@ def test_other_lengths_and_sizes_are_estimated_from_it(specs, monkeypatch):
 
 def test_what_the_earlier_run_does_not_show_widens_the_estimate(specs, monkeypatch):
     store = earlier_run(specs, [request("a")])
-    monkeypatch.setattr(Cluster, "pace", lambda self, specs: measured(store, specs, LINK))
+    monkeypatch.setattr(Cluster, "throughput", lambda self, specs: measured(store, specs, LINK))
     wanted = request("e", steps=20)
     deadline = LOAD + expected(specs, wanted, 0.5, 1)
     found = estimated([wanted], specs, Cluster(1, like="x", deadline=deadline))

@@ -15,7 +15,7 @@ from flowcache.families.skyreels.config import SkyReelsConfig
 from flowcache.inputs.segments import plan
 from flowcache.planner.communication import sent_bytes
 from flowcache.planner.cost import flops, shared_flops, whole_flops, window
-from flowcache.planner.gang_cost import Load, gang_cost, kv_bytes, load, residual_bytes, shape_of
+from flowcache.planner.gang_cost import RankWork, gang_cost, kv_bytes, load, residual_bytes, shape_of
 from flowcache.planner.hardware import LINKS, Link, parse_link, parse_size
 from flowcache.records import ModelSpec, Pipeline, RenderRequest, Shot
 from flowcache.sampling.dry_run import at_most, dry_run
@@ -26,8 +26,8 @@ MODELS = {
     "4.5B": MagiConfig(3072, 12288, 24, 8, 128, 34),
 }
 POLICIES = {
-    "skyreels": Policy("paper", Reuse(0.1, 5, (1.0,)), "keep", clean=2, compression=Compression()),
-    "magi": Policy("paper", Reuse(0.01, 5, (1.0,)), "keep", copy=False, repeats="increment"),
+    "skyreels": Policy("paper", Reuse(0.1, 5, (1.0,)), "stale", clean=2, compression=Compression()),
+    "magi": Policy("paper", Reuse(0.01, 5, (1.0,)), "stale", near_clean_guidance=False, repeats="increment"),
 }
 LINK, PER_FLOP = LINKS["nvlink4"], 1 / (989e12 * 0.4)
 
@@ -44,7 +44,7 @@ def walked(name: str):
     frames = 97 if chunk == 5 else 240
     request = RenderRequest("v", (Shot("a", frames),), width, height, 24, 1, 6.0, 48, name, {"name": "off"})
     shape = window(request, plan(request, spec)[0], spec)
-    done = dry_run(shape.settings, shape.shape, (1, 2, 2), at_most(POLICIES[family]), shape.held)
+    done = dry_run(shape.settings, shape.shape, (1, 2, 2), at_most(POLICIES[family]), shape.given)
     return spec, MODELS[name], POLICIES[family], shape, done
 
 
@@ -55,7 +55,7 @@ CASES = {name: walked(name) for name in MODELS}
 def test_one_rank_exchanges_nothing_and_is_the_measure(name):
     _, config, _, _, done = CASES[name]
     found = gang_cost(*CASES[name], 1, PER_FLOP, LINK)
-    assert load(config, done, 1) == Load(flops(config, done), 0, 0)
+    assert load(config, done, 1) == RankWork(flops(config, done), 0, 0)
     assert (found.heads, found.history, found.forward_bytes, found.exchange, found.efficiency) == (1, 1, 0, 0, 1)
     assert found.compute * done.steps == pytest.approx(flops(config, done) * PER_FLOP)
     assert (found.width, found.height) == (CASES[name][0].width, CASES[name][0].height)
@@ -70,7 +70,7 @@ def test_each_rank_holds_its_share_within_two_percent(name, ranks):
     if name != "4.5B":  # MAGI-1 keeps latents beside the shared signals, whole on each rank
         assert kept[0] * ranks == pytest.approx(kept[1], rel=0.02) and kept[1] > 0
     else:
-        whole = done.flying * 4 * done.tokens * 4 * 16
+        whole = done.chunks_in_flight * 4 * done.tokens * 4 * 16
         assert (kept[0] - whole) * ranks == pytest.approx(kept[1] - whole, rel=0.02)
         assert whole < 0.03 * kept[1]
 
@@ -104,7 +104,7 @@ def documented(name: str, ranks: int) -> str:
     """The row of docs/gangs.md."""
     spec, config, policy, window, done = CASES[name]
     whole = replace(policy, clean=None, compression=None)
-    done = dry_run(window.settings, window.shape, (1, 2, 2), at_most(whole), window.held)
+    done = dry_run(window.settings, window.shape, (1, 2, 2), at_most(whole), window.given)
     costs = {link: gang_cost(spec, config, whole, window, done, ranks, PER_FLOP, LINKS[link]) for link in LINKS}
     found = costs["nvlink4"]
     sizes = (found.memory.keys_values, found.memory.residuals, found.memory.total)
@@ -128,8 +128,8 @@ def test_the_busiest_rank_counts():
 
 
 def test_loads_lie_between_others():
-    assert Load(10, 4, 2).toward(Load(0, 2, 2), 0.5) == Load(5, 3, 2)
-    assert Load(1e12, 4e9, 10).seconds(1e-12, Link(2e9, 0.1)) == 1 + 2 + 1
+    assert RankWork(10, 4, 2).toward(RankWork(0, 2, 2), 0.5) == RankWork(5, 3, 2)
+    assert RankWork(1e12, 4e9, 10).seconds(1e-12, Link(2e9, 0.1)) == 1 + 2 + 1
 
 
 def test_sharded_weights_take_less_memory_and_more_of_the_link():

@@ -16,7 +16,8 @@ from flowcache.runtime import metrics
 from flowcache.runtime.actor import RankActor
 from flowcache.scheduler.queue import Video
 from flowcache.storage.runs import new_run
-from flowcache.worker.worker import RankWorker, Task, WorkerSettings
+from flowcache.worker.task import WorkerSettings
+from flowcache.worker.worker import RankWorker, Task
 
 SPEC = ModelSpec("tiny", "skyreels", "", "", chunk=3, window=15, overlap=3, channels=16)
 RECORD = ChunkRecord(0, "k", "0", 1, 12, 0, 6, 2, 0.4, 0.3, 0.2, 0.0)

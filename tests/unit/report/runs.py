@@ -1,4 +1,4 @@
-"""A pretend run with everything that a report must show, and hostile text wherever a person can put some."""
+"""A simulate run with everything that a report must show, and hostile text wherever a person can put some."""
 
 from flowcache.errors import Problem
 from flowcache.records import Shot

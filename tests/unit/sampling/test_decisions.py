@@ -4,13 +4,14 @@ import pytest
 import torch
 
 from flowcache.cache.reuse import Policy, Reuse
+from flowcache.families.magi.sampler import MagiSettings
 from flowcache.records import Pipeline
 from flowcache.sampling.dry_run import Weightless
-from flowcache.sampling.loop import MagiSettings, Texts, denoise
+from flowcache.sampling.loop import Texts, denoise
 
-REUSE = Reuse(threshold=float("inf"), ret_steps=2, coefficients=(0.0,))
+REUSE = Reuse(threshold=float("inf"), warmup_steps=2, coefficients=(0.0,))
 POLICIES = {
-    "off": Policy("off", history="refresh"),
+    "off": Policy("off", kv_update="refresh"),
     "flowcache": Policy("flowcache", REUSE, "refresh", repeats="velocity"),
 }
 

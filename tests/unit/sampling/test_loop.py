@@ -10,15 +10,16 @@ import torch
 from flowcache.cache.kv_select import Compression
 from flowcache.cache.reuse import Policy, Reuse
 from flowcache.families.skyreels.config import SkyReelsConfig
+from flowcache.families.skyreels.sampler import SamplerSettings
 from flowcache.families.skyreels.transformer import SkyReelsTransformer
-from flowcache.sampling.loop import NotFinite, SamplerSettings, Texts, denoise
+from flowcache.sampling.loop import NotFinite, Texts, denoise
 from flowcache.sampling.schedule import schedule
 from flowcache.sampling.solver import sigmas, timesteps
 
 SETTINGS = SamplerSettings(steps=5, shift=3.0, guidance=3.0, ar_step=2, chunk=2, fps=24)
 DENSE = Policy("dense", attention="full")
-OFF, KEEP, REFRESH = Policy("off"), Policy("keep", history="keep"), Policy("refresh", history="refresh")
-SKIP = Policy("skip", Reuse(threshold=1e9, ret_steps=2, coefficients=(1.0, 0.0)), history="keep")
+OFF, KEEP, REFRESH = Policy("off"), Policy("keep", kv_update="stale"), Policy("refresh", kv_update="refresh")
+SKIP = Policy("skip", Reuse(threshold=1e9, warmup_steps=2, coefficients=(1.0, 0.0)), kv_update="stale")
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,7 @@ def test_full_attention_is_the_whole_window_at_every_step(model, ar_step):
 
 
 def test_full_attention_keeps_nothing():
-    for change in ({"reuse": SKIP.reuse}, {"history": "keep"}, {"history": "keep", "clean": 1}):
+    for change in ({"reuse": SKIP.reuse}, {"kv_update": "stale"}, {"kv_update": "stale", "clean": 1}):
         with pytest.raises(ValueError, match="nothing to keep"):
             Policy("dense", attention="full", **change)
 
@@ -285,18 +286,18 @@ def unwritten_is_nan():
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.mark.parametrize("history", ["keep", "refresh"])
+@pytest.mark.parametrize("kv_update", ["stale", "refresh"])
 @pytest.mark.parametrize("ready", [0, 1, 2])
 @pytest.mark.parametrize("ar_step", [0, 1, 2, 5, 9])
-def test_a_budget_of_clean_tokens(model, unwritten_is_nan, ar_step, ready, history):
+def test_a_budget_of_clean_tokens(model, unwritten_is_nan, ar_step, ready, kv_update):
     noise, texts = given(2 * (ready + 4))
     settings = replace(SETTINGS, ar_step=ar_step)
     prefix = torch.randn(4, 2 * ready, 4, 4)
     call = {"prefix": prefix, "condition_noise_of": lambda row: torch.zeros_like(prefix)} if ready else {}
-    everything = run(model, noise, texts, Policy("all", SKIP.reuse, history), settings, **call)
+    everything = run(model, noise, texts, Policy("all", SKIP.reuse, kv_update), settings, **call)
     for clean, compression in ((1, None), (2, None), (1, Compression(kernel=3)), (6, None)):
         visits = []
-        policy = Policy("budget", SKIP.reuse, history, clean=clean, compression=compression)
+        policy = Policy("budget", SKIP.reuse, kv_update, clean=clean, compression=compression)
         latents = run(model, noise, texts, policy, settings, observe=visits.append, **call)
         active = settings.steps if ar_step == 0 else -(-settings.steps // ar_step)
         assert max(visit.seen for visit in visits) <= 8 * (clean + active + 1)
@@ -308,7 +309,7 @@ def test_capacity_is_bounded_however_long_the_window():
     settings = SamplerSettings(steps=50, shift=8.0, guidance=1.0, ar_step=10, chunk=5, fps=24)
 
     def capacity(chunks, clean):
-        return settings.walk(5 * chunks, Policy("budget", None, "keep", clean=clean)).capacity
+        return settings.plan(5 * chunks, Policy("budget", None, "stale", clean=clean)).capacity
 
     assert [capacity(chunks, clean=2) for chunks in (8, 40)] == [7, 7]
     assert capacity(8, clean=8) == 8

@@ -1,4 +1,4 @@
-"""The driver over pretended gangs: what it does when they are slow, lost, late or asked to stop."""
+"""The driver over simulated gangs: what it does when they are slow, lost, late or asked to stop."""
 
 import signal
 import time
@@ -7,18 +7,19 @@ from contextlib import contextmanager
 
 import pytest
 
-from benchmarks.pretended import connector, render
+from benchmarks.simulated import connector, render
 from flowcache.inputs.segments import plan
 from flowcache.progress.progress import Progress
 from flowcache.records import ModelSpec, RenderRequest, Shot
 from flowcache.scheduler.driver import run
 from flowcache.scheduler.gang_pool import ClusterError
 from flowcache.scheduler.options import RunOptions
-from flowcache.scheduler.protocols import Flawed, GangFailure
+from flowcache.scheduler.protocols import GangFailure
 from flowcache.storage.commits import read_commits
 from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import new_run
 from flowcache.storage.verify import status, verify
+from flowcache.worker.task import Flawed
 
 SPEC = ModelSpec("tiny", "skyreels", "", "d" * 64, chunk=3, window=15, overlap=3, channels=16)
 MODEL = "tiny-skyreels"
@@ -56,16 +57,16 @@ class Studio:
     def __init__(self, *requests: RenderRequest, store: Store | None = None):
         self.store, self.requests = store or Store(f"memory://{uuid.uuid4().hex}"), list(requests)
         self.segments = [segment for request in requests for segment in plan(request, SPEC)]
-        self.fleets, self.notes = [], Notes()
+        self.providers, self.notes = [], Notes()
 
     @property
-    def fleet(self):
-        return self.fleets[-1]
+    def provider(self):
+        return self.providers[-1]
 
     def run(self, size: int = 1, connect=None, **settings):
         options = {name: settings.pop(name) for name in list(settings) if name in RunOptions.__dataclass_fields__}
         record = new_run(self.requests, {MODEL: SPEC.digest}, self.segments, "0")
-        connect = connect or connector(self.fleets, size, **settings)
+        connect = connect or connector(self.providers, size, **settings)
         specs = {MODEL: SPEC}
         return run(self.store, record, self.requests, specs, RunOptions(**options), self.notes, connect)
 
@@ -81,7 +82,7 @@ def test_every_video_is_done_and_a_second_run_has_nothing_to_do():
     summary = studio.run(size=2)
     assert (summary.exit_code, summary.done, summary.rendered, summary.left) == (0, ("a", "b"), 14, 0)
     assert sound(studio.store)["rows"] == 16
-    assert studio.run().rendered == 0 and len(studio.fleets) == 1
+    assert studio.run().rendered == 0 and len(studio.providers) == 1
 
 
 def test_what_was_asked_for_reaches_the_ranks():
@@ -89,7 +90,7 @@ def test_what_was_asked_for_reaches_the_ranks():
 
     def connect(driver):
         seen.append(driver.worker_settings())
-        return connector(studio.fleets, 1)(driver)
+        return connector(studio.providers, 1)(driver)
 
     studio.run(connect=connect, dtype="bf16", vae_tiling="on", shard_weights=True, gang=2, threads=3)
     assert (seen[0].dtype, seen[0].vae_tiling, seen[0].shard_weights, seen[0].threads) == ("bf16", "on", True, 3)
@@ -106,12 +107,12 @@ def test_gangs_come_and_go_with_the_cluster():
     sizes = []
 
     def seconds(task):
-        fleet = studio.fleet
-        fleet.size = {3: 4, 8: 2}.get(len(studio.notes.order), fleet.size)
-        alive = [gang for gang in fleet.gangs if gang.alive]
-        for gang in alive[fleet.size :]:
-            fleet.kill(gang)
-        sizes.append(len(alive[: fleet.size]))
+        provider = studio.provider
+        provider.size = {3: 4, 8: 2}.get(len(studio.notes.order), provider.size)
+        alive = [gang for gang in provider.gangs if gang.alive]
+        for gang in alive[provider.size :]:
+            provider.kill(gang)
+        sizes.append(len(alive[: provider.size]))
         return 20.0
 
     assert studio.run(size=1, seconds=seconds).exit_code == 0
@@ -123,7 +124,7 @@ def test_gangs_come_and_go_with_the_cluster():
 def test_no_more_gangs_than_segments_that_can_start():
     studio = Studio(request("a"), request("b"))
     studio.run(size=50)
-    assert len(studio.fleet.gangs) == 2
+    assert len(studio.provider.gangs) == 2
 
 
 def test_a_gang_that_nobody_needs_gives_its_resources_back():
@@ -131,7 +132,7 @@ def test_a_gang_that_nobody_needs_gives_its_resources_back():
     alive = []
 
     def seconds(task):
-        alive.append(sum(gang.alive for gang in studio.fleet.gangs))
+        alive.append(sum(gang.alive for gang in studio.provider.gangs))
         return 30.0
 
     assert studio.run(size=2, seconds=seconds, idle_release=100.0).exit_code == 0
@@ -141,7 +142,7 @@ def test_a_gang_that_nobody_needs_gives_its_resources_back():
 def test_a_gang_without_news_is_replaced_and_its_segment_rendered_elsewhere():
     studio, stalls = Studio(request("a")), iter([None])
     summary = studio.run(seconds=lambda task: next(stalls, 5.0), stall=60.0)
-    assert summary.exit_code == 0 and len(studio.fleet.gangs) == 2
+    assert summary.exit_code == 0 and len(studio.provider.gangs) == 2
     assert studio.notes.causes == ["no chunk was finished for 61 s"]
 
 
@@ -221,7 +222,7 @@ def test_at_the_deadline_what_is_started_is_finished_and_the_rest_is_left():
 def test_after_its_deadline_a_run_starts_nothing():
     studio = Studio(request("a"))
     summary = studio.run(until=time.time() - 1)
-    assert (summary.exit_code, summary.left, summary.stopped) == (5, 1, "its deadline came") and not studio.fleets
+    assert (summary.exit_code, summary.left, summary.stopped) == (5, 1, "its deadline came") and not studio.providers
 
 
 def test_sigterm_lets_segments_under_way_be_committed_within_the_grace():
@@ -242,7 +243,7 @@ def signalled(studio, size, seconds):
     """The second of the first two tasks brings the signal."""
     asked = []
     return connector(
-        studio.fleets, size, seconds=lambda task: asked.append(task) or (seconds(task) if len(asked) == 2 else 10.0)
+        studio.providers, size, seconds=lambda task: asked.append(task) or (seconds(task) if len(asked) == 2 else 10.0)
     )
 
 
@@ -260,19 +261,19 @@ def test_gangs_lost_while_they_start_are_tried_again_until_several_in_a_row_fail
 
     @contextmanager
     def connect(driver):
-        with connector(studio.fleets, 3)(driver) as fleet:
-            later = fleet.later
+        with connector(studio.providers, 3)(driver) as provider:
+            later = provider.later
 
             def start(seconds, gang, what):
-                number = fleet.gangs.index(gang) + 1
+                number = provider.gangs.index(gang) + 1
                 doomed = what == "up" and 1 < number <= 1 + lost
                 later(seconds * min(number, 2), gang, "gone" if doomed else what)
 
-            fleet.later = start
-            yield fleet
+            provider.later = start
+            yield provider
 
     assert studio.run(connect=connect).exit_code == 0
-    assert len(studio.fleet.gangs) == most + lost
+    assert len(studio.provider.gangs) == most + lost
     refused = [said for said in studio.notes.said if "did not start" in said]
     assert len(refused) == lost and "its process is gone" in refused[0]
 
@@ -300,18 +301,18 @@ def test_a_hostile_request_delays_the_others_by_no_more_than_its_budget(gangs, n
     assert set(summary.failed) == {"stalls", "kills", "fails"} and len(summary.done) == 6
     attempts, restart = 3, 2.0  # each; seconds to notice and to start a gang anew
     budget = attempts * (60.0 + restart) + attempts * (10.0 + restart) + attempts * 10.0
-    assert studio.fleet.clock <= alone.fleet.clock + budget + 2.0
+    assert studio.provider.clock <= alone.provider.clock + budget + 2.0
     sound(studio.store)
 
 
 def test_a_spoilt_segment_is_rendered_again_without_reuse(monkeypatch):
     tried = []
 
-    def pretended(fleet, name, task):
+    def simulated(provider, name, task):
         tried.append((task.request.id, task.segment.index, task.reuse))
-        return Flawed(5, "black") if task.segment.index == 1 and task.reuse else render(fleet, name, task)
+        return Flawed(5, "black") if task.segment.index == 1 and task.reuse else render(provider, name, task)
 
-    monkeypatch.setattr("benchmarks.pretended.render", pretended)
+    monkeypatch.setattr("benchmarks.simulated.render", simulated)
     studio = Studio(request("a"))
     summary = studio.run(retries=0, infra_retries=0)
     assert (summary.exit_code, summary.rendered) == (0, 9)

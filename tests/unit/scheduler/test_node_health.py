@@ -1,4 +1,4 @@
-"""Whose fault a failure is: the policy alone, then the driver over pretended nodes of which some are broken."""
+"""Whose fault a failure is: the policy alone, then the driver over simulated nodes of which some are broken."""
 
 import pytest
 from hypothesis import given, settings
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from flowcache.records import Segment
 from flowcache.scheduler.gang_pool import ClusterError
-from flowcache.scheduler.node_health import AVOIDED, IN_A_ROW, Nodes
+from flowcache.scheduler.node_health import AVOIDED, IN_A_ROW, NodeHealth
 from flowcache.scheduler.protocols import GangFailure
 from flowcache.storage.commits import read_commits
 from tests.unit.scheduler.test_driver import ONE_SEGMENT, Studio, request
@@ -17,7 +17,7 @@ def segment(video: str) -> Segment:
 
 
 def test_failures_in_a_row_are_the_nodes_fault():
-    nodes = Nodes()
+    nodes = NodeHealth()
     for video in "ab":
         assert not nodes.failed("bad", segment(video), "work", ("bad", "good"), 0.0)
     assert nodes.failed("bad", segment("c"), "work", ("bad", "good"), 0.0) == {("a", 0): 1, ("b", 0): 1, ("c", 0): 1}
@@ -30,14 +30,14 @@ def test_failures_in_a_row_are_the_nodes_fault():
 
 
 def test_the_only_node_is_never_avoided():
-    nodes = Nodes()
+    nodes = NodeHealth()
     for _ in range(9):
         assert not nodes.failed("n", segment("a"), "work", ("n",), 0.0)
     assert not nodes.avoided(0.0)
 
 
 def test_a_sound_node_that_fails_the_same_video_acquits_the_first():
-    nodes = Nodes()
+    nodes = NodeHealth()
     nodes.committed("sound")
     for video in "abcdef":
         nodes.failed("n", segment(video), "work", ("n", "sound"), 0.0)
@@ -46,7 +46,7 @@ def test_a_sound_node_that_fails_the_same_video_acquits_the_first():
 
 
 def test_the_store_refuses_a_node_at_once_but_never_the_last_one():
-    nodes = Nodes()
+    nodes = NodeHealth()
     assert not nodes.failed("a", segment("x"), "node", ("a", "b"), 0.0)  # it was counted as infra before
     assert nodes.avoided(0.0) == {"a"}
     nodes.failed("b", segment("x"), "node", ("a", "b"), 0.0)
@@ -58,7 +58,7 @@ events = st.tuples(st.integers(0, 4), st.integers(0, 9), st.sampled_from(["work"
 
 @given(st.lists(events, max_size=200), st.integers(1, 5))
 def test_at_most_half_of_the_nodes_are_avoided_and_no_attempt_is_forgiven_twice(events, count):
-    nodes, known, made, forgiven = Nodes(), [f"n{i}" for i in range(count)], 0, 0
+    nodes, known, made, forgiven = NodeHealth(), [f"n{i}" for i in range(count)], 0, 0
     for now, (node, video, kind) in enumerate(events):
         if kind == "commit":
             nodes.committed(known[node % count])
@@ -104,7 +104,7 @@ def test_a_gang_is_moved_off_a_node_that_fails_everything():
     studio = Studio(*(request(f"v{n}", ONE_SEGMENT) for n in range(6)))
     summary = studio.run(size=2, nodes=2, gangs=1, fault_on=fault_on)
     assert set(summary.failed) == {"v3"} and len(summary.done) == 5
-    assert [gang.node for gang in studio.fleet.gangs] == ["node-0"] * IN_A_ROW + ["node-1"]
+    assert [gang.node for gang in studio.provider.gangs] == ["node-0"] * IN_A_ROW + ["node-1"]
     assert "node node-0 gets no work for a while: attempts failed there in a row" in " ".join(studio.notes.said)
 
 

@@ -37,8 +37,8 @@ def test_a_segment_waits_for_the_one_it_continues():
 def test_a_buried_video_ends_when_its_last_attempt_does():
     queue = SegmentQueue([video("v", [None, None])])
     (_, first), (_, second) = queue.take(), queue.take()
-    queue.put_back(first)
-    queue.bury("v")
+    queue.requeue(first)
+    queue.dead_letter("v")
     assert not queue.finished and queue.take() is None
     queue.commit(second)
     assert queue.finished
@@ -76,7 +76,7 @@ def test_any_order_of_events_runs_everything_once(chains, gangs, seed):
             continue
         segment = running.pop(rng.randrange(len(running)))
         if rng.random() < 0.3:
-            queue.put_back(segment, rng.choice([None, "a", "b"]))
+            queue.requeue(segment, rng.choice([None, "a", "b"]))
             continue
         assert segment.after is None or (segment.video_id, segment.after) in committed
         queue.commit(segment)
@@ -88,7 +88,7 @@ def test_any_order_of_events_runs_everything_once(chains, gangs, seed):
 def test_what_failed_on_one_node_is_first_tried_on_another():
     queue = SegmentQueue([video("long", [None, 0]), video("short", [None])])
     _, failed = queue.take()
-    queue.put_back(failed, not_on="a")
+    queue.requeue(failed, not_on="a")
     assert queue.startable == 2
     assert queue.take(node="a")[0].id == "short" and queue.take(node="a") is None and queue.take() is None
     assert queue.take(node="b") == (queue.videos["long"].request, failed) and queue.startable == 0
@@ -97,7 +97,7 @@ def test_what_failed_on_one_node_is_first_tried_on_another():
 def test_it_is_anyones_when_there_is_no_other_node():
     queue = SegmentQueue([video("v", [None])])
     _, failed = queue.take()
-    queue.put_back(failed, not_on="a")
+    queue.requeue(failed, not_on="a")
     queue.release(lambda node, segment: True)
     assert queue.take(node="a") is None
     queue.release(lambda node, segment: node != "a")
@@ -107,7 +107,7 @@ def test_it_is_anyones_when_there_is_no_other_node():
 def test_a_video_can_be_buried_while_it_waits_for_another_node():
     queue = SegmentQueue([video("v", [None, None])])
     (_, first), (_, second) = queue.take(), queue.take()
-    queue.put_back(first, not_on="a")
-    queue.put_back(second)
-    queue.bury("v")
+    queue.requeue(first, not_on="a")
+    queue.requeue(second)
+    queue.dead_letter("v")
     assert queue.finished and queue.startable == 0 and queue.take(node="b") is None

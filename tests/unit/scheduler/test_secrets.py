@@ -2,7 +2,7 @@
 
 import io
 
-from benchmarks.pretended import connector
+from benchmarks.simulated import connector
 from flowcache.progress.progress import LogProgress
 from flowcache.scheduler.protocols import GangFailure
 from flowcache.storage.commits import read_commits
@@ -40,4 +40,4 @@ def test_a_signature_that_was_renewed_is_the_same_run():
     studio = Studio(request("a", **media))
     studio.run()
     again = Studio(request("a", **{**media, "image": "https://host/a.png?sig=other"}), store=studio.store)
-    assert again.run(connect=connector(again.fleets, 1)).rendered == 0
+    assert again.run(connect=connector(again.providers, 1)).rendered == 0

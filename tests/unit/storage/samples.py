@@ -1,4 +1,4 @@
-"""A small pretend run for storage tests: real encoded chunks, no model. Loaded by the conftests."""
+"""A small simulate run for storage tests: real encoded chunks, no model. Loaded by the conftests."""
 
 from dataclasses import dataclass
 from functools import cache

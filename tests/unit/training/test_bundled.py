@@ -68,7 +68,7 @@ def test_presets_skip_what_they_should(model, seen, preset):
         values = model.spec.reuse[name]
         reuse = Reuse(values["threshold"], values["ret_steps"], tuple(values["coefficients"]))
         computed = [computed_steps(reuse, one) for one in seen]
-        assert all(set(range(preset.ret_steps)) | {steps - 1} <= set(one) for one in computed)
+        assert all(set(range(preset.warmup_steps)) | {steps - 1} <= set(one) for one in computed)
         share = 1 - np.mean([len(one) for one in computed]) / steps
         assert share == pytest.approx(preset.skipped, abs=1.5 / steps)
 
@@ -83,7 +83,7 @@ def test_presets_hold_where_rounding_differs(preset):
     gaps = [b - a for a, b in zip(computed, computed[1:], strict=False)]
     assert max(gaps) <= 6
     for factor in (0.999, 1.001):
-        near = Reuse(reuse.threshold * factor, reuse.ret_steps, reuse.coefficients)
+        near = Reuse(reuse.threshold * factor, reuse.warmup_steps, reuse.coefficients)
         assert computed_steps(near, seen) == computed
 
 

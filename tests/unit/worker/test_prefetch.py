@@ -12,7 +12,7 @@ import torch
 from flowcache.families.registry import load_model
 from flowcache.inputs.segments import plan
 from flowcache.records import RenderRequest, Shot
-from flowcache.worker.prefetch import Abandoned, ahead
+from flowcache.worker.prefetch import Abandoned, prefetch
 from flowcache.worker.renderer import SegmentRenderer, to_uint8
 
 
@@ -26,7 +26,7 @@ def numbers(upto, made, fails_at=None):
 
 def test_one_is_made_while_the_last_is_used_and_no_more():
     made, used = [], []
-    with ahead(numbers(5, made), lambda: None) as items:
+    with prefetch(numbers(5, made), lambda: None) as items:
         for number in items:
             deadline = time.monotonic() + 10
             while len(made) < min(number + 2, 5) and time.monotonic() < deadline:
@@ -39,7 +39,7 @@ def test_one_is_made_while_the_last_is_used_and_no_more():
 
 def test_an_error_comes_in_its_place():
     used = []
-    with pytest.raises(ArithmeticError, match="number 2"), ahead(numbers(5, [], fails_at=2), lambda: None) as items:
+    with pytest.raises(ArithmeticError, match="number 2"), prefetch(numbers(5, [], fails_at=2), lambda: None) as items:
         for number in items:
             used.append(number)
     assert used == [0, 1]
@@ -54,7 +54,7 @@ def test_who_leaves_cuts_short_what_is_being_made():
         left.wait(60)
         raise Abandoned
 
-    with pytest.raises(ZeroDivisionError), ahead(endless(), left.set) as items:
+    with pytest.raises(ZeroDivisionError), prefetch(endless(), left.set) as items:
         assert next(items) == 0
         raise ZeroDivisionError
     assert left.is_set() and not threads[0].is_alive()

@@ -9,7 +9,7 @@ from flowcache.models.text import EncodedTexts, StoredTexts
 from flowcache.records import RenderRequest, Shot
 from flowcache.runtime.text_encoding import BATCH, encode_share
 from flowcache.storage.objects.store import Store
-from flowcache.worker.text_cache import TextShelf, texts_of
+from flowcache.worker.text_cache import TextCache, texts_of
 
 MODEL = "tiny-skyreels"
 
@@ -25,59 +25,62 @@ def test_every_distinct_text_once_in_the_order_of_the_requests():
 
 
 @pytest.fixture
-def shelf(tmp_path):
+def embeddings(tmp_path):
     torch.set_num_threads(1)
-    return TextShelf(Store(str(tmp_path)), find(MODEL).digest, "float32")
+    return TextCache(Store(str(tmp_path)), find(MODEL).digest, "float32")
 
 
 def opened():
     raise AssertionError("an encoder was opened")
 
 
-def test_what_was_encoded_ahead_is_what_the_encoder_gives(shelf):
+def test_what_was_encoded_ahead_is_what_the_encoder_gives(embeddings):
     texts = ["a red circle", "", "a blue star moving up"]
-    assert list(encode_share(shelf, MODEL, "cpu", "auto", 1, texts)) == [3]
+    assert list(encode_share(embeddings, MODEL, "cpu", "auto", 1, texts)) == [3]
     encoder = load_texts(MODEL)
-    stored = StoredTexts(shelf, EncodedTexts(opened, encoder.text_len))
+    stored = StoredTexts(embeddings, EncodedTexts(opened, encoder.text_len))
     assert all(torch.equal(stored.encode(text), encoder.encode(text)) for text in texts)
     with pytest.raises(AssertionError, match="an encoder was opened"):
         stored.encode("a green square")
 
 
-def test_what_one_rank_encodes_the_others_find(shelf):
+def test_what_one_rank_encodes_the_others_find(embeddings):
     first = load_texts(MODEL)
-    given = StoredTexts(shelf, first).encode("a green square")
-    assert torch.equal(StoredTexts(shelf, EncodedTexts(opened, first.text_len)).encode("a green square"), given)
+    given = StoredTexts(embeddings, first).encode("a green square")
+    assert torch.equal(StoredTexts(embeddings, EncodedTexts(opened, first.text_len)).encode("a green square"), given)
     assert first.words == {}  # a rank keeps none: there may be 100,000
 
 
-def test_ranks_that_encode_together_go_on_with_the_first_result(shelf, monkeypatch):
+def test_ranks_that_encode_together_go_on_with_the_first_result(embeddings, monkeypatch):
     encoder, first = load_texts(MODEL), torch.full((1, 3, 32), 0.5)
     prepare = encoder.prepare
 
     def outrun(texts):
         prepare(texts)
-        shelf.put("a red circle", first)  # by another rank
+        embeddings.put("a red circle", first)  # by another rank
 
     monkeypatch.setattr(encoder, "prepare", outrun)
-    assert torch.equal(StoredTexts(shelf, encoder).encode("a red circle")[:, :3], first)
+    assert torch.equal(StoredTexts(embeddings, encoder).encode("a red circle")[:, :3], first)
 
 
-def test_what_is_there_is_not_encoded_again(shelf):
+def test_what_is_there_is_not_encoded_again(embeddings):
     texts = [f"a red circle {'very ' * number}" for number in range(BATCH + 3)]
-    assert list(encode_share(shelf, MODEL, "cpu", "auto", 1, texts[: BATCH + 1])) == [BATCH, 1]
-    assert shelf.missing(texts) == texts[BATCH + 1 :]
-    assert list(encode_share(shelf, MODEL, "cpu", "auto", 1, texts)) == [2]
-    assert list(encode_share(shelf, MODEL, "cpu", "auto", 1, texts)) == [] and shelf.missing(texts) == []
+    assert list(encode_share(embeddings, MODEL, "cpu", "auto", 1, texts[: BATCH + 1])) == [BATCH, 1]
+    assert embeddings.missing(texts) == texts[BATCH + 1 :]
+    assert list(encode_share(embeddings, MODEL, "cpu", "auto", 1, texts)) == [2]
+    assert list(encode_share(embeddings, MODEL, "cpu", "auto", 1, texts)) == [] and embeddings.missing(texts) == []
 
 
-def test_other_weights_and_precisions_have_shelves_of_their_own(shelf):
-    list(encode_share(shelf, MODEL, "cpu", "auto", 1, ["a red circle"]))
-    for other in (TextShelf(shelf.store, "0" * 64, "float32"), TextShelf(shelf.store, shelf.digest, "bfloat16")):
+def test_other_weights_and_precisions_have_shelves_of_their_own(embeddings):
+    list(encode_share(embeddings, MODEL, "cpu", "auto", 1, ["a red circle"]))
+    for other in (
+        TextCache(embeddings.store, "0" * 64, "float32"),
+        TextCache(embeddings.store, embeddings.digest, "bfloat16"),
+    ):
         assert other.missing(["a red circle"]) == ["a red circle"] and other.find("a red circle") is None
 
 
-def test_a_damaged_object_is_named(shelf):
-    shelf.store.put(shelf.key("a"), b"damaged")
+def test_a_damaged_object_is_named(embeddings):
+    embeddings.store.put(embeddings.key("a"), b"damaged")
     with pytest.raises(StoreError, match=r"_texts/.*safetensors is damaged"):
-        shelf.find("a")
+        embeddings.find("a")

@@ -14,10 +14,10 @@ from flowcache.inputs.segments import plan
 from flowcache.parallel.sharding import load_sharded
 from flowcache.records import RenderRequest, Shot
 from flowcache.sampling.records import NotFinite
-from flowcache.scheduler.protocols import Flawed
 from flowcache.storage.objects.store import Store
 from flowcache.worker.renderer import RenderedChunk
-from flowcache.worker.worker import RankWorker, Task, WorkerSettings
+from flowcache.worker.task import Flawed, WorkerSettings
+from flowcache.worker.worker import RankWorker, Task
 
 
 @pytest.fixture(scope="module")

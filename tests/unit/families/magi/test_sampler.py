@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from flowcache.cache.kv_select import Compression
 from flowcache.cache.reuse import Policy, Reuse, resolve_policy
 from flowcache.families.magi.config import MagiConfig
+from flowcache.families.magi.sampler import MagiSettings
 from flowcache.families.magi.transformer import MagiTransformer
 from flowcache.models.base import Conditioning, Grid
 from flowcache.records import ModelSpec, Pipeline
-from flowcache.sampling.loop import MagiSettings, Texts, denoise
+from flowcache.sampling.loop import Texts, denoise
 
 BASE, DISTILLED = Pipeline(), Pipeline(passes=1, distilled=True)
-OFF = Policy("off", history="refresh")
+OFF = Policy("off", kv_update="refresh")
 SPEC = ModelSpec(
     "tiny", "magi", "path", "digest", chunk=2, window=8, overlap=2, channels=4, pipeline=BASE,
     reuse={"slow": {"threshold": 0.02, "ret_steps": 2, "coefficients": [1.0, 0.0]}},
@@ -156,7 +157,7 @@ def test_any_budget_goes_with_prefixes_and_guidance(model, unwritten_is_nan, pip
         (9, None),
     ):
         policy = Policy(
-            "budget", Reuse(0.05, 1, (1.0, 0.0)), "keep" if cut == "after" else "refresh",
+            "budget", Reuse(0.05, 1, (1.0, 0.0)), "stale" if cut == "after" else "refresh",
             clean=clean, compression=compression, repeats="velocity", cut=cut,
         )  # fmt: skip
         room = []
@@ -173,16 +174,16 @@ def chunk_bytes(model):
 
 
 def test_a_refreshed_chunk_sees_itself_whatever_is_kept():
-    ticks = settings_of().walk(12, Policy("budget", history="refresh", clean=2)).ticks
-    forwards = [forward for tick in ticks for forward in tick.forwards]
-    assert {forward.first for forward in forwards if forward.step >= 0 and forward.memory == 0} == {0}
+    rows = settings_of().plan(12, Policy("budget", kv_update="refresh", clean=2)).rows
+    forwards = [forward for row in rows for forward in row.forwards]
+    assert {forward.first for forward in forwards if forward.step >= 0 and forward.kv_branch == 0} == {0}
     assert all(forward.first == forward.chunk for forward in forwards if forward.step < 0)
 
 
 def test_twelve_steps_know_their_lengths_however_far_apart_chunks_are():
     for lag in (0, 3, 12, 1000):
-        ticks = settings_of(12, lag=lag).walk(6, OFF).ticks
-        assert [tick.distill for tick in ticks[:3]] == [4, 8, 8] and {tick.distill for tick in ticks} == {4, 8}
+        rows = settings_of(12, lag=lag).plan(6, OFF).rows
+        assert [row.distill for row in rows[:3]] == [4, 8, 8] and {row.distill for row in rows} == {4, 8}
 
 
 def test_ranges_bound_the_memory_too(model):
@@ -194,7 +195,7 @@ def test_ranges_bound_the_memory_too(model):
 
 def test_a_budget_that_is_never_reached_changes_nothing(model):
     everything = settings_of(pipeline=replace(DISTILLED, kv_ranges=()))
-    policy = Policy("budget", history="refresh", clean=9, compression=Compression())
+    policy = Policy("budget", kv_update="refresh", clean=9, compression=Compression())
     expected = run(model, 5, OFF, everything)[0]
     torch.testing.assert_close(run(model, 5, policy, everything)[0], expected, atol=1e-6, rtol=0)
 
@@ -246,7 +247,7 @@ def test_a_caption_for_each_chunk(model):
         latents(told[:2])
 
 
-@pytest.mark.parametrize("policy", [Policy("dense", attention="full"), Policy("x", Reuse(1, 1, (1.0,)), "keep")])
+@pytest.mark.parametrize("policy", [Policy("dense", attention="full"), Policy("x", Reuse(1, 1, (1.0,)), "stale")])
 def test_policies_of_other_families_are_refused(policy):
     with pytest.raises(ValueError, match="accepted: off, paper, flowcache"):
-        settings_of().walk(8, policy)
+        settings_of().plan(8, policy)

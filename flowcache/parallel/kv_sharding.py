@@ -11,31 +11,31 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from flowcache.cache.kv_cache import Whole
-from flowcache.cache.kv_select import OnePlace
+from flowcache.cache.kv_cache import Unsharded
+from flowcache.cache.kv_select import Local
 from flowcache.models.base import Select
 from flowcache.parallel.agreement import check_agreement
-from flowcache.parallel.mesh import Mesh, Ranks, runs_of
+from flowcache.parallel.mesh import GangMesh, Mesh, runs_of
 from flowcache.parallel.partial import merge, partial
 
 
-class HeadHistory(Whole):
-    """Implements `models.base.History` where each rank keeps all tokens, of its own heads."""
+class HeadSharded(Unsharded):
+    """Implements `models.base.KVSharding` where each rank keeps all tokens, of its own heads."""
 
-    def __init__(self, ranks: Ranks, device: torch.device):
+    def __init__(self, ranks: GangMesh, device: torch.device):
         self.ranks, self.device = ranks, device
 
     def total(self, values: Tensor) -> Tensor:
-        return self.ranks.all.sum(values)
+        return self.ranks.all.all_reduce(values)
 
     def agree(self, chunk: int, decisions: Sequence[str]) -> None:
         check_agreement(self.ranks.all, chunk, decisions, self.device)
 
 
-class SpreadHistory(HeadHistory):
-    """Implements `models.base.History`: of every chunk's tokens each rank keeps a run."""
+class TokenSharded(HeadSharded):
+    """Implements `models.base.KVSharding`: of every chunk's tokens each rank keeps a run."""
 
-    def __init__(self, ranks: Ranks, device: torch.device):
+    def __init__(self, ranks: GangMesh, device: torch.device):
         super().__init__(ranks, device)
         self.mesh = ranks.history
 
@@ -55,12 +55,12 @@ class SpreadHistory(HeadHistory):
         What is kept is laid out as chunks again, so that every rank has its run of each.
         """
         runs = self.runs(tokens)
-        chosen = select(q, k, kept // runs[self.mesh.rank] * tokens, Spread(self.mesh, runs))
+        chosen = select(q, k, kept // runs[self.mesh.rank] * tokens, Sharded(self.mesh, runs))
         return list(move(torch.cat([k, v], dim=-1), chosen, self.mesh, runs).chunk(2, dim=-1))
 
 
 @dataclass(frozen=True)
-class Spread(OnePlace):
+class Sharded(Local):
     """A history whose chunks lie in runs on the ranks of a mesh."""
 
     mesh: Mesh
@@ -73,14 +73,14 @@ class Spread(OnePlace):
         before = sum(self.runs) - (last or sum(self.runs))  # queries that don't count
         ends = accumulate(self.runs)
         counts = [min(max(end - before, 0), run) for end, run in zip(ends, self.runs, strict=True)]
-        return self.mesh.gather(held[len(held) - counts[self.mesh.rank] :], 0, counts)
+        return self.mesh.all_gather(held[len(held) - counts[self.mesh.rank] :], 0, counts)
 
     def parts(self, value: Tensor) -> Tensor:
-        return self.mesh.gather(value[None], 0, [1] * self.mesh.size)
+        return self.mesh.all_gather(value[None], 0, [1] * self.mesh.size)
 
     def whole(self, score: Tensor) -> Tensor:
         chunks = score.unflatten(-1, (-1, self.runs[self.mesh.rank]))
-        return self.mesh.gather(chunks, -1, self.runs).flatten(-2)
+        return self.mesh.all_gather(chunks, -1, self.runs).flatten(-2)
 
 
 def move(rows: Tensor, chosen: Tensor, mesh: Mesh, runs: Sequence[int]) -> Tensor:
@@ -94,7 +94,9 @@ def move(rows: Tensor, chosen: Tensor, mesh: Mesh, runs: Sequence[int]) -> Tenso
     sent = [(source == mesh.rank) & (target == rank) for rank in range(mesh.size)]
     received = [(source == rank) & (target == mesh.rank) for rank in range(mesh.size)]
     counts = torch.stack([each.sum() for each in received]).tolist()
-    parts = mesh.exchange([rows[row[each], head[each]].flatten() for each in sent], [n * rows.shape[2] for n in counts])
+    parts = mesh.all_to_all(
+        [rows[row[each], head[each]].flatten() for each in sent], [n * rows.shape[2] for n in counts]
+    )
     kept = rows.new_empty(len(chosen) // sum(runs) * runs[mesh.rank], *rows.shape[1:])
     for each, part in zip(received, parts, strict=True):
         kept[place[each], head[each]] = part.view(-1, rows.shape[2])
@@ -114,10 +116,10 @@ def spread_attention(q: Tensor, k: Tensor, v: Tensor, mesh: Mesh, tokens: Sequen
 
     Partial results travel in q's dtype, as the kernel gives them, with their log-sum-exp in fp32: as bytes.
     """
-    out, total = partial(mesh.gather(q, 1, tokens), k, v)
+    out, total = partial(mesh.all_gather(q, 1, tokens), k, v)
     rows = zip(total.float().split(list(tokens), dim=1), out.split(list(tokens), dim=1), strict=True)
     sent = [torch.cat([as_bytes(x) for x in pair]) for pair in rows]
-    received = torch.stack(mesh.exchange(sent, [sent[mesh.rank].numel()] * mesh.size))
+    received = torch.stack(mesh.all_to_all(sent, [sent[mesh.rank].numel()] * mesh.size))
     totals, outs = received.split([4 * q.shape[:-1].numel(), q.nbytes], dim=1)
     totals, outs = totals.contiguous().view(torch.float32), outs.contiguous().view(q.dtype)
     return merge(outs.view(-1, *q.shape), totals.view(-1, *q.shape[:-1])).to(q.dtype)

@@ -1,4 +1,4 @@
-"""Gangs that only pretend to render, on a clock of their own: the driver, the queue and the store code are real.
+"""Gangs that only simulate rendering, on a clock of their own: the driver, the queue and the store code are real.
 
 Everything that a worker writes is written, through the functions that workers use: media, state, marker.
 """
@@ -12,35 +12,36 @@ from typing import Any
 
 from flowcache.records import ChunkRecord
 from flowcache.scheduler.driver import Driver
-from flowcache.scheduler.protocols import Event, GangFailure, Task
+from flowcache.scheduler.protocols import GangFailure
 from flowcache.storage import layout
 from flowcache.storage.commits import commit_segment, marker_sha256, new_attempt, put_init
 from flowcache.storage.documents import RunRecord, SegmentMarker, sha256
 from flowcache.storage.objects.store import Store
+from flowcache.worker.task import Event, Task
 
 CHUNK_SECONDS = 1.0  # that a chunk pretends to take
 INIT = b"init"
 
 
 class PretendedGang:
-    """Becomes ready after `start_seconds`; renders a chunk every `chunk_seconds`. See `batch.fleet.Gang`."""
+    """Becomes ready after `start_seconds`; renders a chunk every `chunk_seconds`. See `protocols.Gang`."""
 
-    def __init__(self, fleet: "PretendedFleet", name: str, node: str):
-        self.fleet, self.name, self.node = fleet, name, node
+    def __init__(self, provider: "SimulatedProvider", name: str, node: str):
+        self.provider, self.name, self.node = provider, name, node
         self.started, self.alive = False, True
         self.task: Task | None = None
         self.model: str | None = None
         self.video: str | None = None
-        self.heard = fleet.now()
+        self.heard = provider.now()
 
     def assign(self, task: Task) -> None:
-        self.task, self.model, self.video, self.heard = task, task.request.model, task.request.id, self.fleet.now()
-        seconds = self.fleet.seconds(task)
+        self.task, self.model, self.video, self.heard = task, task.request.model, task.request.id, self.provider.now()
+        seconds = self.provider.seconds(task)
         if seconds is not None:  # None: it will never be heard of again
-            self.fleet.later(seconds, self, "rendered")
+            self.provider.later(seconds, self, "rendered")
 
     def poll(self, news: list[Any]) -> list[Event]:
-        self.heard = self.fleet.now()
+        self.heard = self.provider.now()
         if news == ["up"]:
             self.started = True
             return []
@@ -48,14 +49,14 @@ class PretendedGang:
             raise GangFailure(0, "infra", "its process is gone")
         task, begin = self.task, time.thread_time()
         try:
-            self.fleet.fault_on(self.node, task)
-            end = render(self.fleet, self.name, task)
+            self.provider.fault_on(self.node, task)
+            end = render(self.provider, self.name, task)
         except GangFailure as failure:
             if failure.usable:
                 self.task = None
             raise
         finally:
-            self.fleet.worked += time.thread_time() - begin
+            self.provider.worked += time.thread_time() - begin
         self.task = None
         return [*(end.chunks if isinstance(end, SegmentMarker) else ()), end]
 
@@ -66,7 +67,7 @@ class PretendedGang:
         self.alive = False
 
 
-class PretendedFleet:
+class SimulatedProvider:
     """`size` gangs fit, shared out over `nodes`. Time passes only in `wait`, from one thing that happens to the next.
 
     seconds: how long a task takes, None: for ever; fault: called before each attempt, may raise GangFailure, and
@@ -125,10 +126,10 @@ class PretendedFleet:
         return []
 
 
-def render(fleet: PretendedFleet, name: str, task: Task) -> SegmentMarker:
+def render(provider: SimulatedProvider, name: str, task: Task) -> SegmentMarker:
     """One attempt, from upload to commit, in the order of `batch.worker`."""
-    fleet.fault(task)
-    store, request, segment, attempt = fleet.store, task.request, task.segment, new_attempt()
+    provider.fault(task)
+    store, request, segment, attempt = provider.store, task.request, task.segment, new_attempt()
     if task.parent:
         store.get(task.parent.state_key)
     chunks = tuple(upload(store, task, segment.first_chunk + i, attempt) for i in range(segment.chunks))
@@ -139,8 +140,8 @@ def render(fleet: PretendedFleet, name: str, task: Task) -> SegmentMarker:
         video_id=request.id,
         segment=segment.index,
         attempt=attempt,
-        run_id=fleet.run.run_id,
-        spec_hash=fleet.run.spec_hash,
+        run_id=provider.run.run_id,
+        spec_hash=provider.run.spec_hash,
         seed=request.seed,
         parent_sha256=task.parent and marker_sha256(task.parent),
         init_key=put_init(store, request.id, INIT),
@@ -153,11 +154,11 @@ def render(fleet: PretendedFleet, name: str, task: Task) -> SegmentMarker:
         start_frame=segment.start_frame,
         fps=request.fps,
         policy=request.policy,
-        host="pretended",
+        host="simulated",
         gang=name,
         world_size=1,
-        started=fleet.clock,
-        finished=fleet.clock,
+        started=provider.clock,
+        finished=provider.clock,
         seconds={"conditioning": 0.0},
     )
     return commit_segment(store, marker)
@@ -188,12 +189,12 @@ def upload(store: Store, task: Task, chunk: int, attempt: str) -> ChunkRecord:
     )
 
 
-def connector(made: list[PretendedFleet], size: int, **settings: Any):
-    """For `batch.driver.run`: brings up a pretended fleet and appends it to `made`."""
+def connector(made: list[SimulatedProvider], size: int, **settings: Any):
+    """For `scheduler.driver.run`: brings up a simulated provider and appends it to `made`."""
 
     @contextmanager
-    def connect(driver: Driver) -> Iterator[PretendedFleet]:
-        made.append(PretendedFleet(driver.store, driver.record, size, **settings))
+    def connect(driver: Driver) -> Iterator[SimulatedProvider]:
+        made.append(SimulatedProvider(driver.store, driver.record, size, **settings))
         yield made[-1]
 
     return connect

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from flowcache.cache.kv_cache import Whole
+from flowcache.cache.kv_cache import Unsharded
 from flowcache.cache.kv_select import Compression, Sink, latest
-from flowcache.parallel.history import SpreadHistory
-from flowcache.parallel.mesh import Mesh, Ranks
+from flowcache.parallel.kv_sharding import TokenSharded
+from flowcache.parallel.mesh import GangMesh, Mesh
 from flowcache.parallel.partial import kernel, plain
 
 DIM = 8
@@ -58,7 +58,7 @@ class Threads(Mesh):
     def size(self):
         return len(self.board.shown)
 
-    def exchange(self, parts, sizes):
+    def all_to_all(self, parts, sizes):
         self.board.shown[self.place] = list(parts)
         self.sent.append(sum(part.nbytes for rank, part in enumerate(parts) if rank != self.place))
         self.board.barrier.wait(20)
@@ -67,10 +67,10 @@ class Threads(Mesh):
         assert [len(part) for part in received] == list(sizes)
         return received
 
-    def gather(self, part, dim, sizes):
+    def all_gather(self, part, dim, sizes):
         first = part.movedim(dim, 0)
         row = first.shape[1:]
-        received = self.exchange([first.flatten()] * self.size, [size * row.numel() for size in sizes])
+        received = self.all_to_all([first.flatten()] * self.size, [size * row.numel() for size in sizes])
         return torch.cat([rows.view(-1, *row) for rows in received]).movedim(0, dim)
 
 
@@ -80,7 +80,7 @@ def on_all_ranks(call, ranks: int, ways: int) -> tuple[list, list[int]]:
     board = Board(Barrier(size), [[]] * size)
     meshes = [Threads(None, place, board) for place in range(size)]
     everyone, heads = (Threads(None, 0, Board(Barrier(1), [[]] * count)) for count in (ranks, ways))
-    histories = [SpreadHistory(Ranks(everyone, heads, mesh), torch.device("cpu")) for mesh in meshes]
+    histories = [TokenSharded(GangMesh(everyone, heads, mesh), torch.device("cpu")) for mesh in meshes]
     with ThreadPoolExecutor(size) as pool:
         results = list(pool.map(call, histories, range(size)))
     return results, [sum(mesh.sent) for mesh in meshes]
@@ -89,7 +89,7 @@ def on_all_ranks(call, ranks: int, ways: int) -> tuple[list, list[int]]:
 def keep_together(select, q: Tensor, k: Tensor, v: Tensor, kept: int, tokens: int, group: tuple[int, int]):
     """[keys, values] that all ranks of a history group keep, put together, and the bytes that each of them sent."""
 
-    def rank(history: SpreadHistory, place: int) -> list[Tensor]:
+    def rank(history: TokenSharded, place: int) -> list[Tensor]:
         runs = history.runs(tokens)
         own = [x.unflatten(0, (-1, tokens)).split(runs, dim=1)[place].flatten(0, 1) for x in (k, v)]
         mine = history.keep(select, q.split(runs)[place], *own, kept // tokens * runs[place], tokens)
@@ -116,7 +116,7 @@ def test_ranks_keep_what_one_keeps(seed, group, frame, kept, new, name, heads):
     q = torch.randn(tokens, heads[0], DIM)
     k, v = torch.randn(2, (kept + new) * tokens, heads[1], DIM)
     select = select_of(name, frame, tokens)
-    expected = Whole().keep(select, q, k, v, kept * tokens, tokens)
+    expected = Unsharded().keep(select, q, k, v, kept * tokens, tokens)
     found, _ = keep_together(select, q, k, v, kept * tokens, tokens, group)
     assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
 
@@ -130,13 +130,13 @@ def test_attention_is_that_of_one_place(form, tokens, dtype, monkeypatch):
     torch.manual_seed(0)
     q, k, v = (torch.randn(1, n * tokens, heads, DIM, dtype=dtype) for n, heads in ((1, 4), (2, 2), (2, 2)))
 
-    def rank(history: SpreadHistory, place: int) -> Tensor:
+    def rank(history: TokenSharded, place: int) -> Tensor:
         runs = history.runs(tokens)
         own = [x.unflatten(1, (-1, tokens)).split(runs, dim=2)[place].flatten(1, 2) for x in (k, v)]
         return history.attention(q.split(runs, dim=1)[place], *own, tokens)
 
     parts, _ = on_all_ranks(rank, 3, 1)
-    expected, tolerance = Whole().attention(q, k, v, tokens), 0.01 if dtype == torch.bfloat16 else 1e-5
+    expected, tolerance = Unsharded().attention(q, k, v, tokens), 0.01 if dtype == torch.bfloat16 else 1e-5
     torch.testing.assert_close(torch.cat(parts, dim=1), expected, atol=tolerance, rtol=0)
 
 
