@@ -14,7 +14,7 @@ from safetensors.torch import save
 
 from flowcache.errors import InputError
 from flowcache.models.formats import HEAD, HEADER_LIMIT, Kind, recognise
-from flowcache.models.registry import folder_digest
+from flowcache.models.registry import find, folder_digest
 from flowcache.models.tensors import in_folder, in_pth, in_safetensors, read
 from tests.weights_files import BAD, LORA, SOUND, STATE, saved, with_header
 
@@ -167,3 +167,9 @@ def test_links_to_files_are_followed(tmp_path):
     (tmp_path / "blob").write_bytes(SOUND)
     (tmp_path / "model.safetensors").symlink_to("blob")
     assert len(in_folder(tmp_path)) == 2
+
+
+def test_a_single_file_given_as_the_model_is_called_that(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(SOUND)
+    with pytest.raises(InputError, match="model.safetensors' is no model but a single file: give "):
+        find(str(tmp_path / "model.safetensors"))
