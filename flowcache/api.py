@@ -54,9 +54,10 @@ def render(
     storage_options: for the output's fsspec filesystem, such as endpoint_url; s3:// inputs are opened with them too.
 
     Raises InputError with every fault before anything is started, StoreError if the output can't be
-    used, ClusterError if no gang comes up. Videos that fail are in the Summary, not raised.
+    used or does not show in the end what the run did, ClusterError if no gang comes up. Videos that fail are in
+    the Summary, not raised.
     """
-    options = options or RunOptions()
+    options, store = options or RunOptions(), Store(output, **(storage_options or {}))
     good, problems, warnings, specs = check(requests, defaults or RowDefaults(), storage_options)
     problems += options.faults() + check_gang(good, specs, options.gang)
     for warning in warnings:
@@ -66,7 +67,6 @@ def render(
     segments = [segment for request in good for segment in segments_of(request, specs[request.model])]
     digests = {name: spec.digest for name, spec in specs.items()}
     record = new_run(good, digests, segments, flowcache.__version__, problems, options.numerics)
-    store = Store(output, **(storage_options or {}))
     return run(store, record, good, specs, options, Together(progress or Progress(), RunMetrics()))
 
 
