@@ -18,7 +18,7 @@ def test_the_command_line_refuses_them_before_work(moto, root, monkeypatch, caps
     url, manifest = root.format(bucket=moto.bucket()), tmp_path / "night.jsonl"
     manifest.write_text('{"prompt": "a red circle", "frames": 9}\n')
     command = ["flowcache", "render", manifest, "--output", url, "--endpoint-url", moto.endpoint, "--json"]
-    monkeypatch.setattr(sys, "argv", [*map(str, command)])
+    monkeypatch.setattr(sys, "argv", list(map(str, command)))
     with pytest.raises(SystemExit) as ended:
         main()
     told = json.loads(capsys.readouterr().out)
