@@ -55,9 +55,10 @@ def render(
     media: where pictures and videos lie that lie elsewhere than the requests say, by what those say.
 
     Raises InputError with every fault before anything is started, StoreError if the output can't be
-    used, ClusterError if no gang comes up. Videos that fail are in the Summary, not raised.
+    used or does not show in the end what the run did, ClusterError if no gang comes up. Videos that fail are in
+    the Summary, not raised.
     """
-    options = options or RunOptions()
+    options, store = options or RunOptions(), Store(output, **(storage_options or {}))
     good, problems, warnings, specs = check(requests, defaults or RowDefaults(), storage_options, media)
     problems += options.faults() + check_gang(good, specs, options.gang)
     for warning in warnings:
@@ -67,7 +68,6 @@ def render(
     segments = [segment for request in good for segment in segments_of(request, specs[request.model])]
     digests = {name: spec.digest for name, spec in specs.items()}
     record = new_run(good, digests, segments, flowcache.__version__, problems, options.numerics)
-    store = Store(output, **(storage_options or {}))
     return run(store, record, good, specs, options, Together(progress or Progress(), RunMetrics()))
 
 

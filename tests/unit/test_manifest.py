@@ -102,6 +102,17 @@ ABSENT = b"absent"
 PNG = (ROOT / "manifests" / "media" / "start.png").read_bytes()
 PARQUET = (ROOT / "manifests" / "example.parquet").read_bytes()
 P = {"prompt": "a red circle"}
+OUTPUTS = {
+    "an empty part": "s3://bucket//prefix",
+    "a part that leads elsewhere": "s3://bucket/a/../b",
+    "a version of one object": "s3://bucket/night?versionId=secret",
+    "a fragment": "s3://bucket/night#secret",
+    "credentials": "s3://key:secret/with/slashes@bucket/night",
+    "a host's folder": "file://host/night",
+    "one slash": "file:/night",
+    "a drive": "C:\\night",
+    "memory": "memory://night",
+}
 CASES = [
     Case("Unknown key, near a known one", [P | {"sede": 1}], ((1, "sede"),)),
     Case("Unknown key", [P | {"camera": "pan"}], ((1, "camera"),)),
@@ -196,6 +207,8 @@ CASES = [
     Case("Job file: key given twice", "manifest: a.jsonl\nmanifest: b.jsonl\n", ((None, ""),), "night.yaml"),
     Case("Job file: broken YAML", "manifest: [a.jsonl\n", ((None, ""),), "night.yaml"),
     *(Case(f"Weights: {bad.title}", bad.content, ((None, ""),), bad.file, bad.said) for bad in BAD),
+    *(Case(f"Output: {title}", f"manifest: night.jsonl\noutput: '{url}'\n", ((None, "output"),), "night.yaml")
+      for title, url in OUTPUTS.items()),
 ]  # fmt: skip
 
 
