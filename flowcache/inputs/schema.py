@@ -291,7 +291,7 @@ def _message(found: Any, model: type[BaseModel], accepts: dict[str, str]) -> str
         return f"is missing; accepted: {_accepted(loc, accepts)}"
     if kind == "string_too_long":
         return f"has {len(given):,} characters; accepted: {_accepted(loc, accepts)}"
-    if kind in ("control", "blank", "unsafe_id", "policy"):
+    if kind in ("control", "blank", "unsafe_id", "policy", "root"):
         return f"{found['msg']}; accepted: {_accepted(loc, accepts)}"
     return f"got {shown(given)}; accepted: {_accepted(loc, accepts)}"
 
