@@ -27,7 +27,7 @@ from flowcache.families.registry import load_model
 from flowcache.inputs.schema import Policy, expand_policy
 from flowcache.inputs.segments import plan
 from flowcache.models.base import LoadedModel
-from flowcache.planner.cost import window
+from flowcache.planner.price import window
 from flowcache.records import ModelSpec, RenderRequest, Shot
 from flowcache.sampling.dry_run import at_most, dry_run
 from flowcache.worker.renderer import SegmentRenderer

@@ -19,7 +19,7 @@ from flowcache.families.skyreels.transformer import SkyReelsTransformer
 from flowcache.parallel.apply import shard
 from flowcache.parallel.mesh import ALONE, GangMesh, Mesh, arrange, head_groups, shares
 from flowcache.planner.communication import Shape, block_collectives, sent_bytes
-from flowcache.planner.gang_cost import kv_bytes, residual_bytes
+from flowcache.planner.rank_work import kv_bytes, residual_bytes
 from flowcache.records import Pipeline
 from flowcache.sampling.dry_run import at_most, dry_run
 from flowcache.sampling.joint import self_only
