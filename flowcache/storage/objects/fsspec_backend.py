@@ -82,6 +82,9 @@ class RemoteBackend:
         except FileNotFoundError:
             return
 
+    def sign(self, key: str, seconds: int) -> str:
+        raise StoreError(f"{masked(self.url)}: this kind of storage cannot sign links; accepted: s3://bucket/prefix")
+
     def absent(self, fault: FileNotFoundError) -> bool:
         """Whether only the object is missing, and not all that should be around it."""
         return True

@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 from flowcache.errors import StoreError, masked
-from flowcache.storage.objects.store import Backend
+from flowcache.storage.objects.backend import Backend
 
 
 def normalise(url: str) -> str:
