@@ -74,7 +74,7 @@ class LocalBackend:
         self._path(key).unlink(missing_ok=True)
 
     def sign(self, key: str, seconds: int) -> str:
-        raise StoreError(f"{self.root}: a folder cannot sign links; accepted: s3://bucket/prefix")
+        raise StoreError(f"{self.root}: a folder cannot sign links; accepted: s3://, gs://, az://")
 
     def passing(self, fault: Exception) -> bool:
         return isinstance(fault, OSError) and fault.errno in PASSING
