@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flowcache.cache.reuse import Policy, resolve_policy
+from flowcache.cache.policy import Policy, resolve_policy
 from flowcache.families.base import FAMILIES, Config, family_of
 from flowcache.families.layouts import parts_of
 from flowcache.families.settings import settings_of

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from flowcache.cache.reuse import Policy, resolve_policy
+from flowcache.cache.policy import Policy, resolve_policy
 from flowcache.errors import InputError, Problem, masked
 from flowcache.families.base import Config
 from flowcache.inputs.segments import plan

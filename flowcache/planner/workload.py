@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from flowcache.cache.reuse import Policy, resolve_policy
+from flowcache.cache.policy import Policy, resolve_policy
 from flowcache.families.base import Config
 from flowcache.inputs.segments import plan
 from flowcache.planner.cost import Window, walker, window

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from flowcache.cache.reuse import resolve_policy
+from flowcache.cache.policy import resolve_policy
 from flowcache.families.settings import settings_of
 from flowcache.models.base import LoadedModel
 from flowcache.records import ModelSpec, RenderRequest, Segment

@@ -8,8 +8,9 @@ import torch.distributed as dist
 from hypothesis import strategies as st
 
 from flowcache.cache.kv_select import Compression, Sink
+from flowcache.cache.policy import Policy
 from flowcache.cache.policy_settings import UNITS, WEIGHTINGS
-from flowcache.cache.reuse import Policy, Reuse
+from flowcache.cache.reuse import Reuse
 from flowcache.families.magi.config import MagiConfig
 from flowcache.families.magi.sampler import MagiSettings
 from flowcache.families.magi.transformer import MagiTransformer

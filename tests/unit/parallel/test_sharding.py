@@ -9,7 +9,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from flowcache.cache.kv_select import Compression
-from flowcache.cache.reuse import Policy, Reuse
+from flowcache.cache.policy import Policy
+from flowcache.cache.reuse import Reuse
 from flowcache.families.magi.config import MagiConfig
 from flowcache.families.magi.sampler import MagiSettings
 from flowcache.families.magi.transformer import MagiTransformer
@@ -22,7 +23,7 @@ from flowcache.planner.communication import Shape, block_collectives, sent_bytes
 from flowcache.planner.gang_cost import kv_bytes, residual_bytes
 from flowcache.records import Pipeline
 from flowcache.sampling.dry_run import at_most, dry_run
-from flowcache.sampling.joint import self_only
+from flowcache.sampling.executor import self_only
 from flowcache.sampling.loop import Texts, denoise
 from flowcache.sampling.window import Window
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowcache.cache.reuse import resolve_policy
+from flowcache.cache.policy import resolve_policy
 from flowcache.errors import InputError
 from flowcache.inputs.segments import plan
 from flowcache.planner.cost import cost, walker, window

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowcache.cache.kv_select import Compression
-from flowcache.cache.reuse import Policy, Reuse
+from flowcache.cache.policy import Policy
+from flowcache.cache.reuse import Reuse
 from flowcache.families.magi.config import MagiConfig
 from flowcache.families.memory import GIB
 from flowcache.families.skyreels.config import SkyReelsConfig

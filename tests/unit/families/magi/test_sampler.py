@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowcache.cache.kv_select import Compression
-from flowcache.cache.reuse import Policy, Reuse, resolve_policy
+from flowcache.cache.policy import Policy, resolve_policy
+from flowcache.cache.reuse import Reuse
 from flowcache.families.magi.config import MagiConfig
 from flowcache.families.magi.sampler import MagiSettings
 from flowcache.families.magi.transformer import MagiTransformer
