@@ -19,7 +19,7 @@ from flowcache.storage.documents import RunRecord, SegmentMarker, sha256
 from flowcache.storage.objects.store import Store
 from flowcache.worker.task import Event, Task
 
-CHUNK_SECONDS = 1.0  # that a chunk pretends to take
+CHUNK_SECONDS = 1.0  # that a simulated chunk takes
 INIT = b"init"
 
 

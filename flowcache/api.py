@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import flowcache
@@ -20,7 +19,7 @@ from flowcache.planner.estimate import Cluster, estimate
 from flowcache.planner.hardware import Link, Node
 from flowcache.planner.workload import workload
 from flowcache.progress.progress import Progress, Together
-from flowcache.records import ModelSpec, RenderRequest
+from flowcache.records import MediaInfo, ModelSpec, RenderRequest
 from flowcache.runtime.metrics import RunMetrics
 from flowcache.scheduler.driver import Summary, run
 from flowcache.scheduler.options import RunOptions
@@ -44,6 +43,7 @@ def render(
     storage_options: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     warn: Callable[[Problem], None] = lambda problem: None,
+    media: Mapping[str, str] | None = None,
 ) -> Summary:
     """Render every request below `output`, or what is missing of them there.
 
@@ -52,12 +52,14 @@ def render(
     defaults: what rows without a value of their own get; options: how to run (gangs, device, retries).
     keep_going: render the good rows although others are bad, and record the bad ones.
     storage_options: for the output's fsspec filesystem, such as endpoint_url; s3:// inputs are opened with them too.
+    media: where pictures and videos lie that lie elsewhere than the requests say, by what those say.
 
     Raises InputError with every fault before anything is started, StoreError if the output can't be
-    used, ClusterError if no gang comes up. Videos that fail are in the Summary, not raised.
+    used or does not show in the end what the run did, ClusterError if no gang comes up. Videos that fail are in
+    the Summary, not raised.
     """
-    options = options or RunOptions()
-    good, problems, warnings, specs = check(requests, defaults or RowDefaults(), storage_options)
+    options, store = options or RunOptions(), Store(output, **(storage_options or {}))
+    good, problems, warnings, specs = check(requests, defaults or RowDefaults(), storage_options, media)
     problems += options.faults() + check_gang(good, specs, options.gang)
     for warning in warnings:
         warn(warning)
@@ -66,7 +68,6 @@ def render(
     segments = [segment for request in good for segment in segments_of(request, specs[request.model])]
     digests = {name: spec.digest for name, spec in specs.items()}
     record = new_run(good, digests, segments, flowcache.__version__, problems, options.numerics)
-    store = Store(output, **(storage_options or {}))
     return run(store, record, good, specs, options, Together(progress or Progress(), RunMetrics()))
 
 
@@ -93,20 +94,21 @@ def plan(
 
 
 def check(
-    requests: Requests, defaults: RowDefaults, access: Mapping[str, Any] | None = None
+    requests: Requests,
+    defaults: RowDefaults,
+    access: Mapping[str, Any] | None = None,
+    media: Mapping[str, str] | None = None,
 ) -> tuple[list[RenderRequest], list[Problem], list[Problem], dict[str, ModelSpec]]:
     """Requests, faults, warnings, and the specs of the models that the good requests name. Starts nothing.
 
-    access: what s3:// URLs of the manifest and in it are opened with.
+    access: what s3:// URLs of the manifest and in it are opened with. media: as for `render`.
     """
     if isinstance(requests, str):
-        file = requests
+        file = base = requests
         rows, problems = read_rows(requests, access)
-        probe = partial(probe_media, base=requests, access=access)
     else:
-        file = "requests"
+        file, base = "requests", ""
         rows, problems = [(number, dict(row)) for number, row in enumerate(requests, 1)], []
-        probe = partial(probe_media, base="", access=access)
         if not rows:
             problems.append(Problem(file, "", "is empty; accepted: at least one row"))
     specs: dict[str, ModelSpec] = {}
@@ -114,6 +116,9 @@ def check(
     def spec_of(name: str) -> ModelSpec:
         specs[name] = sound(name)
         return specs[name]
+
+    def probe(url: str, kind: str) -> MediaInfo:
+        return probe_media((media or {}).get(url, url), kind, base, access)
 
     good, faults, warnings = validate(rows, file, spec_of, defaults, probe)
     used = {request.model for request in good}

@@ -127,7 +127,7 @@ class RenderRequest:
     seed: int
     guidance: float
     steps: int
-    model: str  # name or path, as `models.registry.find` takes it
+    model: str  # name or path, as `families.registry.find` takes it
     policy: dict[str, Any]  # {"name": "paper", "preset": "slow", ...overrides}
     negative_prompt: str = ""
     image: str | None = None

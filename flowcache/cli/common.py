@@ -23,8 +23,10 @@ Output = Annotated[str, typer.Argument(help="Folder or URL (s3://bucket/prefix) 
 
 
 def open_store(url: str, endpoint: str | None) -> Any:
+    from flowcache.inputs.output_url import check_root
     from flowcache.storage.objects.store import Store
 
+    check_root(url, typed=True)
     return Store(url, **({"endpoint_url": endpoint} if endpoint else {}))
 
 

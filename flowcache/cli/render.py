@@ -1,5 +1,6 @@
 """`flowcache render`."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -44,6 +45,7 @@ def render(
     keep_going: Annotated[bool | None, typer.Option(help="Render the good rows, record the bad ones.")] = None,
     retry_failed: Annotated[bool, typer.Option(help="Try dead-lettered videos again.")] = False,
     log_json: Annotated[bool, typer.Option(help="Progress as JSON lines, for programs.")] = False,
+    media: Annotated[Path | None, typer.Option(hidden=True, help="Written by submit: where it put media.")] = None,
     endpoint_url: Endpoint = None,
     as_json: Json = False,
 ) -> None:
@@ -88,6 +90,7 @@ def render(
             storage_options={"endpoint_url": endpoint_url} if endpoint_url else {},
             progress=JsonProgress() if log_json else progress_for(err),
             warn=lambda problem: err.print(f"[yellow]warning:[/] {escape(str(problem))}"),
+            media=json.loads(media.read_bytes()) if media else None,
         )
     except KeyboardInterrupt:
         raise FlowcacheError("stopped; what is committed stays, and the same command goes on from there") from None

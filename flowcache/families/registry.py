@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 from functools import cache, partial
@@ -14,6 +15,7 @@ from flowcache.families.layouts import Layout, layout_of, parts_of
 from flowcache.families.magi import published as magi
 from flowcache.families.magi.config_file import is_config
 from flowcache.families.skyreels import published as skyreels
+from flowcache.models.formats import opened
 from flowcache.records import ModelSpec, Pipeline
 
 if TYPE_CHECKING:
@@ -69,7 +71,8 @@ def _published(name: str, path: Path) -> ModelSpec:
             f"a folder that holds {SPEC_FILE} or a SkyReels-V2-DF checkpoint (official or diffusers layout), "
             "or the config file of a MAGI-1 checkpoint"
         )
-        raise InputError([Problem("model", "", f"{name!r} is no model: give {', '.join(bundled())} or {kinds}")])
+        what = "is no model but a single file" if path.is_file() else "is no model"
+        raise InputError([Problem("model", "", f"{name!r} {what}: give {', '.join(bundled())} or {kinds}")])
     if problems := layout.missing():
         raise InputError(problems)
     if is_config(layout.config):
@@ -121,16 +124,16 @@ def folder_digest(path: Path) -> str:
     """
     digest = hashlib.sha256()
     for root in [path] if path.is_dir() else parts_of(path).roots:
-        files = sorted(file for file in root.rglob("*") if file.suffix in SUFFIXES) if root.is_dir() else [root]
-        for file in files:
+        inside = (file for file in root.rglob("*") if file.suffix in SUFFIXES and not file.is_dir())
+        for file in sorted(inside) if root.is_dir() else [root]:
             digest.update(file.relative_to(root if root.is_dir() else root.parent).as_posix().encode() + b"\0")
             digest.update(_file_digest(file))
     return digest.hexdigest()
 
 
 def _file_digest(file: Path) -> bytes:
-    size = file.stat().st_size
-    with file.open("rb") as stream:
+    with opened(file) as stream:
+        size = os.fstat(stream.fileno()).st_size
         if size <= HASHED_WHOLE:
             return hashlib.file_digest(stream, "sha256").digest()
         digest = hashlib.sha256(size.to_bytes(8, "little"))

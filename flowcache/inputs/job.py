@@ -6,9 +6,12 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, BeforeValidator, ValidationError
+from pydantic_core import PydanticCustomError
 
 from flowcache.errors import InputError, Problem
 from flowcache.inputs.deadline import ACCEPTED, deadline
+from flowcache.inputs.output_url import ACCEPTED as ROOTS
+from flowcache.inputs.output_url import fault, without_secrets
 from flowcache.inputs.schema import (
     ACCEPTS,
     Defaults,
@@ -27,7 +30,7 @@ from flowcache.inputs.schema import (
 SIZE_LIMIT = 1 << 20  # bytes
 JOB_ACCEPTS = ACCEPTS | {
     "manifest": "a path or URL of a .jsonl, .ndjson, .csv or .parquet file",
-    "output": "a folder or URL such as s3://bucket/prefix",
+    "output": ROOTS,
     "gang": "a whole number from 1 to 1,024",
     "gangs": "a whole number from 1 to 100,000; without it as many as fit",
     "shard_weights": "true or false",
@@ -53,11 +56,18 @@ def readable(text: str) -> str:
     return text
 
 
+def root(url: str) -> str:
+    found = fault(url, typed=True)
+    if found:
+        raise PydanticCustomError("root", "{given} {found}", {"given": shown(without_secrets(url)), "found": found})
+    return url
+
+
 class JobSpec(Written):
     """One run: what, where to, and how. Relative paths start from the current directory, as in a shell."""
 
     manifest: text(4096)
-    output: text(4096)
+    output: Annotated[text(4096), AfterValidator(root)]
     model: text(4096) = "tiny-skyreels"
     policy: Annotated[Policy, BeforeValidator(expand_policy)] = Policy(name="off")
     defaults: Defaults = Defaults()

@@ -133,9 +133,14 @@ def _opened(row: ReadRow, media: Media) -> dict[str, MediaInfo]:
         if isinstance(info, MediaInfo):
             found[name] = info
         elif info is not None:
-            accepted = f"; accepted: {'a picture' if kind == 'image' else 'a video'} that can be opened and decoded"
-            row.fault((name,), f"{shown(url)} {info}{'' if 'accepted:' in str(info) else accepted}")
+            row.fault((name,), refusal(url, kind, info))
     return found
+
+
+def refusal(url: str, kind: str, error: MediaError) -> str:
+    """What is said of a picture or video that cannot be used."""
+    accepted = f"; accepted: {'a picture' if kind == 'image' else 'a video'} that can be opened and decoded"
+    return f"{shown(url)} {error}{'' if 'accepted:' in str(error) else accepted}"
 
 
 def content_id(values: dict[str, Any]) -> str:

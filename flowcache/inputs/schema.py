@@ -168,7 +168,7 @@ class Policy(Written):
     name: Literal["off", "dense", "paper", "teacache", "flowcache"]
     preset: text(100) | None = None
     threshold: real(0, 100) | None = None
-    ret_steps: whole(0, 1000) | None = None
+    warmup_steps: whole(0, 1000) | None = None
     reuse: bool | None = None
     refresh: bool | None = None
     renoise: bool | None = None
@@ -291,7 +291,7 @@ def _message(found: Any, model: type[BaseModel], accepts: dict[str, str]) -> str
         return f"is missing; accepted: {_accepted(loc, accepts)}"
     if kind == "string_too_long":
         return f"has {len(given):,} characters; accepted: {_accepted(loc, accepts)}"
-    if kind in ("control", "blank", "unsafe_id", "policy"):
+    if kind in ("control", "blank", "unsafe_id", "policy", "root"):
         return f"{found['msg']}; accepted: {_accepted(loc, accepts)}"
     return f"got {shown(given)}; accepted: {_accepted(loc, accepts)}"
 

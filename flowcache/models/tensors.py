@@ -3,7 +3,7 @@
 import json
 import pickle
 import re
-import zipfile
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,10 +14,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from flowcache.errors import InputError, Problem
+from flowcache.models.formats import Kind, expect, fault, opened, refuse_others
+from flowcache.models.saved import look_at_pickles, look_at_zip
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 PTH_DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
-HEADER_LIMIT = 100_000_000  # bytes, as in the safetensors format
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,6 @@ class Stored:
     dtype: str
     shape: tuple[int, ...]
     tensor: Tensor | None = None
-
-
-def fault(file: Path, message: str, field: str = "") -> InputError:
-    return InputError([Problem(str(file), field, message)])
 
 
 def in_folder(folder: Path, suffix: str = ".safetensors") -> list[Stored]:
@@ -59,14 +56,14 @@ def _files(folder: Path, suffix: str) -> list[Path]:
     files = _indexed(indices[0]) if indices else sorted(folder.glob(f"*{suffix}"))
     if not files:
         raise fault(folder, f"holds no *{suffix} file")
-    missing = [Problem(str(file), "", "is missing") for file in files if not file.is_file()]
+    missing = [Problem(str(file), "", "is missing") for file in files if not file.exists()]
     for file in () if indices else files:
         if part := re.search(r"-(\d+)-of-(\d+)$", file.stem):
             names = (
                 f"{file.stem[: part.start()]}-{n:0{len(part[1])}}-of-{part[2]}" for n in range(1, int(part[2]) + 1)
             )
             missing += [Problem(str(folder / f"{name}{suffix}"), "", "is missing") for name in names
-                        if not (folder / f"{name}{suffix}").is_file()]  # fmt: skip
+                        if not (folder / f"{name}{suffix}").exists()]  # fmt: skip
     if missing:
         raise InputError(list(dict.fromkeys(missing)))
     return files
@@ -74,6 +71,7 @@ def _files(folder: Path, suffix: str) -> list[Path]:
 
 def _indexed(index: Path) -> list[Path]:
     """The shards that an index names, which must lie beside it."""
+    expect(index, (Kind.TEXT,), "JSON")
     try:
         names = set(json.loads(index.read_text())["weight_map"].values())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -86,25 +84,21 @@ def _indexed(index: Path) -> list[Path]:
 
 def in_safetensors(file: Path) -> list[Stored]:
     """By the header; InputError for another kind of file or one cut short."""
+    expect(file, (Kind.SAFETENSORS,), "safetensors")
     try:
-        size = file.stat().st_size
-        with file.open("rb") as stream:
-            start = stream.read(8)
-            if start[:4] == b"PK\x03\x04" or start[:1] == b"\x80":
-                raise fault(file, "is a pickle (torch.save), which can hold code; accepted: safetensors")
-            length = int.from_bytes(start, "little")
-            if len(start) < 8 or length > min(size - 8, HEADER_LIMIT):
-                raise fault(file, f"is no safetensors file, or one cut short at {size:,} bytes")
+        with opened(file) as stream:
+            length = int.from_bytes(stream.read(8), "little")
             header = json.loads(stream.read(length))
         header.pop("__metadata__", None)
         entries = [Stored(file, name, v["dtype"], tuple(v["shape"])) for name, v in sorted(header.items())]
-        needed = 8 + length + max((v["data_offsets"][1] for v in header.values()), default=0)
+        size, needed = file.stat().st_size, 8 + length + max((v["data_offsets"][1] for v in header.values()), default=0)
     except OSError as error:
         raise fault(file, f"can't be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise fault(file, f"is no safetensors file: {error!r}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        raise fault(file, f"is no safetensors file: its header is damaged ({type(error).__name__}: {error})") from None
     if size < needed:
-        raise fault(file, f"is cut short: {size:,} of {needed:,} bytes")
+        raise fault(file, f"is cut short: its header says {needed:,} bytes, the file has {size:,}; download it again")
+    refuse_others(file, header)
     try:
         with safe_open(file, "pt"):  # its reader looks for overlaps, gaps and sizes that don't fit
             return entries
@@ -114,18 +108,34 @@ def in_safetensors(file: Path) -> list[Stored]:
 
 def in_pth(file: Path) -> list[Stored]:
     """The tensors of a state dict that torch.save wrote, memory-mapped; a pickle with code is refused, not run."""
+    kind = expect(file, (Kind.ZIP, Kind.LEGACY), "what torch.save writes")
+    (look_at_zip if kind is Kind.ZIP else look_at_pickles)(file)
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
-    except FileNotFoundError:
-        raise fault(file, "is missing") from None
-    except pickle.UnpicklingError as error:
-        why = str(error).splitlines()[0]
-        raise fault(file, f"holds more than tensors, such as code; it was not run ({why})") from None
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise fault(file, f"can't be read, perhaps it is cut short: {error}") from None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise fault(file, "is no state dict; accepted: names and tensors")
+        state = torch.load(file, map_location="cpu", weights_only=True, mmap=kind is Kind.ZIP)
+    except OSError as error:
+        raise fault(file, f"can't be read: {error.strerror}") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError,
+            AssertionError, struct.error) as error:  # fmt: skip
+        # torch's own words are left out: they advise to run the code
+        if code := re.search(r"GLOBAL (\S+)", str(error)):
+            raise fault(file, f"holds more than tensors, such as code; it was not run ({code[1][:80]!r})") from None
+        why = f"perhaps it is damaged or cut short; no code was run ({type(error).__name__})"
+        raise fault(file, f"can't be read as tensors alone, {why}") from None
+    _look_at_state(file, state)
     return [Stored(file, n, PTH_DTYPES.get(t.dtype, str(t.dtype)), tuple(t.shape), t) for n, t in state.items()]
+
+
+def _look_at_state(file: Path, state: object) -> None:
+    held = state if isinstance(state, dict) else {}
+    if not held or not all(isinstance(n, str) and isinstance(t, Tensor) for n, t in held.items()):
+        inner = [str(name) for name, value in held.items() if isinstance(value, dict) and _has_tensor(value)]
+        what = f"is a training checkpoint, with the tensors under {inner[0]!r}" if inner else "is no state dict"
+        raise fault(file, f"{what}; accepted: names and tensors")
+    refuse_others(file, held)
+
+
+def _has_tensor(state: dict) -> bool:
+    return any(isinstance(value, Tensor) for value in state.values())
 
 
 def read(

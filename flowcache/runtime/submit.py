@@ -1,11 +1,16 @@
 """A job handed to a running cluster through Ray's job API, followed to its end.
 
 What is sent is a working directory: the job file, and where the manifest lies on this machine, it and the pictures and
-videos beside it. Submitting the same again finds the job that runs or succeeded; only after a failure a new one starts.
+videos beside it. Ray puts that directory on the Python path of every process of the job, so nothing in it may be
+importable, whatever a manifest names: all lies in one folder that no import can name, under names made here, and only
+what opens as a picture or video is taken from beside the manifest.
+
+Submitting the same again finds the job that runs or succeeded; only after a failure a new one starts.
 """
 
 import asyncio
 import hashlib
+import json
 import logging
 import os
 import shlex
@@ -16,6 +21,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import aiohttp
 import yaml
@@ -23,14 +29,18 @@ from ray.dashboard.modules.job.pydantic_models import JobDetails
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from flowcache.errors import FlowcacheError, InputError, Problem
+from flowcache.errors import FlowcacheError, InputError, MediaError, Problem
 from flowcache.families.registry import bundled
 from flowcache.inputs.job import JobSpec
-from flowcache.inputs.media import read_rows
-from flowcache.inputs.schema import shown
+from flowcache.inputs.manifest import MEDIA, refusal
+from flowcache.inputs.media import probe_media, read_rows
+from flowcache.inputs.urls import cause, resolve
 
 LIMIT = 100 << 20  # bytes of all that is sent; Ray holds it in the head's memory
-MEDIA = ("image", "video", "end_image")  # fields of a row that name files
+DATA = "flowcache-data"  # all that is sent lies in it; a name with a dash cannot be imported
+JOB, TABLE = f"{DATA}/job.yaml", f"{DATA}/media.json"  # the table: where media lie beside the manifest, by their names
+# No process of the job puts its current or its script's folder on the path by itself.
+ISOLATED = {"PYTHONSAFEPATH": "1"}
 FAULTS = (OSError, RuntimeError, AuthenticationError)  # that Ray's client raises: no connection, an answer it can't use
 QUIET = 120.0  # seconds without a line after which the log's connection is made anew: a dropped one may stay silent
 POLL = 1.0  # seconds between two looks at a job whose log has ended or cannot be read
@@ -59,15 +69,17 @@ def prepare(spec: JobSpec, options: Sequence[str] = ()) -> Submission:
     ]
     files: dict[str, bytes] = {}
     if not _is_url(spec.manifest):
-        files, faults = _beside(Path(spec.manifest).expanduser())
+        manifest = Path(os.path.expanduser(spec.manifest))
+        files, faults = _beside(manifest)
         problems += faults
-        spec = spec.model_copy(update={"manifest": Path(spec.manifest).name})
+        spec = spec.model_copy(update={"manifest": _manifest_name(manifest)})
     if problems:
         raise InputError(problems)
     # Ray tells the job which cluster it runs on; an address of the job file is for `render`.
     written = spec.model_dump(mode="json", exclude={"address"}, exclude_none=True)
-    files["job.yaml"] = yaml.safe_dump(written, sort_keys=True, allow_unicode=True).encode()
-    entrypoint = shlex.join(["flowcache", "render", "--job", "job.yaml", *options])
+    files[JOB] = yaml.safe_dump(written, sort_keys=True, allow_unicode=True).encode()
+    media = ["--media", TABLE] if TABLE in files else []
+    entrypoint = shlex.join(["flowcache", "render", "--job", JOB, *media, *options])
     digest = hashlib.sha256(entrypoint.encode())
     for name in sorted(files):
         digest.update(hashlib.sha256(name.encode()).digest() + hashlib.sha256(files[name]).digest())
@@ -78,33 +90,68 @@ def _is_url(text: str) -> bool:
     return "://" in text
 
 
-def _beside(manifest: Path) -> tuple[dict[str, bytes], list[Problem]]:
-    """The manifest and the files that its rows name by relative paths, and what is wrong with them.
+def _manifest_name(manifest: Path) -> str:
+    """What it is called where it is sent: of its own name only the ending stays, which says the format."""
+    return f"{DATA}/manifest.{manifest.name.rpartition('.')[2].lower()}"
 
-    Whether the rows make sense is for the cluster to say: it has the models.
+
+def _beside(manifest: Path) -> tuple[dict[str, bytes], list[Problem]]:
+    """The manifest, the media that its rows name by relative paths and a table of those, and what is wrong with them.
+
+    Rows stay as written: their ids and seeds are hashes of that. Whether they make sense is for the cluster to say: it
+    has the models.
     """
     rows, problems = read_rows(str(manifest))
     if problems:
         return {}, problems
-    files, room = {manifest.name: manifest.read_bytes()}, LIMIT - manifest.stat().st_size
-    for number, row in rows:
-        for field in MEDIA:
-            name = row.get(field)
-            if not isinstance(name, str) or _is_url(name) or Path(name).expanduser().is_absolute() or name in files:
-                continue
-            try:
-                if ".." in Path(name).parts:
-                    raise ValueError("leaves the manifest's folder; accepted: a path in it, or a URL")
-                path = manifest.parent / name
-                room -= path.stat().st_size
-                files[name] = path.read_bytes() if room >= 0 else b""
-            except (OSError, ValueError) as error:
-                cause = f"cannot be read ({error.strerror.lower()})" if isinstance(error, OSError) else str(error)
-                problems.append(Problem(str(manifest), field, f"{shown(name)} {cause}", row=number))
+    files, table = {_manifest_name(manifest): manifest.read_bytes()}, {}
+    room = LIMIT - manifest.stat().st_size
+    for (name, kind), places in _relative(rows).items():
+        if room < 0:
+            break
+        try:
+            data = _media(manifest, name, kind)
+        except MediaError as error:
+            message = refusal(name, kind, error)
+            problems += [Problem(str(manifest), field, message, row=number) for number, field in places]
+            continue
+        table[name] = f"media-{hashlib.sha256(data).hexdigest()[:32]}"
+        sent = f"{DATA}/{table[name]}"
+        room -= 0 if sent in files else len(data)
+        files[sent] = data
     if room < 0:
         limit = f"is more than {LIMIT >> 20} MiB with the files that it names; accepted: URLs for so much"
         problems.append(Problem(str(manifest), "", limit))
+    if table:
+        files[TABLE] = json.dumps(table).encode()
     return files, problems
+
+
+def _relative(rows: Sequence[tuple[int, dict[str, Any]]]) -> dict[tuple[str, str], list[tuple[int, str]]]:
+    """(row, field) of all places that name a file beside the manifest, by (name, kind)."""
+    found: dict[tuple[str, str], list[tuple[int, str]]] = {}
+    for number, row in rows:
+        for field, kind in MEDIA.items():
+            name = row.get(field)
+            if isinstance(name, str) and not _is_url(name) and not os.path.isabs(os.path.expanduser(name)):
+                found.setdefault((name, kind), []).append((number, field))
+    return found
+
+
+def _media(manifest: Path, name: str, kind: str) -> bytes:
+    """The picture or video beside the manifest, opened and decoded before any of it is sent. MediaError: it is none."""
+    path = resolve(name, str(manifest))
+    try:
+        # Links are followed first: a manifest that came with one must not send what lies elsewhere on this machine.
+        if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(manifest.parent)):
+            raise MediaError("leaves the manifest's folder; accepted: a path in it, or a URL")
+        checked = probe_media(path, kind, "")
+        data = Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        raise MediaError(cause(error)) from error
+    if hashlib.sha256(data).hexdigest() != checked.sha256:
+        raise MediaError("changed while it was read")
+    return data
 
 
 def connect(address: str) -> JobSubmissionClient:
@@ -149,9 +196,10 @@ def submit(client: JobSubmissionClient, submission: Submission) -> tuple[str, bo
 def _start(client: JobSubmissionClient, name: str, entrypoint: str, folder: str) -> bool:
     """False if the job is there already. Tried for PATIENCE seconds where the cluster is not ready for jobs yet."""
     until = time.monotonic() + PATIENCE
+    environment = {"working_dir": folder, "env_vars": ISOLATED}
     while True:
         try:
-            client.submit_job(entrypoint=entrypoint, submission_id=name, runtime_env={"working_dir": folder})
+            client.submit_job(entrypoint=entrypoint, submission_id=name, runtime_env=environment)
             return True
         except (OSError, RuntimeError) as error:
             if name in _statuses(client):  # another submitter of the same job was faster, or our answer was lost

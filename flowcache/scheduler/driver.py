@@ -21,6 +21,7 @@ from flowcache.scheduler.queue import SegmentQueue, Video
 from flowcache.scheduler.store_writer import StoreWriter
 from flowcache.scheduler.summary import Summary, summarise
 from flowcache.storage.commits import (
+    Listing,
     clear_dead_letter,
     list_commits,
     read_markers,
@@ -31,8 +32,8 @@ from flowcache.storage.commits import (
 )
 from flowcache.storage.documents import RunRecord, SegmentMarker, Stopped
 from flowcache.storage.objects.store import Store
+from flowcache.storage.proof import Unproven, read_back
 from flowcache.storage.runs import begin_run
-from flowcache.storage.tables import write_tables
 from flowcache.worker.task import Event, Flawed, Task, WorkerSettings
 
 LATE = "its deadline came"
@@ -71,19 +72,17 @@ def run(
         driver.writer.drain()
         driver.note_finished()
     except ClusterError as error:
-        driver.note_stopped(str(error), error.exit_code)
+        driver.note_stopped(str(error), error.exit_code, len(driver.queue.left))
         raise
     finally:
         driver.writer.close()
         progress.close()
-    listing = list_commits(store) if driver.changed else driver.listing
-    write_tables(store, record, listing, driver.markers)
-    queue, why = driver.queue, driver.stopped
+    queue, why, listing = driver.queue, driver.stopped, driver.prove()
     summary = summarise(store, record, listing, queue, driver.rendered, why, time.monotonic() - begin)
     if summary.exit_code == 0:
         success(store, {"run_id": record.run_id, "videos": len(summary.done)})
     elif summary.stopped:
-        driver.note_stopped(summary.stopped, summary.exit_code)
+        driver.note_stopped(summary.stopped, summary.exit_code, summary.left)
     return summary
 
 
@@ -119,7 +118,7 @@ class Driver:
         self.spoilt: set[tuple[str, int]] = set()  # (video, segment) to render without reuse
         self.rendered = 0
         self.stopped: str | None = None
-        self._leave: float | None = None  # when segments under way are given up, on the fleet's clock
+        self._leave: float | None = None  # when segments under way are given up, on the provider's clock
         progress.begin(record, self.queue.videos.values())
 
     def _revive(self) -> set[str]:
@@ -229,9 +228,19 @@ class Driver:
         while finished:
             self.progress.done(finished.popleft())
 
-    def note_stopped(self, why: str, exit_code: int) -> None:
-        """Tell who watches the store."""
-        stopped(self.store, Stopped(self.record.run_id, why, exit_code, len(self.queue.left), time.time()))
+    def note_stopped(self, why: str, exit_code: int, left: int) -> None:
+        """Tell who watches the store. left: videos."""
+        stopped(self.store, Stopped(self.record.run_id, why, exit_code, left, time.time()))
+
+    def prove(self) -> Listing:
+        """What the store shows when it is read back, tables written; Unproven where that is less than the run did."""
+        left = {video.request.id for video in self.queue.left}
+        try:
+            return read_back(self.store, self.record, self.markers, None if self.changed else self.listing, left)
+        except Unproven as lack:
+            withdraw_success(self.store)
+            self.note_stopped(str(lack), lack.exit_code, lack.left)
+            raise
 
     def _assign(self, gang: Gang) -> None:
         """Work for the gang, if it is idle and there is any."""

@@ -11,7 +11,7 @@ from flowcache.storage import layout
 from flowcache.storage.documents import SCHEMA_VERSION, RunRecord, canonical, parse, sha256, to_json
 from flowcache.storage.objects.store import Store
 
-SHOWN = 10  # differences named in a refusal before the rest is only counted
+SHOWN = 10  # differences named in a message before the rest is only counted
 
 
 def spec_hash(requests: Iterable[RenderRequest], digests: dict[str, str], numerics: dict[str, str]) -> str:
@@ -123,13 +123,17 @@ def differences(root: str, held: RunRecord, wanted: RunRecord) -> list[Problem]:
         fields = changed(old, new)
         if fields:
             found.append(f"video {name} differs in {', '.join(fields)}")
-    more = len(found) - SHOWN
-    listing = "; ".join(found[:SHOWN]) + (f"; and {more} more" if more > 0 else "")
     message = (
         f"holds another run ({held.run_id}, begun {time.strftime('%Y-%m-%d %H:%M', time.gmtime(held.created))} UTC): "
-        f"{listing or 'another schema'}. Give another output, or the manifest, model and settings of that run"
+        f"{some_of(found) or 'another schema'}. Give another output, or the manifest, model and settings of that run"
     )
     return [Problem(file=root, field="output", message=message)]
+
+
+def some_of(found: Sequence[str]) -> str:
+    """The first SHOWN of them, and how many more there are."""
+    more = len(found) - SHOWN
+    return "; ".join(found[:SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
 def changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

@@ -33,9 +33,8 @@ def write_tables(store: Store, run: RunRecord, listing: Listing | None = None, k
     The same commits give the same parts.
     """
     listing = listing or list_commits(store)
-    key, parts = layout.parts_key(run.run_id), list(videos_by_part(run))
+    key, parts, keys = layout.parts_key(run.run_id), list(videos_by_part(run)), table_keys(run)
     there = {entry.key for name in TABLES for entry in store.list(layout.table_prefix(name, run.run_id))}
-    keys = [[layout.part_key(name, run.run_id, number) for name in TABLES] for number in range(len(parts))]
     wanted = {str(number): fingerprint(videos, listing) for number, videos in enumerate(parts)}
     held = json.loads(store.find(key) or b"{}")
     stale = [n for n in range(len(parts)) if held.get(str(n)) != wanted[str(n)] or not there.issuperset(keys[n])]
@@ -64,6 +63,12 @@ def videos_by_part(run: RunRecord) -> Iterator[list[str]]:
         part.append(name)
         room -= chunks
     yield part  # even an empty one: its table still shows the columns
+
+
+def table_keys(run: RunRecord) -> list[list[str]]:
+    """Of each part its objects, one a table."""
+    parts = enumerate(videos_by_part(run))
+    return [[layout.part_key(name, run.run_id, number) for name in TABLES] for number, _ in parts]
 
 
 def fingerprint(videos: list[str], listing: Listing) -> str:

@@ -22,7 +22,7 @@ import s3fs
 from flowcache.errors import StoreError
 from flowcache.storage import layout
 from flowcache.storage.objects.store import Store
-from tests.soak.chaos import ACTIONS, Chaos, Nodes
+from tests.soak.chaos import ACTIONS, Chaos, NodeHealth
 from tests.soak.night import Driver, compare, manifest, poison
 from tests.soak.proxy import FaultyProxy
 from tests.soak.servers import server
@@ -30,7 +30,7 @@ from tests.soak.servers import server
 PATIENCE = 3600.0  # seconds without a new segment after which the soak gives up
 
 
-def calm_run(folder: Path, rows: Path, nodes: Nodes) -> Store:
+def calm_run(folder: Path, rows: Path, nodes: NodeHealth) -> Store:
     driver = Driver(rows, str(folder / "calm"), nodes.address, nodes.count, PATIENCE, folder / "calm.log")
     try:
         code = driver.process.wait()
@@ -84,7 +84,7 @@ def night(options: argparse.Namespace, folder: Path, cleanup: ExitStack) -> dict
     access = {"key": s3.key, "secret": s3.secret}
     # Nodes hand their environment to the actors.
     os.environ |= {"AWS_ENDPOINT_URL": proxy.url, "AWS_ACCESS_KEY_ID": s3.key, "AWS_SECRET_ACCESS_KEY": s3.secret}
-    nodes = Nodes(options.gangs)
+    nodes = NodeHealth(options.gangs)
     cleanup.callback(nodes.close)
     calm = calm_run(folder, rows, nodes)
     s3fs.S3FileSystem(endpoint_url=s3.url, **access).mkdir("soak")

@@ -36,7 +36,7 @@ HEALTH = {
 }
 
 
-class Nodes:
+class NodeHealth:
     """A Ray of a head without resources and `count` nodes of one CPU: a gang each."""
 
     def __init__(self, count: int):
@@ -90,7 +90,7 @@ def title(pid: int) -> str:
 class Chaos:
     """Does one thing at a time to one of them; `heal` brings back what should come back. `given` counts."""
 
-    def __init__(self, nodes: Nodes, driver: Driver, s3: Ceph | Moto, draw: random.Random):
+    def __init__(self, nodes: NodeHealth, driver: Driver, s3: Ceph | Moto, draw: random.Random):
         self.nodes, self.driver, self.s3, self.draw = nodes, driver, s3, draw
         self.given: Counter[str] = Counter()
         self._later: list[threading.Timer] = []  # that bring back what was stopped

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from flowcache.families.magi.published import SPECIAL_TOKENS_SOURCE
-from flowcache.models.tensors import fault
+from flowcache.models.formats import Kind, expect, fault
 
 ARRAY = "other_tokens"
 # Rows of the array, in the order in which the official code puts them before a caption, each before the last one.
@@ -73,14 +73,12 @@ def read_special_tokens(file: Path, dim: int, **settings) -> SpecialTokens:
 
     InputError names what is wrong with the file.
     """
+    if not file.exists():
+        raise fault(file, f"is missing; {SPECIAL_TOKENS_SOURCE}")
+    expect(file, (Kind.ZIP,), "an .npz of arrays")  # numpy takes all else for a pickle, and advises to run it
     try:
-        arrays = np.load(file, allow_pickle=False)
-        if not isinstance(arrays, np.lib.npyio.NpzFile):
-            raise ValueError("one array, and no .npz of several")
-        with arrays:
+        with np.load(file, allow_pickle=False) as arrays:
             rows = arrays[ARRAY]
-    except FileNotFoundError:
-        raise fault(file, f"is missing; {SPECIAL_TOKENS_SOURCE}") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise fault(file, f"can't be read as arrays without code: {error}") from None
     except KeyError:

@@ -4,13 +4,18 @@ import os
 from typing import Any
 
 from flowcache.errors import StoreError, masked
+from flowcache.inputs.output_url import check_root
 from flowcache.storage.objects.store import Backend
 
 
 def normalise(url: str) -> str:
-    """The store's URL without a trailing slash; local folders as absolute paths (workers run elsewhere)."""
+    """The store's URL without a trailing slash; local folders as absolute paths (workers run elsewhere).
+
+    InputError for what can't be a root.
+    """
     if not url:
         raise StoreError("the output URL is empty; give a folder or a URL like s3://bucket/prefix")
+    check_root(url)
     scheme, separator, rest = url.partition("://")
     if not separator or scheme in ("file", "local"):
         path = rest if separator else url

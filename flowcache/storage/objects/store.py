@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from flowcache.errors import StoreError, masked
@@ -19,6 +19,15 @@ T = TypeVar("T")
 
 UNSAFE = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|\\")  # a part that is empty or points elsewhere
 RETRY_PAUSES = (0.2, 0.6, 1.8, 5.4)  # seconds before the second, third ... attempt after a passing fault
+LOOK_PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds before listing again what was written and is not shown yet
+
+
+def looks() -> Iterator[None]:
+    """As often as to list before what was written counts as not there: some stores' listings lag."""
+    yield
+    for pause in LOOK_PAUSES:
+        time.sleep(pause)
+        yield
 
 
 class MissingObject(StoreError):
@@ -110,18 +119,36 @@ class Store:
         return self._attempt("create", key, attempt)
 
     def probe(self) -> None:
-        """Check that the root can be written and that exclusive creates are exclusive; else StoreError."""
+        """Check that the root keeps what is written, each under its own name, that listings show it, and that exclusive
+        creates are exclusive; else StoreError. Leaves nothing behind."""
         self.backend.check()
         key = f"_run/.probe-{secrets.token_hex(6)}"
         try:
             self._attempt("write to", key, lambda: self.backend.put(key, b"probe"), name=masked(self.url))
-            if self.create(key, b"second"):
-                raise StoreError(
-                    f"{masked(self.url)} ignores exclusive creates (If-None-Match): two writers could overwrite each "
-                    "other's commits. Use a store that honours them, such as AWS S3, Ceph, MinIO or a local disk"
-                )
-        finally:
+            fault = self._fault_of(key, b"probe")
+            if fault:
+                raise StoreError(f"{masked(self.url)} {fault}. Use a store such as AWS S3, Ceph, MinIO or a local disk")
+            self.delete(key)
+        except BaseException:
             self._quietly_delete(key)
+            raise
+
+    def _fault_of(self, key: str, data: bytes) -> str | None:
+        """What is wrong with a store in which `data` was just put at `key`."""
+        if self.create(key, b"second"):
+            return "ignores exclusive creates (If-None-Match): two writers could overwrite each other's commits"
+        if self.find(key) != data:
+            return "does not give back what was written to it"
+        if self.exists(f"{key}-2"):
+            return "holds one object under every name"
+        if not self._listed(Entry(key, len(data))):
+            seconds = sum(LOOK_PAUSES)
+            return f"does not list what was written to it {seconds:.0f} s before, though it gives it back"
+        return None
+
+    def _listed(self, entry: Entry) -> bool:
+        folder = entry.key.rpartition("/")[0]
+        return any(entry in self._attempt("list", folder, lambda: list(self.backend.list(folder))) for _ in looks())
 
     def _quietly_delete(self, key: str) -> None:
         try:

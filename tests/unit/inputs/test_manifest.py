@@ -1,6 +1,6 @@
 """Every kind of bad input with its message, which is also the table in docs/bad-input.md.
 
-`python tests/unit/inputs/test_manifest.py` writes that table anew.
+`python -m tests.unit.inputs.test_manifest` writes that table anew.
 """
 
 import json
@@ -22,7 +22,9 @@ from flowcache.inputs.job import load_job
 from flowcache.inputs.manifest import default_seed, validate
 from flowcache.inputs.media import probe_media, read_rows
 from flowcache.inputs.schema import ACCEPTS, ROW_FIELDS, RowDefaults, shown
+from flowcache.models.tensors import in_pth, in_safetensors
 from flowcache.records import MediaInfo, ModelSpec, Shot
+from tests.weights_files import BAD
 
 ROOT = Path(__file__).parents[3]
 DOC = ROOT / "docs" / "bad-input.md"
@@ -59,6 +61,14 @@ def one(row, **defaults):
     return requests[0]
 
 
+# What reads a file by its ending, where that is no manifest.
+READERS = {
+    ".yaml": load_job,
+    ".safetensors": lambda file: in_safetensors(Path(file)),
+    ".pth": lambda file: in_pth(Path(file)),
+}
+
+
 @dataclass(frozen=True)
 class Case:
     """One kind of bad input. `where`: (row, field) of each problem expected, in order."""
@@ -79,9 +89,9 @@ class Case:
         """What the user is told, the file lying in the current directory."""
         if self.written is not ABSENT:
             Path(self.file).write_bytes(self.content)
-        if self.file.endswith(".yaml"):
+        if Path(self.file).suffix in READERS:
             with pytest.raises(InputError) as caught:
-                load_job(self.file)
+                READERS[Path(self.file).suffix](self.file)
             return caught.value.problems
         rows, problems = read_rows(self.file)
         _, faults, _ = validate(rows, self.file, spec_of, RowDefaults(), partial(probe_media, base=self.file))
@@ -92,6 +102,17 @@ ABSENT = b"absent"
 PNG = (ROOT / "manifests" / "media" / "start.png").read_bytes()
 PARQUET = (ROOT / "manifests" / "example.parquet").read_bytes()
 P = {"prompt": "a red circle"}
+OUTPUTS = {
+    "an empty part": "s3://bucket//prefix",
+    "a part that leads elsewhere": "s3://bucket/a/../b",
+    "a version of one object": "s3://bucket/night?versionId=secret",
+    "a fragment": "s3://bucket/night#secret",
+    "credentials": "s3://key:secret/with/slashes@bucket/night",
+    "a host's folder": "file://host/night",
+    "one slash": "file:/night",
+    "a drive": "C:\\night",
+    "memory": "memory://night",
+}
 CASES = [
     Case("Unknown key, near a known one", [P | {"sede": 1}], ((1, "sede"),)),
     Case("Unknown key", [P | {"camera": "pan"}], ((1, "camera"),)),
@@ -185,6 +206,9 @@ CASES = [
          ((None, "output"), (None, "policy"), (None, "gang"), (None, "outputs")), "night.yaml"),
     Case("Job file: key given twice", "manifest: a.jsonl\nmanifest: b.jsonl\n", ((None, ""),), "night.yaml"),
     Case("Job file: broken YAML", "manifest: [a.jsonl\n", ((None, ""),), "night.yaml"),
+    *(Case(f"Weights: {bad.title}", bad.content, ((None, ""),), bad.file, bad.said) for bad in BAD),
+    *(Case(f"Output: {title}", f"manifest: night.jsonl\noutput: '{url}'\n", ((None, "output"),), "night.yaml")
+      for title, url in OUTPUTS.items()),
 ]  # fmt: skip
 
 
@@ -205,9 +229,10 @@ def table() -> str:
         "Every case below ends with exit code 2 before anything has started. All faults of a manifest are told at",
         "once. With `--keep-going` the good rows are rendered and the bad ones recorded with these messages; faults",
         "of a whole file (without a row, or in a CSV header) still end it. `tiny-skyreels` stands for a model of two",
-        "sizes with the bundled one's lengths, `skyreels-v2` for one of any size.",
+        "sizes with the bundled one's lengths, `skyreels-v2` for one of any size, `model.safetensors` and `vae.pth`",
+        "for files of a checkpoint.",
         "",
-        "Written by `python tests/unit/inputs/test_manifest.py`; a test compares it with what the code says.",
+        "Written by `python -m tests.unit.inputs.test_manifest`; a test compares it with what the code says.",
         "",
         "| Case | Written | Message |",
         "|---|---|---|",
@@ -233,7 +258,7 @@ def test_bad_input_is_told_where_it_is(case, tmp_path, monkeypatch):
 
 def test_the_table_in_the_docs_is_what_the_code_says(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert DOC.read_text() == table(), "run python tests/unit/inputs/test_manifest.py"
+    assert DOC.read_text() == table(), "run python -m tests.unit.inputs.test_manifest"
 
 
 def test_all_faults_of_all_rows_come_at_once_in_order():

@@ -7,7 +7,7 @@ import duckdb
 import pytest
 
 from flowcache.storage import layout
-from flowcache.storage.objects.store import RETRY_PAUSES, Store
+from flowcache.storage.objects.store import LOOK_PAUSES, RETRY_PAUSES, Store
 from flowcache.storage.schemas import CHUNKS, VIDEOS
 
 DOC = (Path(__file__).parents[3] / "docs" / "storage.md").read_text()
@@ -60,6 +60,8 @@ def test_the_layout_is_the_documented_one():
 def test_the_retries_are_the_documented_ones():
     assert len(RETRY_PAUSES) == 4 and round(sum(RETRY_PAUSES)) == 8
     assert "tried again four times over eight seconds" in DOC
+    assert len(LOOK_PAUSES) == 5 and round(sum(LOOK_PAUSES)) == 16
+    assert "listed again, five times over 16 seconds" in DOC
 
 
 def test_the_duckdb_example_runs(root):

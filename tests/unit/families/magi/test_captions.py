@@ -72,10 +72,11 @@ def npy(array):
         (npz(other_tokens=np.zeros((16, DIM))), r"\[16, 8\]; accepted"),
         (npz(other_tokens=np.zeros((100, DIM), int)), r"is int64"),
         (npz(other_tokens=np.array([{}], object)), "can't be read as arrays without code"),
-        (npy(np.zeros((100, DIM))), "one array, and no .npz of several"),
-        (pickle.dumps({"other_tokens": 1}), "can't be read as arrays without code"),
+        (npy(np.zeros((100, DIM))), "is of no known format, or damaged; accepted: an .npz of arrays"),
+        (pickle.dumps({"other_tokens": 1}), "is a pickle .* was not run; accepted: an .npz of arrays"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n", "is a Git LFS pointer"),
         (npz(other_tokens=np.zeros((100, DIM)))[:-30], "can't be read"),
-        (b"", "can't be read"),
+        (b"", "is empty"),
     ],
 )
 def test_damaged_files_are_named(tmp_path, data, message):

@@ -115,7 +115,7 @@ QX, FC1 = (
 DAMAGE = {
     "missing shard": (lambda config: first(config).unlink(), "00001-of-00002.safetensors: is missing"),
     "cut short": (lambda config: os.truncate(first(config), first(config).stat().st_size - 9), "is cut short"),
-    "pickle": (lambda config: torch.save({"a": torch.ones(1)}, first(config)), "is a pickle"),
+    "pickle": (lambda config: torch.save({"a": torch.ones(1)}, first(config)), "around a pickle"),
     "index outside": (outside, "names '../stolen.safetensors'"),
     "missing tensor": (on("rope.bands", lambda state: state.pop("rope.bands")), "rope.bands: is missing"),
     "wrong shape": (on(QX, lambda state: state.update({QX: state[QX][:3].clone()})), f"{QX}: has shape [3, 64], the"),

@@ -94,7 +94,7 @@ def damage_config(folder):
 @pytest.mark.parametrize(
     "damage, says",
     [
-        (damage_truncated, "cut short: .* of .* bytes"),
+        (damage_truncated, "cut short: its header says .* bytes, the file has .*; download it again"),
         (damage_no_weights, "holds no"),
         (damage_no_config, "not found"),
         (damage_config, "ffn_dim"),

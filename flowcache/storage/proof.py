@@ -1,0 +1,63 @@
+"""Proof that a run is done, from what its store lists when it is read back: no marker is read again for it."""
+
+from collections.abc import Collection, Iterator
+
+from flowcache.errors import StoreError, masked
+from flowcache.storage import layout
+from flowcache.storage.commits import Listing, list_commits
+from flowcache.storage.documents import RunRecord
+from flowcache.storage.objects.store import Store, looks
+from flowcache.storage.runs import some_of
+from flowcache.storage.tables import Known, table_keys, write_tables
+
+
+class Unproven(StoreError):
+    """The store does not show what it should; the message names the difference. `left`: videos that it shows neither
+    as done nor as dead."""
+
+    def __init__(self, message: str, left: int):
+        self.left = left
+        super().__init__(message)
+
+
+def read_back(
+    store: Store, run: RunRecord, known: Known, listing: Listing | None = None, left: Collection[str] = ()
+) -> Listing:
+    """Write the tables, and compare what the store then lists with the requests that the run accepted.
+
+    Lists again for a while what does not show, then raises Unproven. known: markers that need not be read; listing:
+    what is committed, where nothing was since; left: videos that the run ends without.
+    """
+    for _ in looks():
+        shown = listing or list_commits(store)
+        write_tables(store, run, shown, known)
+        found = list(lacks(store, run, shown, left))
+        if not found:
+            return shown
+        listing = None
+    unfinished = run.plan["videos"].keys() - shown.done - shown.dead_letters.keys()
+    message = f"{masked(store.url)} does not show all of the run, however often it is listed: {some_of(found)}"
+    raise Unproven(f"{message}. Nothing is marked finished", len(unfinished))
+
+
+def lacks(store: Store, run: RunRecord, listing: Listing, left: Collection[str] = ()) -> Iterator[str]:
+    """The difference: each video that is neither dead nor whole, each table's part that is not there."""
+    playlists = {entry.key for entry in store.list(layout.MEDIA) if entry.key.endswith(".m3u8")}
+    for video_id, planned in run.plan["videos"].items():
+        dead = video_id in listing.dead_letters and video_id not in listing.done
+        lack = "" if dead or video_id in left else lack_of(video_id, planned["segments"], listing, playlists)
+        if lack:
+            yield f"video {video_id}: {lack}"
+    there = {entry.key for entry in store.list(layout.META)}
+    yield from (f"{key}: not there" for keys in table_keys(run) for key in keys if key not in there)
+
+
+def lack_of(video_id: str, planned: int, listing: Listing, playlists: Collection[str]) -> str:
+    """What a video lacks that should be done; "" where it is whole. planned: segments."""
+    segments = listing.segments.get(video_id, [])
+    shows = {
+        f"{len(segments)} of {planned} segments": segments == list(range(planned)),
+        "not marked done": video_id in listing.done,
+        "no playlist": layout.playlist_key(video_id) in playlists,
+    }
+    return ", ".join(words for words, shown in shows.items() if not shown)
