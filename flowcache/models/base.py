@@ -80,7 +80,6 @@ class VideoModel(Protocol):
     heads: int
     kv_heads: int
     head_dim: int
-    joins_any_length: bool  # whether `join` takes texts of different lengths
 
     def grid(self, latents: Tensor, first_frame: int = 0) -> Grid: ...
 
@@ -103,7 +102,7 @@ class VideoModel(Protocol):
         ...
 
     def join(self, texts: Sequence[Any]) -> Any:
-        """Of `text`, one row each: the same as the rows of a batch."""
+        """What `text` gave for several of one length, a row each: the same as the rows of a batch."""
         ...
 
     def rope(self, *grids: Grid) -> Any:

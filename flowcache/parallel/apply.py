@@ -37,7 +37,7 @@ class ShardedModel:
         ways = ranks.heads.size
         self.layers, self.head_dim = model.layers, model.head_dim
         self.heads, self.kv_heads = model.heads // ways, model.kv_heads // ways
-        self.dtype, self.device, self.joins_any_length = model.dtype, model.device, model.joins_any_length
+        self.dtype, self.device = model.dtype, model.device
         # of sharded weights: FSDP notes every forward, for a backward pass that never comes
         self._forget = getattr(model, "reset_iter_state", None)
 

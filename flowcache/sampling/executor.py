@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Protocol
 
 import torch
@@ -52,8 +52,7 @@ class Packed:
 
     def transform(self, row: SamplingStep, forwards: Sequence[ChunkForward]) -> Iterator[Batch]:
         last = max((i for i, forward in enumerate(forwards) if forward.kv_branch is not None), default=-1)
-        for start in range(0, len(forwards), self.most):
-            batch = forwards[start : start + self.most]
+        for start, batch in self._batches(forwards):
             attend, seen = self._attend(row, batch, last - start)
             tokens = [self.inputs.tokens(forward.chunk) for forward in batch]
             hidden = self.model.transform(
@@ -64,6 +63,15 @@ class Packed:
                 attend,
             )
             yield Batch(batch, hidden, seen)
+
+    def _batches(self, forwards: Sequence[ChunkForward]) -> Iterator[tuple[int, Sequence[ChunkForward]]]:
+        """Runs of forwards, and where each begins: no more than `most`, all with texts of one length."""
+        start = 0
+        for _, alike in groupby(forwards, lambda forward: self.inputs.texts.length(forward.text, forward.chunk)):
+            run = list(alike)
+            for first in range(0, len(run), self.most):
+                yield start + first, run[first : first + self.most]
+            start += len(run)
 
     def project(self, row: SamplingStep, batch: Batch) -> list[Tensor | None]:
         steps = [i for i, forward in enumerate(batch.forwards) if forward.step >= 0]
@@ -134,8 +142,7 @@ def executor_of(model: VideoModel, inputs: ChunkInputs, store: KVStore, bidirect
     if bidirectional:
         return Bidirectional(model, inputs, store.sharding)
     tokens = inputs.grids[0].tokens
-    packs = tokens <= PACKED_CHUNK and (model.joins_any_length or inputs.texts.of_one_length)
-    return Packed(model, inputs, store, most=PACKED_BATCH // tokens if packs else 1)
+    return Packed(model, inputs, store, most=PACKED_BATCH // tokens if tokens <= PACKED_CHUNK else 1)
 
 
 def self_only(sharding: KVSharding, tokens: int) -> Attend:

@@ -33,10 +33,10 @@ class TextInputs:
         }
         self.made: dict[tuple[int, ...], Any] = {}  # by the embeddings' ids
 
-    @property
-    def of_one_length(self) -> bool:
-        given = (*self.sources["caption"], *self.sources["negative"])
-        return len({text.shape[1] for text in given if text is not None}) == 1
+    def length(self, kind: TextKind, chunk: int) -> int | None:
+        """In tokens; only texts of one length can stand in one batch. None: dropped."""
+        source = self.sources[kind][chunk]
+        return None if source is None else source.shape[1]
 
     def take(self, names: Sequence[Named]) -> Any:
         """These texts as the rows of a batch; each is computed once while it is under way."""

@@ -127,8 +127,6 @@ class Block(nn.Module):
 class MagiTransformer(nn.Module):
     """Implements `models.base.VideoModel`; timesteps run from 0 (noise) to 1000 (clean)."""
 
-    joins_any_length = True
-
     def __init__(self, config: MagiConfig):
         super().__init__()
         self.config = config
@@ -201,18 +199,9 @@ class MagiTransformer(nn.Module):
         )
 
     def join(self, texts: Sequence[Caption]) -> Caption:
-        """Padded to the longest, which a mask hides."""
-        lengths = torch.tensor([text.keys_values[0][0].shape[1] for text in texts], device=self.device)
-        longest = int(lengths.max())
-
-        def padded(parts: Sequence[Tensor]) -> Tensor:
-            return torch.cat([F.pad(x, (0, 0, 0, 0, 0, longest - x.shape[1])) for x in parts])
-
         layers = zip(*(text.keys_values for text in texts), strict=True)
-        keys_values = [(padded([k for k, _ in layer]), padded([v for _, v in layer])) for layer in layers]
-        counts = torch.arange(longest, device=self.device) < lengths[:, None]
-        mask = None if counts.all() else counts[:, None, None]
-        return Caption(torch.cat([text.adaln for text in texts]), keys_values, mask)
+        keys_values = [(torch.cat([k for k, _ in layer]), torch.cat([v for _, v in layer])) for layer in layers]
+        return Caption(torch.cat([text.adaln for text in texts]), keys_values)
 
     def transform(
         self, tokens: Tensor, conditioning: Conditioning, text: Caption, rope: Tensor, attend: Attend

@@ -98,8 +98,6 @@ class Head(nn.Module):
 class SkyReelsTransformer(nn.Module):
     """Implements `models.base.VideoModel`."""
 
-    joins_any_length = False  # cross attention has no mask: texts are padded as the official code pads them
-
     def __init__(self, config: SkyReelsConfig):
         super().__init__()
         self.config = config
@@ -156,7 +154,6 @@ class SkyReelsTransformer(nn.Module):
         return [block.keys_values(hidden) for block in self.blocks]
 
     def join(self, texts: Sequence[list[tuple[Tensor, Tensor]]]) -> list[tuple[Tensor, Tensor]]:
-        """Of texts of one length."""
         layers = zip(*texts, strict=True)
         return [(torch.cat([k for k, _ in layer]), torch.cat([v for _, v in layer])) for layer in layers]
 

@@ -48,7 +48,10 @@ class Steady:
     def text(self, embeddings):
         return embeddings
 
-    def rope(self, grid):
+    def rope(self, *grids):
+        return None
+
+    def join(self, texts):
         return None
 
     def transform(self, tokens, conditioning, text, rope, attend):
@@ -57,7 +60,7 @@ class Steady:
         return tokens
 
     def project(self, tokens, conditioning, grid):
-        return torch.ones(1, 4, grid.frames, grid.rows, grid.columns)
+        return torch.ones(len(tokens), 4, grid.frames, grid.rows, grid.columns)
 
     def signal(self, conditioning, tokens, grid):
         return tokens
