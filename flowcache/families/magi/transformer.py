@@ -101,7 +101,9 @@ class Gates(nn.Module):
 
     def forward(self, condition: Tensor, of_token: Tensor | None) -> tuple[Tensor, Tensor]:
         """[B, frames, condition_dim] -> the gates of both sublayers, [B, S or 1, dim] each, in -1..1, fp32."""
-        gates = self.proj(F.silu(condition)).float().tanh()
+        # Row by row: BLAS sums a single row in another order, and a chunk's bits must not depend on its batch.
+        rows = [self.proj(F.silu(row)) for row in condition.split(1)]
+        gates = torch.cat(rows).float().tanh()
         return (gates if of_token is None else gates[:, of_token]).chunk(2, dim=-1)
 
 

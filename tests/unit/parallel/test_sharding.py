@@ -67,9 +67,10 @@ class Weighed(Window):
 
     def run(self, row):
         super().run(row)
-        kept = list(self.stored.values())
+        values = [value for cache in self.caches.values() for value in vars(cache).values()]
+        kept = [x for value in values for x in (value.values() if isinstance(value, dict) else [value])]
         if self.policy.repeats != "residual":  # SkyReels-V2's signals are embeddings of timesteps, held anyway
-            kept += [state.signal for state in self.reuse_states if state.signal is not None]
+            kept += [state.signal for state in getattr(self.rule, "states", {}).values() if state.signal is not None]
         storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in kept}
         self.held.append(sum(storages.values()))
 
