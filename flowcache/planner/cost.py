@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from flowcache.cache.reuse import Policy
+from flowcache.cache.policy import Policy
 from flowcache.planner.price import Window, Work
 from flowcache.planner.workload import Case, Workload
 from flowcache.records import ModelSpec

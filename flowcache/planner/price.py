@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from flowcache.cache.reuse import Policy
+from flowcache.cache.policy import Policy
 from flowcache.families.base import FAMILIES, Config
 from flowcache.families.layouts import parts_of
 from flowcache.families.memory import Memory, rank_memory

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from flowcache.cache.reuse import Policy
+from flowcache.cache.policy import Policy
 from flowcache.families.base import Config, family_of
 from flowcache.families.memory import reuse_bytes, weight_bytes
 from flowcache.parallel.mesh import head_groups, runs_of, shares

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from flowcache.cache.reuse import resolve_policy
+from flowcache.cache.policy import resolve_policy
 from flowcache.errors import InputError, Problem, masked
 from flowcache.inputs.segments import plan
 from flowcache.planner.hardware import Link

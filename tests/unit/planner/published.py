@@ -1,7 +1,8 @@
 """The published models at their default sizes, priced from their configs: there are no weights."""
 
 from flowcache.cache.kv_select import Compression
-from flowcache.cache.reuse import Policy, Reuse
+from flowcache.cache.policy import Policy
+from flowcache.cache.reuse import Reuse
 from flowcache.families.magi.config import MagiConfig
 from flowcache.families.skyreels.config import SkyReelsConfig
 from flowcache.inputs.segments import plan

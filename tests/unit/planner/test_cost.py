@@ -11,7 +11,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from flowcache.cache.kv_select import Compression
-from flowcache.cache.reuse import Policy, Reuse
+from flowcache.cache.policy import Policy
+from flowcache.cache.reuse import Reuse
 from flowcache.families.magi.config import MagiConfig
 from flowcache.families.skyreels.config import SkyReelsConfig
 from flowcache.families.skyreels.sampler import SamplerSettings

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowcache.cache.reuse import Policy
+from flowcache.cache.policy import Policy
 from flowcache.families.memory import GIB
 from flowcache.planner.gang_cost import GangCost, gang_cost
 from flowcache.planner.hardware import LINKS, Link

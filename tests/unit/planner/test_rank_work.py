@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowcache.cache.reuse import Policy
+from flowcache.cache.policy import Policy
 from flowcache.planner.communication import sent_bytes
 from flowcache.planner.hardware import Link
 from flowcache.planner.rank_work import (
