@@ -1,16 +1,15 @@
 """What requests will take, counted without weights: chunk forwards, FLOPs, K/V memory."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flowcache.cache.reuse import Policy, resolve_policy
-from flowcache.families.base import FAMILIES, Config, family_of
-from flowcache.families.layouts import parts_of
-from flowcache.families.settings import settings_of
+from flowcache.cache.reuse import Policy
+from flowcache.families.base import Config
+from flowcache.families.known import family, family_of
+from flowcache.families.settings import config_of, resolve_policy, settings_of
 from flowcache.inputs.segments import plan
 from flowcache.records import ModelSpec, RenderRequest, Segment
 from flowcache.sampling.dry_run import WindowWork, at_least, at_most, dry_run
@@ -20,21 +19,6 @@ if TYPE_CHECKING:
     from flowcache.planner.advice import Advice
     from flowcache.planner.estimate import Estimate
 
-# What the policy of a request is compared with, by family. MAGI-1's "dense" is `off` with the whole history seen.
-WITHOUT_REUSE = {
-    "skyreels": {
-        "dense": Policy("dense", attention="full"),
-        "off": Policy("off"),
-        "paper": Policy("paper", kv_update="stale"),
-        "flowcache": Policy("flowcache", kv_update="refresh"),
-    },
-    "magi": {
-        "dense": Policy("dense", kv_update="refresh"),
-        "off": Policy("off", kv_update="refresh"),
-        "paper": Policy("paper", kv_update="stale", near_clean_guidance=False),
-        "flowcache": Policy("flowcache", kv_update="refresh"),
-    },
-}
 ELEMENT = 2  # bytes of a value in bf16, in which published checkpoints run
 
 
@@ -100,14 +84,15 @@ def cost(requests: Sequence[RenderRequest], specs: Mapping[str, ModelSpec]) -> C
     def total(choose: Callable[[Window, Policy], tuple[Window, Policy]]) -> Work:
         return sum((counted(*choose(*pair)) * times for pair, times in own.items()), Work())
 
+    others = {window: compared(window, specs[window.model]) for window, _ in own}
+
     return Cost(
         videos=len(requests),
         segments=len(segments),
         chunks=sum(segment.chunks for segment in segments),
         frames=sum(request.frames for request in requests),
         without_reuse={
-            name: total(lambda window, _, name=name: compared(window, specs[window.model], name))
-            for name in WITHOUT_REUSE["skyreels"]
+            name: total(lambda window, _, name=name: others[window][name]) for name in common(others.values())
         },
         most=total(lambda window, policy: (window, at_most(policy))),
         least=total(lambda window, policy: (window, at_least(policy))),
@@ -116,7 +101,7 @@ def cost(requests: Sequence[RenderRequest], specs: Mapping[str, ModelSpec]) -> C
 
 def walker(specs: Mapping[str, ModelSpec]) -> Callable[[Window, Policy], tuple[Config, WindowWork]]:
     """A window's model, and what it takes under a policy, walked once for all windows that are alike."""
-    configs = {name: FAMILIES[spec.family].config(parts_of(Path(spec.path))) for name, spec in specs.items()}
+    configs = {name: config_of(spec) for name, spec in specs.items()}
 
     @cache
     def walked(window: Window, policy: Policy) -> tuple[Config, WindowWork]:
@@ -141,18 +126,21 @@ def window(request: RenderRequest, segment: Segment, spec: ModelSpec) -> Window:
     return Window(request.model, settings_of(request, spec), shape, given)
 
 
-def compared(window: Window, spec: ModelSpec, name: str) -> tuple[Window, Policy]:
-    """The window and the policy that `Cost.without_reuse` counts under a name."""
-    if name == "dense" and spec.pipeline:
-        everything = replace(window.settings, pipeline=replace(spec.pipeline, kv_ranges=()))
-        window = replace(window, settings=everything)
-    return window, WITHOUT_REUSE[spec.family][name]
+def compared(window: Window, spec: ModelSpec) -> dict[str, tuple[Window, Policy]]:
+    """The windows and the policies that `Cost.without_reuse` counts, by name."""
+    pairs = family(spec.family).compared(window.settings)
+    return {name: (replace(window, settings=settings), policy) for name, (settings, policy) in pairs.items()}
+
+
+def common(mappings: Collection[Mapping[str, object]]) -> list[str]:
+    """Keys of all, in the order of the first."""
+    return [key for key in next(iter(mappings), {}) if all(key in each for each in mappings)]
 
 
 def work(config: Config, done: WindowWork) -> Work:
     """Of one window under one policy."""
     stored = done.kv_branches * done.kv_chunks * done.tokens
-    return Work(done.forwards, flops(config, done), family_of(config).flops.kv_bytes(config, stored, ELEMENT))
+    return Work(done.forwards, flops(config, done), family_of(config).counts.kv_bytes(config, stored, ELEMENT))
 
 
 def flops(config: Config, done: WindowWork) -> int:
@@ -162,7 +150,7 @@ def flops(config: Config, done: WindowWork) -> int:
 
 def shared_flops(config: Config, done: WindowWork) -> int:
     """What the ranks of a gang share: all layers."""
-    count = family_of(config).flops
+    count = family_of(config).counts
     blocks = count.block_flops(config, done.tokens, 0)
     attention = count.block_flops(config, done.tokens, done.seen) - blocks
     return done.forwards * blocks + attention
@@ -170,7 +158,7 @@ def shared_flops(config: Config, done: WindowWork) -> int:
 
 def whole_flops(config: Config, done: WindowWork) -> int:
     """What each rank does: what lies before and after the layers."""
-    count = family_of(config).flops
+    count = family_of(config).counts
     embedding = done.forwards * (count.embed_flops(config, done.tokens) // done.kv_branches)
     return (
         embedding + done.outputs * count.head_flops(config, done.tokens) + done.kv_branches * count.text_flops(config)

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, replace
 
 from flowcache.cache.reuse import Policy
-from flowcache.families.base import Config, family_of
+from flowcache.families.base import Config
+from flowcache.families.known import family_of
 from flowcache.families.memory import Memory, rank_memory, reuse_bytes, weight_bytes
 from flowcache.parallel.mesh import head_groups, runs_of, shares
 from flowcache.planner.communication import Shape, block_bytes, block_collectives, output_bytes, sent_bytes
@@ -117,7 +118,7 @@ def kv_bytes(config: Config, done: WindowWork, ranks: int, item: int = ELEMENT) 
     """Of a rank's K/V storage at the policy's budget: its run of every chunk, of its heads."""
     ways = head_groups(ranks, config.kv_heads)
     run = max(runs_of(done.tokens, ranks, ways))
-    return family_of(config).flops.kv_bytes(config, done.kv_branches * done.kv_chunks * run, item) // ways
+    return family_of(config).counts.kv_bytes(config, done.kv_branches * done.kv_chunks * run, item) // ways
 
 
 def residual_bytes(config: Config, policy: Policy, done: WindowWork, ranks: int, item: int = ELEMENT) -> int:

@@ -5,9 +5,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from flowcache.cache.reuse import Policy, resolve_policy
+from flowcache.cache.reuse import Policy
 from flowcache.errors import InputError, Problem, masked
 from flowcache.families.base import Config
+from flowcache.families.settings import resolve_policy
 from flowcache.inputs.segments import plan
 from flowcache.planner.cost import Window, flops, walker, window
 from flowcache.planner.gang_cost import RankWork, load

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from flowcache.cache.reuse import Policy, resolve_policy
+from flowcache.cache.reuse import Policy
 from flowcache.families.base import Config
+from flowcache.families.settings import resolve_policy
 from flowcache.inputs.segments import plan
 from flowcache.planner.cost import Window, walker, window
 from flowcache.planner.gang_cost import load

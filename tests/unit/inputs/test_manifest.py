@@ -261,7 +261,7 @@ def test_lengths_name_the_nearest_valid_ones():
 
 def test_lengths_of_a_model_without_a_causal_codec():
     """A fresh start has as many frames as a continuation, and a picture's chunk too."""
-    whole = replace(REAL, name="whole", family="magi", chunk=6, window=24, overlap=6, causal=False)
+    whole = replace(REAL, name="whole", chunk=6, window=24, overlap=6, causal=False)
     rows = [
         P | {"frames": 24}, P | {"frames": 48, "image": "i.png"}, P | {"frames": 21},
         P | {"frames": 24, "video": "short.mp4"},

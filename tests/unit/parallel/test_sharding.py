@@ -11,6 +11,7 @@ import torch.multiprocessing as mp
 from flowcache.cache.kv_select import Compression
 from flowcache.cache.reuse import Policy, Reuse
 from flowcache.families.magi.config import MagiConfig
+from flowcache.families.magi.pipeline import Pipeline
 from flowcache.families.magi.sampler import MagiSettings
 from flowcache.families.magi.transformer import MagiTransformer
 from flowcache.families.skyreels.config import SkyReelsConfig
@@ -20,7 +21,6 @@ from flowcache.parallel.apply import shard
 from flowcache.parallel.mesh import ALONE, GangMesh, Mesh, arrange, head_groups, shares
 from flowcache.planner.communication import Shape, block_collectives, sent_bytes
 from flowcache.planner.gang_cost import kv_bytes, residual_bytes
-from flowcache.records import Pipeline
 from flowcache.sampling.dry_run import at_most, dry_run
 from flowcache.sampling.joint import self_only
 from flowcache.sampling.loop import Texts, denoise

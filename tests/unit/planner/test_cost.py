@@ -13,12 +13,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from flowcache.cache.kv_select import Compression
 from flowcache.cache.reuse import Policy, Reuse
 from flowcache.families.magi.config import MagiConfig
+from flowcache.families.magi.pipeline import Pipeline
 from flowcache.families.skyreels.config import SkyReelsConfig
 from flowcache.families.skyreels.sampler import SamplerSettings
 from flowcache.families.skyreels.transformer import SkyReelsTransformer
 from flowcache.inputs.segments import plan
-from flowcache.planner.cost import WITHOUT_REUSE, Work, compared, cost, flops, window, work
-from flowcache.records import ModelSpec, Pipeline, RenderRequest, Shot
+from flowcache.planner.cost import Work, compared, cost, flops, window, work
+from flowcache.records import ModelSpec, RenderRequest, Shot
 from flowcache.sampling.dry_run import at_least, at_most, dry_run
 from flowcache.sampling.loop import Texts, denoise
 
@@ -137,7 +138,7 @@ def test_magi_at_the_published_setting():
     )  # fmt: skip
     wanted = request(240, width=720, height=720, steps=64, guidance=1.0)
     (segment,) = plan(wanted, magi)
-    pairs = {name: compared(window(wanted, segment, magi), magi, name) for name in WITHOUT_REUSE["magi"]}
+    pairs = compared(window(wanted, segment, magi), magi)
     counted = {
         name: work(config, dry_run(seen.settings, seen.shape, config.patch, policy, seen.given))
         for name, (seen, policy) in pairs.items()

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowcache.cache.reuse import resolve_policy
 from flowcache.errors import InputError
+from flowcache.families.settings import resolve_policy
 from flowcache.inputs.segments import plan
 from flowcache.planner.cost import cost, walker, window
 from flowcache.planner.estimate import Cluster, estimate, makespan, verdict

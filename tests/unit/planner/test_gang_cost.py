@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from flowcache.cache.kv_select import Compression
 from flowcache.cache.reuse import Policy, Reuse
 from flowcache.families.magi.config import MagiConfig
+from flowcache.families.magi.pipeline import Pipeline
 from flowcache.families.memory import GIB
 from flowcache.families.skyreels.config import SkyReelsConfig
 from flowcache.inputs.segments import plan
@@ -17,7 +18,7 @@ from flowcache.planner.communication import sent_bytes
 from flowcache.planner.cost import flops, shared_flops, whole_flops, window
 from flowcache.planner.gang_cost import RankWork, gang_cost, kv_bytes, load, residual_bytes, shape_of
 from flowcache.planner.hardware import LINKS, Link, parse_link, parse_size
-from flowcache.records import ModelSpec, Pipeline, RenderRequest, Shot
+from flowcache.records import ModelSpec, RenderRequest, Shot
 from flowcache.sampling.dry_run import at_most, dry_run
 
 MODELS = {

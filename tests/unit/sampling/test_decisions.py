@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from flowcache.cache.reuse import Policy, Reuse
+from flowcache.families.magi.pipeline import Pipeline
 from flowcache.families.magi.sampler import MagiSettings
-from flowcache.records import Pipeline
 from flowcache.sampling.dry_run import Weightless
 from flowcache.sampling.loop import Texts, denoise
 
