@@ -20,17 +20,23 @@ BUILT_IN: Mapping[str, Family] = {family.name: family for family in (SKYREELS, M
 
 
 def names() -> list[str]:
-    return [*BUILT_IN, *sorted(_added())]
+    return [*BUILT_IN, *sorted(added())]
+
+
+def accepted() -> str:
+    """What a message says of other names."""
+    return f"accepted: {', '.join(names())}, or that of an installed package (docs/families.md)"
+
+
+def is_known(name: str) -> bool:
+    return name in BUILT_IN or name in added()
 
 
 def family(name: str) -> Family:
     """InputError where there is none of that name, or where it can't be imported."""
-    if name in BUILT_IN:
-        return BUILT_IN[name]
-    if name not in _added():
-        known = ", ".join(names())
-        raise InputError([Problem("family", "", f"got {name!r}; accepted: {known}, or that of an installed package")])
-    return _loaded(_added()[name])
+    if not is_known(name):
+        raise InputError([Problem("family", "", f"got {name!r}; {accepted()}")])
+    return BUILT_IN[name] if name in BUILT_IN else _loaded(added()[name])
 
 
 def family_of(config: Config) -> Family:
@@ -61,7 +67,7 @@ def recognise(path: Path) -> tuple[Family, Layout] | None:
 
 
 @cache
-def _added() -> Mapping[str, EntryPoint]:
+def added() -> Mapping[str, EntryPoint]:
     """By name. InputError where two packages, or a package and this one, offer the same."""
     found: dict[str, EntryPoint] = {}
     for point in entry_points(group=GROUP):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowcache.errors import InputError, Problem
 from flowcache.families.base import Family
-from flowcache.families.known import families, family, names, recognise
+from flowcache.families.known import accepted, families, family, is_known, recognise
 from flowcache.families.layouts import Layout
 from flowcache.records import ModelSpec
 
@@ -82,8 +82,8 @@ def _written(folder: Path) -> dict[str, Any] | None:
 def _published(name: str, path: Path) -> ModelSpec:
     found = recognise(path)
     if found is None:
-        accepted = ", or ".join(each.accepts for each in families() if each.accepts)
-        kinds = f"a folder that holds {SPEC_FILE} or {accepted}"
+        as_published = ", or ".join(each.accepts for each in families() if each.accepts)
+        kinds = f"a folder that holds {SPEC_FILE} or {as_published}"
         raise InputError([Problem("model", "", f"{name!r} is no model: give {', '.join(bundled())} or {kinds}")])
     owner, layout = found
     if problems := layout.missing():
@@ -112,11 +112,10 @@ def _spec(raw: dict[str, Any], folder: Path) -> ModelSpec:
 
 def _family(raw: dict[str, Any], folder: Path) -> Family:
     name = raw.get("family")
-    if isinstance(name, str) and name in names():
+    if isinstance(name, str) and is_known(name):
         return family(name)
     given = f"got {name!r}" if "family" in raw else "is missing"
-    accepted = f"accepted: {', '.join(names())}, or that of an installed package (docs/families.md)"
-    raise InputError([Problem(str(folder / SPEC_FILE), "family", f"{given}; {accepted}")])
+    raise InputError([Problem(str(folder / SPEC_FILE), "family", f"{given}; {accepted()}")])
 
 
 def _frozen(value: Any) -> Any:
