@@ -30,7 +30,7 @@ class Traits:
 
     continues_from: a later segment begins with the last "pixels", encoded anew, always as many; or with the clean
     "latents" of the chunks before it, of which there may be fewer.
-    prompt_per: "window": one text; "chunk": each chunk's own, which `TextEncoder.caption` makes.
+    prompt_per: "window": one text; "chunk": each chunk's own, which `caption(prompt, remaining)` of the text makes.
     any_length: a video may end inside a chunk, the rest of which is not shown.
     negative_prompt: a second guidance branch sees such a text, where guidance is above 1.
     """

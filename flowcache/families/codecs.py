@@ -136,10 +136,10 @@ def _opened(path: Path) -> tuple[Part, Callable[[nn.Module, int | None], Codec]]
     config = read_config(path)
     name, known = config.get("_class_name"), dict(KINDS)
     for family in families():
-        if name in known:
+        if name in [*known]:  # compared, as it may be anything
             break
         known |= family.codecs()
-    if name not in known:
+    if name not in [*known]:
         raise fault(path / "config.json", f"has codec {name!r}; accepted: {', '.join(known)}", "_class_name")
     return known[name].part(path, config), known[name].codec
 

@@ -30,7 +30,7 @@ def resolve(policy: Mapping[str, Any], spec: ModelSpec, policies: Mapping[str, P
     return Policy(name, reuse, clean=clean, compression=compression, **{**declared.fields, **_fields(given)})
 
 
-def plain(policies: Mapping[str, PolicyKeys], *names: str) -> dict[str, Policy]:
+def bare(policies: Mapping[str, PolicyKeys], *names: str) -> dict[str, Policy]:
     """Policies as they are without a setting, and with every step computed."""
     return {name: Policy(name, **policies[name].fields) for name in names}
 

@@ -82,9 +82,9 @@ class Magi(Family):
 
     def compared(self, settings: "MagiSettings") -> "Mapping[str, tuple[MagiSettings, Policy]]":
         """ "dense" is `off` where every chunk sees all before it."""
-        from flowcache.families.policies import plain
+        from flowcache.families.policies import bare
 
-        named = plain(POLICIES, "off", "paper", "flowcache")
+        named = bare(POLICIES, "off", "paper", "flowcache")
         everything = replace(settings, pipeline=replace(settings.pipeline, kv_ranges=()))
         dense = everything, replace(named["off"], name="dense")
         return {"dense": dense} | {name: (settings, policy) for name, policy in named.items()}

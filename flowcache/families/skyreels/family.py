@@ -61,9 +61,9 @@ class SkyReels(Family):
         return SamplerSettings.of(request, spec)
 
     def compared(self, settings: "SamplerSettings") -> "Mapping[str, tuple[SamplerSettings, Policy]]":
-        from flowcache.families.policies import plain
+        from flowcache.families.policies import bare
 
-        named = plain(POLICIES, "dense", "off", "paper", "flowcache")
+        named = bare(POLICIES, "dense", "off", "paper", "flowcache")
         return {name: (settings, policy) for name, policy in named.items()}
 
     def preset_steps(self, spec: ModelSpec, layout: Layout) -> Mapping[str, int]:

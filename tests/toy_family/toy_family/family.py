@@ -51,9 +51,9 @@ class Toy(Family):
         return ToySettings(request.steps, spec.chunk, request.fps)
 
     def compared(self, settings: "ToySettings") -> "Mapping[str, tuple[ToySettings, Policy]]":
-        from flowcache.families.policies import plain
+        from flowcache.families.policies import bare
 
-        return {name: (settings, policy) for name, policy in plain(self.policies, "off").items()}
+        return {name: (settings, policy) for name, policy in bare(self.policies, "off").items()}
 
     def part(self, layout: Layout) -> "Part":
         from .model import transformer_part
