@@ -17,6 +17,8 @@ from flowcache.models.part import Part
 from flowcache.models.tensors import fault, in_folder, in_pth
 
 RESNETS = 3  # of each level of the decoder, before its upsampler
+WIDTH = 96  # channels at full resolution
+FRAMES = 32  # full-resolution frames of that width that decoding holds at once, its history included
 
 # Official -> diffusers: as prefixes, then inside a residual block.
 TOP = {
@@ -38,6 +40,11 @@ RESIDUAL = {
     "residual.6.": "conv2.",
     "shortcut.": "conv_shortcut.",
 }
+
+
+def decoding_bytes(pixels: int, tile: int | None) -> int:
+    """An estimate. pixels: of a frame; tile: side of the squares in which it is done, as in WanCodec."""
+    return 4 * FRAMES * WIDTH * (min(tile**2, pixels) if tile else pixels)
 
 
 class WanCodec:

@@ -17,6 +17,7 @@ from torch import Tensor
 from flowcache.errors import MediaError, StoreError, masked
 from flowcache.families.registry import find, load_model, precision
 from flowcache.families.vae_tiling import choose_tile
+from flowcache.inputs.lengths import shortest_history
 from flowcache.inputs.media import load_image, load_tail
 from flowcache.models.base import LoadedModel, Share, alone
 from flowcache.parallel.apply import shard
@@ -172,7 +173,7 @@ class RankWorker:
         if request.video:
             with naming(request.video):
                 wanted = spec.overlap_frames, request.fps, *size, request.media_sha256
-                frames = load_tail(request.video, *wanted, least=spec.lead_frames, access=self.store.options)
+                frames = load_tail(request.video, *wanted, least=shortest_history(spec), access=self.store.options)
                 return encode_pixels(model, frames)
         return None
 

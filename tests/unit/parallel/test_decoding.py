@@ -17,6 +17,7 @@ from torch.multiprocessing import ProcessRaisedException
 
 from flowcache.families.codecs import PatchCodec
 from flowcache.families.magi.config import MagiConfig
+from flowcache.families.magi.pipeline import Pipeline
 from flowcache.families.magi.transformer import MagiTransformer
 from flowcache.families.magi.vae import ViTVAE
 from flowcache.families.magi.vae_codec import MagiCodec
@@ -29,7 +30,7 @@ from flowcache.models.wan_vae import WanCodec
 from flowcache.parallel.apply import shard
 from flowcache.parallel.decoding import Sharing, Undelivered, deal, open_sharing
 from flowcache.parallel.mesh import Mesh, arrange
-from flowcache.records import ModelSpec, Pipeline, RenderRequest, Shot
+from flowcache.records import ModelSpec, RenderRequest, Shot
 from flowcache.worker.renderer import SegmentRenderer
 
 SIZES = (1, 2, 3, 4)

@@ -12,6 +12,7 @@ from flowcache.cache.kv_select import Compression
 from flowcache.cache.policy import Policy
 from flowcache.cache.reuse import Reuse
 from flowcache.families.magi.config import MagiConfig
+from flowcache.families.magi.pipeline import Pipeline
 from flowcache.families.magi.sampler import MagiSettings
 from flowcache.families.magi.transformer import MagiTransformer
 from flowcache.families.skyreels.config import SkyReelsConfig
@@ -21,7 +22,6 @@ from flowcache.parallel.apply import shard
 from flowcache.parallel.mesh import ALONE, GangMesh, Mesh, arrange, head_groups, shares
 from flowcache.planner.communication import Shape, block_collectives, sent_bytes
 from flowcache.planner.rank_work import kv_bytes, residual_bytes
-from flowcache.records import Pipeline
 from flowcache.sampling.dry_run import at_most, dry_run
 from flowcache.sampling.executor import self_only
 from flowcache.sampling.loop import Texts, denoise

@@ -13,8 +13,9 @@ from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor
 
 from flowcache.cache.policy import Policy
-from flowcache.families.base import family_of
+from flowcache.families.known import family_of
 from flowcache.families.magi.config import MagiConfig
+from flowcache.families.magi.pipeline import Pipeline
 from flowcache.families.magi.sampler import MagiSettings
 from flowcache.families.memory import weight_bytes
 from flowcache.families.skyreels.config import SkyReelsConfig
@@ -25,7 +26,6 @@ from flowcache.models.tensors import in_folder
 from flowcache.parallel.apply import shard
 from flowcache.parallel.mesh import GangMesh, Mesh, arrange
 from flowcache.parallel.sharding import load_sharded
-from flowcache.records import Pipeline
 from flowcache.sampling.loop import Texts, denoise
 
 CONFIGS = {

@@ -14,16 +14,17 @@ from flowcache.cache.kv_select import Compression
 from flowcache.cache.policy import Policy
 from flowcache.cache.reuse import Reuse
 from flowcache.families.magi.config import MagiConfig
+from flowcache.families.magi.pipeline import Pipeline
 from flowcache.families.skyreels.config import SkyReelsConfig
 from flowcache.families.skyreels.sampler import SamplerSettings
 from flowcache.families.skyreels.transformer import SkyReelsTransformer
 from flowcache.inputs.segments import plan
-from flowcache.planner.cost import WITHOUT_REUSE, Cost, compared
+from flowcache.planner.cost import Cost, compared
 from flowcache.planner.cost import cost as cost_of
 from flowcache.planner.price import CostModel, cost_model, window
 from flowcache.planner.rank_work import flops
 from flowcache.planner.workload import workload
-from flowcache.records import ModelSpec, Pipeline, RenderRequest, Shot
+from flowcache.records import ModelSpec, RenderRequest, Shot
 from flowcache.sampling.dry_run import at_least, at_most, dry_run
 from flowcache.sampling.loop import Texts, denoise
 
@@ -146,7 +147,7 @@ def test_magi_at_the_published_setting():
     )  # fmt: skip
     wanted = replace(request(240, width=720, height=720, steps=64, guidance=1.0), model="4.5B")
     (segment,) = plan(wanted, magi)
-    pairs = {name: compared(window(wanted, segment, magi), magi, name) for name in WITHOUT_REUSE["magi"]}
+    pairs = compared(window(wanted, segment, magi), magi)
     costs = CostModel({"4.5B": magi}, {"4.5B": config})
     counted = {name: costs.price(seen, policy).most for name, (seen, policy) in pairs.items()}
     assert counted["dense"].flops / 1e15 == pytest.approx(306, rel=0.03)
