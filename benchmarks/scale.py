@@ -20,12 +20,12 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.simulated import CHUNK_SECONDS, SimulatedProvider, connector
 from flowcache import api
+from flowcache.inputs.options import RunOptions
 from flowcache.inputs.schema import RowDefaults
 from flowcache.inputs.segments import plan
 from flowcache.progress.progress import Progress
 from flowcache.records import ModelSpec
 from flowcache.scheduler.driver import Summary, run
-from flowcache.scheduler.options import RunOptions
 from flowcache.storage import layout
 from flowcache.storage.objects.backend import Entry
 from flowcache.storage.objects.store import Store

@@ -11,6 +11,7 @@ from flowcache.families.check import sound
 from flowcache.families.registry import load_model
 from flowcache.inputs.manifest import validate
 from flowcache.inputs.media import probe_media, read_rows
+from flowcache.inputs.options import RunOptions
 from flowcache.inputs.schema import RowDefaults
 from flowcache.inputs.segments import plan as segments_of
 from flowcache.planner.advice import advise, check_gang
@@ -20,9 +21,9 @@ from flowcache.planner.hardware import Link, Node
 from flowcache.planner.workload import workload
 from flowcache.progress.progress import Progress, Together
 from flowcache.records import MediaInfo, ModelSpec, RenderRequest
+from flowcache.runtime.cluster import ray_provider
 from flowcache.runtime.metrics import RunMetrics
 from flowcache.scheduler.driver import Summary, run
-from flowcache.scheduler.options import RunOptions
 from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import new_run
 
@@ -68,7 +69,7 @@ def render(
     segments = [segment for request in good for segment in segments_of(request, specs[request.model])]
     digests = {name: spec.digest for name, spec in specs.items()}
     record = new_run(good, digests, segments, flowcache.__version__, problems, options.numerics)
-    return run(store, record, good, specs, options, Together(progress or Progress(), RunMetrics()))
+    return run(store, record, good, specs, options, Together(progress or Progress(), RunMetrics()), ray_provider)
 
 
 def plan(

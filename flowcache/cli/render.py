@@ -85,7 +85,7 @@ def render(
             spec.manifest,
             output=spec.output,
             defaults=spec.row_defaults(),
-            options=run_options(spec, retry_failed),
+            options=spec.run_options(retry_failed),
             keep_going=spec.keep_going,
             storage_options={"endpoint_url": endpoint_url} if endpoint_url else {},
             progress=JsonProgress() if log_json else progress_for(err),
@@ -99,29 +99,6 @@ def render(
     else:
         print_summary(summary)
     raise typer.Exit(summary.exit_code)
-
-
-def run_options(spec: Any, retry_failed: bool) -> Any:
-    from flowcache.inputs.deadline import deadline
-    from flowcache.scheduler.options import RunOptions
-
-    return RunOptions(
-        gang=spec.gang,
-        gangs=spec.gangs,
-        shard_weights=spec.shard_weights,
-        threads=spec.threads,
-        device=spec.device,
-        dtype=spec.dtype,
-        vae_tiling=spec.vae_tiling,
-        address=spec.address,
-        retries=spec.retries,
-        infra_retries=spec.infra_retries,
-        stall=spec.segment_timeout,
-        exchange=spec.exchange_timeout,
-        retry_failed=retry_failed,
-        until=None if spec.until is None else deadline(spec.until),
-        grace=spec.grace,
-    )
 
 
 def print_summary(summary: Any) -> None:

@@ -38,6 +38,10 @@ class GangShape:
     gpu: bool
 
     @property
+    def device(self) -> Literal["cpu", "cuda"]:
+        return "cuda" if self.gpu else "cpu"
+
+    @property
     def bundle(self) -> dict[str, float]:
         return {"CPU": self.cpus, "GPU": 1} if self.gpu else {"CPU": self.cpus}
 

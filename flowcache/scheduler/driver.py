@@ -4,20 +4,19 @@ Keeps no state of its own: killed and started again, it reads the store and rend
 """
 
 import time
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable
+from typing import Any
 
 from flowcache.errors import InputError, Problem, StoreError
-from flowcache.families.registry import reference
+from flowcache.inputs.options import RunOptions
 from flowcache.inputs.segments import plan
 from flowcache.progress.progress import Progress
 from flowcache.records import ChunkRecord, ModelSpec, RenderRequest, Segment
-from flowcache.runtime.cluster import on_sigterm, ray_provider
 from flowcache.scheduler.failures import Failures
 from flowcache.scheduler.gang_pool import ClusterError, GangPool
-from flowcache.scheduler.options import RunOptions
-from flowcache.scheduler.protocols import Gang, GangFailure, GangProvider
+from flowcache.scheduler.protocols import Connect, Gang, GangFailure, GangProvider, GangWork
 from flowcache.scheduler.queue import SegmentQueue, Video
+from flowcache.scheduler.stopping import Stopping, on_sigterm
 from flowcache.scheduler.store_writer import StoreWriter
 from flowcache.scheduler.summary import Summary, summarise
 from flowcache.storage.commits import (
@@ -34,12 +33,9 @@ from flowcache.storage.documents import RunRecord, SegmentMarker, Stopped
 from flowcache.storage.objects.store import Store
 from flowcache.storage.proof import Unproven, read_back
 from flowcache.storage.runs import begin_run
-from flowcache.worker.task import Event, Flawed, Task, WorkerSettings
+from flowcache.worker.task import Event, Flawed, Task, worker_settings
 
-LATE = "its deadline came"
 WATCH_EVERY = 1.0  # seconds between two looks for stalls and for room in the cluster
-
-Connect = Callable[["Driver"], AbstractContextManager[GangProvider]]
 
 
 def run(
@@ -49,7 +45,7 @@ def run(
     specs: dict[str, ModelSpec],
     options: RunOptions,
     progress: Progress,
-    connect: Connect = ray_provider,
+    connect: Connect,
 ) -> Summary:
     """Render what the store lacks of `requests`, write tables and summary. `specs`: model name -> spec.
 
@@ -65,8 +61,8 @@ def run(
     driver = Driver(store, record, requests, specs, options, progress)
     try:
         driver.settle_committed()
-        if not driver.queue.finished and not driver.late:
-            with connect(driver) as provider, on_sigterm(driver.stop):
+        if not driver.queue.finished and not driver.stopping.late:
+            with connect(driver.work()) as provider, on_sigterm(driver.stopping.stop):
                 driver.render(provider)
                 driver.writer.drain()  # dead letters still ask nodes for logs
         driver.writer.drain()
@@ -77,22 +73,13 @@ def run(
     finally:
         driver.writer.close()
         progress.close()
-    queue, why, listing = driver.queue, driver.stopped, driver.prove()
+    queue, why, listing = driver.queue, driver.stopping.why, driver.prove()
     summary = summarise(store, record, listing, queue, driver.rendered, why, time.monotonic() - begin)
     if summary.exit_code == 0:
         success(store, {"run_id": record.run_id, "videos": len(summary.done)})
     elif summary.stopped:
         driver.note_stopped(summary.stopped, summary.exit_code, summary.left)
     return summary
-
-
-def largest(requests: Iterable[RenderRequest]) -> dict[str, tuple[int, int]]:
-    """By model, (width, height) of the frames with the most pixels."""
-    found: dict[str, tuple[int, int]] = {}
-    for request in requests:
-        sizes = (request.width, request.height), found.get(request.model, (0, 0))
-        found[request.model] = max(sizes, key=lambda size: (size[0] * size[1], size))
-    return found
 
 
 class Driver:
@@ -117,8 +104,7 @@ class Driver:
         self.writer = StoreWriter(store, options.patience)
         self.spoilt: set[tuple[str, int]] = set()  # (video, segment) to render without reuse
         self.rendered = 0
-        self.stopped: str | None = None
-        self._leave: float | None = None  # when segments under way are given up, on the provider's clock
+        self.stopping = Stopping(options)
         progress.begin(record, self.queue.videos.values())
 
     def _revive(self) -> set[str]:
@@ -145,30 +131,13 @@ class Driver:
             elif video.committed:
                 self._publish(video)
 
-    def worker_settings(self) -> WorkerSettings:
-        sizes = largest(video.request for video in self.queue.videos.values())  # done ones too: always the same
-        return WorkerSettings(
-            self.record.run_id,
-            self.record.spec_hash,
-            dtype=self.options.dtype,
-            vae_tiling=self.options.vae_tiling,
-            shard_weights=self.options.shard_weights,
-            threads=self.options.threads,
-            timeout=self.options.exchange,
-            models={name: reference(name) for name in self.record.models},
-            sizes=sizes,
-        )
-
-    @property
-    def late(self) -> bool:
-        """Whether the deadline has passed before anything was started."""
-        if self.options.until is not None and time.time() >= self.options.until:
-            self.stopped = LATE
-        return self.stopped is not None
-
-    def stop(self, why: str) -> None:
-        """Start nothing more; segments under way get `grace` seconds. Safe to call from a signal handler."""
-        self.stopped = why
+    def work(self) -> GangWork:
+        """What gangs are needed for."""
+        queue, record = self.queue, self.record
+        every = [video.request for video in queue.videos.values()]  # done ones too: always the same settings
+        settings = worker_settings(record, every, self.options)
+        waiting = [video.request for video in queue.left]
+        return GangWork(self.store, settings, record.models, waiting, queue.startable, self.progress.note)
 
     def render(self, provider: GangProvider) -> None:
         """Until nothing is left, or the run is stopped."""
@@ -176,7 +145,7 @@ class Driver:
         self.pool = GangPool(provider, self.options, self.progress.note)
         run_id = self.record.run_id
         self.failures = Failures(self.pool, self.queue, self.writer, self.progress, self.options, run_id)
-        self._until = None if self.options.until is None else provider.now() + self.options.until - time.time()
+        self.stopping.begin(provider.now())
         self._watched = provider.now() - WATCH_EVERY
         try:
             while not self.queue.finished and not self._over():
@@ -191,19 +160,10 @@ class Driver:
 
     def _over(self) -> bool:
         """Whether a stopped run has nothing more to wait for."""
-        now = self.provider.now()
-        if self._until is not None and now >= self._until and not self.stopped:
-            self.stopped = LATE
-            self._leave = float("inf")  # what is started is finished
-        if not self.stopped:
-            return False
-        if self._leave is None:
-            self._leave = now + self.options.grace
-        under_way = [gang.task.segment for gang in self.pool.gangs if gang.task]
-        return not under_way or now > self._leave
+        return self.stopping.over(self.provider.now(), any(gang.task for gang in self.pool.gangs))
 
     def _watch(self) -> None:
-        """Once a second: stalls, room in the cluster, gangs that found no work, what the publisher did."""
+        """Once a second: stalls, room in the cluster, gangs that found no work, what the writer did."""
         now = self.provider.now()
         if now - self._watched < WATCH_EVERY:
             return
@@ -212,7 +172,7 @@ class Driver:
             failure = self.pool.overdue(gang)
             if failure:
                 self.failures.take(gang, gang.task, failure)
-        if not self.stopped:
+        if not self.stopping.why:
             self.pool.adjust(self.queue.startable)
         self.queue.release(lambda node, segment: self.pool.elsewhere(node))
         self.failures.settle()
@@ -244,7 +204,8 @@ class Driver:
 
     def _assign(self, gang: Gang) -> None:
         """Work for the gang, if it is idle and there is any."""
-        if self.stopped or self.failures.in_doubt or not gang.started or gang.task or gang.node in self.pool.avoided:
+        idle = gang.started and not gang.task and gang.node not in self.pool.avoided
+        if not idle or self.stopping.why or self.failures.in_doubt:
             return
         witness = gang.node if self.pool.nodes.trusted(gang.node) else None
         taken = self.queue.take(gang.model, gang.video, len(self.pool.gangs), witness)
@@ -257,7 +218,7 @@ class Driver:
         self.progress.started(segment)
         return Task(request, segment, parent, last, reuse=(request.id, segment.index) not in self.spoilt)
 
-    def _hear(self, gang: Gang, news: list) -> None:
+    def _hear(self, gang: Gang, news: list[Any]) -> None:
         task = gang.task
         try:
             for event in gang.poll(news):

@@ -4,9 +4,9 @@ from collections import Counter
 from concurrent.futures import Future
 
 from flowcache.errors import masked
+from flowcache.inputs.options import RunOptions
 from flowcache.progress.progress import Progress
 from flowcache.scheduler.gang_pool import ClusterError, GangPool
-from flowcache.scheduler.options import RunOptions
 from flowcache.scheduler.protocols import Gang, GangFailure
 from flowcache.scheduler.queue import SegmentQueue
 from flowcache.scheduler.store_writer import StoreWriter

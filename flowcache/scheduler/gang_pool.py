@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 from flowcache.errors import FlowcacheError
+from flowcache.inputs.options import RunOptions
 from flowcache.records import Segment
 from flowcache.scheduler.node_health import Attempts, NodeHealth
-from flowcache.scheduler.options import RunOptions
 from flowcache.scheduler.protocols import Gang, GangFailure, GangProvider
 
 START_FAILURES = 3  # gangs in a row that do not come up before the run makes do with those that did
@@ -115,7 +115,7 @@ class GangPool:
     def overdue(self, gang: Gang) -> GangFailure | None:
         """The failure of a gang that has been quiet for too long."""
         quiet = self.provider.now() - gang.heard
-        if gang.task and quiet > self.options.stall:
+        if gang.task and quiet > self.options.segment_timeout:
             return GangFailure(0, "infra", f"no chunk was finished for {quiet:.0f} s")
         if not gang.started and quiet > self.options.start_timeout:
             return GangFailure(0, "infra", f"its actors did not start within {quiet:.0f} s (are the resources there?)")

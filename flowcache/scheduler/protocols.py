@@ -1,10 +1,14 @@
-"""What the driver needs of its gangs, whether actors on Ray (`gang.py`, `cluster.py`) or simulated ones."""
+"""What the driver needs of its gangs, whether actors on Ray (`runtime/`) or simulated ones."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from flowcache.errors import masked
-from flowcache.worker.task import Event, Task
+from flowcache.records import RenderRequest
+from flowcache.storage.objects.store import Store
+from flowcache.worker.task import Event, Task, WorkerSettings
 
 
 class GangFailure(Exception):
@@ -69,3 +73,18 @@ class GangProvider(Protocol):
     def wait(self, gangs: Sequence[Gang], seconds: float) -> list[tuple[Gang, list[Any]]]:
         """Gangs with news; waits until there is one, or so long."""
         ...
+
+
+@dataclass(frozen=True)
+class GangWork:
+    """What gangs are brought up for."""
+
+    store: Store
+    settings: WorkerSettings  # for every rank; the device is for whoever brings them up to say
+    digests: Mapping[str, str]  # of the checkpoints, by model
+    waiting: Sequence[RenderRequest]  # what is left to render, in part or whole
+    startable: int  # segments that could start at once
+    note: Callable[[str], None]  # tells the operator
+
+
+Connect = Callable[[GangWork], AbstractContextManager[GangProvider]]  # what gangs run on, for as long as it is entered

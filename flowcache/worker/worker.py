@@ -36,7 +36,7 @@ class RankWorker:
     """Becomes a Ray actor in `gang.py`; knows nothing of Ray itself."""
 
     def __init__(self, store: Store, settings: WorkerSettings, gang: str, rank: int, world: int):
-        torch.set_num_threads(settings.threads)
+        torch.set_num_threads(settings.options.threads)
         self.store, self.settings, self.gang, self.rank, self.world = store, settings, gang, rank, world
         self._model: LoadedModel | None = None
         self._name = ""
@@ -53,7 +53,7 @@ class RankWorker:
     def join_group(self, address: tuple[str, int] | None) -> int:
         """Every rank: joins the gang's process group (nothing to do alone); returns the process id."""
         if self.world > 1:
-            timeout, world = self.timeout, self.world
+            timeout, world = self.exchange_timeout, self.world
             backend = "nccl" if self.settings.device == "cuda" else "gloo"
             with exchanging():
                 rendezvous = self._rendezvous if self.rank == 0 else dist.TCPStore(*address, world, timeout=timeout)
@@ -62,9 +62,8 @@ class RankWorker:
         return os.getpid()
 
     @property
-    def timeout(self) -> timedelta:
-        """Of an exchange between ranks."""
-        return timedelta(seconds=self.settings.timeout)
+    def exchange_timeout(self) -> timedelta:
+        return timedelta(seconds=self.settings.options.exchange_timeout)
 
     def assist(self, task: Task) -> None:
         """Ranks above 0: take part in denoising and decoding; rank 0 stores what comes out."""
@@ -118,7 +117,7 @@ class RankWorker:
             if self.world > 1:
                 heads = model.transformer.kv_heads
                 if heads not in self._ranks:
-                    self._ranks[heads] = arrange(dist.group.WORLD, heads, self.timeout)
+                    self._ranks[heads] = arrange(dist.group.WORLD, heads, self.exchange_timeout)
                 transformer = shard(model.transformer, self._ranks[heads])
                 model = replace(
                     model, transformer=transformer, kv_sharding=transformer.kv_sharding(), share=self._share
@@ -127,17 +126,17 @@ class RankWorker:
         return self._model
 
     def _open(self, name: str) -> LoadedModel:
-        settings, path = self.settings, self.settings.models.get(name, name)
-        number, spec = precision(settings.dtype, settings.device), find(path)
+        settings, options, path = self.settings, self.settings.options, self.settings.models.get(name, name)
+        number, spec = precision(options.dtype, settings.device), find(path)
         size = settings.sizes.get(name, (spec.width, spec.height))
-        tile = choose_tile(settings.vae_tiling, spec, size, settings.device, number.itemsize)
+        tile = choose_tile(options.vae_tiling, spec, size, settings.device, number.itemsize)
         embeddings = TextCache(self.store, spec.digest, str(number).removeprefix("torch."))
         load = None
-        if settings.shard_weights:
+        if options.shard_weights:
             from flowcache.parallel.sharding import load_sharded  # a second of imports that others do without
 
             load = partial(load_sharded, ranks=Mesh(dist.group.WORLD))
-        return load_model(path, settings.device, settings.dtype, tile=tile, embeddings=embeddings, load=load)
+        return load_model(path, settings.device, options.dtype, tile=tile, embeddings=embeddings, load=load)
 
     def _renderer(self, model: LoadedModel, task: Task) -> SegmentRenderer:
         return SegmentRenderer(

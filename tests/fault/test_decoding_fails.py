@@ -9,10 +9,10 @@ import pytest
 import ray
 
 import flowcache
+from flowcache.inputs.options import RunOptions
 from flowcache.progress.progress import Progress
 from flowcache.runtime import gang
 from flowcache.runtime.actor import RankActor
-from flowcache.scheduler.options import RunOptions
 
 ROW = {"id": "v", "prompt": "a red circle", "frames": 57, "steps": 2}
 

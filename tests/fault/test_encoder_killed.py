@@ -12,9 +12,9 @@ import ray
 import flowcache
 from flowcache import api
 from flowcache.errors import StoreError
+from flowcache.inputs.options import RunOptions
 from flowcache.runtime import text_encoding as encoding
 from flowcache.runtime.cluster import joined
-from flowcache.scheduler.options import RunOptions
 from flowcache.storage.objects.store import Store
 from tests.fault.outcome import outcome
 from tests.fault.test_workers_killed import Failures

@@ -13,8 +13,8 @@ import ray
 
 import flowcache
 from flowcache import api
+from flowcache.inputs.options import RunOptions
 from flowcache.progress.progress import Progress
-from flowcache.scheduler.options import RunOptions
 from flowcache.storage.commits import read_commits
 from flowcache.storage.objects.store import Store
 from tests.fault.outcome import outcome

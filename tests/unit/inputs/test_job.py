@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from flowcache.cli.render import run_options
 from flowcache.errors import InputError
 from flowcache.inputs.job import JOB_ACCEPTS, Defaults, JobSpec, load_job, merged
 from flowcache.inputs.schema import Policy
@@ -54,7 +53,7 @@ exchange_timeout: 60
     spec = load_job(job(tmp_path, text))
     assert spec.policy == Policy(name="paper", preset="fast", threshold=0.2)
     assert (spec.gang, spec.gangs, spec.device, spec.segment_timeout) == (4, 16, "cuda", 1800.0)
-    assert spec.shard_weights and run_options(spec, False).exchange == spec.exchange_timeout == 60.0
+    assert spec.shard_weights and spec.run_options().exchange_timeout == spec.exchange_timeout == 60.0
     rows = spec.row_defaults()
     assert (rows.model, rows.policy, rows.width, rows.seconds) == ("models/skyreels", spec.policy, 960, 10.0)
     assert (rows.frames, rows.seed, rows.negative_prompt) == (None, 3, "")

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 import pytest
 
 from benchmarks.simulated import connector, render
+from flowcache.inputs.options import RunOptions
 from flowcache.inputs.segments import plan
 from flowcache.progress.progress import Progress
 from flowcache.records import ModelSpec, RenderRequest, Shot
 from flowcache.scheduler.driver import run
 from flowcache.scheduler.gang_pool import ClusterError
-from flowcache.scheduler.options import RunOptions
 from flowcache.scheduler.protocols import GangFailure
 from flowcache.storage.commits import read_commits
 from flowcache.storage.objects.store import Store
@@ -88,9 +88,9 @@ def test_every_video_is_done_and_a_second_run_has_nothing_to_do():
 def test_what_was_asked_for_reaches_the_ranks():
     studio, seen = Studio(request("a", ONE_SEGMENT)), []
 
-    def connect(driver):
-        seen.append(driver.worker_settings())
-        return connector(studio.providers, 1)(driver)
+    def connect(work):
+        seen.append(work.settings.options)
+        return connector(studio.providers, 1)(work)
 
     studio.run(connect=connect, dtype="bf16", vae_tiling="on", shard_weights=True, gang=2, threads=3)
     assert (seen[0].dtype, seen[0].vae_tiling, seen[0].shard_weights, seen[0].threads) == ("bf16", "on", True, 3)
@@ -141,14 +141,14 @@ def test_a_gang_that_nobody_needs_gives_its_resources_back():
 
 def test_a_gang_without_news_is_replaced_and_its_segment_rendered_elsewhere():
     studio, stalls = Studio(request("a")), iter([None])
-    summary = studio.run(seconds=lambda task: next(stalls, 5.0), stall=60.0)
+    summary = studio.run(seconds=lambda task: next(stalls, 5.0), segment_timeout=60.0)
     assert summary.exit_code == 0 and len(studio.provider.gangs) == 2
     assert studio.notes.causes == ["no chunk was finished for 61 s"]
 
 
 def test_the_log_of_a_process_that_cannot_tell_any_more_is_fetched():
     studio = Studio(request("a"))
-    studio.run(seconds=lambda task: None, stall=60.0, infra_retries=0)
+    studio.run(seconds=lambda task: None, segment_timeout=60.0, infra_retries=0)
     assert read_commits(studio.store).dead_letters["a"].log_tail == "last words of gang-1, rank 0"
 
 
@@ -260,8 +260,8 @@ def test_gangs_lost_while_they_start_are_tried_again_until_several_in_a_row_fail
     studio = Studio(*(request(f"v{i}") for i in range(9)))
 
     @contextmanager
-    def connect(driver):
-        with connector(studio.providers, 3)(driver) as provider:
+    def connect(work):
+        with connector(studio.providers, 3)(work) as provider:
             later = provider.later
 
             def start(seconds, gang, what):
@@ -296,7 +296,7 @@ def test_a_hostile_request_delays_the_others_by_no_more_than_its_budget(gangs, n
     alone = Studio(*good)
     alone.run(size=gangs, seconds=seconds)
     studio = Studio(*hostile, *good)
-    budgets = {"stall": 60.0, "retries": 2, "infra_retries": 2}
+    budgets = {"segment_timeout": 60.0, "retries": 2, "infra_retries": 2}
     summary = studio.run(size=gangs, nodes=nodes, seconds=seconds, fault=fault, **budgets)
     assert set(summary.failed) == {"stalls", "kills", "fails"} and len(summary.done) == 6
     attempts, restart = 3, 2.0  # each; seconds to notice and to start a gang anew
