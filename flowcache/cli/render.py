@@ -61,7 +61,7 @@ def render(
     from flowcache.api import render as render_requests
     from flowcache.inputs.job import merged
     from flowcache.progress.json_lines import JsonProgress
-    from flowcache.progress.progress import progress_for
+    from flowcache.progress.terminal import progress_for
 
     spec = merged(
         job,

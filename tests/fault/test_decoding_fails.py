@@ -10,7 +10,7 @@ import ray
 
 import flowcache
 from flowcache.inputs.options import RunOptions
-from flowcache.progress.progress import Progress
+from flowcache.progress.events import SegmentFailed
 from flowcache.runtime import gang
 from flowcache.runtime.actor import RankActor
 
@@ -31,14 +31,13 @@ class Clumsy(RankActor):
         return replace(model, share=share) if self.rank == 1 else model
 
 
-class Told(Progress):
+class Told:
     def __init__(self):
-        super().__init__()
         self.failures = []
 
-    def failed(self, segment, rank, cause, kind, again):
-        super().failed(segment, rank, cause, kind, again)
-        self.failures.append((time.time(), rank, cause))
+    def on(self, event):
+        if isinstance(event, SegmentFailed):
+            self.failures.append((time.time(), event.rank, event.cause))
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.simulated import connector, render
 from flowcache.inputs.options import RunOptions
 from flowcache.inputs.segments import plan
-from flowcache.progress.progress import Progress
+from flowcache.progress.events import Note, SegmentCommitted, SegmentFailed
 from flowcache.records import ModelSpec, RenderRequest, Shot
 from flowcache.scheduler.driver import run
 from flowcache.scheduler.gang_pool import ClusterError
@@ -32,23 +32,22 @@ def request(name: str, frames: int = TWO_SEGMENTS, **fields) -> RenderRequest:
     )
 
 
-class Notes(Progress):
+class Notes:
+    """What was committed, in order; causes of failures; notes."""
+
     def __init__(self):
-        super().__init__()
         self.order: list[tuple[str, int]] = []
         self.causes: list[str] = []
         self.said: list[str] = []
 
-    def committed(self, segment):
-        super().committed(segment)
-        self.order.append((segment.video_id, segment.index))
-
-    def failed(self, segment, rank, cause, kind, again):
-        super().failed(segment, rank, cause, kind, again)
-        self.causes.append(cause)
-
-    def note(self, message):
-        self.said.append(message)
+    def on(self, event):
+        match event:
+            case SegmentCommitted():
+                self.order.append((event.video, event.segment))
+            case SegmentFailed():
+                self.causes.append(event.cause)
+            case Note():
+                self.said.append(event.message)
 
 
 class Studio:
