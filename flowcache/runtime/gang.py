@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 from flowcache.errors import FlowcacheError, StoreError
 from flowcache.parallel.mesh import PeerLost
 from flowcache.runtime.actor import HEALTH, RankActor, end_of
-from flowcache.scheduler.protocols import GangFailure
+from flowcache.scheduler.protocols import FailureKind, GangFailure
 from flowcache.storage.documents import SegmentMarker
 from flowcache.storage.objects.store import Store
 from flowcache.worker.task import Event, Flawed, Task, WorkerSettings
@@ -173,7 +173,7 @@ class RayGang:
         remove_placement_group(self.group)
 
 
-def kind_of(cause: BaseException) -> Literal["store", "node", "work"]:
+def kind_of(cause: BaseException) -> FailureKind:
     if isinstance(cause, StoreError) and (cause.passing or cause.of_machine):
         return "store" if cause.passing else "node"
     return "work"

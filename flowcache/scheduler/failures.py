@@ -2,6 +2,7 @@
 
 from collections import Counter
 from concurrent.futures import Future
+from typing import Literal
 
 from flowcache.errors import masked
 from flowcache.progress.events import SegmentFailed
@@ -13,6 +14,7 @@ from flowcache.storage.layout import marker_key
 from flowcache.storage.runs import without_credentials
 from flowcache.worker.task import Task
 
+Budget = Literal["work", "infra"]  # what a failure is counted against
 LOG = 4000  # characters of a log that a dead letter keeps
 
 
@@ -21,7 +23,7 @@ class Failures:
 
     def __init__(self, pool: GangPool, ledger: Ledger):
         self.pool, self.ledger, self.queue = pool, ledger, ledger.queue
-        self.budgets = {"work": ledger.options.retries, "infra": ledger.options.infra_retries}
+        self.budgets: dict[Budget, int] = {"work": ledger.options.retries, "infra": ledger.options.infra_retries}
         self.counted: Counter[tuple[str, int, str]] = Counter()  # (video, segment, kind) -> failures
         self._suspects: list[tuple[Task, GangFailure, Gang]] = []  # failures that may be the store's
         self._answers: Future[bool] | None = None
@@ -74,7 +76,7 @@ class Failures:
         place = task.segment.video_id, task.segment.index
         self.ledger.tell(SegmentFailed(*place, failure.rank, failure.cause, failure.kind, again))
 
-    def _dead_letter(self, task: Task, failure: GangFailure, gang: Gang, kind: str) -> None:
+    def _dead_letter(self, task: Task, failure: GangFailure, gang: Gang, kind: Budget) -> None:
         segment, attempts = task.segment, self.counted[task.segment.video_id, task.segment.index, kind]
 
         def letter() -> DeadLetter:

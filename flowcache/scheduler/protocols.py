@@ -10,6 +10,8 @@ from flowcache.records import RenderRequest
 from flowcache.storage.objects.store import Store
 from flowcache.worker.task import Event, Task, WorkerSettings
 
+FailureKind = Literal["infra", "store", "node", "work"]
+
 
 class GangFailure(Exception):
     """A rank failed. `kind`: "infra" for a lost process, "store" where the store did not answer it, "node" where its
@@ -18,15 +20,9 @@ class GangFailure(Exception):
     `usable`: the gang can take another task; otherwise it is only good for `tear_down`.
     """
 
-    def __init__(
-        self,
-        rank: int,
-        kind: Literal["infra", "store", "node", "work"],
-        cause: str,
-        log: str = "",
-        usable: bool = False,
-    ):
-        self.rank, self.kind, self.usable = rank, kind, usable
+    def __init__(self, rank: int, kind: FailureKind, cause: str, log: str = "", usable: bool = False):
+        self.rank, self.usable = rank, usable
+        self.kind: FailureKind = kind
         self.cause, self.log = masked(cause), masked(log)  # they go into logs and dead letters
         super().__init__(f"rank {rank}: {self.cause}")
 
