@@ -8,7 +8,7 @@ from typing import Any
 
 from flowcache.errors import InputError, Problem, StoreError
 from flowcache.inputs.options import RunOptions
-from flowcache.progress.events import Listener, NodesAvoided, RunEnded, SegmentFailed, Tick
+from flowcache.progress.events import Listener, NodesAvoided, RunEnded, Tick
 from flowcache.records import ChunkRecord, ModelSpec, RenderRequest
 from flowcache.scheduler.failures import Failures
 from flowcache.scheduler.gang_pool import ClusterError, GangPool
@@ -150,5 +150,4 @@ class Driver:
         segment = task.segment
         self.spoilt.add((segment.video_id, segment.index))
         cause = f"chunk {event.chunk} is {event.flaw}: rendered without reuse"
-        self.tell(SegmentFailed(segment.video_id, segment.index, 0, cause, "flaw", again=True))
-        self.queue.requeue(segment)
+        self.ledger.failed(segment, 0, cause, "flaw", again=True)

@@ -5,7 +5,6 @@ from concurrent.futures import Future
 from typing import Literal
 
 from flowcache.errors import masked
-from flowcache.progress.events import SegmentFailed
 from flowcache.scheduler.gang_pool import ClusterError, GangPool
 from flowcache.scheduler.ledger import Ledger
 from flowcache.scheduler.protocols import Gang, GangFailure
@@ -22,7 +21,7 @@ class Failures:
     """Segments have a budget for failures of their own work, and one for those of machines."""
 
     def __init__(self, pool: GangPool, ledger: Ledger):
-        self.pool, self.ledger, self.queue = pool, ledger, ledger.queue
+        self.pool, self.ledger = pool, ledger
         self.budgets: dict[Budget, int] = {"work": ledger.options.retries, "infra": ledger.options.infra_retries}
         self.counted: Counter[tuple[str, int, str]] = Counter()  # (video, segment, kind) -> failures
         self._suspects: list[tuple[Task, GangFailure, Gang]] = []  # failures that may be the store's
@@ -53,8 +52,7 @@ class Failures:
             if counts:
                 self._count(task, failure, gang)
             else:
-                self._told(task, failure, again=True)
-                self.queue.requeue(task.segment)
+                self.ledger.failed(task.segment, failure.rank, failure.cause, failure.kind, again=True)
 
     def _count(self, task: Task, failure: GangFailure, gang: Gang) -> None:
         """Try the segment again while its budgets last, on another node if there is one; else dead-letter the video."""
@@ -67,14 +65,10 @@ class Failures:
         spent = next((kind for kind, budget in self.budgets.items() if self.counted[*place, kind] > budget), None)
         if spent and failure.kind == "node":
             raise ClusterError(f"no node is left that can do the work; the last one: {failure}")
-        self._told(task, failure, again=not spent)
-        self.queue.requeue(segment, node if not spent and self.pool.elsewhere(node) else None)
+        not_on = node if self.pool.elsewhere(node) else None
+        self.ledger.failed(segment, failure.rank, failure.cause, failure.kind, not spent, not_on)
         if spent:
             self._dead_letter(task, failure, gang, spent)
-
-    def _told(self, task: Task, failure: GangFailure, again: bool) -> None:
-        place = task.segment.video_id, task.segment.index
-        self.ledger.tell(SegmentFailed(*place, failure.rank, failure.cause, failure.kind, again))
 
     def _dead_letter(self, task: Task, failure: GangFailure, gang: Gang, kind: Budget) -> None:
         segment, attempts = task.segment, self.counted[task.segment.video_id, task.segment.index, kind]

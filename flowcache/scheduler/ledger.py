@@ -7,10 +7,12 @@ from flowcache.inputs.options import RunOptions
 from flowcache.inputs.segments import plan
 from flowcache.progress.events import (
     ChunkDone,
+    FailureKind,
     Note,
     RunBegan,
     RunEvent,
     SegmentCommitted,
+    SegmentFailed,
     SegmentStarted,
     VideoBegan,
     VideoDead,
@@ -112,6 +114,15 @@ class Ledger:
         video = self.queue.commit(segment)
         self.tell(SegmentCommitted(segment.video_id, segment.index, segment.chunks))
         self._publish(video)
+
+    def failed(
+        self, segment: Segment, rank: int, cause: str, kind: FailureKind, again: bool, not_on: str | None = None
+    ) -> None:
+        """An attempt is lost. again: there may be another one, unless the video is given up by now; not_on: the node
+        that failed it, if another one shall try."""
+        again = again and not self.queue.videos[segment.video_id].dead
+        self.tell(SegmentFailed(segment.video_id, segment.index, rank, cause, kind, again))
+        self.queue.requeue(segment, not_on if again else None)
 
     def _publish(self, video: Video) -> None:
         """What can be watched by now: the committed segments from the start on."""

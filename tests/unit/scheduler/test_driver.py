@@ -4,6 +4,7 @@ import signal
 import time
 import uuid
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -33,11 +34,12 @@ def request(name: str, frames: int = TWO_SEGMENTS, **fields) -> RenderRequest:
 
 
 class Notes:
-    """What was committed, in order; causes of failures; notes."""
+    """What was committed, in order; causes of failures and whether there is another attempt; notes."""
 
     def __init__(self):
         self.order: list[tuple[str, int]] = []
         self.causes: list[str] = []
+        self.again: list[bool] = []
         self.said: list[str] = []
 
     def on(self, event):
@@ -46,6 +48,7 @@ class Notes:
                 self.order.append((event.video, event.segment))
             case SegmentFailed():
                 self.causes.append(event.cause)
+                self.again.append(event.again)
             case Note():
                 self.said.append(event.message)
 
@@ -317,3 +320,28 @@ def test_a_spoilt_segment_is_rendered_again_without_reuse(monkeypatch):
     assert (summary.exit_code, summary.rendered) == (0, 9)
     assert tried == [("a", 0, True), ("a", 1, True), ("a", 1, False)]
     assert studio.notes.causes == ["chunk 5 is black: rendered without reuse"]
+
+
+def test_what_ran_of_a_dead_video_is_not_tried_again_on_another_node():
+    """The second shot fails while the first one's failure has given the video up, and the other node is sound."""
+    tried = []
+
+    def fault(task):
+        if task.request.id == "cuts":
+            tried.append(task.segment.index)
+            raise GangFailure(0, "infra" if task.segment.index else "work", "it broke", usable=True)
+
+    shots = Shot("p", ONE_SEGMENT), Shot("q", ONE_SEGMENT, cut=True)
+    cuts = replace(request("cuts", priority=1), shots=shots)
+    studio = Studio(cuts, request("good"))
+    seconds = {("cuts", 0): 5.0, ("cuts", 1): 10.0}
+    summary = studio.run(
+        size=2,
+        nodes=2,
+        seconds=lambda task: seconds.get((task.request.id, task.segment.index), 30.0),
+        fault=fault,
+        retries=0,
+        infra_retries=5,
+    )
+    assert tried == [0, 1] and (summary.done, set(summary.failed)) == (("good",), {"cuts"})
+    assert studio.notes.again == [False, False]
