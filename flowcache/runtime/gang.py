@@ -72,7 +72,7 @@ class RayGang:
         self._stream: Any = None
         self._end: SegmentMarker | Flawed | None = None
         self.started = False
-        self.node: str | None = None
+        self.node = ""
         self.model: str | None = None
         self.video: str | None = None
         self.task: Task | None = None

@@ -72,7 +72,7 @@ def run(
 class Driver:
     """The loop: hears what gangs have done and gives them what is next."""
 
-    def __init__(self, provider: GangProvider, ledger: Ledger, stopping: Stopping):
+    def __init__(self, provider: GangProvider[Any], ledger: Ledger, stopping: Stopping):
         self.provider, self.ledger, self.stopping = provider, ledger, stopping
         self.queue, self.tell = ledger.queue, ledger.tell
         self.pool = GangPool(provider, ledger.options, ledger.note)

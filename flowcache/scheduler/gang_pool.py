@@ -1,6 +1,7 @@
 """The gangs of a run: as many as asked for or as the cluster holds, made anew when they are lost."""
 
 from collections.abc import Callable
+from typing import Any
 
 from flowcache.errors import FlowcacheError
 from flowcache.inputs.options import RunOptions
@@ -19,7 +20,7 @@ class ClusterError(FlowcacheError):
 class GangPool:
     """`note` tells the operator what happens to gangs."""
 
-    def __init__(self, provider: GangProvider, options: RunOptions, note: Callable[[str], None]):
+    def __init__(self, provider: GangProvider[Any], options: RunOptions, note: Callable[[str], None]):
         self.provider, self.options, self.note = provider, options, note
         self.gangs: list[Gang] = []
         self._named = 0

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from flowcache.errors import masked
 from flowcache.records import RenderRequest
@@ -31,7 +31,7 @@ class Gang(Protocol):
     """Starting, then idle (`task` is None) or busy."""
 
     name: str
-    node: str | None  # where it is, once it has started
+    node: str  # where it is; "" until it has started
     started: bool
     task: Task | None
     model: str | None  # what it has loaded
@@ -51,8 +51,11 @@ class Gang(Protocol):
     def tear_down(self) -> None: ...
 
 
-class GangProvider(Protocol):
-    """Where gangs come from."""
+G = TypeVar("G", bound=Gang)
+
+
+class GangProvider(Protocol[G]):
+    """Where gangs, all of one kind, come from."""
 
     def now(self) -> float:
         """Seconds on the clock that gangs live by."""
@@ -62,11 +65,11 @@ class GangProvider(Protocol):
         """How many gangs each node holds by now, those that are there included."""
         ...
 
-    def start(self, name: str, avoided: Collection[str]) -> Gang:
+    def start(self, name: str, avoided: Collection[str]) -> G:
         """A gang on a node that is not avoided."""
         ...
 
-    def wait(self, gangs: Sequence[Gang], seconds: float) -> list[tuple[Gang, list[Any]]]:
+    def wait(self, gangs: Sequence[G], seconds: float) -> list[tuple[G, list[Any]]]:
         """Gangs with news; waits until there is one, or so long."""
         ...
 
@@ -83,4 +86,4 @@ class GangWork:
     note: Callable[[str], None]  # tells the operator
 
 
-Connect = Callable[[GangWork], AbstractContextManager[GangProvider]]  # what gangs run on, for as long as it is entered
+Connect = Callable[[GangWork], AbstractContextManager[GangProvider[Any]]]  # brings up what gangs run on, for a while
