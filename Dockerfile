@@ -8,8 +8,9 @@ RUN python -m venv /opt/venv
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY flowcache flowcache
-# constraints.txt fixes every version, those of dependencies too.
-RUN /opt/venv/bin/pip install -c constraints.txt .
+# constraints.txt fixes every version, those of dependencies too. --build-arg EXTRAS=gcs (or azure) for gs:// (az://).
+ARG EXTRAS=
+RUN /opt/venv/bin/pip install -c constraints.txt ".${EXTRAS:+[$EXTRAS]}"
 
 FROM python:3.11-slim-bookworm
 # wget: the operator's health checks; procps and rsync: ray's own commands for clusters of plain machines.

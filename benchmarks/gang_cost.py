@@ -24,8 +24,8 @@ from flowcache.cache.kv_cache import KVStore
 from flowcache.families.skyreels.transformer import SkyReelsTransformer
 from flowcache.parallel.apply import shard
 from flowcache.parallel.mesh import ALONE, GangMesh, Mesh, arrange
-from flowcache.planner.gang_cost import load
 from flowcache.planner.hardware import Link
+from flowcache.planner.rank_work import rank_work
 from flowcache.sampling.dry_run import WindowWork
 
 TOKENS = FRAMES * (SIDE // 2) ** 2
@@ -136,8 +136,8 @@ def gang(size: int, repeats: int) -> dict[str, float]:
 
 def compared(size: int, of: dict[str, float], alone: dict[str, float]) -> list[str]:
     """Measured, predicted: own work, exchange, and efficiency but for waiting."""
-    found, link = load(CONFIG, FORWARD, size, item=4), Link(of["speed"], of["latency"])
-    own = found.flops * alone["own"] / load(CONFIG, FORWARD, 1).flops
+    found, link = rank_work(CONFIG, FORWARD, size, item=4), Link(of["speed"], of["latency"])
+    own = found.flops * alone["own"] / rank_work(CONFIG, FORWARD, 1).flops
     exchange = link.seconds(found.sent, found.collectives)
     pairs = (of["own"], own), (of["exchange"], exchange)
     times = [f"{seconds * 1e3:.1f}" for pair in pairs for seconds in pair]

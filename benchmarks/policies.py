@@ -22,12 +22,12 @@ import torch
 from benchmarks.mends import SHORTER, Setting
 from benchmarks.mends import settings as with_mends
 from benchmarks.statistics import interval, markdown, psnr, ssim
-from flowcache.cache.reuse import resolve_policy
+from flowcache.cache.policy import resolve_policy
 from flowcache.families.registry import load_model
 from flowcache.inputs.schema import Policy, expand_policy
 from flowcache.inputs.segments import plan
 from flowcache.models.base import LoadedModel
-from flowcache.planner.cost import window
+from flowcache.planner.price import window
 from flowcache.records import ModelSpec, RenderRequest, Shot
 from flowcache.sampling.dry_run import at_most, dry_run
 from flowcache.worker.renderer import SegmentRenderer

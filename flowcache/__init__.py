@@ -10,10 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flowcache.api import RowDefaults, RunOptions, Summary, load_model, render
+    from flowcache.api import Cluster, Plan, RowDefaults, RunOptions, Summary, load_model, plan, render
 
 __version__ = "0.1.0"
-__all__ = ["RowDefaults", "RunOptions", "Summary", "load_model", "render"]
+__all__ = ["Cluster", "Plan", "RowDefaults", "RunOptions", "Summary", "load_model", "plan", "render"]
 
 
 def __getattr__(name: str) -> Any:

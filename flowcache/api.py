@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import flowcache
@@ -14,11 +13,11 @@ from flowcache.inputs.media import probe_media, read_rows
 from flowcache.inputs.options import RunOptions
 from flowcache.inputs.schema import RowDefaults
 from flowcache.inputs.segments import plan as segments_of
-from flowcache.planner.advice import advise, check_gang
-from flowcache.planner.cost import Cost, cost
-from flowcache.planner.estimate import Cluster, estimate
+from flowcache.planner.advice import check_gang
+from flowcache.planner.estimate import Cluster
 from flowcache.planner.hardware import Link, Node
-from flowcache.planner.workload import workload
+from flowcache.planner.plan import Plan
+from flowcache.planner.plan import plan as plan_of
 from flowcache.progress.events import Listener, Together
 from flowcache.records import MediaInfo, ModelSpec, RenderRequest
 from flowcache.runtime.cluster import ray_provider
@@ -28,7 +27,7 @@ from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import new_run
 
 __all__ = [
-    "Cluster", "Cost", "Link", "Node", "RowDefaults", "RunOptions", "Summary", "check", "load_model", "plan", "render",
+    "Cluster", "Link", "Node", "Plan", "RowDefaults", "RunOptions", "Summary", "check", "load_model", "plan", "render",
 ]  # fmt: skip
 
 Requests = str | Sequence[Mapping[str, Any]]
@@ -80,7 +79,7 @@ def plan(
     defaults: RowDefaults | None = None,
     cluster: Cluster | None = None,
     storage_options: Mapping[str, Any] | None = None,
-) -> Cost:
+) -> Plan:
     """What rendering the requests takes, without weights: segments, chunk forwards, FLOPs, memory, and gang by gang.
 
     cluster: what is to render it; where it says how fast, also an estimate of the time. storage_options: what s3://
@@ -91,9 +90,7 @@ def plan(
     problems += cluster.faults() + check_gang(good, specs, cluster.gang)
     if problems:
         raise InputError(problems)
-    found, work, throughput = cost(good, specs), workload(good, specs), cluster.throughput(specs)
-    timed = estimate(work, throughput, cluster, now) if cluster.timed else None
-    return replace(found, estimate=timed, gangs=advise(work, throughput, cluster, now))
+    return plan_of(good, specs, cluster, now)
 
 
 def check(

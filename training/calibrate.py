@@ -7,6 +7,7 @@ wanted share of skipped steps. For MAGI-1 also presets that sum up the change of
 
 import argparse
 import json
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -15,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowcache.cache.reuse import Reuse, ReuseState, decide, relative_change, resolve_policy
+from flowcache.cache.policy import resolve_policy
+from flowcache.cache.reuse import Reuse, ReuseState, decide, relative_change
 from flowcache.families.registry import load_model
 from flowcache.families.settings import settings_of
-from flowcache.models.base import LoadedModel
+from flowcache.models.base import LoadedModel, VideoModel
 from flowcache.records import RenderRequest, Shot
 from flowcache.sampling.loop import Texts, Visit, denoise
 from flowcache.sampling.solver import sigmas, timesteps
@@ -27,7 +29,7 @@ from training.shapes import caption, sample_scene, world_of
 
 @dataclass(frozen=True)
 class Preset:
-    """skipped: wanted share of forwards; ret_steps: steps at a chunk's start that are always computed."""
+    """skipped: wanted share of forwards; warmup_steps: steps at a chunk's start that are always computed."""
 
     name: str
     skipped: float
@@ -40,10 +42,11 @@ PRESETS = (Preset("slow", 0.4, 5), Preset("fast", 0.6, 1))
 
 
 class Recorder:
-    """The model, remembering the residual of its last `transform`."""
+    """The model, remembering the residual of each forward until it is observed."""
 
-    def __init__(self, model):
-        self.model, self.residual = model, None
+    def __init__(self, model: VideoModel):
+        self.model = model
+        self.residuals: deque[Tensor] = deque()
 
     def __getattr__(self, name):
         return getattr(self.model, name)
@@ -51,7 +54,7 @@ class Recorder:
     def transform(self, tokens: Tensor, *rest) -> Tensor:
         """As the model's own."""
         out = self.model.transform(tokens, *rest)
-        self.residual = out - tokens
+        self.residuals.extend(out - tokens)
         return out
 
 
@@ -80,9 +83,9 @@ def record(model: LoadedModel, videos: int, seed: int) -> Recording:
         residuals: dict[tuple[int, int], list[Tensor]] = {}
 
         def observe(visit: Visit, signals=signals, residuals=residuals) -> None:
+            residual = recorder.residuals.popleft()
             if visit.step >= 0:
-                rows = recorder.residual  # of one branch, or of all
-                residuals.setdefault((visit.chunk, visit.branch), []).append(rows[visit.branch % len(rows)])
+                residuals.setdefault((visit.chunk, visit.branch), []).append(residual)
                 if visit.branch == 0:
                     signals.setdefault(visit.chunk, []).append(recorder.embed(visit.latents[None]))
 

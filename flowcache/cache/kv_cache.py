@@ -1,12 +1,16 @@
 """Keys and values of a window's chunks, per layer and guidance branch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from flowcache.cache.kv_buffer import KVBuffer, PlainBuffer
+from flowcache.cache.kv_select import latest
 from flowcache.models.attention import attention
 from flowcache.models.base import Attend, KVSharding, Select
+
+MakeBuffer = Callable[[tuple[int, int, int, int, int], torch.dtype, torch.device], KVBuffer]
 
 
 class Unsharded:
@@ -30,7 +34,7 @@ class Unsharded:
 
 
 class KVStore:
-    """Preallocated [layers, branches, capacity * tokens, heads, head_dim]; keys are kept past RoPE.
+    """A buffer of [layers, branches, capacity * tokens, heads, head_dim]; keys are kept past RoPE.
 
     Chunks lie side by side, so that what a chunk sees is a slice and never a copy. With a `budget` (in chunks)
     the finished chunks at the front are cut down to so many tokens as soon as there are more, what follows moves
@@ -45,21 +49,24 @@ class KVStore:
         dtype: torch.dtype,
         device: torch.device,
         budget: int | None = None,
-        select: Select | None = None,
+        select: Select = latest,
         sharding: KVSharding | None = None,
+        buffer: MakeBuffer = PlainBuffer,
     ):
-        """shape: (layers, branches, kv_heads, head_dim); tokens: of one chunk, on all ranks together."""
+        """shape: (layers, branches, kv_heads, head_dim); tokens: of one chunk, on all ranks together.
+
+        buffer: how K/V lie in memory.
+        """
         layers, self.branches, heads, head_dim = shape
         self.sharding, self.chunk_tokens = sharding or Unsharded(), tokens
         self.tokens = self.sharding.share(tokens)
-        size = layers, self.branches, capacity * self.tokens, heads, head_dim
-        self.keys, self.values = (torch.empty(size, dtype=dtype, device=device) for _ in range(2))
+        self.buffer = buffer((layers, self.branches, capacity * self.tokens, heads, head_dim), dtype, device)
         self.budget, self.select = budget, select
         self.dropped = [0] * self.branches  # tokens that the front has lost
 
     @property
     def bytes(self) -> int:
-        return self.keys.nbytes + self.values.nbytes
+        return self.buffer.nbytes
 
     def view(
         self, branch: int | range, chunk: int, first: int = 0, finished: int = 0, then: int = 0
@@ -81,13 +88,13 @@ class KVStore:
             self.dropped[row] = after.stop
         own = slice(chunk * self.tokens - dropped, (chunk + 1) * self.tokens - dropped)
         seen = slice(max(first * self.tokens - dropped, 0), own.stop)
+        batch = slice(rows.start, rows.stop)
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            keys, values = (memory[layer, rows.start : rows.stop] for memory in (self.keys, self.values))
-            self._cut(keys, values, q, finished, before)
-            keys[:, own], values[:, own] = k, v
-            out = self.sharding.attention(q, keys[:, seen], values[:, seen], self.chunk_tokens)
-            self._cut(keys, values, q, then, after)
+            self._cut(layer, rows, q, finished, before)
+            self.buffer.write(layer, batch, own, k, v)
+            out = self.sharding.attention(q, *self.buffer.read(layer, batch, seen), self.chunk_tokens)
+            self._cut(layer, rows, q, then, after)
             return out
 
         return attend, (seen.stop - seen.start) // self.tokens * self.chunk_tokens
@@ -97,18 +104,10 @@ class KVStore:
         clean = finished * self.tokens - dropped
         return range(dropped, dropped + (0 if self.budget is None else max(clean - self.budget * self.tokens, 0)))
 
-    def _cut(self, keys: Tensor, values: Tensor, queries: Tensor, finished: int, surplus: range) -> None:
+    def _cut(self, layer: int, rows: range, queries: Tensor, finished: int, surplus: range) -> None:
         """Each branch keeps what its own queries [branches, tokens, heads, head_dim] ask for."""
         clean = finished * self.tokens - surplus.start
-        for row in range(len(keys) if surplus else 0):
-            old = keys[row, :clean], values[row, :clean]
-            kept = self.sharding.keep(self.select, queries[row], *old, clean - len(surplus), self.chunk_tokens)
-            for memory, part in zip((keys[row], values[row]), kept, strict=True):
-                cut(memory, clean, part)
-
-
-def cut(memory: Tensor, clean: int, kept: Tensor) -> None:
-    """`kept` takes the place of the first `clean` tokens; what follows moves up. In place."""
-    rest = memory[clean:].clone()
-    memory[: len(kept)] = kept
-    memory[len(kept) : len(kept) + len(rest)] = rest
+        for row, own in zip(rows, queries, strict=True) if surplus else ():
+            keys, values = self.buffer.read(layer, slice(row, row + 1), slice(0, clean))
+            kept = self.sharding.keep(self.select, own, keys[0], values[0], clean - len(surplus), self.chunk_tokens)
+            self.buffer.move(layer, row, clean, *kept)

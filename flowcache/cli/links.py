@@ -14,7 +14,7 @@ def links(
     endpoint_url: Endpoint = None,
     as_json: Json = False,
 ) -> None:
-    """Links that play a video from a private bucket, for whoever has them, until they expire (S3 only)."""
+    """Links that play a video from a private bucket, for whoever has them, until they expire (S3, Google, Azure)."""
     from flowcache.storage.commits import list_commits
     from flowcache.storage.links import links as sign
 

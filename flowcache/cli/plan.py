@@ -1,8 +1,9 @@
 """`flowcache plan`."""
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
@@ -10,6 +11,12 @@ from rich.table import Table
 from flowcache.cli import options
 from flowcache.cli.common import Endpoint, Json, out, print_json
 from flowcache.report.words import duration, size
+
+if TYPE_CHECKING:
+    from flowcache.planner.advice import Advice
+    from flowcache.planner.cost import Cost
+    from flowcache.planner.estimate import Cluster, Estimate
+    from flowcache.planner.plan import Plan
 
 # Of a `GangCost`. A step is one of one chunk, guidance included.
 GANG_ROWS = {
@@ -53,9 +60,8 @@ def plan(
     from flowcache.api import plan as plan_requests
     from flowcache.inputs.job import merged
 
-    unwritten = {} if job else {"output": "unused"}  # a manifest alone will do
-    given = {"manifest": manifest, "model": model, "policy": policy, "gang": gang, "shard_weights": shard_weights}
-    spec = merged(job, **given, **unwritten)
+    rest = {} if job else {"output": "unused"}  # nothing is written, so a manifest alone will do
+    spec = merged(job, manifest=manifest, model=model, policy=policy, gang=gang, shard_weights=shard_weights, **rest)
     asked = gpus or like or tflops or until
     of_job = spec.gang * spec.gangs if asked and spec.gangs else None
     cluster = cluster_of(
@@ -70,19 +76,15 @@ def plan(
         efficiency=efficiency,
     )
     access = {"endpoint_url": endpoint_url} if endpoint_url else {}
-    cost = plan_requests(spec.manifest, defaults=spec.row_defaults(), cluster=cluster, storage_options=access)
+    found = plan_requests(spec.manifest, defaults=spec.row_defaults(), cluster=cluster, storage_options=access)
     if as_json:
-        print_json(asdict(cost))
-        return
-    print_work(cost)
-    print_gangs(cost.gangs)
-    if cost.estimate:
-        print_estimate(cost.estimate)
-    for note in dict.fromkeys((*cost.gangs.rests_on, *(cost.estimate.rests_on if cost.estimate else ()))):
-        out.print(f"- {note}", markup=False)
+        document = asdict(found)
+        print_json(document["cost"] | {key: document[key] for key in ("estimate", "gangs")})
+    else:
+        print_plan(found)
 
 
-def cluster_of(written: dict[str, str | None], node_gpus: int, **given: Any) -> Any:
+def cluster_of(written: dict[str, str | None], node_gpus: int, **given: Any) -> "Cluster":
     """written: options that are texts. InputError with all that can't be read."""
     from flowcache.errors import InputError, Problem
     from flowcache.inputs.deadline import deadline
@@ -101,7 +103,16 @@ def cluster_of(written: dict[str, str | None], node_gpus: int, **given: Any) -> 
     return Cluster(**given, deadline=read["--until"], node=node)
 
 
-def print_work(cost: Any) -> None:
+def print_plan(plan: "Plan") -> None:
+    print_work(plan.cost)
+    print_gangs(plan.gangs)
+    if plan.estimate:
+        print_estimate(plan.estimate)
+    for note in dict.fromkeys((*plan.gangs.rests_on, *(plan.estimate.rests_on if plan.estimate else ()))):
+        out.print(f"- {note}", markup=False)
+
+
+def print_work(cost: "Cost") -> None:
     table = Table("", "chunk forwards", "PFLOPs", "K/V of a window", box=None)
     rows = {f"policy {name}, without reuse": work for name, work in cost.without_reuse.items()}
     rows |= {"as asked, at most": cost.most, "as asked, at least": cost.least}
@@ -113,7 +124,7 @@ def print_work(cost: Any) -> None:
     out.print(table)
 
 
-def print_gangs(advice: Any) -> None:
+def print_gangs(advice: "Advice") -> None:
     """A column for each size; for each model the rows of its heaviest window."""
     working = [option for option in advice.options if option.costs]
     table = Table("ranks of a gang", *(str(option.ranks) for option in working), box=None)
@@ -135,11 +146,11 @@ def print_gangs(advice: Any) -> None:
     out.print(f"recommended: {choice}: {advice.reason}\n", markup=False)
 
 
-def between(low: float, high: float, text: Any) -> str:
+def between(low: float, high: float, text: Callable[[float], str]) -> str:
     return text(high) if text(low) == text(high) else f"{text(low)} to {text(high)}"
 
 
-def print_estimate(estimate: Any) -> None:
+def print_estimate(estimate: "Estimate") -> None:
     hours = between(*estimate.gpu_hours, lambda hours: f"{hours:,.3g}")
     took = between(estimate.fastest, estimate.slowest, duration)
     out.print(f"about {took} on {estimate.gpus} GPUs (or ranks without), {hours} GPU hours", markup=False)

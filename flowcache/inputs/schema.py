@@ -168,7 +168,7 @@ class Policy(Written):
     name: Literal["off", "dense", "paper", "teacache", "flowcache"]
     preset: text(100) | None = None
     threshold: real(0, 100) | None = None
-    warmup_steps: whole(0, 1000) | None = None
+    ret_steps: whole(0, 1000) | None = None
     reuse: bool | None = None
     refresh: bool | None = None
     renoise: bool | None = None

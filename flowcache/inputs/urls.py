@@ -3,6 +3,7 @@
 import os
 import posixpath
 import stat
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,14 @@ from flowcache.errors import FlowcacheError, masked
 
 BLOCK = 1 << 20  # bytes
 FETCH_SECONDS = 600.0  # for one object: a server that sends a byte now and then must not hold up everybody
+
+CLIENTS = {
+    "aiohttp": ("ClientError",),
+    "botocore.exceptions": ("BotoCoreError", "ClientError"),
+    "gcsfs.retry": ("HttpError", "ChecksumError", "NonRetryableError"),
+    "google.auth.exceptions": ("GoogleAuthError",),
+    "azure.core.exceptions": ("AzureError",),
+}
 
 Access = Mapping[str, Any]  # what s3:// URLs are opened with: endpoint_url, key, secret ...
 
@@ -95,21 +104,11 @@ def _download(url: str, file: BinaryIO, limit: int, access: Access) -> None:
 
 
 def _faults() -> tuple[type[Exception], ...]:
-    """What fsspec's filesystems raise: some pass on the errors of the client library below them."""
-    kinds: list[type[Exception]] = [OSError, ValueError, ImportError, NotImplementedError, RuntimeError, KeyError]
-    try:
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        kinds += [BotoCoreError, ClientError]
-    except ImportError:  # no S3 support installed, so no S3 errors
-        pass
-    try:
-        from aiohttp import ClientError as HttpError
-
-        kinds.append(HttpError)
-    except ImportError:
-        pass
-    return tuple(kinds)
+    """What fsspec's filesystems raise: some pass on the errors of the client library below them. One that is not
+    loaded has raised nothing."""
+    loaded = [(sys.modules[module], names) for module, names in CLIENTS.items() if sys.modules.get(module)]
+    clients = [getattr(module, name) for module, names in loaded for name in names if hasattr(module, name)]
+    return (OSError, ValueError, ImportError, NotImplementedError, RuntimeError, KeyError, *clients)
 
 
 def _check_size(size: int, limit: int) -> None:

@@ -38,6 +38,19 @@ class Conditioning:
     blocks: Tensor
     frame_of_token: Tensor | None
 
+    @staticmethod
+    def join(rows: "Sequence[Conditioning]") -> "Conditioning":
+        """Those of chunks of one size as the rows of a batch."""
+        if len(rows) == 1:
+            return rows[0]
+        frames = max(row.head.shape[1] for row in rows)
+        of_token = next((row.frame_of_token for row in rows if row.frame_of_token is not None), None)
+        head, blocks = (
+            torch.cat([x if x.shape[1] == frames else x.expand(-1, frames, *x.shape[2:]) for x in part])
+            for part in zip(*((row.head, row.blocks) for row in rows), strict=True)
+        )
+        return Conditioning(head, blocks, of_token)
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -88,11 +101,15 @@ class VideoModel(Protocol):
         """
         ...
 
-    def rope(self, grid: Grid) -> Tensor: ...
+    def join(self, texts: Sequence[Any]) -> Any:
+        """What `text` gave for several of one length, a row each: the same as the rows of a batch."""
+        ...
 
-    def transform(
-        self, tokens: Tensor, conditioning: Conditioning, text: Any, rope: Tensor, attend: Attend
-    ) -> Tensor: ...
+    def rope(self, *grids: Grid) -> Any:
+        """What `transform` takes for one grid, or for several, one for each row of its batch."""
+        ...
+
+    def transform(self, tokens: Tensor, conditioning: Conditioning, text: Any, rope: Any, attend: Attend) -> Tensor: ...
 
     def project(self, tokens: Tensor, conditioning: Conditioning, grid: Grid) -> Tensor:
         """[B, S, D] -> velocity [B, C, F, H, W]."""

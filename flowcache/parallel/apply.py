@@ -1,5 +1,6 @@
 """Spread a model over the ranks of a gang, from outside: the model and the sampler know nothing of it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -74,8 +75,12 @@ class ShardedModel:
     def text(self, embeddings: Tensor | None) -> Any:
         return self.model.text(embeddings)
 
-    def rope(self, grid: Grid) -> RopeShard:
-        return RopeShard(self.model.rope(grid)[self.own(grid.tokens)], self.tokens(grid.tokens))
+    def join(self, texts: Sequence[Any]) -> Any:
+        return self.model.join(texts)
+
+    def rope(self, *grids: Grid) -> RopeShard:
+        tokens = grids[0].tokens
+        return RopeShard(self.model.rope(*grids)[..., self.own(tokens), :], self.tokens(tokens))
 
     def transform(
         self, tokens: Tensor, conditioning: Conditioning, text: Any, rope: RopeShard, attend: Attend

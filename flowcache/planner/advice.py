@@ -13,7 +13,6 @@ from flowcache.planner.throughput import Throughput
 from flowcache.planner.workload import Case, Workload
 from flowcache.records import ModelSpec, RenderRequest
 from flowcache.report.words import duration
-from flowcache.sampling.dry_run import at_most
 
 SIZES = 1, 2, 4, 8
 WORTH = 0.95  # a larger gang has to need so much less of the time
@@ -56,7 +55,7 @@ def advise(work: Workload, throughput: Throughput, cluster: Cluster, now: float)
         f"{room}; K/V and weights in bfloat16, activations and VAE estimated",
         "frames are decoded in tiles where whole ones would not fit the GPU of a gang of one",
     )
-    if cluster.sharded:
+    if work.costs.sharded:
         rests_on += ("weights are sharded: each block's are gathered while the one before it computes",)
     return Advice(options, recommended, reason, rests_on)
 
@@ -84,15 +83,11 @@ def heaviest_windows(work: Workload, throughput: Throughput, cluster: Cluster) -
 
 
 def cost_of(work: Workload, case: Case, ranks: int, throughput: Throughput, cluster: Cluster) -> GangCost:
-    config, done = work.walked(case.window, at_most(case.policy))
-    spec, window, policy = work.specs[case.window.model], case.window, case.policy
-    cost = gang_cost(
-        spec, config, policy, window, done, ranks, throughput.per_flop, throughput.link, sharded=cluster.sharded
-    )
-    spec = replace(spec, width=cost.width, height=cost.height)
-    if memory(spec, config, 1).total <= USABLE * cluster.node.memory:
+    cost = gang_cost(work.price(case, ranks), work.price(case), throughput)
+    spec = replace(work.costs.specs[cost.model], width=cost.width, height=cost.height)
+    if memory(spec, work.costs.configs[cost.model], 1).total <= USABLE * cluster.node.memory:
         return cost
-    return replace(cost, memory=replace(cost.memory, codec=codec_bytes(spec, TILE)))  # as `room.choose_tile` decides
+    return replace(cost, memory=replace(cost.memory, codec=codec_bytes(spec, TILE)))  # as `choose_tile` decides
 
 
 def option(
@@ -103,15 +98,13 @@ def option(
     costs = tuple(cost_of(work, case, ranks, throughput, cluster) for case in heaviest)
     fits = all(cost.memory.total <= USABLE * cluster.node.memory for cost in costs)
     timed = cluster.timed and ranks <= cluster.ranks
-    fastest, slowest = (
-        spans(work, throughput, ranks, cluster.ranks // ranks, cluster.sharded) if timed else (None, None)
-    )
+    fastest, slowest = spans(work, throughput, ranks, cluster.ranks // ranks) if timed else (None, None)
     return GangOption(ranks, costs, None, fits, fastest, slowest)
 
 
 def problem_of(work: Workload, node: Node, ranks: int) -> str | None:
     """Why gangs of that size can't work."""
-    if refused := check_gang(work.requests, work.specs, ranks):
+    if refused := check_gang(work.requests, work.costs.specs, ranks):
         return "; ".join(problem.message for problem in refused)
     if ranks > node.gpus:
         return f"a gang lies on one node, and that has {node.gpus} GPUs (--node-gpus); accepted: 1 to {node.gpus}"

@@ -1,6 +1,6 @@
 """How long requests will take on a given cluster, and what that rests on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
@@ -8,9 +8,9 @@ from typing import Literal
 
 from flowcache.errors import Problem
 from flowcache.planner.hardware import EFFICIENCY, TFLOPS, Node
+from flowcache.planner.price import CostModel
 from flowcache.planner.throughput import Throughput, assumed, measured
 from flowcache.planner.workload import Workload
-from flowcache.records import ModelSpec
 from flowcache.storage.objects.store import Store
 
 Verdict = Literal["yes", "no", "perhaps"]
@@ -53,11 +53,11 @@ class Cluster:
             found.append(Problem("--like", "", f"got {given} --like and --tflops; accepted: one of them"))
         return found
 
-    def throughput(self, specs: Mapping[str, ModelSpec]) -> Throughput:
+    def throughput(self, costs: CostModel) -> Throughput:
         if self.like is None:
             return assumed(self.tflops or TFLOPS, self.efficiency, self.node.link)
         options = {"endpoint_url": self.endpoint_url} if self.endpoint_url else {}
-        return measured(Store(self.like, **options), specs, self.node.link)
+        return measured(Store(self.like, **options), costs, self.node.link)
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Estimate:
 def estimate(work: Workload, throughput: Throughput, cluster: Cluster, now: float) -> Estimate:
     """now: unix seconds."""
     gang, gangs = cluster.gang, cluster.ranks // cluster.gang
-    bounds = spans(work, throughput, gang, gangs, cluster.sharded)
+    bounds = spans(work, throughput, gang, gangs)
     known = all(case.kind in throughput.reused for case in work.cases)
     side = f"{gangs} gang{'s' * (gangs > 1)} of {gang}"
     notes = [f"{side}, longest video first; no failures, no waiting for the cluster"]
@@ -108,9 +108,13 @@ def estimate(work: Workload, throughput: Throughput, cluster: Cluster, now: floa
     )
 
 
-def spans(work: Workload, throughput: Throughput, gang: int, gangs: int, sharded: bool) -> tuple[float, float]:
+def spans(work: Workload, throughput: Throughput, gang: int, gangs: int) -> tuple[float, float]:
     """Seconds that so many gangs of `gang` ranks take for all, loading included: at the fastest, at the slowest."""
-    fastest, slowest = (throughput.load + makespan(chains, gangs) for chains in work.seconds(throughput, gang, sharded))
+    seconds = [throughput.seconds(work.price(case, gang), case.kind, case.pixels) for case in work.cases]
+    fastest, slowest = (
+        throughput.load + makespan([[seconds[number][bound] for number in chain] for chain in work.chains], gangs)
+        for bound in (0, 1)
+    )
     return fastest, slowest
 
 

@@ -2,18 +2,16 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from flowcache.cache.reuse import Policy, resolve_policy
+from flowcache.cache.policy import resolve_policy
 from flowcache.errors import InputError, Problem, masked
-from flowcache.families.base import Config
 from flowcache.inputs.segments import plan
-from flowcache.planner.cost import Window, flops, walker, window
-from flowcache.planner.gang_cost import RankWork, load
 from flowcache.planner.hardware import Link
-from flowcache.records import ModelSpec, RenderRequest
-from flowcache.sampling.dry_run import WindowWork, at_least, at_most
+from flowcache.planner.price import CostModel, Price, window
+from flowcache.planner.rank_work import RankWork
+from flowcache.records import RenderRequest
 from flowcache.storage.commits import read_commits
 from flowcache.storage.documents import SegmentMarker
 from flowcache.storage.objects.store import Store
@@ -38,9 +36,12 @@ class Throughput:
     rests_on: tuple[str, ...] = ()
     reused: Mapping[Kind, float] = field(default_factory=dict)
 
-    def seconds(self, load: RankWork, pixels: int) -> float:
-        """Of a segment on a gang whose busiest rank has that load."""
-        return load.seconds(self.per_flop, self.link) + pixels * self.per_pixel
+    def seconds(self, price: Price, kind: Kind, pixels: int) -> tuple[float, float]:
+        """Of a segment, with all reused that may be, and nothing; alike where it is known how much is."""
+        known = self.reused.get(kind)
+        works = (price.rank(share) for share in ((1.0, 0.0) if known is None else (known, known)))
+        fastest, slowest = (work.seconds(self.per_flop, self.link) + pixels * self.per_pixel for work in works)
+        return fastest, slowest
 
 
 def kind(request: RenderRequest) -> Kind:
@@ -60,10 +61,10 @@ def assumed(tflops: float, efficiency: float, link: Link) -> Throughput:
 
 @dataclass(frozen=True)
 class Measured:
-    """One committed segment. load: of a rank; seconds: of denoising; beside: wall time without it and loading."""
+    """One committed segment. work: of a rank; seconds: of denoising; beside: wall time without it and loading."""
 
     kind: Kind
-    load: RankWork
+    work: RankWork
     seconds: float
     beside: float
     pixels: int
@@ -71,24 +72,20 @@ class Measured:
     spareable: float  # that it may have saved
 
 
-Walked = Callable[[Window, Policy], tuple[Config, WindowWork]]  # `cost.walker`
-
-
-def measured(store: Store, specs: Mapping[str, ModelSpec], link: Link) -> Throughput:
-    """As the run in `store` shows. specs: model name -> spec, of the models that are to be rendered.
+def measured(store: Store, costs: CostModel, link: Link) -> Throughput:
+    """As the run in `store` shows; costs: knows the models that are to be rendered.
 
     InputError where the run rendered nothing with any of them, or where its exchanges can't have gone over `link`.
     """
     run, commits = read_run(store), read_commits(store)
-    requests = [RenderRequest.from_dict(row) for row in run.requests if row["model"] in specs]
+    requests = [RenderRequest.from_dict(row) for row in run.requests if row["model"] in costs.specs]
     requests = [request for request in requests if commits.all(request.id)]
     if not requests:
-        accepted = f"an output with finished segments of {', '.join(sorted(specs))}"
+        accepted = f"an output with finished segments of {', '.join(sorted(costs.specs))}"
         models = ", ".join(sorted(run.models))
         raise InputError([Problem("--like", "", f"{masked(store.url)} holds none ({models}); accepted: {accepted}")])
-    walked = walker(specs)
     markers = [marker for request in requests for marker in commits.all(request.id)]
-    found = [one for each in requests for one in segments(each, commits.all(each.id), specs[each.model], walked)]
+    found = [one for each in requests for one in segments(each, commits.all(each.id), costs)]
     ranks = sorted({marker.world_size for marker in markers})
     shapes = sorted({f"{request.model} at {request.width}x{request.height}" for request in requests})
     notes = (
@@ -110,37 +107,32 @@ def measured(store: Store, specs: Mapping[str, ModelSpec], link: Link) -> Throug
 def per_flop(found: Sequence[Measured], link: Link) -> float:
     """Seconds for a FLOP of a rank, once what it exchanged over the link is taken out."""
     seconds = sum(one.seconds for one in found)
-    exchange = sum(link.seconds(one.load.sent, one.load.collectives) for one in found)
+    exchange = sum(link.seconds(one.work.sent, one.work.collectives) for one in found)
     if exchange >= seconds:
         slow = f"is too slow: over it the exchanges of --like alone take {exchange:.3g} s, and its denoising took"
         raise InputError([Problem("--link", "", f"{link} {slow} {seconds:.3g} s; accepted: a faster one")])
-    return (seconds - exchange) / sum(one.load.flops for one in found)
+    return (seconds - exchange) / sum(one.work.flops for one in found)
 
 
-def segments(
-    request: RenderRequest, markers: Sequence[SegmentMarker], spec: ModelSpec, walked: Walked
-) -> Iterator[Measured]:
+def segments(request: RenderRequest, markers: Sequence[SegmentMarker], costs: CostModel) -> Iterator[Measured]:
     """The committed segments of one video."""
+    spec = costs.specs[request.model]
     policy, planned = resolve_policy(request.policy, spec), plan(request, spec)
     for marker in markers:
-        shape = window(request, planned[marker.segment], spec)
-        config, most = walked(shape, at_most(policy))
-        yield segment(request, marker, config, most, walked(shape, at_least(policy))[1])
+        price = costs.price(window(request, planned[marker.segment], spec), policy, marker.world_size)
+        yield segment(request, marker, price)
 
 
-def segment(
-    request: RenderRequest, marker: SegmentMarker, config: Config, most: WindowWork, least: WindowWork
-) -> Measured:
-    """most, least: its work where nothing is reused, and everything that may be."""
-    reusable = most.forwards - least.forwards
+def segment(request: RenderRequest, marker: SegmentMarker, price: Price) -> Measured:
+    """price: of its window on the gang that rendered it."""
+    reusable = price.most.forwards - price.least.forwards
     reused = sum(chunk.steps_reused for chunk in marker.chunks) / reusable if reusable else 0.0
     denoising = sum(chunk.denoise_seconds for chunk in marker.chunks)
     beside = marker.finished - marker.started - marker.seconds.get("load", 0.0) - denoising
-    spareable = flops(config, most) - flops(config, least)
-    ranks = marker.world_size
+    spareable = price.most.flops - price.least.flops
     return Measured(
         kind=kind(request),
-        load=load(config, most, ranks).toward(load(config, least, ranks), reused),
+        work=price.rank(reused),
         seconds=denoising,
         beside=max(beside, 0.0),
         pixels=marker.frames * request.width * request.height,

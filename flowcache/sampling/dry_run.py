@@ -1,12 +1,14 @@
 """The denoise loop without a model: what it would forward, in which row, seeing how many tokens."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from flowcache.cache.reuse import Policy, Reuse
+from flowcache.cache.policy import Policy
+from flowcache.cache.reuse import Reuse
 from flowcache.models.base import Attend, Conditioning, Grid
 from flowcache.sampling.loop import denoise
 from flowcache.sampling.plan import Settings
@@ -38,7 +40,10 @@ class Weightless:
     def null_caption(self) -> Tensor:
         return torch.empty(1, 0, 0)
 
-    def rope(self, grid: Grid) -> Tensor:
+    def join(self, texts: Sequence[None]) -> None:
+        return None
+
+    def rope(self, *grids: Grid) -> Tensor:
         return torch.empty(0)
 
     def transform(self, tokens: Tensor, conditioning: Conditioning, text: Any, rope: Tensor, attend: Attend) -> Tensor:

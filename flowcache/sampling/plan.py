@@ -6,7 +6,7 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
-from flowcache.cache.reuse import Policy
+from flowcache.cache.policy import Policy
 
 TextKind = Literal["caption", "negative", "null", "dropped"]
 
@@ -60,8 +60,10 @@ class Solver(Protocol):
 
     start: Any
 
-    def step(self, index: int, velocity: Tensor, sample: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """From time `index` to the next, given the velocity at `sample`."""
+    def step(
+        self, index: int, velocity: Tensor, sample: Tensor, state: Any, noise: Callable[[], Tensor]
+    ) -> tuple[Tensor, Any]:
+        """From time `index` to the next, given the velocity at `sample`; solvers that re-noise draw from `noise`."""
         ...
 
 

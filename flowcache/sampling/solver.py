@@ -4,12 +4,14 @@ The same numbers as SkyReels-V2's FlowUniPCMultistepScheduler, cut differently: 
 the sigmas alone and are computed once; what remains of a step is a function of tensors.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 ORDER = 2
+Noise = Callable[[], Tensor]
 
 
 def sigmas(steps: int, shift: float) -> Tensor:
@@ -77,7 +79,9 @@ class UniPC:
         self.predictors = [_coefficients(levels, i, orders[i], corrects=False) for i in range(steps)]
         self.correctors = [_coefficients(levels, i, orders[i], corrects=True) for i in range(steps - 1)]
 
-    def step(self, index: int, velocity: Tensor, sample: Tensor, state: SolverState) -> tuple[Tensor, SolverState]:
+    def step(
+        self, index: int, velocity: Tensor, sample: Tensor, state: SolverState, noise: Noise | None = None
+    ) -> tuple[Tensor, SolverState]:
         """From noise level `index` to the next, given the model's velocity at `sample`."""
         x0 = sample - self.levels[index] * velocity
         if index > 0:
@@ -94,7 +98,9 @@ class Euler:
     times: tuple[float, ...]
     start: None = None
 
-    def step(self, index: int, velocity: Tensor, sample: Tensor, state: None = None) -> tuple[Tensor, None]:
+    def step(
+        self, index: int, velocity: Tensor, sample: Tensor, state: None = None, noise: Noise | None = None
+    ) -> tuple[Tensor, None]:
         """From time `index` to the next, given the model's velocity at `sample`."""
         return sample + velocity * (self.times[index + 1] - self.times[index]), None
 

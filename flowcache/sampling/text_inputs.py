@@ -3,17 +3,19 @@
 from collections.abc import Collection, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from flowcache.models.base import VideoModel
+from flowcache.sampling.plan import TextKind
 from flowcache.sampling.records import Texts
 
+Named = tuple[TextKind, int]  # kind of text, chunk
 
-class Captions:
+
+class TextInputs:
     """For each kind of text and each of `chunks` chunks what `VideoModel.text` makes of it."""
 
-    def __init__(self, model: VideoModel, texts: Texts, chunks: int, kinds: Collection[str]):
+    def __init__(self, model: VideoModel, texts: Texts, chunks: int, kinds: Collection[TextKind]):
         """ValueError where a text of the `kinds` in use is missing, or captions are not as many as chunks."""
         if "negative" in kinds and texts.negative is None:
             raise ValueError("this guidance needs negative text embeddings")
@@ -23,7 +25,7 @@ class Captions:
         uncaptioned = any(caption is None for caption in captions)
         null = model.null_caption if uncaptioned or "null" in kinds else None
         self.model = model
-        self.sources: dict[str, list[Tensor | None]] = {
+        self.sources: dict[TextKind, list[Tensor | None]] = {
             "caption": [null if caption is None else caption for caption in captions],
             "negative": [texts.negative] * chunks,
             "null": [null] * chunks,
@@ -31,22 +33,27 @@ class Captions:
         }
         self.made: dict[tuple[int, ...], Any] = {}  # by the embeddings' ids
 
-    @property
-    def of_one_length(self) -> bool:
-        """Whether captions and negative text can stand in one batch."""
-        given = (*self.sources["caption"], *self.sources["negative"])
-        return len({text.shape[1] for text in given if text is not None}) == 1
+    def length(self, kind: TextKind, chunk: int) -> int | None:
+        """In tokens; only texts of one length can stand in one batch. None: dropped."""
+        source = self.sources[kind][chunk]
+        return None if source is None else source.shape[1]
 
-    def take(self, kinds: Sequence[str], chunk: int) -> Any:
-        """A chunk's texts as a batch; computed once for each that is under way."""
-        sources = [self.sources[kind][chunk] for kind in kinds]
+    def take(self, names: Sequence[Named]) -> Any:
+        """These texts as the rows of a batch; each is computed once while it is under way."""
+        sources = [self.sources[kind][chunk] for kind, chunk in names]
         key = tuple(map(id, sources))
         if key not in self.made:
-            together = None if sources[0] is None else torch.cat(sources).to(self.model.device)
-            self.made[key] = self.model.text(together)
+            single = [self._single(source) for source in sources]
+            self.made[key] = single[0] if len(single) == 1 else self.model.join(single)
         return self.made[key]
 
-    def keep(self, needed: Collection[tuple[str, int]]) -> None:
-        """Forget all but these (kind, chunk)."""
+    def _single(self, source: Tensor | None) -> Any:
+        key = (id(source),)
+        if key not in self.made:
+            self.made[key] = self.model.text(None if source is None else source.to(self.model.device))
+        return self.made[key]
+
+    def keep(self, needed: Collection[Named]) -> None:
+        """Forget all but these."""
         ids = {id(self.sources[kind][chunk]) for kind, chunk in needed}
         self.made = {key: text for key, text in self.made.items() if ids.issuperset(key)}

@@ -8,10 +8,11 @@ from flowcache.errors import InputError, Problem, StoreError, masked
 from flowcache.storage import layout
 from flowcache.storage.commits import chunks_of, is_done_key
 from flowcache.storage.documents import SegmentMarker, read_all
+from flowcache.storage.objects.schemes import scheme_of
 from flowcache.storage.objects.store import Store
 from flowcache.storage.playlist import playlist
 
-LONGEST = 7 * 24 * 3600  # seconds; S3 takes no more
+LONGEST = 7 * 24 * 3600  # seconds; S3 and Google take no more
 WORKERS = 8
 
 
@@ -19,10 +20,13 @@ def links(store: Store, videos: Sequence[str], expires: int) -> dict[str, str]:
     """video id -> a URL that plays what is committed of it for `expires` seconds, without credentials.
 
     A signature holds for one object, so a playlist with signed addresses is written to `_links` and signed itself.
-    InputError where the store is not S3, StoreError for a video without chunks.
+    InputError where the store signs nothing, StoreError where its credentials can't, or for a video without chunks.
     """
-    if not store.url.startswith(("s3://", "s3a://")):
-        message = f"{masked(store.url)} cannot sign links; accepted: an output on S3 (s3://bucket/prefix)"
+    if scheme_of(store.url) is None:
+        message = (
+            f"{masked(store.url)} cannot sign links; accepted: an output on S3 (s3://bucket/prefix), "
+            "Google Cloud Storage (gs://bucket/prefix) or Azure (az://container/prefix)"
+        )
         raise InputError([Problem("output", "", message)])
     if not 1 <= expires <= LONGEST:
         raise InputError([Problem("--expires", "", f"got {expires} seconds; accepted: 1 to {LONGEST} (7 days)")])

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from flowcache.cache.reuse import resolve_policy
+from flowcache.cache.policy import resolve_policy
 from flowcache.families.settings import settings_of
 from flowcache.models.base import LoadedModel
 from flowcache.records import ModelSpec, RenderRequest, Segment
@@ -90,11 +90,17 @@ class SegmentRenderer:
             prefix=self.conditioning,
             condition_noise_of=lambda row: normal(shape, "condition", request.seed, self.segment.index, row),
             observe=self._heed,
+            step_noise=self._step_noise,
             end=self.end,
             kv_sharding=self.model.kv_sharding,
         ):
             self._clean = last_frames(self._clean, done.latents.cpu(), spec.overlap)
             yield done
+
+    def _step_noise(self, chunk: int, step: int) -> Tensor:
+        """For solvers that draw noise between steps."""
+        shape = latent_shape(self.model.spec, self.request, self.model.spec.chunk)
+        return normal(shape, "step", self.request.seed, self.number(chunk), step)
 
     def _heed(self, visit: Visit) -> None:
         """After each forward: is anybody still waiting for the result?"""

@@ -15,7 +15,10 @@ def test_the_sizes_side_by_side(flowcache, tmp_path):
     for part in ("tiny-skyreels at 64x64", "tiny-magi at 64x64", "1 x 3", "2 x 4", "recommended: --gang 3: done in",
                  "- 1 GB/s each way", "about ", "on 6 GPUs"):  # fmt: skip
         assert part in shown.out, shown.out
-    document = flowcache(*asked, "--json").json["gangs"]
+    whole = flowcache(*asked, "--json").json
+    counted = ["videos", "segments", "chunks", "frames", "without_reuse", "most", "least"]
+    assert list(whole) == [*counted, "estimate", "gangs"]
+    document = whole["gangs"]
     three = next(option for option in document["options"] if option["ranks"] == 3)
     one = document["options"][0]
     assert [cost["history"] for cost in three["costs"]] == [3, 3] and document["recommended"] == 3

@@ -2,7 +2,7 @@
 
 import pytest
 
-from flowcache.cache.reuse import Policy
+from flowcache.cache.policy import Policy
 from flowcache.families.magi.sampler import MagiSettings, first_seen, guidance_scales, intervals, time_grid
 from flowcache.records import Pipeline
 

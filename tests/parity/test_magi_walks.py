@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from flowcache.cache.kv_select import Compression
-from flowcache.cache.reuse import Policy, Reuse
+from flowcache.cache.policy import Policy
+from flowcache.cache.reuse import Reuse
 from flowcache.families.magi.config import MagiConfig
 from flowcache.families.magi.sampler import MagiSettings, model_times
 from flowcache.families.magi.transformer import MagiTransformer

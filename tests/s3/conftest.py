@@ -1,7 +1,8 @@
-"""The stores that these tests run on: a folder, memory, moto's S3 server, and a real Ceph gateway.
+"""The stores that these tests run on: a folder, memory, moto's S3 server, a real Ceph gateway, and stand-ins of gcsfs
+and adlfs.
 
 The Ceph ones need what `tools/ceph-s3 start FOLDER` prints in the environment (FLOWCACHE_TEST_S3_ENDPOINT
-and the AWS keys); without it they are skipped.
+and the AWS keys), gcsfs and adlfs themselves a server as docs/storage.md says; without it they are skipped.
 """
 
 import os
@@ -13,8 +14,13 @@ import pytest
 import s3fs
 
 from flowcache.storage.objects.store import Store
+from tests.unit.storage.objects.clouds import cloud_store
 
 CEPH = "FLOWCACHE_TEST_S3_ENDPOINT"
+CLOUDS = {
+    "gs": ("gcsfs", "FLOWCACHE_TEST_GCS_ENDPOINT", "endpoint_url"),
+    "az": ("adlfs", "FLOWCACHE_TEST_AZURE_CONNECTION", "connection_string"),
+}
 
 
 @dataclass
@@ -60,13 +66,28 @@ def ceph():
     return Server(os.environ[CEPH], os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"])
 
 
+def served(scheme: str) -> Store:
+    """An empty root on a server of Google's or Azure's protocol, through gcsfs or adlfs."""
+    package, variable, option = CLOUDS[scheme]
+    pytest.importorskip(package, reason=f"needs {package}, an extra of flowcache")
+    if variable not in os.environ:
+        pytest.skip(f"needs a server of {scheme}://: {variable} in the environment")
+    store = Store(f"{scheme}://flowcache-{uuid.uuid4().hex[:12]}/night 1", **{option: os.environ[variable]})
+    store.backend.fs.mkdir(store.backend.bucket)
+    return store
+
+
 @pytest.fixture(params=["moto", "ceph"])
 def server(request):
     return request.getfixturevalue(request.param)
 
 
-@pytest.fixture(params=["local", "memory", "moto", "ceph"])
+@pytest.fixture(params=["local", "memory", "moto", "ceph", "gs", "az", "gs server", "az server"])
 def store(request, tmp_path):
+    if request.param in ("gs", "az"):
+        return cloud_store(f"{request.param}://flowcache-{uuid.uuid4().hex[:12]}/night 1")
+    if request.param.endswith(" server"):
+        return served(request.param.removesuffix(" server"))
     if request.param == "local":
         return Store(str(tmp_path / "out" / "night 1"))
     if request.param == "memory":

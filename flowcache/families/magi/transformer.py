@@ -5,6 +5,7 @@ Parameters may be of two precisions (see weights.py): every layer computes in th
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -100,7 +101,9 @@ class Gates(nn.Module):
 
     def forward(self, condition: Tensor, of_token: Tensor | None) -> tuple[Tensor, Tensor]:
         """[B, frames, condition_dim] -> the gates of both sublayers, [B, S or 1, dim] each, in -1..1, fp32."""
-        gates = self.proj(F.silu(condition)).float().tanh()
+        # Row by row: BLAS sums a single row in another order, and a chunk's bits must not depend on its batch.
+        rows = [self.proj(F.silu(row)) for row in condition.split(1)]
+        gates = torch.cat(rows).float().tanh()
         return (gates if of_token is None else gates[:, of_token]).chunk(2, dim=-1)
 
 
@@ -196,6 +199,11 @@ class MagiTransformer(nn.Module):
         return Caption(
             self.y_embedder.adaln(dropped[:, None]), keys_values, None if mask is None else mask[:, None, None]
         )
+
+    def join(self, texts: Sequence[Caption]) -> Caption:
+        layers = zip(*(text.keys_values for text in texts), strict=True)
+        keys_values = [(torch.cat([k for k, _ in layer]), torch.cat([v for _, v in layer])) for layer in layers]
+        return Caption(torch.cat([text.adaln for text in texts]), keys_values)
 
     def transform(
         self, tokens: Tensor, conditioning: Conditioning, text: Caption, rope: Tensor, attend: Attend

@@ -2,7 +2,8 @@
 
 import torch
 
-from flowcache.cache.reuse import ReuseState, decide, resolve_policy
+from flowcache.cache.policy import resolve_policy
+from flowcache.cache.reuse import ReuseState, decide
 from flowcache.models.base import Grid, VideoModel
 from flowcache.records import ModelSpec
 from flowcache.sampling.solver import sigmas, timesteps

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from flowcache.cache.reuse import Policy
+from flowcache.cache.policy import Policy
 from flowcache.records import ModelSpec, RenderRequest
 from flowcache.sampling.guidance import branches, guide
 from flowcache.sampling.plan import ChunkForward, SamplingPlan, SamplingStep

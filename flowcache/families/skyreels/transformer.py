@@ -4,6 +4,7 @@ The modules know no cache, no sampler and no process group: self-attention is th
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -152,8 +153,14 @@ class SkyReelsTransformer(nn.Module):
         hidden = self.text_embedding(embeddings.to(self.dtype))
         return [block.keys_values(hidden) for block in self.blocks]
 
-    def rope(self, grid: Grid) -> Tensor:
-        return rope_angles(grid, self.head_dim, self.device)
+    def join(self, texts: Sequence[list[tuple[Tensor, Tensor]]]) -> list[tuple[Tensor, Tensor]]:
+        layers = zip(*texts, strict=True)
+        return [(torch.cat([k for k, _ in layer]), torch.cat([v for _, v in layer])) for layer in layers]
+
+    def rope(self, *grids: Grid) -> Tensor:
+        """[S, head_dim / 2], or [B, S, head_dim / 2] of several."""
+        angles = [rope_angles(grid, self.head_dim, self.device) for grid in grids]
+        return angles[0] if len(angles) == 1 else torch.stack(angles)
 
     def transform(self, tokens: Tensor, conditioning: Conditioning, text, rope: Tensor, attend: Attend) -> Tensor:
         for layer, block in enumerate(self.blocks):
@@ -230,6 +237,6 @@ def rope_angles(grid: Grid, head_dim: int, device) -> Tensor:
 
 
 def apply_rope(x: Tensor, rope: Tensor) -> Tensor:
-    """Rotate neighbouring pairs of [B, S, heads, head_dim] by [S, head_dim / 2]."""
+    """Rotate neighbouring pairs of [B, S, heads, head_dim] by [S, head_dim / 2], or by [B, S, head_dim / 2]."""
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)).contiguous())
-    return torch.view_as_real(pairs * rope[:, None]).flatten(-2).to(x.dtype)
+    return torch.view_as_real(pairs * rope.unsqueeze(-2)).flatten(-2).to(x.dtype)

@@ -19,7 +19,10 @@ class Entry:
 class Backend(Protocol):
     """One kind of storage. Keys are relative to its root; every object is written whole or not at all."""
 
-    faults: tuple[type[Exception], ...]  # what the operations below may raise
+    @property
+    def faults(self) -> tuple[type[Exception], ...]:
+        """What the operations below may raise."""
+        ...
 
     def check(self) -> None:
         """Refuse with StoreError what is known to be unusable before anything is tried."""
@@ -41,6 +44,10 @@ class Backend(Protocol):
 
     def delete(self, key: str) -> None:
         """No error where nothing is there."""
+        ...
+
+    def sign(self, key: str, seconds: int) -> str:
+        """A URL that anybody can read the object with for so long; StoreError where that cannot be made."""
         ...
 
     def passing(self, fault: Exception) -> bool:

@@ -26,20 +26,22 @@ class RemoteBackend:
 
     def __init__(self, url: str, options: dict[str, Any]):
         self.url = url
-        scheme = url.partition("://")[0]
-        self.fs = fsspec.filesystem(scheme, skip_instance_cache=True, **self.settings(options))
+        self.fs = self.open_filesystem(self.settings(options))
         self.root = self.fs._strip_protocol(url).rstrip("/")
         self._lock = threading.Lock()  # fsspec's memory filesystem looks and writes in two steps
 
     def settings(self, options: dict[str, Any]) -> dict[str, Any]:
         return {"use_listings_cache": False, **options}
 
+    def open_filesystem(self, settings: dict[str, Any]) -> Any:
+        return fsspec.filesystem(self.url.partition("://")[0], skip_instance_cache=True, **settings)
+
     def check(self) -> None:
         """StoreError for filesystems that look and write in two steps: no probe can tell that they race."""
         if not self.fs.async_impl and not self.url.startswith("memory://"):
             raise StoreError(
                 f"{masked(self.url)}: this kind of storage cannot create an object exclusively, so two writers could "
-                "overwrite each other's commits; use a local folder, s3:// or gs://"
+                "overwrite each other's commits; use a local folder, s3://, gs:// or az://"
             )
 
     def put(self, key: str, data: bytes) -> None:
@@ -72,8 +74,11 @@ class RemoteBackend:
             if self.absent(fault):
                 return
             raise
+        if not isinstance(found, dict):
+            return  # adlfs: the folder is an object, and nothing below it
         for path, info in found.items():
-            if path.startswith(f"{folder}/"):  # some filesystems list an object as its own folder
+            # some filesystems list an object as its own folder, and what consoles leave to mark one
+            if path.startswith(f"{folder}/") and not path.endswith("/"):
                 yield Entry(path[len(self.root) + 1 :], info["size"])
 
     def delete(self, key: str) -> None:
@@ -81,6 +86,9 @@ class RemoteBackend:
             self.fs.rm_file(self._path(key))
         except FileNotFoundError:
             return
+
+    def sign(self, key: str, seconds: int) -> str:
+        raise StoreError(f"{masked(self.url)}: this kind of storage cannot sign links; accepted: s3://, gs://, az://")
 
     def absent(self, fault: FileNotFoundError) -> bool:
         """Whether only the object is missing, and not all that should be around it."""

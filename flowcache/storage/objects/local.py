@@ -73,6 +73,9 @@ class LocalBackend:
     def delete(self, key: str) -> None:
         self._path(key).unlink(missing_ok=True)
 
+    def sign(self, key: str, seconds: int) -> str:
+        raise StoreError(f"{self.root}: a folder cannot sign links; accepted: s3://, gs://, az://")
+
     def passing(self, fault: Exception) -> bool:
         return isinstance(fault, OSError) and fault.errno in PASSING
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from flowcache.errors import StoreError, masked
 from flowcache.inputs.output_url import check_root
-from flowcache.storage.objects.store import Backend
+from flowcache.storage.objects.backend import Backend
+from flowcache.storage.objects.schemes import AZURE, GCS, Scheme, scheme_of
 
 
 def normalise(url: str) -> str:
@@ -25,21 +26,45 @@ def normalise(url: str) -> str:
 
 def connect(url: str, options: dict[str, Any]) -> Backend:
     """The backend of a normalised URL; StoreError for a scheme that nothing here speaks."""
-    scheme, separator, _ = url.partition("://")
-    if not separator:
+    if "://" not in url:
         from flowcache.storage.objects.local import LocalBackend
 
         return LocalBackend(url)
-    if scheme in ("s3", "s3a"):
-        from flowcache.storage.objects.s3 import S3Backend
+    cloud = scheme_of(url)
+    if cloud is None:
+        return _other(url, options)
+    try:
+        return _cloud(cloud, url, options)
+    except ImportError as fault:
+        raise StoreError(
+            f"{masked(url)}: {cloud.prefixes[0]}:// needs the package {cloud.package}, which cannot be imported "
+            f"({fault}); pip install '{cloud.install}'"
+        ) from fault
 
-        return S3Backend(url, options)
+
+def _cloud(scheme: Scheme, url: str, options: dict[str, Any]) -> Backend:
+    """Imported here: the clients load for a second, and those of Google and Azure are extras."""
+    if scheme is GCS:
+        from flowcache.storage.objects.gcs import GcsBackend
+
+        return GcsBackend(url, options)
+    if scheme is AZURE:
+        from flowcache.storage.objects.azure import AzureBackend
+
+        return AzureBackend(url, options)
+    from flowcache.storage.objects.s3 import S3Backend
+
+    return S3Backend(url, options)
+
+
+def _other(url: str, options: dict[str, Any]) -> Backend:
     from flowcache.storage.objects.fsspec_backend import RemoteBackend, supported
 
+    scheme = url.partition("://")[0]
     if not supported(scheme):
         raise StoreError(
             f"{masked(url)}: unknown kind of storage {scheme!r}; give a folder, s3://bucket/prefix, "
-            "or another scheme that an installed fsspec package serves (gs://, az://, ...)"
+            "gs://bucket/prefix, az://container/prefix, or another scheme that an installed fsspec package serves"
         )
     try:
         return RemoteBackend(url, options)

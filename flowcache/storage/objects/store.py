@@ -35,7 +35,7 @@ class MissingObject(StoreError):
 
 
 class Store:
-    """Objects under one root: a local folder, `s3://bucket/prefix`, `memory://` or any fsspec URL.
+    """Objects under one root: a local folder, `s3://`, `gs://`, `az://`, `memory://` or any fsspec URL.
 
     `storage_options` go to the fsspec filesystem (`endpoint_url`, `key`, `secret`, ...). Picklable: the
     connection is made in each process at first use. All errors are StoreError, naming object and cause.
@@ -90,7 +90,7 @@ class Store:
         return sorted((e for e in found if not e.key.rpartition("/")[2].startswith(".")), key=lambda e: e.key)
 
     def sign(self, key: str, seconds: int) -> str:
-        """A URL that anybody can read the object with for so long. Only of backends that can sign (S3)."""
+        """A URL that anybody can read the object with for so long; StoreError of what is no cloud storage."""
         return self._attempt("sign", key, lambda: self.backend.sign(checked(key), seconds))
 
     def delete(self, key: str) -> None:
@@ -162,7 +162,8 @@ class Store:
     def _attempt(self, verb: str, key: str, operation: Callable[[], T], name: str | None = None) -> T:
         """Run `operation`, again after each passing fault; StoreError after the last or a lasting one."""
         backend = self.backend
-        for pause in (*RETRY_PAUSES, None):
+        pauses = iter(RETRY_PAUSES)
+        while True:
             try:
                 return operation()
             except FileNotFoundError as fault:
@@ -171,6 +172,7 @@ class Store:
                 last: Exception = fault
             except backend.faults as fault:
                 last = fault
+            pause = next(pauses, None)
             if pause is None or not backend.passing(last):
                 break
             time.sleep(pause)

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from benchmarks.mends import UNMENDED, WARM_UP, fitted
-from flowcache.cache.reuse import Reuse, resolve_policy
+from flowcache.cache.policy import resolve_policy
+from flowcache.cache.reuse import Reuse
 from flowcache.families.registry import find
 from training.calibrate import computed_steps, short
 

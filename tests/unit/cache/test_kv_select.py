@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from flowcache.cache.kv_select import QUERIES_AT_ONCE, Compression, Sink, importance, latest, redundancy, top
-from flowcache.cache.reuse import Policy
+from flowcache.cache.policy import Policy
 
 
 @settings(deadline=None)

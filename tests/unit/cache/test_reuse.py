@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowcache.cache.kv_select import Compression, Sink
+from flowcache.cache.policy import Policy, resolve_policy
 from flowcache.cache.policy_settings import KEEP, KEYS, POLICIES
-from flowcache.cache.reuse import Policy, Reuse, ReuseState, decide, relative_change, resolve_policy
+from flowcache.cache.reuse import Reuse, ReuseState, decide, relative_change
 from flowcache.inputs import schema
 from flowcache.records import ModelSpec
 

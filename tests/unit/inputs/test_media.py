@@ -3,9 +3,11 @@
 import gzip
 import json
 import os
+import sys
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import fsspec
@@ -14,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -468,3 +471,20 @@ def test_a_server_that_trickles_is_given_up(monkeypatch, tmp_path):
     fsspec.filesystem("memory").pipe_file("/trickle/x.png", b"x")
     with pytest.raises(MediaError, match="takes longer than -1 s to fetch"):
         load_image("memory://trickle/x.png", 8, 8)
+
+
+@pytest.mark.parametrize("client", urls.CLIENTS)
+def test_the_errors_of_a_clouds_client_are_told_like_others(monkeypatch, client):
+    class Refused(Exception):
+        pass
+
+    class Cloud(MemoryFileSystem):
+        protocol = "memory"
+
+        def info(self, path, **options):
+            raise Refused("bad request, 400")
+
+    monkeypatch.setitem(sys.modules, client, SimpleNamespace(**dict.fromkeys(urls.CLIENTS[client], Refused)))
+    monkeypatch.setattr(urls, "url_to_fs", lambda url, **access: (Cloud(), url))
+    with pytest.raises(MediaError, match=r"^cannot be read \(Refused: bad request, 400\)$"):
+        probe_media("memory://bucket/x.png", "image", "")

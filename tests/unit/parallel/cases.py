@@ -1,6 +1,7 @@
 """Random videos of random small models: shapes, policies and compression as the engine takes them."""
 
 from dataclasses import dataclass
+from unittest import mock
 
 import numpy as np
 import torch
@@ -8,8 +9,9 @@ import torch.distributed as dist
 from hypothesis import strategies as st
 
 from flowcache.cache.kv_select import Compression, Sink
+from flowcache.cache.policy import Policy
 from flowcache.cache.policy_settings import UNITS, WEIGHTINGS
-from flowcache.cache.reuse import Policy, Reuse
+from flowcache.cache.reuse import Reuse
 from flowcache.families.magi.config import MagiConfig
 from flowcache.families.magi.sampler import MagiSettings
 from flowcache.families.magi.transformer import MagiTransformer
@@ -20,6 +22,7 @@ from flowcache.models.base import VideoModel
 from flowcache.parallel.apply import shard
 from flowcache.parallel.mesh import ALONE, GangMesh, arrange
 from flowcache.records import Pipeline
+from flowcache.sampling import executor
 from flowcache.sampling.loop import Texts, denoise
 
 CHANNELS, TEXT = 4, 8
@@ -110,6 +113,11 @@ def play_on(group: dist.ProcessGroup, case: Case) -> Outcome:
     return play(arrange(group, case.kv_heads), case)
 
 
+def play_one_by_one(group: dist.ProcessGroup, case: Case) -> Outcome:
+    with mock.patch.object(executor, "PACKED_CHUNK", 0):
+        return play_on(group, case)
+
+
 compressions = st.builds(
     Compression,
     mix=st.floats(0, 1),
@@ -132,7 +140,7 @@ def policies(draw, family: str) -> Policy:
     if name == "dense" and family == "skyreels":
         return Policy("dense", attention="full")
     if name in ("off", "dense"):
-        return Policy("off", kv_update="refresh" if family == "magi" else "rerun")
+        return Policy("off", kv_update="refresh" if family == "magi" else "recompute")
     clean, compression = draw(kept)
     fields = {"reuse": draw(reuse | st.none()), "clean": clean, "compression": compression}
     fields["kv_update"] = draw(st.sampled_from(["stale", "refresh"]))

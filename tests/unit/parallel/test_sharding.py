@@ -9,7 +9,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from flowcache.cache.kv_select import Compression
-from flowcache.cache.reuse import Policy, Reuse
+from flowcache.cache.policy import Policy
+from flowcache.cache.reuse import Reuse
 from flowcache.families.magi.config import MagiConfig
 from flowcache.families.magi.sampler import MagiSettings
 from flowcache.families.magi.transformer import MagiTransformer
@@ -19,10 +20,10 @@ from flowcache.families.skyreels.transformer import SkyReelsTransformer
 from flowcache.parallel.apply import shard
 from flowcache.parallel.mesh import ALONE, GangMesh, Mesh, arrange, head_groups, shares
 from flowcache.planner.communication import Shape, block_collectives, sent_bytes
-from flowcache.planner.gang_cost import kv_bytes, residual_bytes
+from flowcache.planner.rank_work import kv_bytes, residual_bytes
 from flowcache.records import Pipeline
 from flowcache.sampling.dry_run import at_most, dry_run
-from flowcache.sampling.joint import self_only
+from flowcache.sampling.executor import self_only
 from flowcache.sampling.loop import Texts, denoise
 from flowcache.sampling.window import Window
 
@@ -66,9 +67,10 @@ class Weighed(Window):
 
     def run(self, row):
         super().run(row)
-        kept = list(self.stored.values())
+        values = [value for cache in self.caches.values() for value in vars(cache).values()]
+        kept = [x for value in values for x in (value.values() if isinstance(value, dict) else [value])]
         if self.policy.repeats != "residual":  # SkyReels-V2's signals are embeddings of timesteps, held anyway
-            kept += [state.signal for state in self.reuse_states if state.signal is not None]
+            kept += [state.signal for state in getattr(self.rule, "states", {}).values() if state.signal is not None]
         storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in kept}
         self.held.append(sum(storages.values()))
 

@@ -12,7 +12,7 @@ import torch.multiprocessing as mp
 from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor
 
-from flowcache.cache.reuse import Policy
+from flowcache.cache.policy import Policy
 from flowcache.families.base import family_of
 from flowcache.families.magi.config import MagiConfig
 from flowcache.families.magi.sampler import MagiSettings

@@ -10,6 +10,7 @@ from flowcache.families.vae_tiling import USABLE
 from flowcache.planner.advice import WORTH, advise
 from flowcache.planner.estimate import Cluster
 from flowcache.planner.hardware import Link, Node
+from flowcache.planner.price import cost_model
 from flowcache.planner.workload import workload
 from flowcache.records import ModelSpec, RenderRequest, Shot
 
@@ -35,7 +36,8 @@ def request(number=0, frames=97, **fields):
 
 
 def advice(requests, specs, cluster=FAST, now=0.0):
-    return advise(workload(requests, specs), cluster.throughput(specs), cluster, now)
+    costs = cost_model(specs, cluster.sharded)
+    return advise(workload(requests, costs), cluster.throughput(costs), cluster, now)
 
 
 def test_many_videos_take_the_smallest_gang(specs):

@@ -11,13 +11,18 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from flowcache.cache.kv_select import Compression
-from flowcache.cache.reuse import Policy, Reuse
+from flowcache.cache.policy import Policy
+from flowcache.cache.reuse import Reuse
 from flowcache.families.magi.config import MagiConfig
 from flowcache.families.skyreels.config import SkyReelsConfig
 from flowcache.families.skyreels.sampler import SamplerSettings
 from flowcache.families.skyreels.transformer import SkyReelsTransformer
 from flowcache.inputs.segments import plan
-from flowcache.planner.cost import WITHOUT_REUSE, Work, compared, cost, flops, window, work
+from flowcache.planner.cost import WITHOUT_REUSE, Cost, compared
+from flowcache.planner.cost import cost as cost_of
+from flowcache.planner.price import CostModel, cost_model, window
+from flowcache.planner.rank_work import flops
+from flowcache.planner.workload import workload
 from flowcache.records import ModelSpec, Pipeline, RenderRequest, Shot
 from flowcache.sampling.dry_run import at_least, at_most, dry_run
 from flowcache.sampling.loop import Texts, denoise
@@ -42,6 +47,10 @@ def spec(tmp_path):
 def request(frames=177, **fields):
     given = dict(width=960, height=544, fps=24, seed=1, guidance=6.0, steps=50, policy={"name": "off"})
     return RenderRequest("v", (Shot("a", frames),), model="1.3B", **given | fields)
+
+
+def cost(requests, specs) -> Cost:
+    return cost_of(workload(requests, cost_model(specs)))
 
 
 def test_the_real_setting(spec):
@@ -135,13 +144,11 @@ def test_magi_at_the_published_setting():
         "4.5B", "magi", "path", "digest", chunk=6, window=60, overlap=24, channels=16, causal=False,
         pipeline=Pipeline(passes=1, distilled=True),
     )  # fmt: skip
-    wanted = request(240, width=720, height=720, steps=64, guidance=1.0)
+    wanted = replace(request(240, width=720, height=720, steps=64, guidance=1.0), model="4.5B")
     (segment,) = plan(wanted, magi)
     pairs = {name: compared(window(wanted, segment, magi), magi, name) for name in WITHOUT_REUSE["magi"]}
-    counted = {
-        name: work(config, dry_run(seen.settings, seen.shape, config.patch, policy, seen.given))
-        for name, (seen, policy) in pairs.items()
-    }
+    costs = CostModel({"4.5B": magi}, {"4.5B": config})
+    counted = {name: costs.price(seen, policy).most for name, (seen, policy) in pairs.items()}
     assert counted["dense"].flops / 1e15 == pytest.approx(306, rel=0.03)
     assert counted["off"].flops / 1e15 == pytest.approx(208, rel=0.03)
     assert counted["off"].forwards == 640 + 160 + 9  # steps, copies of the cleanest chunk, refreshed chunks
@@ -162,9 +169,6 @@ def test_a_night_is_counted_in_a_moment(spec):
     requests = [replace(request(97 + 80 * (i % 7)), id=f"v{i}", seed=i) for i in range(700)]
     found = cost(requests, {"1.3B": spec})
     assert found.segments == sum(1 + i % 7 for i in range(700))
+    assert found.chunks == sum(5 + 4 * (i % 7) for i in range(700))
     single = cost(requests[:7], {"1.3B": spec})
     assert found.most.forwards == single.most.forwards * 100
-
-
-def test_work_adds_up_but_memory_is_the_largest():
-    assert Work(1, 10, 5) + Work(2, 20, 4) * 3 == Work(7, 70, 5)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from flowcache.cache.reuse import Policy, Reuse
+from flowcache.cache.policy import Policy
+from flowcache.cache.reuse import Reuse
 from flowcache.families.magi.sampler import MagiSettings
 from flowcache.records import Pipeline
 from flowcache.sampling.dry_run import Weightless

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from flowcache.cache.reuse import resolve_policy
+from flowcache.cache.policy import resolve_policy
 from flowcache.families.magi.config import MagiConfig
 from flowcache.families.magi.transformer import MagiTransformer
 from flowcache.families.settings import settings_of

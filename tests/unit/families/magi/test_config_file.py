@@ -12,6 +12,8 @@ from flowcache.families.magi.config_file import is_config, read, read_config
 from flowcache.families.magi.published import places, settings
 from flowcache.families.memory import GIB, memory
 from flowcache.planner.cost import cost
+from flowcache.planner.price import cost_model
+from flowcache.planner.workload import workload
 from flowcache.records import ModelSpec, RenderRequest, Shot
 from tests.published_magi import ENGINE, MODEL, RUNTIME
 
@@ -90,7 +92,7 @@ def test_the_published_setting(tmp_path):
         "v", (Shot("a", 240),), width=720, height=720, fps=24, seed=1, guidance=1.0, steps=64, model="m",
         policy={"name": "off"},
     )  # fmt: skip
-    found = cost([request], {"m": spec})
+    found = cost(workload([request], cost_model({"m": spec})))
     assert (found.segments, found.chunks) == (1, 10)
     assert found.without_reuse["dense"].flops / 1e15 == pytest.approx(306, rel=0.03)  # every chunk sees all before it
     assert found.most.flops / 1e15 == pytest.approx(208, rel=0.03)

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowcache.cache.kv_select import Compression
-from flowcache.cache.reuse import Policy, Reuse, resolve_policy
+from flowcache.cache.policy import Policy, resolve_policy
+from flowcache.cache.reuse import Reuse
 from flowcache.families.magi.config import MagiConfig
 from flowcache.families.magi.sampler import MagiSettings
 from flowcache.families.magi.transformer import MagiTransformer
@@ -47,7 +48,10 @@ class Steady:
     def text(self, embeddings):
         return embeddings
 
-    def rope(self, grid):
+    def rope(self, *grids):
+        return None
+
+    def join(self, texts):
         return None
 
     def transform(self, tokens, conditioning, text, rope, attend):
@@ -56,7 +60,7 @@ class Steady:
         return tokens
 
     def project(self, tokens, conditioning, grid):
-        return torch.ones(1, 4, grid.frames, grid.rows, grid.columns)
+        return torch.ones(len(tokens), 4, grid.frames, grid.rows, grid.columns)
 
     def signal(self, conditioning, tokens, grid):
         return tokens

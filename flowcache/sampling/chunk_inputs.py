@@ -1,0 +1,82 @@
+"""What forwards take, made once for each chunk that is under way: tokens, texts, places, timestep embeddings."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flowcache.models.base import Conditioning, Grid, VideoModel
+from flowcache.sampling.latents import Latents
+from flowcache.sampling.plan import ChunkForward, SamplingPlan, SamplingStep
+from flowcache.sampling.text_inputs import TextInputs
+
+
+class ChunkInputs:
+    """Of one window."""
+
+    def __init__(self, model: VideoModel, texts: TextInputs, latents: Latents, plan: SamplingPlan, fps: int):
+        self.model, self.texts, self.given, self.plan, self.fps = model, texts, latents.given, plan, fps
+        size = latents.chunk
+        self.grids = [model.grid(x[None], chunk * size) for chunk, x in enumerate(latents.chunks)]
+        self.whole = replace(self.grids[0], frames=len(latents) * size)  # of all chunks together
+        self.seen: Mapping[int, Tensor] = {}  # latents of this row, by chunk
+        self._tokens: dict[int, Tensor] = {}  # of this row
+        self._ropes: dict[tuple[Grid, ...], Any] = {}
+        self._conditionings: dict[tuple[float | None, ...], Conditioning] = {}
+
+    def begin(self, seen: Mapping[int, Tensor]) -> None:
+        """A row of the schedule, in which the model sees these latents."""
+        self.seen, self._tokens = seen, {}
+
+    def forget(self, row: SamplingStep) -> None:
+        """Drop the texts and places that the row did not need, so that they do not grow with the window."""
+        self.texts.keep({(forward.text, forward.chunk) for forward in row.forwards})
+        grids = {self.grid(forward) for forward in row.forwards}
+        self._ropes = {key: rope for key, rope in self._ropes.items() if grids.issuperset(key)}
+        self._tokens = {}
+
+    def tokens(self, chunk: int) -> Tensor:
+        """[1, S, D]; embedded once a row."""
+        if chunk not in self._tokens:
+            self._tokens[chunk] = self.model.embed(self.seen[chunk][None])
+        return self._tokens[chunk]
+
+    def text(self, forwards: Sequence[ChunkForward]) -> Any:
+        """Theirs, as the rows of a batch."""
+        return self.texts.take([(forward.text, forward.chunk) for forward in forwards])
+
+    def grid(self, forward: ChunkForward) -> Grid:
+        """Where the chunk lies as this forward sees it: one that sees itself alone lies at position 0."""
+        grid = self.grids[forward.chunk]
+        return replace(grid, first_frame=0) if forward.kv_branch is None else grid
+
+    def rope(self, forwards: Sequence[ChunkForward]) -> Any:
+        """Of a single forward, or of several as the rows of a batch."""
+        grids = tuple(self.grid(forward) for forward in forwards)
+        if grids not in self._ropes:
+            self._ropes[grids] = self.model.rope(*grids)
+        return self._ropes[grids]
+
+    def conditioning(self, forward: ChunkForward, distill: float | None) -> Conditioning:
+        """The same for every chunk without given frames, so computed once for each timestep."""
+        times = self._times(forward.timestep, forward.chunk)
+        key = (*times.tolist(), distill)
+        if key not in self._conditionings:
+            grid = self.grids[forward.chunk]
+            self._conditionings[key] = self.model.condition(self._batch([times]), grid, self.fps, distill)
+        return self._conditionings[key]
+
+    def conditioning_of_all(self, timesteps: Sequence[float]) -> Conditioning:
+        """Of all chunks together; their timesteps."""
+        times = [self._times(timestep, chunk) for chunk, timestep in enumerate(timesteps)]
+        return self.model.condition(self._batch(times), self.whole, self.fps)
+
+    def _times(self, timestep: float, chunk: int) -> Tensor:
+        """Of each of the chunk's frames [f], on the CPU."""
+        given = timestep if self.plan.given_timestep is None else self.plan.given_timestep
+        return torch.where(self.given[chunk], given, timestep)
+
+    def _batch(self, times: list[Tensor]) -> Tensor:
+        return torch.cat(times)[None].to(self.model.device)

@@ -1,0 +1,136 @@
+"""What S3, Google Cloud Storage and Azure have in common: refusals with a code, faults that pass, signatures."""
+
+import errno
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from flowcache.errors import StoreError, masked
+from flowcache.storage.objects.fsspec_backend import RemoteBackend
+from flowcache.storage.objects.schemes import Scheme
+
+
+@dataclass(frozen=True)
+class Client:
+    """A filesystem package, and what it raises beside OSError, by what that means."""
+
+    filesystem: Callable[..., Any]
+    answers: tuple[type[Exception], ...]  # the server refused: `answer` says how
+    broken: tuple[type[Exception], ...]  # no answer, or half of one: passes
+    credentials: tuple[type[Exception], ...]  # none found, or none that can be used
+    no_signature: tuple[type[Exception], ...] = ()  # of `sign`, where the credentials cannot do it
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a server refused."""
+
+    status: int  # of HTTP
+    code: str  # the server's own word for it
+    message: str = ""
+
+
+class CloudBackend(RemoteBackend):
+    """Objects in a bucket, through a client whose own retries are off: Store alone decides what is tried again."""
+
+    scheme: Scheme
+
+    def __init__(self, url: str, options: dict[str, Any], client: Client):
+        self.client = client
+        self.faults = (OSError, *client.answers, *client.broken, *client.credentials)
+        try:
+            super().__init__(url, options)
+        except (*self.faults, ValueError) as fault:
+            detail = type(fault).__name__ if isinstance(fault, OSError) else first_line(fault)  # requests': the token
+            message = f"{masked(url)}: {self.scheme.no_credentials} ({masked(detail)})"
+            raise StoreError(message, of_machine=True) from fault
+        self.bucket = self.root.partition("/")[0]
+
+    def open_filesystem(self, settings: dict[str, Any]) -> Any:
+        return self.client.filesystem(skip_instance_cache=True, **settings)
+
+    def check(self) -> None:
+        if not re.fullmatch(self.scheme.bucket_names, self.bucket):
+            raise StoreError(
+                f"{masked(self.url)}: {self.bucket!r} is no valid {self.scheme.bucket} name; it needs "
+                f"{self.scheme.bucket_rule}"
+            )
+
+    def put(self, key: str, data: bytes) -> None:
+        self.fs.pipe_file(self._path(key), data, mode="overwrite", **self.scheme.upload)
+
+    def create(self, key: str, data: bytes) -> None:
+        self.fs.pipe_file(self._path(key), data, mode="create", **self.scheme.upload)
+
+    def get(self, key: str) -> bytes:
+        try:
+            return self.read(key)
+        except FileNotFoundError as fault:
+            if self.absent(fault):
+                raise
+            raise OSError(errno.ENXIO, f"no such {self.scheme.bucket}") from fault
+
+    def read(self, key: str) -> bytes:
+        """FileNotFoundError where the object or its bucket is missing."""
+        return super().get(key)
+
+    def sign(self, key: str, seconds: int) -> str:
+        try:
+            return self.fs.sign(self._path(key), expiration=seconds, **self.scheme.signing)
+        except self.client.no_signature as fault:
+            raise StoreError(f"cannot sign {masked(self.url)}/{key}: {self.scheme.no_signature}") from fault
+
+    def answer(self, fault: BaseException | None) -> Answer | None:
+        """The server's answer behind an exception that the filesystem translated; None where no server answered."""
+        raise NotImplementedError
+
+    def absent(self, fault: FileNotFoundError) -> bool:
+        answer = self.answer(fault)
+        return answer is None or answer.code not in self.scheme.missing
+
+    def passing(self, fault: Exception) -> bool:
+        if isinstance(fault, self.client.broken):
+            return True
+        answer = self.answer(fault)
+        if answer is not None:
+            return answer.status >= 500 or answer.status in (408, 429) or answer.code in self.scheme.passing
+        # FileExistsError reaches us only where nothing was found: the other writer is not done yet
+        return isinstance(fault, FileExistsError) or super().passing(fault)
+
+    def of_machine(self, fault: Exception) -> bool:
+        answer = self.answer(fault)
+        if answer is not None:
+            return answer.code in self.scheme.unknown | self.scheme.forbidden | self.scheme.of_machine
+        return self._lacks_credentials(fault) or super().of_machine(fault)
+
+    def _lacks_credentials(self, fault: Exception) -> bool:
+        return isinstance(fault, self.client.credentials) and not isinstance(fault, self.client.broken)
+
+    def explain(self, fault: Exception) -> str:
+        scheme, answer = self.scheme, self.answer(fault)
+        if answer is None and self._lacks_credentials(fault):
+            return f"{scheme.no_credentials} ({first_line(fault)})" if scheme.says_why else scheme.no_credentials
+        if answer is None and isinstance(fault, FileExistsError):
+            return "its place was taken, and then nothing was there"
+        if answer is None:
+            return f"{type(fault).__name__}: {first_line(fault)}" if str(fault) else type(fault).__name__
+        why = f": {answer.message}" if scheme.says_why and answer.message else ""
+        if answer.code in scheme.missing:
+            return f"{scheme.bucket} {self.bucket!r} does not exist; create it first"
+        if answer.code in scheme.unknown:
+            return f"the {scheme.name} credentials are not accepted ({answer.code}){why}"
+        if answer.code in scheme.forbidden:
+            return f"access denied: these credentials lack the right for this in {scheme.bucket} {self.bucket!r}{why}"
+        return f"{answer.code}: {answer.message}" if answer.message else f"the server answered {answer.code}"
+
+
+def chain(fault: BaseException | None) -> Iterator[BaseException]:
+    """A fault and what it was translated from."""
+    while fault is not None:
+        yield fault
+        fault = fault.__cause__
+
+
+def first_line(fault: BaseException) -> str:
+    return (str(fault).strip().splitlines() or [type(fault).__name__])[0]

@@ -1,0 +1,63 @@
+"""How K/V lie in memory is a matter of one class: here with int8, which the store and the loop know nothing of."""
+
+import torch
+
+from flowcache.cache.kv_buffer import PlainBuffer
+from flowcache.cache.kv_cache import KVStore
+
+CPU = torch.device("cpu")
+
+
+class Int8Buffer:
+    """One scale for each token and head."""
+
+    def __init__(self, size, dtype, device):
+        self.parts = [(torch.zeros(size, dtype=torch.int8), torch.zeros(*size[:-1], 1)) for _ in range(2)]
+
+    @property
+    def nbytes(self):
+        return sum(x.nbytes for part in self.parts for x in part)
+
+    def write(self, layer, branches, tokens, keys, values):
+        for (codes, scales), x in zip(self.parts, (keys, values), strict=True):
+            scale = x.abs().amax(-1, keepdim=True) / 127
+            codes[layer, branches, tokens] = (x / scale).round().to(torch.int8)
+            scales[layer, branches, tokens] = scale
+
+    def read(self, layer, branches, tokens):
+        return tuple(codes[layer, branches, tokens] * scales[layer, branches, tokens] for codes, scales in self.parts)
+
+    def move(self, layer, branch, clean, keys, values):
+        kept, end = len(keys), self.parts[0][0].shape[2]
+        rest = self.read(layer, slice(branch, branch + 1), slice(clean, end))
+        moved = [torch.cat([x[None], old], dim=1) for x, old in zip((keys, values), rest, strict=True)]
+        self.write(layer, slice(branch, branch + 1), slice(0, kept + end - clean), *moved)
+
+
+def test_moving_up_keeps_what_follows():
+    torch.manual_seed(0)
+    buffer = PlainBuffer((1, 2, 6, 1, 2), torch.float32, CPU)
+    keys, values = torch.randn(2, 2, 6, 1, 2)
+    buffer.write(0, slice(0, 2), slice(0, 6), keys, values)
+    buffer.move(0, 1, 4, keys[1, [3, 0]], values[1, [3, 0]])
+    seen = buffer.read(0, slice(1, 2), slice(0, 4))
+    for got, x in zip(seen, (keys, values), strict=True):
+        assert torch.equal(got[0], x[1, [3, 0, 4, 5]])
+    assert torch.equal(buffer.read(0, slice(0, 1), slice(0, 6))[0], keys[:1])  # the other branch
+
+
+def attended(make) -> tuple[torch.Tensor, int]:
+    torch.manual_seed(0)
+    store = KVStore((2, 1, 2, 16), 4, 3, torch.float32, CPU, budget=1, buffer=make)
+    outs = []
+    for chunk in range(6):
+        attend, _ = store.view(0, chunk, finished=max(chunk - 1, 0))
+        outs += [attend(layer, *torch.randn(3, 1, 4, 2, 16)) for layer in range(2)]
+    return torch.cat(outs), store.bytes
+
+
+def test_int8_is_one_class():
+    (exact, full), (close, small) = attended(PlainBuffer), attended(Int8Buffer)
+    assert small < full / 3  # a byte and a sixteenth of four
+    error = (close - exact).norm() / exact.norm()
+    assert 0 < error < 0.02

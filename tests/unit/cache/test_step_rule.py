@@ -1,0 +1,52 @@
+"""When a step is computed: each rule decides for all chunks of a row at once."""
+
+import torch
+
+from flowcache.cache.policy import Policy
+from flowcache.cache.reuse import Reuse
+from flowcache.cache.step_rule import ComputeAll, Jointly, PerChunk, step_rule
+
+REUSE = Reuse(threshold=1.0, warmup_steps=1, coefficients=(1.0, 0.0))
+
+
+def decided(rule, row, steps, values):
+    """Marks by chunk; values: of each chunk's signal, and by None of the whole window's."""
+    decisions = rule.decide(row, steps, lambda chunk: torch.tensor([float(values[chunk])]))
+    return {chunk: decision.compute for chunk, decision in decisions.items()}
+
+
+def rule_of(policy):
+    return step_rule(policy, steps=4, rows=6, total=lambda sums: sums)
+
+
+def test_without_reuse_no_signal_is_asked_for():
+    rule = rule_of(Policy("off"))
+    assert isinstance(rule, ComputeAll) and decided(rule, 0, {1: 0, 3: 2}, {}) == {1: True, 3: True}
+
+
+def test_each_chunk_goes_by_its_own_signal():
+    rule = rule_of(Policy("p", REUSE, "stale"))
+    assert isinstance(rule, PerChunk)
+    assert decided(rule, 0, {0: 0}, {0: 1}) == {0: True}
+    assert decided(rule, 1, {0: 1, 1: 0}, {0: 1.5, 1: 1}) == {0: False, 1: True}  # 0.5 of change
+    assert decided(rule, 2, {0: 2, 1: 1}, {0: 3, 1: 1}) == {0: True, 1: False}  # 0.5 + 1, and none
+    assert decided(rule, 3, {0: 3, 1: 2}, {0: 3, 1: 1}) == {0: True, 1: False}  # a chunk's last step
+    rule.forget(0)
+    assert set(rule.states) == {1}
+
+
+def test_a_chunks_own_last_step_counts_where_the_policy_says_so():
+    rule = rule_of(Policy("p", REUSE, "stale", last_step=False))
+    decided(rule, 0, {0: 0}, {0: 1})
+    assert decided(rule, 4, {0: 3}, {0: 1}) == {0: False}
+    assert decided(rule, 5, {0: 3}, {0: 1}) == {0: True}  # the last row of all
+
+
+def test_one_decision_for_the_window_and_what_begins_is_computed():
+    rule = rule_of(Policy("p", REUSE, "stale", joint=True))
+    assert isinstance(rule, Jointly)
+    assert decided(rule, 0, {0: 0}, {None: 1}) == {0: True}
+    assert decided(rule, 1, {0: 1}, {None: 1}) == {0: False}
+    assert decided(rule, 2, {0: 2, 1: 0}, {None: 1}) == {0: True, 1: True}
+    assert decided(rule, 3, {0: 3, 1: 1}, {None: 1.5}) == {0: False, 1: False}
+    assert decided(rule, 5, {1: 3}, {None: 1.5}) == {1: True}
