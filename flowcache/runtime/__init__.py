@@ -1,1 +1,1 @@
-"""Ray: cluster, gangs, actors, metrics, jobs. Nothing else imports it but those who call this."""
+"""Ray: cluster, gangs, actors, text encoding, metrics and jobs. No other room imports it."""
