@@ -38,7 +38,7 @@ def test_a_stopped_actor_is_replaced(cluster, tmp_path, monkeypatch):
     note = tmp_path / "pid"
     monkeypatch.setattr(api, "Store", lambda url: StoppingStore(url, str(note)))
     progress = Failures()
-    options = replace(api.RunOptions(), address=cluster, gangs=1, stall=20)
+    options = replace(api.RunOptions(), address=cluster, gangs=1, segment_timeout=20)
     summary = flowcache.render(ROWS, output=str(tmp_path / "out"), options=options, progress=progress)
     assert summary.exit_code == 0 and summary.done == ("v",)
     assert len(progress.causes) == 1 and "no chunk was finished for" in progress.causes[0]

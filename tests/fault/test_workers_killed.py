@@ -13,8 +13,8 @@ import ray
 
 import flowcache
 from flowcache import api
-from flowcache.progress.progress import Progress
-from flowcache.scheduler.options import RunOptions
+from flowcache.inputs.options import RunOptions
+from flowcache.progress.events import Note, SegmentFailed
 from flowcache.storage.commits import read_commits
 from flowcache.storage.objects.store import Store
 from tests.fault.outcome import outcome
@@ -65,14 +65,18 @@ class DeadlyStore(Store):
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Failures(Progress):
-    def __init__(self):
-        super().__init__()
-        self.causes: list[str] = []
+class Failures:
+    """Causes of failed attempts, and notes."""
 
-    def failed(self, segment, rank, cause, kind, again):
-        super().failed(segment, rank, cause, kind, again)
-        self.causes.append(cause)
+    def __init__(self):
+        self.causes: list[str] = []
+        self.said: list[str] = []
+
+    def on(self, event):
+        if isinstance(event, SegmentFailed):
+            self.causes.append(event.cause)
+        elif isinstance(event, Note):
+            self.said.append(event.message)
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from flowcache.errors import StoreError
+from flowcache.progress.events import Together
 from flowcache.progress.json_lines import JsonProgress
-from flowcache.progress.progress import LogProgress, Together
+from flowcache.progress.terminal import LogProgress
 from flowcache.report.page import Limits, report_page
 from flowcache.scheduler.protocols import GangFailure
 from flowcache.storage.commits import read_commits
