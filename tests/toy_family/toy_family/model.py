@@ -1,7 +1,7 @@
 """The toy in torch: transformer, codec and texts."""
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,8 +61,11 @@ class ToyTransformer(nn.Module):
     def text(self, embeddings: Tensor) -> Tensor:
         return self.words(embeddings.to(self.dtype)).mean(1, keepdim=True)
 
-    def rope(self, grid: Grid) -> Tensor:
-        return torch.zeros(grid.tokens, 0, device=self.device)
+    def join(self, texts: Sequence[Tensor]) -> Tensor:
+        return torch.cat(list(texts))
+
+    def rope(self, *grids: Grid) -> Tensor:
+        return torch.zeros(len(grids), grids[0].tokens, 0, device=self.device)
 
     def transform(
         self, tokens: Tensor, conditioning: Conditioning, text: Tensor, rope: Tensor, attend: Attend
