@@ -41,7 +41,7 @@ class Blocks(nn.ModuleList):
         in different places. text: of each block its keys and values [B or 1, L, heads, head_dim], of which `mask`
         [B, 1, 1, L] counts; None: all of them.
         """
-        shape = x.shape
+        shape, x = x.shape, x.contiguous()  # embeddings come channels first, which every layer would carry on
         if self.flat:
             condition, frame_of_token = flat_condition(condition, frame_of_token, *shape[:2])
             x, rope = x.reshape(-1, shape[-1]), flat_rope(rope, len(x))
