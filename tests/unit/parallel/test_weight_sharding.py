@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from safetensors.torch import save_file
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.distributed.tensor import DTensor
 
 from flowcache.cache.policy import Policy
@@ -21,6 +22,7 @@ from flowcache.families.memory import weight_bytes
 from flowcache.families.skyreels.config import SkyReelsConfig
 from flowcache.families.skyreels.sampler import SamplerSettings
 from flowcache.models import part as parts
+from flowcache.models.compile import compile_blocks
 from flowcache.models.part import Part
 from flowcache.models.tensors import in_folder
 from flowcache.parallel.apply import shard
@@ -103,11 +105,22 @@ def observe(folder: Path, ranks: GangMesh, family: str, dtype: torch.dtype) -> d
         forward(model, ranks, gathered)
     parameters = [p._local_tensor if isinstance(p, DTensor) else p for p in model.parameters()]
     held = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in parameters}
+    graphs = compiled_graphs(model, ranks, family, whole) if dtype == torch.float32 and ranks.all.size == 2 else None
     kept, noted = weakref.ref(model), len(model._get_fsdp_state()._comm_ctx.post_forward_order)
     del model, parameters
     gc.collect()
     return {"equal": torch.equal(whole, sharded), "read": read, "gathered": gathered, "held": sum(held.values()),
-            "noted": noted, "freed": kept() is None}  # fmt: skip
+            "noted": noted, "freed": kept() is None, "graphs": graphs}  # fmt: skip
+
+
+def compiled_graphs(model, ranks: GangMesh, family: str, expected: torch.Tensor) -> tuple[int, int]:
+    """How many there are after one window and after two, which give what was expected."""
+    counter, after = CompileCounterWithBackend("aot_eager"), []
+    compile_blocks(model, counter)
+    for _ in range(2):
+        torch.testing.assert_close(sample(model, ranks, family), expected, atol=1e-4, rtol=1e-4)
+        after.append(counter.frame_count)
+    return tuple(after)
 
 
 def rank_main(rank: int, folder: Path) -> None:
@@ -157,6 +170,12 @@ def test_what_is_held_and_sent_is_what_was_estimated(seen):
             for rank in ranks:
                 assert sum(rank["gathered"]) * (size - 1) == estimate.sent
                 assert rank["held"] == estimate.held
+
+
+def test_blocks_of_sharded_weights_compile_once(seen):
+    """One graph for each of a block's units, whatever the layer."""
+    graphs = {family: {rank["graphs"] for rank in seen[2, family, torch.float32]} for family in CONFIGS}
+    assert graphs == {"skyreels": {(3, 3)}, "magi": {(2, 2)}}
 
 
 def test_nothing_piles_up_and_nothing_stays(seen):
