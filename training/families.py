@@ -43,8 +43,9 @@ class Family:
 
 FAMILIES = {
     "skyreels": Family(
-        "skyreels", model.WORLD, True, model.Tiny, loss.loss_of_step, preview.denoise, checkpoint.SPEC, checkpoint.write,
-        checkpoint.take_up, matrices="transformer.blocks.", slow=("text_encoder.", "transformer.time_"),
+        "skyreels", model.WORLD, True, model.Tiny, loss.loss_of_step, preview.denoise, checkpoint.SPEC,
+        checkpoint.write, checkpoint.take_up,
+        matrices="transformer.blocks.", slow=("text_encoder.", "transformer.time_"),
     ),
     "magi": Family(
         "magi", MAGI_WORLD, False, magi_model.Tiny, magi_loss.loss_of_step, magi_preview.denoise,
