@@ -33,10 +33,10 @@ def test_the_sizes_side_by_side(flowcache, tmp_path):
 def test_what_cannot_be_shared_is_refused_with_what_can(flowcache, tmp_path):
     """By plan and by render, before Ray is asked or the output is touched."""
     manifest, output = write(tmp_path / "rows.jsonl", [row("a"), row("b", **MAGI)]), tmp_path / "out"
-    accepted = f"--gang: got 193; accepted for tiny-skyreels at 64x64: 1 to {CHUNK}"
+    accepted = f"--gang: got 385; accepted for tiny-skyreels at 64x64: 1 to {CHUNK}"
     render = "render", manifest, "--output", output, "--address", "127.0.0.1:1"
-    for asked in (("plan", manifest), ("plan", manifest, "--gpus", "193", "--tflops", "1"), render):
-        refused = flowcache(*asked, "--gang", 193)
+    for asked in (("plan", manifest), ("plan", manifest, "--gpus", "385", "--tflops", "1"), render):
+        refused = flowcache(*asked, "--gang", 385)
         assert (
             refused.code == 2 and accepted in refused.err and "accepted for tiny-magi at 64x64: 1 to 384" in refused.err
         )
