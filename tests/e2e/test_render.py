@@ -5,7 +5,6 @@ import json
 import re
 from itertools import pairwise
 
-import av
 import duckdb
 import numpy as np
 import pytest
@@ -22,6 +21,7 @@ from flowcache.runtime.cluster import ray_provider
 from flowcache.scheduler.driver import run
 from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import new_run
+from tests.e2e.media import decoded
 from tests.e2e.rows import row
 
 
@@ -91,11 +91,6 @@ def test_chunks_decode_frame_by_frame_and_export_alike(render, flowcache, tmp_pa
 
     assert flowcache("sheet", tmp_path / "out", "--to", tmp_path / "sheet.png").code == 0
     assert Image.open(tmp_path / "sheet.png").width > 640
-
-
-def decoded(file) -> list[tuple[float, np.ndarray]]:
-    with av.open(file) as container:
-        return [(float(f.pts * f.time_base), f.to_ndarray(format="rgb24")) for f in container.decode(video=0)]
 
 
 def test_starts_from_a_picture_ends_with_one_and_goes_on_from_a_video(render, tmp_path, picture, flowcache):

@@ -11,7 +11,7 @@ import av
 import pytest
 
 from flowcache.families import known
-from tests.e2e.conftest import write
+from tests.e2e.rows import write
 from tests.toy_family.checkpoint import SPEC, write_toy
 
 PACKAGE = Path(__file__).parents[1] / "toy_family"  # holds the package and its .dist-info, as site-packages would

@@ -13,7 +13,7 @@ from flowcache import api
 from flowcache.errors import StoreError
 from flowcache.storage.commits import read_commits
 from flowcache.storage.objects.store import Store
-from tests.fault.test_workers_killed import Failures
+from tests.fault.failures import Failures
 
 PROMPT = "a red circle moving right on a blue background"
 ROWS = [{"id": f"v{n}", "prompt": PROMPT, "frames": 9, "steps": 1, "seed": n} for n in range(4)]

@@ -16,8 +16,8 @@ from flowcache.inputs.options import RunOptions
 from flowcache.runtime import text_encoding as encoding
 from flowcache.runtime.cluster import joined
 from flowcache.storage.objects.store import Store
+from tests.fault.failures import Failures
 from tests.fault.outcome import outcome
-from tests.fault.test_workers_killed import Failures
 
 ROWS = [
     {"id": name, "prompt": f"a {colour} circle moving right on a blue background", "frames": 9, "steps": 2}

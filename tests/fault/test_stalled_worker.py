@@ -13,7 +13,7 @@ import ray
 import flowcache
 from flowcache import api
 from flowcache.storage.objects.store import Store
-from tests.fault.test_workers_killed import Failures
+from tests.fault.failures import Failures
 
 ROWS = [{"id": "v", "prompt": "a red circle moving right on a blue background", "frames": 33, "steps": 2}]
 

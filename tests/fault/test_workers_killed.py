@@ -14,9 +14,9 @@ import ray
 import flowcache
 from flowcache import api
 from flowcache.inputs.options import RunOptions
-from flowcache.progress.events import Note, SegmentFailed
 from flowcache.storage.commits import read_commits
 from flowcache.storage.objects.store import Store
+from tests.fault.failures import Failures
 from tests.fault.outcome import outcome
 
 ROWS = [
@@ -63,20 +63,6 @@ class DeadlyStore(Store):
             if os.getpid() != self.spared and moment == when and re.search(pattern, key) and not note.exists():
                 note.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
-
-
-class Failures:
-    """Causes of failed attempts, and notes."""
-
-    def __init__(self):
-        self.causes: list[str] = []
-        self.said: list[str] = []
-
-    def on(self, event):
-        if isinstance(event, SegmentFailed):
-            self.causes.append(event.cause)
-        elif isinstance(event, Note):
-            self.said.append(event.message)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from ray.util import placement_group_table
 
 from flowcache.progress.events import Note, SegmentFailed
 from flowcache.runtime.actor import RankActor
-from tests.fault.test_workers_killed import Failures
+from tests.fault.failures import Failures
 
 DEAD = "Z", "X"  # states of a process that is no more than an entry
 

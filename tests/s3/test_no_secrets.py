@@ -17,7 +17,7 @@ from flowcache.scheduler.protocols import GangFailure
 from flowcache.storage.commits import read_commits
 from flowcache.storage.objects.store import Store
 from flowcache.storage.verify import status, verify
-from tests.unit.scheduler.test_driver import Studio, request
+from tests.unit.scheduler.studio import Studio, request
 
 KEY, SECRET = "AKIAKEYOFNOBODY", "hunter2/of+nobody"
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from diffusers import AutoencoderKLWan
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,6 +31,7 @@ from flowcache.parallel.decoding import Sharing, Undelivered, deal, open_sharing
 from flowcache.parallel.mesh import Mesh, arrange
 from flowcache.records import ModelSpec, RenderRequest, Shot
 from flowcache.worker.renderer import SegmentRenderer
+from tests.unit.parallel.pool import start_ranks
 
 SIZES = (1, 2, 3, 4)
 VIT = ViTVAEConfig(z_chans=4, embed_dim=256, depth=1, num_heads=2, video_size=64)
@@ -180,7 +180,7 @@ class Found:
 def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     with pytest.raises(ProcessRaisedException) as raised:
-        mp.start_processes(rank_main, args=(str(folder),), nprocs=max(SIZES), start_method="spawn")
+        start_ranks(rank_main, max(SIZES), str(folder))
     ranks = [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in (0, 1)]
     return Found(ranks, raised.value, torch.load(folder / "failed.pt"))
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from safetensors.torch import save_file
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.distributed.tensor import DTensor
@@ -29,6 +28,9 @@ from flowcache.parallel.apply import shard
 from flowcache.parallel.mesh import GangMesh, Mesh, arrange
 from flowcache.parallel.sharding import load_sharded
 from flowcache.sampling.loop import Texts, denoise
+from tests.unit.parallel.pool import start_ranks
+
+pytestmark = pytest.mark.long  # eight runs on three ranks, of which some compile
 
 CONFIGS = {
     "skyreels": SkyReelsConfig(32, 64, 4, 2, in_channels=4, out_channels=4, text_dim=8, freq_dim=16),
@@ -142,7 +144,7 @@ def seen(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sharded")
     for family in CONFIGS:
         write(folder, family)
-    mp.start_processes(rank_main, args=(folder,), nprocs=3, start_method="spawn")
+    start_ranks(rank_main, 3, folder)
     saved = [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(3)]
     return {case: [each[case] for each in saved if case in each] for case in saved[0]}
 

@@ -17,7 +17,7 @@ from flowcache.progress.events import (
     VideoDone,
 )
 from flowcache.scheduler.protocols import GangFailure
-from tests.unit.scheduler.test_driver import ONE_SEGMENT, Studio, request
+from tests.unit.scheduler.studio import ONE_SEGMENT, Studio, request
 
 
 class Told(list):
