@@ -90,7 +90,7 @@ def _follow(streams: list[ray.ObjectRefGenerator], patience: float, note: Callab
 def encode_share(
     embeddings: TextCache, model: str, device: str, dtype: str, threads: int, texts: list[str]
 ) -> Iterator[int]:
-    """Encodes and stores those of the texts that are not on the shelf; yields how many after each batch."""
+    """Encodes and stores those of the texts that are not stored yet; yields how many after each batch."""
     torch.set_num_threads(threads)
     encoder = load_texts(model, device, dtype, keep=True)
     waiting = embeddings.missing(texts)  # less than was asked for, where an earlier attempt was lost
