@@ -3,12 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 OUTPUT ?= demo-output
 GOLDEN ?= tests/golden
+ROOM ?=
+BASE ?= main
 
-.PHONY: help setup demo test test-alone test-processes test-slow soak scale lint format clean
+.PHONY: help setup demo test test-quick test-alone test-processes test-slow soak scale lint format clean
 
 help:
 	@echo "make demo    set up, render manifests/demo.jsonl on the bundled models, say where to look"
 	@echo "make test    set up, run the tests (under 12 minutes on 2 cores)"
+	@echo "make test-quick ROOM=cache   the unit tests of a room, in under a minute; without ROOM: of what differs from main"
 	@echo "make test-slow   the slow ones too"
 	@echo "make soak    200 tiny videos while everything is killed at random; the short form is in make test"
 	@echo "make scale   the driver with 100,000 videos on 1,000 simulated gangs"
@@ -41,6 +44,11 @@ test-alone: setup
 
 test-processes: setup
 	@$(BIN)/python -m pytest tests/e2e tests/fault tests/s3 tests/cluster tests/soak
+
+# Leaves out what is marked long, which `make test` runs.
+test-quick: setup
+	@tests="$(or $(ROOM:%=tests/unit/%),$$(tools/changed-tests $(BASE)))" && \
+		$(BIN)/python -m pytest -q --golden $(GOLDEN) -m "not slow and not long" $$tests
 
 test-slow: setup
 	$(BIN)/python -m pytest --golden $(GOLDEN) -m "slow or not slow"

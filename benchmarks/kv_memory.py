@@ -13,7 +13,8 @@ import torch
 
 from benchmarks.memory import extra_memory, seconds
 from benchmarks.statistics import markdown
-from flowcache.cache.policy import Policy, resolve_policy
+from flowcache.cache.policy import Policy
+from flowcache.families.settings import resolve_policy
 from flowcache.families.skyreels.config import SkyReelsConfig
 from flowcache.families.skyreels.sampler import SamplerSettings
 from flowcache.families.skyreels.transformer import SkyReelsTransformer

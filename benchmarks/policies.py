@@ -22,8 +22,8 @@ import torch
 from benchmarks.mends import SHORTER, Setting
 from benchmarks.mends import settings as with_mends
 from benchmarks.statistics import interval, markdown, psnr, ssim
-from flowcache.cache.policy import resolve_policy
 from flowcache.families.registry import load_model
+from flowcache.families.settings import resolve_policy
 from flowcache.inputs.schema import Policy, expand_policy
 from flowcache.inputs.segments import plan
 from flowcache.models.base import LoadedModel

@@ -20,12 +20,12 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.simulated import CHUNK_SECONDS, SimulatedProvider, connector
 from flowcache import api
+from flowcache.inputs.options import RunOptions
 from flowcache.inputs.schema import RowDefaults
 from flowcache.inputs.segments import plan
-from flowcache.progress.progress import Progress
+from flowcache.progress.events import Together
 from flowcache.records import ModelSpec
 from flowcache.scheduler.driver import Summary, run
-from flowcache.scheduler.options import RunOptions
 from flowcache.storage import layout
 from flowcache.storage.objects.backend import Entry
 from flowcache.storage.objects.store import Store
@@ -141,7 +141,7 @@ class Scene:
 
     def run(self, gangs: int) -> Summary:
         connect = connector(self.providers, gangs)
-        return run(self.store, self.record, self.requests, self.specs, RunOptions(), Progress(), connect)
+        return run(self.store, self.record, self.requests, self.specs, RunOptions(), Together(), connect)
 
     def lower_bound(self, gangs: int) -> float:
         """No schedule is shorter: the work shared out evenly, and the longest chain."""

@@ -11,13 +11,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from flowcache.records import ChunkRecord
-from flowcache.scheduler.driver import Driver
-from flowcache.scheduler.protocols import GangFailure
+from flowcache.scheduler.protocols import Connect, GangFailure, GangWork
 from flowcache.storage import layout
 from flowcache.storage.commits import commit_segment, marker_sha256, new_attempt, put_init
-from flowcache.storage.documents import RunRecord, SegmentMarker, sha256
+from flowcache.storage.documents import SegmentMarker, sha256
 from flowcache.storage.objects.store import Store
-from flowcache.worker.task import Event, Task
+from flowcache.worker.task import Event, Task, WorkerSettings
 
 CHUNK_SECONDS = 1.0  # that a simulated chunk takes
 INIT = b"init"
@@ -77,7 +76,7 @@ class SimulatedProvider:
     def __init__(
         self,
         store: Store,
-        run: RunRecord,
+        settings: WorkerSettings,
         size: int,
         start_seconds: float = 1.0,
         seconds: Callable[[Task], float | None] = lambda task: task.segment.chunks * CHUNK_SECONDS,
@@ -85,7 +84,7 @@ class SimulatedProvider:
         nodes: int = 1,
         fault_on: Callable[[str, Task], None] = lambda node, task: None,
     ):
-        self.store, self.run, self.size, self.start_seconds = store, run, size, start_seconds
+        self.store, self.settings, self.size, self.start_seconds = store, settings, size, start_seconds
         self.seconds, self.fault, self.nodes, self.fault_on = seconds, fault, nodes, fault_on
         self.clock, self.number = 0.0, 0
         self.worked = 0.0  # CPU seconds that gangs took, which on a cluster are spent elsewhere
@@ -127,7 +126,7 @@ class SimulatedProvider:
 
 
 def render(provider: SimulatedProvider, name: str, task: Task) -> SegmentMarker:
-    """One attempt, from upload to commit, in the order of `batch.worker`."""
+    """One attempt, from upload to commit, in the order of `worker.worker`."""
     provider.fault(task)
     store, request, segment, attempt = provider.store, task.request, task.segment, new_attempt()
     if task.parent:
@@ -140,8 +139,8 @@ def render(provider: SimulatedProvider, name: str, task: Task) -> SegmentMarker:
         video_id=request.id,
         segment=segment.index,
         attempt=attempt,
-        run_id=provider.run.run_id,
-        spec_hash=provider.run.spec_hash,
+        run_id=provider.settings.run_id,
+        spec_hash=provider.settings.spec_hash,
         seed=request.seed,
         parent_sha256=task.parent and marker_sha256(task.parent),
         init_key=put_init(store, request.id, INIT),
@@ -189,12 +188,12 @@ def upload(store: Store, task: Task, chunk: int, attempt: str) -> ChunkRecord:
     )
 
 
-def connector(made: list[SimulatedProvider], size: int, **settings: Any):
+def connector(made: list[SimulatedProvider], size: int, **settings: Any) -> Connect:
     """For `scheduler.driver.run`: brings up a simulated provider and appends it to `made`."""
 
     @contextmanager
-    def connect(driver: Driver) -> Iterator[SimulatedProvider]:
-        made.append(SimulatedProvider(driver.store, driver.record, size, **settings))
+    def connect(work: GangWork) -> Iterator[SimulatedProvider]:
+        made.append(SimulatedProvider(work.store, work.settings, size, **settings))
         yield made[-1]
 
     return connect

@@ -10,6 +10,7 @@ from flowcache.families.check import sound
 from flowcache.families.registry import load_model
 from flowcache.inputs.manifest import validate
 from flowcache.inputs.media import probe_media, read_rows
+from flowcache.inputs.options import RunOptions
 from flowcache.inputs.schema import RowDefaults
 from flowcache.inputs.segments import plan as segments_of
 from flowcache.planner.advice import check_gang
@@ -17,11 +18,11 @@ from flowcache.planner.estimate import Cluster
 from flowcache.planner.hardware import Link, Node
 from flowcache.planner.plan import Plan
 from flowcache.planner.plan import plan as plan_of
-from flowcache.progress.progress import Progress, Together
+from flowcache.progress.events import Listener, Together
 from flowcache.records import MediaInfo, ModelSpec, RenderRequest
+from flowcache.runtime.cluster import ray_provider
 from flowcache.runtime.metrics import RunMetrics
 from flowcache.scheduler.driver import Summary, run
-from flowcache.scheduler.options import RunOptions
 from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import new_run
 
@@ -40,7 +41,7 @@ def render(
     options: RunOptions | None = None,
     keep_going: bool = False,
     storage_options: Mapping[str, Any] | None = None,
-    progress: Progress | None = None,
+    progress: Listener | None = None,
     warn: Callable[[Problem], None] = lambda problem: None,
     media: Mapping[str, str] | None = None,
 ) -> Summary:
@@ -51,6 +52,7 @@ def render(
     defaults: what rows without a value of their own get; options: how to run (gangs, device, retries).
     keep_going: render the good rows although others are bad, and record the bad ones.
     storage_options: for the output's fsspec filesystem, such as endpoint_url; s3:// inputs are opened with them too.
+    progress: its `on` is called with every event of the run (flowcache.progress.events).
     media: where pictures and videos lie that lie elsewhere than the requests say, by what those say.
 
     Raises InputError with every fault before anything is started, StoreError if the output can't be
@@ -67,7 +69,8 @@ def render(
     segments = [segment for request in good for segment in segments_of(request, specs[request.model])]
     digests = {name: spec.digest for name, spec in specs.items()}
     record = new_run(good, digests, segments, flowcache.__version__, problems, options.numerics)
-    return run(store, record, good, specs, options, Together(progress or Progress(), RunMetrics()))
+    listeners = [RunMetrics()] if progress is None else [progress, RunMetrics()]
+    return run(store, record, good, specs, options, Together(*listeners), ray_provider)
 
 
 def plan(

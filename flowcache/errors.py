@@ -1,6 +1,7 @@
 """Every error that flowcache raises on purpose, and the exit code that the command line gives it."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -34,6 +35,15 @@ class InputError(FlowcacheError):
     def __init__(self, problems: list[Problem]):
         self.problems = list(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+def problems_of(read: Callable[[], object]) -> list[Problem]:
+    """What is wrong with an input, found by reading it."""
+    try:
+        read()
+    except InputError as error:
+        return error.problems
+    return []
 
 
 class StoreError(FlowcacheError):

@@ -6,31 +6,6 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Pipeline:
-    """How MAGI-1 samples chunks in flight (the runtime and engine configs of a checkpoint). Times: 0 noise, 1 clean.
-
-    window: chunks in flight at once. passes: of guidance: 3 (text; the chunks before alone; nothing), or 1.
-    guidance_times: from which on the scales of the same place hold. kv_ranges: how many chunks are seen, a chunk's own
-    included, by the share of its steps that it has done; empty: all. clean_kv_range: the same while a finished chunk
-    is run once more, at clean_time; -1: the last of kv_ranges. near_clean: time from which on, with one pass, a copy
-    of the first chunk that sees itself alone is mixed in. shortcut: the order of 12 steps. distilled: the model embeds
-    the number of steps, too.
-    """
-
-    window: int = 4
-    passes: int = 3
-    guidance_times: tuple[float, ...] = (0.0, 0.0217, 0.1, 0.3, 0.999)
-    previous_scales: tuple[float, ...] = (1.5, 1.5, 1.5, 1.0, 1.0)
-    text_scales: tuple[float, ...] = (7.5, 7.5, 7.5, 0.0, 0.0)
-    kv_ranges: tuple[int, ...] = (5, 4, 3, 2)
-    clean_kv_range: int = 1
-    clean_time: float = 0.9999
-    near_clean: float = 0.3
-    shortcut: str = "8,16,16"
-    distilled: bool = False
-
-
-@dataclass(frozen=True)
 class ModelSpec:
     """What a checkpoint says about itself (its `flowcache.json`), known without loading weights.
 
@@ -38,7 +13,7 @@ class ModelSpec:
     """
 
     name: str
-    family: str  # "skyreels" or "magi"
+    family: str  # "skyreels", "magi" or that of a package that adds one
     path: str  # folder of the checkpoint, or its config file (MAGI-1)
     digest: str  # sha256 over all files of the checkpoint
     chunk: int  # latent frames denoised as one
@@ -63,7 +38,7 @@ class ModelSpec:
     condition_noise: float = 20.0  # timestep to which a later window's prefix is noised
     negative_prompt: str = ""
     reuse: dict[str, Any] = field(default_factory=dict)  # presets of `paper`: {"slow": {...}, "fast": {...}}
-    pipeline: Pipeline | None = None  # of family "magi"
+    pipeline: Any = None  # what its family alone has to say, in a record of the family's own
     vocabulary: tuple[str, ...] = ()  # the only words that a tiny model knows; empty: any
 
     @property
@@ -93,11 +68,6 @@ class ModelSpec:
     def overlap_frames(self) -> int:
         """Video frames that a continuation needs from what came before."""
         return self.video_frames(self.overlap)
-
-    @property
-    def lead_frames(self) -> int:
-        """Video frames that a video must have at least to be continued: MAGI-1 knows histories of any length."""
-        return self.chunk_frames if self.pipeline else self.overlap_frames
 
 
 @dataclass(frozen=True)

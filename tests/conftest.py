@@ -7,6 +7,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import settings
 
 # The same examples every time, so that a failure is the change's; --hypothesis-profile=explore looks further.
@@ -27,6 +28,15 @@ def pytest_configure(config):
     folder = config.getoption("--golden")
     if not folder.is_dir():
         raise pytest.UsageError(f"--golden {folder}: no such folder")
+
+
+@pytest.fixture(autouse=True)
+def memory():
+    """What a test leaves in memory:// goes: every listing there walks through all that earlier tests wrote."""
+    before = set(MemoryFileSystem.store)
+    yield
+    for path in MemoryFileSystem.store.keys() - before:
+        del MemoryFileSystem.store[path]
 
 
 @pytest.fixture(scope="session")

@@ -16,10 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowcache.cache.policy import resolve_policy
 from flowcache.cache.reuse import Reuse, ReuseState, decide, relative_change
 from flowcache.families.registry import load_model
-from flowcache.families.settings import settings_of
+from flowcache.families.settings import resolve_policy, settings_of
 from flowcache.models.base import LoadedModel, VideoModel
 from flowcache.records import RenderRequest, Shot
 from flowcache.sampling.loop import Texts, Visit, denoise

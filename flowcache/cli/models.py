@@ -39,10 +39,11 @@ def models(
 
 
 def print_spec(spec: Any) -> None:
-    from flowcache.cache.policy_settings import FAMILIES
+    from flowcache.families.known import family
 
     fresh = [spec.first_chunk_frames + k * spec.chunk_frames for k in range(3)]
     sizes = ", ".join(f"{w}x{h}" for w, h in spec.sizes) or f"multiples of {spec.size_step}"
+    presets = f"; presets {', '.join(spec.reuse)}" if spec.reuse else ""
     rows = {
         "family": spec.family,
         "digest": spec.digest[:16],
@@ -51,7 +52,7 @@ def print_spec(spec: Any) -> None:
         f"{2 * spec.chunk_frames} ...",
         "default": f"{spec.width}x{spec.height}, {spec.frames} frames at {spec.fps} fps, {spec.steps} steps, "
         f"guidance {spec.guidance:g}",
-        "policies": ", ".join(FAMILIES[spec.family]) + (f"; presets {', '.join(spec.reuse)}" if spec.reuse else ""),
+        "policies": ", ".join(family(spec.family).policies) + presets,
         "words": " ".join(spec.vocabulary) or "any",
     }
     print_rows(spec.name, rows)
@@ -60,11 +61,9 @@ def print_spec(spec: Any) -> None:
 def check_model(path: str, as_json: bool) -> None:
     """`flowcache models check PATH`."""
     from flowcache.families.check import check
-    from flowcache.families.layouts import parts_of
+    from flowcache.families.known import family
     from flowcache.families.memory import memory
     from flowcache.families.registry import folder_of
-    from flowcache.families.skyreels.preset_steps import computed_steps
-    from flowcache.families.skyreels.weights import load_time_embedding
 
     report = check(folder_of(path))
     needs, sharded, steps = {}, {}, {}
@@ -74,8 +73,9 @@ def check_model(path: str, as_json: bool) -> None:
         sizes = [ranks for ranks in (1, 2, 4, 8, 16) if ranks <= tokens]
         needs = {ranks: memory(spec, report.config, ranks) for ranks in sizes}
         sharded = {ranks: memory(spec, report.config, ranks, sharded=True) for ranks in sizes[1:]}
-    if report.spec and not report.problems and report.family == "skyreels":  # MAGI-1 decides by what it renders
-        steps = computed_steps(load_time_embedding(parts_of(Path(report.spec.path)).transformer), report.spec)
+    if report.spec and not report.problems:
+        owner = family(report.spec.family)
+        steps = owner.preset_steps(report.spec, owner.layout(Path(report.spec.path)))
     if as_json:
         parts = {name: asdict(part) for name, part in report.parts.items()}
         whole, shards = (

@@ -3,13 +3,12 @@
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.markup import escape
 from rich.table import Table
 
+from flowcache.cli import options
 from flowcache.cli.common import Endpoint, Json, out, print_json
 from flowcache.report.words import duration, size
 
@@ -33,28 +32,20 @@ GANG_ROWS = {
 
 
 def plan(
-    manifest: Annotated[str | None, typer.Argument(help="JSONL, CSV or Parquet; a path or any fsspec URL.")] = None,
-    job: Annotated[Path | None, typer.Option(help="Job spec (YAML); options given here override it.")] = None,
-    model: Annotated[
-        str | None, typer.Option(help="For rows without one: a bundled name or checkpoint folder.")
-    ] = None,
-    policy: Annotated[str | None, typer.Option(help="For rows without one, as in render.")] = None,
-    gpus: Annotated[int | None, typer.Option(min=1, help="Ranks in all; else those of the job, or one gang.")] = None,
-    gang: Annotated[int | None, typer.Option(min=1, help="Ranks that render one video together.")] = None,
-    shard_weights: Annotated[bool | None, typer.Option(help="Each rank holds a part of the weights.")] = None,
-    like: Annotated[
-        str | None, typer.Option(help="Output of an earlier run on such machines: estimate time by its timings.")
-    ] = None,
-    tflops: Annotated[
-        float | None, typer.Option(min=1e-3, help="TFLOP/s that a GPU can do at most: estimate time by them.")
-    ] = None,
-    efficiency: Annotated[float, typer.Option(min=0.01, max=1.0, help="What is reached of --tflops.")] = 0.4,
-    link: Annotated[
-        str, typer.Option(help="Between a node's GPUs: nvlink4, nvlink3, pcie5, pcie4, ethernet, or such as 300GB/s.")
-    ] = "nvlink4",
-    gpu_memory: Annotated[str, typer.Option(help="Of a GPU, such as 80GB.")] = "80GB",
-    node_gpus: Annotated[int, typer.Option(min=1, help="GPUs of a node, on which a whole gang has to lie.")] = 8,
-    until: Annotated[str | None, typer.Option(help="07:00, or a date and time: will it be done by then?")] = None,
+    manifest: options.Manifest = None,
+    job: options.Job = None,
+    model: options.Model = None,
+    policy: options.PlanPolicy = None,
+    gpus: options.Gpus = None,
+    gang: options.Gang = None,
+    shard_weights: options.PlanShardWeights = None,
+    like: options.Like = None,
+    tflops: options.Tflops = None,
+    efficiency: options.Efficiency = 0.4,
+    link: options.Link = "nvlink4",
+    gpu_memory: options.GpuMemory = "80GB",
+    node_gpus: options.NodeGpus = 8,
+    until: options.PlanUntil = None,
     endpoint_url: Endpoint = None,
     as_json: Json = False,
 ) -> None:

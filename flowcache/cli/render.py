@@ -3,49 +3,35 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.markup import escape
 
+from flowcache.cli import options
 from flowcache.cli.common import Endpoint, Json, err, out, print_json
 from flowcache.errors import FlowcacheError
 
 
 def render(
-    manifest: Annotated[str | None, typer.Argument(help="JSONL, CSV or Parquet; a path or any fsspec URL.")] = None,
-    output: Annotated[str | None, typer.Option(help="Folder or URL to write to. Given again: goes on there.")] = None,
-    job: Annotated[Path | None, typer.Option(help="Job spec (YAML); options given here override it.")] = None,
-    model: Annotated[
-        str | None, typer.Option(help="For rows without one: a bundled name or checkpoint folder.")
-    ] = None,
-    policy: Annotated[
-        str | None,
-        typer.Option(help="For rows without one: off, dense, paper, paper:fast, flowcache, teacache ..."),
-    ] = None,
-    gang: Annotated[int | None, typer.Option(min=1, help="Ranks that render one video together.")] = None,
-    gangs: Annotated[
-        int | None,
-        typer.Option(min=1, help="Gangs side by side (an autoscaler is asked for them); else as many as fit."),
-    ] = None,
-    shard_weights: Annotated[
-        bool | None, typer.Option(help="Each rank holds a part of the model's weights: for models too large for one.")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPUs and torch threads of each rank.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="bf16, fp32 or auto: bf16 on GPUs, else fp32.")] = None,
-    vae_tiling: Annotated[
-        str | None, typer.Option(help="Decode in tiles: on, off or auto: where memory is short.")
-    ] = None,
-    address: Annotated[str | None, typer.Option(help="Ray cluster to join; else a local Ray is started.")] = None,
-    until: Annotated[
-        str | None,
-        typer.Option(help="Start nothing after 07:00, or 2026-11-23T07:00; what is left: exit code 5."),
-    ] = None,
-    keep_going: Annotated[bool | None, typer.Option(help="Render the good rows, record the bad ones.")] = None,
-    retry_failed: Annotated[bool, typer.Option(help="Try dead-lettered videos again.")] = False,
-    log_json: Annotated[bool, typer.Option(help="Progress as JSON lines, for programs.")] = False,
-    media: Annotated[Path | None, typer.Option(hidden=True, help="Written by submit: where it put media.")] = None,
+    manifest: options.Manifest = None,
+    output: options.Output = None,
+    job: options.Job = None,
+    model: options.Model = None,
+    policy: options.Policy = None,
+    gang: options.Gang = None,
+    gangs: options.Gangs = None,
+    shard_weights: options.ShardWeights = None,
+    threads: options.Threads = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    vae_tiling: options.VaeTiling = None,
+    address: options.Address = None,
+    until: options.Until = None,
+    keep_going: options.KeepGoing = None,
+    retry_failed: options.RetryFailed = False,
+    log_json: options.LogJson = False,
+    media: options.Media = None,
     endpoint_url: Endpoint = None,
     as_json: Json = False,
 ) -> None:
@@ -58,10 +44,7 @@ def render(
 
         flowcache render s3://bucket/night.parquet --output s3://bucket/night --gang 4 --address auto
     """
-    from flowcache.api import render as render_requests
     from flowcache.inputs.job import merged
-    from flowcache.progress.json_lines import JsonProgress
-    from flowcache.progress.progress import progress_for
 
     spec = merged(
         job,
@@ -80,20 +63,7 @@ def render(
         until=until,
         keep_going=keep_going,
     )
-    try:
-        summary = render_requests(
-            spec.manifest,
-            output=spec.output,
-            defaults=spec.row_defaults(),
-            options=run_options(spec, retry_failed),
-            keep_going=spec.keep_going,
-            storage_options={"endpoint_url": endpoint_url} if endpoint_url else {},
-            progress=JsonProgress() if log_json else progress_for(err),
-            warn=lambda problem: err.print(f"[yellow]warning:[/] {escape(str(problem))}"),
-            media=json.loads(media.read_bytes()) if media else None,
-        )
-    except KeyboardInterrupt:
-        raise FlowcacheError("stopped; what is committed stays, and the same command goes on from there") from None
+    summary = run_job(spec, endpoint_url, retry_failed, log_json, media)
     if as_json:
         print_json({**asdict(summary), "exit_code": summary.exit_code})
     else:
@@ -101,27 +71,26 @@ def render(
     raise typer.Exit(summary.exit_code)
 
 
-def run_options(spec: Any, retry_failed: bool) -> Any:
-    from flowcache.inputs.deadline import deadline
-    from flowcache.scheduler.options import RunOptions
+def run_job(spec: Any, endpoint: str | None, retry_failed: bool, log_json: bool, media: Path | None) -> Any:
+    """The Summary of what a JobSpec asks for. Ctrl-C becomes an error that says how to go on."""
+    from flowcache.api import render as render_requests
+    from flowcache.progress.json_lines import JsonProgress
+    from flowcache.progress.terminal import progress_for
 
-    return RunOptions(
-        gang=spec.gang,
-        gangs=spec.gangs,
-        shard_weights=spec.shard_weights,
-        threads=spec.threads,
-        device=spec.device,
-        dtype=spec.dtype,
-        vae_tiling=spec.vae_tiling,
-        address=spec.address,
-        retries=spec.retries,
-        infra_retries=spec.infra_retries,
-        stall=spec.segment_timeout,
-        exchange=spec.exchange_timeout,
-        retry_failed=retry_failed,
-        until=None if spec.until is None else deadline(spec.until),
-        grace=spec.grace,
-    )
+    try:
+        return render_requests(
+            spec.manifest,
+            output=spec.output,
+            defaults=spec.row_defaults(),
+            options=spec.run_options(retry_failed),
+            keep_going=spec.keep_going,
+            storage_options={"endpoint_url": endpoint} if endpoint else {},
+            progress=JsonProgress() if log_json else progress_for(err),
+            warn=lambda problem: err.print(f"[yellow]warning:[/] {escape(str(problem))}"),
+            media=json.loads(media.read_bytes()) if media else None,
+        )
+    except KeyboardInterrupt:
+        raise FlowcacheError("stopped; what is committed stays, and the same command goes on from there") from None
 
 
 def print_summary(summary: Any) -> None:

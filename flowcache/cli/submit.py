@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from flowcache.cli.common import Endpoint, Json, err, print_json
+from flowcache.cli.options import RetryFailed
 from flowcache.errors import FlowcacheError
 
 
@@ -18,7 +19,7 @@ def submit(
     manifest: Annotated[str | None, typer.Option(help="In place of the job's.")] = None,
     output: Annotated[str | None, typer.Option(help="In place of the job's: a URL, or a path all nodes share.")] = None,
     follow: Annotated[bool, typer.Option(help="Show the job's log and end with its exit code.")] = True,
-    retry_failed: Annotated[bool, typer.Option(help="Try dead-lettered videos again.")] = False,
+    retry_failed: RetryFailed = False,
     endpoint_url: Endpoint = None,
     as_json: Json = False,
 ) -> None:

@@ -1,16 +1,15 @@
 """What a checkpoint is, and what is wrong with it: read off its headers, without its weights."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from flowcache.errors import InputError, Problem
-from flowcache.families.base import FAMILIES, Config
+from flowcache.families.base import Config, Family
 from flowcache.families.codecs import codec_part
-from flowcache.families.layouts import Layout, layout_of
-from flowcache.families.magi.captions import read_special_tokens
-from flowcache.families.registry import SPEC_FILE, find
+from flowcache.families.layouts import Layout
+from flowcache.families.registry import SPEC_FILE, find, locate
 from flowcache.models.part import Part
-from flowcache.models.text import load_tokenizer, text_part
 from flowcache.records import ModelSpec
 
 NAMED = 3  # faults that the message of `sound` spells out
@@ -35,59 +34,54 @@ class Report:
     parts: dict[str, PartReport] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
-    def note(self, error: InputError) -> None:
-        self.problems += [problem for problem in error.problems if problem not in self.problems]
+    def note(self, problems: Iterable[Problem]) -> None:
+        """Those that are new."""
+        self.problems += [problem for problem in problems if problem not in self.problems]
 
 
 def check(path: Path) -> Report:
     """Every fault of a checkpoint in any layout, given its folder or config file; raises nothing for a damaged one."""
-    report = Report()
+    report, found = Report(), None
     try:
-        layout = layout_of(path)
-        if layout:
-            report.layout, report.family = layout.name, layout.family
-            report.problems += layout.missing()
+        found = locate(path)
+        if found:
+            report.family, report.layout = found[0].name, found[1].name
+            report.problems += found[1].missing()
         report.spec = find(str(path))
-        report.family = report.spec.family
     except InputError as error:
-        report.note(error)
-    if report.layout:
-        _look(layout, report)
+        report.note(error.problems)
+    if found:
+        _look(*found, report)
     return report
 
 
-def _look(layout: Layout, report: Report) -> None:
+def _look(family: Family, layout: Layout, report: Report) -> None:
     """Into each part that is there."""
-    makers = {
-        "transformer": lambda _: FAMILIES[layout.family].part(layout),
+    makers: dict[str, Callable[[Path], Part | None]] = {
+        "transformer": lambda _: family.part(layout),
         "vae": codec_part,
-        "text_encoder": text_part,
+        "text_encoder": family.text_part,
     }
     faulty = {Path(problem.file) for problem in report.problems}
     for name, make in makers.items():
         path = getattr(layout, name)
+        if path is None or not path.exists():
+            continue
         config = layout.config if name == "transformer" else path / "config.json"
-        if not path.exists() or config in faulty:
+        if config in faulty:
             continue
         try:
-            part: Part = make(path)
+            part = make(path)
         except InputError as error:
-            report.note(error)
+            report.note(error.problems)
+            continue
+        if part is None:
             continue
         report.parts[name] = PartReport(part.numbers, part.precision)
         report.problems += part.problems()
         if name == "transformer":
             report.config = part.module.config
-    if layout.special_tokens and layout.special_tokens.exists() and report.config:
-        try:
-            read_special_tokens(layout.special_tokens, report.config.text_dim)
-        except InputError as error:
-            report.note(error)
-    if layout.tokenizer.exists():
-        try:
-            load_tokenizer(layout.tokenizer)
-        except InputError as error:
-            report.note(error)
+    report.note(family.damage(layout, report.config))
 
 
 def sound(name: str) -> ModelSpec:

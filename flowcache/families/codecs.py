@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowcache.families.magi.vae import ViTVAE, vae_part
-from flowcache.families.magi.vae_codec import MagiCodec
+from flowcache.families.base import CodecKind
+from flowcache.families.known import families
 from flowcache.models.base import Codec, Share, alone
 from flowcache.models.part import Part
 from flowcache.models.tensors import fault, in_folder
@@ -120,28 +120,41 @@ def load_codec(path: str | Path, device: str | torch.device = "cpu", tile: int |
 
     Computes in float32. tile: see WanCodec and MagiCodec. InputError names each damaged tensor.
     """
-    codec = codec_part(Path(path)).load(device)
-    if isinstance(codec, PatchCodec):
-        return codec
-    return MagiCodec(codec, tile) if isinstance(codec, ViTVAE) else WanCodec(codec, tile)
+    part, codec = _opened(Path(path))
+    return codec(part.load(device), tile)
 
 
 def codec_part(path: Path) -> Part:
     """The codec's module and files: Wan2.1_VAE.pth, or a folder."""
+    return _opened(path)[0]
+
+
+def _opened(path: Path) -> tuple[Part, Callable[[nn.Module, int | None], Codec]]:
+    """The module, and what makes a codec of it once it is loaded."""
     if not path.is_dir():
-        return official_part(path)
+        return official_part(path), WanCodec
     config = read_config(path)
-    name = config.get("_class_name")
-    if name == "AutoencoderKLWan":
-        return diffusers_part(path, config)
-    if name == "ViTVAE":
-        return vae_part(path, config)
-    if name != "PatchCodec":
-        known = "PatchCodec, AutoencoderKLWan, ViTVAE"
-        raise fault(path / "config.json", f"has codec {name!r}; accepted: {known}", "_class_name")
+    name, known = config.get("_class_name"), dict(KINDS)
+    for family in families():
+        if name in [*known]:  # compared, as it may be anything
+            break
+        known |= family.codecs()
+    if name not in [*known]:
+        raise fault(path / "config.json", f"has codec {name!r}; accepted: {', '.join(known)}", "_class_name")
+    return known[name].part(path, config), known[name].codec
+
+
+def _patch_part(path: Path, config: dict) -> Part:
+    shape = (config[key] for key in ("latent_channels", "time_stride", "space_stride", "hidden"))
     with torch.device("meta"):
-        shape = (config[key] for key in ("latent_channels", "time_stride", "space_stride", "hidden"))
         return Part(path, PatchCodec(*shape, causal=config.get("causal", True)), in_folder(path))
+
+
+# Of no one family; by `_class_name`.
+KINDS = {
+    "PatchCodec": CodecKind(_patch_part, lambda codec, tile: codec),
+    "AutoencoderKLWan": CodecKind(diffusers_part, WanCodec),
+}
 
 
 def read_config(folder: Path) -> dict:

@@ -7,14 +7,11 @@ from functools import cache
 import torch
 from torch import nn
 
-from flowcache.families.base import Config, family_of
-from flowcache.families.magi.config import MagiConfig
+from flowcache.families.base import Config
+from flowcache.families.known import family, family_of
 from flowcache.records import ModelSpec
 
 GIB = 2**30
-WAN_WIDTH = 96  # channels of the Wan VAE at full resolution
-WAN_FRAMES = 32  # full-resolution frames of that width that decoding holds at once, its history included
-VIT_BYTES = 3 * GIB  # MAGI-1's VAE in float32, and what one of its tiles takes
 
 
 @dataclass(frozen=True)
@@ -42,27 +39,15 @@ class Memory:
 
 def memory(spec: ModelSpec, config: Config, ranks: int, sharded: bool = False) -> Memory:
     """What each of `ranks` ranks needs at the model's default size, where a window keeps all K/V and reuses."""
-    tokens, chunks = spec.chunk_tokens(spec.width, spec.height), spec.window // spec.chunk
-    if spec.family == "magi":  # one of its passes fills the only store
-        kv_branches, stored, chunks_in_flight = 1, max(spec.pipeline.kv_ranges, default=chunks), spec.pipeline.window
-    else:  # both guidance branches keep K/V and residuals
-        kv_branches, stored, chunks_in_flight = 2, chunks, chunks
-    keys_values = family_of(config).flops.kv_bytes(config, kv_branches * stored * tokens, 2) // ranks
-    return rank_memory(
-        spec, config, ranks, keys_values, reuse_bytes(config, tokens, ranks, kv_branches, chunks_in_flight), sharded
-    )
+    tokens, kept = spec.chunk_tokens(spec.width, spec.height), family(spec.family).kept(spec)
+    keys_values = family_of(config).counts.kv_bytes(config, kept.kv_branches * kept.kv_chunks * tokens, 2) // ranks
+    reused = reuse_bytes(config, tokens, ranks, kept.kv_branches, kept.chunks_in_flight)
+    return rank_memory(spec, config, ranks, keys_values, reused, sharded)
 
 
 def reuse_bytes(config: Config, tokens: int, ranks: int, kv_branches: int, chunks_in_flight: int, item: int = 2) -> int:
-    """What reuse keeps on a rank for `chunks_in_flight` chunks of so many tokens; item: bytes of a number.
-
-    SkyReels-V2: the residual of each branch. MAGI-1: the signal, which is all tokens, and latents; both in float32,
-    latents whole on every rank.
-    """
-    own = math.ceil(tokens / ranks) * config.dim
-    if isinstance(config, MagiConfig):
-        return chunks_in_flight * 4 * (own + tokens * math.prod(config.patch) * config.channels)
-    return chunks_in_flight * kv_branches * own * item
+    """What reuse keeps on a rank for `chunks_in_flight` chunks of so many tokens; item: bytes of a number."""
+    return family_of(config).counts.reuse_bytes(config, tokens, ranks, kv_branches, chunks_in_flight, item)
 
 
 def rank_memory(
@@ -75,7 +60,7 @@ def rank_memory(
         weights=weights.held,
         keys_values=keys_values,
         residuals=residuals,
-        activations=family_of(config).flops.working_bytes(config, math.ceil(tokens / ranks)),
+        activations=family_of(config).counts.working_bytes(config, math.ceil(tokens / ranks)),
         codec=codec_bytes(spec),
         gathered=weights.gathered,
     )
@@ -83,10 +68,7 @@ def rank_memory(
 
 def codec_bytes(spec: ModelSpec, tile: int | None = None) -> int:
     """Of decoding frames of the spec's width and height; tile: side of the squares in which the Wan VAE does it."""
-    pixels = spec.width * spec.height
-    if spec.family == "magi":  # always in tiles, whose results lie beside one another
-        return VIT_BYTES + 2 * 4 * 3 * spec.chunk_frames * pixels
-    return 4 * WAN_FRAMES * WAN_WIDTH * (min(tile**2, pixels) if tile else pixels)
+    return family(spec.family).codec_bytes(spec, tile)
 
 
 @dataclass(frozen=True)
@@ -105,14 +87,14 @@ def weight_bytes(config: Config, ranks: int = 1) -> WeightBytes:
     FSDP2 gives each rank the same number of a tensor's rows, padded. While a block runs, its tensors are there, and
     the buffers that it came in and the next one comes in.
     """
-    family = family_of(config)
+    owner = family_of(config)
     with torch.device("meta"):
-        model = family.build(config)
+        model = owner.build(config)
 
     def size(module: nn.Module, prefix: str = "", ways: int = 1) -> int:
         """Bytes of one shard of a module's parameters."""
         named = module.named_parameters(prefix)
-        rows = ((4 if family.keep_float32(name) else 2, -(-len(x) // ways), x.shape[1:]) for name, x in named)
+        rows = ((4 if owner.keep_float32(name) else 2, -(-len(x) // ways), x.shape[1:]) for name, x in named)
         return sum(element * count * math.prod(row) for element, count, row in rows)
 
     names = {block: name for name, block in model.named_modules()}

@@ -8,15 +8,14 @@ from dataclasses import fields
 from functools import cache, partial
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flowcache.errors import InputError, Problem
-from flowcache.families.layouts import Layout, layout_of, parts_of
-from flowcache.families.magi import published as magi
-from flowcache.families.magi.config_file import is_config
-from flowcache.families.skyreels import published as skyreels
+from flowcache.families.base import Family
+from flowcache.families.known import accepted, families, family, is_known, recognise
+from flowcache.families.layouts import Layout
 from flowcache.models.formats import opened
-from flowcache.records import ModelSpec, Pipeline
+from flowcache.records import ModelSpec
 
 if TYPE_CHECKING:
     import torch
@@ -39,18 +38,22 @@ def bundled() -> list[str]:
 def find(name: str) -> ModelSpec:
     """The spec of a bundled name or of a checkpoint; InputError says what would be accepted.
 
-    A folder holds flowcache.json, or is a SkyReels-V2-DF checkpoint as published, in the official or the diffusers
-    layout, or holds the config file of MAGI-1, which can also be named itself. Looks at no weights: `check` does.
+    A folder holds flowcache.json, or is a checkpoint that its family knows as published (SkyReels-V2-DF in the official
+    or the diffusers layout), or holds the config file of MAGI-1, which can also be named itself. Looks at no weights:
+    `check` does.
     """
     folder = folder_of(name)
-    path = folder / SPEC_FILE
-    try:
-        raw = json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        return _published(name, folder)
-    except ValueError as error:
-        raise InputError([Problem(str(path), "", f"is no JSON: {error}")]) from None
-    return _spec(raw, folder, path)
+    raw = _written(folder)
+    return _published(name, folder) if raw is None else _spec(raw, folder)
+
+
+def locate(path: Path) -> tuple[Family, Layout] | None:
+    """What lies there, by flowcache.json, else by the look of it; None: no checkpoint. InputError."""
+    raw = _written(path)
+    if raw is None:
+        return recognise(path)
+    found = _family(raw, path)
+    return found, found.layout(path)
 
 
 def reference(name: str) -> str:
@@ -64,54 +67,65 @@ def folder_of(name: str) -> Path:
     return Path(name)
 
 
+def _written(folder: Path) -> dict[str, Any] | None:
+    """What flowcache.json says; None: there is none. InputError."""
+    path = folder / SPEC_FILE
+    try:
+        raw = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, RecursionError) as error:
+        raise InputError([Problem(str(path), "", f"is no JSON: {error}")]) from None
+    if not isinstance(raw, dict):
+        raise InputError([Problem(str(path), "", "is no object")])
+    return raw
+
+
 def _published(name: str, path: Path) -> ModelSpec:
-    layout = layout_of(path)
-    if layout is None:
-        kinds = (
-            f"a folder that holds {SPEC_FILE} or a SkyReels-V2-DF checkpoint (official or diffusers layout), "
-            "or the config file of a MAGI-1 checkpoint"
-        )
+    found = recognise(path)
+    if found is None:
+        as_published = ", or ".join(each.accepts for each in families() if each.accepts)
+        kinds = f"a folder that holds {SPEC_FILE} or {as_published}"
         what = "is no model but a single file" if path.is_file() else "is no model"
         raise InputError([Problem("model", "", f"{name!r} {what}: give {', '.join(bundled())} or {kinds}")])
+    owner, layout = found
     if problems := layout.missing():
         raise InputError(problems)
-    if is_config(layout.config):
-        path, raw = layout.config, magi.settings(layout.config)
-    else:
-        raw = skyreels.settings(path, layout.transformer)
-    return ModelSpec(**raw, path=str(path), digest=folder_digest(path), heads=_heads(layout))
+    raw, root = owner.published(layout), layout.root
+    return ModelSpec(**raw, path=str(root), digest=folder_digest(root), heads=owner.heads(layout))
 
 
-def _spec(raw: dict, folder: Path, path: Path) -> ModelSpec:
+def _spec(raw: dict[str, Any], folder: Path) -> ModelSpec:
+    path = folder / SPEC_FILE
     known = {field.name for field in fields(ModelSpec)} - {"path", "digest", "heads"}
     unknown = sorted(set(raw) - known)
     if unknown:
         raise InputError([Problem(str(path), key, "is no known key") for key in unknown])
-    raw = _frozen_values(raw)
+    owner, raw = _family(raw, folder), _frozen(raw)
     try:
-        if "pipeline" in raw:
-            raw["pipeline"] = Pipeline(**_frozen_values(raw["pipeline"]))
-        return ModelSpec(**raw, path=str(folder), digest=folder_digest(folder), heads=_heads(parts_of(folder)))
+        raw["pipeline"] = owner.pipeline(raw.get("pipeline"))
+    except TypeError as error:
+        raise InputError([Problem(str(path), "pipeline", str(error))]) from None
+    heads = owner.heads(owner.layout(folder))
+    try:
+        return ModelSpec(**raw, path=str(folder), digest=folder_digest(folder), heads=heads)
     except TypeError as error:
         raise InputError([Problem(str(path), "", str(error))]) from None
 
 
-def _frozen_values(raw: dict) -> dict:
-    return {key: _frozen(value) if isinstance(value, list) else value for key, value in raw.items()}
+def _family(raw: dict[str, Any], folder: Path) -> Family:
+    name = raw.get("family")
+    if isinstance(name, str) and is_known(name):
+        return family(name)
+    given = f"got {name!r}" if "family" in raw else "is missing"
+    raise InputError([Problem(str(folder / SPEC_FILE), "family", f"{given}; {accepted()}")])
 
 
-def _frozen(values: list) -> tuple:
-    return tuple(_frozen(value) if isinstance(value, list) else value for value in values)
-
-
-def _heads(layout: Layout) -> int:
-    """Heads with keys and values of their own by the transformer's config, in any published layout."""
-    try:
-        raw = json.loads(layout.config.read_text())
-        raw = raw.get("model_config", raw)
-        return raw.get("num_query_groups") or raw.get("num_attention_heads") or raw["num_heads"]
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise InputError([Problem(str(layout.config), "", f"is no transformer config: {error!r}")]) from None
+def _frozen(value: Any) -> Any:
+    """The same with tuples for lists."""
+    if isinstance(value, dict):
+        return {key: _frozen(each) for key, each in value.items()}
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 @cache
@@ -123,7 +137,7 @@ def folder_digest(path: Path) -> str:
     training changes every weight. It is no protection against somebody who changes single weights on purpose.
     """
     digest = hashlib.sha256()
-    for root in [path] if path.is_dir() else parts_of(path).roots:
+    for root in [path] if path.is_dir() else recognise(path)[1].roots:
         inside = (file for file in root.rglob("*") if file.suffix in SUFFIXES and not file.is_dir())
         for file in sorted(inside) if root.is_dir() else [root]:
             digest.update(file.relative_to(root if root.is_dir() else root.parent).as_posix().encode() + b"\0")
@@ -157,39 +171,38 @@ def load_model(
     dtype: of transformer and text encoder, "bf16" or "fp32"; "auto": bf16 on a GPU, else fp32. MAGI-1's text encoder
     is always fp32.
     texts: encoded first, so that the text encoder has left the device before the transformer comes.
-    tile: see `wan_vae.WanCodec` and `magi.vae_codec.MagiCodec`. shelf: see `text.StoredTexts`. load: what loads the
-    transformer; None: `Part.load`, whole.
+    tile: see `wan_vae.WanCodec` and `magi.vae_codec.MagiCodec`. embeddings: see `text.StoredTexts`. load: what loads
+    the transformer; None: `Part.load`, whole.
     InputError names each damaged file and tensor.
     """
-    from flowcache.families.base import FAMILIES
     from flowcache.families.codecs import load_codec
     from flowcache.models.base import LoadedModel
     from flowcache.models.part import Part
     from flowcache.models.text import StoredTexts
 
     spec = find(name)
-    layout, family = parts_of(Path(spec.path)), FAMILIES[spec.family]
+    owner, layout = _parts(spec)
     encoded = load_texts(name, device, dtype, keep=device == "cpu")
-    text = family.text(layout, family.config(layout), StoredTexts(embeddings, encoded) if embeddings else encoded)
+    text = owner.text(layout, owner.config(layout), StoredTexts(embeddings, encoded) if embeddings else encoded)
     encoded.prepare(texts)
     load = load or Part.load
-    transformer = load(family.part(layout), device, precision(dtype, device), family.keep_float32)
+    transformer = load(owner.part(layout), device, precision(dtype, device), owner.keep_float32)
     return LoadedModel(spec, transformer, load_codec(layout.vae, device, tile), text)
 
 
 def load_texts(name: str, device: str = "cpu", dtype: str = "auto", keep: bool = False) -> "EncodedTexts":
     """The text encoder of `find(name)` alone, loaded when the first text comes; `keep`: see EncodedTexts."""
-    from flowcache.families.base import FAMILIES
-    from flowcache.models.text import EncodedTexts, load_text_encoder
+    from flowcache.models.text import EncodedTexts
 
-    spec = find(name)
-    layout, family = parts_of(Path(spec.path)), FAMILIES[spec.family]
-    length = family.config(layout).text_len
-    encoder = partial(
-        load_text_encoder, layout.text_encoder, layout.tokenizer, length, device,
-        family.text_dtype or precision(dtype, device), family.clean,
-    )  # fmt: skip
-    return EncodedTexts(encoder, length, keep)
+    owner, layout = _parts(find(name))
+    config = owner.config(layout)
+    encoder = partial(owner.text_encoder, layout, config, device, precision(dtype, device))
+    return EncodedTexts(encoder, config.text_len, keep)
+
+
+def _parts(spec: ModelSpec) -> tuple[Family, Layout]:
+    owner = family(spec.family)
+    return owner, owner.layout(Path(spec.path))
 
 
 def precision(dtype: str, device: str) -> "torch.dtype":

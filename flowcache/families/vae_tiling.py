@@ -2,13 +2,11 @@
 
 import os
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
-from flowcache.families.base import FAMILIES
-from flowcache.families.layouts import parts_of
 from flowcache.families.memory import memory
+from flowcache.families.settings import config_of
 from flowcache.records import ModelSpec
 
 TILE = 256  # pixels of a side
@@ -25,8 +23,7 @@ def choose_tile(tiling: str, spec: ModelSpec, size: tuple[int, int], device: str
     if tiling != "auto":
         return TILE if tiling == "on" else None
     width, height = size
-    config = FAMILIES[spec.family].config(parts_of(Path(spec.path)))
-    need = memory(replace(spec, width=width, height=height), config, ranks=1)  # in bfloat16, but for the codec
+    need = memory(replace(spec, width=width, height=height), config_of(spec), ranks=1)  # in bfloat16, but for the codec
     total = (need.total - need.codec) * element // 2 + need.codec
     return TILE if total > USABLE * total_memory(device) else None
 

@@ -1,8 +1,9 @@
 """Job files: how to render a manifest (YAML), with the command line's options on top."""
 
 import re
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
 from pydantic import AfterValidator, BeforeValidator, ValidationError
@@ -10,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from flowcache.errors import InputError, Problem
 from flowcache.inputs.deadline import ACCEPTED, deadline
+from flowcache.inputs.options import Device, Dtype, RunOptions, Tiling
 from flowcache.inputs.output_url import ACCEPTED as ROOTS
 from flowcache.inputs.output_url import fault, without_secrets
 from flowcache.inputs.schema import (
@@ -71,25 +73,32 @@ class JobSpec(Written):
     model: text(4096) = "tiny-skyreels"
     policy: Annotated[Policy, BeforeValidator(expand_policy)] = Policy(name="off")
     defaults: Defaults = Defaults()
-    gang: whole(1, 1024) = 1  # ranks that render one video together
-    gangs: whole(1, 100_000) | None = None  # side by side; None: as many as fit
-    shard_weights: bool = False  # each rank of a gang holds a part of the transformer
-    threads: whole(1, 1024) = 1  # CPUs and torch threads of each rank
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    dtype: Literal["auto", "bf16", "fp32"] = "auto"  # of transformer and text encoder
-    vae_tiling: Literal["auto", "on", "off"] = "auto"
-    address: text(4096) | None = None  # of a Ray cluster; None starts one here
-    keep_going: bool = False
-    retries: whole(0, 100) = 2  # of a segment whose work failed
-    infra_retries: whole(0, 1000) = 5  # of a segment that lost its machine
-    segment_timeout: real(1, 604_800) = 900.0  # seconds without a finished chunk that make a gang count as lost
-    exchange_timeout: real(1, 604_800) = 300.0  # seconds that an exchange between the ranks of a gang may take
-    until: Annotated[text(64), AfterValidator(readable)] | None = None  # no segment starts after that moment
-    grace: real(0, 86_400) = 20.0  # seconds that segments under way get after a SIGTERM
+    # From here on fields of RunOptions, which says what they mean, but for one.
+    gang: whole(1, 1024) = RunOptions.gang
+    gangs: whole(1, 100_000) | None = RunOptions.gangs
+    shard_weights: bool = RunOptions.shard_weights
+    threads: whole(1, 1024) = RunOptions.threads
+    device: Device = RunOptions.device
+    dtype: Dtype = RunOptions.dtype
+    vae_tiling: Tiling = RunOptions.vae_tiling
+    address: text(4096) | None = RunOptions.address
+    keep_going: bool = False  # render the good rows, record the bad ones
+    retries: whole(0, 100) = RunOptions.retries
+    infra_retries: whole(0, 1000) = RunOptions.infra_retries
+    segment_timeout: real(1, 604_800) = RunOptions.segment_timeout
+    exchange_timeout: real(1, 604_800) = RunOptions.exchange_timeout
+    until: Annotated[text(64), AfterValidator(readable)] | None = None  # as written: read when the run begins
+    grace: real(0, 86_400) = RunOptions.grace
 
     def row_defaults(self) -> RowDefaults:
         """What holds for every row of the manifest that does not say otherwise."""
         return RowDefaults(model=self.model, policy=self.policy, **self.defaults.model_dump())
+
+    def run_options(self, retry_failed: bool = False) -> RunOptions:
+        """How to run: what the job says of it, `until` as the moment that it means now."""
+        said = self.model_dump(include={option.name for option in fields(RunOptions)})
+        until = None if self.until is None else deadline(self.until)
+        return RunOptions(**said | {"until": until, "retry_failed": retry_failed})
 
 
 def load_job(path: str | Path) -> JobSpec:

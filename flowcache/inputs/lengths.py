@@ -1,5 +1,6 @@
 """Which lengths and sizes a model can render, and the nearest ones to what somebody asked for."""
 
+from flowcache.families.known import family
 from flowcache.records import ModelSpec
 
 
@@ -8,12 +9,18 @@ def shortest(spec: ModelSpec, fresh: bool) -> int:
     return spec.first_chunk_frames if fresh else spec.chunk_frames
 
 
+def shortest_history(spec: ModelSpec) -> int:
+    """Video frames that a video must have at least to be continued."""
+    any_history = family(spec.family).traits.continues_from == "latents"
+    return spec.chunk_frames if any_history else spec.overlap_frames
+
+
 def near_frames(frames: int, spec: ModelSpec, fresh: bool, most: int, ends: bool = False) -> list[int]:
     """[frames] where that is a whole number of chunks, else the lengths up to `most` just below and above.
 
-    ends: nothing continues it, so that it may end inside a chunk where the model's family can: MAGI-1.
+    ends: nothing continues it, so that it may end inside a chunk where the model's family can.
     """
-    if ends and spec.pipeline:
+    if ends and family(spec.family).traits.any_length:
         return [min(max(frames, 1), most)]
     first, step = shortest(spec, fresh), spec.chunk_frames
     below = first + max(min(frames, most) - first, 0) // step * step
@@ -22,7 +29,7 @@ def near_frames(frames: int, spec: ModelSpec, fresh: bool, most: int, ends: bool
 
 def round_frames(frames: float, spec: ModelSpec, fresh: bool, ends: bool = False) -> int:
     """The valid length nearest to `frames`; of two equally near ones the longer."""
-    if ends and spec.pipeline:
+    if ends and family(spec.family).traits.any_length:
         return max(int(frames + 0.5), 1)
     first = shortest(spec, fresh)
     chunks = int((frames - first) / spec.chunk_frames + 0.5)  # negative ones round towards 0

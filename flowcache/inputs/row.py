@@ -5,8 +5,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from flowcache.cache.policy_settings import FAMILIES, POLICIES, misfits
 from flowcache.errors import Problem
+from flowcache.families.base import Asked
+from flowcache.families.known import family
+from flowcache.families.policy_settings import misfits
 from flowcache.inputs import lengths
 from flowcache.inputs.schema import (
     ACCEPTS,
@@ -23,6 +25,7 @@ from flowcache.inputs.schema import (
 from flowcache.records import MediaInfo, ModelSpec, Shot
 
 Loc = tuple[int | str, ...]  # where in a row: ("shots", 1, "frames")
+LOOK = ("width", "height", "fps", "seed", "guidance", "steps", "ar_step", "segment", "negative_prompt")
 
 
 class ReadRow:
@@ -72,35 +75,23 @@ def _without(fields: dict[str, Any], bad: set[Loc]) -> dict[str, Any]:
 
 def look(row: ReadRow, spec: ModelSpec, defaults: RowDefaults) -> dict[str, Any]:
     """Fields whose default comes from the job, else the model; None where the row's own is faulty."""
-    values = {}
-    for name in ("width", "height", "fps", "seed", "guidance", "steps", "ar_step", "segment", "negative_prompt"):
-        own, job = getattr(row.says, name), getattr(defaults, name)
-        chosen = own if own is not None else job if job is not None else getattr(spec, name, None)
-        if name == "ar_step" and own is None and job is None and spec.pipeline:
-            chosen = None  # follows from the steps and the chunks in flight
+    owner, values = family(spec.family), {}
+    fallbacks = {name: getattr(spec, name, None) for name in LOOK} | owner.defaults(spec)
+    for name in LOOK:
+        said = getattr(row.says, name), getattr(defaults, name), fallbacks[name]
+        chosen = next((value for value in said if value is not None), None)
         values[name] = chosen if row.good(name) else None
     if values["steps"] is not None and values["steps"] > spec.max_steps:
         accepted = f"a whole number from 1 to {spec.max_steps:,} with {spec.name}"
         row.fault(("steps",), f"got {values['steps']:,}{_origin(row, 'steps')}; accepted: {accepted}")
     _check_size(row, values["width"], values["height"], spec)
-    if spec.pipeline:
-        _check_pipeline(row, spec, values)
-    elif values["segment"]:
-        row.fault(("segment",), f"does not go with {spec.name}, which knows windows of one length; accepted: none")
-    return values
-
-
-def _check_pipeline(row: ReadRow, spec: ModelSpec, values: dict[str, Any]) -> None:
-    """What MAGI-1 samples with."""
-    steps, window = values["steps"], spec.pipeline.window
-    if steps and values["ar_step"] is None and steps % window:
-        accepted = f"multiples of {window}, which are the chunks in flight of {spec.name}, or an ar_step"
-        row.fault(("steps",), f"got {steps}{_origin(row, 'steps')}; accepted: {accepted}")
-    if spec.pipeline.passes == 1 and values["guidance"] not in (None, 1.0):
-        given = f"got {values['guidance']:g}{_origin(row, 'guidance')}"
-        row.fault(("guidance",), f"{given}; accepted: 1, since {spec.name} is distilled and runs once")
-    if values["negative_prompt"]:
+    own = {name for name in Row.model_fields if getattr(row.says, name) is not None}
+    media = {name: getattr(row.says, name) for name in ("image", "video", "end_image")}
+    for name, message in owner.check(Asked(values | media, frozenset(own)), spec):
+        row.fault((name,), message)
+    if values["negative_prompt"] and not owner.traits.negative_prompt:
         row.fault(("negative_prompt",), f"does not go with {spec.name}, which has no such text; accepted: none")
+    return values
 
 
 def _origin(row: ReadRow, name: str) -> str:
@@ -127,17 +118,18 @@ def policy(row: ReadRow, spec: ModelSpec, default: Policy) -> dict[str, Any]:
     given = chosen.model_dump(exclude_none=True)
     if not row.good("policy"):
         return given
-    if faults := misfits(given, spec.family):
+    policies = family(spec.family).policies
+    if faults := misfits(given, spec.family, policies):
         for where, message in faults:
             row.fault(("policy", *where), message)
         return given
-    if not POLICIES[chosen.name] or chosen.reuse is False:
+    if "preset" not in policies[chosen.name].keys or given.get("reuse") is False:
         return given
     if not spec.reuse:
-        plain = " or ".join(repr(name) for name, known in FAMILIES[spec.family].items() if not known)
+        plain = " or ".join(repr(name) for name, known in policies.items() if "preset" not in known.keys)
         row.fault(("policy",), f"got {chosen.name!r}, for which {spec.name} has no settings; accepted: {plain}")
         return given
-    preset = chosen.preset or ("slow" if "slow" in spec.reuse else next(iter(spec.reuse)))
+    preset = given.get("preset") or ("slow" if "slow" in spec.reuse else next(iter(spec.reuse)))
     if preset not in spec.reuse:
         known = " or ".join(repr(name) for name in spec.reuse)
         row.fault(("policy", "preset"), f"got {shown(preset)}; accepted with {spec.name}: {known}")
@@ -254,7 +246,7 @@ def check_end(row: ReadRow, spec: ModelSpec) -> None:
 
 def check_tail(row: ReadRow, video: MediaInfo, spec: ModelSpec, fps: int) -> None:
     """Whether the video holds the frames that the model needs in order to continue it."""
-    have, need = video.frames_at(fps), spec.lead_frames
+    have, need = video.frames_at(fps), lengths.shortest_history(spec)
     if have < need:
         given = f"{shown(row.says.video)} has {have} frame{'s' if have > 1 else ''} at {fps} fps"
         row.fault(("video",), f"{given}; accepted: at least {need} for {spec.name} to continue")

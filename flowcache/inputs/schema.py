@@ -5,11 +5,12 @@ import re
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
-from flowcache.cache.policy_settings import POLICIES
-from flowcache.errors import masked
+from flowcache.families.policy_settings import ALSO
+from flowcache.inputs.policy_schema import KV, POLICY_ACCEPTS, Policy, expand_policy
+from flowcache.inputs.written import Whole, Written, real, shown, text, whole
 
 MAX_PROMPT = 10_000  # characters
 MAX_SECONDS = 86_400
@@ -18,8 +19,6 @@ MAX_SIDE = 8192  # pixels
 MAX_SHOTS = 1_000
 MAX_LABELS = 64
 SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-# Control characters but newline and tab, and halves of UTF-16 pairs, which no UTF-8 file can hold.
-UNWRITABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 ACCEPTS = {
@@ -41,27 +40,7 @@ ACCEPTS = {
     "ar_step": "a whole number from 0 to 1,000",
     "segment": "'all'",
     "model": "a model's name or the path of a checkpoint folder",
-    "policy": "'off', 'dense', 'paper', 'flowcache' or 'teacache', these three also as 'paper:slow' or 'paper:fast', "
-    "or an object with name and settings (docs/manifest.md)",
-    "policy.name": "'off', 'dense', 'paper', 'teacache' or 'flowcache'",
-    "policy.preset": "'slow' or 'fast'",
-    "policy.threshold": "a number from 0 to 100",
-    "policy.ret_steps": "a whole number from 0 to 1,000",
-    "policy.reuse": "true or false",
-    "policy.refresh": "true or false",
-    "policy.renoise": "true or false",
-    "policy.kv": "an object with keep ('all', 'recent', 'sink' or 'compressed') and what goes with it",
-    "policy.kv.keep": "'all', 'recent', 'sink' or 'compressed'",
-    "policy.kv.first": "a whole number of chunks from 1 to 1,000",
-    "policy.kv.chunks": "a whole number of chunks from 1 to 1,000",
-    "policy.kv.by": "'token', 'frame' or 'chunk'",
-    "policy.kv.mix": "a number from 0 to 1",
-    "policy.kv.queries": "'token', 'frame' or 'chunk'",
-    "policy.kv.weighting": "'even', 'hard_code', 'exponential', 'polynomial', 'upper_convex_polynomial' or 'gaussian'",
-    "policy.kv.power": "a number above 0, at most 100",
-    "policy.velocity": "true or false",
-    "policy.last_step": "true or false",
-    "policy.near_clean": "true or false",
+    **POLICY_ACCEPTS,
     "priority": "a whole number from -1000 to 1000",
     "labels": "an object of at most 64 names with text, numbers or booleans",
     "labels.*": "a name of at most 100 characters with text of at most 1,000, a finite number or a boolean",
@@ -69,53 +48,10 @@ ACCEPTS = {
 }
 
 
-def _whole(value: Any) -> Any:
-    """64.0 is the whole number 64: spreadsheets and pandas write it so."""
-    exact = isinstance(value, float) and value.is_integer() and abs(value) <= 2**53
-    return int(value) if exact else value
-
-
-Whole = Annotated[int, BeforeValidator(_whole)]
-
-
-def whole(low: int, high: int) -> Any:
-    """The type of whole numbers from `low` to `high`."""
-    return Annotated[Whole, Field(ge=low, le=high)]
-
-
-def real(low: float, high: float) -> Any:
-    """The type of finite numbers from `low` to `high`."""
-    return Annotated[float, Field(ge=low, le=high, allow_inf_nan=False)]
-
-
-def _clean(text: str) -> str:
-    bad = UNWRITABLE.search(text)
-    if bad:
-        where = {"code": f"U+{ord(bad[0]):04X}", "at": bad.start() + 1}
-        raise PydanticCustomError("control", "holds the control character {code} at character {at}", where)
-    return text
-
-
-def _not_blank(text: str) -> str:
-    if not text.strip():
-        raise PydanticCustomError("blank", "is blank")
-    return text
-
-
 def _safe_id(value: str) -> str:
     if not usable_id(value):
         raise PydanticCustomError("unsafe_id", "{given} is no safe object key", {"given": shown(value)})
     return value
-
-
-def expand_policy(value: Any) -> Any:
-    """The short form "name:preset" as an object."""
-    if not isinstance(value, str):
-        return value
-    name, colon, preset = value.partition(":")
-    if name not in POLICIES or (colon and not (POLICIES[name] and preset)):
-        raise PydanticCustomError("policy", "got {given}", {"given": shown(value)})
-    return {"name": name, "preset": preset} if colon else {"name": name}
 
 
 def _label(value: Any) -> Any:
@@ -126,56 +62,8 @@ def _label(value: Any) -> Any:
     return value
 
 
-def text(longest: int, blank: bool = False) -> Any:
-    """The type of text of at most `longest` characters without control characters."""
-    plain = Annotated[str, Field(max_length=longest), AfterValidator(_clean)]
-    return plain if blank else Annotated[plain, AfterValidator(_not_blank)]
-
-
 Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
 Label = Annotated[text(1000, blank=True), BeforeValidator(_label)]
-
-
-class Written(BaseModel):
-    """Base of all that people write: unknown keys refused, no conversions between types, null is absent."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class KV(Written):
-    """What is kept of a window's finished chunks; `row.policy` checks which settings go with which `keep`."""
-
-    keep: Literal["all", "recent", "sink", "compressed"]
-    first: whole(1, 1000) | None = None
-    chunks: whole(1, 1000) | None = None
-    by: Literal["token", "frame", "chunk"] | None = None
-    mix: real(0, 1) | None = None
-    queries: Literal["token", "frame", "chunk"] | None = None
-    weighting: (
-        Literal["even", "hard_code", "exponential", "polynomial", "upper_convex_polynomial", "gaussian"] | None
-    ) = None
-    power: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] | None = None
-
-
-class Policy(Written):
-    """Which settings go with which name: cache/settings.py.
-
-    `off` is the unaccelerated model, causal by chunks, `dense` the same with attention both ways, as official by
-    default; `paper` is FlowCache as published, `flowcache` is ours, `teacache` the baseline that decides for the
-    whole window at once.
-    """
-
-    name: Literal["off", "dense", "paper", "teacache", "flowcache"]
-    preset: text(100) | None = None
-    threshold: real(0, 100) | None = None
-    ret_steps: whole(0, 1000) | None = None
-    reuse: bool | None = None
-    refresh: bool | None = None
-    renoise: bool | None = None
-    velocity: bool | None = None
-    last_step: bool | None = None
-    near_clean: bool | None = None
-    kv: KV | None = None
 
 
 class Look(Written):
@@ -239,21 +127,6 @@ REAL_FIELDS = ("seconds", "guidance")
 NESTED_FIELDS = ("shots", "labels", "policy")  # JSON where a format has only text
 
 
-def shown(value: Any) -> str:
-    """What was given, in at most some 60 characters, without credentials and control characters."""
-    if isinstance(value, str):
-        start = repr(masked(value[:5000])[:50])
-        return start if len(value) <= 50 and len(start) <= 80 else f"{start[:50]}... ({len(value):,} characters)"
-    if isinstance(value, (list, dict)):
-        entries = "1 entry" if len(value) == 1 else f"{len(value):,} entries"
-        return f"{'a list' if isinstance(value, list) else 'an object'} of {entries}"
-    if isinstance(value, int) and abs(value) >= 10**40:
-        return "a number of more than 40 digits"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return repr(value)[:60]
-
-
 def usable_id(value: Any) -> str | None:
     """`value` where it is an id that a row may have, else None."""
     return value if isinstance(value, str) and SAFE_ID.fullmatch(value) and ".." not in value else None
@@ -285,6 +158,8 @@ def faults(error: ValidationError, model: type[BaseModel], accepts: dict[str, st
 
 def _message(found: Any, model: type[BaseModel], accepts: dict[str, str]) -> str:
     loc, kind, given = found["loc"], found["type"], found["input"]
+    if kind == "extra_forbidden" and loc[0] == "policy" and loc[-1] in ALSO:
+        return f"is given together with {ALSO[loc[-1]]}, which means the same; accepted: one of the two"
     if kind == "extra_forbidden":
         return f"is no known field; {suggestion(str(loc[-1]), _known(loc, model))}"
     if kind == "missing":

@@ -1,5 +1,6 @@
 """A request becomes segments. Pure."""
 
+from flowcache.families.known import family
 from flowcache.records import ModelSpec, RenderRequest, Segment
 
 
@@ -38,11 +39,11 @@ def _runs(request: RenderRequest) -> list[tuple[int, int, bool]]:
 def _cut(frames: int, continues: bool, spec: ModelSpec, whole: bool) -> list[tuple[int, int]]:
     """(chunks, frames) of each segment of a run; `whole`: of which there is one.
 
-    MAGI-1's last chunk may be longer than what is asked for.
+    The last chunk may be longer than what is asked for, where the model's family can end inside it.
     """
     lead = 0 if continues else spec.chunk_frames - spec.first_chunk_frames  # what the first chunk lacks
     chunks, rest = divmod(frames + lead, spec.chunk_frames)
-    if spec.pipeline:
+    if family(spec.family).traits.any_length:
         chunks, rest = chunks + bool(rest), 0
     if rest or chunks < 1:
         raise ValueError(f"{frames} frames are no whole number of chunks")

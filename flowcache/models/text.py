@@ -96,7 +96,7 @@ class EmbeddingStore(Protocol):
 
 
 class StoredTexts:
-    """Implements `TextEncoder` with what lies on the shelf; the rest is encoded here, and put there for others."""
+    """Implements `TextEncoder` with what is stored; the rest is encoded here, and stored for others."""
 
     def __init__(self, embeddings: EmbeddingStore, encoder: EncodedTexts):
         self.embeddings, self.encoder = embeddings, encoder

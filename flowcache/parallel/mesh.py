@@ -84,8 +84,8 @@ class Mesh:
 class GangMesh:
     """A gang's two dimensions: rank = part * heads.size + head group.
 
-    `heads`: ranks that hold the same tokens of the history, and different heads of it (Ulysses); neighbours in `all`.
-    `history`: ranks that hold the same heads, and different tokens.
+    `heads`: ranks that have the same tokens of K/V, and different heads (Ulysses); neighbours in `all`.
+    `history`: ranks that have the same heads of K/V, and different tokens of every chunk.
     """
 
     all: Mesh
@@ -97,7 +97,7 @@ ALONE = GangMesh(*[Mesh(None)] * 3)
 
 
 def head_groups(ranks: int, kv_heads: int) -> int:
-    """How many ways heads are split: as many as ranks and K/V heads allow. The rest splits the history by tokens."""
+    """How many ways heads are split: as many as ranks and K/V heads allow. The rest splits K/V by tokens."""
     return math.gcd(ranks, kv_heads)
 
 
@@ -130,6 +130,6 @@ def shares(total: int, ranks: int) -> list[int]:
 
 
 def runs_of(total: int, ranks: int, ways: int) -> list[int]:
-    """How many of a chunk's tokens each part of the history holds: those of `ways` ranks, one of each head group."""
+    """How many of a chunk's tokens each part of the K/V has: those of `ways` ranks, one of each head group."""
     each = shares(total, ranks)
     return [sum(each[first : first + ways]) for first in range(0, ranks, ways)]

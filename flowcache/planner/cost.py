@@ -1,29 +1,14 @@
 """What requests will take, counted without weights: chunk forwards, FLOPs, K/V memory."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 from flowcache.cache.policy import Policy
+from flowcache.families.known import family
 from flowcache.planner.price import Window, Work
 from flowcache.planner.workload import Case, Workload
 from flowcache.records import ModelSpec
-
-# What the policy of a request is compared with, by family. MAGI-1's "dense" is `off` with the whole history seen.
-WITHOUT_REUSE = {
-    "skyreels": {
-        "dense": Policy("dense", attention="full"),
-        "off": Policy("off"),
-        "paper": Policy("paper", kv_update="stale"),
-        "flowcache": Policy("flowcache", kv_update="refresh"),
-    },
-    "magi": {
-        "dense": Policy("dense", kv_update="refresh"),
-        "off": Policy("off", kv_update="refresh"),
-        "paper": Policy("paper", kv_update="stale", near_clean_guidance=False),
-        "flowcache": Policy("flowcache", kv_update="refresh"),
-    },
-}
 
 
 @dataclass(frozen=True)
@@ -49,25 +34,27 @@ def cost(work: Workload) -> Cost:
     def total(count_of: Callable[[Case], Work]) -> Work:
         return sum((count_of(work.cases[number]) * count for number, count in times.items()), Work())
 
+    others = {case.window: compared(case.window, costs.specs[case.window.model]) for case in work.cases}
     return Cost(
         videos=len(work.requests),
         segments=times.total(),
         chunks=sum(work.cases[number].chunks * count for number, count in times.items()),
         frames=sum(request.frames for request in work.requests),
         without_reuse={
-            name: total(
-                lambda case, name=name: costs.price(*compared(case.window, costs.specs[case.window.model], name)).most
-            )
-            for name in WITHOUT_REUSE["skyreels"]
+            name: total(lambda case, name=name: costs.price(*others[case.window][name]).most)
+            for name in common(others.values())
         },
         most=total(lambda case: work.price(case).most),
         least=total(lambda case: work.price(case).least),
     )
 
 
-def compared(window: Window, spec: ModelSpec, name: str) -> tuple[Window, Policy]:
-    """The window and the policy that `Cost.without_reuse` counts under a name."""
-    if name == "dense" and spec.pipeline:
-        everything = replace(window.settings, pipeline=replace(spec.pipeline, kv_ranges=()))
-        window = replace(window, settings=everything)
-    return window, WITHOUT_REUSE[spec.family][name]
+def compared(window: Window, spec: ModelSpec) -> dict[str, tuple[Window, Policy]]:
+    """The windows and the policies that `Cost.without_reuse` counts, by name."""
+    pairs = family(spec.family).compared(window.settings)
+    return {name: (replace(window, settings=settings), policy) for name, (settings, policy) in pairs.items()}
+
+
+def common(mappings: Collection[Mapping[str, object]]) -> list[str]:
+    """Keys of all, in the order of the first."""
+    return [key for key in next(iter(mappings), {}) if all(key in each for each in mappings)]

@@ -2,13 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from flowcache.cache.policy import Policy
-from flowcache.families.base import FAMILIES, Config
-from flowcache.families.layouts import parts_of
+from flowcache.families.base import Config
 from flowcache.families.memory import Memory, rank_memory
-from flowcache.families.settings import settings_of
+from flowcache.families.settings import config_of, settings_of
 from flowcache.parallel.mesh import head_groups
 from flowcache.planner.communication import sent_bytes
 from flowcache.planner.rank_work import RankWork, flops, kv_bytes, rank_work, residual_bytes, shape_of
@@ -129,7 +127,7 @@ class CostModel:
 
 def cost_model(specs: Mapping[str, ModelSpec], sharded: bool = False) -> CostModel:
     """specs: model name -> spec. InputError where a model's transformer config can't be read."""
-    configs = {name: FAMILIES[spec.family].config(parts_of(Path(spec.path))) for name, spec in specs.items()}
+    configs = {name: config_of(spec) for name, spec in specs.items()}
     return CostModel(specs, configs, sharded)
 
 

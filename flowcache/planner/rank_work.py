@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from flowcache.cache.policy import Policy
-from flowcache.families.base import Config, family_of
+from flowcache.families.base import Config
+from flowcache.families.known import family_of
 from flowcache.families.memory import reuse_bytes, weight_bytes
 from flowcache.parallel.mesh import head_groups, runs_of, shares
 from flowcache.planner.communication import Shape, block_bytes, block_collectives, output_bytes
@@ -61,7 +62,7 @@ def flops(config: Config, done: WindowWork) -> int:
 
 def shared_flops(config: Config, done: WindowWork) -> int:
     """What the ranks of a gang share: all layers."""
-    count = family_of(config).flops
+    count = family_of(config).counts
     blocks = count.block_flops(config, done.tokens, 0)
     attention = count.block_flops(config, done.tokens, done.seen) - blocks
     return done.forwards * blocks + attention
@@ -69,7 +70,7 @@ def shared_flops(config: Config, done: WindowWork) -> int:
 
 def whole_flops(config: Config, done: WindowWork) -> int:
     """What each rank does: what lies before and after the layers."""
-    count = family_of(config).flops
+    count = family_of(config).counts
     embedding = done.forwards * (count.embed_flops(config, done.tokens) // done.kv_branches)
     return (
         embedding + done.outputs * count.head_flops(config, done.tokens) + done.kv_branches * count.text_flops(config)
@@ -80,7 +81,7 @@ def kv_bytes(config: Config, done: WindowWork, ranks: int, item: int = ELEMENT) 
     """Of a rank's K/V storage at the policy's budget: its run of every chunk, of its heads."""
     ways = head_groups(ranks, config.kv_heads)
     run = max(runs_of(done.tokens, ranks, ways))
-    return family_of(config).flops.kv_bytes(config, done.kv_branches * done.kv_chunks * run, item) // ways
+    return family_of(config).counts.kv_bytes(config, done.kv_branches * done.kv_chunks * run, item) // ways
 
 
 def residual_bytes(config: Config, policy: Policy, done: WindowWork, ranks: int, item: int = ELEMENT) -> int:

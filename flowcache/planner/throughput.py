@@ -5,8 +5,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from flowcache.cache.policy import resolve_policy
 from flowcache.errors import InputError, Problem, masked
+from flowcache.families.settings import resolve_policy
 from flowcache.inputs.segments import plan
 from flowcache.planner.hardware import Link
 from flowcache.planner.price import CostModel, Price, window

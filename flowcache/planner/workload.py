@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flowcache.cache.policy import Policy, resolve_policy
+from flowcache.cache.policy import Policy
+from flowcache.families.settings import resolve_policy
 from flowcache.inputs.segments import plan
 from flowcache.planner.price import CostModel, Price, Window, window
 from flowcache.planner.throughput import Kind, kind

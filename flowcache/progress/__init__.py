@@ -1,0 +1,1 @@
+"""What a person or a program sees of a run: its events, and who listens to them."""

@@ -4,14 +4,23 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterable
 from typing import Any, TextIO
 
 from flowcache.errors import masked
-from flowcache.progress.progress import LOG_EVERY, Progress
-from flowcache.records import ChunkRecord, Segment
-from flowcache.scheduler.queue import Video
-from flowcache.storage.documents import RunRecord
+from flowcache.progress.counts import LOG_EVERY, Counts
+from flowcache.progress.events import (
+    ChunkDone,
+    Note,
+    RunBegan,
+    RunEnded,
+    RunEvent,
+    SegmentCommitted,
+    SegmentFailed,
+    SegmentStarted,
+    Tick,
+    VideoDead,
+    VideoDone,
+)
 
 RUN, RANK = "flowcache.run", "flowcache.rank"  # loggers of the driver and of a gang's ranks
 FIELDS = ("video", "segment", "chunk", "rank", "gang", "kind", "cause", "seconds")  # beside a record's message
@@ -45,56 +54,45 @@ def json_logger(name: str, stream: TextIO | None = None) -> logging.Logger:
     return logger
 
 
-def place(segment: Segment) -> dict[str, Any]:
-    return {"video": segment.video_id, "segment": segment.index}
+def place(video: str, segment: int) -> dict[str, Any]:
+    return {"video": video, "segment": segment}
 
 
-class JsonProgress(Progress):
-    """The driver's events as JSON lines."""
+class JsonProgress:
+    """The driver's events as JSON lines, and a summary now and then."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        super().__init__()
+        self.counts = Counts()
         self._logger = json_logger(RUN, stream)
         self._spoke = time.monotonic()
 
-    def begin(self, record: RunRecord, videos: Iterable[Video]) -> None:
-        super().begin(record, videos)
-        self.note(f"run {record.run_id}: {self.summary()}")
+    def on(self, event: RunEvent) -> None:
+        self.counts.on(event)
+        log = self._logger
+        match event:
+            case RunBegan():
+                log.info(f"run {event.run_id}: {self.counts.summary()}")
+            case Note():
+                log.info(event.message)
+            case SegmentStarted():
+                log.info("segment started", extra=place(event.video, event.segment))
+            case ChunkDone():
+                log.info("chunk finished", extra={**place(event.video, event.segment), "chunk": event.chunk})
+            case SegmentCommitted():
+                log.info("segment committed", extra=place(event.video, event.segment))
+            case SegmentFailed():
+                self._failed(event)
+            case VideoDone() if self.counts.videos[event.video].started:
+                log.info("video done", extra={"video": event.video})
+            case VideoDead():
+                log.error("video dead-lettered", extra={"video": event.video, "cause": masked(event.cause)})
+            case Tick() if time.monotonic() - self._spoke > LOG_EVERY:
+                self._spoke = time.monotonic()
+                log.info(self.counts.summary())
+            case RunEnded():
+                log.info(self.counts.summary())
 
-    def note(self, message: str) -> None:
-        self._logger.info(message)
-
-    def started(self, segment: Segment) -> None:
-        super().started(segment)
-        self._logger.info("segment started", extra=place(segment))
-
-    def chunk(self, segment: Segment, record: ChunkRecord) -> None:
-        super().chunk(segment, record)
-        self._logger.info("chunk finished", extra={**place(segment), "chunk": record.chunk})
-
-    def committed(self, segment: Segment) -> None:
-        super().committed(segment)
-        self._logger.info("segment committed", extra=place(segment))
-
-    def failed(self, segment: Segment, rank: int, cause: str, kind: str, again: bool) -> None:
-        super().failed(segment, rank, cause, kind, again)
-        then = "tried again" if again else "given up"
-        found = {**place(segment), "rank": rank, "kind": kind, "cause": masked(cause)}
-        self._logger.warning(f"segment failed and is {then}", extra=found)
-
-    def done(self, video_id: str) -> None:
-        if self.states.get(video_id) == "rendering":
-            self._logger.info("video done", extra={"video": video_id})
-        super().done(video_id)
-
-    def dead(self, video_id: str, cause: str) -> None:
-        super().dead(video_id, cause)
-        self._logger.error("video dead-lettered", extra={"video": video_id, "cause": masked(cause)})
-
-    def tick(self) -> None:
-        if time.monotonic() - self._spoke > LOG_EVERY:
-            self._spoke = time.monotonic()
-            self.note(self.summary())
-
-    def close(self) -> None:
-        self.note(self.summary())
+    def _failed(self, event: SegmentFailed) -> None:
+        then = "tried again" if event.again else "given up"
+        found = {"rank": event.rank, "kind": event.kind, "cause": masked(event.cause)}
+        self._logger.warning(f"segment failed and is {then}", extra=place(event.video, event.segment) | found)

@@ -55,7 +55,7 @@ class RankActor(RankWorker):
     @contextmanager
     def _logged(self, task: Task) -> Iterator[None]:
         """Begin and end of the rank's share in a task; an exception with its traceback, which still goes on."""
-        where = {**place(task.segment), "rank": self.rank, "gang": self.gang}
+        where = {**place(task.segment.video_id, task.segment.index), "rank": self.rank, "gang": self.gang}
         begin = time.monotonic()
         self.logger.info("segment started", extra=where)
         ended = False

@@ -5,22 +5,20 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 
 from flowcache.errors import InputError, Problem
+from flowcache.inputs.options import RunOptions
 from flowcache.runtime.gang import GangShape, RayGang
 from flowcache.runtime.text_encoding import EncodingPlan, encode_ahead
-from flowcache.scheduler.options import RunOptions
+from flowcache.scheduler.protocols import GangWork
 from flowcache.storage.objects.store import Store
 from flowcache.worker.task import WorkerSettings
-
-if TYPE_CHECKING:
-    from flowcache.scheduler.driver import Driver
 
 
 @contextmanager
@@ -45,27 +43,6 @@ def joined(options: RunOptions) -> Iterator[None]:
     finally:
         if ours:
             ray.shutdown()
-
-
-@contextmanager
-def on_sigterm(stop: Callable[[str], None]) -> Iterator[None]:
-    """The first SIGTERM calls `stop`, another one ends the run like Ctrl-C.
-
-    To be entered after `joined`.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def first(number: int, frame: Any) -> None:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        stop("SIGTERM came")
-
-    before = signal.signal(signal.SIGTERM, first)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 class RayGangProvider:
@@ -99,23 +76,22 @@ class RayGangProvider:
 
 
 @contextmanager
-def ray_provider(driver: "Driver") -> Iterator[RayGangProvider]:
-    """Ray joined or started, for gangs of the shape that the run's options ask for."""
-    options = driver.options
+def ray_provider(work: GangWork) -> Iterator[RayGangProvider]:
+    """Ray joined or started, for gangs of the shape that the run's options ask for; texts are encoded before.
+
+    See `protocols.Connect`.
+    """
+    options = work.settings.options
     with joined(options):
         shape = shape_of(options)
-        settings = replace(driver.worker_settings(), device="cuda" if shape.gpu else "cpu")
-        provider = RayGangProvider(driver.store, settings, shape)
+        provider = RayGangProvider(work.store, replace(work.settings, device=shape.device), shape)
         room = sum(provider.places().values())
         if not room and not options.address and "RAY_ADDRESS" not in os.environ:
             need = ", ".join(f"{amount * shape.ranks:g} {name}" for name, amount in shape.bundle.items())
             has = ray.cluster_resources()
             raise InputError([Problem("--gang", "", f"a gang of {shape.ranks} needs {need}; this machine has {has}")])
-        gangs = max(1, min(options.gangs or room, driver.queue.startable))
-        slots = gangs * shape.ranks
-        encoding = EncodingPlan(shape, slots, options.dtype, options.infra_retries, options.stall)
-        waiting = [video.request for video in driver.queue.left]
-        encode_ahead(driver.store, waiting, driver.record.models, encoding, driver.progress.note)
+        gangs = max(1, min(options.gangs or room, work.startable))
+        encode_ahead(work, EncodingPlan(shape, gangs * shape.ranks, options))
         yield provider
 
 

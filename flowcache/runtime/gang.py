@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 from flowcache.errors import FlowcacheError, StoreError
 from flowcache.parallel.mesh import PeerLost
 from flowcache.runtime.actor import HEALTH, RankActor, end_of
-from flowcache.scheduler.protocols import GangFailure
+from flowcache.scheduler.protocols import FailureKind, GangFailure
 from flowcache.storage.documents import SegmentMarker
 from flowcache.storage.objects.store import Store
 from flowcache.worker.task import Event, Flawed, Task, WorkerSettings
@@ -36,6 +36,10 @@ class GangShape:
     ranks: int
     cpus: int
     gpu: bool
+
+    @property
+    def device(self) -> Literal["cpu", "cuda"]:
+        return "cuda" if self.gpu else "cpu"
 
     @property
     def bundle(self) -> dict[str, float]:
@@ -68,7 +72,7 @@ class RayGang:
         self._stream: Any = None
         self._end: SegmentMarker | Flawed | None = None
         self.started = False
-        self.node: str | None = None
+        self.node = ""
         self.model: str | None = None
         self.video: str | None = None
         self.task: Task | None = None
@@ -169,7 +173,7 @@ class RayGang:
         remove_placement_group(self.group)
 
 
-def kind_of(cause: BaseException) -> Literal["store", "node", "work"]:
+def kind_of(cause: BaseException) -> FailureKind:
     if isinstance(cause, StoreError) and (cause.passing or cause.of_machine):
         return "store" if cause.passing else "node"
     return "work"

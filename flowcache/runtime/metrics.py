@@ -5,14 +5,20 @@ dashboard that shows them: cluster/monitoring/grafana.json.
 """
 
 from collections import Counter as Tally
-from collections.abc import Iterable
 
 from ray.util.metrics import Counter, Gauge
 
-from flowcache.progress.progress import Progress
-from flowcache.records import ChunkRecord, Segment
-from flowcache.scheduler.queue import Video
-from flowcache.storage.documents import RunRecord
+from flowcache.progress.events import (
+    NodesAvoided,
+    RunBegan,
+    RunEvent,
+    SegmentCommitted,
+    SegmentFailed,
+    SegmentStarted,
+    VideoDead,
+    VideoDone,
+)
+from flowcache.records import ChunkRecord
 
 STAGES = ("denoise", "decode", "encode", "upload")
 STATES = ("waiting", "rendering", "done", "dead")
@@ -42,11 +48,11 @@ class WorkMetrics:
                 self.seconds.inc(seconds, {**tags, "stage": stage})
 
 
-class RunMetrics(Progress):
-    """Gauges and counters of the driver; those of a run that finds nothing to do, and starts no Ray, go nowhere."""
+class RunMetrics:
+    """A listener with gauges and counters of the driver; those of a run that finds nothing to do, and starts no Ray, go
+    nowhere."""
 
     def __init__(self) -> None:
-        super().__init__()
         self._videos = Gauge("flowcache_videos", "Videos of the run by state", ("state",))
         self._segments = Gauge(
             "flowcache_segments", "Segments of the run, waiting (queue depth) or running", ("state",)
@@ -54,51 +60,50 @@ class RunMetrics(Progress):
         self._committed = Counter("flowcache_committed_segments", "Segments committed by this driver")
         self._failures = Counter("flowcache_failures", "Attempts at a segment that failed", ("kind", "outcome"))
         self._avoided = Gauge("flowcache_avoided_nodes", "Nodes that get no work, since too much failed there")
-        self._running: set[tuple[str, int]] = set()
+        self._states: dict[str, str] = {}  # by video
+        self._left: dict[str, int] = {}  # by video: segments that are not committed
+        self._running: set[tuple[str, int]] = set()  # (video, segment)
+        self._by_state: Tally[str] = Tally()
+        self._waiting = 0  # segments of all videos that are not dead
 
-    def begin(self, record: RunRecord, videos: Iterable[Video]) -> None:
-        super().begin(record, videos)
-        self._by_state = Tally(self.states.values())
-        self._waiting = sum(len(self._open(video)) for video in self.videos.values() if not video.dead)
+    def on(self, event: RunEvent) -> None:
+        match event:
+            case RunBegan():
+                self._begin(event)
+            case SegmentStarted():
+                self._running.add((event.video, event.segment))
+                self._waiting -= 1
+                self._move(event.video, "rendering")
+            case SegmentCommitted():
+                self._running.discard((event.video, event.segment))
+                self._left[event.video] -= 1
+                self._committed.inc()
+                self._show()
+            case SegmentFailed():
+                self._running.discard((event.video, event.segment))
+                self._waiting += self._states[event.video] != "dead"
+                self._failures.inc(1, {"kind": event.kind, "outcome": "tried again" if event.again else "given up"})
+                self._show()
+            case VideoDone():
+                self._move(event.video, "done")
+            case VideoDead() if self._states[event.video] != "dead":  # each of its segments may give it up
+                running = sum(name == event.video for name, _ in self._running)
+                self._waiting -= self._left[event.video] - running
+                self._move(event.video, "dead")
+            case NodesAvoided():
+                self._avoided.set(event.nodes)
+
+    def _begin(self, event: RunBegan) -> None:
+        for begun in event.videos:
+            self._states[begun.video] = "dead" if begun.dead else "waiting"
+            self._left[begun.video] = begun.segments - begun.segments_committed
+            self._waiting += 0 if begun.dead else self._left[begun.video]
+        self._by_state.update(self._states.values())
         self._show(*STATES)
 
-    def _open(self, video: Video) -> list[Segment]:
-        """Segments of a video that wait: for a gang, or for the one before them."""
-        taken = video.committed | {index for name, index in self._running if name == video.request.id}
-        return [segment for segment in video.segments if segment.index not in taken]
-
-    def started(self, segment: Segment) -> None:
-        self._move(segment.video_id, "rendering")
-        super().started(segment)
-        self._running.add((segment.video_id, segment.index))
-        self._waiting -= 1
-        self._show()
-
-    def committed(self, segment: Segment) -> None:
-        self._running.discard((segment.video_id, segment.index))
-        self._committed.inc()
-        self._show()
-
-    def failed(self, segment: Segment, rank: int, cause: str, kind: str, again: bool) -> None:
-        self._running.discard((segment.video_id, segment.index))
-        self._waiting += self.states[segment.video_id] != "dead"
-        self._failures.inc(1, {"kind": kind, "outcome": "tried again" if again else "given up"})
-        self._show()
-
-    def avoided(self, nodes: int) -> None:
-        self._avoided.set(nodes)
-
-    def done(self, video_id: str) -> None:
-        self._move(video_id, "done")
-        super().done(video_id)
-
-    def dead(self, video_id: str, cause: str) -> None:
-        self._waiting -= len(self._open(self.videos[video_id]))
-        self._move(video_id, "dead")
-        super().dead(video_id, cause)
-
-    def _move(self, video_id: str, state: str) -> None:
-        before = self.states[video_id]
+    def _move(self, video: str, state: str) -> None:
+        before = self._states[video]
+        self._states[video] = state
         self._by_state[before] -= 1
         self._by_state[state] += 1
         self._show(before, state)

@@ -1,7 +1,7 @@
 """Encodes a run's texts in tasks of their own, before any gang has a model: they end, and their GPUs are free."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -9,10 +9,10 @@ import ray
 import torch
 from ray.exceptions import RayError
 
-from flowcache.families.registry import load_texts, precision, reference
-from flowcache.records import RenderRequest
+from flowcache.families.registry import load_texts, precision
+from flowcache.inputs.options import RunOptions
 from flowcache.runtime.gang import GangShape, first_line
-from flowcache.storage.objects.store import Store
+from flowcache.scheduler.protocols import GangWork
 from flowcache.worker.text_cache import TextCache, texts_of
 
 BATCH = 64  # texts encoded between two signs of life
@@ -25,53 +25,44 @@ FEW = 32  # texts that are not worth a process where there is no GPU to be clear
 class EncodingPlan:
     """Where and how texts are encoded. slots: how many tasks of one rank's resources fit side by side.
 
-    retries: of a task whose process is lost; patience: seconds without a finished batch before going on without.
+    Of the options: `dtype`, `infra_retries` of a task whose process is lost, and `segment_timeout`, here the seconds
+    without a finished batch before going on without.
     """
 
     shape: GangShape
     slots: int
-    dtype: str
-    retries: int
-    patience: float
-
-    @property
-    def device(self) -> str:
-        return "cuda" if self.shape.gpu else "cpu"
+    options: RunOptions
 
 
-def encode_ahead(
-    store: Store,
-    requests: Iterable[RenderRequest],
-    digests: Mapping[str, str],
-    plan: EncodingPlan,
-    note: Callable[[str], None],
-) -> None:
-    """Put every distinct text of the requests into the store, encoded, but for those that are there.
+def encode_ahead(work: GangWork, plan: EncodingPlan) -> None:
+    """Put every distinct text of the requests that wait into the store, encoded, but for those that are there.
 
-    digests: by model. What is not encoded here (a few texts on CPUs; where tasks fail, which is noted) is encoded by
-    the rank that needs it first. The driver sees texts and counts, no embeddings.
+    What is not encoded here (a few texts on CPUs; where tasks fail, which is noted) is encoded by the rank that needs
+    it first. The driver sees texts and counts, no embeddings.
     """
-    number = str(precision(plan.dtype, plan.device)).removeprefix("torch.")
-    for model, texts in texts_of(requests).items():
-        embeddings = TextCache(store, digests[model], number)
+    number = str(precision(plan.options.dtype, plan.shape.device)).removeprefix("torch.")
+    for model, texts in texts_of(work.waiting).items():
+        embeddings = TextCache(work.store, work.digests[model], number)
         waiting = embeddings.missing(texts)
         if len(waiting) > (0 if plan.shape.gpu else FEW):
-            note(f"encoding {len(waiting)} texts for {model}")
-            _follow(_start(embeddings, model, waiting, plan), plan.patience, note)
+            work.note(f"encoding {len(waiting)} texts for {model}")
+            tasks = _start(embeddings, work.settings.models[model], waiting, plan)
+            _follow(tasks, plan.options.segment_timeout, work.note)
 
 
-def _start(embeddings: TextCache, model: str, texts: list[str], plan: EncodingPlan) -> list[ray.ObjectRefGenerator]:
-    """One task for each share of the texts."""
+def _start(embeddings: TextCache, path: str, texts: list[str], plan: EncodingPlan) -> list[ray.ObjectRefGenerator]:
+    """One task for each share of the texts. path: of the checkpoint, or a bundled model's name."""
     share = max(math.ceil(len(texts) / plan.slots), LEAST)
     task = ray.remote(encode_share).options(
         num_cpus=plan.shape.cpus,
         num_gpus=int(plan.shape.gpu),
         num_returns="streaming",
-        max_retries=plan.retries,
+        max_retries=plan.options.infra_retries,
     )
-    name, threads = reference(model), plan.shape.cpus
     return [
-        task.remote(embeddings, name, plan.device, plan.dtype, threads, texts[start : start + share])
+        task.remote(
+            embeddings, path, plan.shape.device, plan.options.dtype, plan.shape.cpus, texts[start : start + share]
+        )
         for start in range(0, len(texts), share)
     ]
 
@@ -99,7 +90,7 @@ def _follow(streams: list[ray.ObjectRefGenerator], patience: float, note: Callab
 def encode_share(
     embeddings: TextCache, model: str, device: str, dtype: str, threads: int, texts: list[str]
 ) -> Iterator[int]:
-    """Encodes and stores those of the texts that are not on the shelf; yields how many after each batch."""
+    """Encodes and stores those of the texts that are not stored yet; yields how many after each batch."""
     torch.set_num_threads(threads)
     encoder = load_texts(model, device, dtype, keep=True)
     waiting = embeddings.missing(texts)  # less than was asked for, where an earlier attempt was lost

@@ -1,1 +1,1 @@
-"""The run: plan, driver, gangs of rank actors. The only place that imports ray."""
+"""Which gang does what next, until every video is committed or dead-lettered. Without Ray."""

@@ -2,39 +2,28 @@
 
 from collections import Counter
 from concurrent.futures import Future
+from typing import Literal
 
 from flowcache.errors import masked
-from flowcache.progress.progress import Progress
 from flowcache.scheduler.gang_pool import ClusterError, GangPool
-from flowcache.scheduler.options import RunOptions
+from flowcache.scheduler.ledger import Ledger
 from flowcache.scheduler.protocols import Gang, GangFailure
-from flowcache.scheduler.queue import SegmentQueue
-from flowcache.scheduler.store_writer import StoreWriter
 from flowcache.storage.documents import DeadLetter
 from flowcache.storage.layout import marker_key
 from flowcache.storage.runs import without_credentials
 from flowcache.worker.task import Task
 
+Budget = Literal["work", "infra"]  # what a failure is counted against
 LOG = 4000  # characters of a log that a dead letter keeps
 
 
 class Failures:
     """Segments have a budget for failures of their own work, and one for those of machines."""
 
-    def __init__(
-        self,
-        pool: GangPool,
-        queue: SegmentQueue,
-        writer: StoreWriter,
-        progress: Progress,
-        options: RunOptions,
-        run_id: str,
-    ):
-        self.pool, self.queue, self.writer, self.progress = pool, queue, writer, progress
-        self.budgets = {"work": options.retries, "infra": options.infra_retries}
-        self.run_id = run_id
+    def __init__(self, pool: GangPool, ledger: Ledger):
+        self.pool, self.ledger = pool, ledger
+        self.budgets: dict[Budget, int] = {"work": ledger.options.retries, "infra": ledger.options.infra_retries}
         self.counted: Counter[tuple[str, int, str]] = Counter()  # (video, segment, kind) -> failures
-        self.dead_lettered = 0  # videos
         self._suspects: list[tuple[Task, GangFailure, Gang]] = []  # failures that may be the store's
         self._answers: Future[bool] | None = None
 
@@ -43,13 +32,13 @@ class Failures:
         """The store was asked whether it answers at all, and has not yet."""
         return self._answers is not None
 
-    def take(self, gang: Gang, task: Task | None, failure: GangFailure) -> None:
+    def handle(self, gang: Gang, task: Task | None, failure: GangFailure) -> None:
         """A gang failed, in its task or before it had one."""
         if not failure.usable:
             self.pool.lost(gang, failure)
         if task and failure.kind == "store":
             self._suspects.append((task, failure, gang))
-            self._answers = self._answers or self.writer.answers(self.run_id)
+            self._answers = self._answers or self.ledger.writer.answers(self.ledger.record.run_id)
         elif task:
             self._count(task, failure, gang)
 
@@ -63,8 +52,7 @@ class Failures:
             if counts:
                 self._count(task, failure, gang)
             else:
-                self.progress.failed(task.segment, failure.rank, failure.cause, failure.kind, again=True)
-                self.queue.requeue(task.segment)
+                self.ledger.failed(task.segment, failure.rank, failure.cause, failure.kind, again=True)
 
     def _count(self, task: Task, failure: GangFailure, gang: Gang) -> None:
         """Try the segment again while its budgets last, on another node if there is one; else dead-letter the video."""
@@ -74,15 +62,15 @@ class Failures:
         for nodes_own, attempts in self.pool.failed(node, segment, failure).items():
             self.counted[*nodes_own, "work"] -= attempts
             self.counted[*nodes_own, "infra"] += attempts
-        spent = next((kind for kind, budget in self.budgets.items() if self.counted[*place, kind] > budget), None)
+        spent = next((kind for kind in self.budgets if self.counted[*place, kind] > self.budgets[kind]), None)
         if spent and failure.kind == "node":
             raise ClusterError(f"no node is left that can do the work; the last one: {failure}")
-        self.progress.failed(segment, failure.rank, failure.cause, failure.kind, again=not spent)
-        self.queue.requeue(segment, node if not spent and self.pool.elsewhere(node) else None)
+        not_on = node if self.pool.elsewhere(node) else None
+        self.ledger.failed(segment, failure.rank, failure.cause, failure.kind, not spent, not_on)
         if spent:
-            self._bury(task, failure, gang, spent)
+            self._dead_letter(task, failure, gang, spent)
 
-    def _bury(self, task: Task, failure: GangFailure, gang: Gang, kind: str) -> None:
+    def _dead_letter(self, task: Task, failure: GangFailure, gang: Gang, kind: Budget) -> None:
         segment, attempts = task.segment, self.counted[task.segment.video_id, task.segment.index, kind]
 
         def letter() -> DeadLetter:
@@ -98,7 +86,4 @@ class Failures:
                 continues=marker_key(segment.video_id, segment.after) if segment.after is not None else None,
             )
 
-        self.dead_lettered += 1
-        self.writer.dead_letter(segment.video_id, letter)
-        self.queue.dead_letter(segment.video_id)
-        self.progress.dead(segment.video_id, failure.cause)
+        self.ledger.dead_letter(segment.video_id, failure.cause, letter)

@@ -1,11 +1,12 @@
 """The gangs of a run: as many as asked for or as the cluster holds, made anew when they are lost."""
 
 from collections.abc import Callable
+from typing import Any
 
 from flowcache.errors import FlowcacheError
+from flowcache.inputs.options import RunOptions
 from flowcache.records import Segment
 from flowcache.scheduler.node_health import Attempts, NodeHealth
-from flowcache.scheduler.options import RunOptions
 from flowcache.scheduler.protocols import Gang, GangFailure, GangProvider
 
 START_FAILURES = 3  # gangs in a row that do not come up before the run makes do with those that did
@@ -19,7 +20,7 @@ class ClusterError(FlowcacheError):
 class GangPool:
     """`note` tells the operator what happens to gangs."""
 
-    def __init__(self, provider: GangProvider, options: RunOptions, note: Callable[[str], None]):
+    def __init__(self, provider: GangProvider[Any], options: RunOptions, note: Callable[[str], None]):
         self.provider, self.options, self.note = provider, options, note
         self.gangs: list[Gang] = []
         self._named = 0
@@ -115,7 +116,7 @@ class GangPool:
     def overdue(self, gang: Gang) -> GangFailure | None:
         """The failure of a gang that has been quiet for too long."""
         quiet = self.provider.now() - gang.heard
-        if gang.task and quiet > self.options.stall:
+        if gang.task and quiet > self.options.segment_timeout:
             return GangFailure(0, "infra", f"no chunk was finished for {quiet:.0f} s")
         if not gang.started and quiet > self.options.start_timeout:
             return GangFailure(0, "infra", f"its actors did not start within {quiet:.0f} s (are the resources there?)")

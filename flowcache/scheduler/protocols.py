@@ -1,10 +1,16 @@
-"""What the driver needs of its gangs, whether actors on Ray (`gang.py`, `cluster.py`) or simulated ones."""
+"""What the driver needs of its gangs, whether actors on Ray (`runtime/`) or simulated ones."""
 
-from collections.abc import Collection, Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeVar
 
 from flowcache.errors import masked
-from flowcache.worker.task import Event, Task
+from flowcache.records import RenderRequest
+from flowcache.storage.objects.store import Store
+from flowcache.worker.task import Event, Task, WorkerSettings
+
+FailureKind = Literal["infra", "store", "node", "work"]
 
 
 class GangFailure(Exception):
@@ -14,15 +20,9 @@ class GangFailure(Exception):
     `usable`: the gang can take another task; otherwise it is only good for `tear_down`.
     """
 
-    def __init__(
-        self,
-        rank: int,
-        kind: Literal["infra", "store", "node", "work"],
-        cause: str,
-        log: str = "",
-        usable: bool = False,
-    ):
-        self.rank, self.kind, self.usable = rank, kind, usable
+    def __init__(self, rank: int, kind: FailureKind, cause: str, log: str = "", usable: bool = False):
+        self.rank, self.usable = rank, usable
+        self.kind: FailureKind = kind
         self.cause, self.log = masked(cause), masked(log)  # they go into logs and dead letters
         super().__init__(f"rank {rank}: {self.cause}")
 
@@ -31,7 +31,7 @@ class Gang(Protocol):
     """Starting, then idle (`task` is None) or busy."""
 
     name: str
-    node: str | None  # where it is, once it has started
+    node: str  # where it is; "" until it has started
     started: bool
     task: Task | None
     model: str | None  # what it has loaded
@@ -51,8 +51,11 @@ class Gang(Protocol):
     def tear_down(self) -> None: ...
 
 
-class GangProvider(Protocol):
-    """Where gangs come from."""
+G = TypeVar("G", bound=Gang)
+
+
+class GangProvider(Protocol[G]):
+    """Where gangs, all of one kind, come from."""
 
     def now(self) -> float:
         """Seconds on the clock that gangs live by."""
@@ -62,10 +65,25 @@ class GangProvider(Protocol):
         """How many gangs each node holds by now, those that are there included."""
         ...
 
-    def start(self, name: str, avoided: Collection[str]) -> Gang:
+    def start(self, name: str, avoided: Collection[str]) -> G:
         """A gang on a node that is not avoided."""
         ...
 
-    def wait(self, gangs: Sequence[Gang], seconds: float) -> list[tuple[Gang, list[Any]]]:
+    def wait(self, gangs: Sequence[G], seconds: float) -> list[tuple[G, list[Any]]]:
         """Gangs with news; waits until there is one, or so long."""
         ...
+
+
+@dataclass(frozen=True)
+class GangWork:
+    """What gangs are brought up for."""
+
+    store: Store
+    settings: WorkerSettings  # for every rank; the device is for whoever brings them up to say
+    digests: Mapping[str, str]  # of the checkpoints, by model
+    waiting: Sequence[RenderRequest]  # what is left to render, in part or whole
+    startable: int  # segments that could start at once
+    note: Callable[[str], None]  # tells the operator
+
+
+Connect = Callable[[GangWork], AbstractContextManager[GangProvider[Any]]]  # brings up what gangs run on, for a while

@@ -26,9 +26,9 @@ class StoreWriter:
     def __init__(self, store: Store, patience: float):
         self.store, self.patience = store, patience
         self.finished: deque[str] = deque()  # videos that were marked done; whoever reads it empties it
-        self._pool = ThreadPoolExecutor(WRITERS, "publisher")
+        self._pool = ThreadPoolExecutor(WRITERS, "store-writer")
         self._changed = threading.Condition()
-        self._next: dict[str, Callable[[], None] | None] = {}  # by video under way: what comes after
+        self._next: dict[str, Callable[[], object] | None] = {}  # by video under way: what comes after
         self._error: BaseException | None = None
         self._closing = threading.Event()
 
@@ -75,7 +75,7 @@ class StoreWriter:
         self._closing.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _submit(self, name: str, write: Callable[[], None]) -> None:
+    def _submit(self, name: str, write: Callable[[], object]) -> None:
         with self._changed:
             if name in self._next:
                 self._next[name] = write
@@ -83,7 +83,7 @@ class StoreWriter:
             self._next[name] = None
         self._pool.submit(self._run, name, write).add_done_callback(self._ended)
 
-    def _run(self, name: str, write: Callable[[], None] | None) -> None:
+    def _run(self, name: str, write: Callable[[], object] | None) -> None:
         while write:
             self._patiently(write)
             with self._changed:

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from flowcache.cache.policy import resolve_policy
-from flowcache.families.settings import settings_of
+from flowcache.families.known import family
+from flowcache.families.settings import resolve_policy, settings_of
 from flowcache.models.base import LoadedModel
 from flowcache.records import ModelSpec, RenderRequest, Segment
 from flowcache.sampling.loop import FinishedChunk, Texts, Visit, denoise
@@ -60,6 +60,7 @@ class SegmentRenderer:
         self.model, self.request, self.segment, self.conditioning = model, request, segment, conditioning
         self.end = end
         spec = model.spec
+        self.traits = family(spec.family).traits
         policy = resolve_policy(request.policy, spec)
         self.policy = policy if reuse else replace(policy, reuse=None)
         frames = 0 if conditioning is None else conditioning.shape[1]
@@ -140,9 +141,9 @@ class SegmentRenderer:
     def tail(self) -> Tensor:
         """Latents [C, overlap, h, w]: of the last pixels, encoded anew as official long videos of SkyReels-V2 do.
 
-        MAGI-1 continues the clean latents themselves, of which there may be fewer.
+        Or the clean latents themselves, of which there may be fewer (MAGI-1), by the family's traits.
         """
-        if self.model.spec.pipeline:
+        if self.traits.continues_from == "latents":
             return self._clean
         with self._beside:
             return self.model.codec.encode(self._recent).cpu()
@@ -164,12 +165,13 @@ class SegmentRenderer:
 
     def _texts(self) -> Texts:
         request, text = self.request, self.model.text
-        if self.model.spec.pipeline:
-            told = captions(request, self.segment, self.model.spec)
-            given: list[Tensor | None] = [None] * (self.prefix // self.model.spec.chunk)
-            return Texts([*given, *(text.caption(prompt, remaining) for prompt, remaining in told)])
-        negative = text.encode(request.negative_prompt) if request.guidance > 1 else None
-        return Texts(text.encode(request.shots[self.segment.shot].prompt), negative)
+        guided = self.traits.negative_prompt and request.guidance > 1
+        negative = text.encode(request.negative_prompt) if guided else None
+        if self.traits.prompt_per == "window":
+            return Texts(text.encode(request.shots[self.segment.shot].prompt), negative)
+        told = captions(request, self.segment, self.model.spec)
+        given: list[Tensor | None] = [None] * (self.prefix // self.model.spec.chunk)
+        return Texts([*given, *(text.caption(prompt, remaining) for prompt, remaining in told)], negative)
 
 
 def last_frames(before: Tensor | None, new: Tensor, most: int) -> Tensor:

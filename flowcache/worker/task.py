@@ -1,15 +1,17 @@
 """What a rank is told, and what it answers: plain data that passes between the driver and its gangs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from flowcache.families.registry import reference
+from flowcache.inputs.options import RunOptions
 from flowcache.records import ChunkRecord, RenderRequest, Segment
-from flowcache.storage.documents import SegmentMarker
+from flowcache.storage.documents import RunRecord, SegmentMarker
 
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """What every rank of a run shares. `threads`: torch threads; `timeout`: seconds a collective may take.
+    """What every rank of a run shares. `options`: how to run; `device`: cpu or cuda, which of the two the cluster has.
 
     `models`: where a checkpoint lies, by the name that requests use (absolute: a worker has a folder of its
     own); `sizes`: by model, (width, height) of the run's largest frames.
@@ -17,14 +19,25 @@ class WorkerSettings:
 
     run_id: str
     spec_hash: str
+    options: RunOptions = RunOptions()
     device: str = "cpu"
-    dtype: str = "auto"
-    vae_tiling: str = "auto"
-    shard_weights: bool = False
-    threads: int = 1
-    timeout: float = 300.0
     models: Mapping[str, str] = field(default_factory=dict)
     sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+
+def worker_settings(record: RunRecord, requests: Iterable[RenderRequest], options: RunOptions) -> WorkerSettings:
+    """What ranks are told of a run; not yet on which device. requests: all of it, also those that are done."""
+    models = {name: reference(name) for name in record.models}
+    return WorkerSettings(record.run_id, record.spec_hash, options, models=models, sizes=largest(requests))
+
+
+def largest(requests: Iterable[RenderRequest]) -> dict[str, tuple[int, int]]:
+    """By model, (width, height) of the frames with the most pixels."""
+    found: dict[str, tuple[int, int]] = {}
+    for request in requests:
+        sizes = (request.width, request.height), found.get(request.model, (0, 0))
+        found[request.model] = max(sizes, key=lambda size: (size[0] * size[1], size))
+    return found
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import gc
 import os
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -17,36 +16,28 @@ from torch import Tensor
 from flowcache.errors import MediaError, StoreError, masked
 from flowcache.families.registry import find, load_model, precision
 from flowcache.families.vae_tiling import choose_tile
+from flowcache.inputs.lengths import shortest_history
 from flowcache.inputs.media import load_image, load_tail
 from flowcache.models.base import LoadedModel, Share, alone
 from flowcache.parallel.apply import shard
 from flowcache.parallel.decoding import open_sharing
 from flowcache.parallel.mesh import GangMesh, Mesh, arrange, exchanging
-from flowcache.records import ChunkRecord
 from flowcache.sampling.records import NotFinite
-from flowcache.storage import layout
-from flowcache.storage.commits import commit_segment, marker_sha256, new_attempt, put_init
-from flowcache.storage.documents import SegmentMarker, sha256
-from flowcache.storage.media import encode_chunk
+from flowcache.storage.commits import commit_segment, new_attempt
+from flowcache.storage.documents import sha256
 from flowcache.storage.objects.store import Store
 from flowcache.worker.quality import flaw
-from flowcache.worker.renderer import (
-    RenderedChunk,
-    SegmentRenderer,
-    encode_end,
-    encode_pixels,
-    tail_from_bytes,
-    tail_to_bytes,
-)
+from flowcache.worker.renderer import SegmentRenderer, encode_end, encode_pixels, tail_from_bytes, tail_to_bytes
 from flowcache.worker.task import Event, Flawed, Task, WorkerSettings
 from flowcache.worker.text_cache import TextCache
+from flowcache.worker.upload import Upload
 
 
 class RankWorker:
     """Becomes a Ray actor in `gang.py`; knows nothing of Ray itself."""
 
     def __init__(self, store: Store, settings: WorkerSettings, gang: str, rank: int, world: int):
-        torch.set_num_threads(settings.threads)
+        torch.set_num_threads(settings.options.threads)
         self.store, self.settings, self.gang, self.rank, self.world = store, settings, gang, rank, world
         self._model: LoadedModel | None = None
         self._name = ""
@@ -63,7 +54,7 @@ class RankWorker:
     def join_group(self, address: tuple[str, int] | None) -> int:
         """Every rank: joins the gang's process group (nothing to do alone); returns the process id."""
         if self.world > 1:
-            timeout, world = self.timeout, self.world
+            timeout, world = self.exchange_timeout, self.world
             backend = "nccl" if self.settings.device == "cuda" else "gloo"
             with exchanging():
                 rendezvous = self._rendezvous if self.rank == 0 else dist.TCPStore(*address, world, timeout=timeout)
@@ -72,9 +63,8 @@ class RankWorker:
         return os.getpid()
 
     @property
-    def timeout(self) -> timedelta:
-        """Of an exchange between ranks."""
-        return timedelta(seconds=self.settings.timeout)
+    def exchange_timeout(self) -> timedelta:
+        return timedelta(seconds=self.settings.options.exchange_timeout)
 
     def assist(self, task: Task) -> None:
         """Ranks above 0: take part in denoising and decoding; rank 0 stores what comes out."""
@@ -118,7 +108,7 @@ class RankWorker:
         if not task.last:
             upload.state(tail_to_bytes(renderer.tail()))
         self._tail = upload.tail
-        yield commit_segment(self.store, upload.marker(self, started, seconds))
+        yield commit_segment(self.store, upload.marker(self.settings, self.gang, self.world, started, seconds))
 
     def _load(self, name: str) -> LoadedModel:
         if name != self._name:
@@ -128,7 +118,7 @@ class RankWorker:
             if self.world > 1:
                 heads = model.transformer.kv_heads
                 if heads not in self._ranks:
-                    self._ranks[heads] = arrange(dist.group.WORLD, heads, self.timeout)
+                    self._ranks[heads] = arrange(dist.group.WORLD, heads, self.exchange_timeout)
                 transformer = shard(model.transformer, self._ranks[heads])
                 model = replace(
                     model, transformer=transformer, kv_sharding=transformer.kv_sharding(), share=self._share
@@ -137,17 +127,17 @@ class RankWorker:
         return self._model
 
     def _open(self, name: str) -> LoadedModel:
-        settings, path = self.settings, self.settings.models.get(name, name)
-        number, spec = precision(settings.dtype, settings.device), find(path)
+        settings, options, path = self.settings, self.settings.options, self.settings.models.get(name, name)
+        number, spec = precision(options.dtype, settings.device), find(path)
         size = settings.sizes.get(name, (spec.width, spec.height))
-        tile = choose_tile(settings.vae_tiling, spec, size, settings.device, number.itemsize)
+        tile = choose_tile(options.vae_tiling, spec, size, settings.device, number.itemsize)
         embeddings = TextCache(self.store, spec.digest, str(number).removeprefix("torch."))
         load = None
-        if settings.shard_weights:
+        if options.shard_weights:
             from flowcache.parallel.sharding import load_sharded  # a second of imports that others do without
 
             load = partial(load_sharded, ranks=Mesh(dist.group.WORLD))
-        return load_model(path, settings.device, settings.dtype, tile=tile, embeddings=embeddings, load=load)
+        return load_model(path, settings.device, options.dtype, tile=tile, embeddings=embeddings, load=load)
 
     def _renderer(self, model: LoadedModel, task: Task) -> SegmentRenderer:
         return SegmentRenderer(
@@ -172,7 +162,7 @@ class RankWorker:
         if request.video:
             with naming(request.video):
                 wanted = spec.overlap_frames, request.fps, *size, request.media_sha256
-                frames = load_tail(request.video, *wanted, least=spec.lead_frames, access=self.store.options)
+                frames = load_tail(request.video, *wanted, least=shortest_history(spec), access=self.store.options)
                 return encode_pixels(model, frames)
         return None
 
@@ -195,78 +185,3 @@ def naming(url: str) -> Iterator[None]:
         yield
     except MediaError as error:
         raise MediaError(f"{masked(url)}: {error}") from error
-
-
-class Upload:
-    """Puts one attempt's objects under keys of its own; only the marker makes them count."""
-
-    def __init__(self, store: Store, task: Task, attempt: str):
-        self.store, self.task, self.attempt = store, task, attempt
-        self.chunks: list[ChunkRecord] = []
-        self.tail: tuple[str, bytes] | None = None
-        self.init = b""
-
-    def chunk(self, chunk: RenderedChunk, flaw: str | None) -> ChunkRecord:
-        video = self.task.request.id
-        begin = time.perf_counter()
-        encoded = encode_chunk(chunk.frames, chunk.start_frame, self.task.request.fps)
-        middle = time.perf_counter()
-        if not self.chunks:
-            put_init(self.store, video, encoded.init)
-            self.init = encoded.init
-        key = layout.media_key(video, chunk.chunk, self.attempt)
-        self.store.put(key, encoded.data)
-        record = ChunkRecord(
-            chunk=chunk.chunk,
-            key=key,
-            sha256=sha256(encoded.data),
-            bytes=len(encoded.data),
-            frames=len(chunk.frames),
-            start_frame=chunk.start_frame,
-            steps_computed=chunk.steps_computed,
-            steps_reused=chunk.steps_reused,
-            denoise_seconds=chunk.denoise_seconds,
-            decode_seconds=chunk.decode_seconds,
-            encode_seconds=middle - begin,
-            upload_seconds=time.perf_counter() - middle,
-            flaw=flaw,
-            kv_bytes=chunk.kv_bytes,
-            decisions="/".join(chunk.decisions),
-        )
-        self.chunks.append(record)
-        return record
-
-    def state(self, data: bytes) -> None:
-        segment = self.task.segment
-        key = layout.state_key(segment.video_id, segment.index, self.attempt)
-        self.store.put(key, data)
-        self.tail = key, data
-
-    def marker(self, worker: RankWorker, started: float, seconds: dict[str, float]) -> SegmentMarker:
-        task, segment = self.task, self.task.segment
-        key, data = self.tail or (None, b"")
-        return SegmentMarker(
-            video_id=segment.video_id,
-            segment=segment.index,
-            attempt=self.attempt,
-            run_id=worker.settings.run_id,
-            spec_hash=worker.settings.spec_hash,
-            seed=task.request.seed,
-            parent_sha256=task.parent and marker_sha256(task.parent),
-            init_key=layout.init_key(segment.video_id),
-            init_sha256=sha256(self.init),
-            state_key=key,
-            state_sha256=sha256(data) if key else None,
-            state_bytes=len(data),
-            chunks=tuple(self.chunks),
-            frames=segment.frames,
-            start_frame=segment.start_frame,
-            fps=task.request.fps,
-            policy=task.request.policy,
-            host=socket.gethostname(),
-            gang=worker.gang,
-            world_size=worker.world,
-            started=started,
-            finished=time.time(),
-            seconds=seconds,
-        )

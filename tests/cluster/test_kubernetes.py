@@ -1,13 +1,8 @@
 """cluster/: every variant as kustomize renders it, against schemas and rules; and that broken ones are noticed."""
 
-import copy
 import re
 import shlex
 import shutil
-import subprocess
-from functools import cache
-from pathlib import Path
-from typing import Any
 
 import pytest
 import typer.main
@@ -17,43 +12,7 @@ import flowcache
 from flowcache.cli.main import app
 from flowcache.inputs.job import load_job
 from tests.cluster import kuberay
-
-ROOT = Path(__file__).parents[2]
-OVERLAYS = sorted(path.name for path in (ROOT / "cluster" / "overlays").iterdir())
-KINDS = {"cpu-cluster": "RayCluster", "gpu-cluster": "RayCluster", "nightly": "RayCronJob"}  # others: RayJob
-FILES = {path.stem: path for path in (ROOT / "cluster").rglob("ray*.yaml")}
-
-
-def kustomize(folder: Path) -> subprocess.CompletedProcess:
-    if shutil.which("kubectl") is None:
-        pytest.skip("no kubectl here: it renders the overlays (kubectl kustomize)")
-    return subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True)
-
-
-@cache
-def rendered(overlay: str) -> dict[str, dict[str, Any]]:
-    """The overlay's resources by kind."""
-    made = kustomize(ROOT / "cluster" / "overlays" / overlay)
-    assert made.returncode == 0, made.stderr
-    return {resource["kind"]: resource for resource in yaml.safe_load_all(made.stdout)}
-
-
-def ray(overlay: str) -> dict[str, Any]:
-    (resource,) = (value for kind, value in rendered(overlay).items() if kind.startswith("Ray"))
-    return copy.deepcopy(resource)
-
-
-def job_of(resource: dict[str, Any]) -> dict[str, Any]:
-    return resource["spec"]["jobTemplate"] if resource["kind"] == "RayCronJob" else resource["spec"]
-
-
-def cluster_of(resource: dict[str, Any]) -> dict[str, Any]:
-    return resource["spec"] if resource["kind"] == "RayCluster" else job_of(resource)["rayClusterSpec"]
-
-
-def pods(resource: dict[str, Any]) -> list[dict[str, Any]]:
-    cluster = cluster_of(resource)
-    return [group["template"]["spec"] for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])]
+from tests.cluster.overlays import FILES, KINDS, OVERLAYS, ROOT, cluster_of, job_of, kustomize, pods, ray, rendered
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

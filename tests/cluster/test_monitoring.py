@@ -9,8 +9,8 @@ import yaml
 from ray.util.metrics import Counter, Metric
 
 from flowcache.runtime.metrics import RunMetrics, WorkMetrics
-from tests.cluster.test_kubernetes import pods, rendered
-from tests.cluster.test_kubernetes import ray as ray_resource
+from tests.cluster.overlays import pods, rendered
+from tests.cluster.overlays import ray as ray_resource
 
 MONITORING = Path(__file__).parents[2] / "cluster" / "monitoring"
 RAYS_OWN = Path(ray.__file__).parent / "dashboard/modules/metrics/dashboards/default_dashboard_panels.py"

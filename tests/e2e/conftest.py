@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from flowcache.cli.main import main
+from tests.e2e.rows import write
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,6 @@ def render(flowcache, cluster, tmp_path):
         return flowcache("render", manifest, *where, "--gangs", "1", "--json", *options)
 
     return call
-
-
-def write(path: Path, rows: list[dict]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 @pytest.fixture

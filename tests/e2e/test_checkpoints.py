@@ -8,8 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.e2e.conftest import write
-from tests.e2e.rows import row
+from tests.e2e.rows import row, write
 from tests.published import tiny_parts, write_diffusers, write_official
 
 WRITERS = {"official": write_official, "diffusers": write_diffusers}

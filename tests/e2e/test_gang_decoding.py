@@ -5,8 +5,8 @@ import io
 import numpy as np
 import pytest
 
+from tests.e2e.media import decoded
 from tests.e2e.rows import row
-from tests.e2e.test_render import decoded
 from tests.published import tiny_parts, write_official
 from tests.published_magi import write_magi
 

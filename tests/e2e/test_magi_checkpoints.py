@@ -1,6 +1,6 @@
 """A published MAGI-1 checkpoint, tiny, from the command line."""
 
-from tests.e2e.conftest import write
+from tests.e2e.rows import write
 from tests.published_magi import write_magi
 
 

@@ -1,7 +1,6 @@
 """Gang sizes on the command line: what plan shows and recommends, and what is refused before anything starts."""
 
-from tests.e2e.conftest import write
-from tests.e2e.rows import row
+from tests.e2e.rows import row, write
 
 CHUNK = 192  # tokens of tiny-skyreels' chunk at 64x64
 MAGI = {"frames": 24, "steps": 4, "model": "tiny-magi"}

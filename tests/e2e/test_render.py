@@ -5,7 +5,6 @@ import json
 import re
 from itertools import pairwise
 
-import av
 import duckdb
 import numpy as np
 import pytest
@@ -14,13 +13,15 @@ from PIL import Image
 import flowcache
 from benchmarks.same import compare
 from flowcache import api
+from flowcache.inputs.options import RunOptions
 from flowcache.inputs.schema import RowDefaults
 from flowcache.inputs.segments import plan
-from flowcache.progress.progress import Progress
+from flowcache.progress.events import Together
+from flowcache.runtime.cluster import ray_provider
 from flowcache.scheduler.driver import run
-from flowcache.scheduler.options import RunOptions
 from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import new_run
+from tests.e2e.media import decoded
 from tests.e2e.rows import row
 
 
@@ -90,11 +91,6 @@ def test_chunks_decode_frame_by_frame_and_export_alike(render, flowcache, tmp_pa
 
     assert flowcache("sheet", tmp_path / "out", "--to", tmp_path / "sheet.png").code == 0
     assert Image.open(tmp_path / "sheet.png").width > 640
-
-
-def decoded(file) -> list[tuple[float, np.ndarray]]:
-    with av.open(file) as container:
-        return [(float(f.pts * f.time_base), f.to_ndarray(format="rgb24")) for f in container.decode(video=0)]
 
 
 def test_starts_from_a_picture_ends_with_one_and_goes_on_from_a_video(render, tmp_path, picture, flowcache):
@@ -167,7 +163,7 @@ def test_a_failing_video_becomes_a_dead_letter_and_stops_no_other(cluster, tmp_p
     store, options = Store(str(tmp_path / "out")), RunOptions(address=cluster, gangs=1, retries=1)
     saved = picture.read_bytes()
     picture.unlink()
-    summary = run(store, record, requests, specs, options, Progress())
+    summary = run(store, record, requests, specs, options, Together(), ray_provider)
     assert summary.exit_code == 3 and summary.done == ("fine",) and "start.png" in summary.failed["broken"]
     letter = json.loads(store.get("_dead_letter/broken.json"))
     assert (letter["segment"], letter["rank"], letter["kind"], letter["attempts"]) == (0, 0, "work", 2)
@@ -175,11 +171,11 @@ def test_a_failing_video_becomes_a_dead_letter_and_stops_no_other(cluster, tmp_p
     assert "\x1b" not in letter["log_tail"]
 
     unreachable = RunOptions(address="127.0.0.1:1")  # the dead letter stands: nothing is left to render
-    assert run(store, record, requests, specs, unreachable, Progress()).exit_code == 3
+    assert run(store, record, requests, specs, unreachable, Together(), ray_provider).exit_code == 3
 
     picture.write_bytes(saved)
     options = RunOptions(address=cluster, gangs=1, retry_failed=True)
-    assert run(store, record, requests, specs, options, Progress()).exit_code == 0
+    assert run(store, record, requests, specs, options, Together(), ray_provider).exit_code == 0
     assert store.exists("_SUCCESS") and not store.exists("_dead_letter/broken.json")
 
 

@@ -13,7 +13,7 @@ from flowcache import api
 from flowcache.errors import StoreError
 from flowcache.storage.commits import read_commits
 from flowcache.storage.objects.store import Store
-from tests.fault.test_workers_killed import Failures
+from tests.fault.failures import Failures
 
 PROMPT = "a red circle moving right on a blue background"
 ROWS = [{"id": f"v{n}", "prompt": PROMPT, "frames": 9, "steps": 1, "seed": n} for n in range(4)]
@@ -36,15 +36,6 @@ class Refusing(Store):
         super().put(key, data)
 
 
-class Told(Failures):
-    def __init__(self):
-        super().__init__()
-        self.said: list[str] = []
-
-    def note(self, message):
-        self.said.append(message)
-
-
 @pytest.fixture
 def two_nodes():
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
@@ -60,7 +51,7 @@ def two_nodes():
 def test_a_gang_is_moved_off_a_node_that_the_store_refuses(two_nodes, tmp_path, monkeypatch):
     note = tmp_path / "broken"
     monkeypatch.setattr(api, "Store", lambda url: Refusing(url, str(note)))
-    told, options = Told(), replace(api.RunOptions(), address=two_nodes, gangs=1, retries=0, infra_retries=1)
+    told, options = Failures(), replace(api.RunOptions(), address=two_nodes, gangs=1, retries=0, infra_retries=1)
     summary = flowcache.render(ROWS, output=str(tmp_path / "out"), options=options, progress=told)
     assert summary.exit_code == 0 and len(summary.done) == len(ROWS)
     assert told.causes == ["StoreError: no S3 credentials found"]

@@ -9,10 +9,10 @@ import pytest
 import ray
 
 import flowcache
-from flowcache.progress.progress import Progress
+from flowcache.inputs.options import RunOptions
+from flowcache.progress.events import SegmentFailed
 from flowcache.runtime import gang
 from flowcache.runtime.actor import RankActor
-from flowcache.scheduler.options import RunOptions
 
 ROW = {"id": "v", "prompt": "a red circle", "frames": 57, "steps": 2}
 
@@ -31,14 +31,13 @@ class Clumsy(RankActor):
         return replace(model, share=share) if self.rank == 1 else model
 
 
-class Told(Progress):
+class Told:
     def __init__(self):
-        super().__init__()
         self.failures = []
 
-    def failed(self, segment, rank, cause, kind, again):
-        super().failed(segment, rank, cause, kind, again)
-        self.failures.append((time.time(), rank, cause))
+    def on(self, event):
+        if isinstance(event, SegmentFailed):
+            self.failures.append((time.time(), event.rank, event.cause))
 
 
 @pytest.mark.slow

@@ -12,12 +12,12 @@ import ray
 import flowcache
 from flowcache import api
 from flowcache.errors import StoreError
+from flowcache.inputs.options import RunOptions
 from flowcache.runtime import text_encoding as encoding
 from flowcache.runtime.cluster import joined
-from flowcache.scheduler.options import RunOptions
 from flowcache.storage.objects.store import Store
+from tests.fault.failures import Failures
 from tests.fault.outcome import outcome
-from tests.fault.test_workers_killed import Failures
 
 ROWS = [
     {"id": name, "prompt": f"a {colour} circle moving right on a blue background", "frames": 9, "steps": 2}
@@ -49,15 +49,6 @@ class RefusingStore(DyingStore):
         return Store.create(self, key, data)
 
 
-class Notes(Failures):
-    def __init__(self):
-        super().__init__()
-        self.notes: list[str] = []
-
-    def note(self, message):
-        self.notes.append(message)
-
-
 @pytest.fixture
 def own_ray(cluster):
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -68,10 +59,10 @@ def own_ray(cluster):
 def render(tmp_path, name, own_ray, monkeypatch=None, store=None):
     if store:
         monkeypatch.setattr(api, "Store", store)
-    progress = Notes()
+    progress = Failures()
     summary = flowcache.render(ROWS, output=str(tmp_path / name), options=own_ray, progress=progress)
     assert summary.exit_code == 0 and progress.causes == []
-    return progress.notes
+    return progress.said
 
 
 def texts(tmp_path, name) -> int:

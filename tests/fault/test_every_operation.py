@@ -21,7 +21,7 @@ from flowcache.storage.commits import read_commits
 from flowcache.storage.documents import sha256
 from flowcache.storage.objects import store as objects
 from flowcache.storage.verify import verify
-from tests.unit.scheduler.test_driver import ONE_SEGMENT, TWO_SEGMENTS, Studio, request
+from tests.unit.scheduler.studio import ONE_SEGMENT, TWO_SEGMENTS, Studio, request
 
 REQUESTS = (request("long", TWO_SEGMENTS), request("short", ONE_SEGMENT), request("poisoned", ONE_SEGMENT))
 

@@ -10,8 +10,8 @@ import pytest
 import ray
 
 import flowcache
+from flowcache.inputs.options import RunOptions
 from flowcache.runtime import gang
-from flowcache.scheduler.options import RunOptions
 from tests.fault.outcome import outcome
 from tests.fault.victims import Fault, Noted, leftovers, struck, victims
 
@@ -48,7 +48,9 @@ def render(wide, tmp_path, monkeypatch):
         folder.mkdir()
         monkeypatch.setattr(gang, "RankActor", victims(list(faults), folder))
         noted = Noted()
-        options = RunOptions(address=wide, gang=ranks, gangs=gangs, exchange=DEADLINE, infra_retries=len(faults))
+        options = RunOptions(
+            address=wide, gang=ranks, gangs=gangs, exchange_timeout=DEADLINE, infra_retries=len(faults)
+        )
         summary = flowcache.render(rows, output=str(tmp_path / name), options=options, progress=noted)
         assert summary.exit_code == 0, noted.told
         assert leftovers(folder, wide) == []

@@ -13,7 +13,7 @@ import ray
 import flowcache
 from flowcache import api
 from flowcache.storage.objects.store import Store
-from tests.fault.test_workers_killed import Failures
+from tests.fault.failures import Failures
 
 ROWS = [{"id": "v", "prompt": "a red circle moving right on a blue background", "frames": 33, "steps": 2}]
 
@@ -38,7 +38,7 @@ def test_a_stopped_actor_is_replaced(cluster, tmp_path, monkeypatch):
     note = tmp_path / "pid"
     monkeypatch.setattr(api, "Store", lambda url: StoppingStore(url, str(note)))
     progress = Failures()
-    options = replace(api.RunOptions(), address=cluster, gangs=1, stall=20)
+    options = replace(api.RunOptions(), address=cluster, gangs=1, segment_timeout=20)
     summary = flowcache.render(ROWS, output=str(tmp_path / "out"), options=options, progress=progress)
     assert summary.exit_code == 0 and summary.done == ("v",)
     assert len(progress.causes) == 1 and "no chunk was finished for" in progress.causes[0]

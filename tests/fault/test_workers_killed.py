@@ -13,10 +13,10 @@ import ray
 
 import flowcache
 from flowcache import api
-from flowcache.progress.progress import Progress
-from flowcache.scheduler.options import RunOptions
+from flowcache.inputs.options import RunOptions
 from flowcache.storage.commits import read_commits
 from flowcache.storage.objects.store import Store
+from tests.fault.failures import Failures
 from tests.fault.outcome import outcome
 
 ROWS = [
@@ -63,16 +63,6 @@ class DeadlyStore(Store):
             if os.getpid() != self.spared and moment == when and re.search(pattern, key) and not note.exists():
                 note.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
-
-
-class Failures(Progress):
-    def __init__(self):
-        super().__init__()
-        self.causes: list[str] = []
-
-    def failed(self, segment, rank, cause, kind, again):
-        super().failed(segment, rank, cause, kind, again)
-        self.causes.append(cause)
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ import ray
 import torch.distributed as dist
 from ray.util import placement_group_table
 
+from flowcache.progress.events import Note, SegmentFailed
 from flowcache.runtime.actor import RankActor
-from tests.fault.test_workers_killed import Failures
+from tests.fault.failures import Failures
 
 DEAD = "Z", "X"  # states of a process that is no more than an entry
 
@@ -85,12 +86,12 @@ class Noted(Failures):
         self.notes: list[tuple[float, str]] = []
         self.told: list[tuple[float, str, str, int]] = []
 
-    def failed(self, segment, rank, cause, kind, again):
-        super().failed(segment, rank, cause, kind, again)
-        self.told.append((time.time(), cause, segment.video_id, rank))
-
-    def note(self, message):
-        self.notes.append((time.time(), message))
+    def on(self, event):
+        super().on(event)
+        if isinstance(event, SegmentFailed):
+            self.told.append((time.time(), event.cause, event.video, event.rank))
+        elif isinstance(event, Note):
+            self.notes.append((time.time(), event.message))
 
 
 def struck(folder: Path) -> dict[int, float]:

@@ -21,7 +21,7 @@ from flowcache.families.skyreels.config import SkyReelsConfig
 from flowcache.families.skyreels.sampler import SamplerSettings
 from flowcache.sampling.loop import Texts, denoise
 from flowcache.sampling.solver import sigmas, timesteps
-from tests.parity.test_diffusers_transformer import both
+from tests.parity.diffusers_models import both
 
 SETTINGS = SamplerSettings(steps=5, shift=4.0, guidance=3.0, ar_step=0, chunk=5, fps=24, condition_noise=20.0)
 CHANNELS, SIDE, STRIDE = 4, 32, 8

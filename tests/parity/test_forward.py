@@ -32,8 +32,8 @@ def test_intermediates(golden, case):
 
     for i, block in enumerate(model.blocks):
         keep(block, f"block{i}")
-        keep(block.self_attn, f"block{i}_self_attn")
-        keep(block.cross_attn, f"block{i}_cross_attn")
+        keep(block.self_attn.o, f"block{i}_self_attn")
+        keep(block.cross_attn.o, f"block{i}_cross_attn")
     keep(model.patch_embedding, "patch")
     keep(model.text_embedding, "text")
     chunk = case["causal_block_size"]

@@ -3,8 +3,8 @@
 import pytest
 
 from flowcache.cache.policy import Policy
+from flowcache.families.magi.pipeline import Pipeline
 from flowcache.families.magi.sampler import MagiSettings, first_seen, guidance_scales, intervals, time_grid
-from flowcache.records import Pipeline
 
 NAME = "magi_schedule_tables"
 

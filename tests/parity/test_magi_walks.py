@@ -9,9 +9,9 @@ from flowcache.cache.kv_select import Compression
 from flowcache.cache.policy import Policy
 from flowcache.cache.reuse import Reuse
 from flowcache.families.magi.config import MagiConfig
+from flowcache.families.magi.pipeline import Pipeline
 from flowcache.families.magi.sampler import MagiSettings, model_times
 from flowcache.families.magi.transformer import MagiTransformer
-from flowcache.records import Pipeline
 from flowcache.sampling.loop import Texts, denoise
 
 TOLERANCE = 1e-3

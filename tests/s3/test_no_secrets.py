@@ -9,14 +9,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from flowcache.errors import StoreError
+from flowcache.progress.events import Together
 from flowcache.progress.json_lines import JsonProgress
-from flowcache.progress.progress import LogProgress, Together
+from flowcache.progress.terminal import LogProgress
 from flowcache.report.page import Limits, report_page
 from flowcache.scheduler.protocols import GangFailure
 from flowcache.storage.commits import read_commits
 from flowcache.storage.objects.store import Store
 from flowcache.storage.verify import status, verify
-from tests.unit.scheduler.test_driver import Studio, request
+from tests.unit.scheduler.studio import Studio, request
 
 KEY, SECRET = "AKIAKEYOFNOBODY", "hunter2/of+nobody"
 

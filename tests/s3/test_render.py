@@ -14,8 +14,8 @@ import flowcache
 from flowcache.api import check
 from flowcache.errors import MediaError
 from flowcache.inputs.media import load_image
+from flowcache.inputs.options import RunOptions
 from flowcache.inputs.schema import RowDefaults
-from flowcache.scheduler.options import RunOptions
 from flowcache.storage.objects.store import Store
 from flowcache.storage.verify import verify
 

@@ -8,7 +8,7 @@ import pytest
 from flowcache.cli.main import main
 from flowcache.errors import StoreError
 from flowcache.storage.objects import store as objects
-from tests.unit.scheduler.test_driver import Studio, request
+from tests.unit.scheduler.studio import Studio, request
 
 LYING = ["s3://{bucket}//night", "s3://{bucket}/night?versionId=null"]
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from safetensors.torch import load_file, save_file
 
-from flowcache.families.layouts import SPECIAL_TOKENS
 from flowcache.families.magi.captions import ARRAY, read_special_tokens
+from flowcache.families.magi.published import SPECIAL_TOKENS
 from training.magi.data import CHUNK, WORLD
 from training.magi.model import CONFIG, FPS, Tiny
 from training.magi.noise import CLEAN, SHIFT, STAGES

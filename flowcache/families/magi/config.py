@@ -1,6 +1,7 @@
 """Shape of a MAGI-1 transformer."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 @dataclass(frozen=True)
@@ -10,6 +11,7 @@ class MagiConfig:
     Both have 8 K/V heads of 128. 24B takes latents twice (`half_channel`), scaled by 0.1.
     """
 
+    family: ClassVar[str] = "magi"
     dim: int
     ffn_dim: int
     heads: int

@@ -1,4 +1,4 @@
-"""Floating-point operations of the MAGI-1 transformer: matrix products and attention, 2 for a multiply-add."""
+"""FLOPs of the MAGI-1 transformer (matrix products and attention, 2 for a multiply-add), and its bytes."""
 
 import math
 
@@ -53,3 +53,14 @@ def working_bytes(config: MagiConfig, tokens: int) -> int:
     width, kv_width = config.heads * config.head_dim, config.kv_heads * config.head_dim
     attention = 2 * (2 * width + 2 * kv_width + 2 * width) + 4 * 2 * width
     return tokens * (config.dim * 4 * 4 + max(attention, 2 * config.ffn_dim * (3 if config.gated else 2)))
+
+
+def reuse_bytes(
+    config: MagiConfig, tokens: int, ranks: int, kv_branches: int, chunks_in_flight: int, element: int
+) -> int:
+    """On a rank, for chunks of so many tokens: the signal, which is all tokens, and latents, whole on every rank.
+
+    Both are in float32.
+    """
+    own = math.ceil(tokens / ranks) * config.dim
+    return chunks_in_flight * 4 * (own + tokens * math.prod(config.patch) * config.channels)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from flowcache.families.magi.config_file import read
-from flowcache.records import Pipeline
+from flowcache.families.magi.pipeline import Pipeline
 
 # FlowCache's for MAGI-1: the thresholds and the warm-up of its VBench runs and of its example.
 PRESETS = {

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from flowcache.cache.policy import Policy
-from flowcache.records import ModelSpec, Pipeline, RenderRequest
+from flowcache.families.magi.pipeline import Pipeline
+from flowcache.records import ModelSpec, RenderRequest
 from flowcache.sampling.plan import ChunkForward, SamplingPlan, SamplingStep
 from flowcache.sampling.schedule import Row, schedule
 from flowcache.sampling.solver import Euler

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from flowcache.families.magi.config import MagiConfig
 from flowcache.families.magi.embedders import CaptionEmbedder, Rope, TimeEmbedder, apply_rope
 from flowcache.families.magi.layers import LayerNorm, Linear, Linear32
-from flowcache.models.attention import attention, frame_of_token
+from flowcache.models.attention import frame_of_token
 from flowcache.models.base import Attend, Conditioning, Grid
+from flowcache.models.blocks import BlockAttend, Blocks
 
 NULL_TOKENS = 50  # of the null caption that are seen
 PARTS = 8  # into which both attentions' outputs are cut, side by side: the official training's ranks
@@ -45,7 +46,7 @@ class Projections(nn.Module):
         self.k, self.v = (Linear(config.dim, kv_width, bias=False) for _ in range(2))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """[B, S, dim] -> q, qx, k, v [B, S, heads or kv_heads, head_dim]."""
+        """[..., dim] -> q, qx, k, v [..., heads or kv_heads, head_dim]."""
         x = self.layer_norm(x)
         return tuple(project(x).unflatten(-1, (-1, self.head_dim)) for project in (self.q, self.qx, self.k, self.v))
 
@@ -68,14 +69,16 @@ class Attention(nn.Module):
         k, v = kv.chunk(2, dim=-1)
         return self.k_layernorm_xattn(k).to(v.dtype), v
 
-    def forward(self, x: Tensor, caption: Caption, rope: Tensor, layer: int, attend: Attend) -> Tensor:
+    def qkv(self, x: Tensor, rope: Tensor) -> tuple[Tensor, ...]:
+        """q, k, v of self-attention, past RoPE, and q of cross-attention: [..., heads or kv_heads, head_dim] each."""
         q, qx, k, v = self.linear_qkv(x)
         q, k = (apply_rope(norm(y), rope).to(v.dtype) for norm, y in ((self.q_layernorm, q), (self.k_layernorm, k)))
-        own = attend(layer, q, k, v)
-        keys, values = (y.expand(len(x), -1, -1, -1) for y in caption.keys_values[layer])
-        cross = attention(self.q_layernorm_xattn(qx).to(v.dtype), keys, values, caption.mask)
-        both = torch.stack([own.flatten(2), cross.flatten(2)], dim=2)
-        return self.linear_proj(both.unflatten(-1, (PARTS, -1)).transpose(2, 3).flatten(2))
+        return q, k, v, self.q_layernorm_xattn(qx).to(v.dtype)
+
+    def project(self, own: Tensor, cross: Tensor) -> Tensor:
+        """What both gave, [..., width] each, as [..., dim]."""
+        both = torch.stack([own, cross], dim=-2)
+        return self.linear_proj(both.unflatten(-1, (PARTS, -1)).transpose(-3, -2).flatten(-3))
 
 
 class Mlp(nn.Module):
@@ -99,15 +102,19 @@ class Gates(nn.Module):
         super().__init__()
         self.proj = nn.Sequential(Linear(config.condition_dim, 2 * config.dim))
 
-    def forward(self, condition: Tensor, of_token: Tensor | None) -> tuple[Tensor, Tensor]:
-        """[B, frames, condition_dim] -> the gates of both sublayers, [B, S or 1, dim] each, in -1..1, fp32."""
+    def forward(self, condition: Tensor, frame_of_token: Tensor | None) -> tuple[Tensor, Tensor]:
+        """[..., frames, condition_dim] -> the gates of both sublayers, [..., S or 1, dim] each, in -1..1, fp32."""
         # Row by row: BLAS sums a single row in another order, and a chunk's bits must not depend on its batch.
-        rows = [self.proj(F.silu(row)) for row in condition.split(1)]
-        gates = torch.cat(rows).float().tanh()
-        return (gates if of_token is None else gates[:, of_token]).chunk(2, dim=-1)
+        rows = condition.split(1) if condition.dim() == 3 else [condition]
+        gates = torch.cat([self.proj(F.silu(row)) for row in rows]).float().tanh()
+        return (gates if frame_of_token is None else gates.index_select(-2, frame_of_token)).chunk(2, dim=-1)
 
 
 class Block(nn.Module):
+    """See `models.blocks.Blocks`, flat or not. condition: [B, frames, condition_dim] or [n, condition_dim]."""
+
+    units = ("qkv", "finish")
+
     def __init__(self, config: MagiConfig):
         super().__init__()
         self.ada_modulate_layer = Gates(config)
@@ -119,11 +126,29 @@ class Block(nn.Module):
     def keys_values(self, caption: Tensor) -> tuple[Tensor, Tensor]:
         return self.self_attention.keys_values(caption)
 
-    def forward(self, x, condition, of_token, caption, rope, layer: int, attend: Attend) -> Tensor:
-        gate1, gate2 = self.ada_modulate_layer(condition, of_token)
-        out = self.self_attention(x, caption, rope, layer, attend)
+    def qkv(self, x: Tensor, rope: Tensor) -> tuple[Tensor, ...]:
+        """See `Attention.qkv`."""
+        return self.self_attention.qkv(x, rope)
+
+    def finish(self, x: Tensor, own: Tensor, cross: Tensor, condition: Tensor, frame_of_token: Tensor | None) -> Tensor:
+        """x with what both attentions gave, and past the feed-forward layers."""
+        gate1, gate2 = self.ada_modulate_layer(condition, frame_of_token)
+        out = self.self_attention.project(own, cross)
         x = (x.float() + self.self_attn_post_norm(gate1 * out.float())).to(x.dtype)
         return (x.float() + self.mlp_post_norm(gate2 * self.mlp(x).float())).to(x.dtype)
+
+    def forward(
+        self,
+        x: Tensor,
+        condition: Tensor,
+        frame_of_token: Tensor | None,
+        rope: Tensor,
+        attend: BlockAttend,
+        attend_text: BlockAttend,
+    ) -> Tensor:
+        q, k, v, qx = self.qkv(x, rope)
+        own, cross = attend(q, k, v).flatten(-2), attend_text(qx).flatten(-2)
+        return self.finish(x, own, cross, condition, frame_of_token)
 
 
 class MagiTransformer(nn.Module):
@@ -141,13 +166,13 @@ class MagiTransformer(nn.Module):
         self.y_embedder = CaptionEmbedder(config)
         self.rope = Rope(config)
         self.videodit_blocks = nn.Module()
-        self.videodit_blocks.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.videodit_blocks.layers = Blocks(Block(config) for _ in range(config.layers))
         self.videodit_blocks.final_layernorm = LayerNorm(config.dim, config.eps)
         self.final_linear = nn.Module()
         self.final_linear.linear = Linear(config.dim, math.prod(config.patch) * config.model_channels, bias=False)
 
     @property
-    def blocks(self) -> nn.ModuleList:
+    def blocks(self) -> Blocks:
         return self.videodit_blocks.layers
 
     @property
@@ -209,9 +234,7 @@ class MagiTransformer(nn.Module):
         self, tokens: Tensor, conditioning: Conditioning, text: Caption, rope: Tensor, attend: Attend
     ) -> Tensor:
         x, condition = tokens.to(self.dtype), conditioning.blocks + text.adaln
-        for layer, block in enumerate(self.blocks):
-            x = block(x, condition, conditioning.frame_of_token, text, rope, layer, attend)
-        return x
+        return self.blocks(x, condition, conditioning.frame_of_token, text.keys_values, rope, attend, text.mask)
 
     def project(self, tokens: Tensor, conditioning: Conditioning, grid: Grid) -> Tensor:
         x = self.final_linear.linear(self.videodit_blocks.final_layernorm(tokens))

@@ -1,12 +1,14 @@
 """Shape of a SkyReels-V2 transformer."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 @dataclass(frozen=True)
 class SkyReelsConfig:
     """Published sizes: 1.3B is dim 1536, ffn 8960, 12 heads, 30 layers; 14B is 5120, 13824, 40, 40."""
 
+    family: ClassVar[str] = "skyreels"
     dim: int
     ffn_dim: int
     heads: int

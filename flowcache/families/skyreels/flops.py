@@ -1,4 +1,4 @@
-"""Floating-point operations of the SkyReels-V2 transformer: matrix products and attention, 2 for a multiply-add."""
+"""FLOPs of the SkyReels-V2 transformer (matrix products and attention, 2 for a multiply-add), and its bytes."""
 
 import math
 
@@ -37,3 +37,10 @@ def working_bytes(config: SkyReelsConfig, tokens: int) -> int:
     The hidden state and its fp32 copies for norm and modulation, then queries, keys, values, their output; or the FFN.
     """
     return tokens * (config.dim * 4 * 4 + max(4 * config.dim, 2 * config.ffn_dim) * 2)
+
+
+def reuse_bytes(
+    config: SkyReelsConfig, tokens: int, ranks: int, kv_branches: int, chunks_in_flight: int, element: int
+) -> int:
+    """On a rank, for chunks of so many tokens: the residual of each guidance branch."""
+    return chunks_in_flight * kv_branches * math.ceil(tokens / ranks) * config.dim * element

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from flowcache.families.skyreels.config import SkyReelsConfig
 from flowcache.models.attention import attention, frame_of_token
 from flowcache.models.base import Attend, Conditioning, Grid
+from flowcache.models.blocks import BlockAttend, Blocks
 
 
 class RMSNorm(nn.Module):
@@ -35,7 +36,9 @@ class LayerNorm(nn.LayerNorm):
         return F.layer_norm(x.float(), self.normalized_shape, weight, bias, self.eps).to(x.dtype)
 
 
-class SelfAttention(nn.Module):
+class Attention(nn.Module):
+    """Its projections; attention itself lies outside."""
+
     def __init__(self, dim: int, heads: int, eps: float):
         super().__init__()
         self.heads = heads
@@ -45,28 +48,25 @@ class SelfAttention(nn.Module):
     def split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1))
 
-    def forward(self, x: Tensor, rope: Tensor, layer: int, attend: Attend) -> Tensor:
-        q = apply_rope(self.split(self.norm_q(self.q(x))), rope)
-        k = apply_rope(self.split(self.norm_k(self.k(x))), rope)
-        return self.o(attend(layer, q, k, self.split(self.v(x))).flatten(2))
+    def query(self, x: Tensor) -> Tensor:
+        return self.split(self.norm_q(self.q(x)))
 
-
-class CrossAttention(SelfAttention):
-    def keys_values(self, text: Tensor) -> tuple[Tensor, Tensor]:
-        return self.split(self.norm_k(self.k(text))), self.split(self.v(text))
-
-    def forward(self, x: Tensor, keys_values: tuple[Tensor, Tensor]) -> Tensor:
-        return self.o(attention(self.split(self.norm_q(self.q(x))), *keys_values).flatten(2))
+    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.split(self.norm_k(self.k(x))), self.split(self.v(x))
 
 
 class Block(nn.Module):
+    """See `models.blocks.Blocks`, flat or not. e: [B, frames, 6, dim] or [n, 6, dim], the time embedding."""
+
+    units = ("qkv", "query", "finish")
+
     def __init__(self, config: SkyReelsConfig):
         super().__init__()
         dim, eps = config.dim, config.eps
         self.norm1 = LayerNorm(dim, eps, elementwise_affine=False)
-        self.self_attn = SelfAttention(dim, config.heads, eps)
+        self.self_attn = Attention(dim, config.heads, eps)
         self.norm3 = LayerNorm(dim, eps)
-        self.cross_attn = CrossAttention(dim, config.heads, eps)
+        self.cross_attn = Attention(dim, config.heads, eps)
         self.norm2 = LayerNorm(dim, eps, elementwise_affine=False)
         self.ffn = nn.Sequential(nn.Linear(dim, config.ffn_dim), nn.GELU("tanh"), nn.Linear(config.ffn_dim, dim))
         self.modulation = nn.Parameter(torch.randn(1, 6, dim) / dim**0.5)
@@ -74,13 +74,38 @@ class Block(nn.Module):
     def keys_values(self, text: Tensor) -> tuple[Tensor, Tensor]:
         return self.cross_attn.keys_values(text)
 
-    def forward(self, x, conditioning: Conditioning, text, rope, layer: int, attend: Attend) -> Tensor:
-        shift1, scale1, gate1, shift2, scale2, gate2 = modulate(self.modulation, conditioning.blocks, conditioning)
-        h = (self.norm1(x).float() * (1 + scale1) + shift1).to(x.dtype)
-        x = (x + self.self_attn(h, rope, layer, attend).float() * gate1).to(x.dtype)
-        x = x + self.cross_attn(self.norm3(x), text)
-        h = (self.norm2(x).float() * (1 + scale2) + shift2).to(x.dtype)
-        return (x + self.ffn(h).float() * gate2).to(x.dtype)
+    def qkv(self, x: Tensor, e: Tensor, frame_of_token: Tensor | None, rope: Tensor) -> tuple[Tensor, ...]:
+        """Of self-attention, past RoPE: [..., heads, head_dim] each."""
+        shift, scale = modulate(self.modulation[:, :2], e[..., :2, :], frame_of_token)
+        h = (self.norm1(x).float() * (1 + scale) + shift).to(x.dtype)
+        k, v = self.self_attn.keys_values(h)
+        return apply_rope(self.self_attn.query(h), rope), apply_rope(k, rope), v
+
+    def query(self, x: Tensor, out: Tensor, e: Tensor, frame_of_token: Tensor | None) -> tuple[Tensor, Tensor]:
+        """x with what self-attention gave, and the query of cross-attention."""
+        (gate,) = modulate(self.modulation[:, 2:3], e[..., 2:3, :], frame_of_token)
+        x = (x + self.self_attn.o(out).float() * gate).to(x.dtype)
+        return x, self.cross_attn.query(self.norm3(x))
+
+    def finish(self, x: Tensor, out: Tensor, e: Tensor, frame_of_token: Tensor | None) -> Tensor:
+        """x with what cross-attention gave, and past the feed-forward layers."""
+        shift, scale, gate = modulate(self.modulation[:, 3:], e[..., 3:, :], frame_of_token)
+        x = x + self.cross_attn.o(out)
+        h = (self.norm2(x).float() * (1 + scale) + shift).to(x.dtype)
+        return (x + self.ffn(h).float() * gate).to(x.dtype)
+
+    def forward(
+        self,
+        x: Tensor,
+        e: Tensor,
+        frame_of_token: Tensor | None,
+        rope: Tensor,
+        attend: BlockAttend,
+        attend_text: BlockAttend,
+    ) -> Tensor:
+        out = attend(*self.qkv(x, e, frame_of_token, rope))
+        x, q = self.query(x, out.flatten(-2), e, frame_of_token)
+        return self.finish(x, attend_text(q).flatten(-2), e, frame_of_token)
 
 
 class Head(nn.Module):
@@ -91,7 +116,7 @@ class Head(nn.Module):
         self.modulation = nn.Parameter(torch.randn(1, 2, config.dim) / config.dim**0.5)
 
     def forward(self, x: Tensor, conditioning: Conditioning) -> Tensor:
-        shift, scale = modulate(self.modulation, conditioning.head.unsqueeze(2), conditioning)
+        shift, scale = modulate(self.modulation, conditioning.head.unsqueeze(2), conditioning.frame_of_token)
         return self.head((self.norm(x).float() * (1 + scale) + shift).to(x.dtype))
 
 
@@ -113,7 +138,7 @@ class SkyReelsTransformer(nn.Module):
             self.fps_projection = nn.Sequential(nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, 6 * dim))
         if config.positions:
             self.position_embedding = nn.Parameter(torch.zeros(math.prod(config.positions), dim))
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.blocks = Blocks(Block(config) for _ in range(config.layers))
         self.head = Head(config)
 
     @property
@@ -158,14 +183,19 @@ class SkyReelsTransformer(nn.Module):
         return [(torch.cat([k for k, _ in layer]), torch.cat([v for _, v in layer])) for layer in layers]
 
     def rope(self, *grids: Grid) -> Tensor:
-        """[S, head_dim / 2], or [B, S, head_dim / 2] of several."""
+        """[S, 2 * head_dim] (`rope_angles`), or [B, S, 2 * head_dim] of several."""
         angles = [rope_angles(grid, self.head_dim, self.device) for grid in grids]
         return angles[0] if len(angles) == 1 else torch.stack(angles)
 
-    def transform(self, tokens: Tensor, conditioning: Conditioning, text, rope: Tensor, attend: Attend) -> Tensor:
-        for layer, block in enumerate(self.blocks):
-            tokens = block(tokens, conditioning, text[layer], rope, layer, attend)
-        return tokens
+    def transform(
+        self,
+        tokens: Tensor,
+        conditioning: Conditioning,
+        text: list[tuple[Tensor, Tensor]],
+        rope: Tensor,
+        attend: Attend,
+    ) -> Tensor:
+        return self.blocks(tokens, conditioning.blocks, conditioning.frame_of_token, text, rope, attend)
 
     def project(self, tokens: Tensor, conditioning: Conditioning, grid: Grid) -> Tensor:
         x = self.head(tokens, conditioning)
@@ -200,12 +230,12 @@ def block_causal_mask(grid: Grid, chunk: int, device: torch.device) -> Tensor:
     return block[:, None] >= block[None, :]
 
 
-def modulate(table: Tensor, e: Tensor, conditioning: Conditioning) -> tuple[Tensor, ...]:
-    """Shifts, scales and gates of each token: [B, 1 or S, D] each, in fp32. e: [B, frames, n or 1, D]."""
+def modulate(table: Tensor, e: Tensor, frame_of_token: Tensor | None) -> tuple[Tensor, ...]:
+    """Shifts, scales and gates of each token: [..., 1 or S, D] each, in fp32. e: [..., frames, n or 1, D]."""
     mixed = table.float() + e
-    if conditioning.frame_of_token is not None:
-        mixed = mixed[:, conditioning.frame_of_token]
-    return mixed.unbind(2)
+    if frame_of_token is not None:
+        mixed = mixed.index_select(-3, frame_of_token)
+    return mixed.unbind(-2)
 
 
 def sinusoids(position: Tensor, dim: int) -> Tensor:
@@ -216,8 +246,11 @@ def sinusoids(position: Tensor, dim: int) -> Tensor:
     return torch.cat([angle.cos(), angle.sin()], dim=-1)
 
 
-def rope_angles(grid: Grid, head_dim: int, device) -> Tensor:
-    """Unit complex numbers [S, head_dim / 2]: time, row and column bands, theta 10000."""
+def rope_angles(grid: Grid, head_dim: int, device: torch.device) -> Tensor:
+    """[S, 2 * head_dim]: cosines of time, row and column angles (theta 10000), then sines.
+
+    Each stands twice, for both numbers of a pair; the first sine is negative.
+    """
     side = 2 * (head_dim // 6)
     bands = []
     for start, count, dim in (
@@ -233,10 +266,13 @@ def rope_angles(grid: Grid, head_dim: int, device) -> Tensor:
     angles = torch.cat(
         [time[:, None, None].expand(shape), row[None, :, None].expand(shape), column[None, None].expand(shape)], dim=-1
     )
-    return torch.polar(torch.ones_like(angles), angles).flatten(0, 2).to(torch.complex64)
+    cos, sin = angles.flatten(0, 2).cos(), angles.flatten(0, 2).sin()
+    return torch.cat([torch.stack([cos, cos], -1), torch.stack([-sin, sin], -1)], dim=-2).flatten(-2).float()
 
 
 def apply_rope(x: Tensor, rope: Tensor) -> Tensor:
-    """Rotate neighbouring pairs of [B, S, heads, head_dim] by [S, head_dim / 2], or by [B, S, head_dim / 2]."""
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)).contiguous())
-    return torch.view_as_real(pairs * rope.unsqueeze(-2)).flatten(-2).to(x.dtype)
+    """Rotate neighbouring pairs of [..., S, heads, head_dim] by [..., S, 2 * head_dim] (`rope_angles`)."""
+    cos, sin = rope.unsqueeze(-2).chunk(2, dim=-1)
+    wide = x.float()
+    swapped = wide.unflatten(-1, (-1, 2)).roll(1, -1).flatten(-2)  # `flip` takes twice as long on a CPU
+    return (wide * cos + swapped * sin).to(x.dtype)

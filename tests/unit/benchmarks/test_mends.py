@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from benchmarks.mends import UNMENDED, WARM_UP, fitted
-from flowcache.cache.policy import resolve_policy
 from flowcache.cache.reuse import Reuse
 from flowcache.families.registry import find
+from flowcache.families.settings import resolve_policy
 from training.calibrate import computed_steps, short
 
 

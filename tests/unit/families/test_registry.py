@@ -4,6 +4,7 @@ import shutil
 import pytest
 
 from flowcache.errors import InputError
+from flowcache.families.check import check
 from flowcache.families.registry import bundled, find, folder_digest, reference
 
 
@@ -50,3 +51,36 @@ def test_another_process_finds_a_relative_path(copy, monkeypatch):
     monkeypatch.chdir(copy.parent)
     assert reference("tiny-skyreels") == "tiny-skyreels"
     assert reference(copy.name) == str(copy)
+
+
+def say(folder, **fields):
+    """What is said of a spec with these fields, or (None) without them."""
+    file = folder / "flowcache.json"
+    raw = json.loads(file.read_text()) | fields
+    file.write_text(json.dumps({key: value for key, value in raw.items() if value is not None}))
+    with pytest.raises(InputError) as refused:
+        find(str(folder))
+    (problem,) = refused.value.problems
+    assert problem.file == str(file)
+    return f"{problem.field}: {problem.message}"
+
+
+def test_a_family_is_known_or_refused_by_name(copy):
+    accepted = "accepted: skyreels, magi, or that of an installed package (docs/families.md)"
+    assert say(copy, family="sora") == f"family: got 'sora'; {accepted}"
+    assert say(copy, family=["magi"]) == f"family: got ['magi']; {accepted}"
+    assert say(copy, family=None) == f"family: is missing; {accepted}"
+
+
+def test_what_a_family_alone_says_is_read_by_it(copy):
+    assert say(copy, pipeline={"window": 4}) == "pipeline: models of family skyreels have none"
+    assert say(copy, family="magi", pipeline=None).startswith("pipeline: accepted: an object")
+    assert "unexpected keyword argument 'windows'" in say(copy, pipeline={"windows": 4})
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "[" * 100_000, "{"])
+def test_what_is_no_object_is_no_spec(copy, text):
+    (copy / "flowcache.json").write_text(text)
+    with pytest.raises(InputError, match="flowcache.json: is no"):
+        find(str(copy))
+    assert str(check(copy).problems[0]).startswith(f"{copy}/flowcache.json: is no")

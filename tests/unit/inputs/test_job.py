@@ -1,12 +1,14 @@
 """Job files: what they may say, how options replace it, and every fault at once."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from flowcache.cli.render import run_options
 from flowcache.errors import InputError
+from flowcache.inputs.deadline import deadline
 from flowcache.inputs.job import JOB_ACCEPTS, Defaults, JobSpec, load_job, merged
+from flowcache.inputs.options import RunOptions
 from flowcache.inputs.schema import Policy
 
 ROOT = Path(__file__).parents[3]
@@ -54,7 +56,7 @@ exchange_timeout: 60
     spec = load_job(job(tmp_path, text))
     assert spec.policy == Policy(name="paper", preset="fast", threshold=0.2)
     assert (spec.gang, spec.gangs, spec.device, spec.segment_timeout) == (4, 16, "cuda", 1800.0)
-    assert spec.shard_weights and run_options(spec, False).exchange == spec.exchange_timeout == 60.0
+    assert spec.shard_weights and spec.run_options().exchange_timeout == spec.exchange_timeout == 60.0
     rows = spec.row_defaults()
     assert (rows.model, rows.policy, rows.width, rows.seconds) == ("models/skyreels", spec.policy, 960, 10.0)
     assert (rows.frames, rows.seed, rows.negative_prompt) == (None, 3, "")
@@ -150,3 +152,25 @@ def test_the_jobs_of_the_design_are_there():
 def test_a_deadline_that_is_none_is_refused(text):
     with pytest.raises(InputError, match="until: got .*; accepted: a time of day such as '07:00'"):
         merged(None, manifest="m.jsonl", output="out", until=text)
+
+
+WHAT = {"manifest", "output", "model", "policy", "defaults", "keep_going"}  # the rest says how
+UNSAID = {"start_timeout", "retry_failed", "patience", "idle_release"}  # what no job says
+
+
+def test_a_setting_has_one_name_from_the_job_to_the_run():
+    how = set(JobSpec.model_fields) - WHAT
+    assert {option.name for option in fields(RunOptions)} == how | UNSAID
+    assert JobSpec(manifest="m.csv", output="o").run_options() == RunOptions()
+
+
+def test_what_a_job_says_of_the_run_is_what_the_run_is_told():
+    said = {
+        "gang": 2, "gangs": 3, "shard_weights": True, "threads": 4, "device": "cpu", "dtype": "bf16",
+        "vae_tiling": "on", "address": "auto", "retries": 7, "infra_retries": 8, "segment_timeout": 9.0,
+        "exchange_timeout": 10.0, "grace": 11.0,
+    }  # fmt: skip
+    moment = "2100-01-01T07:00+00:00"
+    made = JobSpec(manifest="m.csv", output="o", until=moment, **said).run_options(retry_failed=True)
+    assert said.keys() | {"until"} == set(JobSpec.model_fields) - WHAT
+    assert made == RunOptions(**said, until=deadline(moment), retry_failed=True)

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowcache.families.magi.pipeline import Pipeline
 from flowcache.inputs.lengths import near_frames, near_sides, near_sizes, round_frames
-from flowcache.records import ModelSpec, Pipeline
+from flowcache.records import ModelSpec
 
 TINY = ModelSpec("tiny", "skyreels", "p", "d", chunk=3, window=15, overlap=3, channels=16)
 REAL = ModelSpec("real", "skyreels", "p", "d", chunk=5, window=25, overlap=5, channels=16)

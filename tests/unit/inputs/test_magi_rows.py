@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from flowcache.families.magi.pipeline import Pipeline
 from flowcache.families.settings import settings_of
 from flowcache.inputs.manifest import validate
 from flowcache.inputs.schema import RowDefaults
-from flowcache.records import MediaInfo, ModelSpec, Pipeline
+from flowcache.records import MediaInfo, ModelSpec
 
 BASE = ModelSpec(
     "base", "magi", "p", "d", chunk=6, window=60, overlap=24, channels=16, causal=False,

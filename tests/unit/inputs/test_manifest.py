@@ -157,6 +157,8 @@ CASES = [
     Case("Unknown preset", [P | {"policy": "paper:medium"}], ((1, "policy.preset"),)),
     Case("Setting that does not go with the policy", [P | {"policy": {"name": "paper", "reuse": False}}],
          ((1, "policy.reuse"),)),
+    Case("Both names of one setting", [P | {"policy": {"name": "paper", "ret_steps": 3, "warmup_steps": 3}}],
+         ((1, "policy.warmup_steps"),)),
     Case("K/V budget of nothing", [P | {"policy": {"name": "flowcache", "kv": {"keep": "recent", "chunks": 0}}}],
          ((1, "policy.kv.chunks"),)),
     Case("K/V setting that is missing", [P | {"policy": {"name": "flowcache", "kv": {"keep": "sink", "chunks": 2}}}],
@@ -286,7 +288,7 @@ def test_lengths_name_the_nearest_valid_ones():
 
 def test_lengths_of_a_model_without_a_causal_codec():
     """A fresh start has as many frames as a continuation, and a picture's chunk too."""
-    whole = replace(REAL, name="whole", family="magi", chunk=6, window=24, overlap=6, causal=False)
+    whole = replace(REAL, name="whole", chunk=6, window=24, overlap=6, causal=False)
     rows = [
         P | {"frames": 24}, P | {"frames": 48, "image": "i.png"}, P | {"frames": 21},
         P | {"frames": 24, "video": "short.mp4"},
@@ -295,6 +297,11 @@ def test_lengths_of_a_model_without_a_causal_codec():
     assert [request.frames for request in requests] == [24, 48]
     assert "nearest 24; accepted: 24, 48, 72 and so on for a fresh start with whole" in problems[0].message
     assert problems[1].message.endswith("has 7 frames at 24 fps; accepted: at least 24 for whole to continue")
+
+
+def test_a_setting_has_one_identity_whatever_name_is_written():
+    published, ours = (one(P | {"policy": {"name": "paper", key: 3}}) for key in ("ret_steps", "warmup_steps"))
+    assert published == ours and ours.policy == {"name": "paper", "ret_steps": 3, "preset": "slow"}
 
 
 def test_sizes_name_the_nearest_valid_ones():

@@ -4,12 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowcache.families.magi.pipeline import Pipeline
 from flowcache.inputs.segments import plan
-from flowcache.records import ModelSpec, Pipeline, RenderRequest, Shot
+from flowcache.records import ModelSpec, RenderRequest, Shot
 
 TINY = ModelSpec("tiny", "skyreels", "", "", chunk=3, window=15, overlap=3, channels=16)
 P540 = ModelSpec("540p", "skyreels", "", "", chunk=5, window=25, overlap=5, channels=16)
-MAGI = ModelSpec("magi", "magi", "", "", chunk=6, window=24, overlap=6, channels=16, causal=False)
+WHOLE = ModelSpec("whole", "skyreels", "", "", chunk=6, window=24, overlap=6, channels=16, causal=False)
 
 
 def request(*shots: Shot, **fields) -> RenderRequest:
@@ -27,13 +28,13 @@ def test_official_540p_windows():
 
 def test_without_a_causal_codec_all_chunks_are_alike():
     """Fresh or not: 6 latent frames of 4 video frames each."""
-    segments = plan(request(Shot("a", 96 + 72), Shot("b", 24, cut=True)), MAGI)
+    segments = plan(request(Shot("a", 96 + 72), Shot("b", 24, cut=True)), WHOLE)
     assert [(s.chunks, s.frames, s.start_frame) for s in segments] == [(4, 96, 0), (3, 72, 96), (1, 24, 168)]
     with pytest.raises(ValueError, match="93 frames"):
-        plan(request(Shot("a", 93)), MAGI)
+        plan(request(Shot("a", 93)), WHOLE)
 
 
-CHUNKED = replace(MAGI, pipeline=Pipeline())
+CHUNKED = replace(WHOLE, family="magi", pipeline=Pipeline())
 
 
 def test_magi_ends_inside_a_chunk_and_runs_on_where_asked_to():
@@ -79,7 +80,7 @@ def shots(draw, spec):
     return made
 
 
-@given(st.sampled_from([TINY, P540, MAGI]).flatmap(lambda spec: st.tuples(st.just(spec), shots(spec))))
+@given(st.sampled_from([TINY, P540, WHOLE]).flatmap(lambda spec: st.tuples(st.just(spec), shots(spec))))
 def test_segments_tile_the_video(case):
     spec, made = case
     wanted = request(*made)

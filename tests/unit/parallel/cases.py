@@ -10,18 +10,18 @@ from hypothesis import strategies as st
 
 from flowcache.cache.kv_select import Compression, Sink
 from flowcache.cache.policy import Policy
-from flowcache.cache.policy_settings import UNITS, WEIGHTINGS
 from flowcache.cache.reuse import Reuse
 from flowcache.families.magi.config import MagiConfig
+from flowcache.families.magi.pipeline import Pipeline
 from flowcache.families.magi.sampler import MagiSettings
 from flowcache.families.magi.transformer import MagiTransformer
+from flowcache.families.policy_settings import UNITS, WEIGHTINGS
 from flowcache.families.skyreels.config import SkyReelsConfig
 from flowcache.families.skyreels.sampler import SamplerSettings
 from flowcache.families.skyreels.transformer import SkyReelsTransformer
 from flowcache.models.base import VideoModel
 from flowcache.parallel.apply import shard
 from flowcache.parallel.mesh import ALONE, GangMesh, arrange
-from flowcache.records import Pipeline
 from flowcache.sampling import executor
 from flowcache.sampling.loop import Texts, denoise
 

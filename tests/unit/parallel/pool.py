@@ -6,12 +6,34 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import timedelta
 from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.multiprocessing import start_processes
 
 TIMEOUT = timedelta(seconds=60)
+# Imported once, by the process that ranks are forked from: seconds for each rank otherwise.
+PRELOADED = [
+    __name__,
+    "flowcache.worker.renderer",
+    "diffusers.models.autoencoders.autoencoder_kl_wan",
+    "torch._dynamo.testing",
+    "hypothesis.strategies",
+]
+
+
+def forkserver() -> BaseContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
+
+
+def start_ranks(main: Callable[..., None], size: int, *arguments: Any) -> None:
+    """main(rank, *arguments) on each rank, to its end: for those that fail, or die, or form groups of their own."""
+    forkserver()
+    start_processes(main, args=arguments, nprocs=size, start_method="forkserver")
 
 
 class Pool:
@@ -21,9 +43,7 @@ class Pool:
     """
 
     def __init__(self):
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__])  # torch is imported once, whatever the number of ranks
-        self._context, self._ranks, self._calls = context, [], 0
+        self._context, self._ranks, self._calls = forkserver(), [], 0
         self._stack = ExitStack()
         self._folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="gangs-"))
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from diffusers import AutoencoderKLWan
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +16,7 @@ from torch.multiprocessing import ProcessRaisedException
 
 from flowcache.families.codecs import PatchCodec
 from flowcache.families.magi.config import MagiConfig
+from flowcache.families.magi.pipeline import Pipeline
 from flowcache.families.magi.transformer import MagiTransformer
 from flowcache.families.magi.vae import ViTVAE
 from flowcache.families.magi.vae_codec import MagiCodec
@@ -29,8 +29,9 @@ from flowcache.models.wan_vae import WanCodec
 from flowcache.parallel.apply import shard
 from flowcache.parallel.decoding import Sharing, Undelivered, deal, open_sharing
 from flowcache.parallel.mesh import Mesh, arrange
-from flowcache.records import ModelSpec, Pipeline, RenderRequest, Shot
+from flowcache.records import ModelSpec, RenderRequest, Shot
 from flowcache.worker.renderer import SegmentRenderer
+from tests.unit.parallel.pool import start_ranks
 
 SIZES = (1, 2, 3, 4)
 VIT = ViTVAEConfig(z_chans=4, embed_dim=256, depth=1, num_heads=2, video_size=64)
@@ -179,7 +180,7 @@ class Found:
 def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     with pytest.raises(ProcessRaisedException) as raised:
-        mp.start_processes(rank_main, args=(str(folder),), nprocs=max(SIZES), start_method="spawn")
+        start_ranks(rank_main, max(SIZES), str(folder))
     ranks = [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in (0, 1)]
     return Found(ranks, raised.value, torch.load(folder / "failed.pt"))
 

@@ -1,4 +1,4 @@
-"""N ranks give what one gives: real gloo process groups, spawned processes, a tiny model."""
+"""N ranks give what one gives: real gloo process groups, a tiny model."""
 
 from dataclasses import dataclass, field
 from unittest import mock
@@ -6,12 +6,12 @@ from unittest import mock
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from flowcache.cache.kv_select import Compression
 from flowcache.cache.policy import Policy
 from flowcache.cache.reuse import Reuse
 from flowcache.families.magi.config import MagiConfig
+from flowcache.families.magi.pipeline import Pipeline
 from flowcache.families.magi.sampler import MagiSettings
 from flowcache.families.magi.transformer import MagiTransformer
 from flowcache.families.skyreels.config import SkyReelsConfig
@@ -21,7 +21,6 @@ from flowcache.parallel.apply import shard
 from flowcache.parallel.mesh import ALONE, GangMesh, Mesh, arrange, head_groups, shares
 from flowcache.planner.communication import Shape, block_collectives, sent_bytes
 from flowcache.planner.rank_work import kv_bytes, residual_bytes
-from flowcache.records import Pipeline
 from flowcache.sampling.dry_run import at_most, dry_run
 from flowcache.sampling.executor import self_only
 from flowcache.sampling.loop import Texts, denoise
@@ -136,15 +135,11 @@ def forward_bytes(ranks: GangMesh, width: int, dtype: torch.dtype) -> tuple[tupl
     return (sum(sent), len([some for some in sent if some])), formulas
 
 
-def rank_main(rank, size, folder, width):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=size)
-    ranks = arrange(dist.group.WORLD, 4)
-    outcome = [sample(ranks, *case, width) for case in CASES]
-    forwards = [forward_bytes(ranks, width, dtype) for dtype in (torch.float32, torch.bfloat16)]
-    torch.save((outcome, forwards), f"{folder}/rank{rank}.pt")
-    dist.barrier()
-    dist.destroy_process_group()
+def on_rank(group: dist.ProcessGroup, width: int) -> tuple[list[tuple], list[tuple]]:
+    """What this rank gives in every case, and what it sends."""
+    ranks = arrange(group, 4)
+    outcome = [(latents.numpy(), *more) for latents, *more in (sample(ranks, *case, width) for case in CASES)]
+    return outcome, [forward_bytes(ranks, width, dtype) for dtype in (torch.float32, torch.bfloat16)]
 
 
 # 2 and 4 share the four heads, 3, 6 and 8 the tokens of the history too; chunks have 24 or 30 tokens.
@@ -153,18 +148,17 @@ def rank_main(rank, size, folder, width):
     [(2, 10), (3, 8), (4, 10), *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in [(6, 8), (8, 10)])],
     ids=str,
 )
-def test_ranks_equal_one(size, width, tmp_path):
+def test_ranks_equal_one(pool, size, width):
     torch.set_num_threads(1)
-    mp.start_processes(rank_main, args=(size, str(tmp_path), width), nprocs=size, start_method="spawn")
+    saved = pool(size, on_rank, width)
     alone = [sample(ALONE, *case, width) for case in CASES]
     for (_, policy), (_, taken, _) in zip(CASES, alone, strict=True):  # reuse does skip
         assert all(compute for *_, compute, _, _ in taken) == (policy.reuse is None)
-    saved = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=False) for rank in range(size)]
     together = [outcome for outcome, _ in saved]
     assert all(sent == expected and min(sent) > 0 for _, forwards in saved for sent, expected in forwards)
     for outcomes in together:
         for (latents, decisions, _), (expected, taken, _) in zip(outcomes, alone, strict=True):
-            torch.testing.assert_close(latents, expected, atol=1e-4, rtol=0)
+            torch.testing.assert_close(torch.from_numpy(latents), expected, atol=1e-4, rtol=0)
             assert [(*visit[:4], visit[5]) for visit in decisions] == [(*visit[:4], visit[5]) for visit in taken]
             distances = [(visit[4], one[4]) for visit, one in zip(decisions, taken, strict=True) if one[4] is not None]
             assert all(several == pytest.approx(one, rel=1e-5) for several, one in distances)

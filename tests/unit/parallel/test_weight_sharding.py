@@ -8,25 +8,29 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from safetensors.torch import save_file
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.distributed.tensor import DTensor
 
 from flowcache.cache.policy import Policy
-from flowcache.families.base import family_of
+from flowcache.families.known import family_of
 from flowcache.families.magi.config import MagiConfig
+from flowcache.families.magi.pipeline import Pipeline
 from flowcache.families.magi.sampler import MagiSettings
 from flowcache.families.memory import weight_bytes
 from flowcache.families.skyreels.config import SkyReelsConfig
 from flowcache.families.skyreels.sampler import SamplerSettings
 from flowcache.models import part as parts
+from flowcache.models.compile import compile_blocks
 from flowcache.models.part import Part
 from flowcache.models.tensors import in_folder
 from flowcache.parallel.apply import shard
 from flowcache.parallel.mesh import GangMesh, Mesh, arrange
 from flowcache.parallel.sharding import load_sharded
-from flowcache.records import Pipeline
 from flowcache.sampling.loop import Texts, denoise
+from tests.unit.parallel.pool import start_ranks
+
+pytestmark = pytest.mark.long  # eight runs on three ranks, of which some compile
 
 CONFIGS = {
     "skyreels": SkyReelsConfig(32, 64, 4, 2, in_channels=4, out_channels=4, text_dim=8, freq_dim=16),
@@ -103,11 +107,22 @@ def observe(folder: Path, ranks: GangMesh, family: str, dtype: torch.dtype) -> d
         forward(model, ranks, gathered)
     parameters = [p._local_tensor if isinstance(p, DTensor) else p for p in model.parameters()]
     held = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in parameters}
+    graphs = compiled_graphs(model, ranks, family, whole) if dtype == torch.float32 and ranks.all.size == 2 else None
     kept, noted = weakref.ref(model), len(model._get_fsdp_state()._comm_ctx.post_forward_order)
     del model, parameters
     gc.collect()
     return {"equal": torch.equal(whole, sharded), "read": read, "gathered": gathered, "held": sum(held.values()),
-            "noted": noted, "freed": kept() is None}  # fmt: skip
+            "noted": noted, "freed": kept() is None, "graphs": graphs}  # fmt: skip
+
+
+def compiled_graphs(model, ranks: GangMesh, family: str, expected: torch.Tensor) -> tuple[int, int]:
+    """How many there are after one window and after two, which give what was expected."""
+    counter, after = CompileCounterWithBackend("aot_eager"), []
+    compile_blocks(model, counter)
+    for _ in range(2):
+        torch.testing.assert_close(sample(model, ranks, family), expected, atol=1e-4, rtol=1e-4)
+        after.append(counter.frame_count)
+    return tuple(after)
 
 
 def rank_main(rank: int, folder: Path) -> None:
@@ -129,7 +144,7 @@ def seen(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sharded")
     for family in CONFIGS:
         write(folder, family)
-    mp.start_processes(rank_main, args=(folder,), nprocs=3, start_method="spawn")
+    start_ranks(rank_main, 3, folder)
     saved = [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(3)]
     return {case: [each[case] for each in saved if case in each] for case in saved[0]}
 
@@ -157,6 +172,12 @@ def test_what_is_held_and_sent_is_what_was_estimated(seen):
             for rank in ranks:
                 assert sum(rank["gathered"]) * (size - 1) == estimate.sent
                 assert rank["held"] == estimate.held
+
+
+def test_blocks_of_sharded_weights_compile_once(seen):
+    """One graph for each of a block's units, whatever the layer."""
+    graphs = {family: {rank["graphs"] for rank in seen[2, family, torch.float32]} for family in CONFIGS}
+    assert graphs == {"skyreels": {(3, 3)}, "magi": {(2, 2)}}
 
 
 def test_nothing_piles_up_and_nothing_stays(seen):

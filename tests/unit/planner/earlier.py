@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flowcache.cache.policy import resolve_policy
+from flowcache.families.settings import resolve_policy
 from flowcache.inputs.segments import plan
 from flowcache.planner.hardware import Link
 from flowcache.planner.price import cost_model, window

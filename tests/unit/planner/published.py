@@ -4,10 +4,11 @@ from flowcache.cache.kv_select import Compression
 from flowcache.cache.policy import Policy
 from flowcache.cache.reuse import Reuse
 from flowcache.families.magi.config import MagiConfig
+from flowcache.families.magi.pipeline import Pipeline
 from flowcache.families.skyreels.config import SkyReelsConfig
 from flowcache.inputs.segments import plan
 from flowcache.planner.price import CostModel, Price, Window, window
-from flowcache.records import ModelSpec, Pipeline, RenderRequest, Shot
+from flowcache.records import ModelSpec, RenderRequest, Shot
 from flowcache.sampling.dry_run import WindowWork, at_most, dry_run
 
 MODELS = {

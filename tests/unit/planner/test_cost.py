@@ -5,27 +5,24 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from flowcache.cache.kv_select import Compression
 from flowcache.cache.policy import Policy
-from flowcache.cache.reuse import Reuse
 from flowcache.families.magi.config import MagiConfig
+from flowcache.families.magi.pipeline import Pipeline
 from flowcache.families.skyreels.config import SkyReelsConfig
 from flowcache.families.skyreels.sampler import SamplerSettings
-from flowcache.families.skyreels.transformer import SkyReelsTransformer
 from flowcache.inputs.segments import plan
-from flowcache.planner.cost import WITHOUT_REUSE, Cost, compared
+from flowcache.planner.cost import Cost, compared
 from flowcache.planner.cost import cost as cost_of
 from flowcache.planner.price import CostModel, cost_model, window
 from flowcache.planner.rank_work import flops
 from flowcache.planner.workload import workload
-from flowcache.records import ModelSpec, Pipeline, RenderRequest, Shot
-from flowcache.sampling.dry_run import at_least, at_most, dry_run
+from flowcache.records import ModelSpec, RenderRequest, Shot
+from flowcache.sampling.dry_run import dry_run
 from flowcache.sampling.loop import Texts, denoise
+from tests.unit.sampling.small import POLICIES, small_model
 
 # SkyReels-V2-DF-1.3B-540P: its config and how it is run; there are no weights.
 CONFIG = {
@@ -82,29 +79,10 @@ def test_dense_block_causal_as_published(spec):
     assert total / 1e15 == pytest.approx(113.6, rel=0.005)
 
 
-@pytest.fixture(scope="module")
-def model():
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    return SkyReelsTransformer(
-        SkyReelsConfig(48, 96, 4, 2, in_channels=4, out_channels=4, text_dim=16, text_len=8, freq_dim=16)
-    ).requires_grad_(False)
-
-
-POLICIES = {
-    "off": Policy("off"),
-    "dense": Policy("dense", attention="full"),
-    "keep": Policy("paper", None, "stale"),
-    "refresh": Policy("flowcache", None, "refresh"),
-    "reuse": at_least(Policy("paper", Reuse(0.1, 2, (1.0, 0.0)), "stale")),
-    "teacache": at_least(Policy("teacache", Reuse(0.1, 2, (1.0, 0.0)), "refresh", joint=True)),
-    "recent": Policy("paper", None, "stale", clean=1),
-}
-
-
 @pytest.mark.parametrize("held", [0, 1, 2])
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
-def test_flops_are_those_that_torch_counts(model, policy, held):
+def test_flops_are_those_that_torch_counts(policy, held):
+    model = small_model()
     given = SamplerSettings(steps=4, shift=3.0, guidance=3.0, ar_step=2, chunk=2, fps=24)
     torch.manual_seed(0)
     prefix = torch.randn(4, held, 16, 16) if held else None
@@ -116,27 +94,6 @@ def test_flops_are_those_that_torch_counts(model, policy, held):
     assert expected == pytest.approx(counter.get_total_flops(), rel=0.02)
 
 
-@settings(deadline=None, max_examples=25)
-@given(
-    st.integers(1, 5), st.integers(0, 8), st.integers(0, 3), st.sampled_from([1.0, 3.0]),
-    st.sampled_from([name for name in POLICIES if name not in ("reuse", "teacache")]),
-)  # fmt: skip
-def test_a_dry_run_is_the_run(model, chunks, ar_step, held, guidance, name):
-    """The same forwards, seeing as many tokens, as with a model that has weights; and as much room for K/V."""
-    chunks += held // 2
-    given = SamplerSettings(steps=3, shift=3.0, guidance=guidance, ar_step=ar_step, chunk=2, fps=24)
-    policy, visits = POLICIES[name], []
-    prefix = torch.randn(4, held, 4, 4) if held else None
-    texts = Texts(torch.randn(1, 8, 16), torch.randn(1, 8, 16))
-    whole = torch.zeros(4, held // 2 * 2, 4, 4)
-    finished = list(
-        denoise(model, torch.randn(4, 2 * chunks, 4, 4), texts, given, policy, prefix, lambda _: whole, visits.append)
-    )
-    done = dry_run(given, (2 * chunks, 4, 4), (1, 2, 2), policy, held)
-    assert (done.forwards, done.seen, done.tokens) == (len(visits), sum(visit.seen for visit in visits), 8)
-    assert finished[-1].kv_bytes == done.kv_branches * done.kv_chunks * done.tokens * 2 * 2 * 48 * 4
-
-
 def test_magi_at_the_published_setting():
     """4.5B distilled, 720x720, 10 chunks, 64 steps: 306 PFLOPs for the whole history, about 208 for the last chunks."""
     config = MagiConfig(3072, 12288, 24, 8, 128, 34)
@@ -146,7 +103,7 @@ def test_magi_at_the_published_setting():
     )  # fmt: skip
     wanted = replace(request(240, width=720, height=720, steps=64, guidance=1.0), model="4.5B")
     (segment,) = plan(wanted, magi)
-    pairs = {name: compared(window(wanted, segment, magi), magi, name) for name in WITHOUT_REUSE["magi"]}
+    pairs = compared(window(wanted, segment, magi), magi)
     costs = CostModel({"4.5B": magi}, {"4.5B": config})
     counted = {name: costs.price(seen, policy).most for name, (seen, policy) in pairs.items()}
     assert counted["dense"].flops / 1e15 == pytest.approx(306, rel=0.03)
@@ -154,15 +111,6 @@ def test_magi_at_the_published_setting():
     assert counted["off"].forwards == 640 + 160 + 9  # steps, copies of the cleanest chunk, refreshed chunks
     assert counted["paper"].forwards == 640
     assert counted["off"].kv_bytes == 2 * 34 * (5 * 12_150) * 8 * 128 * 2 == counted["dense"].kv_bytes // 2
-
-
-def test_bounds_of_reuse():
-    reuse = Reuse(0.1, 2, (1.0, 0.0))
-    policy = Policy("paper", reuse, "stale", clean=2, compression=Compression())
-    given = SamplerSettings(steps=6, shift=3.0, guidance=1.0, ar_step=2, chunk=2, fps=24)
-    most, least = (dry_run(given, (8, 4, 4), (1, 2, 2), bound(policy)) for bound in (at_most, at_least))
-    assert (most.forwards, least.forwards) == (4 * 6, 4 * 3)  # the first two steps and the last
-    assert at_least(Policy("off")) == Policy("off")
 
 
 def test_a_night_is_counted_in_a_moment(spec):

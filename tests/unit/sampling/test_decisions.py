@@ -5,8 +5,8 @@ import torch
 
 from flowcache.cache.policy import Policy
 from flowcache.cache.reuse import Reuse
+from flowcache.families.magi.pipeline import Pipeline
 from flowcache.families.magi.sampler import MagiSettings
-from flowcache.records import Pipeline
 from flowcache.sampling.dry_run import Weightless
 from flowcache.sampling.loop import Texts, denoise
 

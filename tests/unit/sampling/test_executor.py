@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowcache.cache.policy import Policy
+from flowcache.families.magi.pipeline import Pipeline
 from flowcache.families.magi.sampler import MagiSettings
 from flowcache.parallel.mesh import ALONE
-from flowcache.records import Pipeline
 from flowcache.sampling import executor
 from flowcache.sampling.loop import Texts, denoise
 from tests.unit.parallel.cases import Case, cases, model_of, play

@@ -2,79 +2,19 @@
 
 import signal
 import time
-import uuid
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
 from benchmarks.simulated import connector, render
-from flowcache.inputs.segments import plan
-from flowcache.progress.progress import Progress
-from flowcache.records import ModelSpec, RenderRequest, Shot
-from flowcache.scheduler.driver import run
+from flowcache.records import RenderRequest, Shot
 from flowcache.scheduler.gang_pool import ClusterError
-from flowcache.scheduler.options import RunOptions
 from flowcache.scheduler.protocols import GangFailure
 from flowcache.storage.commits import read_commits
-from flowcache.storage.objects.store import Store
-from flowcache.storage.runs import new_run
-from flowcache.storage.verify import status, verify
+from flowcache.storage.verify import status
 from flowcache.worker.task import Flawed
-
-SPEC = ModelSpec("tiny", "skyreels", "", "d" * 64, chunk=3, window=15, overlap=3, channels=16)
-MODEL = "tiny-skyreels"
-ONE_SEGMENT, TWO_SEGMENTS = 57, 105  # frames: 5 chunks; 5 and 4
-
-
-def request(name: str, frames: int = TWO_SEGMENTS, **fields) -> RenderRequest:
-    return RenderRequest(
-        name, (Shot("p", frames),), 64, 64, 12, 1, 3.0, 4, model=MODEL, policy={"name": "off"}, **fields
-    )
-
-
-class Notes(Progress):
-    def __init__(self):
-        super().__init__()
-        self.order: list[tuple[str, int]] = []
-        self.causes: list[str] = []
-        self.said: list[str] = []
-
-    def committed(self, segment):
-        super().committed(segment)
-        self.order.append((segment.video_id, segment.index))
-
-    def failed(self, segment, rank, cause, kind, again):
-        super().failed(segment, rank, cause, kind, again)
-        self.causes.append(cause)
-
-    def note(self, message):
-        self.said.append(message)
-
-
-class Studio:
-    """A store and requests; each `run` is a driver of its own."""
-
-    def __init__(self, *requests: RenderRequest, store: Store | None = None):
-        self.store, self.requests = store or Store(f"memory://{uuid.uuid4().hex}"), list(requests)
-        self.segments = [segment for request in requests for segment in plan(request, SPEC)]
-        self.providers, self.notes = [], Notes()
-
-    @property
-    def provider(self):
-        return self.providers[-1]
-
-    def run(self, size: int = 1, connect=None, **settings):
-        options = {name: settings.pop(name) for name in list(settings) if name in RunOptions.__dataclass_fields__}
-        record = new_run(self.requests, {MODEL: SPEC.digest}, self.segments, "0")
-        connect = connect or connector(self.providers, size, **settings)
-        specs = {MODEL: SPEC}
-        return run(self.store, record, self.requests, specs, RunOptions(**options), self.notes, connect)
-
-
-def sound(store: Store) -> dict[str, int]:
-    report = verify(store, decode=False)
-    assert report.sound, report.problems
-    return report.counts
+from tests.unit.scheduler.studio import ONE_SEGMENT, Studio, request, sound
 
 
 def test_every_video_is_done_and_a_second_run_has_nothing_to_do():
@@ -88,9 +28,9 @@ def test_every_video_is_done_and_a_second_run_has_nothing_to_do():
 def test_what_was_asked_for_reaches_the_ranks():
     studio, seen = Studio(request("a", ONE_SEGMENT)), []
 
-    def connect(driver):
-        seen.append(driver.worker_settings())
-        return connector(studio.providers, 1)(driver)
+    def connect(work):
+        seen.append(work.settings.options)
+        return connector(studio.providers, 1)(work)
 
     studio.run(connect=connect, dtype="bf16", vae_tiling="on", shard_weights=True, gang=2, threads=3)
     assert (seen[0].dtype, seen[0].vae_tiling, seen[0].shard_weights, seen[0].threads) == ("bf16", "on", True, 3)
@@ -141,14 +81,14 @@ def test_a_gang_that_nobody_needs_gives_its_resources_back():
 
 def test_a_gang_without_news_is_replaced_and_its_segment_rendered_elsewhere():
     studio, stalls = Studio(request("a")), iter([None])
-    summary = studio.run(seconds=lambda task: next(stalls, 5.0), stall=60.0)
+    summary = studio.run(seconds=lambda task: next(stalls, 5.0), segment_timeout=60.0)
     assert summary.exit_code == 0 and len(studio.provider.gangs) == 2
     assert studio.notes.causes == ["no chunk was finished for 61 s"]
 
 
 def test_the_log_of_a_process_that_cannot_tell_any_more_is_fetched():
     studio = Studio(request("a"))
-    studio.run(seconds=lambda task: None, stall=60.0, infra_retries=0)
+    studio.run(seconds=lambda task: None, segment_timeout=60.0, infra_retries=0)
     assert read_commits(studio.store).dead_letters["a"].log_tail == "last words of gang-1, rank 0"
 
 
@@ -260,8 +200,8 @@ def test_gangs_lost_while_they_start_are_tried_again_until_several_in_a_row_fail
     studio = Studio(*(request(f"v{i}") for i in range(9)))
 
     @contextmanager
-    def connect(driver):
-        with connector(studio.providers, 3)(driver) as provider:
+    def connect(work):
+        with connector(studio.providers, 3)(work) as provider:
             later = provider.later
 
             def start(seconds, gang, what):
@@ -296,7 +236,7 @@ def test_a_hostile_request_delays_the_others_by_no_more_than_its_budget(gangs, n
     alone = Studio(*good)
     alone.run(size=gangs, seconds=seconds)
     studio = Studio(*hostile, *good)
-    budgets = {"stall": 60.0, "retries": 2, "infra_retries": 2}
+    budgets = {"segment_timeout": 60.0, "retries": 2, "infra_retries": 2}
     summary = studio.run(size=gangs, nodes=nodes, seconds=seconds, fault=fault, **budgets)
     assert set(summary.failed) == {"stalls", "kills", "fails"} and len(summary.done) == 6
     attempts, restart = 3, 2.0  # each; seconds to notice and to start a gang anew
@@ -318,3 +258,28 @@ def test_a_spoilt_segment_is_rendered_again_without_reuse(monkeypatch):
     assert (summary.exit_code, summary.rendered) == (0, 9)
     assert tried == [("a", 0, True), ("a", 1, True), ("a", 1, False)]
     assert studio.notes.causes == ["chunk 5 is black: rendered without reuse"]
+
+
+def test_what_ran_of_a_dead_video_is_not_tried_again_on_another_node():
+    """The second shot fails while the first one's failure has given the video up, and the other node is sound."""
+    tried = []
+
+    def fault(task):
+        if task.request.id == "cuts":
+            tried.append(task.segment.index)
+            raise GangFailure(0, "infra" if task.segment.index else "work", "it broke", usable=True)
+
+    shots = Shot("p", ONE_SEGMENT), Shot("q", ONE_SEGMENT, cut=True)
+    cuts = replace(request("cuts", priority=1), shots=shots)
+    studio = Studio(cuts, request("good"))
+    seconds = {("cuts", 0): 5.0, ("cuts", 1): 10.0}
+    summary = studio.run(
+        size=2,
+        nodes=2,
+        seconds=lambda task: seconds.get((task.request.id, task.segment.index), 30.0),
+        fault=fault,
+        retries=0,
+        infra_retries=5,
+    )
+    assert tried == [0, 1] and (summary.done, set(summary.failed)) == (("good",), {"cuts"})
+    assert studio.notes.again == [False, False]

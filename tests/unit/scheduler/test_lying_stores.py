@@ -11,7 +11,7 @@ from flowcache.storage import layout
 from flowcache.storage.objects.backend import Entry
 from flowcache.storage.objects.store import LOOK_PAUSES
 from flowcache.storage.status import status
-from tests.unit.scheduler.test_driver import ONE_SEGMENT, Studio, request, sound
+from tests.unit.scheduler.studio import ONE_SEGMENT, Studio, request, sound
 
 
 class Lying(CountingBackend):

@@ -9,7 +9,7 @@ from flowcache.scheduler.gang_pool import ClusterError
 from flowcache.scheduler.node_health import AVOIDED, IN_A_ROW, NodeHealth
 from flowcache.scheduler.protocols import GangFailure
 from flowcache.storage.commits import read_commits
-from tests.unit.scheduler.test_driver import ONE_SEGMENT, Studio, request
+from tests.unit.scheduler.studio import ONE_SEGMENT, Studio, request
 
 
 def segment(video: str) -> Segment:

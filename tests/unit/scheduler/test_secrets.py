@@ -3,10 +3,10 @@
 import io
 
 from benchmarks.simulated import connector
-from flowcache.progress.progress import LogProgress
+from flowcache.progress.terminal import LogProgress
 from flowcache.scheduler.protocols import GangFailure
 from flowcache.storage.commits import read_commits
-from tests.unit.scheduler.test_driver import Studio, request
+from tests.unit.scheduler.studio import Studio, request
 
 SECRET = "hunter2"
 URLS = (

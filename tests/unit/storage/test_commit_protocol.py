@@ -26,7 +26,7 @@ from flowcache.storage.documents import to_json
 from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import begin_run
 from flowcache.storage.verify import verify
-from tests.unit.storage.faults import Crash, FaultyStore
+from tests.unit.storage.faults import Crash, FaultyStore, Uncommitted
 from tests.unit.storage.samples import Studio, encoded, outcome, plan, request
 
 REQUESTS = (request("cat", 2), request("dog", 1))
@@ -104,7 +104,7 @@ def test_of_racing_attempts_one_wins_and_all_learn_which(order, lost_answer):
     store = fresh()
     studio = Studio(store, REQUESTS)
     segment = plan(REQUESTS)[0]
-    attempts = [Studio(_Uncommitted(store), REQUESTS) for _ in range(4)]
+    attempts = [Studio(Uncommitted(store), REQUESTS) for _ in range(4)]
     markers = [attempt.render(segment, None) for attempt in attempts]
     assert len({marker.attempt for marker in markers}) == 4
     outcomes = []
@@ -115,17 +115,6 @@ def test_of_racing_attempts_one_wins_and_all_learn_which(order, lost_answer):
     assert {marker_sha256(winner) for winner in outcomes} == {marker_sha256(markers[order[0]])}
     assert read_commits(store).markers["cat"] == (markers[order[0]],)
     assert studio.render(segment, None) == markers[order[0]]
-
-
-class _Uncommitted(Store):
-    """A store that keeps the marker from being written, so that attempts can be committed later."""
-
-    def __init__(self, store: Store):
-        super().__init__(store.url)
-        self._backend, self._process = store.backend, store._process
-
-    def create(self, key: str, data: bytes) -> bool:
-        return True if key.startswith(layout.COMMITS) else super().create(key, data)
 
 
 def test_segments_after_a_gap_are_known_but_not_contiguous():

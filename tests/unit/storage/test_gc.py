@@ -14,8 +14,8 @@ from flowcache.storage.gc import collect
 from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import begin_run
 from flowcache.storage.verify import verify
+from tests.unit.storage.faults import Uncommitted
 from tests.unit.storage.samples import Studio, plan, request
-from tests.unit.storage.test_commit_protocol import _Uncommitted
 
 REQUESTS = (request("cat", 2), request("dog", 1))
 SEGMENTS = plan(REQUESTS)
@@ -30,7 +30,7 @@ def fresh() -> Store:
 
 def test_what_lost_attempts_left_goes_after_the_grace_period():
     store = fresh()
-    lost = Studio(_Uncommitted(store), REQUESTS)
+    lost = Studio(Uncommitted(store), REQUESTS)
     losers = [lost.render(SEGMENTS[0], None), lost.render(SEGMENTS[0], None)]
     Studio(store, REQUESTS).run()
     before = {entry.key for entry in store.list()}
@@ -48,7 +48,7 @@ def test_what_lost_attempts_left_goes_after_the_grace_period():
 
 def test_an_attempt_that_may_still_win_is_left_alone_however_old():
     store = fresh()
-    waiting = Studio(_Uncommitted(store), REQUESTS).render(SEGMENTS[0], None)
+    waiting = Studio(Uncommitted(store), REQUESTS).render(SEGMENTS[0], None)
     found = collect(store, grace=0.0, now=time.time() + 10**6)
     assert (found.objects, found.kept) == (0, 3)
     assert commit_segment(store, waiting) == waiting and verify(store).sound
@@ -75,7 +75,7 @@ def test_a_folder_without_a_run_is_not_touched():
 def test_collecting_at_any_moment_takes_nothing_that_is_or_will_be_named(steps):
     """Attempts at the first segment of each video begin and commit in any order, the collector knows no grace."""
     store, attempts = fresh(), []
-    begun = Studio(_Uncommitted(store), REQUESTS)
+    begun = Studio(Uncommitted(store), REQUESTS)
     for action, number in steps:
         if action == "render":
             attempts.append(begun.render(SEGMENTS[0 if number % 2 else 2], None))

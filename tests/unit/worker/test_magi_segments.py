@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from flowcache.cache.policy import resolve_policy
 from flowcache.families.magi.config import MagiConfig
+from flowcache.families.magi.pipeline import Pipeline
 from flowcache.families.magi.transformer import MagiTransformer
-from flowcache.families.settings import settings_of
+from flowcache.families.settings import resolve_policy, settings_of
 from flowcache.inputs.segments import plan
 from flowcache.models.base import LoadedModel
-from flowcache.records import ModelSpec, Pipeline, RenderRequest, Shot
+from flowcache.records import ModelSpec, RenderRequest, Shot
 from flowcache.sampling.loop import Texts, denoise
 from flowcache.worker.noise import window_noise
 from flowcache.worker.renderer import SegmentRenderer, captions, encode_pixels, tail_from_bytes, tail_to_bytes

@@ -10,6 +10,7 @@ from PIL import Image
 
 from flowcache.errors import MediaError, StoreError
 from flowcache.families.registry import load_model
+from flowcache.inputs.options import RunOptions
 from flowcache.inputs.segments import plan
 from flowcache.parallel.sharding import load_sharded
 from flowcache.records import RenderRequest, Shot
@@ -58,7 +59,7 @@ def test_the_first_segment_begins_and_the_last_one_ends_with_a_picture(worker, m
 def test_weights_are_shared_out_where_that_was_asked_for(asked, monkeypatch):
     given = {}
     monkeypatch.setattr("flowcache.worker.worker.load_model", lambda *args, **options: given.update(options))
-    settings = WorkerSettings("run", "hash", shard_weights=asked)
+    settings = WorkerSettings("run", "hash", RunOptions(shard_weights=asked))
     RankWorker(Store("memory://worker"), settings, "gang", 0, 2)._open("tiny-skyreels")
     assert getattr(given["load"], "func", None) is (load_sharded if asked else None)
 

@@ -8,13 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowcache.cache.kv_select import Compression
-from flowcache.cache.policy import Policy, resolve_policy
+from flowcache.cache.policy import Policy
 from flowcache.cache.reuse import Reuse
 from flowcache.families.magi.config import MagiConfig
+from flowcache.families.magi.pipeline import Pipeline
 from flowcache.families.magi.sampler import MagiSettings
 from flowcache.families.magi.transformer import MagiTransformer
+from flowcache.families.settings import resolve_policy
 from flowcache.models.base import Conditioning, Grid
-from flowcache.records import ModelSpec, Pipeline
+from flowcache.records import ModelSpec
 from flowcache.sampling.loop import Texts, denoise
 
 BASE, DISTILLED = Pipeline(), Pipeline(passes=1, distilled=True)

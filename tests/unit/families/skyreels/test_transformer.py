@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from flowcache.families.skyreels.config import SkyReelsConfig
-from flowcache.families.skyreels.transformer import SkyReelsTransformer, attention, rope_angles
+from flowcache.families.skyreels.transformer import SkyReelsTransformer, apply_rope, attention, rope_angles
 from flowcache.models.base import Grid
 
 
@@ -93,3 +93,12 @@ def test_rope_of_a_later_chunk_is_a_part_of_the_windows():
     whole = rope_angles(Grid(6, 2, 3), 12, torch.device("cpu"))
     part = rope_angles(Grid(2, 2, 3, first_frame=4), 12, torch.device("cpu"))
     assert torch.equal(whole[4 * 6 :], part)
+
+
+def test_rope_turns_pairs_as_complex_numbers():
+    grid, pairs = Grid(3, 2, 3, first_frame=5), torch.randn(2, 18, 4, 6, dtype=torch.complex64)
+    frame, row, column = torch.meshgrid(torch.arange(5.0, 8), torch.arange(2.0), torch.arange(3.0), indexing="ij")
+    angles = torch.cat([x.flatten()[:, None] * torch.tensor([1, 0.01]) for x in (frame, row, column)], dim=1)
+    expected = torch.view_as_real(pairs * torch.polar(torch.ones_like(angles), angles)[:, None]).flatten(-2)
+    turned = apply_rope(torch.view_as_real(pairs).flatten(-2), rope_angles(grid, 12, torch.device("cpu")))
+    torch.testing.assert_close(turned, expected, atol=1e-6, rtol=1e-5)

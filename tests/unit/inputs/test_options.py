@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.torch_version import TorchVersion
 
-from flowcache.scheduler.options import RunOptions
+from flowcache.inputs.options import RunOptions
 
 
 @pytest.mark.parametrize(("version", "gang", "refusal"), [("2.12.1+cu130", 2, "2.13"), ("2.13.0", 1, "--gang 2")])

@@ -1,0 +1,53 @@
+"""Options of the command line, each declared once. Those of a job have the job's names."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Manifest = Annotated[str | None, typer.Argument(help="JSONL, CSV or Parquet; a path or any fsspec URL.")]
+Output = Annotated[str | None, typer.Option(help="Folder or URL to write to. Given again: goes on there.")]
+Job = Annotated[Path | None, typer.Option(help="Job spec (YAML); options given here override it.")]
+Model = Annotated[str | None, typer.Option(help="For rows without one: a bundled name or checkpoint folder.")]
+Policy = Annotated[
+    str | None, typer.Option(help="For rows without one: off, dense, paper, paper:fast, flowcache, teacache ...")
+]
+Gang = Annotated[int | None, typer.Option(min=1, help="Ranks that render one video together.")]
+Gangs = Annotated[
+    int | None,
+    typer.Option(min=1, help="Gangs side by side (an autoscaler is asked for them); else as many as fit."),
+]
+ShardWeights = Annotated[
+    bool | None, typer.Option(help="Each rank holds a part of the model's weights: for models too large for one.")
+]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPUs and torch threads of each rank.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
+Dtype = Annotated[str | None, typer.Option(help="bf16, fp32 or auto: bf16 on GPUs, else fp32.")]
+VaeTiling = Annotated[str | None, typer.Option(help="Decode in tiles: on, off or auto: where memory is short.")]
+Address = Annotated[str | None, typer.Option(help="Ray cluster to join; else a local Ray is started.")]
+Until = Annotated[
+    str | None, typer.Option(help="Start nothing after 07:00, or 2026-11-23T07:00; what is left: exit code 5.")
+]
+KeepGoing = Annotated[bool | None, typer.Option(help="Render the good rows, record the bad ones.")]
+
+RetryFailed = Annotated[bool, typer.Option(help="Try dead-lettered videos again.")]
+LogJson = Annotated[bool, typer.Option(help="Progress as JSON lines, for programs.")]
+Media = Annotated[Path | None, typer.Option(hidden=True, help="Written by submit: where it put media.")]
+
+# Of `plan`; three are written as in `render` but say something else.
+PlanPolicy = Annotated[str | None, typer.Option(help="For rows without one, as in render.")]
+PlanShardWeights = Annotated[bool | None, typer.Option(help="Each rank holds a part of the weights.")]
+PlanUntil = Annotated[str | None, typer.Option(help="07:00, or a date and time: will it be done by then?")]
+Gpus = Annotated[int | None, typer.Option(min=1, help="Ranks in all; else those of the job, or one gang.")]
+Like = Annotated[
+    str | None, typer.Option(help="Output of an earlier run on such machines: estimate time by its timings.")
+]
+Tflops = Annotated[
+    float | None, typer.Option(min=1e-3, help="TFLOP/s that a GPU can do at most: estimate time by them.")
+]
+Efficiency = Annotated[float, typer.Option(min=0.01, max=1.0, help="What is reached of --tflops.")]
+Link = Annotated[
+    str, typer.Option(help="Between a node's GPUs: nvlink4, nvlink3, pcie5, pcie4, ethernet, or such as 300GB/s.")
+]
+GpuMemory = Annotated[str, typer.Option(help="Of a GPU, such as 80GB.")]
+NodeGpus = Annotated[int, typer.Option(min=1, help="GPUs of a node, on which a whole gang has to lie.")]

@@ -1,0 +1,144 @@
+"""MAGI-1 as a `Family`. What needs torch is imported where it is asked for."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flowcache.errors import Problem, problems_of
+from flowcache.families.base import Asked, CodecKind, Family, Kept, PreparedTexts, Traits
+from flowcache.families.layouts import Layout, kv_heads
+from flowcache.families.magi import flops, layout, published, requests
+from flowcache.families.magi.config import MagiConfig
+from flowcache.families.magi.config_file import read_config
+from flowcache.families.magi.layout import special_tokens
+from flowcache.families.magi.pipeline import Pipeline
+from flowcache.families.magi.policies import POLICIES
+from flowcache.records import ModelSpec, RenderRequest
+
+if TYPE_CHECKING:
+    import torch
+
+    from flowcache.cache.policy import Policy
+    from flowcache.families.magi.captions import Captions
+    from flowcache.families.magi.sampler import MagiSettings
+    from flowcache.families.magi.transformer import MagiTransformer
+    from flowcache.models.part import Part
+    from flowcache.models.text import T5TextEncoder
+
+VAE_BYTES = 3 * 2**30  # the VAE in float32, and what one of its tiles takes
+
+
+class Magi(Family):
+    name = "magi"
+    traits = Traits(continues_from="latents", prompt_per="chunk", any_length=True, negative_prompt=False)
+    policies = POLICIES
+    counts = flops
+    accepts = "the config file of a MAGI-1 checkpoint"
+
+    def marks(self, path: Path) -> Mapping[str, Sequence[str]]:
+        return layout.marks(path)
+
+    def layout(self, path: Path) -> Layout:
+        return layout.layout(path)
+
+    def published(self, layout: Layout) -> dict[str, Any]:
+        return published.settings(layout.config)
+
+    def pipeline(self, raw: Any) -> Pipeline:
+        if not isinstance(raw, dict):
+            raise TypeError("accepted: an object, which says how chunks in flight are sampled")
+        return Pipeline(**raw)
+
+    def heads(self, layout: Layout) -> int:
+        return kv_heads(layout.config)
+
+    def config(self, layout: Layout) -> MagiConfig:
+        return read_config(layout.config)
+
+    def damage(self, layout: Layout, config: MagiConfig | None) -> list[Problem]:
+        from flowcache.families.magi.captions import read_special_tokens
+        from flowcache.models.text import load_tokenizer
+
+        found, special = [], special_tokens(layout)
+        if special and special.exists() and config:
+            found += problems_of(partial(read_special_tokens, special, config.text_dim))
+        if layout.tokenizer.exists():
+            found += problems_of(partial(load_tokenizer, layout.tokenizer))
+        return found
+
+    def defaults(self, spec: ModelSpec) -> Mapping[str, Any]:
+        """How far chunks lie apart follows from the steps and the chunks in flight."""
+        return {"ar_step": None}
+
+    def check(self, asked: Asked, spec: ModelSpec) -> Iterable[tuple[str, str]]:
+        return requests.check(asked, spec)
+
+    def settings(self, request: RenderRequest, spec: ModelSpec) -> "MagiSettings":
+        from flowcache.families.magi.sampler import MagiSettings
+
+        return MagiSettings.of(request, spec)
+
+    def compared(self, settings: "MagiSettings") -> "Mapping[str, tuple[MagiSettings, Policy]]":
+        """ "dense" is `off` where every chunk sees all before it."""
+        from flowcache.families.policies import bare
+
+        named = bare(POLICIES, "off", "paper", "flowcache")
+        everything = replace(settings, pipeline=replace(settings.pipeline, kv_ranges=()))
+        dense = everything, replace(named["off"], name="dense")
+        return {"dense": dense} | {name: (settings, policy) for name, policy in named.items()}
+
+    def part(self, layout: Layout) -> "Part":
+        from flowcache.families.magi.weights import transformer_part
+
+        return transformer_part(layout.config, layout.transformer)
+
+    def build(self, config: MagiConfig) -> "MagiTransformer":
+        from flowcache.families.magi.transformer import MagiTransformer
+
+        return MagiTransformer(config)
+
+    def keep_float32(self, name: str) -> bool:
+        from flowcache.families.magi.weights import keep_float32
+
+        return keep_float32(name)
+
+    def text_part(self, path: Path) -> "Part":
+        from flowcache.models.text import text_part
+
+        return text_part(path)
+
+    def text_encoder(self, layout: Layout, config: MagiConfig, device: str, dtype: "torch.dtype") -> "T5TextEncoder":
+        """In float32 whatever `dtype`, as the official code runs T5."""
+        import torch
+
+        from flowcache.models.prompts import clean_magi
+        from flowcache.models.text import load_text_encoder
+
+        where = layout.text_encoder, layout.tokenizer
+        return load_text_encoder(*where, config.text_len, device, torch.float32, clean_magi)
+
+    def text(self, layout: Layout, config: MagiConfig, texts: PreparedTexts) -> "Captions":
+        from flowcache.families.magi.captions import Captions, read_special_tokens
+
+        special = special_tokens(layout)
+        return Captions(texts.tokens, special and read_special_tokens(special, config.text_dim), config.text_len)
+
+    def codecs(self) -> Mapping[str, CodecKind]:
+        from flowcache.families.magi.vae import vae_part
+        from flowcache.families.magi.vae_codec import MagiCodec
+
+        return {"ViTVAE": CodecKind(vae_part, MagiCodec)}
+
+    def kept(self, spec: ModelSpec) -> Kept:
+        """One of the passes fills the only K/V store."""
+        seen = max(spec.pipeline.kv_ranges, default=spec.window // spec.chunk)
+        return Kept(kv_branches=1, kv_chunks=seen, chunks_in_flight=spec.pipeline.window)
+
+    def codec_bytes(self, spec: ModelSpec, tile: int | None) -> int:
+        """Decoded always in tiles, whose results lie beside one another."""
+        return VAE_BYTES + 2 * 4 * 3 * spec.chunk_frames * spec.width * spec.height
+
+
+FAMILY = Magi()

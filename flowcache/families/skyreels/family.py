@@ -1,0 +1,114 @@
+"""SkyReels-V2 as a `Family`. What needs torch is imported where it is asked for."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flowcache.errors import Problem, problems_of
+from flowcache.families.base import Asked, Family, Kept, Traits
+from flowcache.families.layouts import Layout, kv_heads
+from flowcache.families.skyreels import flops, layout, published, requests
+from flowcache.families.skyreels.config import SkyReelsConfig
+from flowcache.families.skyreels.policies import POLICIES
+from flowcache.records import ModelSpec, RenderRequest
+
+if TYPE_CHECKING:
+    import torch
+
+    from flowcache.cache.policy import Policy
+    from flowcache.families.skyreels.sampler import SamplerSettings
+    from flowcache.families.skyreels.transformer import SkyReelsTransformer
+    from flowcache.models.part import Part
+    from flowcache.models.text import T5TextEncoder
+
+
+class SkyReels(Family):
+    name = "skyreels"
+    traits = Traits(continues_from="pixels", prompt_per="window", any_length=False, negative_prompt=True)
+    policies = POLICIES
+    counts = flops
+    accepts = "a SkyReels-V2-DF checkpoint (official or diffusers layout)"
+
+    def marks(self, path: Path) -> Mapping[str, Sequence[str]]:
+        return layout.marks(path)
+
+    def layout(self, path: Path) -> Layout:
+        return layout.layout(path)
+
+    def published(self, layout: Layout) -> dict[str, Any]:
+        return published.settings(layout.root, layout.transformer)
+
+    def heads(self, layout: Layout) -> int:
+        return kv_heads(layout.config)
+
+    def config(self, layout: Layout) -> SkyReelsConfig:
+        from flowcache.families.skyreels.weights import read_config
+
+        return read_config(layout.transformer)
+
+    def damage(self, layout: Layout, config: SkyReelsConfig | None) -> list[Problem]:
+        from flowcache.models.text import load_tokenizer
+
+        return problems_of(partial(load_tokenizer, layout.tokenizer)) if layout.tokenizer.exists() else []
+
+    def check(self, asked: Asked, spec: ModelSpec) -> Iterable[tuple[str, str]]:
+        return requests.check(asked, spec)
+
+    def settings(self, request: RenderRequest, spec: ModelSpec) -> "SamplerSettings":
+        from flowcache.families.skyreels.sampler import SamplerSettings
+
+        return SamplerSettings.of(request, spec)
+
+    def compared(self, settings: "SamplerSettings") -> "Mapping[str, tuple[SamplerSettings, Policy]]":
+        from flowcache.families.policies import bare
+
+        named = bare(POLICIES, "dense", "off", "paper", "flowcache")
+        return {name: (settings, policy) for name, policy in named.items()}
+
+    def preset_steps(self, spec: ModelSpec, layout: Layout) -> Mapping[str, int]:
+        """The signal sees time only."""
+        from flowcache.families.skyreels.preset_steps import computed_steps
+        from flowcache.families.skyreels.weights import load_time_embedding
+
+        return computed_steps(load_time_embedding(layout.transformer), spec)
+
+    def part(self, layout: Layout) -> "Part":
+        from flowcache.families.skyreels.weights import transformer_part
+
+        return transformer_part(layout.transformer)
+
+    def build(self, config: SkyReelsConfig) -> "SkyReelsTransformer":
+        from flowcache.families.skyreels.transformer import SkyReelsTransformer
+
+        return SkyReelsTransformer(config)
+
+    def keep_float32(self, name: str) -> bool:
+        from flowcache.families.skyreels.weights import keep_float32
+
+        return keep_float32(name)
+
+    def text_part(self, path: Path) -> "Part":
+        from flowcache.models.text import text_part
+
+        return text_part(path)
+
+    def text_encoder(
+        self, layout: Layout, config: SkyReelsConfig, device: str, dtype: "torch.dtype"
+    ) -> "T5TextEncoder":
+        from flowcache.models.text import load_text_encoder
+
+        return load_text_encoder(layout.text_encoder, layout.tokenizer, config.text_len, device, dtype)
+
+    def kept(self, spec: ModelSpec) -> Kept:
+        """Both guidance branches keep K/V and residuals."""
+        chunks = spec.window // spec.chunk
+        return Kept(kv_branches=2, kv_chunks=chunks, chunks_in_flight=chunks)
+
+    def codec_bytes(self, spec: ModelSpec, tile: int | None) -> int:
+        from flowcache.models.wan_vae import decoding_bytes
+
+        return decoding_bytes(spec.width * spec.height, tile)
+
+
+FAMILY = SkyReels()

@@ -1,0 +1,12 @@
+"""What SkyReels-V2 can be asked for. No torch."""
+
+from collections.abc import Iterator
+
+from flowcache.families.base import Asked
+from flowcache.records import ModelSpec
+
+
+def check(asked: Asked, spec: ModelSpec) -> Iterator[tuple[str, str]]:
+    """See `Family.check`."""
+    if asked.values["segment"]:
+        yield "segment", f"does not go with {spec.name}, which knows windows of one length; accepted: none"

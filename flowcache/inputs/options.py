@@ -1,0 +1,71 @@
+"""How a run is carried out."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from flowcache.errors import Problem
+
+SHARDING = "2.13"  # the first torch whose FSDP2 can be told to forget its notes (`reset_iter_state`)
+
+Device = Literal["auto", "cpu", "cuda"]
+Dtype = Literal["auto", "bf16", "fp32"]
+Tiling = Literal["auto", "on", "off"]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """One object from the job to the ranks. What a job can say has the job's name; those defaults hold there, too.
+
+    `gang`: ranks per gang. `gangs`: how many side by side; None: as many as the cluster holds.
+    `shard_weights`: each rank of a gang holds a part of the transformer's weights (`parallel.sharding`).
+    `threads`: CPUs and torch threads per rank. `device`: auto, cpu or cuda. `address`: of a Ray cluster; None: one is
+    started here. `retries`: attempts that a segment may lose to its own exceptions, `infra_retries`: to lost processes
+    and stalls. `segment_timeout`: seconds without a finished chunk (loading the model included) after which a gang
+    counts as lost. `exchange_timeout`: seconds that an exchange between the ranks of a gang may take, waiting for the
+    slowest included. `start_timeout`: seconds that a gang may take to come up. `retry_failed`: dead-lettered videos are
+    tried again. `until`: unix seconds after which no segment is started any more; `grace`: seconds that segments under
+    way get after a SIGTERM. `patience`: seconds for which a store that does not answer is waited for. `idle_release`:
+    seconds after which a gang without work gives its resources back.
+    `dtype`: bf16, fp32 or auto; `vae_tiling`: on, off or auto: these two alone change what is rendered.
+    """
+
+    gang: int = 1
+    gangs: int | None = None
+    shard_weights: bool = False
+    threads: int = 1
+    device: Device = "auto"
+    dtype: Dtype = "auto"
+    vae_tiling: Tiling = "auto"
+    address: str | None = None
+    retries: int = 2
+    infra_retries: int = 5
+    segment_timeout: float = 900.0
+    exchange_timeout: float = 300.0
+    start_timeout: float = 600.0
+    retry_failed: bool = False
+    until: float | None = None
+    grace: float = 20.0
+    patience: float = 1800.0
+    idle_release: float = 120.0
+
+    @property
+    def numerics(self) -> dict[str, str]:
+        """What changes the rendered bytes and was asked for: part of the run's identity.
+
+        "auto" is not, as the device and its memory are not.
+        """
+        asked = {"dtype": self.dtype, "vae_tiling": self.vae_tiling}
+        return {name: value for name, value in asked.items() if value != "auto"}
+
+    def faults(self) -> list[Problem]:
+        """What speaks against such a run before anything is known of its requests."""
+        if not self.shard_weights:
+            return []
+        if self.gang == 1:
+            message = "got a gang of 1, which has nobody to share weights with; accepted: with --gang 2 or more"
+            return [Problem("--shard-weights", "", message)]
+        import torch  # not needed to read a job, on the machine that submits it
+
+        if torch.__version__ < SHARDING:
+            return [Problem("--shard-weights", "", f"got torch {torch.__version__}; accepted: {SHARDING} or newer")]
+        return []

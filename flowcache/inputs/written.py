@@ -1,0 +1,72 @@
+"""What all that people write is made of: texts, numbers, objects without unknown keys; and how it is shown to them."""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from flowcache.errors import masked
+
+# Control characters but newline and tab, and halves of UTF-16 pairs, which no UTF-8 file can hold.
+UNWRITABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def _whole(value: Any) -> Any:
+    """64.0 is the whole number 64: spreadsheets and pandas write it so."""
+    exact = isinstance(value, float) and value.is_integer() and abs(value) <= 2**53
+    return int(value) if exact else value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+
+
+def whole(low: int, high: int) -> Any:
+    """The type of whole numbers from `low` to `high`."""
+    return Annotated[Whole, Field(ge=low, le=high)]
+
+
+def real(low: float, high: float) -> Any:
+    """The type of finite numbers from `low` to `high`."""
+    return Annotated[float, Field(ge=low, le=high, allow_inf_nan=False)]
+
+
+def _clean(text: str) -> str:
+    bad = UNWRITABLE.search(text)
+    if bad:
+        where = {"code": f"U+{ord(bad[0]):04X}", "at": bad.start() + 1}
+        raise PydanticCustomError("control", "holds the control character {code} at character {at}", where)
+    return text
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise PydanticCustomError("blank", "is blank")
+    return text
+
+
+def text(longest: int, blank: bool = False) -> Any:
+    """The type of text of at most `longest` characters without control characters."""
+    plain = Annotated[str, Field(max_length=longest), AfterValidator(_clean)]
+    return plain if blank else Annotated[plain, AfterValidator(_not_blank)]
+
+
+class Written(BaseModel):
+    """Base of all that people write: unknown keys refused, no conversions between types, null is absent."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def shown(value: Any) -> str:
+    """What was given, in at most some 60 characters, without credentials and control characters."""
+    if isinstance(value, str):
+        start = repr(masked(value[:5000])[:50])
+        return start if len(value) <= 50 and len(start) <= 80 else f"{start[:50]}... ({len(value):,} characters)"
+    if isinstance(value, (list, dict)):
+        entries = "1 entry" if len(value) == 1 else f"{len(value):,} entries"
+        return f"{'a list' if isinstance(value, list) else 'an object'} of {entries}"
+    if isinstance(value, int) and abs(value) >= 10**40:
+        return "a number of more than 40 digits"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return repr(value)[:60]

@@ -1,0 +1,83 @@
+"""The blocks of a transformer, cut at their attentions so that what lies between can be compiled."""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from flowcache.models.attention import attention
+from flowcache.models.base import Attend
+
+BlockAttend = Callable[..., Tensor]  # of one block: (q, k, v) or, where keys and values are the text's, (q) -> out
+
+
+class Blocks(nn.ModuleList):
+    """Blocks that are called in order: block(x, condition, frame_of_token, rope, attend, attend_text) -> x.
+
+    Both attentions are given to a block. `units` of its class names the methods between them, which take and give
+    tensors alone: what `compile.compile_blocks` compiles. `flat`: the rows of a batch are laid end to end before they
+    come to the blocks, and brought back for attention alone: dimension 0 of all that units take is then tokens, or
+    the conditions that they share.
+    """
+
+    def __init__(self, blocks: Iterable[nn.Module]):
+        super().__init__(blocks)
+        self.flat = False
+
+    def forward(
+        self,
+        x: Tensor,
+        condition: Tensor,
+        frame_of_token: Tensor | None,
+        text: Sequence[tuple[Tensor, Tensor]],
+        rope: Tensor,
+        attend: Attend,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Tokens [B, S, D] after all blocks.
+
+        condition: [B or 1, frames, ...]; frame_of_token as in `Conditioning`; rope: [S, n], or [B, S, n] where rows lie
+        in different places. text: of each block its keys and values [B or 1, L, heads, head_dim], of which `mask`
+        [B, 1, 1, L] counts; None: all of them.
+        """
+        shape, x = x.shape, x.contiguous()  # embeddings come channels first, which every layer would carry on
+        if self.flat:
+            condition, frame_of_token = flat_condition(condition, frame_of_token, *shape[:2])
+            x, rope = x.reshape(-1, shape[-1]), flat_rope(rope, len(x))
+        for layer, (block, (keys, values)) in enumerate(zip(self, text, strict=True)):
+            own, cross = partial(attend, layer), partial(attend_text, keys, values, mask)
+            if self.flat:
+                own, cross = (partial(in_rows, each, shape[:2]) for each in (own, cross))
+            x = block(x, condition, frame_of_token, rope, own, cross)
+        return x.view(shape)
+
+
+def attend_text(keys: Tensor, values: Tensor, mask: Tensor | None, q: Tensor) -> Tensor:
+    """Cross attention of q [B, S, heads, head_dim] over the text's keys and values."""
+    keys, values = (each.expand(len(q), -1, -1, -1) for each in (keys, values))
+    return attention(q, keys, values, mask)
+
+
+def in_rows(attend: BlockAttend, rows: tuple[int, int], *tensors: Tensor) -> Tensor:
+    """Attention, which must know the rows [B, S, ...], of tensors whose rows lie end to end [B * S, ...]."""
+    return attend(*(x.unflatten(0, rows) for x in tensors)).flatten(0, 1)
+
+
+def flat_rope(rope: Tensor, rows: int) -> Tensor:
+    """[S, n] of each row alike, or [B, S, n], as [B * S, n]."""
+    return rope.repeat(rows, 1) if rope.dim() == 2 else rope.flatten(0, 1)
+
+
+def flat_condition(condition: Tensor, frame_of_token: Tensor | None, rows: int, tokens: int) -> tuple[Tensor, Tensor]:
+    """Conditions of all rows in one list [n, ...], and which of them each token has: [rows * tokens].
+
+    condition: [rows or 1, frames, ...].
+    """
+    place = torch.arange(condition.shape[0] * condition.shape[1], device=condition.device).view(condition.shape[:2])
+    if frame_of_token is not None:
+        place = place[:, frame_of_token]
+    condition = condition.flatten(0, 1)
+    if len(condition) == 1:  # torch compiles anew where a size is 1
+        condition = torch.cat([condition, condition])
+    return condition, place.expand(rows, tokens).contiguous().flatten()

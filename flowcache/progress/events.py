@@ -1,0 +1,137 @@
+"""What a run tells those who watch it: plain data, one class for each thing that happens."""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+FailureKind = Literal["infra", "store", "node", "work", "flaw"]  # flaw: rendered again without reuse, nobody's fault
+
+
+@dataclass(frozen=True, slots=True)
+class VideoBegan:
+    """A video as the run finds it."""
+
+    video: str  # its id, here and below
+    segments: int
+    chunks: int
+    segments_committed: int  # by earlier drivers
+    chunks_committed: int  # of those segments
+    dead: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RunBegan:
+    """The first event of a run."""
+
+    run_id: str
+    videos: tuple[VideoBegan, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentStarted:
+    """A gang has got the segment."""
+
+    video: str
+    segment: int  # from 0, here and below
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkDone:
+    """A chunk of a segment under way is uploaded; it counts for good once its segment is committed."""
+
+    video: str
+    segment: int
+    chunk: int  # of the whole video, from 0
+    steps_computed: int
+    steps_reused: int
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentCommitted:
+    """The segment is in the store."""
+
+    video: str
+    segment: int
+    chunks: int  # of this segment
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentFailed:
+    """An attempt at the segment is lost. again: it is tried once more; else its video is given up."""
+
+    video: str
+    segment: int
+    rank: int
+    cause: str
+    kind: FailureKind
+    again: bool
+
+
+@dataclass(frozen=True, slots=True)
+class VideoDone:
+    """All of the video is in the store and marked done there, by this driver or an earlier one."""
+
+    video: str
+
+
+@dataclass(frozen=True, slots=True)
+class VideoDead:
+    """The video is given up: it has a dead letter."""
+
+    video: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodesAvoided:
+    """So many nodes get no work, since too much failed there. Told again and again, changed or not."""
+
+    nodes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something that the operator should know."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed: told at least once a second while gangs are there."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    """The last event of a run, however it ended."""
+
+
+RunEvent = (
+    RunBegan
+    | SegmentStarted
+    | ChunkDone
+    | SegmentCommitted
+    | SegmentFailed
+    | VideoDone
+    | VideoDead
+    | NodesAvoided
+    | Note
+    | Tick
+    | RunEnded
+)
+
+
+class Listener(Protocol):
+    """Is told of every event, in order, in the driver's thread: who takes long holds up the run."""
+
+    def on(self, event: RunEvent) -> None: ...
+
+
+class Together:
+    """Passes every event on to several listeners, in their order; silent without any."""
+
+    def __init__(self, *listeners: Listener):
+        self.listeners = listeners
+
+    def on(self, event: RunEvent) -> None:
+        for listener in self.listeners:
+            listener.on(event)

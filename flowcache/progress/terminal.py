@@ -1,0 +1,119 @@
+"""What a person sees of a run: a live table on a terminal, plain lines in a log."""
+
+import heapq
+import sys
+import time
+from typing import TextIO
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from flowcache.progress.counts import LOG_EVERY, Counts
+from flowcache.progress.events import (
+    Listener,
+    Note,
+    RunBegan,
+    RunEnded,
+    RunEvent,
+    SegmentCommitted,
+    SegmentFailed,
+    Tick,
+    VideoDead,
+    VideoDone,
+)
+
+SHOWN = 20  # videos in the live table: those that move come first
+DRAW_EVERY = 0.25  # seconds between two drawings of the live table
+ORDER = {"rendering": 0, "dead": 1, "waiting": 2, "done": 3}
+
+
+def progress_for(console: Console) -> Listener:
+    """Live on a terminal, lines otherwise."""
+    return LiveProgress(console) if console.is_terminal else LogProgress()
+
+
+class LogProgress:
+    """A line for each event that matters, and a summary now and then."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self.counts = Counts()
+        self._stream = stream or sys.stderr
+        self._spoke = time.monotonic()
+
+    def on(self, event: RunEvent) -> None:
+        self.counts.on(event)
+        line = self._line(event)
+        if line is not None:
+            print(f"{time.strftime('%H:%M:%S')} {line}", file=self._stream, flush=True)
+
+    def _line(self, event: RunEvent) -> str | None:
+        match event:
+            case RunBegan():
+                return f"run {event.run_id}: {self.counts.summary()}"
+            case Note():
+                return event.message
+            case SegmentCommitted():
+                place = f"segment {event.segment + 1} of {self.counts.videos[event.video].segments}"
+                return f"{event.video}: {place} committed; {self.counts.summary()}"
+            case SegmentFailed():
+                place = f"segment {event.segment} failed on rank {event.rank}"
+                return f"{event.video}: {place}: {event.cause}; {then(event)}"
+            case VideoDone() if self.counts.videos[event.video].started:
+                return f"{event.video}: done"
+            case VideoDead():
+                return f"{event.video}: dead-lettered: {event.cause}"
+            case Tick() if time.monotonic() - self._spoke > LOG_EVERY:
+                self._spoke = time.monotonic()
+                return self.counts.summary()
+        return None
+
+
+class LiveProgress:
+    """A table that is redrawn in place, with a bar for each video."""
+
+    def __init__(self, console: Console) -> None:
+        self.counts = Counts()
+        self.live = Live(console=console, refresh_per_second=4, transient=False)
+        self._drawn = 0.0
+
+    def on(self, event: RunEvent) -> None:
+        self.counts.on(event)
+        match event:
+            case RunBegan():
+                self.live.start()
+                self._draw()
+            case Note():
+                self._print(event.message)
+            case SegmentFailed():
+                place = f"{event.video} segment {event.segment}, rank {event.rank}"
+                self._print(f"{place}: {event.cause}; {then(event)}")
+            case Tick() if time.monotonic() - self._drawn > DRAW_EVERY:
+                self._draw()
+            case RunEnded():
+                self._draw()
+                self.live.stop()
+
+    def _print(self, message: str) -> None:
+        self.live.console.print(message, markup=False, highlight=False)
+
+    def _draw(self) -> None:
+        self.live.update(Group(self._table(), Text(self.counts.summary())))
+        self._drawn = time.monotonic()
+
+    def _table(self) -> Table:
+        table, videos = Table.grid(padding=(0, 2)), self.counts.videos
+        for name in sorted(heapq.nsmallest(SHOWN, videos, key=lambda name: (ORDER[videos[name].state], name))):
+            video = videos[name]
+            bar = ProgressBar(total=video.chunks, completed=video.finished, width=30)
+            table.add_row(escape(name), video.state, bar, f"{video.finished}/{video.chunks} chunks")
+        if len(videos) > SHOWN:
+            table.add_row(f"and {len(videos) - SHOWN} more", "", "", "")
+        return table
+
+
+def then(event: SegmentFailed) -> str:
+    return "trying again" if event.again else "giving up"

@@ -1,0 +1,171 @@
+"""What of a run the store holds, and what is left of it."""
+
+import time
+from collections.abc import Callable, Iterable
+
+from flowcache.inputs.options import RunOptions
+from flowcache.inputs.segments import plan
+from flowcache.progress.events import (
+    ChunkDone,
+    FailureKind,
+    Note,
+    RunBegan,
+    RunEvent,
+    SegmentCommitted,
+    SegmentFailed,
+    SegmentStarted,
+    VideoBegan,
+    VideoDead,
+    VideoDone,
+)
+from flowcache.records import ChunkRecord, ModelSpec, RenderRequest, Segment
+from flowcache.scheduler.protocols import GangWork
+from flowcache.scheduler.queue import SegmentQueue, Video
+from flowcache.scheduler.store_writer import StoreWriter
+from flowcache.storage.commits import (
+    Listing,
+    clear_dead_letter,
+    list_commits,
+    read_markers,
+    stopped,
+    withdraw_success,
+)
+from flowcache.storage.documents import DeadLetter, RunRecord, SegmentMarker, Stopped
+from flowcache.storage.objects.store import Store
+from flowcache.storage.proof import Unproven, read_back
+from flowcache.worker.task import Task, worker_settings
+
+
+class Ledger:
+    """The queue, the markers and what is written of them; tells what changes. Read from the store when it is made."""
+
+    def __init__(
+        self,
+        store: Store,
+        record: RunRecord,
+        requests: list[RenderRequest],
+        specs: dict[str, ModelSpec],
+        options: RunOptions,
+        tell: Callable[[RunEvent], None],
+    ):
+        self.store, self.record, self.options, self.tell = store, record, options, tell
+        self.listing = list_commits(store)
+        self.changed = False  # whether the store may hold more than `listing` says
+        revived = self._revive() if options.retry_failed else set()
+        dead = self.listing.dead_letters.keys() - revived
+        self.queue = SegmentQueue(self._video(request, specs[request.model], dead) for request in requests)
+        self.markers = read_markers(store, self.listing, self.queue.videos.keys() - self.listing.done)
+        self.writer = StoreWriter(store, options.patience)
+        self.rendered = 0  # chunks
+        tell(RunBegan(record.run_id, tuple(map(begun, self.queue.videos.values()))))
+
+    def _revive(self) -> set[str]:
+        """Give the videos that failed another chance."""
+        failed = {name for name, letter in self.listing.dead_letters.items() if letter.kind != "rejected"}
+        if failed:
+            self.changed = True
+            withdraw_success(self.store)
+        for name in failed:
+            clear_dead_letter(self.store, name)
+        return failed
+
+    def _video(self, request: RenderRequest, spec: ModelSpec, dead: Iterable[str]) -> Video:
+        segments = plan(request, spec)
+        done = request.id in self.listing.done
+        committed = range(len(segments)) if done else self.listing.segments.get(request.id, ())
+        return Video(request, segments, committed, dead=request.id in dead and not done)
+
+    def settle_committed(self) -> None:
+        """What an earlier driver committed but did not live to finish."""
+        for name, video in self.queue.videos.items():
+            if name in self.listing.done:
+                self.tell(VideoDone(name))
+            elif video.committed:
+                self._publish(video)
+
+    def work(self) -> GangWork:
+        """What gangs are needed for."""
+        queue, record = self.queue, self.record
+        every = [video.request for video in queue.videos.values()]  # done ones too: always the same settings
+        settings = worker_settings(record, every, self.options)
+        waiting = [video.request for video in queue.left]
+        return GangWork(self.store, settings, record.models, waiting, queue.startable, self.note)
+
+    def note(self, message: str) -> None:
+        """Tell the operator."""
+        self.tell(Note(message))
+
+    def task(self, request: RenderRequest, segment: Segment, reuse: bool) -> Task:
+        """What a gang is given, for a segment that the queue says runs from now on."""
+        parent = None if segment.after is None else self.markers[request.id][segment.after]
+        last = not self.queue.videos[request.id].continued(segment.index)
+        self.tell(SegmentStarted(request.id, segment.index))
+        return Task(request, segment, parent, last, reuse)
+
+    def chunk_done(self, segment: Segment, record: ChunkRecord) -> None:
+        self.rendered += 1
+        steps = record.steps_computed, record.steps_reused
+        self.tell(ChunkDone(segment.video_id, segment.index, record.chunk, *steps))
+
+    def committed(self, marker: SegmentMarker) -> None:
+        segment = self.queue.videos[marker.video_id].segments[marker.segment]
+        self.changed = True
+        self.markers[marker.video_id][marker.segment] = marker
+        video = self.queue.commit(segment)
+        self.tell(SegmentCommitted(segment.video_id, segment.index, segment.chunks))
+        self._publish(video)
+
+    def failed(
+        self, segment: Segment, rank: int, cause: str, kind: FailureKind, again: bool, not_on: str | None = None
+    ) -> None:
+        """An attempt is lost. again: there may be another one, unless the video is given up by now; not_on: the node
+        that failed it, if another one shall try."""
+        again = again and not self.queue.videos[segment.video_id].dead
+        self.tell(SegmentFailed(segment.video_id, segment.index, rank, cause, kind, again))
+        self.queue.requeue(segment, not_on if again else None)
+
+    def _publish(self, video: Video) -> None:
+        """What can be watched by now: the committed segments from the start on."""
+        self.changed = True
+        markers = self.markers[video.request.id]
+        together = []
+        while len(together) in markers:
+            together.append(markers[len(together)])
+        if video.done:
+            self.writer.finish(video.request.id, together)
+        elif together:
+            self.writer.playlist(video.request.id, together)
+
+    def dead_letter(self, video_id: str, cause: str, letter: Callable[[], DeadLetter]) -> None:
+        """Give the video up. letter: may take its time, to find a log."""
+        self.changed = True
+        self.writer.dead_letter(video_id, letter)
+        self.queue.dead_letter(video_id)
+        self.tell(VideoDead(video_id, cause))
+
+    def tell_finished(self) -> None:
+        """Tell which videos were marked done since the last call."""
+        finished = self.writer.finished
+        while finished:
+            self.tell(VideoDone(finished.popleft()))
+
+    def stopped(self, why: str, exit_code: int, left: int) -> None:
+        """Tell who watches the store. left: videos."""
+        stopped(self.store, Stopped(self.record.run_id, why, exit_code, left, time.time()))
+
+    def prove(self) -> Listing:
+        """What the store shows when it is read back, tables written; Unproven where that is less than the run did."""
+        left = {video.request.id for video in self.queue.left}
+        try:
+            return read_back(self.store, self.record, self.markers, None if self.changed else self.listing, left)
+        except Unproven as lack:
+            withdraw_success(self.store)
+            self.stopped(str(lack), lack.exit_code, lack.left)
+            raise
+
+
+def begun(video: Video) -> VideoBegan:
+    """What is told of a video when the run begins."""
+    chunks = sum(segment.chunks for segment in video.segments)
+    there = len(video.committed), chunks - video.chunks_left
+    return VideoBegan(video.request.id, len(video.segments), chunks, *there, video.dead)

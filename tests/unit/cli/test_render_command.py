@@ -1,0 +1,69 @@
+"""Every option of `flowcache render` reaches the run."""
+
+import inspect
+
+import pytest
+from typer.testing import CliRunner
+
+from flowcache.cli.main import app
+from flowcache.cli.render import render
+from flowcache.inputs.deadline import deadline
+from flowcache.inputs.job import JobSpec
+from flowcache.inputs.options import RunOptions
+from flowcache.progress.json_lines import JsonProgress
+from flowcache.scheduler.summary import Summary
+
+UNTIL = "2100-01-01T07:00+00:00"
+HOW = RunOptions(
+    gang=2,
+    gangs=3,
+    shard_weights=True,
+    threads=4,
+    device="cpu",
+    dtype="fp32",
+    vae_tiling="on",
+    address="auto",
+    retry_failed=True,
+    until=deadline(UNTIL),
+)
+WRITTEN = (
+    "m.jsonl --output out --model tiny-magi --policy paper --gang 2 --gangs 3 --shard-weights --threads 4 --device cpu "
+    f"--dtype fp32 --vae-tiling on --address auto --until {UNTIL} --keep-going --retry-failed --log-json "
+    "--endpoint-url http://localhost:1 --json"
+)
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What `flowcache.api.render` is called with."""
+    given = {}
+
+    def fake(requests, **options):
+        given.update(options, requests=requests)
+        return Summary("run", "out", ("v",), {"w": "lost"}, {}, 5, 1.0)
+
+    monkeypatch.setattr("flowcache.api.render", fake)
+    return given
+
+
+def test_every_option_reaches_the_run(asked):
+    done = CliRunner().invoke(app, ["render", *WRITTEN.split()])
+    assert done.exit_code == 3 and '"failed"' in done.output
+    assert (asked["requests"], asked["output"], asked["options"]) == ("m.jsonl", "out", HOW)
+    assert (asked["defaults"].model, asked["defaults"].policy.name) == ("tiny-magi", "paper")
+    assert asked["keep_going"] and asked["storage_options"] == {"endpoint_url": "http://localhost:1"}
+    assert isinstance(asked["progress"], JsonProgress)
+
+
+def test_a_job_is_replaced_by_options_alone(asked, tmp_path):
+    job = tmp_path / "job.yaml"
+    job.write_text("manifest: m.csv\noutput: here\ngang: 4\nexchange_timeout: 60\nkeep_going: true\n")
+    CliRunner().invoke(app, ["render", "--job", str(job), "--gang", "2", "--output", "there"])
+    assert (asked["requests"], asked["output"], asked["keep_going"]) == ("m.csv", "there", True)
+    assert asked["options"] == RunOptions(gang=2, exchange_timeout=60.0)
+
+
+def test_what_is_written_above_has_every_option_of_a_job():
+    of_job = inspect.signature(render).parameters.keys() & JobSpec.model_fields.keys()
+    absent = [name for name in of_job - {"manifest"} if f"--{name.replace('_', '-')} " not in WRITTEN]
+    assert len(of_job) == 14 and absent == []

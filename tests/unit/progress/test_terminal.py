@@ -1,0 +1,71 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from flowcache.progress.counts import LOG_EVERY
+from flowcache.progress.events import Note, RunEnded, SegmentFailed, Tick, VideoDone
+from flowcache.progress.terminal import LiveProgress, LogProgress, progress_for
+from tests.unit.progress.played import BEGAN, play
+
+
+@pytest.fixture
+def console():
+    return Console(file=io.StringIO(), force_terminal=True, width=100)
+
+
+def test_a_log_tells_each_event_on_a_line_of_its_own():
+    stream = io.StringIO()
+    play(LogProgress(stream))
+    clocks, lines = zip(*(line.split(" ", 1) for line in stream.getvalue().splitlines()), strict=True)
+    assert all(len(clock) == 8 and clock[2] == clock[5] == ":" for clock in clocks)
+    assert lines[0] == "run 0123456789abcdef: 0/2 videos, 0/7 chunks"
+    assert lines[1] == "long: segment 0 failed on rank 1: OSError: s3://key:secret@host/x gone; trying again"
+    assert lines[2] == "short: segment 0 failed on rank 1: OSError: s3://key:secret@host/x gone; giving up"
+    assert lines[3] == "short: dead-lettered: OSError: no"
+    assert lines[4].startswith("long: segment 1 of 2 committed; 0/2 videos, 5/7 chunks, 25% of steps reused, about ")
+    assert lines[5].startswith("long: segment 2 of 2 committed; 0/2 videos, 6/7 chunks, 25% of steps reused, about ")
+    assert lines[6:] == ("long: done", "a note")
+
+
+def test_a_log_says_nothing_of_videos_that_were_done_before():
+    stream = io.StringIO()
+    log = LogProgress(stream)
+    log.on(BEGAN)
+    log.on(VideoDone("long"))
+    assert len(stream.getvalue().splitlines()) == 1
+
+
+def test_a_log_sums_up_now_and_then(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    stream = io.StringIO()
+    log = LogProgress(stream)
+    log.on(BEGAN)
+    for seconds in (LOG_EVERY, 1.0, 1.0):
+        now[0] += seconds
+        log.on(Tick())
+    assert len(stream.getvalue().splitlines()) == 2
+
+
+def test_a_terminal_shows_every_video_with_its_state(console):
+    progress = LiveProgress(console)
+    play(progress)
+    last = console.file.getvalue()
+    assert "done" in last and "6/6 chunks" in last and "dead" in last and "0/1 chunks" in last
+    assert "giving up" in last and "a note" in last and not progress.live.is_started
+
+
+def test_the_live_table_is_only_for_terminals():
+    assert isinstance(progress_for(Console(file=io.StringIO())), LogProgress)
+    assert isinstance(progress_for(Console(file=io.StringIO(), force_terminal=True)), LiveProgress)
+
+
+def test_causes_are_no_markup(console):
+    """What a person or a library wrote must not stop the run: an unmatched [/x] is an error of rich's markup."""
+    progress = LiveProgress(console)
+    progress.on(BEGAN)
+    progress.on(SegmentFailed("short", 0, 0, "bad [/x] and [bold]", "infra", again=True))
+    progress.on(Note("[/y]"))
+    progress.on(RunEnded())
+    assert "bad [/x] and [bold]" in console.file.getvalue() and "[/y]" in console.file.getvalue()

@@ -1,0 +1,27 @@
+"""A model that a test can run at once, and a policy of each kind."""
+
+import torch
+
+from flowcache.cache.policy import Policy
+from flowcache.cache.reuse import Reuse
+from flowcache.families.skyreels.config import SkyReelsConfig
+from flowcache.families.skyreels.transformer import SkyReelsTransformer
+from flowcache.sampling.dry_run import at_least
+
+POLICIES = {
+    "off": Policy("off"),
+    "dense": Policy("dense", attention="full"),
+    "keep": Policy("paper", None, "stale"),
+    "refresh": Policy("flowcache", None, "refresh"),
+    "reuse": at_least(Policy("paper", Reuse(0.1, 2, (1.0, 0.0)), "stale")),
+    "teacache": at_least(Policy("teacache", Reuse(0.1, 2, (1.0, 0.0)), "refresh", joint=True)),
+    "recent": Policy("paper", None, "stale", clean=1),
+}
+
+
+def small_model() -> SkyReelsTransformer:
+    """4 channels, 4 heads of 12, 2 layers; texts of 8 tokens of 16. The same weights every time."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    config = SkyReelsConfig(48, 96, 4, 2, in_channels=4, out_channels=4, text_dim=16, text_len=8, freq_dim=16)
+    return SkyReelsTransformer(config).requires_grad_(False)
