@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from fractions import Fraction
 
 import av
-import av.error
 import numpy as np
+from av.error import FFmpegError
 from PIL import Image, ImageOps
 
 from flowcache.errors import MediaError
@@ -30,7 +30,7 @@ PICTURES = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 CONTAINERS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,ogg"  # the demuxers that may open a file
 PROBED_TAIL = 20  # seconds at a video's end that a probe decodes
 BROKEN_PICTURE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
-BROKEN_VIDEO = (av.error.FFmpegError, OSError, ValueError)
+BROKEN_VIDEO = (FFmpegError, OSError, ValueError)
 
 
 def probe_media(url: str, kind: str, base: str, access: Access | None = None) -> MediaInfo:
