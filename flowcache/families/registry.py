@@ -137,7 +137,8 @@ def folder_digest(path: Path) -> str:
     training changes every weight. It is no protection against somebody who changes single weights on purpose.
     """
     digest = hashlib.sha256()
-    for root in [path] if path.is_dir() else recognise(path)[1].roots:
+    known = None if path.is_dir() else recognise(path)
+    for root in known[1].roots if known else [path]:
         inside = (file for file in root.rglob("*") if file.suffix in SUFFIXES and not file.is_dir())
         for file in sorted(inside) if root.is_dir() else [root]:
             digest.update(file.relative_to(root if root.is_dir() else root.parent).as_posix().encode() + b"\0")
@@ -177,7 +178,6 @@ def load_model(
     """
     from flowcache.families.codecs import load_codec
     from flowcache.models.base import LoadedModel
-    from flowcache.models.part import Part
     from flowcache.models.text import StoredTexts
 
     spec = find(name)
@@ -185,8 +185,8 @@ def load_model(
     encoded = load_texts(name, device, dtype, keep=device == "cpu")
     text = owner.text(layout, owner.config(layout), StoredTexts(embeddings, encoded) if embeddings else encoded)
     encoded.prepare(texts)
-    load = load or Part.load
-    transformer = load(owner.part(layout), device, precision(dtype, device), owner.keep_float32)
+    part, how = owner.part(layout), (device, precision(dtype, device), owner.keep_float32)
+    transformer = part.load(*how) if load is None else load(part, *how)
     return LoadedModel(spec, transformer, load_codec(layout.vae, device, tile), text)
 
 

@@ -148,7 +148,7 @@ def diffusers_name(name: str) -> str:
 
 def official_part(file: Path) -> Part:
     """Wan2.1_VAE.pth; the widths are read off its tensors, the rest is as published."""
-    from diffusers import AutoencoderKLWan
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
     stored = in_pth(file)
     shapes = {entry.name: entry.shape for entry in stored}
@@ -164,11 +164,12 @@ def official_part(file: Path) -> Part:
 
 
 def diffusers_part(folder: Path, config: dict) -> Part:
-    from diffusers import AutoencoderKLWan
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
     try:
         with torch.device("meta"):
             module = AutoencoderKLWan.from_config(config)
     except (TypeError, ValueError, AttributeError) as error:
         raise fault(folder / "config.json", f"is no AutoencoderKLWan config: {error}") from None
-    return Part(folder, module, in_folder(folder))
+    # `from_config` gives a pair only where it is asked to
+    return Part(folder, module, in_folder(folder))  # pyright: ignore[reportArgumentType]

@@ -1,7 +1,7 @@
 """The ranks that run one model together."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -93,7 +93,7 @@ class GangMesh:
     history: Mesh
 
 
-ALONE = GangMesh(*[Mesh(None)] * 3)
+ALONE = GangMesh(Mesh(None), Mesh(None), Mesh(None))
 
 
 def head_groups(ranks: int, kv_heads: int) -> int:
@@ -120,8 +120,20 @@ def _mine(groups: Sequence[range], everyone: Mesh, timeout: timedelta | None) ->
     if len(groups) == 1:
         return everyone
     with exchanging():
-        opened = {members: dist.new_group(list(members), timeout=timeout) for members in groups}
-    return Mesh(next(group for members, group in opened.items() if everyone.rank in members))
+        opened = [dist.new_group(list(members), timeout=timeout) for members in groups]
+    return Mesh(own(opened))
+
+
+def own(opened: Iterable[dist.ProcessGroup | int | None]) -> dist.ProcessGroup:
+    """Of groups from `new_group`, which gives a number for others' groups, the one with this rank."""
+    return next(group for group in opened if isinstance(group, dist.ProcessGroup))
+
+
+def world() -> dist.ProcessGroup:
+    """The default process group; ValueError where none is open."""
+    if dist.group.WORLD is None:
+        raise ValueError("no process group is open")
+    return dist.group.WORLD
 
 
 def shares(total: int, ranks: int) -> list[int]:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 import torch
@@ -76,7 +77,7 @@ def _follow(streams: list[ray.ObjectRefGenerator], patience: float, note: Callab
             for stream in streams:
                 ray.cancel(stream, force=True)
             return
-        stream = ready[0]
+        stream: Any = ready[0]  # a generator, where Ray's type says a reference
         try:
             ray.get(next(stream))
         except StopIteration:
