@@ -1,6 +1,6 @@
 # syntax=docker/dockerfile:1
 # One image for head, workers and submitters; torch's wheels bring CUDA's libraries, the node brings the driver.
-#   docker build -t REGISTRY/flowcache:0.1.0 .
+#   docker build -t REGISTRY/flowcache:0.2.0 .
 # Pin the base by digest where you build (docker buildx imagetools inspect python:3.11-slim-bookworm).
 FROM python:3.11-slim-bookworm AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1

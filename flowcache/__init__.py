@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flowcache.api import Cluster, Plan, RowDefaults, RunOptions, Summary, load_model, plan, render
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Cluster", "Plan", "RowDefaults", "RunOptions", "Summary", "load_model", "plan", "render"]
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from flowcache.families.codecs import WEIGHTS, PatchCodec, load_codec
-from training.shapes import FRAMES, render, render_ground, sample_scene
+from training.shapes import FRAMES, WORLD, World, render, render_ground, sample_scene
 
 CHANNELS = 24
 
@@ -85,11 +85,11 @@ def psnr(a: Tensor, b: Tensor) -> float:
     return float(10 * torch.log10(4 / (a - b).square().mean()))
 
 
-def round_trip(codec: PatchCodec, videos: int = 64, seed: int = 99) -> float:
+def round_trip(codec: PatchCodec, videos: int = 64, seed: int = 99, world: World = WORLD) -> float:
     """Mean PSNR of unseen videos after encoding and decoding, in dB."""
     rng = Random(seed)
     frames = FRAMES if codec.causal else FRAMES // codec.time_stride * codec.time_stride
-    originals = [render(sample_scene(rng), frames) for _ in range(videos)]
+    originals = [render(sample_scene(rng, world=world), frames) for _ in range(videos)]
     return sum(psnr(video, codec.stream()(codec.encode(video))) for video in originals) / videos
 
 

@@ -12,13 +12,15 @@ from training.magi import loss as magi_loss
 from training.magi import model as magi_model
 from training.magi import preview as magi_preview
 from training.magi.data import WORLD as MAGI_WORLD
-from training.shapes import WORLD, World
+from training.shapes import World
 from training.skyreels import checkpoint, loss, model, preview
 
 
 @dataclass(frozen=True)
 class Family:
-    """build: of a number of words, a module with `transformer` and `text_encoder`.
+    """world: what it is trained to draw; it has tokens for all words of `training.shapes`, so that more can follow.
+
+    build: of a number of words, a module with `transformer` and `text_encoder`.
 
     loss_of_step: see there. preview(model, tokenizer, prompts, guidance=, seed=): clean latents.
     spec, write(model, tokenizer, folder): what an exported checkpoint says of itself, and its files;
@@ -41,8 +43,9 @@ class Family:
 
 FAMILIES = {
     "skyreels": Family(
-        "skyreels", WORLD, True, model.Tiny, loss.loss_of_step, preview.denoise, checkpoint.SPEC, checkpoint.write,
-        checkpoint.take_up, matrices="transformer.blocks.", slow=("text_encoder.", "transformer.time_"),
+        "skyreels", model.WORLD, True, model.Tiny, loss.loss_of_step, preview.denoise, checkpoint.SPEC,
+        checkpoint.write, checkpoint.take_up,
+        matrices="transformer.blocks.", slow=("text_encoder.", "transformer.time_"),
     ),
     "magi": Family(
         "magi", MAGI_WORLD, False, magi_model.Tiny, magi_loss.loss_of_step, magi_preview.denoise,

@@ -24,7 +24,7 @@ def load_average(run: str | Path) -> tuple[nn.Module, PreTrainedTokenizerFast, F
     """The averaged weights of a run's checkpoint, its tokenizer, its family, and the checkpoint itself."""
     state = torch.load(Path(run) / "checkpoint.pt", weights_only=True)
     family = FAMILIES[Options(**state["options"]).family]
-    tokenizer = build_tokenizer(vocabulary(family.world))
+    tokenizer = build_tokenizer(vocabulary())
     model = family.build(len(tokenizer))
     model.load_state_dict(state["ema"])
     return model.eval().requires_grad_(False), tokenizer, family, state

@@ -1,4 +1,4 @@
-"""TextKind videos of one moving shape: the whole world that the tiny models know.
+"""Captioned videos of one moving shape: the world that the tiny models are shown; each draws a part of it.
 
 Every motion can go on for ever from any of its moments, since long videos are continued window by
 window with nine frames of memory: shapes wrap around at the borders, bounces and circles repeat,
@@ -39,8 +39,9 @@ MOTIONS = {  # each with its two wordings
     "shrinking": ("shrinking", "shrinks"),
     "still": ("staying still", "stays still"),
 }
+SPEED = 2.0  # pixels per frame: one cell of latents per latent frame
 HEADINGS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
-SMALLEST, LARGEST = 6.0, 18.0  # radii between which shapes grow and shrink, in pixels
+SMALLEST, LARGEST = 6.5, 18.0  # radii between which shapes grow and shrink, in pixels
 GROWTH = 0.3  # pixels of radius per frame
 BOUNCE_PERIOD, CIRCLE_PERIOD = 20, 30  # frames
 GRADIENT = 16  # the background is so much lighter at the top and darker at the bottom (of 255)
@@ -82,23 +83,22 @@ def sample_scene(rng: Random, continued: bool = False, world: World = WORLD) -> 
     """
     colour, background = rng.sample(list(COLOURS), 2)
     kind, motion = rng.choice(world.kinds), rng.choice(world.motions)
-    speed, falling = rng.uniform(1.0, 1.8), rng.random() < 0.7
+    falling = rng.random() < 0.7
     before = rng.choice(world.motions) if continued and rng.random() < 0.6 else None
     resized = motion in ("growing", "shrinking")
     margin = 20 if resized else 16
     x, y = rng.uniform(margin, SIZE - margin), rng.uniform(margin, SIZE - margin)
-    radius = rng.uniform(10, 15)
+    radius = rng.uniform(9 if continued else 11, 15)
     if continued:
         if rng.random() < 0.5:
             radius = min(max(rng.uniform(SMALLEST - 2, LARGEST + 2), SMALLEST), LARGEST)
         if rng.random() < 0.5:
             x, y = rng.uniform(0, SIZE), rng.uniform(0, SIZE)
     elif resized:
-        ends = (SMALLEST, 9.0) if motion == "growing" else (14.0, LARGEST)
-        radius = rng.uniform(*(ends if rng.random() < 0.8 else (SMALLEST, LARGEST)))
+        radius = rng.uniform(*((SMALLEST, 9.0) if motion == "growing" else (14.0, LARGEST)))
     elif motion in HEADINGS and rng.random() < 0.5:
         x, y = (rng.uniform(0, SIZE), y) if HEADINGS[motion][0] else (x, rng.uniform(0, SIZE))
-    return Scene(kind, colour, background, motion, x, y, radius, speed, falling, before)
+    return Scene(kind, colour, background, motion, x, y, radius, SPEED, falling, before)
 
 
 def caption(scene: Scene, rng: Random | None = None) -> str:

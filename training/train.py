@@ -130,7 +130,7 @@ def train(options: Options) -> None:
     torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)  # on a CPU too: twice as fast for short sequences
     out, family = Path(options.out), FAMILIES[options.family]
     out.mkdir(parents=True, exist_ok=True)
-    tokenizer = build_tokenizer(vocabulary(family.world))
+    tokenizer = build_tokenizer(vocabulary())
     model = family.build(len(tokenizer))
     if options.start:
         family.take_up(model, Path(options.start))

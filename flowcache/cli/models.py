@@ -90,7 +90,8 @@ def check_model(path: str, as_json: bool) -> None:
         rows |= {name: f"{part.numbers:,} numbers, {part.precision}" for name, part in report.parts.items()}
         rows |= {f"gang of {ranks}": str(need) for ranks, need in needs.items()}
         rows |= {f"{ranks}, weights sharded": str(need) for ranks, need in sharded.items()}
-        rows |= {preset: f"computes {count} of {report.spec.steps} steps" for preset, count in steps.items()}
+        if report.spec:
+            rows |= {preset: f"computes {count} of {report.spec.steps} steps" for preset, count in steps.items()}
         print_rows(path, rows)
         for problem in report.problems:
             err.print(f"[red]damaged:[/] {escape(str(problem))}", soft_wrap=True)

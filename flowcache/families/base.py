@@ -16,10 +16,10 @@ from flowcache.records import ModelSpec, RenderRequest
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from flowcache.cache.policy import Policy
-    from flowcache.models.base import Codec, TextEncoder
+    from flowcache.models.base import Codec, TextEncoder, VideoModule, WordEncoder
     from flowcache.models.part import Part
     from flowcache.sampling.plan import Settings
 
@@ -117,12 +117,6 @@ class Kept:
     chunks_in_flight: int
 
 
-class WordEncoder(Protocol):
-    def words(self, prompt: str) -> "Tensor":
-        """[1, tokens, dim] in the encoder's precision, for the prompt's tokens alone."""
-        ...
-
-
 class PreparedTexts(Protocol):
     """A `TextEncoder` that keeps what it has encoded."""
 
@@ -139,8 +133,8 @@ class CodecKind:
     used, in tiles of so many pixels a side or whole.
     """
 
-    part: "Callable[[Path, dict[str, Any]], Part]"
-    codec: "Callable[[nn.Module, int | None], Codec]"
+    part: "Callable[[Path, dict[str, Any]], Part[Any]]"
+    codec: "Callable[[Any, int | None], Codec]"
 
 
 class Family(ABC):
@@ -215,12 +209,12 @@ class Family(ABC):
     # In memory.
 
     @abstractmethod
-    def part(self, layout: Layout) -> "Part":
+    def part(self, layout: Layout) -> "Part[VideoModule]":
         """The transformer on disk. InputError for a damaged config."""
 
     @abstractmethod
-    def build(self, config: Any) -> "nn.Module":
-        """An untrained transformer: a `VideoModel`."""
+    def build(self, config: Any) -> "VideoModule":
+        """An untrained transformer."""
 
     def keep_float32(self, name: str) -> bool:
         """Whether a parameter stays so in a model of half precision."""
@@ -231,7 +225,7 @@ class Family(ABC):
         return None
 
     @abstractmethod
-    def text_encoder(self, layout: Layout, config: Any, device: str, dtype: "torch.dtype") -> WordEncoder: ...
+    def text_encoder(self, layout: Layout, config: Any, device: str, dtype: "torch.dtype") -> "WordEncoder": ...
 
     def text(self, layout: Layout, config: Any, texts: PreparedTexts) -> "TextEncoder":
         """What a `LoadedModel` has as such."""

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +43,10 @@ class PatchCodec(nn.Module):
     frames; a single frame is repeated. Latents have zero mean and unit variance per channel. Encoding is linear;
     decoding adds what a `Refiner` of `hidden` channels guesses (0: none).
     """
+
+    basis: Tensor
+    mean: Tensor
+    scale: Tensor
 
     def __init__(
         self, channels: int, time_stride: int = 4, space_stride: int = 8, hidden: int = 0, causal: bool = True
@@ -96,7 +101,7 @@ class PatchCodec(nn.Module):
             nonlocal last
             latents = latents.to(self.basis)
             first = last is None
-            before = shifted(latents, torch.zeros_like(latents[:, :1]) if first else last)
+            before = shifted(latents, torch.zeros_like(latents[:, :1]) if last is None else last)
             last = latents[:, -1:]
             pairs = list(zip(latents.split(1, dim=1), before.split(1, dim=1), strict=True))
             shape = 3, self.time_stride, *(self.space_stride * side for side in latents.shape[2:])
@@ -129,7 +134,7 @@ def codec_part(path: Path) -> Part:
     return _opened(path)[0]
 
 
-def _opened(path: Path) -> tuple[Part, Callable[[nn.Module, int | None], Codec]]:
+def _opened(path: Path) -> tuple[Part, Callable[[Any, int | None], Codec]]:
     """The module, and what makes a codec of it once it is loaded."""
     if not path.is_dir():
         return official_part(path), WanCodec

@@ -43,6 +43,12 @@ class Layout:
         lost = [extra for extra in self.extras if not extra.path.exists()]
         return found + [Problem(str(extra.path), "", f"is missing; {extra.source}") for extra in lost]
 
+    def texts(self) -> tuple[Path, Path]:
+        """The text encoder and its tokenizer; InputError where it has none."""
+        if self.text_encoder is None or self.tokenizer is None:
+            raise InputError([Problem(str(self.root), "", f"has no text encoder: the {self.name} layout holds none")])
+        return self.text_encoder, self.tokenizer
+
     @property
     def roots(self) -> list[Path]:
         """The parts' files and folders, none inside another."""
@@ -53,8 +59,8 @@ class Layout:
 
 def diffusers(folder: Path, extras: tuple[Extra, ...] = ()) -> Layout:
     """That of bundled checkpoints, too."""
-    transformer, *others = (folder / name for name in ("transformer", "vae", "text_encoder", "tokenizer"))
-    return Layout("diffusers", folder, transformer / "config.json", transformer, *others, extras)
+    transformer, vae, text, tokenizer = (folder / name for name in ("transformer", "vae", "text_encoder", "tokenizer"))
+    return Layout("diffusers", folder, transformer / "config.json", transformer, vae, text, tokenizer, extras)
 
 
 def diffusers_marks(folder: Path) -> list[str]:

@@ -111,7 +111,7 @@ Fault = tuple[tuple[str, ...], str]  # (where, message), such as (("kv", "chunks
 class PolicyKeys:
     """What a family accepts under one policy's name, and what it means there.
 
-    keys: settings that go with it. fields: of `cache.reuse.Policy`, where a row says nothing else.
+    keys: settings that go with it. fields: of `cache.policy.Policy`, where a row says nothing else.
     """
 
     keys: tuple[str, ...] = ()

@@ -137,7 +137,8 @@ def folder_digest(path: Path) -> str:
     training changes every weight. It is no protection against somebody who changes single weights on purpose.
     """
     digest = hashlib.sha256()
-    for root in [path] if path.is_dir() else recognise(path)[1].roots:
+    known = None if path.is_dir() else recognise(path)
+    for root in known[1].roots if known else [path]:
         inside = (file for file in root.rglob("*") if file.suffix in SUFFIXES and not file.is_dir())
         for file in sorted(inside) if root.is_dir() else [root]:
             digest.update(file.relative_to(root if root.is_dir() else root.parent).as_posix().encode() + b"\0")
@@ -171,13 +172,12 @@ def load_model(
     dtype: of transformer and text encoder, "bf16" or "fp32"; "auto": bf16 on a GPU, else fp32. MAGI-1's text encoder
     is always fp32.
     texts: encoded first, so that the text encoder has left the device before the transformer comes.
-    tile: see `wan_vae.WanCodec` and `magi.vae_codec.MagiCodec`. shelf: see `text.StoredTexts`. load: what loads the
-    transformer; None: `Part.load`, whole.
+    tile: see `wan_vae.WanCodec` and `magi.vae_codec.MagiCodec`. embeddings: see `text.StoredTexts`. load: what loads
+    the transformer; None: `Part.load`, whole.
     InputError names each damaged file and tensor.
     """
     from flowcache.families.codecs import load_codec
     from flowcache.models.base import LoadedModel
-    from flowcache.models.part import Part
     from flowcache.models.text import StoredTexts
 
     spec = find(name)
@@ -185,8 +185,8 @@ def load_model(
     encoded = load_texts(name, device, dtype, keep=device == "cpu")
     text = owner.text(layout, owner.config(layout), StoredTexts(embeddings, encoded) if embeddings else encoded)
     encoded.prepare(texts)
-    load = load or Part.load
-    transformer = load(owner.part(layout), device, precision(dtype, device), owner.keep_float32)
+    part, how = owner.part(layout), (device, precision(dtype, device), owner.keep_float32)
+    transformer = part.load(*how) if load is None else load(part, *how)
     return LoadedModel(spec, transformer, load_codec(layout.vae, device, tile), text)
 
 

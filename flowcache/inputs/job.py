@@ -68,27 +68,27 @@ def root(url: str) -> str:
 class JobSpec(Written):
     """One run: what, where to, and how. Relative paths start from the current directory, as in a shell."""
 
-    manifest: text(4096)
-    output: Annotated[text(4096), AfterValidator(root)]
-    model: text(4096) = "tiny-skyreels"
+    manifest: Annotated[str, text(4096)]
+    output: Annotated[str, text(4096), AfterValidator(root)]
+    model: Annotated[str, text(4096)] = "tiny-skyreels"
     policy: Annotated[Policy, BeforeValidator(expand_policy)] = Policy(name="off")
     defaults: Defaults = Defaults()
     # From here on fields of RunOptions, which says what they mean, but for one.
-    gang: whole(1, 1024) = RunOptions.gang
-    gangs: whole(1, 100_000) | None = RunOptions.gangs
+    gang: Annotated[int, whole(1, 1024)] = RunOptions.gang
+    gangs: Annotated[int, whole(1, 100_000)] | None = RunOptions.gangs
     shard_weights: bool = RunOptions.shard_weights
-    threads: whole(1, 1024) = RunOptions.threads
+    threads: Annotated[int, whole(1, 1024)] = RunOptions.threads
     device: Device = RunOptions.device
     dtype: Dtype = RunOptions.dtype
     vae_tiling: Tiling = RunOptions.vae_tiling
-    address: text(4096) | None = RunOptions.address
+    address: Annotated[str, text(4096)] | None = RunOptions.address
     keep_going: bool = False  # render the good rows, record the bad ones
-    retries: whole(0, 100) = RunOptions.retries
-    infra_retries: whole(0, 1000) = RunOptions.infra_retries
-    segment_timeout: real(1, 604_800) = RunOptions.segment_timeout
-    exchange_timeout: real(1, 604_800) = RunOptions.exchange_timeout
-    until: Annotated[text(64), AfterValidator(readable)] | None = None  # as written: read when the run begins
-    grace: real(0, 86_400) = RunOptions.grace
+    retries: Annotated[int, whole(0, 100)] = RunOptions.retries
+    infra_retries: Annotated[int, whole(0, 1000)] = RunOptions.infra_retries
+    segment_timeout: Annotated[float, real(1, 604_800)] = RunOptions.segment_timeout
+    exchange_timeout: Annotated[float, real(1, 604_800)] = RunOptions.exchange_timeout
+    until: Annotated[str, text(64), AfterValidator(readable)] | None = None  # as written: read when the run begins
+    grace: Annotated[float, real(0, 86_400)] = RunOptions.grace
 
     def row_defaults(self) -> RowDefaults:
         """What holds for every row of the manifest that does not say otherwise."""

@@ -10,15 +10,15 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from typing import BinaryIO
 
 import av
 import numpy as np
+from av.error import FFmpegError
 from PIL import Image, ImageOps
 
 from flowcache.errors import MediaError
 from flowcache.inputs.readers import read_rows
-from flowcache.inputs.urls import Access, UnreadableError, opened, resolve, scheme_of
+from flowcache.inputs.urls import Access, OpenFile, UnreadableError, opened, resolve, scheme_of
 from flowcache.records import MediaInfo
 
 __all__ = ["load_image", "load_tail", "probe_media", "read_rows"]
@@ -30,7 +30,7 @@ PICTURES = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 CONTAINERS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,ogg"  # the demuxers that may open a file
 PROBED_TAIL = 20  # seconds at a video's end that a probe decodes
 BROKEN_PICTURE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
-BROKEN_VIDEO = (av.FFmpegError, OSError, ValueError)
+BROKEN_VIDEO = (FFmpegError, OSError, ValueError)
 
 
 def probe_media(url: str, kind: str, base: str, access: Access | None = None) -> MediaInfo:
@@ -90,7 +90,7 @@ def load_tail(
 
 
 @contextmanager
-def _fetched(url: str, access: Access | None, sha256: str | None = None) -> Iterator[BinaryIO]:
+def _fetched(url: str, access: Access | None, sha256: str | None = None) -> Iterator[OpenFile]:
     scheme = scheme_of(url)
     if scheme not in SCHEMES or "::" in url:
         raise MediaError(f"has the scheme {scheme[:20]!r}; accepted: a path or {', '.join(SCHEMES)}")
@@ -106,7 +106,7 @@ def _fetched(url: str, access: Access | None, sha256: str | None = None) -> Iter
         raise MediaError(str(error)) from error
 
 
-def _sha256(file: BinaryIO) -> str:
+def _sha256(file: OpenFile) -> str:
     file.seek(0)
     return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -116,7 +116,7 @@ def _check_pixels(width: int, height: int) -> None:
         raise MediaError(f"has {width}x{height} pixels; accepted: at most {PIXEL_LIMIT / 1e6:.0f} million")
 
 
-def _picture(file: BinaryIO) -> Image.Image:
+def _picture(file: OpenFile) -> Image.Image:
     """The first picture in the file, decoded, upright, RGB; what is transparent is white."""
     try:
         image = Image.open(file, formats=PICTURES)
@@ -151,7 +151,7 @@ def _upright(frame: av.VideoFrame) -> Image.Image:
 class _Video:
     """A video file opened for reading: its times in seconds (exact), and its frames in order of time."""
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: OpenFile):
         self._file = file
 
     def __enter__(self) -> "_Video":
@@ -180,21 +180,21 @@ class _Video:
             packets = [p for p in self._container.demux(self._stream) if p.size and not p.is_discard]
         except BROKEN_VIDEO as error:
             raise MediaError("is a damaged video: its end cannot be read") from error
-        times = [packet.pts for packet in packets]
-        if not times or None in times:
-            raise MediaError("has no frames" if not times else "has frames without times")
-        self.count = len(times)
-        self.first, self.last = (pts * self._stream.time_base for pts in (min(times), max(times)))
+        times, base = [packet.pts for packet in packets if packet.pts is not None], self._stream.time_base
+        if not packets or len(times) < len(packets) or base is None:
+            raise MediaError("has no frames" if not packets else "has frames without times")
+        self.count, self._base = len(times), base
+        self.first, self.last = min(times) * base, max(times) * base
         self.fps = float((self.count - 1) / (self.last - self.first)) if self.last > self.first else 0.0
 
     def _decoded(self, time: Fraction) -> Iterator[tuple[Fraction, av.VideoFrame]]:
         try:
-            self._container.seek(int(time / self._stream.time_base), stream=self._stream)
+            self._container.seek(int(time / self._base), stream=self._stream)
             for frame in self._container.decode(self._stream):
                 if frame.is_corrupt:
                     raise MediaError("is a damaged video: a frame cannot be decoded")
                 if frame.pts is not None:
-                    yield frame.pts * self._stream.time_base, frame
+                    yield frame.pts * self._base, frame
         except BROKEN_VIDEO as error:
             raise MediaError(f"is a damaged video ({getattr(error, 'strerror', None) or error})") from error
 
@@ -215,8 +215,7 @@ class _Video:
         before: tuple[Fraction, av.VideoFrame] | None = None
         for now in self.frames_from(times[0]):
             while left and now[0] >= left[0]:
-                early = before and left[0] - before[0] <= now[0] - left[0]
-                yield before[1] if early else now[1]
+                yield (before if before and left[0] - before[0] <= now[0] - left[0] else now)[1]
                 left.pop(0)
             before = now
         if before is None or before[0] < self.last - 1:

@@ -45,17 +45,17 @@ def _type(setting: Setting) -> Any:
     """What is accepted as a policy's setting, as a type."""
     match setting:
         case Number(whole=True):
-            return whole(int(setting.low), int(setting.high))
+            return Annotated[int, whole(int(setting.low), int(setting.high))]
         case Number(above=True):
             return Annotated[float, Field(gt=setting.low, le=setting.high, allow_inf_nan=False)]
         case Number():
-            return real(setting.low, setting.high)
+            return Annotated[float, real(setting.low, setting.high)]
         case Choice():
             return Literal[setting.values]
         case Switch():
             return bool
         case Preset():
-            return text(100)
+            return Annotated[str, text(100)]
 
 
 def _optional(settings: Mapping[str, Setting]) -> dict[str, Any]:
@@ -66,18 +66,24 @@ def _optional(settings: Mapping[str, Setting]) -> dict[str, Any]:
 
 
 class _Kept(Written):
-    keep: _type(KV_SETTINGS["keep"])
+    keep: str  # as `_type` has it below
 
 
 class _Named(Written):
-    name: Literal[NAMES]
+    name: str  # as `_type` has it below
 
 
-class KV(create_model("KV", __base__=_Kept, **_optional({k: v for k, v in KV_SETTINGS.items() if k != "keep"}))):
+KV_FIELDS: dict[str, Any] = _optional(KV_SETTINGS) | {"keep": (_type(KV_SETTINGS["keep"]), ...)}
+
+
+class KV(create_model("KV", __base__=_Kept, **KV_FIELDS)):
     """What is kept of a window's finished chunks; `row.policy` checks which settings go with which `keep`."""
 
 
-class Policy(create_model("Policy", __base__=_Named, **_optional(SETTINGS), kv=(KV | None, None))):
+POLICY_FIELDS: dict[str, Any] = {"name": (_type(Choice(NAMES)), ...)} | _optional(SETTINGS) | {"kv": (KV | None, None)}
+
+
+class Policy(create_model("Policy", __base__=_Named, **POLICY_FIELDS)):
     """Which settings go with which name each family declares (`Family.policies`).
 
     `off` is the unaccelerated model, causal by chunks, `dense` the same with attention both ways, as official by

@@ -111,9 +111,9 @@ class _Reader:
         start, header = next(records, (1, []))
         while isinstance(header, list) and not header:
             start, header = next(records, (1, _Fault("has no header")))
-        fault = header if isinstance(header, _Fault) else _header_fault(header)
-        if fault:
-            return self.problem(str(fault), start)
+        header = header if isinstance(header, _Fault) else _header_fault(header) or header
+        if isinstance(header, _Fault):
+            return self.problem(str(header), start)
         names = [name.strip() for name in header]
         for number, record in records:
             if record:

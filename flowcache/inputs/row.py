@@ -37,7 +37,8 @@ class ReadRow:
 
     def __init__(self, file: str, number: int):
         self.file, self.number = file, number
-        self.says, self.bad, self.video = Row(), set[Loc](), None
+        self.says, self.bad = Row(), set[Loc]()
+        self.video: str | None = None
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
 
@@ -76,7 +77,7 @@ def _without(fields: dict[str, Any], bad: set[Loc]) -> dict[str, Any]:
 def look(row: ReadRow, spec: ModelSpec, defaults: RowDefaults) -> dict[str, Any]:
     """Fields whose default comes from the job, else the model; None where the row's own is faulty."""
     owner, values = family(spec.family), {}
-    fallbacks = {name: getattr(spec, name, None) for name in LOOK} | owner.defaults(spec)
+    fallbacks = {name: getattr(spec, name, None) for name in LOOK} | {**owner.defaults(spec)}
     for name in LOOK:
         said = getattr(row.says, name), getattr(defaults, name), fallbacks[name]
         chosen = next((value for value in said if value is not None), None)
@@ -100,7 +101,7 @@ def _origin(row: ReadRow, name: str) -> str:
 
 def _check_size(row: ReadRow, width: int | None, height: int | None, spec: ModelSpec) -> None:
     if spec.sizes:
-        if None not in (width, height) and (width, height) not in spec.sizes:
+        if width is not None and height is not None and (width, height) not in spec.sizes:
             known = ", ".join(f"{w}x{h}" for w, h in lengths.near_sizes(width, height, spec))
             given = f"got {shown(width)}x{shown(height)}"
             row.fault(("width, height",), f"{given}; accepted with {spec.name}, nearest first: {known}")
@@ -142,7 +143,11 @@ def shots(row: ReadRow, spec: ModelSpec, fps: int | None, defaults: RowDefaults)
     for index, (loc, shot) in enumerate(written):
         cut = _cut(row, index, loc, getattr(shot, "cut", None))
         # An end picture fills the last chunk's end.
-        ends = bool(written[index + 1][1].cut) if index + 1 < len(written) else row.says.end_image is None
+        ends = (
+            bool(getattr(written[index + 1][1], "cut", None))
+            if index + 1 < len(written)
+            else row.says.end_image is None
+        )
         frames = _frames(row, loc, shot, (spec, cut, ends), fps, defaults)
         found.append(Shot(shot.prompt or "", frames, cut))
         _warn_of_words(row, (*loc, "prompt"), shot.prompt or "", spec)

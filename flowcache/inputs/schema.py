@@ -63,41 +63,41 @@ def _label(value: Any) -> Any:
 
 
 Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
-Label = Annotated[text(1000, blank=True), BeforeValidator(_label)]
+Label = Annotated[str, text(1000, blank=True), BeforeValidator(_label)]
 
 
 class Look(Written):
     """What a row may say, and a job's `defaults` may say for all rows."""
 
-    negative_prompt: text(MAX_PROMPT, blank=True) | None = None
+    negative_prompt: Annotated[str, text(MAX_PROMPT, blank=True)] | None = None
     seconds: Seconds | None = None
-    fps: whole(1, 120) | None = None
-    seed: whole(0, 2**63 - 1) | None = None
-    guidance: real(0, 50) | None = None
-    steps: whole(1, 1000) | None = None
-    ar_step: whole(0, 1000) | None = None
+    fps: Annotated[int, whole(1, 120)] | None = None
+    seed: Annotated[int, whole(0, 2**63 - 1)] | None = None
+    guidance: Annotated[float, real(0, 50)] | None = None
+    steps: Annotated[int, whole(1, 1000)] | None = None
+    ar_step: Annotated[int, whole(0, 1000)] | None = None
     segment: Literal["all"] | None = None
 
 
 class Defaults(Look):
     """What a job says for all rows; what is absent here the model decides."""
 
-    frames: whole(1, MAX_FRAMES) | None = None
-    width: whole(1, MAX_SIDE) | None = None
-    height: whole(1, MAX_SIDE) | None = None
+    frames: Annotated[int, whole(1, MAX_FRAMES)] | None = None
+    width: Annotated[int, whole(1, MAX_SIDE)] | None = None
+    height: Annotated[int, whole(1, MAX_SIDE)] | None = None
 
 
 class RowDefaults(Defaults):
     """All that holds for every row that does not say otherwise."""
 
-    model: text(4096) = "tiny-skyreels"
+    model: Annotated[str, text(4096)] = "tiny-skyreels"
     policy: Annotated[Policy, BeforeValidator(expand_policy)] = Policy(name="off")
 
 
 class ShotRow(Written):
     """One entry of `shots`. Presence and ranges of lengths are checked with the whole row and its model."""
 
-    prompt: text(MAX_PROMPT) | None = None
+    prompt: Annotated[str, text(MAX_PROMPT)] | None = None
     seconds: Seconds | None = None
     frames: Whole | None = None
     cut: bool | None = None
@@ -107,18 +107,18 @@ class Row(Look):
     """One row of a manifest. Presence, lengths and sizes are checked later, as in ShotRow."""
 
     id: Annotated[str, AfterValidator(_safe_id)] | None = None
-    prompt: text(MAX_PROMPT) | None = None
+    prompt: Annotated[str, text(MAX_PROMPT)] | None = None
     shots: Annotated[list[ShotRow], Field(min_length=1, max_length=MAX_SHOTS)] | None = None
     frames: Whole | None = None
     width: Whole | None = None
     height: Whole | None = None
-    image: text(4096) | None = None
-    video: text(4096) | None = None
-    end_image: text(4096) | None = None
-    model: text(4096) | None = None
+    image: Annotated[str, text(4096)] | None = None
+    video: Annotated[str, text(4096)] | None = None
+    end_image: Annotated[str, text(4096)] | None = None
+    model: Annotated[str, text(4096)] | None = None
     policy: Annotated[Policy, BeforeValidator(expand_policy)] | None = None
-    priority: whole(-1000, 1000) | None = None
-    labels: Annotated[dict[text(100), Label], Field(max_length=MAX_LABELS)] | None = None
+    priority: Annotated[int, whole(-1000, 1000)] | None = None
+    labels: Annotated[dict[Annotated[str, text(100)], Label], Field(max_length=MAX_LABELS)] | None = None
 
 
 ROW_FIELDS = tuple(Row.model_fields)

@@ -8,7 +8,8 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from io import BufferedRandom, BufferedReader
+from typing import Any
 
 import fsspec
 from fsspec.core import url_to_fs
@@ -26,6 +27,7 @@ CLIENTS = {
     "azure.core.exceptions": ("AzureError",),
 }
 
+OpenFile = BufferedReader | BufferedRandom
 Access = Mapping[str, Any]  # what s3:// URLs are opened with: endpoint_url, key, secret ...
 
 
@@ -53,7 +55,7 @@ def resolve(url: str, base: str) -> str:
 
 
 @contextmanager
-def opened(url: str, limit: int, access: Access | None = None) -> Iterator[BinaryIO]:
+def opened(url: str, limit: int, access: Access | None = None) -> Iterator[OpenFile]:
     """The object as a local file, open at its start. UnreadableError: absent, no file, over `limit` bytes."""
     if scheme_of(url) == "file":
         with _local(os.path.expanduser(url.partition("://")[2] or url), limit) as file:
@@ -66,7 +68,7 @@ def opened(url: str, limit: int, access: Access | None = None) -> Iterator[Binar
 
 
 @contextmanager
-def _local(path: str, limit: int) -> Iterator[BinaryIO]:
+def _local(path: str, limit: int) -> Iterator[OpenFile]:
     try:
         found = os.stat(path)  # before opening: opening a pipe would wait for its writer
         if stat.S_ISDIR(found.st_mode):
@@ -81,7 +83,7 @@ def _local(path: str, limit: int) -> Iterator[BinaryIO]:
         yield file
 
 
-def _download(url: str, file: BinaryIO, limit: int, access: Access) -> None:
+def _download(url: str, file: OpenFile, limit: int, access: Access) -> None:
     scheme = scheme_of(url)
     if scheme not in fsspec.available_protocols() and "::" not in url:
         raise UnreadableError(f"has the unknown scheme {scheme!r}")

@@ -1,8 +1,11 @@
 """What all that people write is made of: texts, numbers, objects without unknown keys; and how it is shown to them."""
 
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated, Any
 
+from annotated_types import GroupedMetadata
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
@@ -21,14 +24,24 @@ def _whole(value: Any) -> Any:
 Whole = Annotated[int, BeforeValidator(_whole)]
 
 
-def whole(low: int, high: int) -> Any:
-    """The type of whole numbers from `low` to `high`."""
-    return Annotated[Whole, Field(ge=low, le=high)]
+@dataclass(frozen=True)
+class Together(GroupedMetadata):
+    """What pydantic shall check of an annotated type, in this order: `Annotated[int, whole(1, 9)]`."""
+
+    checks: tuple[Any, ...]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.checks)
 
 
-def real(low: float, high: float) -> Any:
-    """The type of finite numbers from `low` to `high`."""
-    return Annotated[float, Field(ge=low, le=high, allow_inf_nan=False)]
+def whole(low: int, high: int) -> Together:
+    """Of an int: a whole number from `low` to `high`."""
+    return Together((BeforeValidator(_whole), Field(ge=low, le=high)))
+
+
+def real(low: float, high: float) -> Together:
+    """Of a float: a finite number from `low` to `high`."""
+    return Together((Field(ge=low, le=high, allow_inf_nan=False),))
 
 
 def _clean(text: str) -> str:
@@ -45,10 +58,10 @@ def _not_blank(text: str) -> str:
     return text
 
 
-def text(longest: int, blank: bool = False) -> Any:
-    """The type of text of at most `longest` characters without control characters."""
-    plain = Annotated[str, Field(max_length=longest), AfterValidator(_clean)]
-    return plain if blank else Annotated[plain, AfterValidator(_not_blank)]
+def text(longest: int, blank: bool = False) -> Together:
+    """Of a str: at most `longest` characters, none of them a control character."""
+    plain = (Field(max_length=longest), AfterValidator(_clean))
+    return Together(plain if blank else (*plain, AfterValidator(_not_blank)))
 
 
 class Written(BaseModel):

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from flowcache.records import ModelSpec
 
@@ -73,13 +73,23 @@ class VideoModel(Protocol):
     so that ranks can share them (with `rope` and `conditioning` cut alike).
     """
 
-    dtype: torch.dtype
-    device: torch.device
-    blocks: nn.ModuleList  # hold nearly all weights; `transform` calls them in order, `text` their `keys_values`
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
+    @property
+    def dtype(self) -> torch.dtype: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def layers(self) -> int: ...
+    @property
+    def heads(self) -> int: ...
+    @property
+    def kv_heads(self) -> int: ...
+    @property
+    def head_dim(self) -> int: ...
+
+    @property
+    def null_caption(self) -> Tensor | None:
+        """Embeddings [1, L, Dt] that stand for no caption; None: the family has learned none."""
+        ...
 
     def grid(self, latents: Tensor, first_frame: int = 0) -> Grid: ...
 
@@ -121,6 +131,11 @@ class VideoModel(Protocol):
         tokens: of `embed`, lying at `grid`; None will do for families whose signal is the time embedding alone.
         """
         ...
+
+
+# An nn.Module that is a `VideoModel` too, which Python has no type for. It has `config`, its shape, and `blocks`, which
+# hold nearly all weights: an nn.ModuleList that `transform` calls in order, and `text` by their `keys_values`.
+VideoModule = Any
 
 
 class KVSharding(Protocol):
@@ -174,9 +189,24 @@ class Codec(Protocol):
         ...
 
 
+class WordEncoder(Protocol):
+    def words(self, prompt: str) -> Tensor:
+        """[1, tokens, dim] in the encoder's precision, for the prompt's tokens alone."""
+        ...
+
+
 class TextEncoder(Protocol):
     def encode(self, prompt: str) -> Tensor:
         """[1, text_len, text_dim], zero after the prompt's end (as the official code pads)."""
+        ...
+
+
+@runtime_checkable
+class CaptionEncoder(TextEncoder, Protocol):
+    """Of families where a prompt is a chunk's own."""
+
+    def caption(self, prompt: str, remaining: int) -> Tensor | None:
+        """What a chunk sees, [1, L, text_dim], with `remaining` chunks after it; None: no caption."""
         ...
 
 

@@ -1,7 +1,8 @@
 """The blocks of a transformer, cut at their attentions so that what lies between can be compiled."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import ClassVar, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,20 @@ from flowcache.models.base import Attend
 BlockAttend = Callable[..., Tensor]  # of one block: (q, k, v) or, where keys and values are the text's, (q) -> out
 
 
-class Blocks(nn.ModuleList):
+class CutBlock(nn.Module):
+    """What `Blocks` hold; units as there."""
+
+    units: ClassVar[tuple[str, ...]]
+
+    def keys_values(self, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Of cross-attention, for a text [B, L, dim]: [B, L, heads, head_dim] each."""
+        raise NotImplementedError
+
+
+B = TypeVar("B", bound=CutBlock)
+
+
+class Blocks(nn.ModuleList, Generic[B]):
     """Blocks that are called in order: block(x, condition, frame_of_token, rope, attend, attend_text) -> x.
 
     Both attentions are given to a block. `units` of its class names the methods between them, which take and give
@@ -21,9 +35,12 @@ class Blocks(nn.ModuleList):
     the conditions that they share.
     """
 
-    def __init__(self, blocks: Iterable[nn.Module]):
+    def __init__(self, blocks: Iterable[B]):
         super().__init__(blocks)
         self.flat = False
+
+    def __iter__(self) -> Iterator[B]:
+        return cast(Iterator[B], super().__iter__())
 
     def forward(
         self,
@@ -59,7 +76,7 @@ def attend_text(keys: Tensor, values: Tensor, mask: Tensor | None, q: Tensor) ->
     return attention(q, keys, values, mask)
 
 
-def in_rows(attend: BlockAttend, rows: tuple[int, int], *tensors: Tensor) -> Tensor:
+def in_rows(attend: BlockAttend, rows: tuple[int, ...], *tensors: Tensor) -> Tensor:
     """Attention, which must know the rows [B, S, ...], of tensors whose rows lie end to end [B * S, ...]."""
     return attend(*(x.unflatten(0, rows) for x in tensors)).flatten(0, 1)
 

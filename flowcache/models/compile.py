@@ -21,10 +21,10 @@ def compile_blocks(model: VideoModel, backend: str | Callable = "inductor") -> N
     each); other batches, lengths, texts and timesteps need no other, but a single token does. Of sharded weights: to
     be called after `load_sharded`. backend: of torch.compile. TypeError for a model whose blocks are no `Blocks`.
     """
-    blocks = model.blocks
+    blocks = getattr(model, "blocks", None)
     if not isinstance(blocks, Blocks):
         raise TypeError(f"{type(model).__name__} has blocks that can't be compiled; accepted: models.blocks.Blocks")
-    kind = type(blocks[0])
+    kind = type(next(iter(blocks)))
     # fullgraph: what can't be one graph, or needs too many, is an error; torch would go on uncompiled and say nothing
     units = {name: of_any_length(torch.compile(getattr(kind, name), fullgraph=True, backend=backend))
              for name in kind.units}  # fmt: skip

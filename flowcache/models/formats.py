@@ -7,8 +7,8 @@ import re
 import stat
 from collections.abc import Collection
 from enum import Enum
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from flowcache.errors import InputError, Problem, masked
 
@@ -16,7 +16,7 @@ HEAD = 4096  # bytes that `recognise` needs
 HEADER_LIMIT = 100_000_000  # bytes, as in the safetensors format
 # The first thing in a file of torch.save before PyTorch 1.6, after the pickle's protocol: its magic number.
 LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-OPCODES = pickletools.code2op.keys()
+OPCODES = {opcode.code for opcode in pickletools.opcodes}
 CONTROLS = bytes({*range(32), 127} - {*b"\t\n\f\r"})
 ADAPTER = re.compile("lora|hada_w|lokr_w", re.IGNORECASE)
 WHOLE = ("model.diffusion_model.", "diffusion_model.", "first_stage_model.", "cond_stage_model.")
@@ -92,7 +92,7 @@ def expect(file: Path, kinds: Collection[Kind], accepted: str) -> Kind:
     raise fault(file, said)
 
 
-def opened(file: Path) -> BinaryIO:
+def opened(file: Path) -> BufferedReader:
     """For reading. InputError for what is no regular file: it could wait for ever, or never end."""
     try:
         mode = file.stat().st_mode

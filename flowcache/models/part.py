@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,16 +12,18 @@ from torch import Tensor, nn
 from flowcache.errors import InputError, Problem
 from flowcache.models.tensors import FLOATS, Stored, read
 
+M = TypeVar("M", bound=nn.Module)
+
 
 @dataclass(frozen=True)
-class Part:
+class Part(Generic[M]):
     """`module` lies on the meta device. `rename`: stored name -> parameter name, or None for another layout's.
 
     `tied`: parameters that share another's tensor and need none of their own.
     """
 
     where: Path
-    module: nn.Module
+    module: M
     stored: list[Stored]
     rename: Callable[[str], str | None] = lambda name: name
     tied: Mapping[str, str] = field(default_factory=dict)
@@ -70,7 +73,7 @@ class Part:
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         keep: Callable[[str], bool] = lambda name: False,
-    ) -> nn.Module:
+    ) -> M:
         """The module on `device`, tensor by tensor, in `dtype`; what `keep` names in float32. InputError as above."""
         return self.filled(self.tensors(device, dtype, keep))
 
@@ -86,15 +89,22 @@ class Part:
         if problems:
             raise InputError(problems)
         state = {}
-        for entry, tensor in read(self.stored, device, lambda entry: rows(self.rename(entry.name))):
-            name = self.rename(entry.name)
+        for entry, tensor in read(self.stored, device, lambda entry: rows(self.name_of(entry))):
+            name = self.name_of(entry)
             state[name] = tensor.to(torch.float32 if keep(name) else dtype)
         for name, source in self.tied.items():
-            state.setdefault(name, state.get(source))
-            state.setdefault(source, state[name])
+            tensor = state[name if name in state else source]
+            state |= {name: tensor, source: state.get(source, tensor)}
         return state
 
-    def filled(self, state: Mapping[str, Tensor]) -> nn.Module:
+    def name_of(self, entry: Stored) -> str:
+        """The parameter that it fills. ValueError where `problems` names it as another layout's."""
+        name = self.rename(entry.name)
+        if name is None:
+            raise ValueError(f"{entry.name} is a name of another layout")
+        return name
+
+    def filled(self, state: Mapping[str, Tensor]) -> M:
         """The module with these parameters, ready to be run."""
         self.module.load_state_dict(state, assign=True)
         return self.module.requires_grad_(False).eval()

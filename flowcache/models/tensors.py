@@ -148,8 +148,9 @@ def read(
     """
     for file, entries in groupby(stored, lambda entry: entry.file):
         held = list(entries)
-        if held[0].tensor is not None:
-            yield from ((entry, entry.tensor[rows(entry) or ...].to(device)) for entry in held)
+        loaded = [(entry, entry.tensor) for entry in held if entry.tensor is not None]
+        if loaded:
+            yield from ((entry, tensor[rows(entry) or ...].to(device)) for entry, tensor in loaded)
             continue
         with safe_open(file, "pt", device=str(device)) as reader:
             for entry in held:

@@ -7,14 +7,18 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
+from flowcache.models.base import WordEncoder
 from flowcache.models.part import Part
 from flowcache.models.prompts import clean_wan
 from flowcache.models.tensors import fault, in_folder, in_pth
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 EMBEDDING = "shared.weight"
 TIED = {EMBEDDING: "encoder.embed_tokens.weight", "encoder.embed_tokens.weight": EMBEDDING}
@@ -37,7 +41,13 @@ class T5TextEncoder:
     clean: what is done to a prompt first.
     """
 
-    def __init__(self, model, tokenizer, text_len: int, clean: Callable[[str], str] = clean_wan):
+    def __init__(
+        self,
+        model: "PreTrainedModel",
+        tokenizer: "PreTrainedTokenizerBase",
+        text_len: int,
+        clean: Callable[[str], str] = clean_wan,
+    ):
         self.model, self.tokenizer, self.text_len, self.clean = model, tokenizer, text_len, clean
 
     @torch.no_grad()
@@ -61,9 +71,9 @@ class EncodedTexts:
     A text that was not prepared is encoded when it comes, with the same result.
     """
 
-    def __init__(self, open_encoder: Callable[[], T5TextEncoder], text_len: int, keep: bool = False):
+    def __init__(self, open_encoder: Callable[[], WordEncoder], text_len: int, keep: bool = False):
         self.open_encoder, self.text_len, self.keep = open_encoder, text_len, keep
-        self.encoder: T5TextEncoder | None = None
+        self.encoder: WordEncoder | None = None
         self.words: dict[str, Tensor] = {}
 
     def prepare(self, texts: Iterable[str]) -> None:
@@ -96,7 +106,7 @@ class EmbeddingStore(Protocol):
 
 
 class StoredTexts:
-    """Implements `TextEncoder` with what lies on the shelf; the rest is encoded here, and put there for others."""
+    """Implements `TextEncoder` with what is stored; the rest is encoded here, and stored for others."""
 
     def __init__(self, embeddings: EmbeddingStore, encoder: EncodedTexts):
         self.embeddings, self.encoder = embeddings, encoder
@@ -110,7 +120,9 @@ class StoredTexts:
         if words is None:
             words = self.encoder.tokens(prompt)
             del self.encoder.words[prompt]
-            words = words if self.embeddings.put(prompt, words) else self.embeddings.find(prompt)
+            if not self.embeddings.put(prompt, words):
+                first = self.embeddings.find(prompt)
+                words = words if first is None else first
         return words
 
 
@@ -134,7 +146,7 @@ def load_text_encoder(
     return T5TextEncoder(text_part(Path(path)).load(device, dtype), tokenizer, text_len, clean)
 
 
-def load_tokenizer(folder: Path):
+def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     try:

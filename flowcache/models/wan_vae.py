@@ -75,7 +75,7 @@ class WanCodec:
 
         A tile has a history of its own, so `share` can divide tiles, but not a whole frame.
         """
-        memories: dict[tuple[int, int], list] = {}
+        caches: dict[tuple[int, int], list] = {}
         begun = False
 
         @torch.no_grad()
@@ -87,7 +87,7 @@ class WanCodec:
             cuts = {(r, c): z[..., r : r + size, c : c + size] for r in rows for c in columns}
             frames, begun = 4 * z.shape[2] - (0 if begun else 3), True
             shapes = [(1, 3, frames, *(8 * side for side in cut.shape[3:])) for cut in cuts.values()]
-            tiles = share([partial(self._tile, cut, memories, place) for place, cut in cuts.items()], shapes)
+            tiles = share([partial(self._tile, cut, caches, place) for place, cut in cuts.items()], shapes)
             if tiles is None:
                 return None
             bands = [joined(tiles[i : i + len(columns)], 8 * overlap, 4) for i in range(0, len(tiles), len(columns))]
@@ -95,16 +95,16 @@ class WanCodec:
 
         return decode
 
-    def _tile(self, z: Tensor, memories: dict[tuple[int, int], list], place: tuple[int, int]) -> Tensor:
+    def _tile(self, z: Tensor, caches: dict[tuple[int, int], list], place: tuple[int, int]) -> Tensor:
         """Pixels [1, 3, t, 8 h, 8 w] of the next latents [1, C, f, h, w] of a tile."""
         from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
 
-        first = place not in memories
+        first = place not in caches
         if first:
             convolutions = sum(isinstance(module, WanCausalConv3d) for module in self.vae.decoder.modules())
-            memories[place] = [None] * convolutions
+            caches[place] = [None] * convolutions
         frames = [
-            self.vae.decoder(frame, feat_cache=memories[place], feat_idx=[0], first_chunk=first and i == 0)
+            self.vae.decoder(frame, feat_cache=caches[place], feat_idx=[0], first_chunk=first and i == 0)
             for i, frame in enumerate(z.split(1, dim=2))
         ]
         return torch.cat(frames, dim=2)
@@ -148,7 +148,7 @@ def diffusers_name(name: str) -> str:
 
 def official_part(file: Path) -> Part:
     """Wan2.1_VAE.pth; the widths are read off its tensors, the rest is as published."""
-    from diffusers import AutoencoderKLWan
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
     stored = in_pth(file)
     shapes = {entry.name: entry.shape for entry in stored}
@@ -164,11 +164,12 @@ def official_part(file: Path) -> Part:
 
 
 def diffusers_part(folder: Path, config: dict) -> Part:
-    from diffusers import AutoencoderKLWan
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
     try:
         with torch.device("meta"):
             module = AutoencoderKLWan.from_config(config)
     except (TypeError, ValueError, AttributeError) as error:
         raise fault(folder / "config.json", f"is no AutoencoderKLWan config: {error}") from None
-    return Part(folder, module, in_folder(folder))
+    # `from_config` gives a pair only where it is asked to
+    return Part(folder, module, in_folder(folder))  # pyright: ignore[reportArgumentType]

@@ -42,7 +42,7 @@ class ShardedModel:
         self._forget = getattr(model, "reset_iter_state", None)
 
     @property
-    def null_caption(self) -> Tensor:
+    def null_caption(self) -> Tensor | None:
         return self.model.null_caption
 
     def tokens(self, total: int) -> list[int]:

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from flowcache.models.base import Job
-from flowcache.parallel.mesh import Mesh, PeerLost, exchanging
+from flowcache.parallel.mesh import Mesh, PeerLost, exchanging, own
 
 SHOWS = 0  # the rank that gets the results
 
@@ -26,7 +26,7 @@ def open_sharing(timeout: timedelta) -> "Sharing":
     Has a group of its own, over CPU memory: decoding goes on beside denoising, in another thread, and what two
     threads send over one group would come in another order on each rank.
     """
-    return Sharing(Mesh(dist.new_group(backend="gloo", timeout=timeout)))
+    return Sharing(Mesh(own([dist.new_group(backend="gloo", timeout=timeout)])))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A history whose tokens are spread over ranks: each attends to its own, and partial results are merged.
+"""K/V whose tokens are split over ranks: each attends to its own, and partial results are merged.
 
 For ranks beyond the number of K/V heads. Softmax is split exactly by its log-sum-exp, as ring attention does
 (arXiv 2310.01889), but queries travel instead of keys: they are one chunk's, the keys are many chunks'.
@@ -61,7 +61,7 @@ class TokenSharded(HeadSharded):
 
 @dataclass(frozen=True)
 class Sharded(Local):
-    """A history whose chunks lie in runs on the ranks of a mesh."""
+    """Keys whose chunks lie in runs on the ranks of a mesh."""
 
     mesh: Mesh
     runs: list[int]
@@ -104,7 +104,7 @@ def move(rows: Tensor, chosen: Tensor, mesh: Mesh, runs: Sequence[int]) -> Tenso
 
 
 def located(tokens: Tensor, runs: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Which rank has each token of a history whose chunks lie in `runs`, and in which of its rows."""
+    """Which rank has each token of K/V whose chunks lie in `runs`, and in which of its rows."""
     sizes = torch.tensor(runs, device=tokens.device)
     chunk, within = tokens // sum(runs), tokens % sum(runs)
     rank = torch.bucketize(within.contiguous(), sizes.cumsum(0), right=True)

@@ -1,7 +1,7 @@
 """The ranks that run one model together."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -84,8 +84,8 @@ class Mesh:
 class GangMesh:
     """A gang's two dimensions: rank = part * heads.size + head group.
 
-    `heads`: ranks that hold the same tokens of the history, and different heads of it (Ulysses); neighbours in `all`.
-    `history`: ranks that hold the same heads, and different tokens.
+    `heads`: ranks that have the same tokens of K/V, and different heads (Ulysses); neighbours in `all`.
+    `history`: ranks that have the same heads of K/V, and different tokens of every chunk.
     """
 
     all: Mesh
@@ -93,11 +93,11 @@ class GangMesh:
     history: Mesh
 
 
-ALONE = GangMesh(*[Mesh(None)] * 3)
+ALONE = GangMesh(Mesh(None), Mesh(None), Mesh(None))
 
 
 def head_groups(ranks: int, kv_heads: int) -> int:
-    """How many ways heads are split: as many as ranks and K/V heads allow. The rest splits the history by tokens."""
+    """How many ways heads are split: as many as ranks and K/V heads allow. The rest splits K/V by tokens."""
     return math.gcd(ranks, kv_heads)
 
 
@@ -120,8 +120,20 @@ def _mine(groups: Sequence[range], everyone: Mesh, timeout: timedelta | None) ->
     if len(groups) == 1:
         return everyone
     with exchanging():
-        opened = {members: dist.new_group(list(members), timeout=timeout) for members in groups}
-    return Mesh(next(group for members, group in opened.items() if everyone.rank in members))
+        opened = [dist.new_group(list(members), timeout=timeout) for members in groups]
+    return Mesh(own(opened))
+
+
+def own(opened: Iterable[dist.ProcessGroup | int | None]) -> dist.ProcessGroup:
+    """Of groups from `new_group`, which gives a number for others' groups, the one with this rank."""
+    return next(group for group in opened if isinstance(group, dist.ProcessGroup))
+
+
+def world() -> dist.ProcessGroup:
+    """The default process group; ValueError where none is open."""
+    if dist.group.WORLD is None:
+        raise ValueError("no process group is open")
+    return dist.group.WORLD
 
 
 def shares(total: int, ranks: int) -> list[int]:
@@ -130,6 +142,6 @@ def shares(total: int, ranks: int) -> list[int]:
 
 
 def runs_of(total: int, ranks: int, ways: int) -> list[int]:
-    """How many of a chunk's tokens each part of the history holds: those of `ways` ranks, one of each head group."""
+    """How many of a chunk's tokens each part of the K/V has: those of `ways` ranks, one of each head group."""
     each = shares(total, ranks)
     return [sum(each[first : first + ways]) for first in range(0, ranks, ways)]

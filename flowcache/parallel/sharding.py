@@ -11,18 +11,20 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
-from flowcache.models.base import VideoModel
+from flowcache.models.base import VideoModel, VideoModule
 from flowcache.models.part import Part
 from flowcache.parallel.mesh import Mesh
 
 
 def load_sharded(
-    part: Part, device: str, dtype: torch.dtype, keep: Callable[[str], bool], *, ranks: Mesh
+    part: Part[VideoModule], device: str, dtype: torch.dtype, keep: Callable[[str], bool], *, ranks: Mesh
 ) -> VideoModel:
     """As `Part.load`, but of the blocks' weights this rank reads and holds its own rows alone.
 
     Every rank must call it, and the model's `text` and `transform`, in the same order.
     """
+    if ranks.group is None:
+        raise ValueError("a rank alone has nobody to share weights with")
     mesh = DeviceMesh.from_group(ranks.group, torch.device(device).type)
     spread(part.module.requires_grad_(False), mesh)
     shards = {name: shard for name, shard in part.module.named_parameters() if isinstance(shard, DTensor)}
@@ -34,7 +36,7 @@ def load_sharded(
     return part.filled(state)
 
 
-def spread(model: VideoModel, mesh: DeviceMesh) -> None:
+def spread(model: VideoModule, mesh: DeviceMesh) -> None:
     """Makes every block's parameters shards over the mesh, gathered while it runs."""
     for block in model.blocks:
         fully_shard(block, mesh=mesh)

@@ -35,6 +35,15 @@ class GangOption:
 
 
 @dataclass(frozen=True)
+class Timed:
+    """Gangs of one size, and the seconds that they take for the whole manifest."""
+
+    ranks: int
+    fastest: float
+    slowest: float
+
+
+@dataclass(frozen=True)
 class Advice:
     """recommended: ranks of a gang; None: no size that was looked at works. reason, rests_on: sentences."""
 
@@ -121,7 +130,11 @@ def choose(options: Sequence[GangOption], work: Workload, cluster: Cluster, now:
             f"none of these gangs fits: the least that a GPU would have to hold is {need:.1f} GiB. A budget for K/V "
             "(policy, `clean`), --shard-weights, smaller frames or larger GPUs help"
         )
-    timed = [each for each in fitting if each.slowest is not None]
+    timed = [
+        Timed(each.ranks, each.fastest, each.slowest)
+        for each in fitting
+        if each.fastest is not None and each.slowest is not None
+    ]
     if not timed and cluster.gpus:
         return (
             None,
@@ -134,7 +147,7 @@ def choose(options: Sequence[GangOption], work: Workload, cluster: Cluster, now:
     return best.ranks, because(best, timed[0], work, cluster, now)
 
 
-def because(best: GangOption, first: GangOption, work: Workload, cluster: Cluster, now: float) -> str:
+def because(best: Timed, first: Timed, work: Workload, cluster: Cluster, now: float) -> str:
     """first: the smallest that fits."""
     if best is first:
         reason = f"the smallest that fits the GPUs, done in {duration(best.slowest)}; larger ones gain less than 5 %"

@@ -44,6 +44,6 @@ def output_bytes(shape: Shape, ranks: int) -> int:
 
 
 def block_collectives(shape: Shape, ranks: int) -> int:
-    """How often all layers of one forward wait for other ranks: twice for heads, twice for the spread history."""
+    """How often all layers of one forward wait for other ranks: twice for heads, twice for K/V split by tokens."""
     ways = head_groups(ranks, shape.kv_heads)
     return shape.layers * 2 * ((ways > 1) + (ranks > ways))

@@ -105,7 +105,7 @@ def totals(run: RunRecord, videos: Sequence[Video]) -> Totals:
 def stages(markers: Sequence[SegmentMarker]) -> dict[str, float]:
     """Seconds by stage. "load": of the model; "other": conditioning, the tail, and what lies between."""
     chunks = chunks_of(markers)
-    found = {name: sum(getattr(chunk, f"{name}_seconds") for chunk in chunks) for name in STAGES}
+    found: dict[str, float] = {name: sum(getattr(chunk, f"{name}_seconds") for chunk in chunks) for name in STAGES}
     found["load"] = sum(marker.seconds.get("load", 0.0) for marker in markers)
     whole = sum(marker.finished - marker.started for marker in markers)
     return {**found, "other": max(whole - sum(found.values()), 0.0)}

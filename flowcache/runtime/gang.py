@@ -81,7 +81,8 @@ class RayGang:
     def _actor(self, rank: int, store: Store, settings: WorkerSettings) -> Any:
         place = PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=rank)
         options = {"num_cpus": self.shape.cpus, "num_gpus": int(self.shape.gpu), "scheduling_strategy": place}
-        fixed = ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups={HEALTH: 1})
+        # Ray's types know no concurrency groups
+        fixed = ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups={HEALTH: 1})  # pyright: ignore[reportCallIssue]
         worker = fixed(RankActor).options(**options)
         return worker.remote(store, settings, self.name, rank, self.shape.ranks)
 
@@ -116,7 +117,8 @@ class RayGang:
         rank = self._pending.get(item, 0) if item is not self._stream else 0
         try:
             if item is self._stream:
-                return ray.get(next(self._stream))
+                event: Any = ray.get(next(self._stream))
+                return event
             ray.get(item)
             del self._pending[item]
             return None

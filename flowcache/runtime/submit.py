@@ -179,12 +179,10 @@ def submit(client: JobSubmissionClient, submission: Submission) -> tuple[str, bo
     """The id of the job, and whether it was started by this call; else it runs already or has succeeded."""
     with _refusals():
         known = _statuses(client)
-    for attempt in count(1):
-        name = f"{submission.name}-{attempt}"
-        if name not in known:
-            break
-        if known[name] not in (JobStatus.FAILED, JobStatus.STOPPED):
-            return name, False
+    names = (f"{submission.name}-{attempt}" for attempt in count(1))
+    name = next(name for name in names if known.get(name) not in (JobStatus.FAILED, JobStatus.STOPPED))
+    if name in known:
+        return name, False
     with TemporaryDirectory() as folder, _refusals():
         for file, data in submission.files.items():
             path = Path(folder) / file
@@ -240,7 +238,8 @@ async def _pass_on(client: JobSubmissionClient, name: str, write: Callable[[str]
     """
     position = 0
     try:
-        async with aclosing(client.tail_job_logs(name)) as lines:
+        # a generator, which Ray's type does not say
+        async with aclosing(client.tail_job_logs(name)) as lines:  # pyright: ignore[reportArgumentType]
             while True:
                 text = await asyncio.wait_for(anext(lines), QUIET)
                 new = text[max(0, shown - position) :]

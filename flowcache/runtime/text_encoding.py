@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 import torch
@@ -76,7 +77,7 @@ def _follow(streams: list[ray.ObjectRefGenerator], patience: float, note: Callab
             for stream in streams:
                 ray.cancel(stream, force=True)
             return
-        stream = ready[0]
+        stream: Any = ready[0]  # a generator, where Ray's type says a reference
         try:
             ray.get(next(stream))
         except StopIteration:
@@ -90,7 +91,7 @@ def _follow(streams: list[ray.ObjectRefGenerator], patience: float, note: Callab
 def encode_share(
     embeddings: TextCache, model: str, device: str, dtype: str, threads: int, texts: list[str]
 ) -> Iterator[int]:
-    """Encodes and stores those of the texts that are not on the shelf; yields how many after each batch."""
+    """Encodes and stores those of the texts that are not stored yet; yields how many after each batch."""
     torch.set_num_threads(threads)
     encoder = load_texts(model, device, dtype, keep=True)
     waiting = embeddings.missing(texts)  # less than was asked for, where an earlier attempt was lost

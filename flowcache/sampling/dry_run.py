@@ -16,7 +16,7 @@ from flowcache.sampling.records import Texts, Visit
 
 
 class Weightless:
-    """A `VideoModel` whose tensors hold no element: walking the loop with it costs next to nothing."""
+    """A `VideoModel` whose tensors hold no element: the loop with it costs next to nothing."""
 
     dtype, device = torch.float32, torch.device("cpu")
     layers, heads, kv_heads, head_dim = 0, 1, 1, 0
@@ -63,7 +63,7 @@ class WindowWork:
 
     forwards: of a chunk through the blocks. seen: tokens of K/V that they attend to, summed up.
     tokens: of a chunk. outputs: of a chunk through the head. kv_chunks: whose K/V each of the kv_branches has room for.
-    steps: that its chunks take. flying: chunks that are under way at once, at the most.
+    steps: that its chunks take. chunks_in_flight: that are under way at once, at the most.
     """
 
     forwards: int
@@ -79,7 +79,7 @@ class WindowWork:
 def dry_run(
     settings: Settings, shape: tuple[int, int, int], patch: tuple[int, int, int], policy: Policy, given: int = 0
 ) -> WindowWork:
-    """Walk a window of `shape` (latent frames, rows, columns) of which `given` frames are given.
+    """Go through a window of `shape` (latent frames, rows, columns) of which `given` frames are given.
 
     Which steps a policy would reuse depends on weights, so `policy.reuse` is taken at its most:
     see `at_most` and `at_least`.

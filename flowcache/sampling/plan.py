@@ -58,7 +58,8 @@ class SamplingStep:
 class Solver(Protocol):
     """One time grid; it holds no sample: each chunk has a state of its own, `start` at first."""
 
-    start: Any
+    @property
+    def start(self) -> Any: ...
 
     def step(
         self, index: int, velocity: Tensor, sample: Tensor, state: Any, noise: Callable[[], Tensor]
@@ -101,8 +102,10 @@ class SamplingPlan:
 class Settings(Protocol):
     """How to denoise one window, for one family. chunk: in latent frames."""
 
-    chunk: int
-    fps: int
+    @property
+    def chunk(self) -> int: ...
+    @property
+    def fps(self) -> int: ...
 
     def plan(self, frames: int, policy: Policy, given: int = 0) -> SamplingPlan:
         """For a window of `frames` latent frames of which the first `given` are given.

@@ -85,6 +85,8 @@ class UniPC:
         """From noise level `index` to the next, given the model's velocity at `sample`."""
         x0 = sample - self.levels[index] * velocity
         if index > 0:
+            if state.sample is None:
+                raise ValueError(f"step {index} needs the state that step {index - 1} left")
             sample = self.correctors[index - 1].apply(state.sample, state.outputs, x0)
         outputs = (*state.outputs, x0)[-ORDER:]
         result = self.predictors[index].apply(sample, outputs)

@@ -23,7 +23,10 @@ class TextInputs:
         if len(captions) != chunks:
             raise ValueError(f"{len(captions)} captions for a window of {chunks} chunks")
         uncaptioned = any(caption is None for caption in captions)
-        null = model.null_caption if uncaptioned or "null" in kinds else None
+        wanted = uncaptioned or "null" in kinds
+        null = model.null_caption if wanted else None
+        if wanted and null is None:
+            raise ValueError("a caption is missing, and this model has learned nothing that takes its place")
         self.model = model
         self.sources: dict[TextKind, list[Tensor | None]] = {
             "caption": [null if caption is None else caption for caption in captions],

@@ -13,7 +13,7 @@ from flowcache.models.base import KVSharding, VideoModel
 from flowcache.sampling.chunk_inputs import ChunkInputs
 from flowcache.sampling.executor import Batch, executor_of
 from flowcache.sampling.latents import Given, Latents
-from flowcache.sampling.plan import ChunkForward, SamplingStep, Settings
+from flowcache.sampling.plan import ChunkForward, SamplingStep, Settings, TextKind
 from flowcache.sampling.records import FinishedChunk, Texts, Visit
 from flowcache.sampling.text_inputs import TextInputs
 
@@ -40,7 +40,7 @@ class Window:
         self.plan = plan = settings.plan(noise.shape[1], policy, given.before)
         self.model, full = model, policy.attention == "full"
         self.latents = Latents(noise, given, settings.chunk, plan.prefix_timestep, model.device)
-        kinds = {forward.text for row in plan.rows for forward in row.forwards}
+        kinds: set[TextKind] = {forward.text for row in plan.rows for forward in row.forwards}
         self.inputs = ChunkInputs(
             model, TextInputs(model, texts, len(self.latents), kinds), self.latents, plan, settings.fps
         )

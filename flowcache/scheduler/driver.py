@@ -132,6 +132,8 @@ class Driver:
         task = gang.task
         try:
             for event in gang.poll(news):
+                if task is None:
+                    raise RuntimeError(f"gang {gang.name} tells of {event} and has no task")
                 self._handle(gang, task, event)
         except GangFailure as failure:
             self.failures.handle(gang, task, failure)

@@ -62,7 +62,8 @@ class Failures:
         for nodes_own, attempts in self.pool.failed(node, segment, failure).items():
             self.counted[*nodes_own, "work"] -= attempts
             self.counted[*nodes_own, "infra"] += attempts
-        spent = next((kind for kind in self.budgets if self.counted[*place, kind] > self.budgets[kind]), None)
+        exceeded = (kind for kind, budget in self.budgets.items() if self.counted[*place, kind] > budget)
+        spent: Budget | None = next(exceeded, None)
         if spent and failure.kind == "node":
             raise ClusterError(f"no node is left that can do the work; the last one: {failure}")
         not_on = node if self.pool.elsewhere(node) else None

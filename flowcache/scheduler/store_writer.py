@@ -26,7 +26,7 @@ class StoreWriter:
     def __init__(self, store: Store, patience: float):
         self.store, self.patience = store, patience
         self.finished: deque[str] = deque()  # videos that were marked done; whoever reads it empties it
-        self._pool = ThreadPoolExecutor(WRITERS, "publisher")
+        self._pool = ThreadPoolExecutor(WRITERS, "store-writer")
         self._changed = threading.Condition()
         self._next: dict[str, Callable[[], object] | None] = {}  # by video under way: what comes after
         self._error: BaseException | None = None

@@ -95,14 +95,16 @@ def check_object(store: Store, check: ObjectCheck, sizes: dict[str, int], read_i
         return [check.damage(str(fault))]
     if sha256(data) != check.sha256:
         return [check.damage("is damaged: its sha256 is not the one in its marker")]
-    return list(check_frames(check, data, read_init(check.init_key))) if check.chunk and read_init else []
+    if check.chunk is None or read_init is None:
+        return []
+    return list(check_frames(check, check.chunk, data, read_init(check.init_key)))
 
 
-def check_frames(check: ObjectCheck, data: bytes, init: bytes | None) -> Iterator[Damage]:
+def check_frames(check: ObjectCheck, chunk: ChunkRecord, data: bytes, init: bytes | None) -> Iterator[Damage]:
     """Decode the chunk after its init segment; count its frames and compare their times."""
     if init is None:
         return  # reported as missing already
-    chunk, count = check.chunk, 0
+    count = 0
     try:
         for pixels, seconds in decode(init, [data]):
             wanted = (chunk.start_frame + count) / check.fps

@@ -10,6 +10,8 @@ from pathlib import Path
 import av
 import numpy as np
 from av.bitstream import BitStreamFilterContext
+from av.container import InputContainer
+from av.error import FFmpegError
 
 from flowcache.errors import StoreError
 from flowcache.storage.playlist import playlist
@@ -107,14 +109,14 @@ def join(init: bytes, segments: Iterable[bytes]) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "video.mp4")  # moving the index to the front needs a real file
         try:
-            with av.open(io.BytesIO(init + b"".join(segments))) as source:
+            with av.open(io.BytesIO(init + b"".join(segments)), "r") as source:
                 remux(source, path)
-        except (av.FFmpegError, IndexError) as fault:
+        except (FFmpegError, IndexError) as fault:
             raise StoreError(f"the chunks do not join: {fault}") from fault
         return path.read_bytes()
 
 
-def remux(source, path: Path) -> None:
+def remux(source: InputContainer, path: Path) -> None:
     options = {"movflags": "faststart+use_metadata_tags", "fflags": "+bitexact"}
     with av.open(str(path), "w", format="mp4", container_options=options) as target:
         target.metadata.update({name: source.metadata[name] for name in METADATA if name in source.metadata})
@@ -128,10 +130,12 @@ def remux(source, path: Path) -> None:
 def decode(init: bytes, segments: Iterable[bytes]) -> Iterator[tuple[np.ndarray, float]]:
     """Every frame as uint8 [H, W, 3] with its time in seconds; StoreError where the bytes do not decode."""
     try:
-        with av.open(io.BytesIO(init + b"".join(segments))) as container:
+        with av.open(io.BytesIO(init + b"".join(segments)), "r") as container:
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
             for frame in container.decode(stream):
+                if frame.pts is None or frame.time_base is None:
+                    raise StoreError("the video does not decode: a frame has no time")
                 yield frame.to_ndarray(format="rgb24"), float(frame.pts * frame.time_base)
-    except (av.FFmpegError, IndexError) as fault:
+    except (FFmpegError, IndexError) as fault:
         raise StoreError(f"the video does not decode: {fault}") from fault

@@ -28,16 +28,17 @@ def read_back(
     Lists again for a while what does not show, then raises Unproven. known: markers that need not be read; listing:
     what is committed, where nothing was since; left: videos that the run ends without.
     """
+    lacking, unfinished = [], 0
     for _ in looks():
         shown = listing or list_commits(store)
         write_tables(store, run, shown, known)
-        found = list(lacks(store, run, shown, left))
-        if not found:
+        lacking = list(lacks(store, run, shown, left))
+        if not lacking:
             return shown
+        unfinished = len(run.plan["videos"].keys() - shown.done - shown.dead_letters.keys())
         listing = None
-    unfinished = run.plan["videos"].keys() - shown.done - shown.dead_letters.keys()
-    message = f"{masked(store.url)} does not show all of the run, however often it is listed: {some_of(found)}"
-    raise Unproven(f"{message}. Nothing is marked finished", len(unfinished))
+    message = f"{masked(store.url)} does not show all of the run, however often it is listed: {some_of(lacking)}"
+    raise Unproven(f"{message}. Nothing is marked finished", unfinished)
 
 
 def lacks(store: Store, run: RunRecord, listing: Listing, left: Collection[str] = ()) -> Iterator[str]:

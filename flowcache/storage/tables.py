@@ -162,15 +162,14 @@ def rejected_rows(run: RunRecord) -> list[Row]:
 def video_row(run: RunRecord, request: Row, commits: Commits) -> Row:
     video_id = request["id"]
     markers = commits.all(video_id)
-    letter = commits.dead_letters.get(video_id)
     done = video_id in commits.done
-    failed = letter is not None and not done
+    letter = None if done else commits.dead_letters.get(video_id)
     return {
         "run_id": run.run_id,
         "video_id": video_id,
-        "status": "done" if done else status_of(letter.kind) if failed else "partial",
-        "error": letter.cause if failed else None,
-        "failed_segment": letter.segment if failed else None,
+        "status": "done" if done else status_of(letter.kind) if letter else "partial",
+        "error": letter.cause if letter else None,
+        "failed_segment": letter.segment if letter else None,
         **request_columns(run, request),
         "playlist": layout.playlist_key(video_id) if commits.markers.get(video_id) else None,
         "init": markers[0].init_key if markers else None,

@@ -21,7 +21,7 @@ def prefetch(items: Iterator[T], abandon: Callable[[], None]) -> Iterator[Iterat
     What making raises comes in the place of the item that it broke. abandon: called when the block is left, to cut
     short what is still being made; the block ends when the thread has.
     """
-    with ThreadPoolExecutor(1, "ahead") as maker:
+    with ThreadPoolExecutor(1, "prefetch") as maker:
         coming = maker.submit(next, items, None)
 
         def made() -> Iterator[T]:

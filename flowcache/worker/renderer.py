@@ -2,7 +2,7 @@
 
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from threading import Event
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from flowcache.families.known import family
 from flowcache.families.settings import resolve_policy, settings_of
-from flowcache.models.base import LoadedModel
+from flowcache.models.base import CaptionEncoder, LoadedModel
 from flowcache.records import ModelSpec, RenderRequest, Segment
 from flowcache.sampling.loop import FinishedChunk, Texts, Visit, denoise
 from flowcache.worker.noise import latent_shape, normal, window_noise
@@ -109,12 +109,12 @@ class SegmentRenderer:
             raise Abandoned
 
     @torch.inference_mode()
-    def chunks(self) -> Iterator[RenderedChunk]:
+    def chunks(self) -> Generator[RenderedChunk, None, None]:
         """Denoise and decode: the output chunks in order, while the next one is being denoised."""
         start = self.segment.start_frame
         with prefetch(self.finished(), self._abandoned.set) as finished:
             decode = self.model.codec.stream(self.model.share)
-            if self.prefix:
+            if self.prefix and self.conditioning is not None:
                 # Of a codec that is not causal, no more than the last chunk can reach what follows.
                 shown = self.prefix if self.model.spec.causal else self.model.spec.chunk
                 self._decode(decode, self.conditioning[:, self.prefix - shown : self.prefix])
@@ -143,10 +143,14 @@ class SegmentRenderer:
 
         Or the clean latents themselves, of which there may be fewer (MAGI-1), by the family's traits.
         """
-        if self.traits.continues_from == "latents":
-            return self._clean
+        latents = self.traits.continues_from == "latents"
+        last = self._clean if latents else self._recent
+        if last is None:
+            raise ValueError("nothing was rendered here that could be continued")
+        if latents:
+            return last
         with self._beside:
-            return self.model.codec.encode(self._recent).cpu()
+            return self.model.codec.encode(last).cpu()
 
     def _decode(self, decode: Callable[[Tensor], Tensor | None], latents: Tensor) -> np.ndarray | None:
         """Pixels of the next latents, which are finished: denoising has looked at their values on the CPU.
@@ -169,6 +173,8 @@ class SegmentRenderer:
         negative = text.encode(request.negative_prompt) if guided else None
         if self.traits.prompt_per == "window":
             return Texts(text.encode(request.shots[self.segment.shot].prompt), negative)
+        if not isinstance(text, CaptionEncoder):
+            raise TypeError(f"{type(text).__name__} makes no captions, which chunks of {self.model.spec.name} need")
         told = captions(request, self.segment, self.model.spec)
         given: list[Tensor | None] = [None] * (self.prefix // self.model.spec.chunk)
         return Texts([*given, *(text.caption(prompt, remaining) for prompt, remaining in told)], negative)

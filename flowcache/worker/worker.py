@@ -12,6 +12,7 @@ from functools import partial
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]: torch documents it here
 
 from flowcache.errors import MediaError, StoreError, masked
 from flowcache.families.registry import find, load_model, precision
@@ -19,9 +20,9 @@ from flowcache.families.vae_tiling import choose_tile
 from flowcache.inputs.lengths import shortest_history
 from flowcache.inputs.media import load_image, load_tail
 from flowcache.models.base import LoadedModel, Share, alone
-from flowcache.parallel.apply import shard
+from flowcache.parallel.apply import ShardedModel
 from flowcache.parallel.decoding import open_sharing
-from flowcache.parallel.mesh import GangMesh, Mesh, arrange, exchanging
+from flowcache.parallel.mesh import GangMesh, Mesh, arrange, exchanging, world
 from flowcache.sampling.records import NotFinite
 from flowcache.storage.commits import commit_segment, new_attempt
 from flowcache.storage.documents import sha256
@@ -48,7 +49,7 @@ class RankWorker:
     def open_group(self) -> tuple[str, int]:
         """Rank 0: opens the rendezvous on a free port of its own choice, and says where it is."""
         host = "127.0.0.1"  # a gang is on one node, so no name needs to be looked up
-        self._rendezvous = dist.TCPStore(host, 0, self.world, is_master=True, wait_for_workers=False)
+        self._rendezvous = TCPStore(host, 0, self.world, is_master=True, wait_for_workers=False)
         return host, self._rendezvous.port
 
     def join_group(self, address: tuple[str, int] | None) -> int:
@@ -57,7 +58,7 @@ class RankWorker:
             timeout, world = self.exchange_timeout, self.world
             backend = "nccl" if self.settings.device == "cuda" else "gloo"
             with exchanging():
-                rendezvous = self._rendezvous if self.rank == 0 else dist.TCPStore(*address, world, timeout=timeout)
+                rendezvous = self._rendezvous if self.rank == 0 else _rendezvous_at(address, world, timeout)
                 dist.init_process_group(backend, store=rendezvous, rank=self.rank, world_size=world, timeout=timeout)
                 self._share = open_sharing(timeout)
         return os.getpid()
@@ -111,20 +112,19 @@ class RankWorker:
         yield commit_segment(self.store, upload.marker(self.settings, self.gang, self.world, started, seconds))
 
     def _load(self, name: str) -> LoadedModel:
-        if name != self._name:
-            self._model, self._name = None, ""  # free the old one first
-            gc.collect()  # one with sharded weights refers to itself
-            model = self._open(name)
-            if self.world > 1:
-                heads = model.transformer.kv_heads
-                if heads not in self._ranks:
-                    self._ranks[heads] = arrange(dist.group.WORLD, heads, self.exchange_timeout)
-                transformer = shard(model.transformer, self._ranks[heads])
-                model = replace(
-                    model, transformer=transformer, kv_sharding=transformer.kv_sharding(), share=self._share
-                )
-            self._model, self._name = model, name
-        return self._model
+        if self._model is not None and name == self._name:
+            return self._model
+        self._model, self._name = None, ""  # free the old one first
+        gc.collect()  # one with sharded weights refers to itself
+        model = self._open(name)
+        if self.world > 1:
+            heads = model.transformer.kv_heads
+            if heads not in self._ranks:
+                self._ranks[heads] = arrange(world(), heads, self.exchange_timeout)
+            sharded = ShardedModel(model.transformer, self._ranks[heads])
+            model = replace(model, transformer=sharded, kv_sharding=sharded.kv_sharding(), share=self._share)
+        self._model, self._name = model, name
+        return model
 
     def _open(self, name: str) -> LoadedModel:
         settings, options, path = self.settings, self.settings.options, self.settings.models.get(name, name)
@@ -136,7 +136,7 @@ class RankWorker:
         if options.shard_weights:
             from flowcache.parallel.sharding import load_sharded  # a second of imports that others do without
 
-            load = partial(load_sharded, ranks=Mesh(dist.group.WORLD))
+            load = partial(load_sharded, ranks=Mesh(world()))
         return load_model(path, settings.device, options.dtype, tile=tile, embeddings=embeddings, load=load)
 
     def _renderer(self, model: LoadedModel, task: Task) -> SegmentRenderer:
@@ -147,11 +147,14 @@ class RankWorker:
     def _conditioning(self, model: LoadedModel, task: Task) -> Tensor | None:
         request, spec = task.request, model.spec
         if task.parent:
+            wanted = task.parent.state_key
+            if wanted is None:
+                raise StoreError(f"the marker of segment {task.parent.segment} names no state to continue from")
             key, data = self._tail or ("", b"")
-            if key != task.parent.state_key:  # another attempt's, or another video's
-                data = self.store.get(task.parent.state_key)
+            if key != wanted:  # another attempt's, or another video's
+                data = self.store.get(wanted)
             if sha256(data) != task.parent.state_sha256:
-                raise StoreError(f"{self.store.uri(task.parent.state_key)} is damaged: its sha256 is not the marker's")
+                raise StoreError(f"{self.store.uri(wanted)} is damaged: its sha256 is not the marker's")
             return tail_from_bytes(data)
         if task.segment.shot > 0:
             return None
@@ -176,6 +179,13 @@ class RankWorker:
                 request.end_image, request.width, request.height, request.end_image_sha256, self.store.options
             )
             return encode_end(model, picture)
+
+
+def _rendezvous_at(address: tuple[str, int] | None, world: int, timeout: timedelta) -> TCPStore:
+    if address is None:
+        raise ValueError("ranks above 0 must be told where rank 0 waits")
+    host, port = address
+    return TCPStore(host, port, world, timeout=timeout)
 
 
 @contextmanager

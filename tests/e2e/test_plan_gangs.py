@@ -2,7 +2,7 @@
 
 from tests.e2e.rows import row, write
 
-CHUNK = 48  # tokens of tiny-skyreels' chunk at 64x64
+CHUNK = 192  # tokens of tiny-skyreels' chunk at 64x64
 MAGI = {"frames": 24, "steps": 4, "model": "tiny-magi"}
 
 
@@ -32,12 +32,12 @@ def test_the_sizes_side_by_side(flowcache, tmp_path):
 def test_what_cannot_be_shared_is_refused_with_what_can(flowcache, tmp_path):
     """By plan and by render, before Ray is asked or the output is touched."""
     manifest, output = write(tmp_path / "rows.jsonl", [row("a"), row("b", **MAGI)]), tmp_path / "out"
-    accepted = f"--gang: got 97; accepted for tiny-skyreels at 64x64: 1 to {CHUNK}"
+    accepted = f"--gang: got 385; accepted for tiny-skyreels at 64x64: 1 to {CHUNK}"
     render = "render", manifest, "--output", output, "--address", "127.0.0.1:1"
-    for asked in (("plan", manifest), ("plan", manifest, "--gpus", "97", "--tflops", "1"), render):
-        refused = flowcache(*asked, "--gang", 97)
+    for asked in (("plan", manifest), ("plan", manifest, "--gpus", "385", "--tflops", "1"), render):
+        refused = flowcache(*asked, "--gang", 385)
         assert (
-            refused.code == 2 and accepted in refused.err and "accepted for tiny-magi at 64x64: 1 to 96" in refused.err
+            refused.code == 2 and accepted in refused.err and "accepted for tiny-magi at 64x64: 1 to 384" in refused.err
         )
     assert not output.exists()
     assert flowcache("plan", manifest, "--gang", CHUNK, "--node-gpus", CHUNK).code == 0

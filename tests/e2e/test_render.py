@@ -137,7 +137,7 @@ def test_bad_input_starts_nothing(render, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     output = render([row("v")], to=tmp_path / "file" / "out")
     assert output.code == 2 and "file" in output.json["error"]
-    for options in (("--gang", "49"), ("--shard-weights",)):
+    for options in (("--gang", "193"), ("--shard-weights",)):
         gang = render([row("v")], *options)
         assert gang.code == 2 and "accepted" in gang.json["error"]
 

@@ -13,8 +13,8 @@ from training.text import build_t5
 
 FPS = 12
 CONFIG = MagiConfig(
-    dim=192, ffn_dim=640, heads=4, kv_heads=2, head_dim=48, layers=6, channels=CHANNELS, text_dim=96,
-    text_len=64, condition_dim=48, positions=(4, 4),
+    dim=128, ffn_dim=512, heads=4, kv_heads=2, head_dim=32, layers=4, channels=CHANNELS, text_dim=96,
+    text_len=64, condition_dim=32, patch=(1, 1, 1), positions=(8, 8),
 )  # fmt: skip
 BRANCH = 0.4  # how much of each branch's unit variance is added at first
 

@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 
 from flowcache.families.codecs import PatchCodec
 from training.shapes import caption, render, sample_scene
-from training.skyreels.model import CHUNK, FPS, TEXT_LEN, Tiny
+from training.skyreels.model import CHUNK, FPS, TEXT_LEN, WORLD, Tiny
 from training.skyreels.noise import sample_sigmas
 from training.text import encode_batch
 
@@ -25,7 +25,7 @@ def make_batch(batch: int, rng: Random, codec: PatchCodec) -> tuple[Tensor, list
     chunks = rng.choice((5, 5, 4, 3, 2, 1))  # the first one is the hardest, and short windows cost less
     frames = 1 + (chunks * CHUNK - 1) * codec.time_stride
     prefix = [chunks > 1 and rng.random() < 0.35 for _ in range(batch)]
-    scenes = [sample_scene(rng, continued) for continued in prefix]
+    scenes = [sample_scene(rng, continued, WORLD) for continued in prefix]
     captions = ["" if rng.random() < 0.1 else caption(scene, rng) for scene in scenes]
     return torch.stack([codec.encode(render(scene, frames)) for scene in scenes]), captions, torch.tensor(prefix)
 

@@ -32,7 +32,7 @@ SWITCH: Rule = "true or false", lambda value: type(value) is bool
 NAME: Rule = "a path", lambda value: isinstance(value, str) and value != ""
 SCALES: Rule = (
     "a list of numbers",
-    lambda value: isinstance(value, list) and value and all(type(x) in (int, float) for x in value),
+    lambda value: isinstance(value, list) and value != [] and all(type(x) in (int, float) for x in value),
 )
 RANGES: Rule = (
     "a list of whole numbers above 0, or an empty one for all chunks",

@@ -64,8 +64,9 @@ class Magi(Family):
         found, special = [], special_tokens(layout)
         if special and special.exists() and config:
             found += problems_of(partial(read_special_tokens, special, config.text_dim))
-        if layout.tokenizer.exists():
-            found += problems_of(partial(load_tokenizer, layout.tokenizer))
+        where = layout.tokenizer
+        if where and where.exists():
+            found += problems_of(partial(load_tokenizer, where))
         return found
 
     def defaults(self, spec: ModelSpec) -> Mapping[str, Any]:
@@ -89,7 +90,7 @@ class Magi(Family):
         dense = everything, replace(named["off"], name="dense")
         return {"dense": dense} | {name: (settings, policy) for name, policy in named.items()}
 
-    def part(self, layout: Layout) -> "Part":
+    def part(self, layout: Layout) -> "Part[MagiTransformer]":
         from flowcache.families.magi.weights import transformer_part
 
         return transformer_part(layout.config, layout.transformer)
@@ -116,8 +117,7 @@ class Magi(Family):
         from flowcache.models.prompts import clean_magi
         from flowcache.models.text import load_text_encoder
 
-        where = layout.text_encoder, layout.tokenizer
-        return load_text_encoder(*where, config.text_len, device, torch.float32, clean_magi)
+        return load_text_encoder(*layout.texts(), config.text_len, device, torch.float32, clean_magi)
 
     def text(self, layout: Layout, config: MagiConfig, texts: PreparedTexts) -> "Captions":
         from flowcache.families.magi.captions import Captions, read_special_tokens

@@ -7,15 +7,15 @@ from torch import Tensor, nn
 class Linear(nn.Linear):
     """In the precision of its weights."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.to(self.weight.dtype))
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.to(self.weight.dtype))
 
 
 class Linear32(nn.Linear):
     """In fp32, in whatever precision the weights are held."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x.float(), self.weight.float())
+    def forward(self, input: Tensor) -> Tensor:
+        return F.linear(input.float(), self.weight.float())
 
 
 class LayerNorm(nn.LayerNorm):
@@ -27,6 +27,6 @@ class LayerNorm(nn.LayerNorm):
         if plus_one:
             nn.init.zeros_(self.weight)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         weight = self.weight.float() + 1 if self.plus_one else self.weight.float()
-        return F.layer_norm(x.float(), self.normalized_shape, weight, self.bias.float(), self.eps)
+        return F.layer_norm(input.float(), self.normalized_shape, weight, self.bias.float(), self.eps)

@@ -17,7 +17,7 @@ from flowcache.families.magi.embedders import CaptionEmbedder, Rope, TimeEmbedde
 from flowcache.families.magi.layers import LayerNorm, Linear, Linear32
 from flowcache.models.attention import frame_of_token
 from flowcache.models.base import Attend, Conditioning, Grid
-from flowcache.models.blocks import BlockAttend, Blocks
+from flowcache.models.blocks import BlockAttend, Blocks, CutBlock
 
 NULL_TOKENS = 50  # of the null caption that are seen
 PARTS = 8  # into which both attentions' outputs are cut, side by side: the official training's ranks
@@ -107,10 +107,11 @@ class Gates(nn.Module):
         # Row by row: BLAS sums a single row in another order, and a chunk's bits must not depend on its batch.
         rows = condition.split(1) if condition.dim() == 3 else [condition]
         gates = torch.cat([self.proj(F.silu(row)) for row in rows]).float().tanh()
-        return (gates if frame_of_token is None else gates.index_select(-2, frame_of_token)).chunk(2, dim=-1)
+        gate1, gate2 = (gates if frame_of_token is None else gates.index_select(-2, frame_of_token)).chunk(2, dim=-1)
+        return gate1, gate2
 
 
-class Block(nn.Module):
+class Block(CutBlock):
     """See `models.blocks.Blocks`, flat or not. condition: [B, frames, condition_dim] or [n, condition_dim]."""
 
     units = ("qkv", "finish")
@@ -123,8 +124,8 @@ class Block(nn.Module):
         self.mlp = Mlp(config)
         self.mlp_post_norm = LayerNorm(config.dim, config.eps)
 
-    def keys_values(self, caption: Tensor) -> tuple[Tensor, Tensor]:
-        return self.self_attention.keys_values(caption)
+    def keys_values(self, text: Tensor) -> tuple[Tensor, Tensor]:
+        return self.self_attention.keys_values(text)
 
     def qkv(self, x: Tensor, rope: Tensor) -> tuple[Tensor, ...]:
         """See `Attention.qkv`."""
@@ -151,6 +152,19 @@ class Block(nn.Module):
         return self.finish(x, own, cross, condition, frame_of_token)
 
 
+class Trunk(nn.Module):
+    def __init__(self, config: MagiConfig):
+        super().__init__()
+        self.layers = Blocks(Block(config) for _ in range(config.layers))
+        self.final_layernorm = LayerNorm(config.dim, config.eps)
+
+
+class Final(nn.Module):
+    def __init__(self, config: MagiConfig):
+        super().__init__()
+        self.linear = Linear(config.dim, math.prod(config.patch) * config.model_channels, bias=False)
+
+
 class MagiTransformer(nn.Module):
     """Implements `models.base.VideoModel`; timesteps run from 0 (noise) to 1000 (clean)."""
 
@@ -165,20 +179,17 @@ class MagiTransformer(nn.Module):
         self.t_embedder = TimeEmbedder(config)
         self.y_embedder = CaptionEmbedder(config)
         self.rope = Rope(config)
-        self.videodit_blocks = nn.Module()
-        self.videodit_blocks.layers = Blocks(Block(config) for _ in range(config.layers))
-        self.videodit_blocks.final_layernorm = LayerNorm(config.dim, config.eps)
-        self.final_linear = nn.Module()
-        self.final_linear.linear = Linear(config.dim, math.prod(config.patch) * config.model_channels, bias=False)
+        self.videodit_blocks = Trunk(config)
+        self.final_linear = Final(config)
 
     @property
-    def blocks(self) -> Blocks:
+    def blocks(self) -> Blocks[Block]:
         return self.videodit_blocks.layers
 
     @property
     def dtype(self) -> torch.dtype:
         """Of what the blocks compute, keys and values included."""
-        return self.blocks[0].self_attention.linear_qkv.q.weight.dtype
+        return next(iter(self.blocks)).self_attention.linear_qkv.q.weight.dtype
 
     @property
     def device(self) -> torch.device:
@@ -243,5 +254,7 @@ class MagiTransformer(nn.Module):
         x = x.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
         return x[:, : self.config.channels] / self.config.rescale
 
-    def signal(self, conditioning: Conditioning, tokens: Tensor, grid: Grid | None = None) -> Tensor:
+    def signal(self, conditioning: Conditioning, tokens: Tensor | None, grid: Grid | None = None) -> Tensor:
+        if tokens is None:
+            raise ValueError("MAGI-1's signal is that of the tokens")
         return tokens

@@ -55,7 +55,8 @@ class MagiCodec:
     def decode(self, latents: Tensor, share: Share = alone) -> Tensor | None:
         """[z, F, h, w] -> [3, 4 F, 8 h, 8 w], not clamped; None where `share` gives None."""
         config = self.vae.config
-        tiling = Tiling(*(n // p for n, p in zip(self.tile, config.patch, strict=True)))
+        frames, rows, columns = (n // p for n, p in zip(self.tile, config.patch, strict=True))
+        tiling = Tiling(frames, rows, columns)
         tiles = tiling.cut(latents.to(self._like) / SCALE)
         shapes = [(1, config.in_chans, *(n * p for n, p in zip(z.shape[1:], config.patch, strict=True))) for z in tiles]
         decoded = share([partial(self.vae.decoder, z[None]) for z in tiles], shapes)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from flowcache.models.tensors import fault
 
@@ -53,7 +54,7 @@ def vae_config(raw: dict, file: Path) -> ViTVAEConfig:
     for name, (accepted, otherwise) in SWITCHES.items():
         if given.get(name, otherwise) != accepted:
             raise fault(file, f"is {given.get(name, otherwise)!r}; accepted: {accepted!r}", f"ddconfig.{name}")
-    sizes = {field.name: given.get(field.name) for field in fields(ViTVAEConfig)}
+    sizes: dict[str, Any] = {field.name: given.get(field.name) for field in fields(ViTVAEConfig)}
     for name, value in sizes.items():
         whole = isinstance(value, int) or (name == "mlp_ratio" and isinstance(value, float))
         if not whole or isinstance(value, bool) or value <= 0:

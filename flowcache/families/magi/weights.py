@@ -13,7 +13,7 @@ EMBEDDERS = ("x_embedder.", "t_embedder.", "y_embedder.", "rope.", "final_linear
 NORMS = (".q_layernorm.", ".k_layernorm.", ".self_attn_post_norm.", ".mlp_post_norm.")
 
 
-def transformer_part(config: Path, folder: Path) -> Part:
+def transformer_part(config: Path, folder: Path) -> Part[MagiTransformer]:
     """What a folder of weights holds; InputError where config or files can't be read."""
     with torch.device("meta"):
         module = MagiTransformer(read_config(config))

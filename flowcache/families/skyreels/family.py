@@ -50,7 +50,8 @@ class SkyReels(Family):
     def damage(self, layout: Layout, config: SkyReelsConfig | None) -> list[Problem]:
         from flowcache.models.text import load_tokenizer
 
-        return problems_of(partial(load_tokenizer, layout.tokenizer)) if layout.tokenizer.exists() else []
+        where = layout.tokenizer
+        return problems_of(partial(load_tokenizer, where)) if where and where.exists() else []
 
     def check(self, asked: Asked, spec: ModelSpec) -> Iterable[tuple[str, str]]:
         return requests.check(asked, spec)
@@ -73,7 +74,7 @@ class SkyReels(Family):
 
         return computed_steps(load_time_embedding(layout.transformer), spec)
 
-    def part(self, layout: Layout) -> "Part":
+    def part(self, layout: Layout) -> "Part[SkyReelsTransformer]":
         from flowcache.families.skyreels.weights import transformer_part
 
         return transformer_part(layout.transformer)
@@ -98,7 +99,7 @@ class SkyReels(Family):
     ) -> "T5TextEncoder":
         from flowcache.models.text import load_text_encoder
 
-        return load_text_encoder(layout.text_encoder, layout.tokenizer, config.text_len, device, dtype)
+        return load_text_encoder(*layout.texts(), config.text_len, device, dtype)
 
     def kept(self, spec: ModelSpec) -> Kept:
         """Both guidance branches keep K/V and residuals."""

@@ -25,5 +25,5 @@ def layout(folder: Path) -> Layout:
 
 
 def official(folder: Path) -> Layout:
-    names = (VAE, TEXT, TOKENIZER)
-    return Layout("official", folder, folder / "config.json", folder, *(folder / name for name in names))
+    vae, text, tokenizer = (folder / name for name in (VAE, TEXT, TOKENIZER))
+    return Layout("official", folder, folder / "config.json", folder, vae, text, tokenizer)

@@ -2,7 +2,7 @@
 
 from flowcache.families.policy_settings import HISTORY, REUSE, PolicyKeys
 
-# The history then equals the unaccelerated model's; the published code lacks it.
+# The K/V then equal the unaccelerated model's; the published code lacks it.
 REFRESHED = {"kv_update": "refresh"}
 POLICIES = {
     "off": PolicyKeys(),

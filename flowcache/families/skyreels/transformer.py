@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from flowcache.families.skyreels.config import SkyReelsConfig
 from flowcache.models.attention import attention, frame_of_token
 from flowcache.models.base import Attend, Conditioning, Grid
-from flowcache.models.blocks import BlockAttend, Blocks
+from flowcache.models.blocks import BlockAttend, Blocks, CutBlock
 
 
 class RMSNorm(nn.Module):
@@ -31,9 +31,9 @@ class RMSNorm(nn.Module):
 class LayerNorm(nn.LayerNorm):
     """Layer norm computed in fp32."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         weight, bias = (None, None) if self.weight is None else (self.weight.float(), self.bias.float())
-        return F.layer_norm(x.float(), self.normalized_shape, weight, bias, self.eps).to(x.dtype)
+        return F.layer_norm(input.float(), self.normalized_shape, weight, bias, self.eps).to(input.dtype)
 
 
 class Attention(nn.Module):
@@ -55,7 +55,7 @@ class Attention(nn.Module):
         return self.split(self.norm_k(self.k(x))), self.split(self.v(x))
 
 
-class Block(nn.Module):
+class Block(CutBlock):
     """See `models.blocks.Blocks`, flat or not. e: [B, frames, 6, dim] or [n, 6, dim], the time embedding."""
 
     units = ("qkv", "query", "finish")
@@ -123,6 +123,8 @@ class Head(nn.Module):
 class SkyReelsTransformer(nn.Module):
     """Implements `models.base.VideoModel`."""
 
+    null_caption = None
+
     def __init__(self, config: SkyReelsConfig):
         super().__init__()
         self.config = config
@@ -166,15 +168,18 @@ class SkyReelsTransformer(nn.Module):
         shared = bool((timesteps == timesteps[:, :1]).all()) and isinstance(fps, int)
         if shared:
             timesteps = timesteps[:, :1]
-        e = self.time_embedding(sinusoids(timesteps, self.config.freq_dim).to(self.time_embedding[0].weight.dtype))
+        dtype = next(self.time_embedding.parameters()).dtype
+        e = self.time_embedding(sinusoids(timesteps, self.config.freq_dim).to(dtype))
         e0 = self.time_projection(e).unflatten(-1, (6, -1))
         if self.config.inject_sample_info:
             index = torch.tensor(0 if fps == 16 else 1) if isinstance(fps, int) else fps
             e0 = e0 + self.fps_projection(self.fps_embedding(index.to(self.device))).unflatten(-1, (6, -1))
         return Conditioning(e.float(), e0.float(), None if shared else frame_of_token(grid, timesteps.device))
 
-    def text(self, embeddings: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Cross-attention keys and values of every layer, for embeddings [B, text_len, text_dim]."""
+    def text(self, embeddings: Tensor | None) -> list[tuple[Tensor, Tensor]]:
+        """Cross-attention keys and values of every layer, for embeddings [B, text_len, text_dim]; None: ValueError."""
+        if embeddings is None:
+            raise ValueError("SkyReels-V2 has learned nothing that takes a caption's place")
         hidden = self.text_embedding(embeddings.to(self.dtype))
         return [block.keys_values(hidden) for block in self.blocks]
 
@@ -217,7 +222,7 @@ class SkyReelsTransformer(nn.Module):
         conditioning = self.condition(timesteps, grid, fps)
         mask = block_causal_mask(grid, chunk, latents.device) if chunk else None
 
-        def attend(layer, q, k, v):
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             return attention(q, k, v, mask)
 
         tokens = self.transform(self.embed(latents), conditioning, self.text(embeddings), self.rope(grid), attend)

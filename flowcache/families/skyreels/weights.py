@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -40,12 +41,16 @@ BLOCK = {
 INDEX = "diffusion_pytorch_model.safetensors.index.json"
 
 
-def to_diffusers(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {_rename(name, TOP, BLOCK): tensor for name, tensor in state.items()}
+def to_diffusers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {diffusers_name(name): tensor for name, tensor in state.items()}
 
 
-def to_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {official_name(name): tensor for name, tensor in state.items()}
+
+
+def diffusers_name(official: str) -> str:
+    return _rename(official, TOP, BLOCK)
 
 
 def official_name(name: str) -> str:
@@ -130,7 +135,7 @@ def _layout(folder: Path) -> str:
     return "diffusers" if "num_attention_heads" in _raw_config(folder) else "official"
 
 
-def transformer_part(folder: Path) -> Part:
+def transformer_part(folder: Path) -> Part[SkyReelsTransformer]:
     """What a transformer folder holds, in either layout; InputError where config or files can't be read."""
     config, layout = read_config(folder), _layout(folder)
     with torch.device("meta"):
@@ -138,7 +143,7 @@ def transformer_part(folder: Path) -> Part:
 
     def rename(name: str) -> str | None:
         official = official_name(name)
-        translated = official if layout == "official" else next(iter(to_diffusers({official: None})))
+        translated = official if layout == "official" else diffusers_name(official)
         return official if translated == name else None
 
     return Part(folder, module, in_folder(folder), rename)
@@ -149,7 +154,7 @@ def load_time_embedding(folder: Path) -> SkyReelsTransformer:
     part = transformer_part(Path(folder))
     if problems := part.problems():
         raise InputError(problems)
-    named = [(part.rename(entry.name), entry) for entry in part.stored]
+    named = [(part.name_of(entry), entry) for entry in part.stored]
     wanted = {entry.name: name for name, entry in named if name.startswith(("time_", "fps_", "patch_embedding."))}
     tensors = read([entry for _, entry in named if entry.name in wanted], "cpu")
     state = {wanted[entry.name]: tensor.float() for entry, tensor in tensors}

@@ -32,6 +32,8 @@ class Block(nn.Module):
 class ToyTransformer(nn.Module):
     """Implements `VideoModel`."""
 
+    null_caption = None
+
     def __init__(self, config: ToyConfig):
         super().__init__()
         self.config, self.layers = config, config.layers
@@ -58,7 +60,9 @@ class ToyTransformer(nn.Module):
         told = self.time(timesteps[:, :1, None].to(self.device, self.dtype) / 1000)
         return Conditioning(told, told, None)
 
-    def text(self, embeddings: Tensor) -> Tensor:
+    def text(self, embeddings: Tensor | None) -> Tensor:
+        if embeddings is None:
+            raise ValueError("a toy has learned nothing that takes a text's place")
         return self.words(embeddings.to(self.dtype)).mean(1, keepdim=True)
 
     def join(self, texts: Sequence[Tensor]) -> Tensor:

@@ -58,7 +58,9 @@ def test_every_caption_is_understood_word_by_word(model):
 
 
 def test_codec_keeps_what_matters(model):
-    assert round_trip(model.codec, videos=12) > 30
+    """In dB; the refiners are trained on noised latents, which costs clean ones."""
+    world = FAMILIES[model.spec.family].world
+    assert round_trip(model.codec, videos=12, world=world) > {"tiny-skyreels": 28, "tiny-magi": 30}[model.spec.name]
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)
@@ -93,4 +95,4 @@ def test_videos_show_what_captions_say(model):
     scenes = [sample_scene(rng, world=world_of(model.spec.vocabulary)) for _ in range(8)]
     videos = [render_video(model, [scene], seed, {"name": "off"})[0] for seed, scene in enumerate(scenes)]
     right = count([(verdict_of(scene), judge(video)) for scene, video in zip(scenes, videos, strict=True)])
-    assert right["background"] == 8 and right["colour"] >= 7 and right["motion"] >= 6
+    assert right["background"] == right["colour"] == 8 and right["kind"] >= 7 and right["motion"] >= 7

@@ -116,11 +116,11 @@ def test_trains_resumes_and_is_read_again(family, tmp_path):
 @pytest.mark.parametrize(("family", "name"), [("skyreels", "tiny-skyreels"), ("magi", "tiny-magi")])
 def test_a_run_goes_on_from_an_exported_checkpoint(family, name):
     loaded, found = load_model(name), FAMILIES[family]
-    taken = found.build(len(build_tokenizer(vocabulary(found.world))))
+    taken = found.build(len(build_tokenizer(vocabulary())))
     found.take_up(taken, Path(loaded.spec.path))
     wanted = loaded.transformer.state_dict()
     assert all(torch.equal(tensor, wanted[key]) for key, tensor in taken.transformer.state_dict().items())
     words = loaded.text.encode("a red circle growing on blue")
-    tokenizer = build_tokenizer(vocabulary(found.world))
+    tokenizer = build_tokenizer(vocabulary())
     encoded, there = encode_batch(taken.text_encoder.eval(), tokenizer, ["a red circle growing on blue"], 16)
     assert torch.allclose(encoded[there], words[0, : there.sum()], atol=1e-5)

@@ -35,7 +35,7 @@ def opened():
 
 
 def test_what_was_encoded_ahead_is_what_the_encoder_gives(embeddings):
-    texts = ["a red circle", "", "a blue star moving up"]
+    texts = ["a red circle", "", "a blue square moving up"]
     assert list(encode_share(embeddings, MODEL, "cpu", "auto", 1, texts)) == [3]
     encoder = load_texts(MODEL)
     stored = StoredTexts(embeddings, EncodedTexts(opened, encoder.text_len))
