@@ -5,6 +5,7 @@ import pytest
 from flowcache.report.page import Limits, report_page
 from flowcache.storage.commits import read_commits
 from flowcache.storage.export import export
+from flowcache.storage.objects.store import Store
 from flowcache.storage.status import status
 from flowcache.storage.tables import chunk_rows
 from flowcache.storage.verify import verify
@@ -16,14 +17,12 @@ REQUESTS = (request("cat", 2), request("dog", 1))
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    from flowcache.storage.objects.store import Store
-
     studio = Studio(Store(str(tmp_path_factory.mktemp("undisturbed"))), REQUESTS)
     studio.run()
     return outcome(studio.store)
 
 
-def test_a_run_that_was_killed_and_rerun_is_whole(store, undisturbed):
+def test_a_run_that_was_killed_and_rerun_is_whole(store, undisturbed, tmp_path):
     for point, after in ((4, True), (5, False), (9, True)):
         with pytest.raises(Crash):
             Studio(FaultyStore(store, point, after), REQUESTS).run()
@@ -35,7 +34,8 @@ def test_a_run_that_was_killed_and_rerun_is_whole(store, undisturbed):
     assert (report.counts["done"], report.counts["chunks"], report.counts["rows"]) == (2, 6, 8)
     assert status(store).count("done") == 2
     assert report_page(store, None, Limits()).count("<video ") == 2
-    assert export(store, "cat", store.uri("cat.mp4"), **store.options) > 1000
+    opened = type(store) is Store  # a stand-in of a cloud is not found again by its URL
+    assert export(store, "cat", store.uri("cat.mp4") if opened else str(tmp_path / "cat.mp4"), **store.options) > 1000
 
 
 def test_pyarrow_reads_the_tables_from_s3(server):

@@ -1,5 +1,7 @@
 """Stores that fail on command."""
 
+import os
+
 from flowcache.storage import layout
 from flowcache.storage.objects.store import Store
 
@@ -13,7 +15,7 @@ class FaultyStore(Store):
 
     def __init__(self, store: Store, point: int, after: bool, error: BaseException | None = None, watch=None):
         super().__init__(store.url)
-        self.options, self._backend, self._process = store.options, store.backend, store._process
+        self.options, self._backend, self._process = store.options, store.backend, os.getpid()
         self._left, self._after, self._error = point, after, error or Crash()
         self._watch = watch or (lambda: None)
 
@@ -47,7 +49,7 @@ class Uncommitted(Store):
 
     def __init__(self, store: Store):
         super().__init__(store.url)
-        self._backend, self._process = store.backend, store._process
+        self._backend, self._process = store.backend, os.getpid()
 
     def create(self, key: str, data: bytes) -> bool:
         return True if key.startswith(layout.COMMITS) else super().create(key, data)
