@@ -15,7 +15,7 @@ help:
 	@echo "make test-slow   the slow ones too"
 	@echo "make soak    200 tiny videos while everything is killed at random; the short form is in make test"
 	@echo "make scale   the driver with 100,000 videos on 1,000 simulated gangs"
-	@echo "make lint    ruff and the layers"
+	@echo "make lint    ruff, the layers, types, spelling, unused code"
 	@echo "make clean   remove the environment and the demo's output"
 
 setup: .venv/.ready
@@ -63,6 +63,9 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/pyright
+	$(BIN)/codespell
+	$(BIN)/vulture
 
 format: setup
 	$(BIN)/ruff check --fix .

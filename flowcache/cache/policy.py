@@ -45,7 +45,7 @@ class Policy:
     near_clean_guidance: bool = True
     cut: Literal["before", "after"] = "before"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.attention == "full" and (self.reuse or self.kv_update != "recompute"):
             raise ValueError("full attention runs the whole window anew at every row: nothing to keep or to reuse")
         if self.clean is not None and (self.kv_update == "recompute" or self.renoise):

@@ -121,7 +121,6 @@ class Row(Look):
     labels: Annotated[dict[Annotated[str, text(100)], Label], Field(max_length=MAX_LABELS)] | None = None
 
 
-ROW_FIELDS = tuple(Row.model_fields)
 WHOLE_FIELDS = ("frames", "width", "height", "fps", "seed", "steps", "ar_step", "priority")
 REAL_FIELDS = ("seconds", "guidance")
 NESTED_FIELDS = ("shots", "labels", "policy")  # JSON where a format has only text

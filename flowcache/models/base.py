@@ -202,8 +202,8 @@ class TextEncoder(Protocol):
 
 
 @runtime_checkable
-class CaptionEncoder(TextEncoder, Protocol):
-    """Of families where a prompt is a chunk's own."""
+class CaptionEncoder(Protocol):
+    """What a `TextEncoder` is too where a prompt is a chunk's own."""
 
     def caption(self, prompt: str, remaining: int) -> Tensor | None:
         """What a chunk sees, [1, L, text_dim], with `remaining` chunks after it; None: no caption."""

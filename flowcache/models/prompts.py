@@ -90,18 +90,18 @@ def _replaced(text: str, rules: tuple[tuple[str, str], ...]) -> str:
 class _Words(HTMLParser):
     """Collects what stands between tags; not what scripts and styles hold."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.words: list[str] = []
         self.hidden = False
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.hidden = tag in ("script", "style", "template")
 
-    def handle_endtag(self, tag):
+    def handle_endtag(self, tag: str) -> None:
         self.hidden = False
 
-    def handle_data(self, data):
+    def handle_data(self, data: str) -> None:
         if not self.hidden:
             self.words.append(data)
 

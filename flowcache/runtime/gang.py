@@ -147,7 +147,7 @@ class RayGang:
         In that order, since NCCL ends the processes that wait for one that has stopped.
         """
         pings = [actor.ping.remote() for actor in self.actors]
-        answered, silent = ray.wait(pings, num_returns=len(pings), timeout=ANSWER)
+        _, silent = ray.wait(pings, num_returns=len(pings), timeout=ANSWER)
         if silent:
             return pings.index(silent[0]), "its process does not answer"
         for rank, ping in enumerate(pings):

@@ -64,5 +64,5 @@ class NotFinite(FlowcacheError):
         self.chunk = chunk
         super().__init__(f"chunk {chunk} of the window has NaN or infinite latents")
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type["NotFinite"], tuple[int]]:
         return type(self), (self.chunk,)

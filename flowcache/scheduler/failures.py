@@ -62,14 +62,20 @@ class Failures:
         for nodes_own, attempts in self.pool.failed(node, segment, failure).items():
             self.counted[*nodes_own, "work"] -= attempts
             self.counted[*nodes_own, "infra"] += attempts
-        exceeded = (kind for kind, budget in self.budgets.items() if self.counted[*place, kind] > budget)
-        spent: Budget | None = next(exceeded, None)
+        spent = self._spent(place)
         if spent and failure.kind == "node":
             raise ClusterError(f"no node is left that can do the work; the last one: {failure}")
         not_on = node if self.pool.elsewhere(node) else None
         self.ledger.failed(segment, failure.rank, failure.cause, failure.kind, not spent, not_on)
         if spent:
             self._dead_letter(task, failure, gang, spent)
+
+    def _spent(self, place: tuple[str, int]) -> Budget | None:
+        """A budget of the segment that is used up."""
+        for kind, budget in self.budgets.items():
+            if self.counted[*place, kind] > budget:
+                return kind
+        return None
 
     def _dead_letter(self, task: Task, failure: GangFailure, gang: Gang, kind: Budget) -> None:
         segment, attempts = task.segment, self.counted[task.segment.video_id, task.segment.index, kind]

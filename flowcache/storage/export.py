@@ -1,6 +1,7 @@
 """One plain MP4 of a video, made from its chunks without encoding again."""
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from flowcache.errors import StoreError, masked
 from flowcache.storage import layout
@@ -12,7 +13,7 @@ from flowcache.storage.objects.store import Store
 READERS = 8
 
 
-def export(store: Store, video_id: str, target_url: str, **storage_options) -> int:
+def export(store: Store, video_id: str, target_url: str, **storage_options: Any) -> int:
     """Write the video's committed chunks as one MP4 to `target_url` (a file or object) and return its bytes.
 
     An unfinished video gives what plays so far. StoreError where it has no chunk.

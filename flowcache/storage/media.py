@@ -10,8 +10,9 @@ from pathlib import Path
 import av
 import numpy as np
 from av.bitstream import BitStreamFilterContext
-from av.container import InputContainer
+from av.container import InputContainer, OutputContainer
 from av.error import FFmpegError
+from av.video.stream import VideoStream
 
 from flowcache.errors import StoreError
 from flowcache.storage.playlist import playlist
@@ -51,7 +52,7 @@ def encode_chunk(frames: np.ndarray, start_frame: int, fps: int) -> EncodedChunk
     return split(file.getvalue())
 
 
-def add_stream(container, width: int, height: int, fps: int):
+def add_stream(container: OutputContainer, width: int, height: int, fps: int) -> VideoStream:
     """An H.264 stream whose every chunk decodes alone: one key frame at its start and no B-frames."""
     stream = container.add_stream(CODEC, rate=fps)
     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
@@ -69,7 +70,7 @@ def add_stream(container, width: int, height: int, fps: int):
     return stream
 
 
-def packets(stream, frames: np.ndarray, start_frame: int, fps: int) -> Iterator[av.Packet]:
+def packets(stream: VideoStream, frames: np.ndarray, start_frame: int, fps: int) -> Iterator[av.Packet]:
     for offset, pixels in enumerate(frames):
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
         frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709")

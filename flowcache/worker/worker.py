@@ -136,7 +136,7 @@ class RankWorker:
         if options.shard_weights:
             from flowcache.parallel.sharding import load_sharded  # a second of imports that others do without
 
-            load = partial(load_sharded, ranks=Mesh(world()))
+            load = partial(load_sharded, ranks=Mesh(dist.group.WORLD))
         return load_model(path, settings.device, options.dtype, tile=tile, embeddings=embeddings, load=load)
 
     def _renderer(self, model: LoadedModel, task: Task) -> SegmentRenderer:

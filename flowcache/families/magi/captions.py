@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,7 +69,7 @@ class Captions:
         return told[:, : self.length]
 
 
-def read_special_tokens(file: Path, dim: int, **settings) -> SpecialTokens:
+def read_special_tokens(file: Path, dim: int, **settings: Any) -> SpecialTokens:
     """The published special_tokens.npz. dim: of the caption embeddings. settings: of `SpecialTokens`.
 
     InputError names what is wrong with the file.

@@ -38,7 +38,6 @@ BLOCK = {
     "ffn.2.": "ffn.net.2.",
     "modulation": "scale_shift_table",
 }
-INDEX = "diffusion_pytorch_model.safetensors.index.json"
 
 
 def to_diffusers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from flowcache.errors import StoreError
 from flowcache.storage.objects.backend import OF_MACHINE, Entry
@@ -108,7 +109,7 @@ def not_absent(fault: OSError) -> None:
         raise fault
 
 
-def write_durably(file, data: bytes) -> None:
+def write_durably(file: BinaryIO, data: bytes) -> None:
     file.write(data)
     file.flush()
     os.fsync(file.fileno())

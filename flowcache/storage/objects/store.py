@@ -9,7 +9,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from flowcache.errors import StoreError, masked
 from flowcache.storage.objects.backend import Backend, Entry
@@ -41,7 +41,7 @@ class Store:
     connection is made in each process at first use. All errors are StoreError, naming object and cause.
     """
 
-    def __init__(self, url: str, **storage_options):
+    def __init__(self, url: str, **storage_options: Any):
         self.url = normalise(url)
         self.options = storage_options
         self._backend: Backend | None = None

@@ -21,7 +21,7 @@ from flowcache.errors import InputError, MediaError, Problem
 from flowcache.inputs.job import load_job
 from flowcache.inputs.manifest import default_seed, validate
 from flowcache.inputs.media import probe_media, read_rows
-from flowcache.inputs.schema import ACCEPTS, ROW_FIELDS, RowDefaults, shown
+from flowcache.inputs.schema import ACCEPTS, Row, RowDefaults, shown
 from flowcache.models.tensors import in_pth, in_safetensors
 from flowcache.records import MediaInfo, ModelSpec, Shot
 from tests.weights_files import BAD
@@ -415,7 +415,7 @@ def test_messages_hold_no_credentials():
 
 def test_every_row_field_says_what_it_accepts_and_is_in_the_docs():
     text = (ROOT / "docs" / "manifest.md").read_text()
-    assert all(f"| `{name}` |" in text and name in ACCEPTS for name in ROW_FIELDS)
+    assert all(f"| `{name}` |" in text and name in ACCEPTS for name in Row.model_fields)
 
 
 json_values = st.recursive(
@@ -423,7 +423,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )
-fields = st.sampled_from([*ROW_FIELDS, "unknown", "\x00"])
+fields = st.sampled_from([*Row.model_fields, "unknown", "\x00"])
 
 
 @settings(deadline=None, max_examples=150)

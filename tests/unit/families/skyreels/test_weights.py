@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from flowcache.errors import InputError
 from flowcache.families.skyreels.config import SkyReelsConfig
 from flowcache.families.skyreels.transformer import SkyReelsTransformer
-from flowcache.families.skyreels.weights import INDEX, official_name, to_diffusers, to_official, transformer_part
+from flowcache.families.skyreels.weights import official_name, to_diffusers, to_official, transformer_part
 
 CONFIG = SkyReelsConfig(dim=24, ffn_dim=32, heads=2, layers=2, text_dim=16, text_len=8, inject_sample_info=True)
 OFFICIAL = {
@@ -36,7 +36,7 @@ def write(folder, config: dict, state: dict, shards: int = 1) -> None:
     weight_map = {name: f"part-{i % shards}.safetensors" for i, name in enumerate(names)}
     for file in set(weight_map.values()):
         save_file({name: state[name] for name in names if weight_map[name] == file}, folder / file)
-    (folder / INDEX).write_text(json.dumps({"weight_map": weight_map}))
+    (folder / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
 
 
 @pytest.mark.parametrize("shards", [1, 3])
