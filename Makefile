@@ -6,7 +6,7 @@ GOLDEN ?= tests/golden
 ROOM ?=
 BASE ?= main
 
-.PHONY: help setup demo test test-quick test-alone test-processes test-slow soak scale lint format clean
+.PHONY: help setup demo test test-quick test-half-1 test-half-2 test-slow soak scale lint format clean
 
 help:
 	@echo "make demo    set up, render manifests/demo.jsonl on the bundled models, say where to look"
@@ -34,16 +34,16 @@ demo: setup
 	$(BIN)/flowcache render manifests/demo-gang.jsonl --output $(OUTPUT)-gang --policy paper:slow --gang 2
 	$(BIN)/python -m benchmarks.same $(OUTPUT) $(OUTPUT)-gang
 
-# Tests that start Rays, servers and browsers wait a lot: beside them run all others. Each prints when it is through.
+# Two halves side by side. The second one has less of what keeps a core busy alone: its tests start processes.
 test: setup
 	@echo "running the tests in two processes; each prints when it is through"
-	@$(MAKE) --no-print-directory -j2 -Otarget test-alone test-processes
+	@$(MAKE) --no-print-directory -j2 -Otarget test-half-1 test-half-2
 
-test-alone: setup
-	@$(BIN)/python -m pytest --golden $(GOLDEN) tests/unit tests/parity
+test-half-1: setup
+	@$(BIN)/python -m pytest --golden $(GOLDEN) tests/unit tests/parity tests/s3 tests/soak
 
-test-processes: setup
-	@$(BIN)/python -m pytest tests/e2e tests/fault tests/s3 tests/cluster tests/soak
+test-half-2: setup
+	@$(BIN)/python -m pytest tests/e2e tests/fault tests/cluster
 
 # Leaves out what is marked long, which `make test` runs.
 test-quick: setup

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from PIL import Image
 
 from flowcache.errors import MediaError, StoreError
@@ -55,8 +56,16 @@ def test_the_first_segment_begins_and_the_last_one_ends_with_a_picture(worker, m
     assert worker._end(model, tasks()[1][2]) is None
 
 
+@pytest.fixture
+def group(tmp_path):
+    """The default process group, of this process alone."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
 @pytest.mark.parametrize("asked", [False, True])
-def test_weights_are_shared_out_where_that_was_asked_for(asked, monkeypatch):
+def test_weights_are_shared_out_where_that_was_asked_for(group, asked, monkeypatch):
     given = {}
     monkeypatch.setattr("flowcache.worker.worker.load_model", lambda *args, **options: given.update(options))
     settings = WorkerSettings("run", "hash", RunOptions(shard_weights=asked))
