@@ -43,6 +43,10 @@ class ChunkInputs:
             self._tokens[chunk] = self.model.embed(self.seen[chunk][None])
         return self._tokens[chunk]
 
+    def release(self, chunk: int) -> None:
+        """The row has no further use for the chunk's tokens: those of many chunks would be gigabytes."""
+        self._tokens.pop(chunk, None)
+
     def text(self, forwards: Sequence[ChunkForward]) -> Any:
         """Theirs, as the rows of a batch."""
         return self.texts.take([(forward.text, forward.chunk) for forward in forwards])

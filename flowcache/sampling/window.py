@@ -1,5 +1,6 @@
 """What one call of the denoise loop holds, and a row of its plan: decide, forward, advance."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 from torch import Tensor
@@ -89,13 +90,19 @@ class Window:
         """The velocities of each chunk that takes a step, by branch; none where what is reused has none."""
         velocities: dict[int, list[Tensor]] = {chunk: [] for chunk in row.steps}
 
+        left = Counter(forward.chunk for forward in row.forwards)
+
+        def done(forward: ChunkForward, velocity: Tensor | None, seen: int) -> None:
+            if velocity is not None:
+                velocities[forward.chunk].append(velocity)
+            self.report(number, forward, decisions, velocity, seen)
+            left[forward.chunk] -= 1
+            if not left[forward.chunk]:
+                self.inputs.release(forward.chunk)
+
         def take(batch: Batch) -> None:
-            for forward, velocity, seen in zip(
-                batch.forwards, self.executor.project(row, batch), batch.seen, strict=True
-            ):
-                if velocity is not None:
-                    velocities[forward.chunk].append(velocity)
-                self.report(number, forward, decisions, velocity, seen)
+            for one in zip(batch.forwards, self.executor.project(row, batch), batch.seen, strict=True):
+                done(*one)
 
         chosen = {forward: forward.step < 0 or decisions[forward.chunk].compute for forward in row.forwards}
         for batch in self.executor.transform(row, [forward for forward, compute in chosen.items() if compute]):
@@ -106,7 +113,7 @@ class Window:
             tokens = self.inputs.tokens(forward.chunk)
             hidden = self.cache(forward.chunk).stand_in(forward.branch, tokens[0])
             if hidden is None:
-                self.report(number, forward, decisions, None, 0)
+                done(forward, None, 0)
             else:
                 take(Batch([forward], hidden[None], [0]))
         return velocities
