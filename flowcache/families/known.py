@@ -83,7 +83,7 @@ def added() -> Mapping[str, EntryPoint]:
 def _loaded(point: EntryPoint) -> Family:
     try:
         made = point.load()
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever a package does while it is imported
         message = f"{point.name!r} of {_source(point)} can't be imported from {point.value}: {error}"
         raise InputError([Problem("family", "", message)]) from error
     if not isinstance(made, Family) or made.name != point.name:

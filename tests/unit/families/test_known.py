@@ -1,10 +1,12 @@
 """Families by name, and what is told of them."""
 
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
 from flowcache.errors import InputError
+from flowcache.families import known
 from flowcache.families.base import Family
 from flowcache.families.known import families, family, family_of, recognise
 from flowcache.families.magi.config import MagiConfig
@@ -16,6 +18,15 @@ DOC = Path(__file__).parents[3] / "docs" / "families.md"
 def test_unknown_names_are_refused():
     with pytest.raises(InputError, match="family: got 'sora'; accepted: skyreels, magi, or that of an installed"):
         family("sora")
+
+
+@pytest.mark.parametrize("code", ["raise RuntimeError('no GPU')", "def (:", "1 / 0", "import nowhere_at_all"])
+def test_a_package_that_fails_while_it_is_imported_is_named(tmp_path, monkeypatch, code):
+    (tmp_path / "faulty_family.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(known, "added", lambda: {"f": EntryPoint("f", "faulty_family:FAMILY", known.GROUP)})
+    with pytest.raises(InputError, match="'f' of faulty_family:FAMILY can't be imported from faulty_family:FAMILY"):
+        family("f")
 
 
 def test_each_gives_all_that_is_asked():
