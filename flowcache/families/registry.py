@@ -70,10 +70,12 @@ def folder_of(name: str) -> Path:
 def _written(folder: Path) -> dict[str, Any] | None:
     """What flowcache.json says; None: there is none. InputError."""
     path = folder / SPEC_FILE
-    try:
-        raw = json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError):
+    if not os.path.exists(path):
         return None
+    try:
+        with opened(path) as stream:
+            raw = json.loads(stream.read().decode())
+        _frozen(raw)  # so deep that this fails, nothing could be said of it either
     except (ValueError, RecursionError) as error:
         raise InputError([Problem(str(path), "", f"is no JSON: {error}")]) from None
     if not isinstance(raw, dict):

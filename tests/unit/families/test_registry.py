@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 
 import pytest
@@ -44,6 +45,23 @@ def test_unknown_keys_of_a_spec_are_refused(copy):
     raw = json.loads((copy / "flowcache.json").read_text()) | {"chunks": 3}
     (copy / "flowcache.json").write_text(json.dumps(raw))
     with pytest.raises(InputError, match="chunks: is no known key"):
+        find(str(copy))
+
+
+@pytest.mark.parametrize("depth", [600, 900, 100_000])
+def test_a_spec_that_is_nested_deep_is_refused(copy, depth):
+    text = (copy / "flowcache.json").read_text().rstrip().removesuffix("}")
+    (copy / "flowcache.json").write_text(text + ', "reuse": ' + '{"a":' * depth + "1" + "}" * (depth + 1))
+    with pytest.raises(InputError, match="flowcache.json: is no JSON: maximum recursion depth"):
+        find(str(copy))
+
+
+@pytest.mark.parametrize(("make", "what"), [(os.mkfifo, "a pipe"), (os.mkdir, "a folder")])
+def test_a_spec_that_is_no_file_is_refused(copy, make, what):
+    """A pipe would be waited for until somebody writes into it."""
+    (copy / "flowcache.json").unlink()
+    make(copy / "flowcache.json")
+    with pytest.raises(InputError, match=f"flowcache.json: is {what}; accepted: a regular file"):
         find(str(copy))
 
 
