@@ -74,7 +74,7 @@ def _indexed(index: Path) -> list[Path]:
     expect(index, (Kind.TEXT,), "JSON")
     try:
         names = set(json.loads(index.read_text())["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise fault(index, f"is no index of shards: {error!r}") from None
     outside = [name for name in names if not isinstance(name, str) or Path(name).name != name]
     if outside:
