@@ -12,6 +12,8 @@ from flowcache.sampling.latents import Latents
 from flowcache.sampling.plan import ChunkForward, SamplingPlan, SamplingStep
 from flowcache.sampling.text_inputs import TextInputs
 
+LARGE_CHUNK = 2048  # tokens; what larger ones are embedded to is not kept for all chunks of a row
+
 
 class ChunkInputs:
     """Of one window."""
@@ -24,6 +26,7 @@ class ChunkInputs:
         self.seen: Mapping[int, Tensor] = {}  # latents of this row, by chunk
         self._tokens: dict[int, Tensor] = {}  # of this row
         self._ropes: dict[tuple[Grid, ...], Any] = {}
+        self._placed: set[tuple[Grid, ...]] = set()  # whose ropes this row took
         self._conditionings: dict[tuple[float | None, ...], Conditioning] = {}
 
     def begin(self, seen: Mapping[int, Tensor]) -> None:
@@ -31,15 +34,21 @@ class ChunkInputs:
         self.seen, self._tokens = seen, {}
 
     def forget(self, row: SamplingStep) -> None:
-        """Drop the texts and places that the row did not need, so that they do not grow with the window."""
+        """Drop the texts, places and batches that the row did not need, so that they do not grow with the window."""
         self.texts.keep({(forward.text, forward.chunk) for forward in row.forwards})
         grids = {self.grid(forward) for forward in row.forwards}
-        self._ropes = {key: rope for key, rope in self._ropes.items() if grids.issuperset(key)}
-        self._tokens = {}
+        self._ropes = {
+            key: rope
+            for key, rope in self._ropes.items()
+            if grids.issuperset(key) and (len(key) == 1 or key in self._placed)
+        }
+        self._placed, self._tokens = set(), {}
 
     def tokens(self, chunk: int) -> Tensor:
-        """[1, S, D]; embedded once a row."""
+        """[1, S, D]; embedded once a row, large chunks whenever another one came between."""
         if chunk not in self._tokens:
+            if self.grids[chunk].tokens > LARGE_CHUNK:
+                self._tokens.clear()
             self._tokens[chunk] = self.model.embed(self.seen[chunk][None])
         return self._tokens[chunk]
 
@@ -59,6 +68,7 @@ class ChunkInputs:
     def rope(self, forwards: Sequence[ChunkForward]) -> Any:
         """Of a single forward, or of several as the rows of a batch."""
         grids = tuple(self.grid(forward) for forward in forwards)
+        self._placed.add(grids)
         if grids not in self._ropes:
             self._ropes[grids] = self.model.rope(*grids)
         return self._ropes[grids]

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from flowcache.cache.kv_cache import KVStore
 from flowcache.models.base import Attend, Conditioning, KVSharding, VideoModel
-from flowcache.sampling.chunk_inputs import ChunkInputs
+from flowcache.sampling.chunk_inputs import LARGE_CHUNK, ChunkInputs
 from flowcache.sampling.plan import ChunkForward, SamplingStep
 
-PACKED_CHUNK = 2048  # chunks of so many tokens or fewer leave processors idle when they are run one by one
+PACKED_CHUNK = LARGE_CHUNK  # chunks of so many tokens or fewer leave processors idle when they are run one by one
 PACKED_BATCH = 32768  # tokens of a batch, at the most
 
 

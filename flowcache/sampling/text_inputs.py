@@ -35,6 +35,7 @@ class TextInputs:
             "dropped": [None] * chunks,  # the model is told so
         }
         self.made: dict[tuple[int, ...], Any] = {}  # by the embeddings' ids
+        self.taken: set[tuple[int, ...]] = set()  # since the last call of `keep`
 
     def length(self, kind: TextKind, chunk: int) -> int | None:
         """In tokens; only texts of one length can stand in one batch. None: dropped."""
@@ -45,6 +46,7 @@ class TextInputs:
         """These texts as the rows of a batch; each is computed once while it is under way."""
         sources = [self.sources[kind][chunk] for kind, chunk in names]
         key = tuple(map(id, sources))
+        self.taken.add(key)
         if key not in self.made:
             single = [self._single(source) for source in sources]
             self.made[key] = single[0] if len(single) == 1 else self.model.join(single)
@@ -57,6 +59,9 @@ class TextInputs:
         return self.made[key]
 
     def keep(self, needed: Collection[Named]) -> None:
-        """Forget all but these."""
+        """Forget all but these, and the batches that nobody took since the last call: rows make ever new ones."""
         ids = {id(self.sources[kind][chunk]) for kind, chunk in needed}
-        self.made = {key: text for key, text in self.made.items() if ids.issuperset(key)}
+        self.made = {
+            key: text for key, text in self.made.items() if ids.issuperset(key) and (len(key) == 1 or key in self.taken)
+        }
+        self.taken = set()
