@@ -52,7 +52,7 @@ def print_spec(spec: Any) -> None:
         f"{2 * spec.chunk_frames} ...",
         "default": f"{spec.width}x{spec.height}, {spec.frames} frames at {spec.fps} fps, {spec.steps} steps, "
         f"guidance {spec.guidance:g}",
-        "policies": ", ".join(family(spec.family).policies) + presets,
+        "policies": ", ".join(policy.name for policy in family(spec.family).policies) + presets,
         "words": " ".join(spec.vocabulary) or "any",
     }
     print_rows(spec.name, rows)
