@@ -126,9 +126,10 @@ def _values(
 
 
 def _value(value: Any, settings: Sequence[Setting]) -> tuple[Any, list[Fault]]:
-    """By the first setting that takes it; the faults are those that the first of all finds."""
+    """As the setting reads it; of several, which the model's family will choose from, one must take it as it is."""
     tried = [_read(value, setting) for setting in settings]
-    return next((found for found in tried if not found[1]), tried[0])
+    taken = len(settings) > 1 and not all(faults for _, faults in tried)
+    return (value, []) if taken else tried[0]
 
 
 def _read(value: Any, setting: Setting) -> tuple[Any, list[Fault]]:
