@@ -5,7 +5,16 @@ from typing import Any
 
 from flowcache.cache.policy import Policy
 from flowcache.cache.reuse import Reuse
-from flowcache.families.policy_settings import SETTINGS, Given, PolicyDeclaration, by_name, misfits, named, shared
+from flowcache.families.policy_settings import (
+    SETTINGS,
+    Given,
+    PolicyDeclaration,
+    by_name,
+    misfits,
+    named,
+    shared,
+    strangers,
+)
 from flowcache.families.setting import Setting, refused
 from flowcache.records import ModelSpec
 
@@ -23,7 +32,7 @@ def resolve(policy: Mapping[str, Any], spec: ModelSpec, policies: Sequence[Polic
     everywhere = {"name": None, **SETTINGS} | {key: None for each in policies for key in each.settings}
     if unknown := sorted(given.keys() - everywhere):
         raise ValueError(f"unknown policy settings {', '.join(unknown)}; accepted: {', '.join(everywhere)}")
-    if faults := misfits(given, spec.family, policies):
+    if faults := strangers(given, spec.family, policies) or misfits(given, own.settings):
         raise ValueError("; ".join(f"policy {'.'.join(where)} {message}" for where, message in faults))
     if faults := _faults(given, own.settings):
         raise ValueError("; ".join(f"policy {fault}" for fault in faults))

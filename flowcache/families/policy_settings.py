@@ -110,21 +110,23 @@ def named(settings: Mapping[str, Any], known: Mapping[str, Setting] = SETTINGS) 
     return {also.get(key, key): value for key, value in settings.items()}
 
 
-def misfits(policy: Mapping[str, Any], family: str, policies: Sequence[PolicyDeclaration]) -> list[Fault]:
-    """Settings that do not go together, or that are missing; types and ranges are checked elsewhere."""
+def strangers(policy: Mapping[str, Any], family: str, policies: Sequence[PolicyDeclaration]) -> list[Fault]:
+    """A policy that the family does not accept, or settings that do not go with it."""
     name, declared = policy.get("name", "off"), by_name(policies)
     if name not in declared:
         return [(("name",), f"got {name!r}; accepted for models of family {family}: {', '.join(declared)}")]
     known = declared[name].settings
     accepted = f"accepted: {', '.join(known) or 'nothing but name'}"
-    faults: list[Fault] = [
-        ((key,), f"does not go with name {name!r}; {accepted}") for key in sorted(policy.keys() - {"name", *known})
-    ]
-    if faults:
-        return faults
+    others = sorted(policy.keys() - {"name", *known})
+    return [((key,), f"does not go with name {name!r}; {accepted}") for key in others]
+
+
+def misfits(policy: Mapping[str, Any], settings: Mapping[str, Setting]) -> list[Fault]:
+    """Settings that do not go together, or that are missing; types and ranges are checked elsewhere."""
+    faults: list[Fault] = []
     if policy.get("reuse") is False:
         faults += [((key,), "does not go with reuse false; accepted: none") for key in REUSE if key in policy]
-    kv = policy.get("kv", {})
+    kv = policy.get("kv", {}) if settings.get("kv") is KV else {}
     if kv:
         faults += [(("kv", *where), message) for where, message in _kv_misfits(kv)]
     if policy.get("renoise") and kv.get("keep", "all") != "all":
