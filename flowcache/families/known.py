@@ -109,6 +109,11 @@ def _loaded(point: EntryPoint) -> Family:
     if not isinstance(made, Family) or made.name != point.name:
         message = f"{point.name!r} of {_source(point)}: {point.value} is no family of that name"
         raise InputError([Problem("family", "", message)])
+    listed = getattr(made, "policies", ())
+    named = {policy.name for policy in listed if isinstance(policy, PolicyDeclaration)}
+    if not named or len(named) < len(listed):
+        message = f"{point.name!r} of {_source(point)}: its policies are no PolicyDeclarations, each of another name"
+        raise InputError([Problem("family", "", message)])
     return made
 
 

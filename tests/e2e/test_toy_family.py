@@ -15,6 +15,12 @@ from tests.e2e.rows import write
 from tests.toy_family.checkpoint import SPEC, write_toy
 
 PACKAGE = Path(__file__).parents[1] / "toy_family"  # holds the package and its .dist-info, as site-packages would
+FAULTY = """
+from toy_family.family import Toy
+
+OLD, TWICE = Toy(), Toy()
+OLD.policies, TWICE.policies = {"off": "nothing"}, (*Toy.policies, *Toy.policies)
+"""
 RENDER = """
 import json, sys
 from flowcache.api import RowDefaults, RunOptions, render
@@ -43,6 +49,7 @@ def test_it_is_found_and_looked_through(flowcache, toy):
     found = flowcache("models", toy)
     assert found.code == 0, found.err
     assert "off, flowcache, forecast; presets slow" in found.out and "multiples of 8" in found.out
+    assert "order: a whole number from 1 to 3 (else 1)" in found.out
     checked = flowcache("models", "check", toy, "--json").json
     assert (checked["family"], checked["layout"], checked["problems"]) == ("toy", "toy", [])
     assert set(checked["parts"]) == {"transformer", "vae"} and checked["bytes_per_rank"]["2"]["keys_values"] > 0
@@ -181,6 +188,8 @@ def test_a_family_that_is_not_installed_is_said_so(flowcache, toy, tmp_path):
     ("entry", "message"),
     [
         ("toy = toy_family.nowhere:FAMILY", "'toy' of toy-family 1.0 can't be imported from toy_family.nowhere:FAMILY"),
+        ("toy = faulty:OLD", "'toy' of toy-family 1.0: its policies are no PolicyDeclarations, each of another name"),
+        ("toy = faulty:TWICE", "'toy' of toy-family 1.0: its policies are no PolicyDeclarations, each of another name"),
         ("toy = toy_family.family:Toy", "'toy' of toy-family 1.0: toy_family.family:Toy is no family of that name"),
         ("magi = toy_family.family:FAMILY", "'magi' is offered twice, by flowcache itself and by toy-family 1.0"),
     ],
@@ -188,7 +197,9 @@ def test_a_family_that_is_not_installed_is_said_so(flowcache, toy, tmp_path):
 def test_a_faulty_package_is_named(flowcache, toy, tmp_path, monkeypatch, entry, message):
     info = shutil.copytree(PACKAGE / "toy_family-1.0.dist-info", tmp_path / "site" / "toy_family-1.0.dist-info")
     (info / "entry_points.txt").write_text(f"[flowcache.families]\n{entry}\n")
+    (tmp_path / "site" / "faulty.py").write_text(FAULTY)
     monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.delitem(sys.modules, "faulty", raising=False)
     known.added.cache_clear()
     refused = flowcache("models", toy, "--json")
     assert refused.code == 2 and message in refused.json["error"], refused
