@@ -1,9 +1,15 @@
 """Rows where families declare policies of their own, and the same names with other ranges."""
 
+import json
+import math
+import pickle
+
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from flowcache.families import known
-from flowcache.families.policy_settings import REUSE, PolicyDeclaration, shared
+from flowcache.families.policy_settings import KV_SETTINGS, SETTINGS, PolicyDeclaration
 from flowcache.families.setting import Choice, Group, Number, Preset
 from flowcache.families.settings import resolve_policy
 from flowcache.families.skyreels.family import SkyReels
@@ -43,7 +49,9 @@ def families(monkeypatch):
 
 
 def spec_of(name: str) -> ModelSpec:
-    return ModelSpec(name, name, "path", "digest", 5, 25, 5, 16, pipeline=(("first", 1), ("second", 2)))
+    slow = {"threshold": 0.1, "ret_steps": 5, "coefficients": [2.0, 0.0]}
+    pipeline = ("first", 1), ("second", 2)
+    return ModelSpec(name, name, "path", "digest", 5, 25, 5, 16, reuse={"slow": slow}, pipeline=pipeline)
 
 
 def asked(model: str, policy):
@@ -71,8 +79,8 @@ def test_other_names_and_objects_with_settings():
     assert asked("low", {"name": "series", "degree": 3, "order": 1}) == [
         "policy.degree: is given together with order, which means the same; accepted: one of the two"
     ]
-    given = {"name": "series", "basis": {"kind": "taylor", "scale": 1}}
-    assert asked("low", given) == given
+    both = {"name": "series", "basis": {"kind": "taylor", "scale": 1}}
+    assert asked("low", both) == both
     assert asked("low", {"name": "series", "basis": {"kind": "fourier", "scal": 1}}) == [
         "policy.basis.kind: got 'fourier'; accepted: 'taylor' or 'hermite'",
         "policy.basis.scal: is no known field; did you mean 'scale'?",
@@ -103,5 +111,25 @@ def test_presets_are_where_the_policy_says():
     )
 
 
-def test_shared_settings_are_the_same_objects():
-    assert shared(*REUSE)["threshold"] is shared("threshold")["threshold"]
+values = st.one_of(
+    st.sampled_from(
+        [True, False, None, "slow", "first", "", "all", "recent", "taylor", 5.0, math.nan, math.inf, 10**30]
+    ),
+    st.integers(-1, 1001),
+    st.floats(0, 10),
+)
+keys = st.sampled_from([*SETTINGS, "warmup_steps", "order", "degree", "basis", "x"])
+objects = st.dictionaries(st.sampled_from([*KV_SETTINGS, "kind", "scale"]), values, max_size=3)
+names = st.sampled_from(["off", "dense", "paper", "teacache", "flowcache", "series", "tuned", "x", None])
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=400)
+@given(st.sampled_from(["skyreels", "low", "high"]), names, st.dictionaries(keys, values | objects, max_size=3))
+def test_what_a_row_may_say_can_be_resolved_and_is_kept_as_it_is(model, name, said):
+    found = asked(model, {**said, "name": name})
+    if isinstance(found, list):
+        assert found and all(fault.startswith("policy") and ": " in fault for fault in found)
+        return
+    assert json.dumps(asked(model, found), sort_keys=True) == json.dumps(found, sort_keys=True)  # as identities have it
+    policy = resolve_policy(found, spec_of(model))
+    assert policy.name == name and hash(policy) is not None and pickle.loads(pickle.dumps(policy)) == policy
