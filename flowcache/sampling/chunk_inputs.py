@@ -56,8 +56,8 @@ class ChunkInputs:
         """The row has no further use for the chunk's tokens: those of many chunks would be gigabytes."""
         self._tokens.pop(chunk, None)
 
-    def text(self, forwards: Sequence[ChunkForward]) -> Any:
-        """Theirs, as the rows of a batch."""
+    def text_of(self, forwards: Sequence[ChunkForward]) -> list[Any]:
+        """One for each, or one for all."""
         return self.texts.take([(forward.text, forward.chunk) for forward in forwards])
 
     def grid(self, forward: ChunkForward) -> Grid:
