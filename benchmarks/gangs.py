@@ -88,7 +88,7 @@ def measure(ranks: GangMesh, repeats: int) -> dict[str, dict[str, float]]:
 
     def forward(chunk: int) -> None:
         attend, _ = store.view(0, chunk)
-        out = sharded.transform(sharded.embed(x), conditioning, [text], sharded.rope(grids[chunk]), attend)
+        out = sharded.transform(sharded.embed(x), conditioning, [text], [sharded.rope(grids[chunk])], attend)
         sharded.project(out, conditioning, grids[chunk])
 
     for chunk in range(HISTORY):

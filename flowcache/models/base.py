@@ -111,14 +111,14 @@ class VideoModel(Protocol):
         """
         ...
 
-    def rope(self, *grids: Grid) -> Any:
-        """What `transform` takes for one grid, or for several, one for each row of its batch."""
+    def rope(self, grid: Grid) -> Any:
+        """What `transform` takes as the place of tokens."""
         ...
 
     def transform(
-        self, tokens: Tensor, conditioning: Conditioning, texts: Sequence[Any], rope: Any, attend: Attend
+        self, tokens: Tensor, conditioning: Conditioning, texts: Sequence[Any], ropes: Sequence[Any], attend: Attend
     ) -> Tensor:
-        """Tokens [B, S, D] after all layers. texts: what `text` gave, one for each row, or one for all."""
+        """Tokens [B, S, D] after all layers. texts, ropes: of `text` and `rope`, for each row, or one for all."""
         ...
 
     def project(self, tokens: Tensor, conditioning: Conditioning, grid: Grid) -> Tensor:

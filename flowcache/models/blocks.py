@@ -63,15 +63,16 @@ class Blocks(nn.ModuleList, Generic[B]):
         condition: Tensor,
         frame_of_token: Tensor | None,
         texts: Sequence[TextKV],
-        rope: Tensor,
+        ropes: Sequence[Tensor],
         attend: Attend,
     ) -> Tensor:
         """Tokens [B, S, D] after all blocks.
 
-        condition: [B or 1, frames, ...]; frame_of_token as in `Conditioning`; rope: [S, n], or [B, S, n] where rows lie
-        in different places. texts: one for each row, or one for all.
+        condition: [B or 1, frames, ...]; frame_of_token as in `Conditioning`. texts, ropes ([S, n], or [B, S, n] of all
+        rows at once): one for each row, or one for all.
         """
         shape, rows = x.shape, rows_of_texts(texts)
+        rope = ropes[0] if all(each is ropes[0] for each in ropes) else torch.stack(list(ropes))
         if self.flat:
             condition, frame_of_token = flat_condition(condition, frame_of_token, *shape[:2])
             x, rope = x.reshape(-1, shape[-1]), flat_rope(rope, len(x))

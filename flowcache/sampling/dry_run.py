@@ -39,11 +39,11 @@ class Weightless:
     def null_caption(self) -> Tensor:
         return torch.empty(1, 0, 0)
 
-    def rope(self, *grids: Grid) -> Tensor:
+    def rope(self, grid: Grid) -> Tensor:
         return torch.empty(0)
 
     def transform(
-        self, tokens: Tensor, conditioning: Conditioning, texts: Sequence[None], rope: Tensor, attend: Attend
+        self, tokens: Tensor, conditioning: Conditioning, texts: Sequence[None], ropes: Sequence[Tensor], attend: Attend
     ) -> Tensor:
         return tokens
 

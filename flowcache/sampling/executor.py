@@ -63,7 +63,7 @@ class Packed:
             tokens[0] if len(tokens) == 1 else torch.cat(tokens),
             self._conditioning(row, forwards),
             self.inputs.text_of(forwards),
-            self.inputs.rope(forwards),
+            [self.inputs.rope(forward) for forward in forwards],
             attend,
         )
         return Batch(forwards, hidden, seen)
@@ -120,7 +120,7 @@ class Bidirectional:
         attend = self_only(self.sharding, grid.tokens)
         for branch in sorted({forward.branch for forward in forwards}):
             own = [forward for forward in forwards if forward.branch == branch]
-            hidden = self.model.transform(tokens, conditioning, self.inputs.text_of(own[:1]), rope, attend)
+            hidden = self.model.transform(tokens, conditioning, self.inputs.text_of(own[:1]), [rope], attend)
             yield Batch(own, hidden, [grid.tokens] * len(own))
 
     def project(self, row: SamplingStep, batch: Batch) -> list[Tensor | None]:
@@ -136,8 +136,12 @@ def executor_of(model: VideoModel, inputs: ChunkInputs, store: KVStore, bidirect
     """Chosen by size: see `Packed`."""
     if bidirectional:
         return Bidirectional(model, inputs, store.sharding)
-    tokens = inputs.grids[0].tokens
-    return Packed(model, inputs, store, most=PACKED_BATCH // tokens if tokens <= PACKED_CHUNK else 1)
+    return Packed(model, inputs, store, most_packed(inputs.grids[0].tokens))
+
+
+def most_packed(tokens: int) -> int:
+    """Forwards of one batch, of chunks of so many tokens."""
+    return PACKED_BATCH // tokens if tokens <= PACKED_CHUNK else 1
 
 
 def self_only(sharding: KVSharding, tokens: int) -> Attend:

@@ -232,11 +232,16 @@ class MagiTransformer(nn.Module):
         return Caption(self.y_embedder.adaln(dropped[:, None]), words)
 
     def transform(
-        self, tokens: Tensor, conditioning: Conditioning, texts: Sequence[Caption], rope: Tensor, attend: Attend
+        self,
+        tokens: Tensor,
+        conditioning: Conditioning,
+        texts: Sequence[Caption],
+        ropes: Sequence[Tensor],
+        attend: Attend,
     ) -> Tensor:
         condition = conditioning.blocks + torch.cat([text.adaln for text in texts])
         words = [text.words for text in texts]
-        return self.blocks(tokens.to(self.dtype), condition, conditioning.frame_of_token, words, rope, attend)
+        return self.blocks(tokens.to(self.dtype), condition, conditioning.frame_of_token, words, ropes, attend)
 
     def project(self, tokens: Tensor, conditioning: Conditioning, grid: Grid) -> Tensor:
         x = self.final_linear.linear(self.videodit_blocks.final_layernorm(tokens))

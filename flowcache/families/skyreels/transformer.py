@@ -183,20 +183,19 @@ class SkyReelsTransformer(nn.Module):
         hidden = self.text_embedding(embeddings.to(self.dtype))
         return TextKV([block.keys_values(hidden) for block in self.blocks])
 
-    def rope(self, *grids: Grid) -> Tensor:
-        """[S, 2 * head_dim] (`rope_angles`), or [B, S, 2 * head_dim] of several."""
-        angles = [rope_angles(grid, self.head_dim, self.device) for grid in grids]
-        return angles[0] if len(angles) == 1 else torch.stack(angles)
+    def rope(self, grid: Grid) -> Tensor:
+        """[S, 2 * head_dim], see `rope_angles`."""
+        return rope_angles(grid, self.head_dim, self.device)
 
     def transform(
         self,
         tokens: Tensor,
         conditioning: Conditioning,
         texts: Sequence[TextKV],
-        rope: Tensor,
+        ropes: Sequence[Tensor],
         attend: Attend,
     ) -> Tensor:
-        return self.blocks(tokens, conditioning.blocks, conditioning.frame_of_token, texts, rope, attend)
+        return self.blocks(tokens, conditioning.blocks, conditioning.frame_of_token, texts, ropes, attend)
 
     def project(self, tokens: Tensor, conditioning: Conditioning, grid: Grid) -> Tensor:
         x = self.head(tokens, conditioning)
@@ -221,7 +220,7 @@ class SkyReelsTransformer(nn.Module):
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             return attention(q, k, v, mask)
 
-        tokens = self.transform(self.embed(latents), conditioning, [self.text(embeddings)], self.rope(grid), attend)
+        tokens = self.transform(self.embed(latents), conditioning, [self.text(embeddings)], [self.rope(grid)], attend)
         return self.project(tokens, conditioning, grid)
 
 

@@ -65,11 +65,16 @@ class ToyTransformer(nn.Module):
             raise ValueError("a toy has learned nothing that takes a text's place")
         return self.words(embeddings.to(self.dtype)).mean(1, keepdim=True)
 
-    def rope(self, *grids: Grid) -> Tensor:
-        return torch.zeros(len(grids), grids[0].tokens, 0, device=self.device)
+    def rope(self, grid: Grid) -> Tensor:
+        return torch.zeros(grid.tokens, 0, device=self.device)
 
     def transform(
-        self, tokens: Tensor, conditioning: Conditioning, texts: Sequence[Tensor], rope: Tensor, attend: Attend
+        self,
+        tokens: Tensor,
+        conditioning: Conditioning,
+        texts: Sequence[Tensor],
+        ropes: Sequence[Tensor],
+        attend: Attend,
     ) -> Tensor:
         return self.blocks[0](tokens + conditioning.blocks + torch.cat(list(texts)), attend)
 

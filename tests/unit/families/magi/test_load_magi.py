@@ -33,7 +33,7 @@ def test_every_part_loads(config):
     conditioning = model.transformer.condition(torch.zeros(1, 1), grid, model.spec.fps, distill=4.0)
     tokens = model.transformer.transform(
         model.transformer.embed(latents), conditioning, [model.transformer.text(caption)],
-        model.transformer.rope(grid), lambda layer, q, k, v: q,
+        [model.transformer.rope(grid)], lambda layer, q, k, v: q,
     )  # fmt: skip
     assert model.transformer.project(tokens, conditioning, grid).shape == latents.shape
 
