@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from flowcache.cache.kv_buffer import MakeBuffer, PlainBuffer
 from flowcache.cache.kv_select import Compression, Sink, latest
 from flowcache.cache.step_cache import CacheOf, RepeatResidual, StepCache
 from flowcache.cache.step_rule import ComputeAll, Rule, StepRule, Total
@@ -26,6 +27,7 @@ class Policy:
     near_clean_guidance: what distilled MAGI-1 takes from a copy of its cleanest chunk that sees only itself.
     cut: where clean tokens are cut down to the budget: "before" a chunk after them is forwarded, with its queries;
       or "after" the row before, with the queries of its last forward (as published for MAGI-1).
+    kv_buffer: how keys and values lie in memory.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Policy:
     cache: CacheOf = CacheOf(RepeatResidual)
     near_clean_guidance: bool = True
     cut: Literal["before", "after"] = "before"
+    kv_buffer: MakeBuffer = PlainBuffer
 
     def __post_init__(self) -> None:
         if self.attention == "full" and (self.reuse or self.kv_update != "recompute"):

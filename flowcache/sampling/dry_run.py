@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,13 +38,12 @@ class Weightless:
     def null_caption(self) -> Tensor:
         return torch.empty(1, 0, 0)
 
-    def join(self, texts: Sequence[None]) -> None:
-        return None
-
-    def rope(self, *grids: Grid) -> Tensor:
+    def rope(self, grid: Grid) -> Tensor:
         return torch.empty(0)
 
-    def transform(self, tokens: Tensor, conditioning: Conditioning, text: Any, rope: Tensor, attend: Attend) -> Tensor:
+    def transform(
+        self, tokens: Tensor, conditioning: Conditioning, texts: Sequence[None], ropes: Sequence[Tensor], attend: Attend
+    ) -> Tensor:
         return tokens
 
     def project(self, tokens: Tensor, conditioning: Conditioning, grid: Grid) -> Tensor:

@@ -54,6 +54,7 @@ class Window:
             plan.budget,
             policy.select(tokens // settings.chunk, tokens),
             kv_sharding,
+            policy.kv_buffer,
         )
         self.executor = executor_of(model, self.inputs, self.store, full)
         self.rule = policy.step_rule(plan.steps, len(plan.rows), self.store.sharding.total)
@@ -108,6 +109,7 @@ class Window:
             if self.policy.reuse:
                 self.keep(batch)
             take(batch)
+            del batch  # before the next one is run
         for forward in (forward for forward, compute in chosen.items() if not compute):
             tokens = self.inputs.tokens(forward.chunk)
             hidden = self.cache(forward.chunk).stand_in(forward.branch, tokens[0])

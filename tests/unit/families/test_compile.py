@@ -110,7 +110,8 @@ def rows(model: VideoModel, family: str, each_frame: bool) -> torch.Tensor:
     text = model.text(texts, masked) if family == "magi" else model.text(texts)
     rope = model.rope(grid)[torch.stack([torch.randperm(grid.tokens) for _ in range(3)])]
     tokens = model.embed(latents)
-    return model.transform(tokens, model.condition(times, grid, 24), text, rope, lambda layer, *qkv: attention(*qkv))
+    conditioning = model.condition(times, grid, 24)
+    return model.transform(tokens, conditioning, [text], [rope], lambda layer, *qkv: attention(*qkv))
 
 
 @pytest.fixture(autouse=True)

@@ -133,7 +133,7 @@ def forward_bytes(ranks: GangMesh, width: int, dtype: torch.dtype) -> tuple[tupl
     conditioning, text = model.condition(torch.full((1, 2), 500.0), grid, 24), model.text(texts)
     attend = self_only(sharding, grid.tokens)
     with torch.inference_mode():
-        out = model.transform(model.embed(x), conditioning, text, model.rope(grid), attend)
+        out = model.transform(model.embed(x), conditioning, [text], [model.rope(grid)], attend)
         model.project(out, conditioning, grid)
     shape = Shape(grid.tokens, whole.layers, whole.heads, whole.kv_heads, whole.head_dim, dtype.itemsize)
     size = ranks.all.size
