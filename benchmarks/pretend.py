@@ -71,18 +71,18 @@ class PretendGPU(TorchDispatchMode):
         kwargs, packet = kwargs or {}, func.overloadpacket
         if func.namespace == "prim":  # a question, such as for the device
             return func(*args, **kwargs)
-        if packet is not SCALED and composite(func):  # in inference mode they come whole
-            with self:
-                return func._op_dk(COMPOSITE, *args, **kwargs)
         tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         there = [x for x in tensors if on_gpu(x)]
+        if not (there and packet in SHAPED) and composite(func):  # in inference mode they come whole
+            with self:
+                return func._op_dk(COMPOSITE, *args, **kwargs)
         if not there and torch.device(kwargs.get("device") or "cpu").type == "cpu":
             with unset_fake_temporarily():
                 return func(*args, **kwargs)
         if (read := self._read(packet, args, kwargs)) is not None:
             return read
         self._look(packet, args, kwargs, tensors, there)
-        result = SHAPED[packet](*args[:3]) if packet in SHAPED else func(*args, **kwargs)
+        result = SHAPED[packet](*args[:3]) if there and packet in SHAPED else func(*args, **kwargs)
         self._count(func, args, kwargs, there, result)
         return result
 
@@ -165,6 +165,8 @@ class StandIns(TorchFunctionMode):
             return indexed(*args)
         if func is Tensor.contiguous and on_gpu(args[0]):
             return args[0] if args[0].is_contiguous() else args[0].clone(memory_format=torch.contiguous_format)
+        if func is Tensor.pin_memory:
+            return args[0]
         if func is Tensor.copy_ and on_gpu(args[0]):
             return aten.copy_(*args, **kwargs or {})
         if func is Tensor.__setitem__ and on_gpu(args[0]):
@@ -263,9 +265,10 @@ def attention_flops(q: Tensor, k: Tensor, v: Tensor) -> int:
     return 2 * q.shape[:3].numel() * k.shape[2] * (k.shape[3] + v.shape[3])
 
 
-SHAPED = {  # what FakeTensorMode has no shapes for
+SHAPED = {  # what FakeTensorMode has no shapes for, or takes apart though a GPU has a kernel
     SCALED: attention_like,
     aten.upsample_trilinear3d: lambda x, size, _: x.new_empty(*x.shape[:2], *size),
+    aten._fused_rms_norm: lambda x, *_: (torch.empty_like(x), x.new_empty(*x.shape[:-1], 1, dtype=torch.float32)),
 }
 
 

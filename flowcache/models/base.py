@@ -30,13 +30,13 @@ Select = Callable[..., Tensor]
 class Conditioning:
     """Timestep embeddings of some latent frames.
 
-    `head` and `blocks`: what the family's head and blocks take, [batch, frames, ...]; `frame_of_token`: [tokens],
-    or None where all frames share one timestep (then frames is 1).
+    `head` and `blocks`: what the family's head and blocks take, [batch, frames, ...]; frames is 1 where all share one
+    timestep. `frame_of_token`: [tokens], of a run of tokens that does not hold as many of each frame; None: it does.
     """
 
     head: Tensor
     blocks: Tensor
-    frame_of_token: Tensor | None
+    frame_of_token: Tensor | None = None
 
     @staticmethod
     def join(rows: "Sequence[Conditioning]") -> "Conditioning":
@@ -44,12 +44,11 @@ class Conditioning:
         if len(rows) == 1:
             return rows[0]
         frames = max(row.head.shape[1] for row in rows)
-        of_token = next((row.frame_of_token for row in rows if row.frame_of_token is not None), None)
         head, blocks = (
             torch.cat([x if x.shape[1] == frames else x.expand(-1, frames, *x.shape[2:]) for x in part])
             for part in zip(*((row.head, row.blocks) for row in rows), strict=True)
         )
-        return Conditioning(head, blocks, of_token)
+        return Conditioning(head, blocks)
 
 
 @dataclass(frozen=True)

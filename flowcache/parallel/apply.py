@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from flowcache.models.base import Attend, Conditioning, Grid, KVSharding, VideoModel
@@ -85,9 +86,10 @@ class ShardedModel:
     def transform(
         self, tokens: Tensor, conditioning: Conditioning, text: Any, rope: RopeShard, attend: Attend
     ) -> Tensor:
-        if conditioning.frame_of_token is not None:
-            of_token = conditioning.frame_of_token
-            conditioning = replace(conditioning, frame_of_token=of_token[self.own(len(of_token))])
+        frames, total = conditioning.blocks.shape[1], sum(rope.tokens)
+        if frames > 1:
+            of_token = torch.arange(frames, device=tokens.device).repeat_interleave(total // frames)
+            conditioning = replace(conditioning, frame_of_token=of_token[self.own(total)])
         ways = self.ranks.heads.size
         first = self.ranks.history.rank * ways
         sharded = ulysses(attend, self.ranks.heads, rope.tokens[first : first + ways])
