@@ -86,6 +86,11 @@ class VideoModel(Protocol):
     def head_dim(self) -> int: ...
 
     @property
+    def timed_signal(self) -> bool:
+        """Whether `signal` follows from the timesteps alone."""
+        ...
+
+    @property
     def null_caption(self) -> Tensor | None:
         """Embeddings [1, L, Dt] that stand for no caption; None: the family has learned none."""
         ...
@@ -97,7 +102,7 @@ class VideoModel(Protocol):
         ...
 
     def condition(self, timesteps: Tensor, grid: Grid, fps: int, distill: float | None = None) -> Conditioning:
-        """timesteps [B, F] in 0..1000, in the family's own direction (SkyReels: 0 is clean; MAGI: 1000 is).
+        """timesteps [B, F] in 0..1000, in the family's own direction (SkyReels: 0 is clean; MAGI: 1000 is), on the CPU.
 
         distill: the further value that distilled models embed (MAGI: of the steps' number or length).
         """
@@ -127,7 +132,7 @@ class VideoModel(Protocol):
     def signal(self, conditioning: Conditioning, tokens: Tensor | None, grid: Grid) -> Tensor:
         """The values whose change says how much the output will change (FlowCache's e0).
 
-        tokens: of `embed`, lying at `grid`; None will do for families whose signal is the time embedding alone.
+        tokens: of `embed`, lying at `grid`; None will do where `timed_signal`.
         """
         ...
 

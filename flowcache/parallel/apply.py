@@ -46,6 +46,10 @@ class ShardedModel:
     def null_caption(self) -> Tensor | None:
         return self.model.null_caption
 
+    @property
+    def timed_signal(self) -> bool:
+        return self.model.timed_signal
+
     def tokens(self, total: int) -> list[int]:
         """How many of a chunk's tokens each rank has."""
         size = self.ranks.all.size

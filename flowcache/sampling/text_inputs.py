@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from flowcache.models.base import VideoModel
+from flowcache.models.upload import uploaded
 from flowcache.sampling.plan import TextKind
 from flowcache.sampling.records import Texts
 
@@ -55,7 +56,7 @@ class TextInputs:
     def _single(self, source: Tensor | None) -> Any:
         key = (id(source),)
         if key not in self.made:
-            self.made[key] = self.model.text(None if source is None else source.to(self.model.device))
+            self.made[key] = self.model.text(None if source is None else uploaded(source, self.model.device))
         return self.made[key]
 
     def keep(self, needed: Collection[Named]) -> None:

@@ -168,6 +168,8 @@ class Final(nn.Module):
 class MagiTransformer(nn.Module):
     """Implements `models.base.VideoModel`; timesteps run from 0 (noise) to 1000 (clean)."""
 
+    timed_signal = False
+
     def __init__(self, config: MagiConfig):
         super().__init__()
         self.config = config

@@ -127,7 +127,7 @@ class Head(nn.Module):
 class SkyReelsTransformer(nn.Module):
     """Implements `models.base.VideoModel`."""
 
-    null_caption = None
+    null_caption, timed_signal = None, True
 
     def __init__(self, config: SkyReelsConfig):
         super().__init__()
