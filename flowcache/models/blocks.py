@@ -137,6 +137,8 @@ def flat_condition(condition: Tensor, frame_of_token: Tensor | None, rows: int, 
     place = torch.arange(condition.shape[0] * condition.shape[1], device=condition.device).view(condition.shape[:2])
     if frame_of_token is not None:
         place = place[:, frame_of_token]
+    elif place.shape[1] > 1:
+        place = place.repeat_interleave(tokens // place.shape[1], dim=1)
     condition = condition.flatten(0, 1)
     if len(condition) == 1:  # torch compiles anew where a size is 1
         condition = torch.cat([condition, condition])
