@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowcache.families.base import CodecKind
-from flowcache.families.known import families
+from flowcache.families.known import answers, left_out
 from flowcache.models.base import Codec, Share, alone
 from flowcache.models.part import Part
 from flowcache.models.tensors import fault, in_folder
@@ -140,12 +140,13 @@ def _opened(path: Path) -> tuple[Part, Callable[[Any, int | None], Codec]]:
         return official_part(path), WanCodec
     config = read_config(path)
     name, known = config.get("_class_name"), dict(KINDS)
-    for family in families():
-        if name in [*known]:  # compared, as it may be anything
+    for _, own in answers(lambda family: family.codecs()) if name not in [*known] else ():  # it may be anything
+        known |= own
+        if name in [*known]:
             break
-        known |= family.codecs()
     if name not in [*known]:
-        raise fault(path / "config.json", f"has codec {name!r}; accepted: {', '.join(known)}", "_class_name")
+        message = f"has codec {name!r}; accepted: {', '.join(known)}{left_out()}"
+        raise fault(path / "config.json", message, "_class_name")
     return known[name].part(path, config), known[name].codec
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowcache.errors import InputError, Problem
 from flowcache.families.base import Family
-from flowcache.families.known import accepted, families, family, is_known, recognise
+from flowcache.families.known import accepted, answers, family, is_known, left_out, recognise
 from flowcache.families.layouts import Layout
 from flowcache.models.formats import opened
 from flowcache.records import ModelSpec
@@ -86,10 +86,10 @@ def _written(folder: Path) -> dict[str, Any] | None:
 def _published(name: str, path: Path) -> ModelSpec:
     found = recognise(path)
     if found is None:
-        as_published = ", or ".join(each.accepts for each in families() if each.accepts)
+        as_published = ", or ".join(accepts for _, accepts in answers(lambda each: each.accepts) if accepts)
         kinds = f"a folder that holds {SPEC_FILE} or {as_published}"
         what = "is no model but a single file" if path.is_file() else "is no model"
-        raise InputError([Problem("model", "", f"{name!r} {what}: give {', '.join(bundled())} or {kinds}")])
+        raise InputError([Problem("model", "", f"{name!r} {what}: give {', '.join(bundled())} or {kinds}{left_out()}")])
     owner, layout = found
     if problems := layout.missing():
         raise InputError(problems)
