@@ -35,7 +35,7 @@ class MissingObject(StoreError):
 
 
 class Store:
-    """Objects under one root: a local folder, `s3://`, `gs://`, `az://`, `memory://` or any fsspec URL.
+    """Objects under one root: a local folder, `s3://`, `gs://`, `az://`, or `memory://`; InputError for others.
 
     `storage_options` go to the fsspec filesystem (`endpoint_url`, `key`, `secret`, ...). Picklable: the
     connection is made in each process at first use. All errors are StoreError, naming object and cause.
