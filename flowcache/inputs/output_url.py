@@ -15,11 +15,14 @@ UNUSABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 NAME_LIMIT, PATH_LIMIT, KEY_LIMIT = 255, 3000, 700
 
 
-def check_root(url: str, typed: bool = False) -> None:
-    """InputError, without the credentials that it may hold, where `url` can't be a root. typed: see `fault`."""
+def check_root(url: str, typed: bool = False, name: str = "output") -> None:
+    """InputError, without the credentials that it may hold, where `url` can't be a root. typed: see `fault`.
+
+    name: what the message calls it.
+    """
     found = fault(url, typed)
     if found:
-        raise InputError([Problem("output", "", f"{without_secrets(url)!r} {found}; accepted: {ACCEPTED}")])
+        raise InputError([Problem(name, "", f"{without_secrets(url)!r} {found}; accepted: {ACCEPTED}")])
 
 
 def fault(url: str, typed: bool = False) -> str | None:
