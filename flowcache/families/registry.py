@@ -1,7 +1,6 @@
 """Checkpoints by name or path: what they are (`find`, no torch needed) and in memory (`load_model`)."""
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import fields
@@ -15,6 +14,7 @@ from flowcache.families.base import Family
 from flowcache.families.known import accepted, answers, family, is_known, left_out, recognise
 from flowcache.families.layouts import Layout
 from flowcache.models.formats import opened
+from flowcache.models.json_files import read_object
 from flowcache.records import ModelSpec
 
 if TYPE_CHECKING:
@@ -73,13 +73,10 @@ def _written(folder: Path) -> dict[str, Any] | None:
     if not os.path.exists(path):
         return None
     try:
-        with opened(path) as stream:
-            raw = json.loads(stream.read().decode())
+        raw = read_object(path)
         _frozen(raw)  # so deep that this fails, nothing could be said of it either
-    except (ValueError, RecursionError) as error:
-        raise InputError([Problem(str(path), "", f"is no JSON: {error}")]) from None
-    if not isinstance(raw, dict):
-        raise InputError([Problem(str(path), "", "is no object")])
+    except RecursionError as error:
+        raise InputError([Problem(str(path), "", f"is no JSON object: {error}")]) from None
     return raw
 
 
