@@ -61,7 +61,7 @@ def render(
     """
     options, store = options or RunOptions(), Store(output, **(storage_options or {}))
     good, problems, warnings, specs = check(requests, defaults or RowDefaults(), storage_options, media)
-    problems += options.faults() + check_gang(good, specs, options.gang)
+    problems += options.faults(specs.values()) + check_gang(good, specs, options.gang)
     for warning in warnings:
         warn(warning)
     if problems and not (keep_going and good and all(problem.row for problem in problems)):

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from flowcache.errors import InputError, Problem, StoreError, masked
+from flowcache.inputs.options import NUMERICS
 from flowcache.records import RenderRequest, Segment
 from flowcache.storage import layout
 from flowcache.storage.documents import SCHEMA_VERSION, RunRecord, canonical, parse, sha256, to_json
@@ -112,10 +113,8 @@ def differences(root: str, held: RunRecord, wanted: RunRecord) -> list[Problem]:
     before = {request["id"]: identity(request) for request in held.requests}
     after = {request["id"]: identity(request) for request in wanted.requests}
     found = [f"weights of model {name} changed" for name in changed(held.models, wanted.models)]
-    found += [
-        f"{name} was {held.numerics.get(name, 'auto')} and is {wanted.numerics.get(name, 'auto')}"
-        for name in changed(held.numerics, wanted.numerics)
-    ]
+    had, want = NUMERICS | held.numerics, NUMERICS | wanted.numerics
+    found += [f"{name} was {had[name]} and is {want[name]}" for name in changed(had, want)]
     found += [f"video {name} is new" for name in sorted(after.keys() - before.keys())]
     found += [f"video {name} is missing" for name in sorted(before.keys() - after.keys())]
     for name in sorted(before.keys() & after.keys()):
