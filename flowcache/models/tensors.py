@@ -136,12 +136,12 @@ def in_pth(file: Path) -> list[Stored]:
 
 
 def _look_at_state(file: Path, state: object) -> None:
-    held = state if isinstance(state, dict) else {}
-    if not held or not all(isinstance(n, str) and isinstance(t, Tensor) for n, t in held.items()):
-        inner = [str(name) for name, value in held.items() if isinstance(value, dict) and _has_tensor(value)]
+    tensors = state if isinstance(state, dict) else {}
+    if not tensors or not all(isinstance(n, str) and isinstance(t, Tensor) for n, t in tensors.items()):
+        inner = [str(name) for name, value in tensors.items() if isinstance(value, dict) and _has_tensor(value)]
         what = f"is a training checkpoint, with the tensors under {inner[0]!r}" if inner else "is no state dict"
         raise fault(file, f"{what}; accepted: names and tensors")
-    refuse_others(file, held)
+    refuse_others(file, tensors)
 
 
 def _has_tensor(state: dict) -> bool:
@@ -156,13 +156,13 @@ def read(
     rows: of its first dimension; None: all. Nothing else is touched. On a CPU the tensors are the file's pages, which
     all processes share.
     """
-    for file, entries in groupby(stored, lambda entry: entry.file):
-        held = list(entries)
-        loaded = [(entry, entry.tensor) for entry in held if entry.tensor is not None]
+    for file, group in groupby(stored, lambda entry: entry.file):
+        entries = list(group)
+        loaded = [(entry, entry.tensor) for entry in entries if entry.tensor is not None]
         if loaded:
             yield from ((entry, tensor[rows(entry) or ...].to(device)) for entry, tensor in loaded)
             continue
         with safe_open(file, "pt", device=str(device)) as reader:
-            for entry in held:
+            for entry in entries:
                 part = rows(entry)
                 yield entry, reader.get_slice(entry.name)[part] if part else reader.get_tensor(entry.name)

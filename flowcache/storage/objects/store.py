@@ -111,10 +111,10 @@ class Store:
                 self.backend.create(checked(key), data)
                 return True
             except self.backend.faults as fault:
-                held = self.find(key)
-                if held is None:
+                stored = self.find(key)
+                if stored is None:
                     raise fault
-                return held == data
+                return stored == data
 
         return self._attempt("create", key, attempt)
 
