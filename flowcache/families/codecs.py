@@ -140,7 +140,7 @@ def _opened(path: Path) -> tuple[Part, Callable[[Any, int | None], Codec]]:
         return official_part(path), WanCodec
     config = read_object(path / "config.json", "codec config")
     name, known = config.get("_class_name"), dict(KINDS)
-    for _, own in answers(lambda family: family.codecs()) if name not in [*known] else ():  # it may be anything
+    for _, own in answers(lambda family: dict(family.codecs())) if name not in [*known] else ():  # it may be anything
         known |= own
         if name in [*known]:
             break

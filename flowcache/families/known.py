@@ -78,11 +78,11 @@ def recognise(path: Path) -> tuple[Family, Layout] | None:
     layouts are mixed, and for a faulty config that says where the parts lie.
     """
     found: dict[str, tuple[Family, list[str]]] = {}
-    for each, marks in answers(lambda each: each.marks(path)):
+    for each, marks in answers(lambda each: {name: list(files) for name, files in each.marks(path).items()}):
         claimed = {file for files in marks.values() for file in files}
         for layout, (other, files) in found.items():
             found[layout] = other, [file for file in files if file not in claimed]
-        found |= {layout: (each, list(files)) for layout, files in marks.items() if files}
+        found |= {layout: (each, files) for layout, files in marks.items() if files}
     check_unmixed(path, {layout: files for layout, (_, files) in found.items()})
     owner = next((each for each, files in found.values() if files), None)
     return owner and (owner, owner.layout(path))
