@@ -25,7 +25,7 @@ from benchmarks.statistics import interval, markdown, psnr, ssim
 from flowcache.families.known import family
 from flowcache.families.registry import load_model
 from flowcache.families.settings import resolve_policy
-from flowcache.inputs.schema import Policy, expand_policy
+from flowcache.inputs.schema import Policy
 from flowcache.inputs.segments import plan
 from flowcache.models.base import LoadedModel
 from flowcache.planner.price import window
@@ -52,7 +52,7 @@ Pair = tuple[Rendered, Rendered]  # ours, and under `off`
 
 def known_to(spec: ModelSpec) -> tuple[str, ...]:
     """DEFAULT for a family that knows all of it; of others the mends are compared."""
-    known = family(spec.family).policies
+    known = {policy.name for policy in family(spec.family).policies}
     return DEFAULT if all(name.partition(":")[0] in known for name in DEFAULT) else ()
 
 
@@ -115,7 +115,7 @@ def measure(model: LoadedModel, settings: dict[str, Setting], n: int, seed: int)
 
 def named(name: str) -> dict[str, Any]:
     """A policy from its short form, "paper:slow" say."""
-    return Policy.model_validate(expand_policy(name)).model_dump(exclude_none=True)
+    return Policy.model_validate(name).model_dump(exclude_none=True)
 
 
 def summary(pairs: list[Pair]) -> dict[str, tuple[float, float, float]]:

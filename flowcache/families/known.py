@@ -6,7 +6,8 @@ is asked for, or might be meant, and concerns no other.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -16,6 +17,7 @@ from flowcache.errors import InputError, Problem, problems_of
 from flowcache.families.base import Config, Family
 from flowcache.families.layouts import Layout, check_unmixed
 from flowcache.families.magi.family import FAMILY as MAGI
+from flowcache.families.policy_settings import PolicyDeclaration
 from flowcache.families.skyreels.family import FAMILY as SKYREELS
 
 GROUP = "flowcache.families"
@@ -69,6 +71,20 @@ def left_out() -> str:
     """What is wrong with packages whose families can't be used, as the end of a message; "" where nothing is."""
     faults = [each.message for name in sorted(added()) for each in problems_of(partial(_usable, name))]
     return "".join(f"; left out: {fault}" for fault in faults)
+
+
+def policies() -> Sequence[PolicyDeclaration]:
+    """What all families accept, one after the other; a package at fault is told of where a row needs it."""
+    return _policies(tuple(added().items()))
+
+
+@cache
+def _policies(offered: tuple[tuple[str, tuple[EntryPoint, ...]], ...]) -> Sequence[PolicyDeclaration]:
+    found = [*BUILT_IN.values()]
+    for name, _ in offered:
+        with suppress(PackageError):
+            found.append(_usable(name))
+    return [policy for each in found for policy in each.policies]
 
 
 def recognise(path: Path) -> tuple[Family, Layout] | None:
@@ -126,6 +142,11 @@ def _loaded(points: tuple[EntryPoint, ...]) -> Family:
         raise PackageError(message) from error
     if not isinstance(made, Family) or made.name != point.name:
         raise PackageError(f"{point.name!r} of {_source(point)}: {point.value} is no family of that name")
+    listed = getattr(made, "policies", ())
+    named = {policy.name for policy in listed if isinstance(policy, PolicyDeclaration)}
+    if not named or len(named) < len(listed):
+        message = f"{point.name!r} of {_source(point)}: its policies are no PolicyDeclarations, each of another name"
+        raise PackageError(message)
     return made
 
 
