@@ -60,7 +60,8 @@ def frames(folder: str, asked: Task, **options) -> np.ndarray:
 def compare(folder, model: str) -> None:
     asked = task(model)
     plain, compiled = frames(f"{folder}/plain", asked), frames(f"{folder}/compiled", asked, compile=True)
-    assert plain.std() > 10 and np.abs(plain - compiled).mean() < 0.1  # of 255
+    # Of 255. Latents are equal to 1e-5 (tests/unit/families/test_compile.py); a lossy codec makes up to 0.17 of that.
+    assert plain.std() > 10 and np.abs(plain - compiled).mean() < 0.5
 
 
 @pytest.mark.long
