@@ -23,20 +23,20 @@ QUERIES_AT_ONCE = 256  # bounds the logits that exist at a time: memory grows wi
 class Local:
     """Where the keys to choose from lie: all here. What is asked of it is the same in every place, and in one order."""
 
-    def tokens(self, held: int) -> int:
-        """How long the whole history is, where `held` tokens of it are here."""
-        return held
+    def tokens(self, own: int) -> int:
+        """How long the whole history is, where `own` tokens of it are here."""
+        return own
 
-    def queries(self, held: Tensor, last: int | None) -> Tensor:
+    def queries(self, own: Tensor, last: int | None) -> Tensor:
         """The last of all places' queries, in their order; None: all of them."""
-        return held if last is None else held[-last:]
+        return own if last is None else own[-last:]
 
     def parts(self, value: Tensor) -> Tensor:
         """[places, ...]: the value of every place."""
         return value[None]
 
     def whole(self, score: Tensor) -> Tensor:
-        """[kv_heads, L] in the history's order, out of every place's [kv_heads, held]."""
+        """[kv_heads, L] in the history's order, out of every place's [kv_heads, own]."""
         return score
 
 
