@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from flowcache.records import ModelSpec
+from flowcache.records import ModelSpec, RenderRequest
 
 # attend(layer, q, k, v) -> out; q and out are [batch, tokens, heads, head_dim], k and v [batch, tokens, kv_heads,
 # head_dim]; q and k are past RoPE, and query head i uses K/V head i // (heads / kv_heads). Whoever calls the model
@@ -104,10 +104,11 @@ class VideoModel(Protocol):
         """
         ...
 
-    def text(self, embeddings: Tensor | None) -> Any:
+    def text(self, embeddings: Tensor | None, *, dropped: bool = False) -> Any:
         """[B, L, Dt] -> what `transform` takes as text; computed once for each prompt.
 
-        None: the caption is dropped, for families that have learned what then takes its place.
+        None: the caption is dropped, for families that have learned what then takes its place. dropped: so it is, but
+        these embeddings are seen instead.
         """
         ...
 
@@ -207,6 +208,19 @@ class CaptionEncoder(Protocol):
 
     def caption(self, prompt: str, remaining: int) -> Tensor | None:
         """What a chunk sees, [1, L, text_dim], with `remaining` chunks after it; None: no caption."""
+        ...
+
+
+@runtime_checkable
+class RequestCaptions(CaptionEncoder, Protocol):
+    """A `CaptionEncoder` of which rows may want other captions."""
+
+    def of(self, request: RenderRequest) -> "RequestCaptions":
+        """As this request wants them."""
+        ...
+
+    def negative(self, null: Tensor) -> Tensor | None:
+        """What is seen in place of the model's null caption [1, L, text_dim]; None: that one."""
         ...
 
 

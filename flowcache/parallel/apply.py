@@ -72,8 +72,8 @@ class ShardedModel:
     def condition(self, timesteps: Tensor, grid: Grid, fps: int, distill: float | None = None) -> Conditioning:
         return self.model.condition(timesteps, grid, fps, distill)
 
-    def text(self, embeddings: Tensor | None) -> Any:
-        return self.model.text(embeddings)
+    def text(self, embeddings: Tensor | None, *, dropped: bool = False) -> Any:
+        return self.model.text(embeddings, dropped=True) if dropped else self.model.text(embeddings)
 
     def join(self, texts: Sequence[Any]) -> Any:
         return self.model.join(texts)

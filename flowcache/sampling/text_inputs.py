@@ -10,6 +10,7 @@ from flowcache.sampling.plan import TextKind
 from flowcache.sampling.records import Texts
 
 Named = tuple[TextKind, int]  # kind of text, chunk
+Source = tuple[int, bool]  # id of the embeddings, and whether the model is told that the caption was dropped
 
 
 class TextInputs:
@@ -24,43 +25,49 @@ class TextInputs:
             raise ValueError(f"{len(captions)} captions for a window of {chunks} chunks")
         uncaptioned = any(caption is None for caption in captions)
         wanted = uncaptioned or "null" in kinds
-        null = model.null_caption if wanted else None
+        null = model.null_caption if wanted or "dropped" in kinds else None
         if wanted and null is None:
             raise ValueError("a caption is missing, and this model has learned nothing that takes its place")
+        instead = None if null is None else texts.negative
+        null = null if instead is None else instead
         self.model = model
         self.sources: dict[TextKind, list[Tensor | None]] = {
             "caption": [null if caption is None else caption for caption in captions],
             "negative": [texts.negative] * chunks,
             "null": [null] * chunks,
-            "dropped": [None] * chunks,  # the model is told so
+            "dropped": [instead] * chunks,  # the model is told so
         }
-        self.made: dict[tuple[int, ...], Any] = {}  # by the embeddings' ids
-        self.taken: set[tuple[int, ...]] = set()  # since the last call of `keep`
+        self.made: dict[tuple[Source, ...], Any] = {}
+        self.taken: set[tuple[Source, ...]] = set()  # since the last call of `keep`
 
     def length(self, kind: TextKind, chunk: int) -> int | None:
-        """In tokens; only texts of one length can stand in one batch. None: dropped."""
+        """In tokens; only texts of one length can stand in one batch. None: as the model has it for dropped ones."""
         source = self.sources[kind][chunk]
         return None if source is None else source.shape[1]
 
     def take(self, names: Sequence[Named]) -> Any:
         """These texts as the rows of a batch; each is computed once while it is under way."""
-        sources = [self.sources[kind][chunk] for kind, chunk in names]
-        key = tuple(map(id, sources))
+        key = tuple(self._source(*name) for name in names)
         self.taken.add(key)
         if key not in self.made:
-            single = [self._single(source) for source in sources]
+            single = [self._single(*name) for name in names]
             self.made[key] = single[0] if len(single) == 1 else self.model.join(single)
         return self.made[key]
 
-    def _single(self, source: Tensor | None) -> Any:
-        key = (id(source),)
+    def _source(self, kind: TextKind, chunk: int) -> Source:
+        return id(self.sources[kind][chunk]), kind == "dropped"
+
+    def _single(self, kind: TextKind, chunk: int) -> Any:
+        key, source = (self._source(kind, chunk),), self.sources[kind][chunk]
         if key not in self.made:
-            self.made[key] = self.model.text(None if source is None else source.to(self.model.device))
+            seen = None if source is None else source.to(self.model.device)
+            dropped = {"dropped": True} if kind == "dropped" and seen is not None else {}
+            self.made[key] = self.model.text(seen, **dropped)
         return self.made[key]
 
     def keep(self, needed: Collection[Named]) -> None:
         """Forget all but these, and the batches that nobody took since the last call: rows make ever new ones."""
-        ids = {id(self.sources[kind][chunk]) for kind, chunk in needed}
+        ids = {self._source(kind, chunk) for kind, chunk in needed}
         self.made = {
             key: text for key, text in self.made.items() if ids.issuperset(key) and (len(key) == 1 or key in self.taken)
         }

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from flowcache.families.known import family
 from flowcache.families.settings import resolve_policy, settings_of
-from flowcache.models.base import CaptionEncoder, LoadedModel
+from flowcache.models.base import CaptionEncoder, LoadedModel, RequestCaptions
 from flowcache.records import ModelSpec, RenderRequest, Segment
 from flowcache.sampling.loop import FinishedChunk, Texts, Visit, denoise
 from flowcache.worker.noise import latent_shape, normal, window_noise
@@ -175,6 +175,10 @@ class SegmentRenderer:
             return Texts(text.encode(request.shots[self.segment.shot].prompt), negative)
         if not isinstance(text, CaptionEncoder):
             raise TypeError(f"{type(text).__name__} makes no captions, which chunks of {self.model.spec.name} need")
+        null = self.model.transformer.null_caption
+        if isinstance(text, RequestCaptions) and null is not None:
+            text = text.of(request)
+            negative = text.negative(null)
         told = captions(request, self.segment, self.model.spec)
         given: list[Tensor | None] = [None] * (self.prefix // self.model.spec.chunk)
         return Texts([*given, *(text.caption(prompt, remaining) for prompt, remaining in told)], negative)

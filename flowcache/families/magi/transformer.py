@@ -221,15 +221,15 @@ class MagiTransformer(nn.Module):
             time = time + self.t_embedder(torch.tensor(1000 * distill, device=timesteps.device))
         return Conditioning(time, time, None if shared else frame_of_token(grid, timesteps.device))
 
-    def text(self, embeddings: Tensor | None, mask: Tensor | None = None, dropped: Tensor | None = None) -> Caption:
+    def text(self, embeddings: Tensor | None, mask: Tensor | None = None, dropped: Tensor | bool = False) -> Caption:
         """For captions [B, L, text_dim], of which `mask` [B, L] counts (None: all of them); None: dropped.
 
-        dropped: [B], which rows' captions are (they must hold `null_caption` then); None: none is.
+        dropped: [B], or of all rows, whose captions are (they hold `null_caption` then, or what stands in its place).
         """
         if embeddings is None:
-            embeddings, dropped = self.null_caption, torch.ones(1, dtype=torch.bool, device=self.device)
-        if dropped is None:
-            dropped = torch.zeros(len(embeddings), dtype=torch.bool, device=self.device)
+            embeddings, dropped = self.null_caption, True
+        if isinstance(dropped, bool):
+            dropped = torch.full((len(embeddings),), dropped, device=self.device)
         hidden = self.y_embedder.y_proj_xattn(embeddings)
         keys_values = [block.keys_values(hidden) for block in self.blocks]
         return Caption(
