@@ -29,7 +29,7 @@ class Policy:
     last_step: a chunk's own last step is always computed, else only that of the whole plan.
     near_clean_guidance: what distilled MAGI-1 takes from a copy of its cleanest chunk that sees only itself.
     cut: where clean tokens are cut down to the budget: "before" a chunk after them is forwarded, with its queries;
-      or "after" the row before, with the queries of its last forward (as published for MAGI-1).
+      or "after" the row before, with the queries of the last forward that was computed (as published for MAGI-1).
     """
 
     name: str

@@ -92,10 +92,8 @@ class _SamplingSteps:
             forwards += [self._step(chunk, step, 2) for chunk, step in active]
         elif self.policy.near_clean_guidance and self.times[active[0][1]] > self.settings.pipeline.near_clean:
             forwards.append(self._step(*active[0], 1))
-        after = 0
-        if self.policy.cut == "after" and self._starts(number + 1):
-            after = self._finished(number + 1)
-        return SamplingStep(tuple(forwards), self._cuttable(number), after, self._distill(number))
+        late = self.policy.cut == "after" and number > 0
+        return SamplingStep(tuple(forwards), self._cuttable(number), late, self._distill(number))
 
     def _active(self, number: int) -> list[tuple[int, int]]:
         """(chunk, step) of all in flight, the cleanest first."""
