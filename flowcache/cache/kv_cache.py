@@ -38,7 +38,7 @@ class KVStore:
 
     Chunks lie side by side, so that what a chunk sees is a slice and never a copy. With a `budget` (in chunks)
     the finished chunks at the front are cut down to so many tokens as soon as there are more, what follows moves
-    up, and `capacity` (in chunks) need not cover the window. `late`: cuts may ask for the queries of the forward before.
+    up, and `capacity` (in chunks) need not cover the window. `late`: cuts may ask by the queries of the forward before.
     """
 
     def __init__(

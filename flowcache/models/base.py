@@ -190,6 +190,15 @@ class Codec(Protocol):
         ...
 
 
+@runtime_checkable
+class PacedCodec(Codec, Protocol):
+    """A `Codec` that works otherwise at other frame rates."""
+
+    def at(self, fps: int) -> Codec:
+        """For a video of so many frames a second."""
+        ...
+
+
 class WordEncoder(Protocol):
     def words(self, prompt: str) -> Tensor:
         """[1, tokens, dim] in the encoder's precision, for the prompt's tokens alone."""
@@ -234,3 +243,7 @@ class LoadedModel:
     text: TextEncoder
     kv_sharding: KVSharding | None = None  # None: K/V are kept here alone
     share: Share = alone  # of decoding
+
+    def codec_at(self, fps: int) -> Codec:
+        """The codec for a video of so many frames a second."""
+        return self.codec.at(fps) if isinstance(self.codec, PacedCodec) else self.codec

@@ -113,7 +113,7 @@ class SegmentRenderer:
         """Denoise and decode: the output chunks in order, while the next one is being denoised."""
         start = self.segment.start_frame
         with prefetch(self.finished(), self._abandoned.set) as finished:
-            decode = self.model.codec.stream(self.model.share)
+            decode = self.model.codec_at(self.request.fps).stream(self.model.share)
             if self.prefix and self.conditioning is not None:
                 # Of a codec that is not causal, no more than the last chunk can reach what follows.
                 shown = self.prefix if self.model.spec.causal else self.model.spec.chunk
@@ -150,7 +150,7 @@ class SegmentRenderer:
         if latents:
             return last
         with self._beside:
-            return self.model.codec.encode(last).cpu()
+            return self.model.codec_at(self.request.fps).encode(last).cpu()
 
     def _decode(self, decode: Callable[[Tensor], Tensor | None], latents: Tensor) -> np.ndarray | None:
         """Pixels of the next latents, which are finished: denoising has looked at their values on the CPU.
@@ -200,11 +200,11 @@ def captions(request: RenderRequest, segment: Segment, spec: ModelSpec) -> list[
     ]
 
 
-def encode_pixels(model: LoadedModel, frames: np.ndarray) -> Tensor:
-    """Conditioning latents of an image or a video's tail, uint8 [T, H, W, 3]."""
+def encode_pixels(model: LoadedModel, frames: np.ndarray, fps: int | None = None) -> Tensor:
+    """Conditioning latents of an image or a video's tail, uint8 [T, H, W, 3]. fps: None: the model's."""
     pixels = torch.tensor(frames).permute(3, 0, 1, 2).float() / 127.5 - 1
     with torch.inference_mode():
-        return model.codec.encode(pixels)
+        return model.codec_at(fps or model.spec.fps).encode(pixels)
 
 
 def encode_end(model: LoadedModel, picture: np.ndarray) -> Tensor:
