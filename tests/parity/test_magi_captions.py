@@ -14,6 +14,14 @@ def test_prompts_are_cleaned_alike(case):
     assert clean_magi(case["input"]) == case["cleaned"]
 
 
+@pytest.mark.parametrize("name", ["magi_text_clean_drawn"])
+def test_drawn_prompts_are_cleaned_alike(golden, name):
+    """Entities with and without an end, tags of every kind, names, addresses, joined at random."""
+    found = golden.facts(name) or pytest.skip(f"the folder has no {name}")
+    told = {case["input"]: (clean_magi(case["input"]), case["cleaned"]) for case in found["cases"]}
+    assert {prompt: pair for prompt, pair in told.items() if pair[0] != pair[1]} == {}
+
+
 @pytest.mark.golden(NAME, "runs")
 def test_every_chunk_sees_the_same_tokens(golden, case):
     tensors = golden.tensors(NAME)
