@@ -88,7 +88,7 @@ def _replaced(text: str, rules: tuple[tuple[str, str], ...]) -> str:
 
 
 def _without_tags(text: str) -> str:
-    """What stands between tags, by the library that the official code has for it: what it takes for an entity is its own.
+    """What stands between tags, by the official code's own library: what that takes for an entity, no other does.
 
     What it refuses to parse, such as `<![x[`, stays (the official code ends there).
     """

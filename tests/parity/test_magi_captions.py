@@ -24,7 +24,15 @@ def test_drawn_prompts_are_cleaned_alike(golden, name):
 
 @pytest.mark.golden(NAME, "runs")
 def test_every_chunk_sees_the_same_tokens(golden, case):
-    tensors = golden.tensors(NAME)
+    compare(case, golden.tensors(NAME))
+
+
+@pytest.mark.golden("magi_sampler_drawn", "runs")
+def test_drawn_tokens(golden, case):
+    compare(case, golden.tensors(NAME) | golden.tensors("magi_sampler_drawn"))
+
+
+def compare(case, tensors):
     run, null = Run.of(case, tensors), tensors["null_caption_embedding"][None, :50]
     texts, masks = run.texts(null), tensors[f"{case['name']}.emb_masks"].bool()
     absent = null if texts.negative is None else texts.negative

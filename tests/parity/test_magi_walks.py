@@ -64,7 +64,16 @@ def official_forwards(step, case):
 
 @pytest.mark.golden(RUNS, "runs")
 def test_walk(golden, case, record_property):
-    data = golden.tensors(RUNS)
+    walk(golden, case, golden.tensors(RUNS), record_property)
+
+
+@pytest.mark.golden("magi_sampler_drawn", "runs")
+def test_drawn_walk(golden, case, record_property):
+    """Settings drawn at random: tokens, scales, windows, ranges. Model and captions are those of the others."""
+    walk(golden, case, golden.tensors(RUNS) | golden.tensors("magi_sampler_drawn"), record_property)
+
+
+def walk(golden, case, data, record_property):
     run = Run.of(case, data)
     model, settings = transformer(golden, case["model"], case["config"], data["null_caption_embedding"]), run.settings
     texts, visits = run.texts(model.null_caption), []
@@ -104,7 +113,16 @@ class Recorded(Compression):
 
 @pytest.mark.golden(CACHED, "runs")
 def test_flowcache(golden, case, record_property):
-    data = golden.tensors(CACHED)
+    cached_walk(golden, case, golden.tensors(CACHED), record_property)
+
+
+@pytest.mark.golden("magi_flowcache_drawn", "runs")
+def test_drawn_flowcache(golden, case, record_property):
+    """Of drawn settings those in which every chunk of the row before a cut is reused."""
+    cached_walk(golden, case, golden.tensors(CACHED) | golden.tensors("magi_flowcache_drawn"), record_property)
+
+
+def cached_walk(golden, case, data, record_property):
     run = Run.of(case, data)
     policy, model, visits = run.policy(Recorded), transformer(golden, "4p5b", case["config"]), []
     x0, texts = data[f"{run.name}.x0"][0], run.texts(model.null_caption)
