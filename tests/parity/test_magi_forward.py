@@ -8,9 +8,13 @@ import torch
 from flowcache.families.magi.config_file import read_config
 from flowcache.families.magi.transformer import PARTS, MagiTransformer
 from flowcache.models.attention import attention
-from tests.parity.magi_runs import config_of
+from tests.parity.magi_runs import config_of, known
 
 CLOSE = {"atol": 1e-4, "rtol": 0}
+KWARGS = {
+    "chunk_width", "denoising_range_num", "distill_interval", "distill_nearly_clean_chunk", "fwd_extra_1st_chunk",
+    "extract_prefix_video_feature", "num_steps", "range_num", "slice_point",
+}  # fmt: skip
 
 
 class Official:
@@ -18,6 +22,7 @@ class Official:
 
     def __init__(self, golden, size, run, folder):
         facts = golden.facts(f"magi_dit_{size}_tiny")
+        known(facts["runs"][run], {"config", "y", "emb_masks", "static", "steps", "final_chunks"}, run)
         self.run, self.data = run, golden.tensors(f"magi_dit_{size}_tiny")
         self.facts, self.inner = facts["runs"][run], facts["inner"]
         config = config_of(self.facts["config"])
@@ -34,6 +39,7 @@ class Official:
         for step in self.facts["steps"]:
             for dispatch in step["dispatch"]:
                 for forward in dispatch["forwards"]:
+                    known(forward["kwargs"], KWARGS, forward["key"])
                     yield step, dispatch, forward
 
     def input(self, dispatch, forward):

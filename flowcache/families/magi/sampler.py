@@ -21,6 +21,7 @@ from flowcache.sampling.solver import Euler
 
 SHORTCUTS = {"8,16,16": (0, 2, 3), "16,16,8": (0, 1, 2)}  # sixteenths of a quarter that 12 steps stand at
 PREV_CHUNKS_SCALE = 0.7  # of distilled models, where nothing else is asked for
+PREFIX_RANGE = 8  # chunks that those of a prefix see where no range is given
 Curve = Literal["square", "piecewise", "identity"]
 
 
@@ -188,7 +189,9 @@ def first_seen(pipeline: Pipeline, steps: int, chunk: int, step: int) -> int:
         width = ranges[step * len(ranges) // steps]
     else:
         width = ranges[-1] if clean == -1 and ranges else clean
-    return 0 if width == -1 else max(chunk + 1 - width, 0)
+    if width == -1:
+        width = PREFIX_RANGE if step == -1 else chunk + 1
+    return max(chunk + 1 - width, 0)
 
 
 def _needed(rows: Sequence[SamplingStep]) -> int:
