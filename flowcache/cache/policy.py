@@ -51,6 +51,11 @@ class Policy:
         if self.clean is not None and (self.kv_update == "recompute" or self.renoise):
             raise ValueError("a chunk that is forwarded again and again can't be cut down to a budget of clean tokens")
 
+    @property
+    def asks_late(self) -> bool:
+        """Whether tokens are chosen by earlier queries, so that those of a forward are kept until the next one."""
+        return self.cut == "after" and isinstance(self.compression, Compression)
+
     def select(self, frame: int, chunk: int) -> Select:
         """How clean tokens are chosen (`models.base.Select`), where a frame and a chunk have so many tokens."""
         if isinstance(self.compression, Compression):

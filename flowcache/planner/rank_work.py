@@ -1,5 +1,6 @@
 """What the ranks of a gang compute, send and hold to denoise one window: by arithmetic, from a dry run."""
 
+import math
 from dataclasses import dataclass
 
 from flowcache.cache.policy import Policy
@@ -87,3 +88,9 @@ def kv_bytes(config: Config, done: WindowWork, ranks: int, item: int = ELEMENT) 
 def residual_bytes(config: Config, policy: Policy, done: WindowWork, ranks: int, item: int = ELEMENT) -> int:
     """What reuse keeps on a rank for the chunks under way."""
     return reuse_bytes(config, done.tokens, ranks, done.kv_branches, done.chunks_in_flight, item) if policy.reuse else 0
+
+
+def query_bytes(config: Config, policy: Policy, done: WindowWork, ranks: int, item: int = ELEMENT) -> int:
+    """Of the last forward's queries, kept on a rank where those choose tokens later."""
+    own = math.ceil(done.tokens * config.heads / ranks)
+    return config.layers * own * config.head_dim * item if policy.asks_late else 0

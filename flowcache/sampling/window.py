@@ -55,7 +55,7 @@ class Window:
             plan.budget,
             policy.select(tokens // settings.chunk, tokens),
             kv_sharding,
-            late=policy.cut == "after",
+            late=policy.asks_late,
         )
         self.executor = executor_of(model, self.inputs, self.store, full)
         self.rule = step_rule(policy, plan.steps, len(plan.rows), self.store.sharding.total)

@@ -93,7 +93,7 @@ class _SamplingSteps:
             forwards += [self._step(chunk, step, 2) for chunk, step in active]
         elif self.policy.near_clean_guidance and self.times[active[0][1]] > self.settings.pipeline.near_clean:
             forwards.append(self._step(*active[0], 1))
-        late = self.policy.cut == "after" and number > 0
+        late = self.policy.asks_late and number > 0
         return SamplingStep(tuple(forwards), self._cuttable(number), late, self._distill(number))
 
     def _active(self, number: int) -> list[tuple[int, int]]:
