@@ -104,11 +104,10 @@ class VideoModel(Protocol):
         """
         ...
 
-    def text(self, embeddings: Tensor | None, *, dropped: bool = False) -> Any:
+    def text(self, embeddings: Tensor | None) -> Any:
         """[B, L, Dt] -> what `transform` takes as text; computed once for each prompt.
 
-        None: the caption is dropped, for families that have learned what then takes its place. dropped: so it is, but
-        these embeddings are seen instead.
+        None: the caption is dropped, for families that have learned what then takes its place.
         """
         ...
 
@@ -131,6 +130,15 @@ class VideoModel(Protocol):
 
         tokens: of `embed`, lying at `grid`; None will do for families whose signal is the time embedding alone.
         """
+        ...
+
+
+@runtime_checkable
+class DropsCaptions(Protocol):
+    """A `VideoModel` that can see something else in place of a caption that was dropped."""
+
+    def dropped(self, embeddings: Tensor) -> Any:
+        """As `VideoModel.text`, of what is seen; the model is told that the caption was dropped."""
         ...
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from flowcache.models.base import Attend, Conditioning, Grid, KVSharding, VideoModel
+from flowcache.models.base import Attend, Conditioning, DropsCaptions, Grid, KVSharding, VideoModel
 from flowcache.parallel.kv_sharding import HeadSharded, TokenSharded
 from flowcache.parallel.mesh import GangMesh, shares
 from flowcache.parallel.ulysses import ulysses
@@ -72,8 +72,13 @@ class ShardedModel:
     def condition(self, timesteps: Tensor, grid: Grid, fps: int, distill: float | None = None) -> Conditioning:
         return self.model.condition(timesteps, grid, fps, distill)
 
-    def text(self, embeddings: Tensor | None, *, dropped: bool = False) -> Any:
-        return self.model.text(embeddings, dropped=True) if dropped else self.model.text(embeddings)
+    def text(self, embeddings: Tensor | None) -> Any:
+        return self.model.text(embeddings)
+
+    def dropped(self, embeddings: Tensor) -> Any:
+        if not isinstance(self.model, DropsCaptions):
+            raise TypeError("this model can't see anything in place of a dropped caption")
+        return self.model.dropped(embeddings)
 
     def join(self, texts: Sequence[Any]) -> Any:
         return self.model.join(texts)

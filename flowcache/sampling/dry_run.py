@@ -33,7 +33,7 @@ class Weightless:
     def condition(self, timesteps: Tensor, grid: Grid, fps: int, distill: float | None = None) -> Conditioning:
         return Conditioning(torch.zeros(1, 1, 1), torch.ones(1, 1, 1), None)
 
-    def text(self, embeddings: Tensor | None, *, dropped: bool = False) -> None:
+    def text(self, embeddings: Tensor | None) -> None:
         return None
 
     @property

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from flowcache.models.base import VideoModel
+from flowcache.models.base import DropsCaptions, VideoModel
 from flowcache.sampling.plan import TextKind
 from flowcache.sampling.records import Texts
 
@@ -61,8 +61,10 @@ class TextInputs:
         key, source = (self._source(kind, chunk),), self.sources[kind][chunk]
         if key not in self.made:
             seen = None if source is None else source.to(self.model.device)
-            dropped = {"dropped": True} if kind == "dropped" and seen is not None else {}
-            self.made[key] = self.model.text(seen, **dropped)
+            if kind == "dropped" and seen is not None and isinstance(self.model, DropsCaptions):
+                self.made[key] = self.model.dropped(seen)
+            else:
+                self.made[key] = self.model.text(seen)
         return self.made[key]
 
     def keep(self, needed: Collection[Named]) -> None:

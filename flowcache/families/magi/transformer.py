@@ -221,20 +221,24 @@ class MagiTransformer(nn.Module):
             time = time + self.t_embedder(torch.tensor(1000 * distill, device=timesteps.device))
         return Conditioning(time, time, None if shared else frame_of_token(grid, timesteps.device))
 
-    def text(self, embeddings: Tensor | None, mask: Tensor | None = None, dropped: Tensor | bool = False) -> Caption:
+    def text(self, embeddings: Tensor | None, mask: Tensor | None = None, dropped: Tensor | None = None) -> Caption:
         """For captions [B, L, text_dim], of which `mask` [B, L] counts (None: all of them); None: dropped.
 
-        dropped: [B], or of all rows, whose captions are (they hold `null_caption` then, or what stands in its place).
+        dropped: [B], which rows' captions are (they hold `null_caption` then, or what takes its place); None: none is.
         """
         if embeddings is None:
-            embeddings, dropped = self.null_caption, True
-        if isinstance(dropped, bool):
-            dropped = torch.full((len(embeddings),), dropped, device=self.device)
+            return self.dropped(self.null_caption)
+        if dropped is None:
+            dropped = torch.zeros(len(embeddings), dtype=torch.bool, device=self.device)
         hidden = self.y_embedder.y_proj_xattn(embeddings)
         keys_values = [block.keys_values(hidden) for block in self.blocks]
         return Caption(
             self.y_embedder.adaln(dropped[:, None]), keys_values, None if mask is None else mask[:, None, None]
         )
+
+    def dropped(self, embeddings: Tensor) -> Caption:
+        """Of captions that were dropped: [B, L, text_dim] is seen in their place."""
+        return self.text(embeddings, dropped=torch.ones(len(embeddings), dtype=torch.bool, device=self.device))
 
     def join(self, texts: Sequence[Caption]) -> Caption:
         layers = zip(*(text.keys_values for text in texts), strict=True)
