@@ -19,18 +19,18 @@ from flowcache.families.magi.published import SPECIAL_TOKENS_SOURCE
 from flowcache.families.magi.tokens import (
     ARRAY,
     BORDERNESS,
-    DURATION,
     MARKS,
     NEGATIVE_ARRAYS,
     OFFICIAL,
+    REMAINING,
     TRANSITION,
 )
 from flowcache.models.formats import Kind, expect, fault
 from flowcache.records import RenderRequest
 
-NOTHING_REMAINS = 7  # the row that says so; the next ones: one chunk, two, ...
+DURATION = 7  # the row that says "nothing remains"; the next ones: one chunk, two, ...
 LONGEST = 7  # chunks that remain; more are told as so many
-ROWS = 1 + max(NOTHING_REMAINS + LONGEST, *MARKS.values())
+ROWS = 1 + max(DURATION + LONGEST, *MARKS.values())
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,13 @@ class SpecialTokens:
 
     def named(self, names: Sequence[str]) -> "SpecialTokens":
         """With other marks, of `tokens.NAMES` in any order."""
-        return replace(self, marks=names, duration=DURATION in names)
+        return replace(self, marks=names, duration=REMAINING in names)
 
     def before(self, words: Tensor, remaining: int) -> Tensor:
         """[1, L, dim] -> [1, L + marks + 1, dim] in fp32. remaining: chunks after this one to the video's end."""
         at = [row for mark, row in MARKS.items() if mark in self.marks]
         if self.duration:
-            at.append(NOTHING_REMAINS + min(remaining, LONGEST))
+            at.append(DURATION + min(remaining, LONGEST))
         return torch.cat([self.rows[at[::-1]][None], words.float()], dim=1)
 
 
