@@ -1,5 +1,6 @@
 """MAGI-1's walks against the official sampler's and FlowCache's: forwards in order, decisions, latents, kept tokens."""
 
+import copy
 from dataclasses import dataclass, field
 
 import pytest
@@ -164,3 +165,31 @@ def test_kept_tokens(golden, case):
     clean = data["fn.key"][: case["clean_chunk_tokens"]]
     expected = data[f"fn.case{case['case']}.kept_idx"]
     assert torch.equal(compression.select(data["fn.query"], clean, case["budget"]), expected.long())
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ((), {"tea": {"threshold": 0.1}}),
+        (("env",), {"PAD_SMOKE": "1"}),
+        (("config", "runtime_config"), {"kv_sink": 2}),
+        (("config", "engine_config"), {"tile": 3}),
+        (("flowcache",), {"polynomial": [1.0]}),
+        (("compression",), {"kernel": 3}),
+    ],
+)
+def test_what_nobody_knows_is_an_error(golden, place, said):
+    """A setting of a later golden run must not be passed over."""
+    runs = (golden.facts(CACHED) or {"runs": {}})["runs"].values()
+    case = next((each for each in runs if each["compression"]), None)
+    if case is None:
+        pytest.skip("the folder has no such run")
+    case = copy.deepcopy(case) | {"name": "one", "env": {}}
+    run = Run.of(case, {})
+    assert run.policy() and run.settings
+    spot = case
+    for key in place:
+        spot = spot[key]
+    spot |= said
+    with pytest.raises(ValueError, match=f"says {next(iter(said))}, which the parity tests do not know"):
+        Run.of(case, {}).policy()
