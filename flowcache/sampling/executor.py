@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -51,24 +51,21 @@ class Packed:
         self.model, self.inputs, self.store, self.most = model, inputs, store, most
 
     def transform(self, row: SamplingStep, forwards: Sequence[ChunkForward]) -> Iterator[Batch]:
-        for batch in self._batches(forwards):
-            attend, seen = self._attend(row, batch)
-            tokens = [self.inputs.tokens(forward.chunk) for forward in batch]
-            hidden = self.model.transform(
-                tokens[0] if len(batch) == 1 else torch.cat(tokens),
-                self._conditioning(row, batch),
-                self.inputs.text(batch),
-                self.inputs.rope(batch),
-                attend,
-            )
-            yield Batch(batch, hidden, seen)
+        for start in range(0, len(forwards), self.most):
+            yield self._run(row, forwards[start : start + self.most])  # and keep nothing of it here
 
-    def _batches(self, forwards: Sequence[ChunkForward]) -> Iterator[Sequence[ChunkForward]]:
-        """Runs of forwards: no more than `most`, all with texts of one length."""
-        for _, alike in groupby(forwards, lambda forward: self.inputs.texts.length(forward.text, forward.chunk)):
-            run = list(alike)
-            for first in range(0, len(run), self.most):
-                yield run[first : first + self.most]
+    def _run(self, row: SamplingStep, forwards: Sequence[ChunkForward]) -> Batch:
+        """As one batch."""
+        attend, seen = self._attend(row, forwards)
+        tokens = [self.inputs.tokens(forward.chunk) for forward in forwards]
+        hidden = self.model.transform(
+            tokens[0] if len(tokens) == 1 else torch.cat(tokens),
+            self._conditioning(row, forwards),
+            self.inputs.text_of(forwards),
+            [self.inputs.rope(forward) for forward in forwards],
+            attend,
+        )
+        return Batch(forwards, hidden, seen)
 
     def project(self, row: SamplingStep, batch: Batch) -> list[Tensor | None]:
         steps = [i for i, forward in enumerate(batch.forwards) if forward.step >= 0]
@@ -76,7 +73,7 @@ class Packed:
         if steps:
             whole = len(steps) == len(batch.forwards)
             forwards = [batch.forwards[i] for i in steps]
-            hidden = batch.hidden if whole else batch.hidden[steps]
+            hidden = batch.hidden if whole else torch.stack([batch.hidden[i] for i in steps])  # a list is uploaded
             grid = self.inputs.grids[forwards[0].chunk]
             outs = self.model.project(hidden, self._conditioning(row, forwards), grid).float()
             for i, velocity in zip(steps, outs, strict=True):
@@ -121,7 +118,7 @@ class Bidirectional:
         attend = self_only(self.sharding, grid.tokens)
         for branch in sorted({forward.branch for forward in forwards}):
             own = [forward for forward in forwards if forward.branch == branch]
-            hidden = self.model.transform(tokens, conditioning, self.inputs.text(own[:1]), rope, attend)
+            hidden = self.model.transform(tokens, conditioning, self.inputs.text_of(own[:1]), [rope], attend)
             yield Batch(own, hidden, [grid.tokens] * len(own))
 
     def project(self, row: SamplingStep, batch: Batch) -> list[Tensor | None]:
@@ -137,8 +134,12 @@ def executor_of(model: VideoModel, inputs: ChunkInputs, store: KVStore, bidirect
     """Chosen by size: see `Packed`."""
     if bidirectional:
         return Bidirectional(model, inputs, store.sharding)
-    tokens = inputs.grids[0].tokens
-    return Packed(model, inputs, store, most=PACKED_BATCH // tokens if tokens <= PACKED_CHUNK else 1)
+    return Packed(model, inputs, store, most_packed(inputs.grids[0].tokens))
+
+
+def most_packed(tokens: int) -> int:
+    """Forwards of one batch, of chunks of so many tokens."""
+    return PACKED_BATCH // tokens if tokens <= PACKED_CHUNK else 1
 
 
 def self_only(sharding: KVSharding, tokens: int) -> Attend:

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from flowcache.models.base import DropsCaptions, VideoModel
+from flowcache.models.upload import uploaded
 from flowcache.sampling.plan import TextKind
 from flowcache.sampling.records import Texts
 
@@ -37,30 +38,20 @@ class TextInputs:
             "null": [null] * chunks,
             "dropped": [instead] * chunks,  # the model is told so
         }
-        self.made: dict[tuple[Source, ...], Any] = {}
-        self.taken: set[tuple[Source, ...]] = set()  # since the last call of `keep`
+        self.made: dict[Source, Any] = {}
 
-    def length(self, kind: TextKind, chunk: int) -> int | None:
-        """In tokens; only texts of one length can stand in one batch. None: as the model has it for dropped ones."""
-        source = self.sources[kind][chunk]
-        return None if source is None else source.shape[1]
-
-    def take(self, names: Sequence[Named]) -> Any:
-        """These texts as the rows of a batch; each is computed once while it is under way."""
-        key = tuple(self._source(*name) for name in names)
-        self.taken.add(key)
-        if key not in self.made:
-            single = [self._single(*name) for name in names]
-            self.made[key] = single[0] if len(single) == 1 else self.model.join(single)
-        return self.made[key]
+    def take(self, names: Sequence[Named]) -> list[Any]:
+        """Of the rows of a batch, or one where all see the same; each is computed once while it is under way."""
+        alike = len({self._source(*name) for name in names}) == 1
+        return [self._made(*name) for name in (names[:1] if alike else names)]
 
     def _source(self, kind: TextKind, chunk: int) -> Source:
         return id(self.sources[kind][chunk]), kind == "dropped"
 
-    def _single(self, kind: TextKind, chunk: int) -> Any:
-        key, source = (self._source(kind, chunk),), self.sources[kind][chunk]
+    def _made(self, kind: TextKind, chunk: int) -> Any:
+        key, source = self._source(kind, chunk), self.sources[kind][chunk]
         if key not in self.made:
-            seen = None if source is None else source.to(self.model.device)
+            seen = None if source is None else uploaded(source, self.model.device)
             if kind == "dropped" and seen is not None and isinstance(self.model, DropsCaptions):
                 self.made[key] = self.model.dropped(seen)
             else:
@@ -68,9 +59,6 @@ class TextInputs:
         return self.made[key]
 
     def keep(self, needed: Collection[Named]) -> None:
-        """Forget all but these, and the batches that nobody took since the last call: rows make ever new ones."""
-        ids = {self._source(kind, chunk) for kind, chunk in needed}
-        self.made = {
-            key: text for key, text in self.made.items() if ids.issuperset(key) and (len(key) == 1 or key in self.taken)
-        }
-        self.taken = set()
+        """Forget all but these."""
+        kept = {self._source(kind, chunk) for kind, chunk in needed}
+        self.made = {key: text for key, text in self.made.items() if key in kept}

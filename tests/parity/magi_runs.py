@@ -10,6 +10,7 @@ import torch
 from flowcache.cache.kv_select import Compression
 from flowcache.cache.policy import Policy
 from flowcache.cache.reuse import Reuse
+from flowcache.cache.step_cache import CacheOf, RepeatIncrement
 from flowcache.families.magi.captions import Captions, SpecialTokens
 from flowcache.families.magi.config import MagiConfig
 from flowcache.families.magi.config_file import COUNTS, NUMBERS, RULES, SWITCHES
@@ -141,8 +142,8 @@ class Run:
         if told:
             clean = given["total_cache_chunk_nums"] - self.settings.pipeline.window
         return Policy(
-            "paper", Reuse(given["rel_l1_thresh"], given["warmup_steps"], (1.0, 0.0)), "stale", clean=clean,
-            compression=told and compression_of(told, kind), repeats="increment", last_step=False,
+            "paper", Reuse(given["rel_l1_thresh"], given["warmup_steps"], (1.0, 0.0), last_step=False), "stale",
+            clean=clean, compression=told and compression_of(told, kind), cache=CacheOf(RepeatIncrement),
             near_clean_guidance=not given["discard_nearly_clean_chunk"], cut="after",
         )  # fmt: skip
 

@@ -73,7 +73,7 @@ def test_work_lies_between_other_work():
 def test_queries_are_kept_where_they_choose_later():
     """A chunk's, of all layers, while K/V are compressed as published for MAGI-1."""
     config, done = MODELS["4.5B"], DONE["4.5B"]
-    paper = Policy("paper", kv_update="stale", clean=1, compression=Compression(), repeats="increment", cut="after")
+    paper = Policy("paper", kv_update="stale", clean=1, compression=Compression(), cut="after")
     whole = 34 * done.tokens * 3072 * 2
     assert query_bytes(config, paper, done, 1) == whole
     assert query_bytes(config, paper, done, 8) == pytest.approx(whole / 8, rel=1e-3)
