@@ -1,6 +1,7 @@
 """The plain records that pass between the layers. No dependencies, safe to pickle and to print."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,11 +80,13 @@ class Shot:
     cut: bool = True
 
 
-# Fields of a request that came after its ids and runs were first hashed: absent where nothing is said.
-LATER = ("special_tokens", "prev_chunks_scale")
+# Fields of a request that came after its ids and runs were first hashed: absent where nothing is said. Those of one
+# family, which its `Traits.fields` names, and those of all.
+OWN = ("special_tokens", "prev_chunks_scale")
+LATER = OWN
 
 
-def said(fields: dict[str, Any]) -> dict[str, Any]:
+def said(fields: Mapping[str, Any]) -> dict[str, Any]:
     """A request's fields, without those of LATER of which it says nothing."""
     return {name: value for name, value in fields.items() if value is not None or name not in LATER}
 

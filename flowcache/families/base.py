@@ -33,7 +33,7 @@ class Traits:
     prompt_per: "window": one text; "chunk": each chunk's own, which `caption(prompt, remaining)` of the text makes.
     any_length: a video may end inside a chunk, the rest of which is not shown.
     negative_prompt: a second guidance branch sees such a text, where guidance is above 1. negatives: names of those
-    that a model without such a text brings along. fields: of a row, that only some families have (`records.LATER`).
+    that a model without such a text brings along. fields: of a row, that only some families have (`records.OWN`).
     """
 
     continues_from: Literal["pixels", "latents"] = "pixels"

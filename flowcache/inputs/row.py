@@ -25,7 +25,7 @@ from flowcache.inputs.schema import (
     path_name,
     shown,
 )
-from flowcache.records import LATER, MediaInfo, ModelSpec, Shot
+from flowcache.records import LATER, OWN, MediaInfo, ModelSpec, Shot
 
 Loc = tuple[int | str, ...]  # where in a row: ("shots", 1, "frames")
 LOOK = ("width", "height", "fps", "seed", "guidance", "steps", "ar_step", "segment", "negative_prompt", *LATER)
@@ -103,7 +103,7 @@ def _check_traits(row: ReadRow, values: dict[str, Any], spec: ModelSpec) -> None
     if negative and not traits.negative_prompt and negative not in traits.negatives:
         accepted = f"accepted: {' or '.join(map(repr, traits.negatives)) or 'none'}"
         row.fault(("negative_prompt",), f"does not go with {spec.name}, which has no such text; {accepted}")
-    for name in LATER:
+    for name in OWN:
         if values[name] is not None and name not in traits.fields:
             row.fault((name,), f"does not go with {spec.name}; accepted: none")
 
