@@ -1,6 +1,7 @@
 """The plain records that pass between the layers. No dependencies, safe to pickle and to print."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,6 +80,17 @@ class Shot:
     cut: bool = True
 
 
+# Fields of a request that came after its ids and runs were first hashed: absent where nothing is said. Those of one
+# family, which its `Traits.fields` names, and those of all.
+OWN = ("special_tokens", "prev_chunks_scale")
+LATER = OWN
+
+
+def said(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A request's fields, without those of LATER of which it says nothing."""
+    return {name: value for name, value in fields.items() if value is not None or name not in LATER}
+
+
 @dataclass(frozen=True)
 class RenderRequest:
     """One video to render: a manifest row with every default filled in and every check passed.
@@ -109,17 +121,21 @@ class RenderRequest:
     segment: str | None = None
     priority: int = 0
     labels: dict[str, str] = field(default_factory=dict)
+    # Of one family; not said in what is hashed or stored of requests that leave them to it, see LATER.
+    special_tokens: tuple[str, ...] | None = None  # MAGI-1: what its captions are marked with
+    prev_chunks_scale: float | None = None  # distilled MAGI-1: what the chunks before weigh against the copy alone
 
     @property
     def frames(self) -> int:
         return sum(shot.frames for shot in self.shots)
 
     def to_dict(self) -> dict[str, Any]:
-        return {**vars(self), "shots": [dict(vars(shot)) for shot in self.shots]}
+        return said({**vars(self), "shots": [dict(vars(shot)) for shot in self.shots]})
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "RenderRequest":
-        return cls(**{**data, "shots": tuple(Shot(**shot) for shot in data["shots"])})
+        lists = {name: tuple(data[name]) for name in ("special_tokens",) if name in data}
+        return cls(**{**data, **lists, "shots": tuple(Shot(**shot) for shot in data["shots"])})
 
 
 @dataclass(frozen=True)

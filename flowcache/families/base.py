@@ -32,7 +32,8 @@ class Traits:
     "latents" of the chunks before it, of which there may be fewer.
     prompt_per: "window": one text; "chunk": each chunk's own, which `caption(prompt, remaining)` of the text makes.
     any_length: a video may end inside a chunk, the rest of which is not shown.
-    negative_prompt: a second guidance branch sees such a text, where guidance is above 1.
+    negative_prompt: a second guidance branch sees such a text, where guidance is above 1. negatives: names of those
+    that a model without such a text brings along. fields: of a row, that only some families have (`records.OWN`).
     compiles: the transformer's blocks are `models.blocks.Blocks`, which `compile_blocks` takes.
     """
 
@@ -40,6 +41,8 @@ class Traits:
     prompt_per: Literal["window", "chunk"] = "window"
     any_length: bool = False
     negative_prompt: bool = True
+    negatives: tuple[str, ...] = ()
+    fields: tuple[str, ...] = ()
     compiles: bool = False
 
 

@@ -25,10 +25,10 @@ from flowcache.inputs.schema import (
     path_name,
     shown,
 )
-from flowcache.records import MediaInfo, ModelSpec, Shot
+from flowcache.records import LATER, OWN, MediaInfo, ModelSpec, Shot
 
 Loc = tuple[int | str, ...]  # where in a row: ("shots", 1, "frames")
-LOOK = ("width", "height", "fps", "seed", "guidance", "steps", "ar_step", "segment", "negative_prompt")
+LOOK = ("width", "height", "fps", "seed", "guidance", "steps", "ar_step", "segment", "negative_prompt", *LATER)
 
 
 class ReadRow:
@@ -93,9 +93,19 @@ def look(row: ReadRow, spec: ModelSpec, defaults: RowDefaults) -> dict[str, Any]
     media = {name: getattr(row.says, name) for name in ("image", "video", "end_image")}
     for name, message in owner.check(Asked(values | media, frozenset(own)), spec):
         row.fault((name,), message)
-    if values["negative_prompt"] and not owner.traits.negative_prompt:
-        row.fault(("negative_prompt",), f"does not go with {spec.name}, which has no such text; accepted: none")
+    _check_traits(row, values, spec)
     return values
+
+
+def _check_traits(row: ReadRow, values: dict[str, Any], spec: ModelSpec) -> None:
+    """What the model's family has no use for."""
+    traits, negative = family(spec.family).traits, values["negative_prompt"]
+    if negative and not traits.negative_prompt and negative not in traits.negatives:
+        accepted = f"accepted: {' or '.join(map(repr, traits.negatives)) or 'none'}"
+        row.fault(("negative_prompt",), f"does not go with {spec.name}, which has no such text; {accepted}")
+    for name in OWN:
+        if values[name] is not None and name not in traits.fields:
+            row.fault((name,), f"does not go with {spec.name}; accepted: none")
 
 
 def _origin(row: ReadRow, name: str) -> str:

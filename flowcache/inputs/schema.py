@@ -37,6 +37,8 @@ ACCEPTS = {
     "steps": "a whole number from 1 to 1,000",
     "ar_step": "a whole number from 0 to 1,000",
     "segment": "'all'",
+    "special_tokens": "a list of names, or text with commas between them; 'none' for no token",
+    "prev_chunks_scale": "a number from 0 to 10",
     "model": "a model's name or the path of a checkpoint folder",
     "policy": "a policy's name, or an object with name and settings",
     "priority": "a whole number from -1000 to 1000",
@@ -52,6 +54,18 @@ def _safe_id(value: str) -> str:
     return value
 
 
+def _names(value: Any) -> Any:
+    """A list, or names in text, as a CSV cell has them."""
+    if isinstance(value, str):
+        return () if value.strip() == "none" else tuple(name.strip() for name in value.split(","))
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _in_order(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Once each, and sorted: those who write them in another order ask for the same."""
+    return tuple(sorted(set(names)))
+
+
 def _label(value: Any) -> Any:
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -61,6 +75,9 @@ def _label(value: Any) -> Any:
 
 
 Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
+Names = Annotated[
+    tuple[Annotated[str, text(50)], ...], Field(max_length=50), BeforeValidator(_names), AfterValidator(_in_order)
+]
 Label = Annotated[str, text(1000, blank=True), BeforeValidator(_label)]
 
 
@@ -75,6 +92,8 @@ class Look(Written):
     steps: Annotated[int, whole(1, 1000)] | None = None
     ar_step: Annotated[int, whole(0, 1000)] | None = None
     segment: Literal["all"] | None = None
+    special_tokens: Names | None = None
+    prev_chunks_scale: Annotated[float, real(0, 10)] | None = None
 
 
 class Defaults(Look):
@@ -120,7 +139,7 @@ class Row(Look):
 
 
 WHOLE_FIELDS = ("frames", "width", "height", "fps", "seed", "steps", "ar_step", "priority")
-REAL_FIELDS = ("seconds", "guidance")
+REAL_FIELDS = ("seconds", "guidance", "prev_chunks_scale")
 NESTED_FIELDS = ("shots", "labels", "policy")  # JSON where a format has only text
 
 
@@ -172,4 +191,4 @@ def _accepted(loc: tuple, accepts: dict[str, str]) -> str:
     if loc[0] == "shots" and len(loc) < 3:
         return accepts["shots"]
     name = path_name(loc)
-    return accepts.get(name) or accepts.get(str(loc[-1]), "a known field")
+    return accepts.get(name) or accepts.get(str(loc[-1])) or accepts.get(str(loc[0]), "a known field")

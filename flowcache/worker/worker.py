@@ -182,7 +182,7 @@ class RankWorker:
             with naming(request.video):
                 wanted = spec.overlap_frames, request.fps, *size, request.media_sha256
                 frames = load_tail(request.video, *wanted, least=shortest_history(spec), access=self.store.options)
-                return encode_pixels(model, frames)
+                return encode_pixels(model, frames, request.fps)
         return None
 
     def _end(self, model: LoadedModel, task: Task) -> Tensor | None:

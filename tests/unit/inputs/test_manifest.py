@@ -183,6 +183,8 @@ CASES = [
     Case("Video for a last picture", [P | {"end_image": "start.mp4"}], ((1, "end_image"),)),
     Case("Policy without settings", [P | {"policy": "dense:slow"}, P | {"policy": {"name": "dense", "threshold": 1}}],
          ((1, "policy"), (2, "policy.threshold"))),
+    Case("Fields of another family", [P | {"special_tokens": ["hq"]}, P | {"prev_chunks_scale": 0.7}],
+         ((1, "special_tokens"), (2, "prev_chunks_scale"))),
     Case("Lag out of range", [P | {"ar_step": -1}, P | {"ar_step": 0.5}], ((1, "ar_step"), (2, "ar_step"))),
     Case("Scheme that is not allowed", [P | {"image": "ftp://user:secret@host/x.png?key=secret"}], ((1, "image"),)),
     Case("Line that is no JSON", '{"prompt": "a red circle"\n{"prompt": "a red circle"}\n', ((1, ""),)),
