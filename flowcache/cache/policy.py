@@ -22,7 +22,7 @@ class Policy:
     clean: finished chunks are seen with so many chunks' worth of tokens; None: with all.
     compression: how these tokens are chosen; None: the latest.
     joint: one decision a row for the whole window, from the timesteps of all its frames (TeaCache), instead of
-    one for each chunk.
+    one for each chunk. With "recompute" it is SkyReels-V2's own TeaCache, see `whole`.
     repeats: what a reused step takes: the "residual" of all layers (SkyReels-V2), each branch its own; the last
       computed "velocity", which the solver integrates over the step's own length; or the latents' last "increment",
       whatever the step's length (as published for MAGI-1).
@@ -46,10 +46,17 @@ class Policy:
     cut: Literal["before", "after"] = "before"
 
     def __post_init__(self) -> None:
-        if self.attention == "full" and (self.reuse or self.kv_update != "recompute"):
-            raise ValueError("full attention runs the whole window anew at every row: nothing to keep or to reuse")
+        if self.attention == "full" and self.kv_update != "recompute":
+            raise ValueError("full attention runs the whole window anew at every row: no K/V can be kept")
+        if self.attention == "full" and self.reuse and not self.joint:
+            raise ValueError("full attention forwards all chunks together: they reuse together (joint) or not at all")
         if self.clean is not None and (self.kv_update == "recompute" or self.renoise):
             raise ValueError("a chunk that is forwarded again and again can't be cut down to a budget of clean tokens")
+
+    @property
+    def whole(self) -> bool:
+        """As officially with TeaCache: a row computes all chunks, started or not, or reuses what all of them had."""
+        return self.joint and self.kv_update == "recompute"
 
     def select(self, frame: int, chunk: int) -> Select:
         """How clean tokens are chosen (`models.base.Select`), where a frame and a chunk have so many tokens."""

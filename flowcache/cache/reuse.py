@@ -6,6 +6,7 @@ Decisions follow from values that are the same on every rank.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,11 +18,13 @@ class Reuse:
 
     coefficients: polynomial, highest power first, from the change of the signal to that of the output.
     warmup_steps: this many steps at a chunk's start are always computed.
+    signal: what the polynomial was fitted on: what modulates the "blocks", or the "time" embedding before it.
     """
 
     threshold: float
     warmup_steps: int
     coefficients: tuple[float, ...]
+    signal: Literal["blocks", "time"] = "blocks"
 
     def estimate(self, distance: float) -> float:
         value = 0.0
@@ -40,12 +43,21 @@ class ReuseState:
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether to compute, and what it was based on (None where no choice was open)."""
+    """Whether to compute, and what it was based on (None where no choice was open).
+
+    slot: whose residual it reuses or replaces; None: that of its own guidance branch. branches: by branch, where these
+    differ.
+    """
 
     compute: bool
     distance: float | None = None  # relative L1 change of the signal
     estimate: float | None = None
     accumulated: float | None = None  # before it is reset
+    slot: int | None = None
+    branches: tuple["Decision", ...] = ()
+
+    def of(self, branch: int) -> "Decision":
+        return self.branches[branch] if self.branches else self
 
 
 ALWAYS = Decision(compute=True)
@@ -76,6 +88,7 @@ def decide(
 
 def relative_change(signal: Tensor, before: Tensor, total: Callable[[Tensor], Tensor] | None = None) -> float:
     """mean |signal - before| / mean |before|, summed in float64, so that the number of ranks makes no difference."""
+    signal, before = torch.broadcast_tensors(signal, before)  # of chunks that share a timestep there is but one
     sums = torch.stack([values.abs().sum(dtype=torch.float64) for values in (signal - before, before)])
     change, size = (total(sums) if total else sums).tolist()
     return change / size if size else math.inf

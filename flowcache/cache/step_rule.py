@@ -6,7 +6,7 @@ rule goes with every cache.
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from torch import Tensor
@@ -90,10 +90,44 @@ class Jointly:
         """The window goes on."""
 
 
-def step_rule(policy: Policy, steps: int, rows: int, total: Total) -> StepRule:
-    """A fresh one for a window whose chunks take `steps` steps, in `rows` rows of its schedule."""
+@dataclass
+class Counted:
+    """SkyReels-V2's own TeaCache (skyreels_v2_infer/modules/transformer.py), which counts forwards, not rows.
+
+    It counts to `cycle`, as many as a window has rows, and begins anew, with warm-up steps each time: with two guidance
+    branches in a window's middle. Forwards with an even number have one state and one residual, those with an odd one
+    the other: with an odd cycle the branches change places there, and a single branch has both in turn.
+    """
+
+    reuse: Reuse
+    cycle: int
+    branches: int
+    count: int = 0
+    states: list[ReuseState] = field(default_factory=lambda: [ReuseState(), ReuseState()])
+
+    def decide(self, row: int, steps: Mapping[int, int], signal: Signal) -> dict[int, Decision]:
+        seen = signal(None)
+        return dict.fromkeys(steps, Decision(True, branches=tuple(self._next(seen) for _ in range(self.branches))))
+
+    def _next(self, seen: Tensor) -> Decision:
+        slot = self.count % 2
+        decision, self.states[slot] = decide(self.reuse, self.states[slot], seen, self.count // 2, steps=0)
+        self.count = (self.count + 1) % self.cycle
+        return replace(decision, slot=slot)
+
+    def forget(self, chunk: int) -> None:
+        """The window goes on."""
+
+
+def step_rule(policy: Policy, steps: int, rows: int, total: Total, branches: int = 1) -> StepRule:
+    """A fresh one for a window whose chunks take `steps` steps, in `rows` rows of its schedule.
+
+    branches: of guidance.
+    """
     if policy.reuse is None:
         return ComputeAll()
+    if policy.whole:
+        return Counted(policy.reuse, rows, branches)
     if policy.joint:
         return Jointly(policy.reuse, rows)
     return PerChunk(policy.reuse, steps, rows - 1, policy.last_step, total)

@@ -27,8 +27,24 @@ class Batch:
     seen: Sequence[int]
 
 
+@dataclass(frozen=True)
+class Unit:
+    """Forwards whose tokens a step cache keeps as one. owner: their chunk; None: all of the window.
+
+    tokens: [S, D], before all layers, on this rank.
+    """
+
+    owner: int | None
+    forwards: Sequence[ChunkForward]
+    tokens: Tensor
+
+
 class Executor(Protocol):
     """Runs what was decided to be computed; it takes no decision itself."""
+
+    def units(self, forwards: Sequence[ChunkForward]) -> Iterator[Unit]:
+        """One for each row of `Batch.hidden`, in their order."""
+        ...
 
     def transform(self, row: SamplingStep, forwards: Sequence[ChunkForward]) -> Iterator[Batch]:
         """Through all layers, in an order that leaves the K/V of the forwards' own order."""
@@ -49,6 +65,10 @@ class Packed:
 
     def __init__(self, model: VideoModel, inputs: ChunkInputs, store: KVStore, most: int):
         self.model, self.inputs, self.store, self.most = model, inputs, store, most
+
+    def units(self, forwards: Sequence[ChunkForward]) -> Iterator[Unit]:
+        for forward in forwards:
+            yield Unit(forward.chunk, [forward], self.inputs.tokens(forward.chunk)[0])
 
     def transform(self, row: SamplingStep, forwards: Sequence[ChunkForward]) -> Iterator[Batch]:
         last = max((i for i, forward in enumerate(forwards) if forward.kv_branch is not None), default=-1)
@@ -118,14 +138,18 @@ class Bidirectional:
     def __init__(self, model: VideoModel, inputs: ChunkInputs, sharding: KVSharding):
         self.model, self.inputs, self.sharding = model, inputs, sharding
 
+    def units(self, forwards: Sequence[ChunkForward]) -> Iterator[Unit]:
+        tokens = self.model.embed(torch.cat(list(self.inputs.seen.values()), dim=1)[None])[0]
+        for branch in sorted({forward.branch for forward in forwards}):
+            yield Unit(None, [forward for forward in forwards if forward.branch == branch], tokens)
+
     def transform(self, row: SamplingStep, forwards: Sequence[ChunkForward]) -> Iterator[Batch]:
         grid = self.inputs.whole
-        tokens = self.model.embed(torch.cat(list(self.inputs.seen.values()), dim=1)[None])
         conditioning, rope = self._conditioning(row), self.model.rope(grid)
         attend = self_only(self.sharding, grid.tokens)
-        for branch in sorted({forward.branch for forward in forwards}):
-            own = [forward for forward in forwards if forward.branch == branch]
-            hidden = self.model.transform(tokens, conditioning, self.inputs.text(own[:1]), rope, attend)
+        for unit in self.units(forwards):
+            own = unit.forwards
+            hidden = self.model.transform(unit.tokens[None], conditioning, self.inputs.text(own[:1]), rope, attend)
             yield Batch(own, hidden, [grid.tokens] * len(own))
 
     def project(self, row: SamplingStep, batch: Batch) -> list[Tensor | None]:

@@ -45,19 +45,29 @@ def golden(request):
 
 
 def pytest_generate_tests(metafunc):
-    """`@pytest.mark.golden(name, *keys, only=regex)`: one test per case that the JSON lists under the keys."""
+    """`@pytest.mark.golden(name, *keys, only=regex)`: one test per case that the JSON lists under the keys.
+
+    A name that ends in * stands for all files that begin so; their cases say which `file` they are of.
+    """
     marker = metafunc.definition.get_closest_marker("golden")
     if marker is None:
         return
     name, *keys = marker.args
-    cases = Golden(metafunc.config.getoption("--golden")).facts(name) or []
-    for key in keys if cases else []:
-        cases = cases[key]
-    if isinstance(cases, dict):
-        cases = [{"name": name, **case} for name, case in cases.items()]
+    golden = Golden(metafunc.config.getoption("--golden"))
+    cases = list_cases(golden, name, keys)
+    if name.endswith("*"):
+        files = sorted(path.stem for path in golden.folder.glob(f"{name}.json"))
+        cases = [case | {"file": file} for file in files for case in list_cases(golden, file, keys)]
     if only := marker.kwargs.get("only"):
         cases = [case for case in cases if re.fullmatch(only, case["name"])]
     metafunc.parametrize("case", cases, ids=[case_name(case) for case in cases])
+
+
+def list_cases(golden, name, keys):
+    cases = golden.facts(name) or []
+    for key in keys if cases else []:
+        cases = cases[key]
+    return [{"name": name, **case} for name, case in cases.items()] if isinstance(cases, dict) else cases
 
 
 def pytest_collection_modifyitems(config, items):

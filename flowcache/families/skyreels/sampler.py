@@ -51,7 +51,9 @@ class SamplerSettings:
             budget=policy.clean,
             prefix_timestep=self.condition_noise,
             given_timestep=0.0,
-            timesteps=tuple(tuple(map(float, row.timesteps)) for row in rows),
+            timesteps=tuple(
+                tuple(self._timestep(row, chunk, ready) for chunk in range(len(row.index))) for row in rows
+            ),
         )
 
     def _sampling_step(self, rows: Sequence[Row], number: int, policy: Policy, ready: int) -> SamplingStep:
@@ -61,8 +63,7 @@ class SamplerSettings:
         forwards = []
         for chunk in _visited(rows, number, policy, ready, self.steps):
             step = row.index[chunk] - 1 if row.update[chunk] else -1
-            noised = chunk < ready and self.condition_noise > 0
-            timestep = self.condition_noise if noised else float(row.timesteps[chunk])
+            timestep = self._timestep(row, chunk, ready)
             make = partial(ChunkForward, chunk, step=step, timestep=timestep, first=min(unseen, chunk))
             texts = ("caption", "negative")[: branches(self.guidance)]
             forwards += [make(branch=branch, text=text, kv_branch=branch) for branch, text in enumerate(texts)]
@@ -70,12 +71,17 @@ class SamplerSettings:
         last = self.steps + (policy.kv_update == "refresh")
         return SamplingStep(tuple(forwards), sum(index >= last for index in row.index) if number else 0)
 
+    def _timestep(self, row: Row, chunk: int, ready: int) -> float:
+        """Of a chunk as the model sees it."""
+        noised = chunk < ready and self.condition_noise > 0
+        return self.condition_noise if noised else float(row.timesteps[chunk])
+
 
 def _visited(rows: Sequence[Row], number: int, policy: Policy, ready: int, steps: int) -> list[int]:
     """Chunks forwarded in this row, in order."""
     row = rows[number]
     updated = [chunk for chunk, update in enumerate(row.update) if update]
-    if policy.attention == "full":
+    if policy.attention == "full" or policy.whole:
         return list(range(len(row.update)))
     if policy.kv_update == "recompute":
         return list(range(updated[-1] + 1))

@@ -15,6 +15,8 @@ POLICIES = {
     "refresh": Policy("flowcache", None, "refresh"),
     "reuse": at_least(Policy("paper", Reuse(0.1, 2, (1.0, 0.0)), "stale")),
     "teacache": at_least(Policy("teacache", Reuse(0.1, 2, (1.0, 0.0)), "refresh", joint=True)),
+    "counted": at_least(Policy("dense", Reuse(0.1, 2, (1.0, 0.0)), attention="full", joint=True)),
+    "counted causal": at_least(Policy("off", Reuse(0.1, 2, (1.0, 0.0)), joint=True)),
     "recent": Policy("paper", None, "stale", clean=1),
 }
 
