@@ -21,7 +21,8 @@ def model():
 
 @settings(deadline=None, max_examples=25)
 @given(
-    st.integers(1, 5), st.integers(0, 8), st.integers(0, 3), st.sampled_from([1.0, 3.0]), st.sampled_from(list(POLICIES))
+    st.integers(1, 5), st.integers(0, 8), st.integers(0, 3), st.sampled_from([1.0, 3.0]),
+    st.sampled_from(list(POLICIES)),
 )  # fmt: skip
 def test_a_dry_run_is_the_run(model, chunks, ar_step, held, guidance, name):
     """The same forwards, seeing as many tokens, as with a model that has weights; and as much room for K/V."""
