@@ -94,8 +94,8 @@ class Jointly:
 class Counted:
     """SkyReels-V2's own TeaCache (skyreels_v2_infer/modules/transformer.py), which counts forwards, not rows.
 
-    It counts to `cycle`, as many as a window has rows, and begins anew, with warm-up steps each time: with two guidance
-    branches in a window's middle. Forwards with an even number have one state and one residual, those with an odd one
+    It counts to `cycle`, as many as a whole window has rows, and begins anew, with warm-up steps each time: with two
+    guidance branches (`branches`) in a window's middle. Forwards with an even number have one state and one residual, those with an odd one
     the other: with an odd cycle the branches change places there, and a single branch has both in turn.
     """
 
@@ -119,15 +119,17 @@ class Counted:
         """The window goes on."""
 
 
-def step_rule(policy: Policy, steps: int, rows: int, total: Total, branches: int = 1) -> StepRule:
+def step_rule(
+    policy: Policy, steps: int, rows: int, total: Total, cycle: int | None = None, branches: int = 1
+) -> StepRule:
     """A fresh one for a window whose chunks take `steps` steps, in `rows` rows of its schedule.
 
-    branches: of guidance.
+    cycle, branches: see `Counted`.
     """
     if policy.reuse is None:
         return ComputeAll()
     if policy.whole:
-        return Counted(policy.reuse, rows, branches)
+        return Counted(policy.reuse, cycle or rows, branches)
     if policy.joint:
         return Jointly(policy.reuse, rows)
     return PerChunk(policy.reuse, steps, rows - 1, policy.last_step, total)

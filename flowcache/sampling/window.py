@@ -57,7 +57,8 @@ class Window:
             kv_sharding,
         )
         self.executor = executor_of(model, self.inputs, self.store, full)
-        self.rule = step_rule(policy, plan.steps, len(plan.rows), self.store.sharding.total, plan.kv_branches)
+        counted = plan.cycle or len(plan.rows), plan.kv_branches
+        self.rule = step_rule(policy, plan.steps, len(plan.rows), self.store.sharding.total, *counted)
         self.caches: dict[int | None, StepCache] = {}  # of chunks under way; None: of all together
         self.solver_states = [plan.solver.start] * len(self.latents)
         self.decisions: dict[tuple[int, int], list[str]] = {}  # as in FinishedChunk, by chunk and branch
@@ -107,16 +108,17 @@ class Window:
                 done(*one)
 
         chosen = {forward: self.decision(forward, decisions).compute for forward in row.forwards}
-        for batch in self.executor.transform(row, [forward for forward, compute in chosen.items() if compute]):
-            if self.policy.reuse:
-                self.keep(batch, decisions)
-            take(batch)
+        # First what is reused: SkyReels-V2's TeaCache may replace it in the same row.
         for unit in self.executor.units([f for f, compute in chosen.items() if not compute and f.step >= 0]):
             hidden = self.cache(unit.owner).stand_in(self.slot(unit.forwards[0], decisions), unit.tokens)
             if hidden is None:
                 done(unit.forwards[0], None, 0)
             else:
                 take(Batch(unit.forwards, hidden[None], [0] * len(unit.forwards)))
+        for batch in self.executor.transform(row, [forward for forward, compute in chosen.items() if compute]):
+            if self.policy.reuse:
+                self.keep(batch, decisions)
+            take(batch)
         return {chunk: [own[branch] for branch in sorted(own)] for chunk, own in velocities.items()}
 
     def decision(self, forward: ChunkForward, decisions: Mapping[int, Decision]) -> Decision:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from flowcache.families.known import family
 from flowcache.families.settings import resolve_policy, settings_of
+from flowcache.inputs.segments import plan
 from flowcache.models.base import CaptionEncoder, LoadedModel
 from flowcache.records import ModelSpec, RenderRequest, Segment
 from flowcache.sampling.loop import FinishedChunk, Texts, Visit, denoise
@@ -45,7 +46,8 @@ class SegmentRenderer:
 
     `conditioning`: latents [C, P, h, w] that the window begins with: whole chunks for a continuation,
     a single frame for an image start, None for a fresh start. `end`: a latent frame [C, 1, h, w] that it ends with.
-    `reuse`: False to compute every step, whatever the request's policy says.
+    `reuse`: False to compute every step, whatever the request's policy says. `shown`: the last pixels [3, T, H, W]
+    before it, as far as the next segment's conditioning reaches back beyond this one: see `shown_before_next`.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class SegmentRenderer:
         conditioning: Tensor | None,
         end: Tensor | None = None,
         reuse: bool = True,
+        shown: Tensor | None = None,
     ):
         self.model, self.request, self.segment, self.conditioning = model, request, segment, conditioning
         self.end = end
@@ -65,6 +68,7 @@ class SegmentRenderer:
         self.policy = policy if reuse else replace(policy, reuse=None)
         frames = 0 if conditioning is None else conditioning.shape[1]
         self.prefix = frames // spec.chunk * spec.chunk  # latent frames of whole chunks, not shown again
+        self._shown = shown
         self._recent: Tensor | None = None  # the last pixels, as many as a continuation needs
         self._clean = None if conditioning is None else conditioning[:, : self.prefix].cpu()  # the last latents, alike
         self._abandoned = Event()
@@ -118,6 +122,8 @@ class SegmentRenderer:
                 # Of a codec that is not causal, no more than the last chunk can reach what follows.
                 shown = self.prefix if self.model.spec.causal else self.model.spec.chunk
                 self._decode(decode, self.conditioning[:, self.prefix - shown : self.prefix])
+            if self._shown is not None:  # as official long videos have it: these, and not what is decoded anew
+                self._recent = self._shown.cpu()
             for number, done in enumerate(finished):
                 begin = time.perf_counter()
                 decoded = self._decode(decode, done.latents)
@@ -152,6 +158,18 @@ class SegmentRenderer:
         with self._beside:
             return self.model.codec.encode(last).cpu()
 
+    @torch.inference_mode()
+    def shown_before_next(self) -> Tensor | None:
+        """The last pixels, so many as the segment after the next one is conditioned on; None: on later ones alone."""
+        if self.traits.continues_from == "latents" or self._recent is None:
+            return None
+        segments = plan(self.request, self.model.spec)
+        following = next((one for one in segments if one.after == self.segment.index), None)
+        if following is None or all(one.after != following.index for one in segments):
+            return None
+        frames = self.model.spec.overlap_frames - following.frames
+        return self._recent[:, -frames:].cpu() if frames > 0 else None
+
     def _decode(self, decode: Callable[[Tensor], Tensor | None], latents: Tensor) -> np.ndarray | None:
         """Pixels of the next latents, which are finished: denoising has looked at their values on the CPU.
 
@@ -165,7 +183,8 @@ class SegmentRenderer:
             return to_uint8(pixels)
 
     def _remember(self, pixels: Tensor) -> None:
-        self._recent = last_frames(self._recent, pixels, self.model.spec.overlap_frames)
+        before = None if self._recent is None else self._recent.to(pixels)
+        self._recent = last_frames(before, pixels, self.model.spec.overlap_frames)
 
     def _texts(self) -> Texts:
         request, text = self.request, self.model.text
@@ -198,9 +217,13 @@ def captions(request: RenderRequest, segment: Segment, spec: ModelSpec) -> list[
 
 def encode_pixels(model: LoadedModel, frames: np.ndarray) -> Tensor:
     """Conditioning latents of an image or a video's tail, uint8 [T, H, W, 3]."""
-    pixels = torch.tensor(frames).permute(3, 0, 1, 2).float() / 127.5 - 1
     with torch.inference_mode():
-        return model.codec.encode(pixels)
+        return model.codec.encode(to_pixels(frames))
+
+
+def to_pixels(frames: np.ndarray) -> Tensor:
+    """uint8 [T, H, W, 3] to [3, T, H, W] in -1..1."""
+    return torch.tensor(frames).permute(3, 0, 1, 2).float() / 127.5 - 1
 
 
 def encode_end(model: LoadedModel, picture: np.ndarray) -> Tensor:
@@ -217,9 +240,15 @@ def to_uint8(pixels: Tensor) -> np.ndarray:
     return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 3, 0).cpu().contiguous().numpy()
 
 
-def tail_to_bytes(tail: Tensor) -> bytes:
-    return save({"tail": tail.cpu().contiguous()})
+def tail_to_bytes(tail: Tensor, shown: Tensor | None = None) -> bytes:
+    """What the next segment continues from: see `SegmentRenderer`."""
+    state = {"tail": tail} if shown is None else {"tail": tail, "shown": shown}
+    return save({name: values.cpu().contiguous() for name, values in state.items()})
 
 
 def tail_from_bytes(data: bytes) -> Tensor:
     return load(data)["tail"]
+
+
+def shown_from_bytes(data: bytes) -> Tensor | None:
+    return load(data).get("shown")

@@ -28,7 +28,15 @@ from flowcache.storage.commits import commit_segment, new_attempt
 from flowcache.storage.documents import sha256
 from flowcache.storage.objects.store import Store
 from flowcache.worker.quality import flaw
-from flowcache.worker.renderer import SegmentRenderer, encode_end, encode_pixels, tail_from_bytes, tail_to_bytes
+from flowcache.worker.renderer import (
+    SegmentRenderer,
+    encode_end,
+    encode_pixels,
+    shown_from_bytes,
+    tail_from_bytes,
+    tail_to_bytes,
+    to_pixels,
+)
 from flowcache.worker.task import Event, Flawed, Task, WorkerSettings
 from flowcache.worker.text_cache import TextCache
 from flowcache.worker.upload import Upload
@@ -107,7 +115,7 @@ class RankWorker:
             yield spoilt
             return
         if not task.last:
-            upload.state(tail_to_bytes(renderer.tail()))
+            upload.state(tail_to_bytes(renderer.tail(), renderer.shown_before_next()))
         self._tail = upload.tail
         yield commit_segment(self.store, upload.marker(self.settings, self.gang, self.world, started, seconds))
 
@@ -140,11 +148,12 @@ class RankWorker:
         return load_model(path, settings.device, options.dtype, tile=tile, embeddings=embeddings, load=load)
 
     def _renderer(self, model: LoadedModel, task: Task) -> SegmentRenderer:
-        return SegmentRenderer(
-            model, task.request, task.segment, self._conditioning(model, task), self._end(model, task), task.reuse
-        )
+        conditioning, shown = self._before(model, task)
+        end = self._end(model, task)
+        return SegmentRenderer(model, task.request, task.segment, conditioning, end, task.reuse, shown)
 
-    def _conditioning(self, model: LoadedModel, task: Task) -> Tensor | None:
+    def _before(self, model: LoadedModel, task: Task) -> tuple[Tensor | None, Tensor | None]:
+        """The latents that the segment begins with, and the pixels of before that may still be asked for."""
         request, spec = task.request, model.spec
         if task.parent:
             wanted = task.parent.state_key
@@ -155,19 +164,20 @@ class RankWorker:
                 data = self.store.get(wanted)
             if sha256(data) != task.parent.state_sha256:
                 raise StoreError(f"{self.store.uri(wanted)} is damaged: its sha256 is not the marker's")
-            return tail_from_bytes(data)
+            return tail_from_bytes(data), shown_from_bytes(data)
         if task.segment.shot > 0:
-            return None
+            return None, None
         size = request.width, request.height
         if request.image:
             with naming(request.image):
-                return encode_pixels(model, load_image(request.image, *size, request.media_sha256, self.store.options))
+                picture = load_image(request.image, *size, request.media_sha256, self.store.options)
+                return encode_pixels(model, picture), None
         if request.video:
             with naming(request.video):
                 wanted = spec.overlap_frames, request.fps, *size, request.media_sha256
                 frames = load_tail(request.video, *wanted, least=shortest_history(spec), access=self.store.options)
-                return encode_pixels(model, frames)
-        return None
+                return encode_pixels(model, frames), to_pixels(frames)
+        return None, None
 
     def _end(self, model: LoadedModel, task: Task) -> Tensor | None:
         """What the video's last segment ends with."""

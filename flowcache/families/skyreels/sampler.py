@@ -14,7 +14,10 @@ from flowcache.sampling.solver import UniPC, sigmas, timesteps
 
 @dataclass(frozen=True)
 class SamplerSettings:
-    """How to denoise one window. chunk: in latent frames; condition_noise: timestep 0..1000 of a prefix."""
+    """How to denoise one window. chunk: in latent frames; condition_noise: timestep 0..1000 of a prefix.
+
+    window: latent frames of a whole window, of which this one may be a part; 0: unknown.
+    """
 
     steps: int
     shift: float
@@ -23,6 +26,7 @@ class SamplerSettings:
     chunk: int
     fps: int
     condition_noise: float = 20.0
+    window: int = 0
 
     @classmethod
     def of(cls, request: RenderRequest, spec: ModelSpec) -> "SamplerSettings":
@@ -35,6 +39,7 @@ class SamplerSettings:
             chunk=spec.chunk,
             fps=request.fps,
             condition_noise=spec.condition_noise,
+            window=spec.window,
         )
 
     def plan(self, frames: int, policy: Policy, given: int = 0) -> SamplingPlan:
@@ -42,6 +47,8 @@ class SamplerSettings:
         levels = sigmas(self.steps, self.shift)
         rows = schedule(frames, self.chunk, timesteps(levels), self.ar_step, given)
         ready = given // self.chunk
+        # As officially: of a fresh start as long as the model knows, or of what is new in a window that continues.
+        chunks = frames // self.chunk - ready if ready else max(frames, self.window) // self.chunk
         return SamplingPlan(
             steps=self.steps,
             rows=tuple(self._sampling_step(rows, number, policy, ready) for number in range(len(rows))),
@@ -51,9 +58,8 @@ class SamplerSettings:
             budget=policy.clean,
             prefix_timestep=self.condition_noise,
             given_timestep=0.0,
-            timesteps=tuple(
-                tuple(self._timestep(row, chunk, ready) for chunk in range(len(row.index))) for row in rows
-            ),
+            timesteps=tuple(tuple(self._timestep(row, c, ready) for c in range(len(row.index))) for row in rows),
+            cycle=self.steps + (chunks - 1) * self.ar_step,
         )
 
     def _sampling_step(self, rows: Sequence[Row], number: int, policy: Policy, ready: int) -> SamplingStep:

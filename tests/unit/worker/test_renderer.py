@@ -11,8 +11,16 @@ from flowcache.families.magi.vae_codec import MagiCodec
 from flowcache.families.magi.vae_config import ViTVAEConfig
 from flowcache.families.registry import load_model
 from flowcache.inputs.segments import plan
+from flowcache.models.base import alone
 from flowcache.records import RenderRequest, Shot
-from flowcache.worker.renderer import SegmentRenderer, encode_end, encode_pixels, tail_from_bytes, tail_to_bytes
+from flowcache.worker.renderer import (
+    SegmentRenderer,
+    encode_end,
+    encode_pixels,
+    shown_from_bytes,
+    tail_from_bytes,
+    tail_to_bytes,
+)
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +60,57 @@ def test_a_segment_depends_on_its_inputs_alone(model):
     rendered(model, request(Shot("a green square", 21), seed=9), plan(request(Shot("x", 21)), model.spec)[0])
     again, _ = rendered(model, LONG, second, tail_from_bytes(tail_to_bytes(tail)))
     assert all(np.array_equal(a.frames, b.frames) for a, b in zip(once, again, strict=True))
+
+
+class Watched:
+    """A codec that keeps what it was asked to encode, and what it decoded, by decoder."""
+
+    def __init__(self, codec):
+        self.codec, self.encoded, self.decoded = codec, [], []
+
+    def encode(self, video):
+        self.encoded.append(video)
+        return self.codec.encode(video)
+
+    def stream(self, share=alone):
+        decode = self.codec.stream(share)
+        self.decoded.append([])
+
+        def watched(latents):
+            self.decoded[-1].append(decode(latents))
+            return self.decoded[-1][-1]
+
+        return watched
+
+
+@pytest.mark.parametrize("start", ["text", "video"])
+def test_a_continuation_goes_by_the_pixels_first_shown(model, start):
+    """As diffusion_forcing_pipeline.py does: not by what a later window decodes anew of them. 12 frames a window, and
+    21 to be conditioned on, which lie in three windows."""
+    watched = replace(model, codec=Watched(model.codec), spec=replace(model.spec, window=9, overlap=6))
+    video = torch.randn(3, 21, 64, 64, generator=torch.Generator().manual_seed(0)).tanh() if start == "video" else None
+    frames, media = (48, {"video": "x.mp4"}) if start == "video" else (33 + 36, {})
+    wanted = request(Shot("a red circle", frames, cut=video is None), **media)
+    segments = plan(wanted, watched.spec)
+    shown = [] if video is None else [video]
+    tail, before = None if video is None else model.codec.encode(video), video
+    for segment in segments:
+        renderer = SegmentRenderer(watched, wanted, segment, tail, shown=before)
+        chunks = list(renderer.chunks())
+        shown += watched.codec.decoded[-1][-len(chunks) :]
+        if segment is not segments[-1]:
+            data = tail_to_bytes(renderer.tail(), renderer.shown_before_next())
+            tail, before = tail_from_bytes(data), shown_from_bytes(data)
+            assert torch.equal(watched.codec.encoded[-1], torch.cat(shown, dim=1)[:, -21:])
+            # The state holds no more pixels than are asked for: 9 of the 21, and none where nobody asks.
+            assert (before is None) == (segment is segments[-2]) and (before is None or before.shape[1] == 9)
+    assert len(segments) == 4
+
+
+def test_where_a_window_adds_what_the_next_one_needs_no_pixels_are_kept(model):
+    first, _ = plan(LONG, model.spec)
+    renderer = SegmentRenderer(model, LONG, first, None)
+    assert list(renderer.chunks()) and renderer.shown_before_next() is None
 
 
 def test_a_segment_that_is_resumed_takes_the_same_decisions(model):
