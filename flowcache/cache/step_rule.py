@@ -95,8 +95,8 @@ class Counted:
     """SkyReels-V2's own TeaCache (skyreels_v2_infer/modules/transformer.py), which counts forwards, not rows.
 
     It counts to `cycle`, as many as a whole window has rows, and begins anew, with warm-up steps each time: with two
-    guidance branches (`branches`) in a window's middle. Forwards with an even number have one state and one residual, those with an odd one
-    the other: with an odd cycle the branches change places there, and a single branch has both in turn.
+    guidance `branches` in a window's middle. Forwards with an even number have one state and one residual, those with
+    an odd one the other: with an odd cycle the branches change places there, and a single branch has both in turn.
     """
 
     reuse: Reuse

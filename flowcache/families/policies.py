@@ -1,6 +1,7 @@
 """From what a row says of its policy to what the denoise loop follows."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from flowcache.cache.kv_select import Compression, Sink
@@ -26,9 +27,9 @@ def resolve(policy: Mapping[str, Any], spec: ModelSpec, policies: Mapping[str, P
     if faults := [*_faults(given, SETTINGS), *_faults(kv, KV_SETTINGS, "kv.")]:
         raise ValueError("; ".join(f"policy {fault}" for fault in faults))
     declared = policies[name]
-    reuse = _reuse(given, spec) if "preset" in declared.keys and given.get("reuse", True) else None
     clean, compression = _kept(kv)
-    return Policy(name, reuse, clean=clean, compression=compression, **{**declared.fields, **_fields(given)})
+    policy = Policy(name, clean=clean, compression=compression, **{**declared.fields, **_fields(given)})
+    return replace(policy, reuse=_reuse(given, spec, policy.whole)) if declared.wants_reuse(given) else policy
 
 
 def bare(policies: Mapping[str, PolicyKeys], *names: str) -> dict[str, Policy]:
@@ -54,7 +55,8 @@ def _fields(given: Mapping[str, Any]) -> dict[str, Any]:
     return {field: value for key, of in made.items() if key in given for field, value in of(given[key]).items()}
 
 
-def _reuse(policy: Mapping[str, Any], spec: ModelSpec) -> Reuse:
+def _reuse(policy: Mapping[str, Any], spec: ModelSpec, whole: bool) -> Reuse:
+    """whole: the rule is TeaCache's own, which may look at another signal than FlowCache's."""
     preset = policy.get("preset", "slow")
     if preset not in spec.reuse:
         accepted = ", ".join(spec.reuse) or "none, it comes without presets"
@@ -62,7 +64,8 @@ def _reuse(policy: Mapping[str, Any], spec: ModelSpec) -> Reuse:
     said = {**named(spec.reuse[preset]), **policy}
     if faults := list(_faults(said, SETTINGS)):
         raise ValueError(f"preset {preset!r} of {spec.name}: {'; '.join(faults)}")
-    return Reuse(said["threshold"], said["ret_steps"], tuple(said["coefficients"]))
+    signal = said.get("signal", "blocks") if whole else "blocks"
+    return Reuse(said["threshold"], said["ret_steps"], tuple(said["coefficients"]), signal)
 
 
 def _kept(kv: Mapping[str, Any]) -> tuple[int | None, Compression | Sink | None]:

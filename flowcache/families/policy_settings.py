@@ -66,7 +66,7 @@ class Preset:
 Setting = Number | Choice | Switch | Preset
 
 NAMES = ("off", "dense", "paper", "teacache", "flowcache")  # of policies
-PLAIN = ("off", "dense")  # those without settings, whatever the family
+PLAIN = ("off",)  # those without settings, whatever the family
 UNITS = ("token", "frame", "chunk")
 WEIGHTINGS = ("even", "hard_code", "exponential", "polynomial", "upper_convex_polynomial", "gaussian")
 # kv.keep -> the settings that it needs, and those that it may have.
@@ -111,11 +111,18 @@ Fault = tuple[tuple[str, ...], str]  # (where, message), such as (("kv", "chunks
 class PolicyKeys:
     """What a family accepts under one policy's name, and what it means there.
 
-    keys: settings that go with it. fields: of `cache.policy.Policy`, where a row says nothing else.
+    keys: settings that go with it. fields: of `cache.policy.Policy`, where a row says nothing else. reuses: whether
+    it does where a row names no setting of reuse.
     """
 
     keys: tuple[str, ...] = ()
     fields: Mapping[str, Any] = field(default_factory=dict)
+    reuses: bool = True
+
+    def wants_reuse(self, given: Mapping[str, Any]) -> bool:
+        """Whether a row's policy, with these settings, reuses."""
+        asked = self.reuses or any(key in given for key in REUSE)
+        return "preset" in self.keys and bool(given.get("reuse", asked))
 
 
 def named(settings: Mapping[str, Any]) -> dict[str, Any]:

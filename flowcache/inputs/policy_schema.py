@@ -21,7 +21,7 @@ from flowcache.families.policy_settings import (
 from flowcache.inputs.written import Written, real, shown, text, whole
 
 POLICY_ACCEPTS = {
-    "policy": "'off', 'dense', 'paper', 'flowcache' or 'teacache', these three also as 'paper:slow' or 'paper:fast', "
+    "policy": "'off', 'dense', 'paper', 'flowcache' or 'teacache', these four also as 'paper:slow' or 'paper:fast', "
     "or an object with name and settings (docs/manifest.md)",
     "policy.name": Choice(NAMES).words,
     "policy.kv": "an object with keep ('all', 'recent', 'sink' or 'compressed') and what goes with it",
@@ -87,6 +87,6 @@ class Policy(create_model("Policy", __base__=_Named, **POLICY_FIELDS)):
     """Which settings go with which name each family declares (`Family.policies`).
 
     `off` is the unaccelerated model, causal by chunks, `dense` the same with attention both ways, as official by
-    default; `paper` is FlowCache as published, `flowcache` is ours, `teacache` the baseline that decides for the
-    whole window at once.
+    default, and with the official TeaCache where a preset is named; `paper` is FlowCache as published, `flowcache` is
+    ours, `teacache` the baseline that decides for the whole window at once.
     """

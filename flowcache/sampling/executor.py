@@ -1,6 +1,6 @@
 """How the forwards of one row are run: one by one, packed into batches, or all chunks attending to one another."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import Protocol
@@ -137,9 +137,10 @@ class Bidirectional:
 
     def __init__(self, model: VideoModel, inputs: ChunkInputs, sharding: KVSharding):
         self.model, self.inputs, self.sharding = model, inputs, sharding
+        self._embedded: tuple[Mapping[int, Tensor], Tensor] | None = None  # latents of a row, their tokens
 
     def units(self, forwards: Sequence[ChunkForward]) -> Iterator[Unit]:
-        tokens = self.model.embed(torch.cat(list(self.inputs.seen.values()), dim=1)[None])[0]
+        tokens = self._tokens()[0]
         for branch in sorted({forward.branch for forward in forwards}):
             yield Unit(None, [forward for forward in forwards if forward.branch == branch], tokens)
 
@@ -156,6 +157,12 @@ class Bidirectional:
         velocity = self.model.project(batch.hidden, self._conditioning(row), self.inputs.whole)[0].float()
         parts = velocity.split(self.inputs.grids[0].frames, dim=1)
         return [parts[forward.chunk] if forward.step >= 0 else None for forward in batch.forwards]
+
+    def _tokens(self) -> Tensor:
+        seen = self.inputs.seen
+        if self._embedded is None or self._embedded[0] is not seen:
+            self._embedded = seen, self.model.embed(torch.cat(list(seen.values()), dim=1)[None])
+        return self._embedded[1]
 
     def _conditioning(self, row: SamplingStep) -> Conditioning:
         return self.inputs.conditioning_of_all([f.timestep for f in row.forwards if f.branch == 0])

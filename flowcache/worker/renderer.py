@@ -14,7 +14,7 @@ from torch import Tensor
 
 from flowcache.families.known import family
 from flowcache.families.settings import resolve_policy, settings_of
-from flowcache.inputs.segments import plan
+from flowcache.inputs.segments import continues, plan
 from flowcache.models.base import CaptionEncoder, LoadedModel
 from flowcache.records import ModelSpec, RenderRequest, Segment
 from flowcache.sampling.loop import FinishedChunk, Texts, Visit, denoise
@@ -62,15 +62,16 @@ class SegmentRenderer:
     ):
         self.model, self.request, self.segment, self.conditioning = model, request, segment, conditioning
         self.end = end
-        spec = model.spec
+        self.spec = spec = model.spec.asked(vars(request))
         self.traits = family(spec.family).traits
         policy = resolve_policy(request.policy, spec)
         self.policy = policy if reuse else replace(policy, reuse=None)
         frames = 0 if conditioning is None else conditioning.shape[1]
-        self.prefix = frames // spec.chunk * spec.chunk  # latent frames of whole chunks, not shown again
+        self.given = frames // spec.chunk * spec.chunk  # latent frames of whole chunks, which are not denoised
+        self.prefix = self.given if continues(request, segment) else 0  # those of them that are not shown again
         self._shown = shown
         self._recent: Tensor | None = None  # the last pixels, as many as a continuation needs
-        self._clean = None if conditioning is None else conditioning[:, : self.prefix].cpu()  # the last latents, alike
+        self._clean = None if conditioning is None else conditioning[:, : self.given].cpu()  # the last latents, alike
         self._abandoned = Event()
         self._beside = side_stream(model.transformer.device)
 
@@ -80,12 +81,15 @@ class SegmentRenderer:
 
     def number(self, chunk: int) -> int:
         """The number in the whole video of a chunk of this window."""
-        return self.segment.first_chunk + chunk - self.prefix // self.model.spec.chunk
+        return self.segment.first_chunk + chunk - self.prefix // self.spec.chunk
 
     def finished(self) -> Iterator[FinishedChunk]:
         """Denoise only: the clean latents of each output chunk, on every rank alike."""
-        spec, request = self.model.spec, self.request
-        shape = latent_shape(spec, request, self.prefix)
+        spec, request = self.spec, self.request
+        shape = latent_shape(spec, request, self.given)
+        if self.conditioning is not None:
+            shown = self.conditioning[:, self.prefix : self.given].split(spec.chunk, dim=1)
+            yield from (FinishedChunk(i, chunk, 0, 0, 0.0) for i, chunk in enumerate(shown) if chunk.shape[1])
         for done in denoise(
             self.model.transformer,
             window_noise(spec, request, self.segment, self.prefix),
@@ -104,7 +108,7 @@ class SegmentRenderer:
 
     def _step_noise(self, chunk: int, step: int) -> Tensor:
         """For solvers that draw noise between steps."""
-        shape = latent_shape(self.model.spec, self.request, self.model.spec.chunk)
+        shape = latent_shape(self.spec, self.request, self.spec.chunk)
         return normal(shape, "step", self.request.seed, self.number(chunk), step)
 
     def _heed(self, visit: Visit) -> None:
@@ -120,7 +124,7 @@ class SegmentRenderer:
             decode = self.model.codec.stream(self.model.share)
             if self.prefix and self.conditioning is not None:
                 # Of a codec that is not causal, no more than the last chunk can reach what follows.
-                shown = self.prefix if self.model.spec.causal else self.model.spec.chunk
+                shown = self.prefix if self.spec.causal else self.spec.chunk
                 self._decode(decode, self.conditioning[:, self.prefix - shown : self.prefix])
             if self._shown is not None:  # as official long videos have it: these, and not what is decoded anew
                 self._recent = self._shown.cpu()
@@ -163,11 +167,11 @@ class SegmentRenderer:
         """The last pixels, so many as the segment after the next one is conditioned on; None: on later ones alone."""
         if self.traits.continues_from == "latents" or self._recent is None:
             return None
-        segments = plan(self.request, self.model.spec)
+        segments = plan(self.request, self.spec)
         following = next((one for one in segments if one.after == self.segment.index), None)
         if following is None or all(one.after != following.index for one in segments):
             return None
-        frames = self.model.spec.overlap_frames - following.frames
+        frames = self.spec.overlap_frames - following.frames
         return self._recent[:, -frames:].cpu() if frames > 0 else None
 
     def _decode(self, decode: Callable[[Tensor], Tensor | None], latents: Tensor) -> np.ndarray | None:
@@ -184,7 +188,7 @@ class SegmentRenderer:
 
     def _remember(self, pixels: Tensor) -> None:
         before = None if self._recent is None else self._recent.to(pixels)
-        self._recent = last_frames(before, pixels, self.model.spec.overlap_frames)
+        self._recent = last_frames(before, pixels, self.spec.overlap_frames)
 
     def _texts(self) -> Texts:
         request, text = self.request, self.model.text
@@ -193,9 +197,9 @@ class SegmentRenderer:
         if self.traits.prompt_per == "window":
             return Texts(text.encode(request.shots[self.segment.shot].prompt), negative)
         if not isinstance(text, CaptionEncoder):
-            raise TypeError(f"{type(text).__name__} makes no captions, which chunks of {self.model.spec.name} need")
-        told = captions(request, self.segment, self.model.spec)
-        given: list[Tensor | None] = [None] * (self.prefix // self.model.spec.chunk)
+            raise TypeError(f"{type(text).__name__} makes no captions, which chunks of {self.spec.name} need")
+        told = captions(request, self.segment, self.spec)
+        given: list[Tensor | None] = [None] * (self.prefix // self.spec.chunk)
         return Texts([*given, *(text.caption(prompt, remaining) for prompt, remaining in told)], negative)
 
 

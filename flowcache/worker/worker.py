@@ -4,7 +4,7 @@ import gc
 import os
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -14,11 +14,9 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]: torch documents it here
 
-from flowcache.errors import MediaError, StoreError, masked
+from flowcache.errors import StoreError
 from flowcache.families.registry import find, load_model, precision
 from flowcache.families.vae_tiling import choose_tile
-from flowcache.inputs.lengths import shortest_history
-from flowcache.inputs.media import load_image, load_tail
 from flowcache.models.base import LoadedModel, Share, alone
 from flowcache.parallel.apply import ShardedModel
 from flowcache.parallel.decoding import open_sharing
@@ -27,6 +25,7 @@ from flowcache.sampling.records import NotFinite
 from flowcache.storage.commits import commit_segment, new_attempt
 from flowcache.storage.documents import sha256
 from flowcache.storage.objects.store import Store
+from flowcache.worker.given import clip, picture
 from flowcache.worker.quality import flaw
 from flowcache.worker.renderer import (
     SegmentRenderer,
@@ -154,7 +153,7 @@ class RankWorker:
 
     def _before(self, model: LoadedModel, task: Task) -> tuple[Tensor | None, Tensor | None]:
         """The latents that the segment begins with, and the pixels of before that may still be asked for."""
-        request, spec = task.request, model.spec
+        request, spec = task.request, model.spec.asked(vars(task.request))
         if task.parent:
             wanted = task.parent.state_key
             if wanted is None:
@@ -167,28 +166,19 @@ class RankWorker:
             return tail_from_bytes(data), shown_from_bytes(data)
         if task.segment.shot > 0:
             return None, None
-        size = request.width, request.height
-        if request.image:
-            with naming(request.image):
-                picture = load_image(request.image, *size, request.media_sha256, self.store.options)
-                return encode_pixels(model, picture), None
-        if request.video:
-            with naming(request.video):
-                wanted = spec.overlap_frames, request.fps, *size, request.media_sha256
-                frames = load_tail(request.video, *wanted, least=shortest_history(spec), access=self.store.options)
-                return encode_pixels(model, frames), to_pixels(frames)
+        if (frames := picture(request, spec, self.store.options)) is not None:
+            return encode_pixels(model, frames), None
+        if (frames := clip(request, spec, self.store.options)) is not None:
+            return encode_pixels(model, frames), to_pixels(frames)
         return None, None
 
     def _end(self, model: LoadedModel, task: Task) -> Tensor | None:
         """What the video's last segment ends with."""
         request, segment = task.request, task.segment
-        if request.end_image is None or segment.start_frame + segment.frames < request.frames:
+        if segment.start_frame + segment.frames < request.frames:
             return None
-        with naming(request.end_image):
-            picture = load_image(
-                request.end_image, request.width, request.height, request.end_image_sha256, self.store.options
-            )
-            return encode_end(model, picture)
+        frames = picture(request, model.spec, self.store.options, end=True)
+        return None if frames is None else encode_end(model, frames)
 
 
 def _rendezvous_at(address: tuple[str, int] | None, world: int, timeout: timedelta) -> TCPStore:
@@ -196,12 +186,3 @@ def _rendezvous_at(address: tuple[str, int] | None, world: int, timeout: timedel
         raise ValueError("ranks above 0 must be told where rank 0 waits")
     host, port = address
     return TCPStore(host, port, world, timeout=timeout)
-
-
-@contextmanager
-def naming(url: str) -> Iterator[None]:
-    """What goes wrong with a picture or video says which it is."""
-    try:
-        yield
-    except MediaError as error:
-        raise MediaError(f"{masked(url)}: {error}") from error

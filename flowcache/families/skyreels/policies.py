@@ -6,7 +6,7 @@ from flowcache.families.policy_settings import HISTORY, REUSE, PolicyKeys
 REFRESHED = {"kv_update": "refresh"}
 POLICIES = {
     "off": PolicyKeys(),
-    "dense": PolicyKeys(fields={"attention": "full"}),
+    "dense": PolicyKeys(REUSE, {"attention": "full", "joint": True}, reuses=False),
     "paper": PolicyKeys((*REUSE, *HISTORY), {"kv_update": "stale"}),
     "teacache": PolicyKeys((*REUSE, *HISTORY), REFRESHED | {"joint": True}),
     "flowcache": PolicyKeys(("reuse", *REUSE, *HISTORY), REFRESHED),

@@ -28,6 +28,7 @@ from flowcache.families.policy_settings import (
     Number,
 )
 from flowcache.families.settings import resolve_policy
+from flowcache.families.skyreels import published
 from flowcache.families.skyreels.family import FAMILY as SKYREELS
 from flowcache.inputs import schema
 from flowcache.records import ModelSpec
@@ -45,6 +46,17 @@ def test_resolve():
     assert resolve_policy({"name": "paper"}, SPEC) == slow == resolve_policy({"name": "paper", "preset": "slow"}, SPEC)
     fast = resolve_policy({"name": "paper", "preset": "fast", "threshold": 0.5, "ret_steps": 3}, SPEC)
     assert fast.reuse == Reuse(0.5, 3, (2.0, 0.0))
+
+
+def test_dense_reuses_as_the_official_teacache_where_a_row_says_so():
+    dense = Policy("dense", attention="full", joint=True)
+    assert resolve_policy({"name": "dense"}, SPEC) == dense and dense.whole
+    assert resolve_policy({"name": "dense", "preset": "slow"}, SPEC) == replace(dense, reuse=Reuse(0.1, 5, (2.0, 0.0)))
+    assert resolve_policy({"name": "dense", "threshold": 0.3}, SPEC).reuse == Reuse(0.3, 5, (2.0, 0.0))
+    timed = replace(SPEC, reuse=published.presets("1.3B"))
+    presets = {name: resolve_policy({"name": "dense", "preset": name}, timed).reuse.signal for name in timed.reuse}
+    assert presets == {"slow": "blocks", "fast": "blocks", "slow-noret": "time", "fast-noret": "time"}
+    assert resolve_policy({"name": "paper", "preset": "slow-noret"}, timed).reuse.signal == "blocks"
 
 
 def test_every_ingredient_can_be_switched():

@@ -20,6 +20,7 @@ from flowcache.worker.renderer import (
     shown_from_bytes,
     tail_from_bytes,
     tail_to_bytes,
+    to_uint8,
 )
 
 
@@ -142,6 +143,36 @@ def test_a_picture_becomes_the_first_frame(model):
     (segment,) = plan(wanted, model.spec)
     chunks, _ = rendered(model, wanted, segment, encode_pixels(model, picture))
     assert np.abs(chunks[0].frames[0].astype(int) - picture[0].astype(int)).mean() < 8
+
+
+def test_a_picture_that_is_a_whole_chunk_is_shown_too(model):
+    """As officially without chunks: the picture, and after it what is denoised. Later windows begin as always."""
+    picture = np.full((1, 64, 64, 3), (200, 40, 40), np.uint8)
+    fields = dict(causal_block_size=1, base_num_frames=9, overlap_history=5, policy={"name": "dense"}, ar_step=0)
+    wanted = request(Shot("a red circle", 17), image="x.png", **fields)
+    first, *rest = plan(wanted, model.spec)
+    conditioning = encode_pixels(model, picture)
+    chunks, tail = rendered(model, wanted, first, conditioning)
+    assert [(chunk.start_frame, len(chunk.frames), chunk.steps_computed) for chunk in chunks] == [
+        (0, 1, 0), (1, 4, 6), (5, 4, 6)
+    ]  # fmt: skip
+    shown = model.codec.stream()(conditioning)
+    assert np.array_equal(chunks[0].frames, to_uint8(shown)) and np.abs(chunks[0].frames - picture.astype(int)).mean() < 8
+    for segment in rest:
+        chunks, tail = rendered(model, wanted, segment, tail)
+        assert [(chunk.start_frame, len(chunk.frames)) for chunk in chunks] == [(segment.start_frame, 4)]
+    assert [segment.frames for segment in (first, *rest)] == [9, 4, 4]
+
+
+def test_what_a_row_says_of_windows_and_noise_changes_the_picture(model):
+    fields = ({}, {"shift": 2.0}, {"causal_block_size": 5}, {"policy": {"name": "dense"}})
+    pictures = []
+    for each in fields:
+        wanted = request(Shot("a red circle", 57), **each)
+        (segment,) = plan(wanted, model.spec)
+        pictures.append(np.concatenate([chunk.frames for chunk in rendered(model, wanted, segment)[0]]).astype(int))
+    assert all(len(frames) == 57 for frames in pictures)
+    assert all(np.abs(pictures[0] - frames).mean() > 0.5 for frames in pictures[1:])
 
 
 def test_a_picture_becomes_the_end(model):
