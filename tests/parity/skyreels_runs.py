@@ -1,7 +1,10 @@
 """What the runs of `skyreels_loop` say of themselves, as settings and policies; what is not known here is an error."""
 
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
+
+import pytest
 
 from flowcache.cache.kv_select import Compression
 from flowcache.cache.policy import Policy
@@ -13,6 +16,7 @@ from flowcache.sampling.solver import sigmas, timesteps
 
 OFFICIAL, FLOWCACHE = "official SkyReels-V2", "FlowCache fork"
 RET_STEPS = {True: 5, False: 1}
+TOLERANCE = 1e-4  # of x0
 EVERYTHING = 10**6  # chunks
 
 Window = tuple[tuple[int, int, int], int]  # latent frames, rows, columns; how many frames come from before
@@ -121,3 +125,18 @@ def check_rows(sampler: SamplerSettings, window: Window, listed: dict[str, Any])
     with Given("rows", listed) as said:
         for ours, theirs in (("timesteps", "step_matrix"), ("index", "step_index"), ("update", "update")):
             assert [list(getattr(row, ours)) for row in rows] == said[theirs], theirs
+
+
+def compare_calls(case, seen):
+    """TeaCache's counter, decision and sum at every forward of a window, of which the official code has no others."""
+    if "calls" not in case:
+        return
+    by_call = {(number, v.row, v.branch): v.decision for number, v in seen if v.step >= 0}
+    counter = count()
+    for (number, row, branch), (before, computed, accumulated) in zip(sorted(by_call), case["calls"], strict=True):
+        counter = counter if before else count()
+        assert next(counter) == before
+        decision = by_call[number, row, branch]
+        assert decision.compute == bool(computed), (number, row, branch)
+        if not computed:
+            assert decision.accumulated == pytest.approx(accumulated, rel=5e-5), (number, row, branch)

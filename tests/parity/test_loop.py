@@ -1,14 +1,10 @@
 """The denoise loop against whole runs of official SkyReels-V2 and FlowCache: latents, decisions, K/V."""
 
-from itertools import count
-
 import pytest
 import torch
 
 from flowcache.sampling.loop import Texts, denoise
-from tests.parity.skyreels_runs import check_rows, policy_of, sampler_of
-
-TOLERANCE = 1e-4
+from tests.parity.skyreels_runs import TOLERANCE, check_rows, compare_calls, policy_of, sampler_of
 
 
 def segments(golden, name, policy):
@@ -92,21 +88,6 @@ def compare_visits(case, seen):
             for value, expected_value, rel in zip(ours, grounds, (1e-6, 5e-5, 5e-5), strict=True):
                 near = expected_value if expected_value is None else pytest.approx(expected_value, rel=rel)
                 assert value == near, key
-
-
-def compare_calls(case, seen):
-    """TeaCache's counter, decision and sum at every forward of a window, of which the official code has no others."""
-    if "calls" not in case:
-        return
-    by_call = {(number, v.row, v.branch): v.decision for number, v in seen if v.step >= 0}
-    counter = count()
-    for (number, row, branch), (before, computed, accumulated) in zip(sorted(by_call), case["calls"], strict=True):
-        counter = counter if before else count()
-        assert next(counter) == before
-        decision = by_call[number, row, branch]
-        assert decision.compute == bool(computed), (number, row, branch)
-        if not computed:
-            assert decision.accumulated == pytest.approx(accumulated, rel=5e-5), (number, row, branch)
 
 
 def compare_kv(case, seen):

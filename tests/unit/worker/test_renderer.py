@@ -157,7 +157,9 @@ def test_a_picture_that_is_a_whole_chunk_is_shown_too(model):
         (0, 1, 0), (1, 4, 6), (5, 4, 6)
     ]  # fmt: skip
     shown = model.codec.stream()(conditioning)
-    assert np.array_equal(chunks[0].frames, to_uint8(shown)) and np.abs(chunks[0].frames - picture.astype(int)).mean() < 8
+    assert (
+        np.array_equal(chunks[0].frames, to_uint8(shown)) and np.abs(chunks[0].frames - picture.astype(int)).mean() < 8
+    )
     for segment in rest:
         chunks, tail = rendered(model, wanted, segment, tail)
         assert [(chunk.start_frame, len(chunk.frames)) for chunk in chunks] == [(segment.start_frame, 4)]
