@@ -136,10 +136,11 @@ reuse = st.builds(Reuse, threshold=st.floats(0.3, 3), warmup_steps=st.integers(0
 @st.composite
 def policies(draw, family: str) -> Policy:
     """off, dense, and the published and the mended FlowCache with everything that they can be told."""
-    name = draw(st.sampled_from(["mended", "paper", "mended", "paper", "off", "dense"]))
-    if name == "dense" and family == "skyreels":
-        return Policy("dense", attention="full")
-    if name in ("off", "dense"):
+    name = draw(st.sampled_from(["mended", "paper", "mended", "paper", "off", "dense", "counted"]))
+    if name in ("dense", "counted") and family == "skyreels":
+        attention = "full" if name == "dense" else draw(st.sampled_from(["full", "causal"]))
+        return Policy(name, draw(reuse) if name == "counted" else None, attention=attention, joint=True)
+    if name in ("off", "dense", "counted"):
         return Policy("off", kv_update="refresh" if family == "magi" else "recompute")
     clean, compression = draw(kept)
     fields = {"reuse": draw(reuse | st.none()), "clean": clean, "compression": compression}
