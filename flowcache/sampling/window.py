@@ -7,14 +7,13 @@ from torch import Tensor
 
 from flowcache.cache.kv_cache import KVStore
 from flowcache.cache.policy import Policy
-from flowcache.cache.reuse import ALWAYS, Decision
-from flowcache.cache.step_cache import StepCache, step_cache
-from flowcache.cache.step_rule import step_rule
+from flowcache.cache.step_cache import StepCache
+from flowcache.cache.step_rule import ALWAYS, Decision
 from flowcache.models.base import KVSharding, VideoModel
 from flowcache.sampling.chunk_inputs import ChunkInputs
 from flowcache.sampling.executor import Batch, executor_of
 from flowcache.sampling.latents import Given, Latents
-from flowcache.sampling.plan import ChunkForward, SamplingStep, Settings, TextKind
+from flowcache.sampling.plan import ChunkForward, SamplingStep, Settings, TextKind, plan_for
 from flowcache.sampling.records import FinishedChunk, Texts, Visit
 from flowcache.sampling.text_inputs import TextInputs
 
@@ -38,7 +37,7 @@ class Window:
         step_noise: StepNoise | None = None,
     ):
         self.policy, self.observe, self.step_noise = policy, observe, step_noise
-        self.plan = plan = settings.plan(noise.shape[1], policy, given.before)
+        self.plan = plan = plan_for(settings, noise.shape[1], policy, given.before)
         self.model, full = model, policy.attention == "full"
         self.latents = Latents(noise, given, settings.chunk, plan.prefix_timestep, model.device)
         kinds: set[TextKind] = {forward.text for row in plan.rows for forward in row.forwards}
@@ -55,10 +54,11 @@ class Window:
             plan.budget,
             policy.select(tokens // settings.chunk, tokens),
             kv_sharding,
+            policy.kv_buffer,
         )
         self.executor = executor_of(model, self.inputs, self.store, full)
-        counted = plan.cycle or len(plan.rows), plan.kv_branches
-        self.rule = step_rule(policy, plan.steps, len(plan.rows), self.store.sharding.total, *counted)
+        counted = plan.cycle, plan.kv_branches
+        self.rule = policy.step_rule(plan.steps, len(plan.rows), self.store.sharding.total, *counted)
         self.caches: dict[int | None, StepCache] = {}  # of chunks under way; None: of all together
         self.solver_states = [plan.solver.start] * len(self.latents)
         self.decisions: dict[tuple[int, int], list[str]] = {}  # as in FinishedChunk, by chunk and branch
@@ -119,6 +119,7 @@ class Window:
             if self.policy.reuse:
                 self.keep(batch, decisions)
             take(batch)
+            del batch  # before the next one is run
         return {chunk: [own[branch] for branch in sorted(own)] for chunk, own in velocities.items()}
 
     def decision(self, forward: ChunkForward, decisions: Mapping[int, Decision]) -> Decision:
@@ -140,7 +141,7 @@ class Window:
                 self.cache(unit.owner).keep(self.slot(first, decisions), unit.tokens, hidden)
 
     def cache(self, owner: int | None) -> StepCache:
-        return self.caches.setdefault(owner, step_cache(self.policy))
+        return self.caches.setdefault(owner, self.policy.step_cache())
 
     def advance(self, chunk: int, step: int, velocities: list[Tensor]) -> None:
         """The chunk's step, by its solver or by what is reused."""

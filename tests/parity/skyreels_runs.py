@@ -8,7 +8,7 @@ import pytest
 
 from flowcache.cache.kv_select import Compression
 from flowcache.cache.policy import Policy
-from flowcache.cache.reuse import Reuse
+from flowcache.cache.reuse import CountedReuse, Reuse
 from flowcache.families.skyreels.published import POLYNOMIALS
 from flowcache.families.skyreels.sampler import SamplerSettings
 from flowcache.sampling.schedule import schedule
@@ -68,18 +68,23 @@ def policy_of(run: dict[str, Any], settings: dict[str, Any]) -> Policy:
         name, kind, causal, tea, args = (said[key] for key in ("name", "kind", "causal_attention", "tea", "args"))
     if kind == OFFICIAL and not args:
         attention = "causal" if causal else "full"
-        return Policy(name, tea and reuse_of(name, tea, "time"), attention=attention, joint=tea is not None)
+        return Policy(name, tea and CountedReuse(*reuse_of(name, tea), signal=signal_of(tea)), attention=attention)
     if kind != FLOWCACHE or causal:
         raise ValueError(f"run {name} is of kind {kind!r}, causal_attention {causal}, args {args}")
     clean, compression = kept_of(name, args or {})
     # Where it does not reuse, or all chunks start together, it does not know that a window has a prefix.
     unknown = tea is None or settings["ar_step"] == 0
-    reuse = tea and reuse_of(name, tea, "blocks")
+    reuse = tea and Reuse(*reuse_of(name, tea))
     return Policy(name, reuse, "stale", renoise=unknown, clean=clean, compression=compression)
 
 
-def reuse_of(name: str, tea: dict[str, Any], without: str) -> Reuse:
-    """Official TeaCache and FlowCache. without: the signal that is looked at without use_ret_steps."""
+def signal_of(tea: dict[str, Any]) -> str:
+    """At which TeaCache looks; FlowCache always looks at the first."""
+    return "blocks" if tea["use_ret_steps"] else "time"
+
+
+def reuse_of(name: str, tea: dict[str, Any]) -> tuple[float, int, tuple[float, ...]]:
+    """Threshold, warm-up steps and polynomial."""
     with Given(f"tea of run {name}", tea) as said:
         threshold, retained, checkpoint = said["teacache_thresh"], said["use_ret_steps"], said["ckpt_dir"]
         own = [key for key, value in tea.items() if isinstance(value, list)]
@@ -87,7 +92,7 @@ def reuse_of(name: str, tea: dict[str, Any], without: str) -> Reuse:
             raise ValueError(f"tea of run {name}: which polynomial?")
         size = "14B" if "14B" in checkpoint else "1.3B"
         coefficients = said[own[0]] if own else POLYNOMIALS[size, "ret" if retained else "noret"]
-    return Reuse(threshold, RET_STEPS[retained], tuple(coefficients), "blocks" if retained else without)
+    return threshold, RET_STEPS[retained], tuple(coefficients)
 
 
 def kept_of(name: str, args: dict[str, Any]) -> tuple[int | None, Compression | None]:
