@@ -13,6 +13,7 @@ from flowcache.families.skyreels.published import POLYNOMIALS
 from flowcache.families.skyreels.sampler import SamplerSettings
 from flowcache.sampling.schedule import schedule
 from flowcache.sampling.solver import sigmas, timesteps
+from tests.parity.given import Given
 
 OFFICIAL, FLOWCACHE = "official SkyReels-V2", "FlowCache fork"
 RET_STEPS = {True: 5, False: 1}
@@ -31,32 +32,6 @@ class Recorded(Compression):
     def select(self, queries, keys, budget):
         self.kept.append(super().select(queries, keys, budget))
         return self.kept[-1]
-
-
-class Given:
-    """A JSON object, of which everything must be asked for: `with Given(...) as given`."""
-
-    def __init__(self, what: str, values: dict[str, Any]):
-        self.what, self.values, self.taken = what, values, set()
-
-    def __enter__(self) -> "Given":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        left = sorted(self.values.keys() - self.taken)
-        if left and kind is None:
-            raise ValueError(f"{self.what} says {', '.join(left)}, which the test does not know")
-
-    def __getitem__(self, key: str) -> Any:
-        self.taken.add(key)
-        return self.values[key]
-
-    def get(self, key: str, otherwise: Any = None) -> Any:
-        return self[key] if key in self.values else otherwise
-
-    def skip(self, *keys: str) -> None:
-        """Known, and said in another way, too."""
-        self.taken.update(keys)
 
 
 def policy_of(run: dict[str, Any], settings: dict[str, Any]) -> Policy:

@@ -19,7 +19,8 @@ from flowcache.worker.renderer import (
     tail_to_bytes,
     to_pixels,
 )
-from tests.parity.skyreels_runs import TOLERANCE, Given, compare_calls, policy_of
+from tests.parity.given import Given
+from tests.parity.skyreels_runs import TOLERANCE, compare_calls, policy_of
 
 PROMPTS = {"a thing": "in.prompt", "bad": "in.negative"}
 
