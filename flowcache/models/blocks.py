@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from typing import ClassVar, Generic, TypeVar, cast
 
 import torch
@@ -84,26 +83,29 @@ class Blocks(nn.ModuleList, Generic[B]):
         return x.view(shape)
 
 
-Rows = slice | list[int]  # of a batch
-
-
-def rows_of_texts(texts: Sequence[TextKV]) -> list[tuple[Rows, TextKV]]:
-    """Each text once, and the rows that see it: keys and values, large beside small chunks, are not copied by row."""
+def rows_of_texts(texts: Sequence[TextKV]) -> list[tuple[slice, TextKV]]:
+    """The rows that see each text: its keys and values, large beside small chunks, are not copied by row."""
     if len(texts) == 1:
         return [(slice(None), texts[0])]
     rows: dict[int, list[int]] = defaultdict(list)
     for row, text in enumerate(texts):
         rows[id(text)].append(row)
-    return [(_as_slice(own), texts[own[0]]) for own in rows.values()]
+    return [(run, texts[own[0]]) for own in rows.values() for run in evenly_spaced(own)]
 
 
-def _as_slice(rows: list[int]) -> Rows:
-    """A slice, which copies nothing, where the rows are evenly spaced."""
-    steps = {b - a for a, b in pairwise(rows)}
-    return rows if len(steps) > 1 else slice(rows[0], rows[-1] + 1, *steps)
+def evenly_spaced(rows: Sequence[int]) -> Iterator[slice]:
+    """Runs of ascending rows: a slice copies nothing and, unlike a list of numbers, needs nothing sent to a GPU."""
+    start = 0
+    while start < len(rows):
+        end = start + 1
+        step = rows[end] - rows[start] if end < len(rows) else 1
+        while end < len(rows) and rows[end] - rows[end - 1] == step:
+            end += 1
+        yield slice(rows[start], rows[end - 1] + 1, step)
+        start = end
 
 
-def attend_texts(rows: Sequence[tuple[Rows, TextKV]], layer: int, q: Tensor) -> Tensor:
+def attend_texts(rows: Sequence[tuple[slice, TextKV]], layer: int, q: Tensor) -> Tensor:
     """Cross attention of q [B, S, heads, head_dim], each row over its own text."""
     if len(rows) == 1:
         return attend_text(rows[0][1], layer, q)
@@ -137,6 +139,8 @@ def flat_condition(condition: Tensor, frame_of_token: Tensor | None, rows: int, 
     place = torch.arange(condition.shape[0] * condition.shape[1], device=condition.device).view(condition.shape[:2])
     if frame_of_token is not None:
         place = place[:, frame_of_token]
+    elif place.shape[1] > 1:
+        place = place.repeat_interleave(tokens // place.shape[1], dim=1)
     condition = condition.flatten(0, 1)
     if len(condition) == 1:  # torch compiles anew where a size is 1
         condition = torch.cat([condition, condition])

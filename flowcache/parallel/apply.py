@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from flowcache.models.base import Attend, Conditioning, Grid, KVSharding, VideoModel
@@ -44,6 +45,10 @@ class ShardedModel:
     @property
     def null_caption(self) -> Tensor | None:
         return self.model.null_caption
+
+    @property
+    def timed_signal(self) -> bool:
+        return self.model.timed_signal
 
     def tokens(self, total: int) -> list[int]:
         """How many of a chunk's tokens each rank has."""
@@ -86,9 +91,10 @@ class ShardedModel:
         ropes: Sequence[RopeShard],
         attend: Attend,
     ) -> Tensor:
-        if conditioning.frame_of_token is not None:
-            of_token = conditioning.frame_of_token
-            conditioning = replace(conditioning, frame_of_token=of_token[self.own(len(of_token))])
+        frames, total = conditioning.blocks.shape[1], sum(ropes[0].tokens)
+        if frames > 1:
+            of_token = torch.arange(frames, device=tokens.device).repeat_interleave(total // frames)
+            conditioning = replace(conditioning, frame_of_token=of_token[self.own(total)])
         ways = self.ranks.heads.size
         first = self.ranks.history.rank * ways
         sharded = ulysses(attend, self.ranks.heads, ropes[0].tokens[first : first + ways])

@@ -11,6 +11,7 @@ from flowcache.models.base import Conditioning, Grid, VideoModel
 from flowcache.sampling.latents import Latents
 from flowcache.sampling.plan import ChunkForward, SamplingPlan, SamplingStep
 from flowcache.sampling.text_inputs import TextInputs
+from flowcache.sampling.time_signals import Embedding, TimeSignals
 
 LARGE_CHUNK = 2048  # tokens; what larger ones are embedded to is not kept for all chunks of a row
 
@@ -27,6 +28,7 @@ class ChunkInputs:
         self._tokens: dict[int, Tensor] = {}  # of this row
         self._ropes: dict[Grid, Any] = {}
         self._conditionings: dict[tuple[float | None, ...], Conditioning] = {}
+        self._signals: TimeSignals | None = None
 
     def begin(self, seen: Mapping[int, Tensor]) -> None:
         """A row of the schedule, in which the model sees these latents."""
@@ -72,18 +74,28 @@ class ChunkInputs:
         key = (*times.tolist(), distill)
         if key not in self._conditionings:
             grid = self.grids[forward.chunk]
-            self._conditionings[key] = self.model.condition(self._batch([times]), grid, self.fps, distill)
+            self._conditionings[key] = self.model.condition(times[None], grid, self.fps, distill)
         return self._conditionings[key]
 
     def conditioning_of_all(self, timesteps: Sequence[float]) -> Conditioning:
         """Of all chunks together; their timesteps."""
-        times = [self._times(timestep, chunk) for chunk, timestep in enumerate(timesteps)]
-        return self.model.condition(self._batch(times), self.whole, self.fps)
+        return self.model.condition(self._times_of_all(timesteps)[None], self.whole, self.fps)
+
+    def time_signal(self, number: int, forward: ChunkForward | None, of: Embedding = "blocks") -> Tensor:
+        """Of a chunk's forward or, None, of all chunks in row `number`: see `TimeSignals`."""
+        if self._signals is None:
+            asked = {time for times in self.plan.timesteps for time in times}
+            asked |= {forward.timestep for row in self.plan.rows for forward in row.forwards}
+            given = self.plan.given_timestep
+            self._signals = TimeSignals(self.model, asked if given is None else {*asked, given}, self.fps, of)
+        if forward is None:
+            return self._signals.of(self._times_of_all(self.plan.timesteps[number]).tolist())
+        return self._signals.of(self._times(forward.timestep, forward.chunk).tolist())
+
+    def _times_of_all(self, timesteps: Sequence[float]) -> Tensor:
+        return torch.cat([self._times(timestep, chunk) for chunk, timestep in enumerate(timesteps)])
 
     def _times(self, timestep: float, chunk: int) -> Tensor:
         """Of each of the chunk's frames [f], on the CPU."""
         given = timestep if self.plan.given_timestep is None else self.plan.given_timestep
         return torch.where(self.given[chunk], given, timestep)
-
-    def _batch(self, times: list[Tensor]) -> Tensor:
-        return torch.cat(times)[None].to(self.model.device)

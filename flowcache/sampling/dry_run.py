@@ -18,6 +18,7 @@ class Weightless:
 
     dtype, device = torch.float32, torch.device("cpu")
     layers, heads, kv_heads, head_dim = 0, 1, 1, 0
+    timed_signal = False
 
     def __init__(self, patch: tuple[int, int, int]):
         self.patch = patch

@@ -94,7 +94,7 @@ class Packed:
         if steps:
             whole = len(steps) == len(batch.forwards)
             forwards = [batch.forwards[i] for i in steps]
-            hidden = batch.hidden if whole else batch.hidden[steps]
+            hidden = batch.hidden if whole else torch.stack([batch.hidden[i] for i in steps])  # a list is uploaded
             grid = self.inputs.grids[forwards[0].chunk]
             outs = self.model.project(hidden, self._conditioning(row, forwards), grid).float()
             for i, velocity in zip(steps, outs, strict=True):

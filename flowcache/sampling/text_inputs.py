@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from flowcache.models.base import VideoModel
+from flowcache.models.upload import uploaded
 from flowcache.sampling.plan import TextKind
 from flowcache.sampling.records import Texts
 
@@ -44,7 +45,7 @@ class TextInputs:
 
     def _made(self, source: Tensor | None) -> Any:
         if id(source) not in self.made:
-            self.made[id(source)] = self.model.text(None if source is None else source.to(self.model.device))
+            self.made[id(source)] = self.model.text(None if source is None else uploaded(source, self.model.device))
         return self.made[id(source)]
 
     def keep(self, needed: Collection[Named]) -> None:

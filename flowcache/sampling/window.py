@@ -10,6 +10,7 @@ from flowcache.cache.policy import Policy
 from flowcache.cache.step_cache import StepCache
 from flowcache.cache.step_rule import ALWAYS, Decision
 from flowcache.models.base import KVSharding, VideoModel
+from flowcache.models.upload import uploaded
 from flowcache.sampling.chunk_inputs import ChunkInputs
 from flowcache.sampling.executor import Batch, executor_of
 from flowcache.sampling.latents import Given, Latents
@@ -57,8 +58,8 @@ class Window:
             policy.kv_buffer,
         )
         self.executor = executor_of(model, self.inputs, self.store, full)
-        counted = plan.cycle, plan.kv_branches
-        self.rule = policy.step_rule(plan.steps, len(plan.rows), self.store.sharding.total, *counted)
+        total = alike if model.timed_signal else self.store.sharding.total
+        self.rule = policy.step_rule(plan.steps, len(plan.rows), total, plan.cycle, plan.kv_branches)
         self.caches: dict[int | None, StepCache] = {}  # of chunks under way; None: of all together
         self.solver_states = [plan.solver.start] * len(self.latents)
         self.decisions: dict[tuple[int, int], list[str]] = {}  # as in FinishedChunk, by chunk and branch
@@ -79,10 +80,11 @@ class Window:
         first = {forward.chunk: forward for forward in reversed(row.forwards) if forward.step >= 0}
 
         def signal(chunk: int | None) -> Tensor:
+            if self.model.timed_signal:
+                of = self.policy.reuse.signal if self.policy.reuse else "blocks"
+                return self.inputs.time_signal(number, None if chunk is None else first[chunk], of)
             if chunk is None:
                 everything = self.inputs.conditioning_of_all(self.plan.timesteps[number])
-                if self.policy.reuse and self.policy.reuse.signal == "time":
-                    return everything.head
                 return self.model.signal(everything, None, self.inputs.whole)
             conditioning = self.inputs.conditioning(first[chunk], row.distill)
             return self.model.signal(conditioning, self.inputs.tokens(chunk), self.inputs.grids[chunk])
@@ -160,7 +162,7 @@ class Window:
     def noise(self, chunk: int, step: int) -> Tensor:
         if self.step_noise is None:
             raise ValueError("this solver draws noise between steps: denoise needs step_noise")
-        return self.step_noise(chunk, step).to(self.latents.chunks[chunk])
+        return uploaded(self.step_noise(chunk, step), self.model.device, self.latents.chunks[chunk].dtype)
 
     def charge(self, row: SamplingStep, seconds: float) -> None:
         """Share a row's time between the chunks that it updates; what else ran in it, ran for them."""
@@ -197,3 +199,8 @@ class Window:
             kv_bytes=self.store.bytes,
             decisions=decisions,
         )
+
+
+def alike(values: Tensor) -> Tensor:
+    """The sum over ranks of what all of them have whole: as good as one's own."""
+    return values

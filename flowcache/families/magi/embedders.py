@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from flowcache.families.magi.config import MagiConfig
 from flowcache.families.magi.layers import Linear
 from flowcache.models.base import Grid
+from flowcache.models.pointwise import multiply_add
 
 FREQUENCIES = 256  # numbers that a timestep is spelled out in
 
@@ -71,7 +72,7 @@ def centred(count: int, ratio: float, like: Tensor) -> Tensor:
     return place * (count / ratio - 1) / max(count - 1, 1)
 
 
-def apply_rope(x: Tensor, rope: Tensor) -> Tensor:
+def apply_rope(x: Tensor, rope: Tensor, dtype: torch.dtype) -> Tensor:
     """Rotate the halves of the first channels of [B, S, heads, head_dim] into each other; the rest passes.
 
     rope: [S, ...], or [B, S, ...] where rows lie in different places.
@@ -79,4 +80,5 @@ def apply_rope(x: Tensor, rope: Tensor) -> Tensor:
     sin, cos = rope.unsqueeze(-2).chunk(2, dim=-1)
     turned, rest = x.split([rope.shape[-1], x.shape[-1] - rope.shape[-1]], dim=-1)
     a, b = turned.chunk(2, dim=-1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], dim=-1)
+    ahead, behind = multiply_add(a * cos, b, -sin, dtype), multiply_add(b * cos, a, sin, dtype)
+    return torch.cat([ahead, behind, rest.to(dtype)], dim=-1)

@@ -32,7 +32,7 @@ class Block(nn.Module):
 class ToyTransformer(nn.Module):
     """Implements `VideoModel`."""
 
-    null_caption = None
+    null_caption, timed_signal = None, True
 
     def __init__(self, config: ToyConfig):
         super().__init__()

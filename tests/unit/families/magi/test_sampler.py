@@ -37,7 +37,7 @@ class Steady:
 
     dtype, device = torch.float32, torch.device("cpu")
     layers, heads, kv_heads, head_dim = 1, 2, 1, 4
-    null_caption = torch.zeros(1, 1, 4)
+    null_caption, timed_signal = torch.zeros(1, 1, 4), False
 
     def grid(self, latents, first_frame=0):
         return Grid(latents.shape[2], latents.shape[3], latents.shape[4], first_frame)
