@@ -100,13 +100,14 @@ def look(row: ReadRow, spec: ModelSpec, defaults: RowDefaults) -> dict[str, Any]
 
 
 def _check_traits(row: ReadRow, values: dict[str, Any], spec: ModelSpec) -> None:
-    """What the model's family has no use for."""
+    """What the model's family has no use for; nothing more is said of it."""
     traits = family(spec.family).traits
     if values["negative_prompt"] and not traits.negative_prompt:
         row.fault(("negative_prompt",), f"does not go with {spec.name}, which has no such text; accepted: none")
     for name in OWN:
         if values[name] is not None and name not in traits.fields:
             row.fault((name,), f"does not go with {spec.name}; accepted: none")
+            values[name] = None
 
 
 def windows(row: ReadRow, spec: ModelSpec, values: dict[str, Any]) -> ModelSpec:

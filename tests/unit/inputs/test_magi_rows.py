@@ -40,6 +40,8 @@ def test_the_lag_follows_from_the_steps():
         ({"model": "distilled", "guidance": 2.0}, "guidance: got 2; accepted: 1, since distilled is distilled"),
         ({"negative_prompt": "blurry"}, "negative_prompt: does not go with base"),
         ({"model": "sky", "width": 960, "height": 544, "segment": "all"}, "segment: does not go with sky"),
+        ({"shift": 5.0}, "shift: does not go with base; accepted: none"),
+        ({"causal_block_size": 7, "overlap_history": 3}, "causal_block_size: does not go with base; accepted: none"),
         ({"segment": "some"}, "segment: got 'some'; accepted: 'all'"),
         (
             {"policy": "teacache"},
