@@ -14,6 +14,7 @@ MAX_PROMPT = 10_000  # characters
 MAX_SECONDS = 86_400
 MAX_FRAMES = 1_000_000  # of a video
 MAX_SIDE = 8192  # pixels
+MAX_WINDOW = 4_093  # frames; of SkyReels-V2 1,024 latent ones, for so many it has positions
 MAX_SHOTS = 1_000
 MAX_LABELS = 64
 SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -37,6 +38,13 @@ ACCEPTS = {
     "steps": "a whole number from 1 to 1,000",
     "ar_step": "a whole number from 0 to 1,000",
     "segment": "'all'",
+    "shift": "a number above 0, at most 100",
+    "addnoise_condition": "a number from 0 to 1,000",
+    "base_num_frames": "a whole number from 1 to 4,093",
+    "overlap_history": "a whole number from 1 to 4,093",
+    "causal_block_size": "a whole number from 1 to 1,024",
+    "fit": "'crop', 'pad' or 'stretch'",
+    "video_from": "'start' or 'end'",
     "special_tokens": "a list of names, or text with commas between them; 'none' for no token",
     "prev_chunks_scale": "a number from 0 to 10",
     "model": "a model's name or the path of a checkpoint folder",
@@ -92,6 +100,13 @@ class Look(Written):
     steps: Annotated[int, whole(1, 1000)] | None = None
     ar_step: Annotated[int, whole(0, 1000)] | None = None
     segment: Literal["all"] | None = None
+    shift: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] | None = None
+    addnoise_condition: Annotated[float, real(0, 1000)] | None = None
+    base_num_frames: Annotated[int, whole(1, MAX_WINDOW)] | None = None
+    overlap_history: Annotated[int, whole(1, MAX_WINDOW)] | None = None
+    causal_block_size: Annotated[int, whole(1, 1024)] | None = None
+    fit: Literal["crop", "pad", "stretch"] | None = None
+    video_from: Literal["start", "end"] | None = None
     special_tokens: Names | None = None
     prev_chunks_scale: Annotated[float, real(0, 10)] | None = None
 
@@ -138,8 +153,11 @@ class Row(Look):
     labels: Annotated[dict[Annotated[str, text(100)], Label], Field(max_length=MAX_LABELS)] | None = None
 
 
-WHOLE_FIELDS = ("frames", "width", "height", "fps", "seed", "steps", "ar_step", "priority")
-REAL_FIELDS = ("seconds", "guidance", "prev_chunks_scale")
+WHOLE_FIELDS = (
+    *("frames", "width", "height", "fps", "seed", "steps", "ar_step", "priority"),
+    *("base_num_frames", "overlap_history", "causal_block_size"),
+)
+REAL_FIELDS = ("seconds", "guidance", "shift", "addnoise_condition", "prev_chunks_scale")
 NESTED_FIELDS = ("shots", "labels", "policy")  # JSON where a format has only text
 
 

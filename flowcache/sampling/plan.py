@@ -78,6 +78,7 @@ class SamplingPlan:
     kv_branches: K/V stores side by side. budget: clean chunks' worth of tokens that each holds; None: all.
     prefix_timestep: to which the prefix is noised; 0: it stays clean. given_timestep: of given frames inside a chunk
     that is denoised; None: the chunk's own. timesteps: of every chunk in every row, for decisions about all at once.
+    cycle: forwards after which SkyReels-V2's TeaCache counts anew; 0: the number of rows.
     """
 
     steps: int
@@ -89,6 +90,7 @@ class SamplingPlan:
     prefix_timestep: float = 0.0
     given_timestep: float | None = None
     timesteps: tuple[tuple[float, ...], ...] = ()
+    cycle: int = 0
 
     @property
     def capacity(self) -> int:

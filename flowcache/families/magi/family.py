@@ -35,7 +35,8 @@ class Magi(Family):
     name = "magi"
     traits = Traits(
         continues_from="latents", prompt_per="chunk", any_length=True, negative_prompt=False, negatives=(OFFICIAL,),
-        fields=("special_tokens", "prev_chunks_scale"), compiles=True,
+        fields=("special_tokens", "prev_chunks_scale"), fit="stretch", video_start=32,
+        compiles=True,
     )  # fmt: skip
     policies = POLICIES
     counts = flops

@@ -12,11 +12,11 @@ from flowcache.families.magi.pipeline import Pipeline
 from flowcache.families.magi.transformer import MagiTransformer
 from flowcache.families.settings import resolve_policy, settings_of
 from flowcache.inputs.segments import plan
-from flowcache.models.base import LoadedModel
+from flowcache.models.base import LoadedModel, alone
 from flowcache.records import ModelSpec, RenderRequest, Shot
 from flowcache.sampling.loop import Texts, denoise
 from flowcache.worker.noise import window_noise
-from flowcache.worker.renderer import SegmentRenderer, captions, encode_pixels, tail_from_bytes, tail_to_bytes
+from flowcache.worker.renderer import SegmentRenderer, captions, encode_pixels, tail_from_bytes, tail_to_bytes, to_uint8
 
 SPEC = ModelSpec(
     "tiny", "magi", "path", "digest", chunk=2, window=8, overlap=4, channels=3, causal=False, patch=2,
@@ -96,6 +96,15 @@ def test_a_segment_depends_on_its_inputs_alone(model):
     rendered(model, request(Shot("bb", 8), seed=5), plan(request(Shot("bb", 8)), SPEC)[0])
     again, _ = rendered(model, wanted, second, tail_from_bytes(tail_to_bytes(tail)))
     assert all(np.array_equal(a.frames, b.frames) for a, b in zip(once, again, strict=True))
+
+
+def test_frames_beyond_whole_chunks_begin_the_output(model):
+    """Of a video's start officially: 32 frames are a chunk and a part of the next one."""
+    wanted = request(Shot("a", 16, cut=False), video="x.mp4", video_from="start")
+    given = torch.randn(3, 3, 2, 2, generator=torch.Generator().manual_seed(0)).tanh()
+    chunks, _ = rendered(model, wanted, *plan(wanted, SPEC), given)
+    assert [(chunk.start_frame, len(chunk.frames)) for chunk in chunks] == [(0, 8), (8, 8)]
+    assert np.array_equal(chunks[0].frames[:4], to_uint8(model.codec.stream(alone)(given[:, 2:])))
 
 
 def test_all_in_one_segment_is_one_walk_with_a_caption_for_each_chunk(model):
