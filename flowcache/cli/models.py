@@ -81,8 +81,9 @@ def check_model(path: str, as_json: bool) -> None:
         whole, shards = (
             {ranks: asdict(need) | {"total": need.total} for ranks, need in found.items()} for found in (needs, sharded)
         )
-        problems = [asdict(problem) for problem in report.problems]
+        problems, warnings = ([asdict(each) for each in found] for found in (report.problems, report.warnings))
         document = {"family": report.family, "layout": report.layout, "parts": parts, "problems": problems}
+        document |= {"warnings": warnings}
         found = {"bytes_per_rank": whole, "bytes_per_rank_sharded": shards, "steps_computed": steps}
         print_json({**document, **found, "exit_code": 2 if problems else 0})
     else:
@@ -93,6 +94,8 @@ def check_model(path: str, as_json: bool) -> None:
         if report.spec:
             rows |= {preset: f"computes {count} of {report.spec.steps} steps" for preset, count in steps.items()}
         print_rows(path, rows)
+        for warning in report.warnings:
+            err.print(f"[yellow]warning:[/] {escape(str(warning))}", soft_wrap=True)
         for problem in report.problems:
             err.print(f"[red]damaged:[/] {escape(str(problem))}", soft_wrap=True)
     raise typer.Exit(2 if report.problems else 0)

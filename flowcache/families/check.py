@@ -7,6 +7,7 @@ from pathlib import Path
 from flowcache.errors import InputError, Problem
 from flowcache.families.base import Config, Family
 from flowcache.families.codecs import codec_part
+from flowcache.families.known import family
 from flowcache.families.layouts import Layout
 from flowcache.families.registry import SPEC_FILE, find, locate
 from flowcache.models.part import Part
@@ -33,6 +34,7 @@ class Report:
     config: Config | None = None
     parts: dict[str, PartReport] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
 
     def note(self, problems: Iterable[Problem]) -> None:
         """Those that are new."""
@@ -46,6 +48,10 @@ def check(path: Path) -> Report:
         found = locate(path)
         if found:
             report.family, report.layout = found[0].name, found[1].name
+            report.problems += _another(*found)
+            if report.problems:
+                return report
+            report.warnings += _doubts(*found)
             report.problems += found[1].missing()
         report.spec = find(str(path))
     except InputError as error:
@@ -55,12 +61,12 @@ def check(path: Path) -> Report:
     return report
 
 
-def _look(family: Family, layout: Layout, report: Report) -> None:
+def _look(owner: Family, layout: Layout, report: Report) -> None:
     """Into each part that is there."""
     makers: dict[str, Callable[[Path], Part | None]] = {
-        "transformer": lambda _: family.part(layout),
+        "transformer": lambda _: owner.part(layout),
         "vae": codec_part,
-        "text_encoder": family.text_part,
+        "text_encoder": owner.text_part,
     }
     faulty = {Path(problem.file) for problem in report.problems}
     for name, make in makers.items():
@@ -81,7 +87,21 @@ def _look(family: Family, layout: Layout, report: Report) -> None:
         report.problems += part.problems()
         if name == "transformer":
             report.config = part.module.config
-    report.note(family.damage(layout, report.config))
+    report.note(owner.damage(layout, report.config))
+
+
+def _another(owner: Family, layout: Layout) -> list[Problem]:
+    return [] if (layout.root / SPEC_FILE).exists() else owner.look_alike(layout)
+
+
+def _doubts(owner: Family, layout: Layout) -> list[Problem]:
+    return [] if (layout.root / SPEC_FILE).exists() else owner.doubts(layout)
+
+
+def doubts(spec: ModelSpec) -> list[Problem]:
+    """What speaks against a checkpoint and proves nothing."""
+    owner = family(spec.family)
+    return _doubts(owner, owner.layout(Path(spec.path)))
 
 
 def sound(name: str) -> ModelSpec:

@@ -76,6 +76,15 @@ def check_unmixed(path: Path, marks: Mapping[str, Sequence[str]]) -> None:
         raise InputError([Problem(str(path), "", f"mixes two layouts: {found[0]} and {found[1]}")])
 
 
+def class_name(file: Path) -> object:
+    """`_class_name`, which diffusers writes into model_index.json and configs; None: it says none, or can't be read."""
+    try:
+        raw = json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError):
+        return None  # whoever reads the file says so
+    return raw.get("_class_name") if isinstance(raw, dict) else None
+
+
 def kv_heads(config: Path) -> int:
     """Heads with keys and values of their own by a transformer's config, in any published layout."""
     try:

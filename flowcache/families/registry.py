@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from flowcache.errors import InputError, Problem
 from flowcache.families.base import Family
+from flowcache.families.given import told
+from flowcache.families.hub import snapshot
 from flowcache.families.known import accepted, families, family, is_known, recognise
 from flowcache.families.layouts import Layout
 from flowcache.models.formats import opened
@@ -39,8 +41,8 @@ def find(name: str) -> ModelSpec:
     """The spec of a bundled name or of a checkpoint; InputError says what would be accepted.
 
     A folder holds flowcache.json, or is a checkpoint that its family knows as published (SkyReels-V2-DF in the official
-    or the diffusers layout), or holds the config file of MAGI-1, which can also be named itself. Looks at no weights:
-    `check` does.
+    or the diffusers layout), or holds the config file of MAGI-1, which can also be named itself; or it is that of one in
+    a Hugging Face cache (`hub.snapshot`). Looks at no weights: `check` does.
     """
     folder = folder_of(name)
     raw = _written(folder)
@@ -62,9 +64,15 @@ def reference(name: str) -> str:
 
 
 def folder_of(name: str) -> Path:
+    """InputError where nobody can look there."""
     if name in BUNDLED:
         return Path(str(resources.files("flowcache.models").joinpath(BUNDLED[name])))
-    return Path(name)
+    path = Path(name)
+    try:
+        path.exists()  # False is no fault yet
+        return snapshot(path)
+    except OSError as error:  # such as a name that is too long
+        raise InputError([Problem("model", "", f"{name[:80]!r} can't be read: {error.strerror}")]) from None
 
 
 def _written(folder: Path) -> dict[str, Any] | None:
@@ -85,13 +93,16 @@ def _written(folder: Path) -> dict[str, Any] | None:
 
 def _published(name: str, path: Path) -> ModelSpec:
     found = recognise(path)
+    if found is None and (what := told(name, path)):
+        raise InputError([Problem("model", "", f"{name!r} {what}")])
     if found is None:
         as_published = ", or ".join(each.accepts for each in families() if each.accepts)
         kinds = f"a folder that holds {SPEC_FILE} or {as_published}"
-        what = "is no model but a single file" if path.is_file() else "is no model"
+        file = "is no model but a single file" if path.is_file() else "is no model"
+        what = file if path.exists() else "does not exist"
         raise InputError([Problem("model", "", f"{name!r} {what}: give {', '.join(bundled())} or {kinds}")])
     owner, layout = found
-    if problems := layout.missing():
+    if problems := owner.look_alike(layout) or layout.missing():
         raise InputError(problems)
     raw, root = owner.published(layout), layout.root
     return ModelSpec(**raw, path=str(root), digest=folder_digest(root), heads=owner.heads(layout))

@@ -14,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from flowcache.errors import InputError, Problem
-from flowcache.models.formats import Kind, expect, fault, opened, refuse_others
+from flowcache.models.formats import Kind, expect, fault, refuse_others
+from flowcache.models.headers import read_header
 from flowcache.models.saved import look_at_pickles, look_at_zip
 
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -84,20 +85,8 @@ def _indexed(index: Path) -> list[Path]:
 
 def in_safetensors(file: Path) -> list[Stored]:
     """By the header; InputError for another kind of file or one cut short."""
-    expect(file, (Kind.SAFETENSORS,), "safetensors")
-    try:
-        with opened(file) as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            header = json.loads(stream.read(length))
-        header.pop("__metadata__", None)
-        entries = [Stored(file, name, v["dtype"], tuple(v["shape"])) for name, v in sorted(header.items())]
-        size, needed = file.stat().st_size, 8 + length + max((v["data_offsets"][1] for v in header.values()), default=0)
-    except OSError as error:
-        raise fault(file, f"can't be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise fault(file, f"is no safetensors file: its header is damaged ({type(error).__name__}: {error})") from None
-    if size < needed:
-        raise fault(file, f"is cut short: its header says {needed:,} bytes, the file has {size:,}; download it again")
+    header = read_header(file)
+    entries = [Stored(file, name, entry["dtype"], entry["shape"]) for name, entry in header.items()]
     refuse_others(file, header)
     try:
         with safe_open(file, "pt"):  # its reader looks for overlaps, gaps and sizes that don't fit

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from flowcache.errors import InputError, Problem
+from flowcache.families.hub import shown_name
 
 # (width, height) and video frames of a window by what a checkpoint's path says: the official README's table of models
 # and its --base_num_frames, "97 for 540P, 121 for 720P".
@@ -32,7 +33,7 @@ def settings(folder: Path, transformer: Path) -> dict[str, Any]:
     # base_num_frames // causal_block_size: 6 of them, 30 latent frames, 117 frames.
     window = (1 + (base - 1) // 4) // CHUNK * CHUNK
     return {
-        "name": folder.resolve().name,
+        "name": shown_name(folder),
         "family": "skyreels",
         "chunk": CHUNK,
         "window": window,

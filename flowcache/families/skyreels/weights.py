@@ -26,6 +26,7 @@ TOP = {
     "head.modulation": "scale_shift_table",
     "head.head.": "proj_out.",
 }
+TEXT_DIM = 4096  # what official configs never say: the class keeps it out of them (`ignore_for_config`)
 BLOCK = {
     "self_attn.norm_": "attn1.norm_",
     "cross_attn.norm_": "attn2.norm_",
@@ -74,13 +75,13 @@ def read_config(folder: Path) -> SkyReelsConfig:
         if "num_attention_heads" in raw:  # diffusers
             dim = raw["num_attention_heads"] * raw["attention_head_dim"]
             positions = raw.get("positions")
-            names = ("ffn_dim", "num_attention_heads", "num_layers", "in_channels", "out_channels", "text_dim")
+            names = ("ffn_dim", "num_attention_heads", "num_layers", "in_channels", "out_channels")
             extra = {"patch": tuple(raw["patch_size"]), "positions": tuple(positions) if positions else None}
         else:
             dim = raw["dim"]
-            names = ("ffn_dim", "num_heads", "num_layers", "in_dim", "out_dim", "text_dim")
+            names = ("ffn_dim", "num_heads", "num_layers", "in_dim", "out_dim")
             extra = {}
-        ffn, heads, layers, channels_in, channels_out, text_dim = (raw[name] for name in names)
+        ffn, heads, layers, channels_in, channels_out = (raw[name] for name in names)
         config = SkyReelsConfig(
             dim=dim,
             ffn_dim=ffn,
@@ -88,7 +89,7 @@ def read_config(folder: Path) -> SkyReelsConfig:
             layers=layers,
             in_channels=channels_in,
             out_channels=channels_out or channels_in,
-            text_dim=text_dim,
+            text_dim=raw.get("text_dim", TEXT_DIM),
             text_len=raw.get("text_len", 512),
             freq_dim=raw.get("freq_dim", 256),
             eps=raw.get("eps", 1e-6),
