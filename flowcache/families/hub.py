@@ -35,10 +35,8 @@ def snapshot(path: Path) -> Path:
         raise InputError([Problem(str(main), "", f"names revision {name[:40]!r}, which is not there; {_again(path)}")])
     if len(there) == 1:
         return revisions / there[0]
-    message = (
-        f"holds {len(there)} revisions and no refs/main; give one of {', '.join(there)}" if there else _again(path)
-    )
-    raise InputError([Problem(str(revisions), "", message if there else f"is empty; {message}")])
+    several = f"holds {len(there)} revisions and no refs/main; give one of {', '.join(there)}"
+    raise InputError([Problem(str(revisions), "", several if there else f"is empty; {_again(path)}")])
 
 
 def shown_name(folder: Path) -> str:

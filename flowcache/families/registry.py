@@ -41,8 +41,8 @@ def find(name: str) -> ModelSpec:
     """The spec of a bundled name or of a checkpoint; InputError says what would be accepted.
 
     A folder holds flowcache.json, or is a checkpoint that its family knows as published (SkyReels-V2-DF in the official
-    or the diffusers layout), or holds the config file of MAGI-1, which can also be named itself; or it is that of one in
-    a Hugging Face cache (`hub.snapshot`). Looks at no weights: `check` does.
+    or the diffusers layout), or holds the config file of MAGI-1, which can also be named itself; or it is one of a
+    Hugging Face cache (`hub.snapshot`). Looks at no weights: `check` does.
     """
     folder = folder_of(name)
     raw = _written(folder)
