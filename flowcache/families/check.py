@@ -9,7 +9,7 @@ from flowcache.families.base import Config, Family
 from flowcache.families.codecs import codec_part
 from flowcache.families.known import family
 from flowcache.families.layouts import Layout
-from flowcache.families.registry import SPEC_FILE, find, locate
+from flowcache.families.registry import BUNDLED, SPEC_FILE, find, locate
 from flowcache.models.part import Part
 from flowcache.records import ModelSpec
 
@@ -105,10 +105,9 @@ def doubts(spec: ModelSpec) -> list[Problem]:
 
 
 def sound(name: str) -> ModelSpec:
-    """`find`, and the headers of a published checkpoint's weights looked through; InputError names the damage."""
+    """`find`, and the headers of its weights looked through but for bundled ones; InputError names the damage."""
     spec = find(name)
-    folder = Path(spec.path)
-    problems = [] if (folder / SPEC_FILE).exists() else check(folder).problems
+    problems = [] if name in BUNDLED else check(Path(spec.path)).problems
     if problems:
         faults = "; ".join(map(str, problems[:NAMED]))
         more = f"; and {len(problems) - NAMED} more" if len(problems) > NAMED else ""

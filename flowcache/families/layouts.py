@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flowcache.errors import InputError, Problem
+from flowcache.models.formats import opened
 
 DIFFUSERS, DIFFUSERS_MARK = "diffusers layout", "model_index.json"
 
@@ -79,8 +80,9 @@ def check_unmixed(path: Path, marks: Mapping[str, Sequence[str]]) -> None:
 def class_name(file: Path) -> object:
     """`_class_name`, which diffusers writes into model_index.json and configs; None: it says none, or can't be read."""
     try:
-        raw = json.loads(file.read_text())
-    except (OSError, ValueError, RecursionError):
+        with opened(file) as stream:
+            raw = json.load(stream)
+    except (InputError, ValueError, RecursionError):
         return None  # whoever reads the file says so
     return raw.get("_class_name") if isinstance(raw, dict) else None
 
