@@ -66,31 +66,35 @@ def check_model(path: str, as_json: bool) -> None:
     from flowcache.families.registry import folder_of
 
     report = check(folder_of(path))
-    needs, sharded, steps = {}, {}, {}
+    needs, sharded, eight, steps = {}, {}, {}, {}
     if report.spec and report.config:
         spec = report.spec
         tokens = spec.chunk_tokens(spec.width, spec.height)
         sizes = [ranks for ranks in (1, 2, 4, 8, 16) if ranks <= tokens]
         needs = {ranks: memory(spec, report.config, ranks) for ranks in sizes}
         sharded = {ranks: memory(spec, report.config, ranks, sharded=True) for ranks in sizes[1:]}
+        eight = {ranks: memory(spec, report.config, ranks, weights="int8") for ranks in sizes}
     if report.spec and not report.problems:
         owner = family(report.spec.family)
         steps = owner.preset_steps(report.spec, owner.layout(Path(report.spec.path)))
     if as_json:
         parts = {name: asdict(part) for name, part in report.parts.items()}
-        whole, shards = (
-            {ranks: asdict(need) | {"total": need.total} for ranks, need in found.items()} for found in (needs, sharded)
+        whole, shards, bits = (
+            {ranks: asdict(need) | {"total": need.total} for ranks, need in found.items()}
+            for found in (needs, sharded, eight)
         )
         problems, warnings = ([asdict(each) for each in found] for found in (report.problems, report.warnings))
         document = {"family": report.family, "layout": report.layout, "parts": parts, "problems": problems}
         document |= {"warnings": warnings}
-        found = {"bytes_per_rank": whole, "bytes_per_rank_sharded": shards, "steps_computed": steps}
+        found = {"bytes_per_rank": whole, "bytes_per_rank_sharded": shards, "bytes_per_rank_8_bits": bits}
+        found |= {"steps_computed": steps}
         print_json({**document, **found, "exit_code": 2 if problems else 0})
     else:
         rows = {"family": report.family or "unknown", "layout": report.layout or "unknown"}
         rows |= {name: f"{part.numbers:,} numbers, {part.precision}" for name, part in report.parts.items()}
         rows |= {f"gang of {ranks}": str(need) for ranks, need in needs.items()}
         rows |= {f"{ranks}, weights sharded": str(need) for ranks, need in sharded.items()}
+        rows |= {f"{ranks}, --weights int8 or fp8": str(need) for ranks, need in eight.items()}
         if report.spec:
             rows |= {preset: f"computes {count} of {report.spec.steps} steps" for preset, count in steps.items()}
         print_rows(path, rows)

@@ -17,7 +17,7 @@ from flowcache.families.hub import snapshot
 from flowcache.families.known import accepted, families, family, is_known, recognise
 from flowcache.families.layouts import Layout
 from flowcache.models.formats import opened
-from flowcache.records import ModelSpec
+from flowcache.records import ModelSpec, Weights
 
 if TYPE_CHECKING:
     import torch
@@ -179,6 +179,7 @@ def load_model(
     tile: int | None = None,
     embeddings: "EmbeddingStore | None" = None,
     load: "Callable[[Part, str, torch.dtype, Callable[[str], bool]], VideoModel] | None" = None,
+    weights: Weights = "auto",
 ) -> "LoadedModel":
     """Weights, text encoder and codec of `find(name)`, ready on `device`.
 
@@ -186,7 +187,7 @@ def load_model(
     is always fp32.
     texts: encoded first, so that the text encoder has left the device before the transformer comes.
     tile: see `wan_vae.WanCodec` and `magi.vae_codec.MagiCodec`. embeddings: see `text.StoredTexts`. load: what loads
-    the transformer; None: `Part.load`, whole.
+    the transformer; None: `Part.load`, whole, with `weights` as `records.Weights` says.
     InputError names each damaged file and tensor.
     """
     from flowcache.families.codecs import load_codec
@@ -199,7 +200,7 @@ def load_model(
     text = owner.text(layout, owner.config(layout), StoredTexts(embeddings, encoded) if embeddings else encoded)
     encoded.prepare(texts)
     part, how = owner.part(layout), (device, precision(dtype, device), owner.keep_float32)
-    transformer = part.load(*how) if load is None else load(part, *how)
+    transformer = part.load(*how, weights) if load is None else load(part, *how)
     return LoadedModel(spec, transformer, load_codec(layout.vae, device, tile), text)
 
 

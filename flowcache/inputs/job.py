@@ -28,6 +28,7 @@ from flowcache.inputs.schema import (
     text,
     whole,
 )
+from flowcache.records import Weights
 
 SIZE_LIMIT = 1 << 20  # bytes
 JOB_ACCEPTS = ACCEPTS | {
@@ -39,6 +40,7 @@ JOB_ACCEPTS = ACCEPTS | {
     "threads": "a whole number from 1 to 1,024",
     "device": "'auto', 'cpu' or 'cuda'",
     "dtype": "'auto', 'bf16' or 'fp32'",
+    "weights": "'auto', 'int8' or 'fp8'",
     "vae_tiling": "'auto', 'on' or 'off'",
     "address": "the address of a Ray cluster, or 'auto' for the one on this machine",
     "keep_going": "true or false",
@@ -80,6 +82,7 @@ class JobSpec(Written):
     threads: Annotated[int, whole(1, 1024)] = RunOptions.threads
     device: Device = RunOptions.device
     dtype: Dtype = RunOptions.dtype
+    weights: Weights = RunOptions.weights
     vae_tiling: Tiling = RunOptions.vae_tiling
     address: Annotated[str, text(4096)] | None = RunOptions.address
     keep_going: bool = False  # render the good rows, record the bad ones

@@ -4,8 +4,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flowcache.errors import Problem
+from flowcache.records import Weights
 
 SHARDING = "2.13"  # the first torch whose FSDP2 can be told to forget its notes (`reset_iter_state`)
+
+TOGETHER = "got {} with --shard-weights; accepted: one of them, weights in 8 bits or a part of them"
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "bf16", "fp32"]
@@ -26,7 +29,8 @@ class RunOptions:
     tried again. `until`: unix seconds after which no segment is started any more; `grace`: seconds that segments under
     way get after a SIGTERM. `patience`: seconds for which a store that does not answer is waited for. `idle_release`:
     seconds after which a gang without work gives its resources back.
-    `dtype`: bf16, fp32 or auto; `vae_tiling`: on, off or auto: these two alone change what is rendered.
+    `dtype`: bf16, fp32 or auto; `weights`: int8, fp8 or auto (`records.Weights`); `vae_tiling`: on, off or auto: these
+    alone change what is rendered.
     """
 
     gang: int = 1
@@ -35,6 +39,7 @@ class RunOptions:
     threads: int = 1
     device: Device = "auto"
     dtype: Dtype = "auto"
+    weights: Weights = "auto"
     vae_tiling: Tiling = "auto"
     address: str | None = None
     retries: int = 2
@@ -54,13 +59,15 @@ class RunOptions:
 
         "auto" is not, as the device and its memory are not.
         """
-        asked = {"dtype": self.dtype, "vae_tiling": self.vae_tiling}
+        asked = {"dtype": self.dtype, "weights": self.weights, "vae_tiling": self.vae_tiling}
         return {name: value for name, value in asked.items() if value != "auto"}
 
     def faults(self) -> list[Problem]:
         """What speaks against such a run before anything is known of its requests."""
         if not self.shard_weights:
             return []
+        if self.weights != "auto":
+            return [Problem("--weights", "", TOGETHER.format(self.weights))]
         if self.gang == 1:
             message = "got a gang of 1, which has nobody to share weights with; accepted: with --gang 2 or more"
             return [Problem("--shard-weights", "", message)]

@@ -137,7 +137,8 @@ class RankWorker:
             from flowcache.parallel.sharding import load_sharded  # a second of imports that others do without
 
             load = partial(load_sharded, ranks=Mesh(dist.group.WORLD))
-        return load_model(path, settings.device, options.dtype, tile=tile, embeddings=embeddings, load=load)
+        how = {"tile": tile, "embeddings": embeddings, "load": load, "weights": options.weights}
+        return load_model(path, settings.device, options.dtype, **how)
 
     def _renderer(self, model: LoadedModel, task: Task) -> SegmentRenderer:
         return SegmentRenderer(

@@ -71,7 +71,8 @@ def places(file: Path, raw: dict[str, Any]) -> dict[str, Path]:
     """
     runtime = raw["runtime_config"]
     load, t5, vae = (_placed(file, runtime[key]) for key in ("load", "t5_pretrained", "vae_pretrained"))
-    weights = "inference_weight.distill" if raw["engine_config"]["distill"] else "inference_weight"
+    engine = raw["engine_config"]
+    weights = f"inference_weight{'.fp8' * engine['fp8_quant']}{'.distill' * engine['distill']}"
     special = [_placed(file, place + SPECIAL_TOKENS) for place in ("", "assets/", "example/assets/")]
     return {
         "transformer": load / weights,
