@@ -28,11 +28,11 @@ def told(name: str, path: Path) -> str | None:
 
 def _absent(name: str) -> str | None:
     repository = hub_id(name)
-    if repository and ("://" in name or not Path(repository.partition("/")[0]).is_dir()):
+    if repository and (":/" in name or not Path(repository.partition("/")[0]).is_dir()):
         folder = repository.partition("/")[2]
         return (f"is no path here, and nothing is downloaded; if it is meant on the Hugging Face Hub, run "
                 f"hf download {repository} --local-dir {folder}, and give {folder}")  # fmt: skip
-    if "://" in name:
+    if ":/" in name:  # a path has one slash of them
         return "is a URL; accepted: the path of a folder on this machine"
     return "does not exist; ~ is not resolved here: give the whole path" if name.startswith("~") else None
 

@@ -7,7 +7,7 @@ from flowcache.errors import InputError, Problem
 from flowcache.models.formats import opened
 
 CACHED, SNAPSHOTS = "models--", "snapshots"
-ID = re.compile(r"(?:(?:https?://)?(?:huggingface\.co|hf\.co)/|hf://)?"
+ID = re.compile(r"(?:(?:https?://?)?(?:huggingface\.co|hf\.co)/|hf://?)?"
                 r"(?P<id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:/(?:tree|resolve|blob)/.*)?/?")  # fmt: skip
 
 

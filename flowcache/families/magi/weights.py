@@ -22,7 +22,7 @@ def transformer_part(config: Path, folder: Path) -> Part[MagiTransformer]:
     if any(entry.name.startswith(STACKED) for entry in stored):
         message = (
             "holds the tensors of all blocks stacked, as MAGI-1.1's 24B base was published in June 2026: in what order "
-            "its linear_qkv is packed was never said (github.com/SandAI-org/MAGI-1, issue 123), so it can't be read; "
+            "its linear_qkv is packed is not public (github.com/SandAI-org/MAGI-1, issue 123), so it can't be read; "
             "accepted: MAGI-1, or a MAGI-1.1 with the tensors of each block"
         )
         raise fault(folder, message)

@@ -1,21 +1,26 @@
 """What is given as a model and is none, or another one: each is told as what it is."""
 
 import json
+import os
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 
 from flowcache.api import check as check_rows
+from flowcache.cli.main import app
 from flowcache.errors import InputError
 from flowcache.families.check import check, sound
 from flowcache.families.registry import find, folder_of
 from flowcache.families.skyreels.weights import read_config
 from flowcache.inputs.schema import RowDefaults
+from tests.given_models import GIVEN
 from tests.published import OFFICIAL, tiny_parts, write_diffusers, write_official
-from tests.weights_files import GGUF, LORA, PAGE, POINTER, SOUND, WHOLE
+from tests.weights_files import BAD, GGUF, LORA, PAGE, POINTER, SOUND, WHOLE
 
 
 def told(name: object) -> str:
@@ -211,3 +216,35 @@ def test_a_blob_that_is_missing_is_named(originals, tmp_path):
     (file.parent / file.readlink()).unlink()
     with pytest.raises(InputError, match=r"diffusion_pytorch_model.safetensors: is missing"):
         find(str(root))
+
+
+def asked(*command: str) -> tuple[int, str]:
+    """Exit code, and what was printed, in one line."""
+    done = CliRunner().invoke(app, command)
+    if isinstance(done.exception, InputError):  # `main` prints it
+        return done.exception.exit_code, str(done.exception)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, " ".join(done.output.split())
+
+
+@pytest.mark.parametrize("given", GIVEN, ids=lambda given: given.title)
+def test_models_check_says_what_was_given(given, tmp_path, monkeypatch):
+    """docs/bad-input.md shows them."""
+    monkeypatch.chdir(tmp_path)
+    problems = given.problems()
+    assert len(problems) == 1 and given.says in str(problems[0])
+    code, said = asked("models", "check", given.name)
+    assert code == 2 and given.says in said
+    assert asked("models", given.name)[0] in (0, 2)  # without a look at weights
+
+
+@pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad.title)
+def test_models_check_says_what_a_bad_file_of_weights_is(originals, tmp_path, bad):
+    """Every file of the corpus, as a part of a checkpoint that is sound but for it."""
+    layout, name = ("diffusers", "transformer/diffusion_pytorch_model.safetensors"), ("official", "Wan2.1_VAE.pth")
+    kind, place = layout if bad.file.endswith(".safetensors") else name
+    folder = shutil.copytree(originals / kind, tmp_path / "model", copy_function=os.link)
+    (folder / place).unlink()
+    (folder / place).write_bytes(bad.content)
+    code, said = asked("models", "check", str(folder))
+    assert code == 2 and re.search(bad.says, said) and f"{folder / place}: " in said

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from benchmarks.eight_bit import error, velocity
 from flowcache.errors import InputError
 from flowcache.families.check import check, sound
 from flowcache.families.known import family
@@ -25,10 +26,6 @@ from tests.published_magi import PER_CHANNEL, write_magi
 ERROR = {"int8": 0.01, "fp8": 0.03}  # of a matrix of normal numbers
 
 
-def off(found: torch.Tensor, right: torch.Tensor) -> float:
-    return ((found.float() - right.float()).norm() / right.float().norm()).item()
-
-
 @pytest.mark.parametrize("kind", ERROR)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_every_operation_sees_the_matrix(kind, dtype):
@@ -36,7 +33,7 @@ def test_every_operation_sees_the_matrix(kind, dtype):
     weight, x = torch.randn(48, 64), torch.randn(3, 64, dtype=dtype)
     held = packed(weight, kind, dtype)
     assert (held.dtype, held.shape, held.packed.element_size()) == (dtype, weight.shape, 1)
-    assert off(held.whole(), weight) < ERROR[kind]
+    assert error(held.whole(), weight) < ERROR[kind]
     right = F.linear(x, held.whole())
     assert torch.equal(F.linear(x, held), right) and torch.equal(x @ held.T, right)
     assert torch.equal(F.linear(x.float(), held.float()), F.linear(x.float(), held.whole().float()))
@@ -57,23 +54,6 @@ def test_rows_of_any_size_stay_finite_and_near(values, kind):
     assert ((found - weight).abs()[0] <= weight[0].abs().max() * 0.04 + 1e-20).all()
 
 
-def velocity(model) -> torch.Tensor:
-    """Of one forward of a whole chunk, with text."""
-    transformer, spec = model.transformer, model.spec
-    torch.manual_seed(1)
-    rows, columns = spec.height // spec.space_stride, spec.width // spec.space_stride
-    latents = torch.randn(1, spec.channels, spec.chunk, rows, columns).to(transformer.dtype)
-    grid = transformer.grid(latents)
-    conditioning = transformer.condition(torch.full((1, 1), 400.0), grid, spec.fps)
-    text = transformer.text(model.text.encode("a red circle"))
-    attend = lambda layer, q, k, v: F.scaled_dot_product_attention(  # noqa: E731
-        *(x.transpose(1, 2) for x in (q, k, v)), enable_gqa=True
-    ).transpose(1, 2)
-    with torch.no_grad():
-        tokens = transformer.transform(transformer.embed(latents), conditioning, text, transformer.rope(grid), attend)
-        return transformer.project(tokens, conditioning, grid)
-
-
 @pytest.mark.parametrize("name", bundled())
 @pytest.mark.parametrize(("kind", "most"), [("int8", 0.02), ("fp8", 0.06)])
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
@@ -84,7 +64,7 @@ def test_bundled_models_hold_their_blocks_in_8_bits(name, kind, most, dtype):
     assert {key: p.dtype for key, p in held.transformer.named_parameters()} == {
         key: p.dtype for key, p in whole.transformer.named_parameters()
     }
-    assert 0 < off(velocity(held), velocity(whole)) < most
+    assert 0 < error(velocity(held, "a red circle"), velocity(whole, "a red circle")) < most
 
 
 @pytest.mark.parametrize("name", bundled())
@@ -118,7 +98,7 @@ def test_official_magi_weights_of_8_bits_are_read(tmp_path):
         divided = x / (state[name.replace("weight", "smooth_scale")] if name[:-7].endswith(PER_CHANNEL) else given)
         right = divided @ raw.T * given[0] * state[name.replace("weight", "weight_scale")]
         for model, most in ((auto, 1e-5), (fp8, 1e-5), (int8, 0.02)):
-            assert off(F.linear(x, model.get_parameter(name)), right) < most
+            assert error(F.linear(x, model.get_parameter(name)), right) < most
         assert torch.equal(fp8.get_parameter(name).packed, state[name][0])
 
 
@@ -166,7 +146,7 @@ def test_diffusers_weights_of_8_bits_are_read(whole, tmp_path, kind, weights):
     assert check(folder).problems == []
     found, right = load_model(str(folder), weights=weights).transformer, load_model(str(whole)).transformer
     for name in matrices(right):
-        assert off(found.get_parameter(name).detach() + 0, right.get_parameter(name)) < 0.05
+        assert error(found.get_parameter(name).detach() + 0, right.get_parameter(name)) < 0.05
         assert isinstance(found.get_parameter(name), EightBit) == (weights != "auto")
     assert torch.equal(found.head.head.weight, right.head.head.weight)
 
