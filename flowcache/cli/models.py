@@ -73,7 +73,7 @@ def check_model(path: str, as_json: bool) -> None:
         sizes = [ranks for ranks in (1, 2, 4, 8, 16) if ranks <= tokens]
         needs = {ranks: memory(spec, report.config, ranks) for ranks in sizes}
         sharded = {ranks: memory(spec, report.config, ranks, sharded=True) for ranks in sizes[1:]}
-        eight = {ranks: memory(spec, report.config, ranks, weights="int8") for ranks in sizes}
+        eight = {ranks: memory(spec, report.config, ranks, weights="int8") for ranks in sizes[:1]}
     if report.spec and not report.problems:
         owner = family(report.spec.family)
         steps = owner.preset_steps(report.spec, owner.layout(Path(report.spec.path)))
@@ -94,7 +94,7 @@ def check_model(path: str, as_json: bool) -> None:
         rows |= {name: f"{part.numbers:,} numbers, {part.precision}" for name, part in report.parts.items()}
         rows |= {f"gang of {ranks}": str(need) for ranks, need in needs.items()}
         rows |= {f"{ranks}, weights sharded": str(need) for ranks, need in sharded.items()}
-        rows |= {f"{ranks}, --weights int8 or fp8": str(need) for ranks, need in eight.items()}
+        rows |= {f"gang of {ranks}, 8 bits": f"{need}, with --weights int8 or fp8" for ranks, need in eight.items()}
         if report.spec:
             rows |= {preset: f"computes {count} of {report.spec.steps} steps" for preset, count in steps.items()}
         print_rows(path, rows)

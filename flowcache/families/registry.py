@@ -16,6 +16,7 @@ from flowcache.families.given import told
 from flowcache.families.hub import snapshot
 from flowcache.families.known import accepted, families, family, is_known, recognise
 from flowcache.families.layouts import Layout
+from flowcache.families.spec_file import faults
 from flowcache.models.formats import opened
 from flowcache.records import ModelSpec, Weights
 
@@ -115,6 +116,8 @@ def _spec(raw: dict[str, Any], folder: Path) -> ModelSpec:
     if unknown:
         raise InputError([Problem(str(path), key, "is no known key") for key in unknown])
     owner, raw = _family(raw, folder), _frozen(raw)
+    if problems := [Problem(str(path), key, message) for key, message in faults(raw)]:
+        raise InputError(problems)
     try:
         raw["pipeline"] = owner.pipeline(raw.get("pipeline"))
     except TypeError as error:

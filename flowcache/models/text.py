@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from flowcache.models.base import WordEncoder
+from flowcache.models.build import built
 from flowcache.models.part import Part
 from flowcache.models.prompts import clean_wan
 from flowcache.models.tensors import fault, in_folder, in_pth
@@ -170,11 +171,8 @@ def text_part(path: Path) -> Part:
         stored, rename, kind = in_pth(path), transformers_name, "umt5"
         config = _config_of({entry.name: entry.shape for entry in stored}, path)
     make_model, make_config = kinds[kind]
-    try:
-        with torch.device("meta"):
-            module = make_model(make_config(**config))
-    except (TypeError, ValueError, AttributeError) as error:
-        raise fault(path, f"is no {kind.upper()} config: {error}") from None
+    file = path / "config.json" if path.is_dir() else path
+    module = built(lambda: make_model(make_config(**config)), file, config)
     return Part(path, module, stored, rename, TIED)
 
 

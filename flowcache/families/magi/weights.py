@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-import torch
-
 from flowcache.families.magi.config_file import read_config
 from flowcache.families.magi.transformer import MagiTransformer
+from flowcache.models.build import built
 from flowcache.models.part import Part
 from flowcache.models.tensors import fault, in_folder
 
@@ -16,8 +15,8 @@ NORMS = (".q_layernorm.", ".k_layernorm.", ".self_attn_post_norm.", ".mlp_post_n
 
 def transformer_part(config: Path, folder: Path) -> Part[MagiTransformer]:
     """What a folder of weights holds; InputError where config or files can't be read."""
-    with torch.device("meta"):
-        module = MagiTransformer(read_config(config))
+    sizes = read_config(config)
+    module = built(lambda: MagiTransformer(sizes), config, vars(sizes))
     stored = in_folder(folder)
     if any(entry.name.startswith(STACKED) for entry in stored):
         message = (

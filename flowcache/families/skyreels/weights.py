@@ -5,12 +5,12 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from flowcache.errors import InputError, Problem
 from flowcache.families.skyreels.config import SkyReelsConfig
 from flowcache.families.skyreels.transformer import SkyReelsTransformer
+from flowcache.models.build import built
 from flowcache.models.part import Part
 from flowcache.models.tensors import in_folder, read
 
@@ -138,8 +138,7 @@ def _layout(folder: Path) -> str:
 def transformer_part(folder: Path) -> Part[SkyReelsTransformer]:
     """What a transformer folder holds, in either layout; InputError where config or files can't be read."""
     config, layout = read_config(folder), _layout(folder)
-    with torch.device("meta"):
-        module = SkyReelsTransformer(config)
+    module = built(lambda: SkyReelsTransformer(config), folder / "config.json", vars(config))
 
     def rename(name: str) -> str | None:
         official = official_name(name)

@@ -102,3 +102,17 @@ def test_what_is_no_object_is_no_spec(copy, text):
     with pytest.raises(InputError, match="flowcache.json: is no"):
         find(str(copy))
     assert str(check(copy).problems[0]).startswith(f"{copy}/flowcache.json: is no")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [("chunk", 0, "got '0'; accepted: a whole number from 1 to 1,000,000"), ("chunk", True, "got 'True'"),
+     ("fps", "12", "got '12'"), ("frames", 10**30, "accepted: a whole number"), ("guidance", -1, "a number from 0 on"),
+     ("window", 16, "got 16; accepted: a multiple of 3, the chunk"), ("overlap", 15, "accepted: less than the window"),
+     ("causal", 1, "accepted: true or false"), ("sizes", [[64]], "pairs of width and height"), ("name", [], "text"),
+     ("vocabulary", [1], "a list of words"), ("reuse", {"slow": {"threshold": "x"}}, "an object of presets"),
+     ("reuse", {"slow": {"coefficients": [None]}}, "an object of presets"), ("overlap", [], "a whole number from 0")],
+)  # fmt: skip
+def test_every_value_of_a_spec_is_looked_at(copy, key, value, says):
+    said = say(copy, **{key: value})
+    assert said.startswith(f"{key}: ") and says in said
