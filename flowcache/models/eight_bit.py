@@ -34,7 +34,7 @@ class EightBit(Tensor):
         return self.packed.to(self.scale.dtype).mul_(self.scale).to(self.dtype)
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, _: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         if func is torch.ops.aten.detach.default:  # of nn.Parameter
             return EightBit(args[0].packed, args[0].scale, args[0].dtype)
         whole: tuple[tuple, dict[str, Any]] = tree_map_only(EightBit, EightBit.whole, (args, kwargs or {}))

@@ -152,8 +152,9 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
 
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise fault(folder, f"holds no tokenizer: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # whatever is odd in its files, and in the config beside them
+        said = " ".join(str(error).split())[:160]
+        raise fault(folder, f"holds no tokenizer: {said}") from error
 
 
 def text_part(path: Path) -> Part:

@@ -6,7 +6,7 @@ import pytest
 
 from flowcache.errors import InputError
 from flowcache.families.check import check
-from flowcache.families.registry import bundled, find, folder_digest, reference
+from flowcache.families.registry import bundled, find, folder_digest, folder_of, reference
 
 
 def test_bundled_models_are_found_by_name():
@@ -116,3 +116,15 @@ def test_what_is_no_object_is_no_spec(copy, text):
 def test_every_value_of_a_spec_is_looked_at(copy, key, value, says):
     said = say(copy, **{key: value})
     assert said.startswith(f"{key}: ") and says in said
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [("window", "4", "window: got '4'; accepted: a whole number"), ("window", 0, "accepted for window: from 1 on"),
+     ("kv_ranges", True, "kv_ranges: got 'True'; accepted: a list, each a whole number"), ("passes", 2, "1 or 3"),
+     ("kv_ranges", [0], "kv_ranges: whole numbers from 1 on"), ("text_scales", [1.0], "of one length"),
+     ("clean_time", None, "accepted: a number"), ("distilled", 1, "accepted: true or false")],
+)  # fmt: skip
+def test_every_value_of_a_pipeline_is_looked_at(copy, key, value, says):
+    raw = json.loads((folder_of("tiny-magi") / "flowcache.json").read_text())
+    assert says in say(copy, family="magi", pipeline=raw["pipeline"] | {key: value})

@@ -1,5 +1,6 @@
 """Checkpoints with a flowcache.json are looked through as published ones are, before anything is planned."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -109,3 +110,26 @@ def test_files_cut_flipped_or_swapped_end_as_sentences(tmp_path_factory, data):
         sound(str(folder))
     except InputError as error:
         assert error.problems and all(problem.message for problem in error.problems)
+
+
+ODD = {
+    "transformer": [("patch_size", [-1, 2, 2]), ("freq_dim", 10**30), ("num_layers", 65537), ("positions", [{}, 1])],
+    "text_encoder": [("num_layers", 10**30), ("d_model", "wide"), ("dense_act_fn", 3), ("num_decoder_layers", 5000)],
+    "vae": [("time_stride", [1]), ("hidden", -3), ("latent_channels", 10**30), ("latent_channels", None)],
+}
+
+
+@pytest.mark.parametrize(("part", "key", "value"), [(part, *each) for part, odd in ODD.items() for each in odd])
+def test_whatever_a_config_makes_of_a_module_is_told(tmp_path, impatient, part, key, value):
+    folder = shutil.copytree(find("tiny-skyreels").path, tmp_path / "model")
+    config = folder / part / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {key: value}))
+    assert f"{config}: " in told(folder)
+
+
+@given(st.text(max_size=40) | st.from_regex(r"[\w./:~-]{1,30}", fullmatch=True) | st.just("/" * 300) | st.just("/proc"))
+def test_whatever_is_given_is_a_model_or_told_what_it_is(name):
+    try:
+        find(name)
+    except InputError as error:
+        assert all(0 < len(problem.message) < 400 + len(repr(name)) for problem in error.problems)
