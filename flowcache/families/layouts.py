@@ -78,13 +78,18 @@ def check_unmixed(path: Path, marks: Mapping[str, Sequence[str]]) -> None:
 
 
 def class_name(file: Path) -> object:
-    """`_class_name`, which diffusers writes into model_index.json and configs; None: it says none, or can't be read."""
+    """What diffusers writes into model_index.json and configs; None: it says none, or can't be read."""
+    return value(file, "_class_name")
+
+
+def value(file: Path, key: str) -> object:
+    """What a JSON object says of a key; None: nothing, or it can't be read."""
     try:
         with opened(file) as stream:
             raw = json.load(stream)
     except (InputError, ValueError, RecursionError):
         return None  # whoever reads the file says so
-    return raw.get("_class_name") if isinstance(raw, dict) else None
+    return raw.get(key) if isinstance(raw, dict) else None
 
 
 def kv_heads(config: Path) -> int:

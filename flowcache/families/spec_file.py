@@ -8,8 +8,8 @@ Rule = tuple[str, Callable[[Any], bool]]
 MOST = 1_000_000
 
 
-def whole(least: int) -> Rule:
-    return f"a whole number from {least} to {MOST:,}", lambda value: type(value) is int and least <= value <= MOST
+def whole(least: int, most: int = MOST) -> Rule:
+    return f"a whole number from {least} to {most:,}", lambda value: type(value) is int and least <= value <= most
 
 
 def number(value: Any) -> bool:
@@ -33,10 +33,10 @@ PRESETS: Rule = (
     "an object of presets, with threshold, ret_steps and coefficients of numbers",
     lambda value: isinstance(value, dict) and all(preset(each) for each in value.values()),
 )
-COUNTS = ("chunk", "window", "channels", "time_stride", "space_stride", "patch", "fps", "width", "height", "frames",
-          "steps", "max_steps")  # fmt: skip
+COUNTS = ("chunk", "window", "channels", "time_stride", "space_stride", "patch", "fps", "width", "height", "frames")  # fmt: skip
 RULES: Mapping[str, Rule] = {
     **dict.fromkeys(COUNTS, whole(1)),
+    **dict.fromkeys(("steps", "max_steps"), whole(1, 10_000)),
     **dict.fromkeys(("overlap", "ar_step"), whole(0)),
     **dict.fromkeys(("guidance", "shift", "condition_noise"), NUMBER),
     **dict.fromkeys(("name", "negative_prompt"), TEXT),

@@ -1,6 +1,7 @@
 """Every value of an official MAGI-1 config file (example/*/*_config.json), looked at before it is used. No torch."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,12 @@ NUMBERS = {"x_rescale_factor": "rescale", "layernorm_epsilon": "eps"}
 # What is accepted, in words and as a test.
 Rule = tuple[str, Callable[[Any], bool]]
 COUNT: Rule = "a whole number above 0", lambda value: type(value) is int and value > 0
-NUMBER: Rule = "a number above 0", lambda value: type(value) in (int, float) and value > 0
+NUMBER: Rule = "a number above 0", lambda value: _number(value) and value > 0
 SWITCH: Rule = "true or false", lambda value: type(value) is bool
 NAME: Rule = "a path", lambda value: isinstance(value, str) and value != ""
 SCALES: Rule = (
     "a list of numbers",
-    lambda value: isinstance(value, list) and value != [] and all(type(x) in (int, float) for x in value),
+    lambda value: isinstance(value, list) and value != [] and all(map(_number, value)),
 )
 RANGES: Rule = (
     "a list of whole numbers above 0, or an empty one for all chunks",
@@ -44,6 +45,10 @@ PAIR: Rule = (
     "two whole numbers above 0",
     lambda value: isinstance(value, list) and len(value) == 2 and all(COUNT[1](x) for x in value),
 )
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def only(*values: Any) -> Rule:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from flowcache.errors import Problem
 from flowcache.families.hub import shown_name
-from flowcache.families.layouts import DIFFUSERS_MARK, Layout, class_name
+from flowcache.families.layouts import DIFFUSERS_MARK, Layout, class_name, value
 
 PIPELINES = (
     "SkyReelsV2DiffusionForcingPipeline",
@@ -37,10 +37,18 @@ def _another(file: Path, found: object, own: str, what: str) -> Problem:
 
 
 def doubts(layout: Layout) -> list[Problem]:
-    """Of the official layout nothing but the name tells that a model was not trained with diffusion forcing."""
-    name = shown_name(layout.root)
-    other = OTHERS.search(name.upper())
-    if not other or re.search(r"(?<![A-Z])DF(?![A-Z])", name.upper()):
+    """Of the official layout, where nothing else tells that a model was not trained with diffusion forcing.
+
+    Its name; and Wan's config knows no `inject_sample_info`, which SkyReels-V2's always says.
+    """
+    if layout.name != "official":
         return []
-    message = f"is named as a model of another kind ({other[1]}), which renders noise here if it is one; {TAKE}"
-    return [Problem(str(layout.root), "", message)]
+    found, name = [], shown_name(layout.root).upper()
+    other = OTHERS.search(name)
+    if other and not re.search(r"(?<![A-Z])DF(?![A-Z])", name):
+        message = f"is named as a model of another kind ({other[1]}), which renders noise here if it is one; {TAKE}"
+        found.append(Problem(str(layout.root), "", message))
+    if class_name(layout.config) and value(layout.config, "inject_sample_info") is None:
+        message = f"is missing, as in configs of Wan, whose models render noise here; {TAKE}"
+        found.append(Problem(str(layout.config), "inject_sample_info", message))
+    return found

@@ -38,7 +38,7 @@ def settings(folder: Path, transformer: Path) -> dict[str, Any]:
         "chunk": CHUNK,
         "window": window,
         "overlap": 5,
-        "channels": raw.get("in_channels") or raw["in_dim"],
+        "channels": raw["in_channels" if "in_channels" in raw else "in_dim"],
         "fps": 24,
         "width": width,
         "height": height,

@@ -109,6 +109,12 @@ def _check(config: SkyReelsConfig, path: Path) -> None:
         for name in names
         if type(getattr(config, name)) is not int or getattr(config, name) < 1
     ]
+    if type(config.eps) not in (int, float) or not 0 < config.eps < 1:
+        problems.append(Problem(str(path), "eps", f"got {str(config.eps)[:60]!r}; accepted: a number from 0 to 1"))
+    for name, sizes, count in (("patch_size", config.patch, 3), ("positions", config.positions or (1, 1), 2)):
+        if len(sizes) != count or any(type(size) is not int or size < 1 for size in sizes):
+            accepted = f"{count} whole numbers above 0"
+            problems.append(Problem(str(path), name, f"got {str(list(sizes))[:60]}; accepted: {accepted}"))
     if not problems and config.dim % (2 * config.heads):
         problems.append(Problem(str(path), "", f"{config.heads} heads don't share a width of {config.dim} evenly"))
     if not problems and config.in_channels != config.out_channels:

@@ -157,6 +157,17 @@ def test_a_name_of_another_kind_is_a_warning(copied, name, doubted):
     assert warnings == report.warnings and all(f"another kind ({doubted})" in str(each) for each in warnings)
 
 
+def test_a_config_of_wan_is_a_warning(copied):
+    folder = copied("official", "model")
+    raw = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(raw | {"inject_sample_info": False}))
+    assert check(folder).warnings == []
+    del raw["inject_sample_info"]
+    (folder / "config.json").write_text(json.dumps(raw))
+    (warning,) = check(folder).warnings
+    assert str(warning).startswith(f"{folder}/config.json: inject_sample_info: is missing, as in configs of Wan")
+
+
 def test_official_configs_that_say_no_width_of_texts_are_read(tmp_path):
     """As none of them does: `WanModel.ignore_for_config`."""
     (tmp_path / "config.json").write_text(json.dumps({k: v for k, v in OFFICIAL.items() if k != "text_dim"}))
