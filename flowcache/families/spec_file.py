@@ -33,15 +33,18 @@ PRESETS: Rule = (
     "an object of presets, with threshold, ret_steps and coefficients of numbers",
     lambda value: isinstance(value, dict) and all(preset(each) for each in value.values()),
 )
-COUNTS = ("chunk", "window", "channels", "time_stride", "space_stride", "patch", "fps", "width", "height", "frames")  # fmt: skip
+COUNTS = ("chunk", "window", "channels", "time_stride", "space_stride", "patch", "fps", "width", "height", "frames")
 RULES: Mapping[str, Rule] = {
     **dict.fromkeys(COUNTS, whole(1)),
     **dict.fromkeys(("steps", "max_steps"), whole(1, 10_000)),
     **dict.fromkeys(("overlap", "ar_step"), whole(0)),
     **dict.fromkeys(("guidance", "shift", "condition_noise"), NUMBER),
     **dict.fromkeys(("name", "negative_prompt"), TEXT),
-    "causal": SWITCH, "sizes": SIZES, "vocabulary": WORDS, "reuse": PRESETS,
-}  # fmt: skip
+    "causal": SWITCH,
+    "sizes": SIZES,
+    "vocabulary": WORDS,
+    "reuse": PRESETS,
+}
 
 
 def preset(value: Any) -> bool:
@@ -58,12 +61,18 @@ PRESET: Mapping[str, Callable[[Any], bool]] = {
 
 def faults(raw: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(key, message) of what is not accepted, lists being tuples; what is missing is not looked for."""
-    found = [(key, f"got {str(raw[key])[:60]!r}; accepted: {accepted}")
-             for key, (accepted, holds) in RULES.items() if key in raw and not holds(raw[key])]  # fmt: skip
+    found = [
+        (key, f"got {str(raw[key])[:60]!r}; accepted: {accepted}")
+        for key, (accepted, holds) in RULES.items()
+        if key in raw and not holds(raw[key])
+    ]
     if found or not {"chunk", "window", "overlap"} <= raw.keys():
         return found
-    found += [(key, f"got {raw[key]}; accepted: a multiple of {raw['chunk']}, the chunk")
-              for key in ("window", "overlap") if raw[key] % raw["chunk"]]  # fmt: skip
+    found += [
+        (key, f"got {raw[key]}; accepted: a multiple of {raw['chunk']}, the chunk")
+        for key in ("window", "overlap")
+        if raw[key] % raw["chunk"]
+    ]
     if raw["overlap"] >= raw["window"]:
         found.append(("overlap", f"got {raw['overlap']}; accepted: less than the window of {raw['window']}"))
     return found
