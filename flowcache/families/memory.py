@@ -11,6 +11,7 @@ from flowcache.families.base import Config
 from flowcache.families.known import family, family_of
 from flowcache.models.eight_bit import matrices
 from flowcache.records import ModelSpec, Weights
+from flowcache.sampling.executor import most_packed
 
 GIB = 2**30
 
@@ -61,13 +62,14 @@ def rank_memory(
     weights: Weights = "auto",
 ) -> Memory:
     """With so many bytes of K/V and residuals, at the spec's width and height; weights whole on each or `sharded`."""
-    tokens = spec.chunk_tokens(spec.width, spec.height)
+    tokens, kept = spec.chunk_tokens(spec.width, spec.height), family(spec.family).kept(spec)
+    together = min(most_packed(tokens), kept.kv_branches * kept.kv_chunks)  # chunks of a batch
     own = weight_bytes(config, ranks if sharded else 1, weights)
     return Memory(
         weights=own.held,
         keys_values=keys_values,
         residuals=residuals,
-        activations=family_of(config).counts.working_bytes(config, math.ceil(tokens / ranks)),
+        activations=family_of(config).counts.working_bytes(config, together * math.ceil(tokens / ranks)),
         codec=codec_bytes(spec),
         gathered=own.gathered,
     )

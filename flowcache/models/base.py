@@ -30,13 +30,13 @@ Select = Callable[..., Tensor]
 class Conditioning:
     """Timestep embeddings of some latent frames.
 
-    `head` and `blocks`: what the family's head and blocks take, [batch, frames, ...]; `frame_of_token`: [tokens],
-    or None where all frames share one timestep (then frames is 1).
+    `head` and `blocks`: what the family's head and blocks take, [batch, frames, ...]; frames is 1 where all share one
+    timestep. `frame_of_token`: [tokens], of a run of tokens that does not hold as many of each frame; None: it does.
     """
 
     head: Tensor
     blocks: Tensor
-    frame_of_token: Tensor | None
+    frame_of_token: Tensor | None = None
 
     @staticmethod
     def join(rows: "Sequence[Conditioning]") -> "Conditioning":
@@ -44,12 +44,11 @@ class Conditioning:
         if len(rows) == 1:
             return rows[0]
         frames = max(row.head.shape[1] for row in rows)
-        of_token = next((row.frame_of_token for row in rows if row.frame_of_token is not None), None)
         head, blocks = (
             torch.cat([x if x.shape[1] == frames else x.expand(-1, frames, *x.shape[2:]) for x in part])
             for part in zip(*((row.head, row.blocks) for row in rows), strict=True)
         )
-        return Conditioning(head, blocks, of_token)
+        return Conditioning(head, blocks)
 
 
 @dataclass(frozen=True)
@@ -87,6 +86,11 @@ class VideoModel(Protocol):
     def head_dim(self) -> int: ...
 
     @property
+    def timed_signal(self) -> bool:
+        """Whether `signal` follows from the timesteps alone."""
+        ...
+
+    @property
     def null_caption(self) -> Tensor | None:
         """Embeddings [1, L, Dt] that stand for no caption; None: the family has learned none."""
         ...
@@ -98,28 +102,28 @@ class VideoModel(Protocol):
         ...
 
     def condition(self, timesteps: Tensor, grid: Grid, fps: int, distill: float | None = None) -> Conditioning:
-        """timesteps [B, F] in 0..1000, in the family's own direction (SkyReels: 0 is clean; MAGI: 1000 is).
+        """timesteps [B, F] in 0..1000, in the family's own direction (SkyReels: 0 is clean; MAGI: 1000 is), on the CPU.
 
         distill: the further value that distilled models embed (MAGI: of the steps' number or length).
         """
         ...
 
     def text(self, embeddings: Tensor | None) -> Any:
-        """[B, L, Dt] -> what `transform` takes as text; computed once for each prompt.
+        """[B, L, Dt] -> what `transform` takes as a text; computed once for each prompt.
 
         None: the caption is dropped, for families that have learned what then takes its place.
         """
         ...
 
-    def join(self, texts: Sequence[Any]) -> Any:
-        """What `text` gave for several of one length, a row each: the same as the rows of a batch."""
+    def rope(self, grid: Grid) -> Any:
+        """What `transform` takes as the place of tokens."""
         ...
 
-    def rope(self, *grids: Grid) -> Any:
-        """What `transform` takes for one grid, or for several, one for each row of its batch."""
+    def transform(
+        self, tokens: Tensor, conditioning: Conditioning, texts: Sequence[Any], ropes: Sequence[Any], attend: Attend
+    ) -> Tensor:
+        """Tokens [B, S, D] after all layers. texts, ropes: of `text` and `rope`, for each row, or one for all."""
         ...
-
-    def transform(self, tokens: Tensor, conditioning: Conditioning, text: Any, rope: Any, attend: Attend) -> Tensor: ...
 
     def project(self, tokens: Tensor, conditioning: Conditioning, grid: Grid) -> Tensor:
         """[B, S, D] -> velocity [B, C, F, H, W]."""
@@ -128,7 +132,7 @@ class VideoModel(Protocol):
     def signal(self, conditioning: Conditioning, tokens: Tensor | None, grid: Grid) -> Tensor:
         """The values whose change says how much the output will change (FlowCache's e0).
 
-        tokens: of `embed`, lying at `grid`; None will do for families whose signal is the time embedding alone.
+        tokens: of `embed`, lying at `grid`; None will do where `timed_signal`.
         """
         ...
 

@@ -165,7 +165,7 @@ def text_part(path: Path) -> Part:
     if path.is_dir():
         config = _read_config(path / "config.json")
         kind = config.pop("model_type", "umt5")
-        if kind not in kinds:
+        if kind not in [*kinds]:  # compared, as it may be anything
             raise fault(path / "config.json", f"is {kind!r}; accepted: {', '.join(kinds)}", "model_type")
         stored, rename = in_folder(path, _suffix(path)), _kept
     else:

@@ -11,6 +11,7 @@ from flowcache.models.base import Conditioning, Grid, VideoModel
 from flowcache.sampling.latents import Latents
 from flowcache.sampling.plan import ChunkForward, SamplingPlan, SamplingStep
 from flowcache.sampling.text_inputs import TextInputs
+from flowcache.sampling.time_signals import TimeSignals
 
 LARGE_CHUNK = 2048  # tokens; what larger ones are embedded to is not kept for all chunks of a row
 
@@ -25,24 +26,20 @@ class ChunkInputs:
         self.whole = replace(self.grids[0], frames=len(latents) * size)  # of all chunks together
         self.seen: Mapping[int, Tensor] = {}  # latents of this row, by chunk
         self._tokens: dict[int, Tensor] = {}  # of this row
-        self._ropes: dict[tuple[Grid, ...], Any] = {}
-        self._placed: set[tuple[Grid, ...]] = set()  # whose ropes this row took
+        self._ropes: dict[Grid, Any] = {}
         self._conditionings: dict[tuple[float | None, ...], Conditioning] = {}
+        self._signals: TimeSignals | None = None
 
     def begin(self, seen: Mapping[int, Tensor]) -> None:
         """A row of the schedule, in which the model sees these latents."""
         self.seen, self._tokens = seen, {}
 
     def forget(self, row: SamplingStep) -> None:
-        """Drop the texts, places and batches that the row did not need, so that they do not grow with the window."""
+        """Drop the texts and places that the row did not need, so that they do not grow with the window."""
         self.texts.keep({(forward.text, forward.chunk) for forward in row.forwards})
-        grids = {self.grid(forward) for forward in row.forwards}
-        self._ropes = {
-            key: rope
-            for key, rope in self._ropes.items()
-            if grids.issuperset(key) and (len(key) == 1 or key in self._placed)
-        }
-        self._placed, self._tokens = set(), {}
+        needed = {self.grid(forward) for forward in row.forwards}
+        self._ropes = {grid: rope for grid, rope in self._ropes.items() if grid in needed}
+        self._tokens = {}
 
     def tokens(self, chunk: int) -> Tensor:
         """[1, S, D]; embedded once a row, large chunks whenever another one came between."""
@@ -56,8 +53,8 @@ class ChunkInputs:
         """The row has no further use for the chunk's tokens: those of many chunks would be gigabytes."""
         self._tokens.pop(chunk, None)
 
-    def text(self, forwards: Sequence[ChunkForward]) -> Any:
-        """Theirs, as the rows of a batch."""
+    def text_of(self, forwards: Sequence[ChunkForward]) -> list[Any]:
+        """One for each, or one for all."""
         return self.texts.take([(forward.text, forward.chunk) for forward in forwards])
 
     def grid(self, forward: ChunkForward) -> Grid:
@@ -65,13 +62,11 @@ class ChunkInputs:
         grid = self.grids[forward.chunk]
         return replace(grid, first_frame=0) if forward.kv_branch is None else grid
 
-    def rope(self, forwards: Sequence[ChunkForward]) -> Any:
-        """Of a single forward, or of several as the rows of a batch."""
-        grids = tuple(self.grid(forward) for forward in forwards)
-        self._placed.add(grids)
-        if grids not in self._ropes:
-            self._ropes[grids] = self.model.rope(*grids)
-        return self._ropes[grids]
+    def rope(self, forward: ChunkForward) -> Any:
+        grid = self.grid(forward)
+        if grid not in self._ropes:
+            self._ropes[grid] = self.model.rope(grid)
+        return self._ropes[grid]
 
     def conditioning(self, forward: ChunkForward, distill: float | None) -> Conditioning:
         """The same for every chunk without given frames, so computed once for each timestep."""
@@ -79,18 +74,28 @@ class ChunkInputs:
         key = (*times.tolist(), distill)
         if key not in self._conditionings:
             grid = self.grids[forward.chunk]
-            self._conditionings[key] = self.model.condition(self._batch([times]), grid, self.fps, distill)
+            self._conditionings[key] = self.model.condition(times[None], grid, self.fps, distill)
         return self._conditionings[key]
 
     def conditioning_of_all(self, timesteps: Sequence[float]) -> Conditioning:
         """Of all chunks together; their timesteps."""
-        times = [self._times(timestep, chunk) for chunk, timestep in enumerate(timesteps)]
-        return self.model.condition(self._batch(times), self.whole, self.fps)
+        return self.model.condition(self._times_of_all(timesteps)[None], self.whole, self.fps)
+
+    def time_signal(self, number: int, forward: ChunkForward | None) -> Tensor:
+        """Of a chunk's forward or, None, of all chunks in row `number`: see `TimeSignals`."""
+        if self._signals is None:
+            asked = {time for times in self.plan.timesteps for time in times}
+            asked |= {forward.timestep for row in self.plan.rows for forward in row.forwards}
+            given = {self.plan.given_timestep} - {None}
+            self._signals = TimeSignals(self.model, asked | given, self.fps)
+        if forward is None:
+            return self._signals.of(self._times_of_all(self.plan.timesteps[number]).tolist())
+        return self._signals.of(self._times(forward.timestep, forward.chunk).tolist())
+
+    def _times_of_all(self, timesteps: Sequence[float]) -> Tensor:
+        return torch.cat([self._times(timestep, chunk) for chunk, timestep in enumerate(timesteps)])
 
     def _times(self, timestep: float, chunk: int) -> Tensor:
         """Of each of the chunk's frames [f], on the CPU."""
         given = timestep if self.plan.given_timestep is None else self.plan.given_timestep
         return torch.where(self.given[chunk], given, timestep)
-
-    def _batch(self, times: list[Tensor]) -> Tensor:
-        return torch.cat(times)[None].to(self.model.device)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flowcache.models.upload import uploaded
 from flowcache.sampling.records import NotFinite
 
 NoiseOf = Callable[[int], Tensor]  # row -> fresh noise for the whole prefix chunks [C, P, H, W]
@@ -41,12 +42,12 @@ class Latents:
         self._share = prefix_timestep / 1000
         _check(given, frames, chunk, self.ready > 0 and prefix_timestep > 0)
         parts = [part for part in (given.prefix, noise[:, before : frames - after], given.end) if part is not None]
-        start = torch.cat([part.to(device, torch.float32) for part in parts], dim=1)
+        start = torch.cat([uploaded(part, device, torch.float32) for part in parts], dim=1)
         self.chunks = list(start.split(chunk, dim=1))
         # Of whole prefix chunks no frame counts as given: they are not denoised at all.
         fixed = [self.ready * chunk <= frame < before or frame >= frames - after for frame in range(frames)]
         self.given = torch.tensor(fixed).split(chunk)  # of each chunk [f], on the CPU
-        self._masks = {i: mask[:, None, None].to(device) for i, mask in enumerate(self.given) if mask.any()}
+        self._masks = {i: uploaded(mask[:, None, None], device) for i, mask in enumerate(self.given) if mask.any()}
 
     def __len__(self) -> int:
         return len(self.chunks)
@@ -56,7 +57,7 @@ class Latents:
         x = self.chunks[chunk]
         if chunk >= self.ready or self._noise_of is None:
             return x
-        noise = self._noise_of(row)[:, chunk * self.chunk : (chunk + 1) * self.chunk].to(x)
+        noise = uploaded(self._noise_of(row)[:, chunk * self.chunk : (chunk + 1) * self.chunk], x.device, x.dtype)
         return noise * self._share + x * (1 - self._share)
 
     def replace(self, chunk: int, result: Tensor, last: bool) -> None:

@@ -52,7 +52,10 @@ def _number(value: Any) -> bool:
 
 
 def only(*values: Any) -> Rule:
-    return " or ".join(map(json.dumps, values)), lambda value: any(value == each for each in values)
+    def holds(value: Any) -> bool:
+        return any(value == each and isinstance(value, bool) == isinstance(each, bool) for each in values)
+
+    return " or ".join(map(json.dumps, values)), holds
 
 
 ACCEPTED = "a MAGI-1 config with model_config, runtime_config and engine_config"

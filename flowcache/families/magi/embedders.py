@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from flowcache.families.magi.config import MagiConfig
 from flowcache.families.magi.layers import Linear
 from flowcache.models.base import Grid
+from flowcache.models.pointwise import multiply_add
 
 FREQUENCIES = 256  # numbers that a timestep is spelled out in
 
@@ -50,12 +51,7 @@ class Rope(nn.Module):
         count = config.head_dim // 8
         self.bands = nn.Parameter(10000 ** (-torch.arange(count) / count))
 
-    def forward(self, *grids: Grid) -> Tensor:
-        """Of one grid, or of several as the rows of a batch."""
-        places = [self.place(grid) for grid in grids]
-        return places[0] if len(places) == 1 else torch.stack(places)
-
-    def place(self, grid: Grid) -> Tensor:
+    def forward(self, grid: Grid) -> Tensor:
         """[S, 6 * bands]: sines of time, row and column angles, then their cosines.
 
         Rows and columns are centred and scaled to what 256 patches span; time is the absolute latent frame.
@@ -76,7 +72,7 @@ def centred(count: int, ratio: float, like: Tensor) -> Tensor:
     return place * (count / ratio - 1) / max(count - 1, 1)
 
 
-def apply_rope(x: Tensor, rope: Tensor) -> Tensor:
+def apply_rope(x: Tensor, rope: Tensor, dtype: torch.dtype) -> Tensor:
     """Rotate the halves of the first channels of [B, S, heads, head_dim] into each other; the rest passes.
 
     rope: [S, ...], or [B, S, ...] where rows lie in different places.
@@ -84,4 +80,5 @@ def apply_rope(x: Tensor, rope: Tensor) -> Tensor:
     sin, cos = rope.unsqueeze(-2).chunk(2, dim=-1)
     turned, rest = x.split([rope.shape[-1], x.shape[-1] - rope.shape[-1]], dim=-1)
     a, b = turned.chunk(2, dim=-1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], dim=-1)
+    ahead, behind = multiply_add(a * cos, b, -sin, dtype), multiply_add(b * cos, a, sin, dtype)
+    return torch.cat([ahead, behind, rest.to(dtype)], dim=-1)

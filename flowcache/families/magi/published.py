@@ -50,7 +50,7 @@ def pipeline(raw: dict[str, Any]) -> Pipeline:
     runtime, engine = raw["runtime_config"], raw["engine_config"]
     return Pipeline(
         window=runtime["window_size"],
-        passes=runtime["cfg_number"],
+        passes=int(runtime["cfg_number"]),
         guidance_times=tuple(runtime["cfg_t_range"]),
         previous_scales=tuple(runtime["prev_chunk_scales"]),
         text_scales=tuple(runtime["text_scales"]),

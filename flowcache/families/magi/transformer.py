@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from flowcache.families.magi.config import MagiConfig
 from flowcache.families.magi.embedders import CaptionEmbedder, Rope, TimeEmbedder, apply_rope
 from flowcache.families.magi.layers import LayerNorm, Linear, Linear32
-from flowcache.models.attention import frame_of_token
 from flowcache.models.base import Attend, Conditioning, Grid
-from flowcache.models.blocks import BlockAttend, Blocks, CutBlock
+from flowcache.models.blocks import BlockAttend, Blocks, CutBlock, TextKV
+from flowcache.models.pointwise import add, multiply
+from flowcache.models.upload import uploaded
 
 NULL_TOKENS = 50  # of the null caption that are seen
 PARTS = 8  # into which both attentions' outputs are cut, side by side: the official training's ranks
@@ -25,15 +26,10 @@ PARTS = 8  # into which both attentions' outputs are cut, side by side: the offi
 
 @dataclass(frozen=True)
 class Caption:
-    """What the layers take of a caption.
-
-    adaln: [B or 1, 1, condition_dim]; keys_values: of each layer, [B or 1, L, kv_heads, head_dim];
-    mask: [B, 1, 1, L], True where a token counts; None: everywhere.
-    """
+    """What the layers take of a caption. adaln: [B or 1, 1, condition_dim]."""
 
     adaln: Tensor
-    keys_values: list[tuple[Tensor, Tensor]]
-    mask: Tensor | None = None
+    words: TextKV
 
 
 class Projections(nn.Module):
@@ -67,18 +63,17 @@ class Attention(nn.Module):
         """Of cross attention, for a caption [B, L, dim]."""
         kv = self.linear_kv_xattn(caption).unflatten(-1, (-1, 2 * self.linear_qkv.head_dim))
         k, v = kv.chunk(2, dim=-1)
-        return self.k_layernorm_xattn(k).to(v.dtype), v
+        return self.k_layernorm_xattn(k), v
 
     def qkv(self, x: Tensor, rope: Tensor) -> tuple[Tensor, ...]:
         """q, k, v of self-attention, past RoPE, and q of cross-attention: [..., heads or kv_heads, head_dim] each."""
         q, qx, k, v = self.linear_qkv(x)
-        q, k = (apply_rope(norm(y), rope).to(v.dtype) for norm, y in ((self.q_layernorm, q), (self.k_layernorm, k)))
-        return q, k, v, self.q_layernorm_xattn(qx).to(v.dtype)
+        q, k = (apply_rope(norm(y), rope, v.dtype) for norm, y in ((self.q_layernorm, q), (self.k_layernorm, k)))
+        return q, k, v, self.q_layernorm_xattn(qx)
 
     def project(self, own: Tensor, cross: Tensor) -> Tensor:
         """What both gave, [..., width] each, as [..., dim]."""
-        both = torch.stack([own, cross], dim=-2)
-        return self.linear_proj(both.unflatten(-1, (PARTS, -1)).transpose(-3, -2).flatten(-3))
+        return self.linear_proj(torch.cat([x.unflatten(-1, (PARTS, -1)) for x in (own, cross)], dim=-1).flatten(-2))
 
 
 class Mlp(nn.Module):
@@ -103,7 +98,7 @@ class Gates(nn.Module):
         self.proj = nn.Sequential(Linear(config.condition_dim, 2 * config.dim))
 
     def forward(self, condition: Tensor, frame_of_token: Tensor | None) -> tuple[Tensor, Tensor]:
-        """[..., frames, condition_dim] -> the gates of both sublayers, [..., S or 1, dim] each, in -1..1, fp32."""
+        """[..., frames, condition_dim] -> the gates of both sublayers, [..., frames or S, dim] each, in -1..1, fp32."""
         # Row by row: BLAS sums a single row in another order, and a chunk's bits must not depend on its batch.
         rows = condition.split(1) if condition.dim() == 3 else [condition]
         gates = torch.cat([self.proj(F.silu(row)) for row in rows]).float().tanh()
@@ -135,8 +130,8 @@ class Block(CutBlock):
         """x with what both attentions gave, and past the feed-forward layers."""
         gate1, gate2 = self.ada_modulate_layer(condition, frame_of_token)
         out = self.self_attention.project(own, cross)
-        x = (x.float() + self.self_attn_post_norm(gate1 * out.float())).to(x.dtype)
-        return (x.float() + self.mlp_post_norm(gate2 * self.mlp(x).float())).to(x.dtype)
+        x = add(x, self.self_attn_post_norm(multiply(out, gate1)))
+        return add(x, self.mlp_post_norm(multiply(self.mlp(x), gate2)))
 
     def forward(
         self,
@@ -167,6 +162,8 @@ class Final(nn.Module):
 
 class MagiTransformer(nn.Module):
     """Implements `models.base.VideoModel`; timesteps run from 0 (noise) to 1000 (clean)."""
+
+    timed_signal = False
 
     def __init__(self, config: MagiConfig):
         super().__init__()
@@ -208,18 +205,22 @@ class MagiTransformer(nn.Module):
         latents = latents.to(self.x_embedder.weight.dtype) * self.config.rescale
         if self.config.half_channel:
             latents = torch.cat([latents, latents], dim=1)
-        tokens = self.x_embedder(latents).flatten(2).transpose(1, 2)
+        tokens = self.x_embedder(latents).flatten(2).transpose(1, 2).contiguous()
         if self.config.positions:
             tokens = tokens + self.position_embedding.repeat(latents.shape[2], 1)
         return tokens
 
     def condition(self, timesteps: Tensor, grid: Grid, fps: int = 24, distill: float | None = None) -> Conditioning:
-        """timesteps [B, F]: 1000 * t. distill: half the number of steps, or 8 / interval where there are 12."""
-        shared = bool((timesteps == timesteps[:, :1]).all())
-        time = self.t_embedder(timesteps[:, :1] if shared else timesteps)
+        """timesteps [B, F]: 1000 * t; on the CPU they spare the host waiting for the GPU.
+
+        distill: half the number of steps, or 8 / interval where there are 12.
+        """
+        if bool((timesteps == timesteps[:, :1]).all()):
+            timesteps = timesteps[:, :1]
+        time = self.t_embedder(uploaded(timesteps, self.device))
         if distill is not None:
-            time = time + self.t_embedder(torch.tensor(1000 * distill, device=timesteps.device))
-        return Conditioning(time, time, None if shared else frame_of_token(grid, timesteps.device))
+            time = time + self.t_embedder(torch.full((), 1000 * distill, device=self.device))
+        return Conditioning(time, time)
 
     def text(self, embeddings: Tensor | None, mask: Tensor | None = None, dropped: Tensor | None = None) -> Caption:
         """For captions [B, L, text_dim], of which `mask` [B, L] counts (None: all of them); None: dropped.
@@ -231,21 +232,22 @@ class MagiTransformer(nn.Module):
         if dropped is None:
             dropped = torch.zeros(len(embeddings), dtype=torch.bool, device=self.device)
         hidden = self.y_embedder.y_proj_xattn(embeddings)
-        keys_values = [block.keys_values(hidden) for block in self.blocks]
-        return Caption(
-            self.y_embedder.adaln(dropped[:, None]), keys_values, None if mask is None else mask[:, None, None]
+        words = TextKV(
+            [block.keys_values(hidden) for block in self.blocks], None if mask is None else mask[:, None, None]
         )
-
-    def join(self, texts: Sequence[Caption]) -> Caption:
-        layers = zip(*(text.keys_values for text in texts), strict=True)
-        keys_values = [(torch.cat([k for k, _ in layer]), torch.cat([v for _, v in layer])) for layer in layers]
-        return Caption(torch.cat([text.adaln for text in texts]), keys_values)
+        return Caption(self.y_embedder.adaln(dropped[:, None]), words)
 
     def transform(
-        self, tokens: Tensor, conditioning: Conditioning, text: Caption, rope: Tensor, attend: Attend
+        self,
+        tokens: Tensor,
+        conditioning: Conditioning,
+        texts: Sequence[Caption],
+        ropes: Sequence[Tensor],
+        attend: Attend,
     ) -> Tensor:
-        x, condition = tokens.to(self.dtype), conditioning.blocks + text.adaln
-        return self.blocks(x, condition, conditioning.frame_of_token, text.keys_values, rope, attend, text.mask)
+        condition = conditioning.blocks + torch.cat([text.adaln for text in texts])
+        words = [text.words for text in texts]
+        return self.blocks(tokens.to(self.dtype), condition, conditioning.frame_of_token, words, ropes, attend)
 
     def project(self, tokens: Tensor, conditioning: Conditioning, grid: Grid) -> Tensor:
         x = self.final_linear.linear(self.videodit_blocks.final_layernorm(tokens))

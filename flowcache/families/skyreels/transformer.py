@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from flowcache.families.skyreels.config import SkyReelsConfig
 from flowcache.models.attention import attention, frame_of_token
 from flowcache.models.base import Attend, Conditioning, Grid
-from flowcache.models.blocks import BlockAttend, Blocks, CutBlock
+from flowcache.models.blocks import BlockAttend, Blocks, CutBlock, TextKV
+from flowcache.models.pointwise import multiply_add
+from flowcache.models.upload import uploaded
 
 
 class RMSNorm(nn.Module):
-    """RMS norm over the whole width (all heads together), statistics in fp32."""
+    """RMS norm over the whole width (all heads together), in fp32 inside torch's kernel."""
 
     def __init__(self, dim: int, eps: float):
         super().__init__()
@@ -25,15 +27,17 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x.float(), (x.shape[-1],), eps=self.eps).to(x.dtype) * self.weight
+        return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
 
 
 class LayerNorm(nn.LayerNorm):
-    """Layer norm computed in fp32."""
+    """Layer norm computed in fp32, whatever the input's and the weights' precision."""
 
     def forward(self, input: Tensor) -> Tensor:
-        weight, bias = (None, None) if self.weight is None else (self.weight.float(), self.bias.float())
-        return F.layer_norm(input.float(), self.normalized_shape, weight, bias, self.eps).to(input.dtype)
+        if self.weight is None or self.weight.dtype == input.dtype:  # in fp32 inside the kernel
+            return super().forward(input)
+        normed = F.layer_norm(input, self.normalized_shape, eps=self.eps)
+        return multiply_add(self.bias, normed, self.weight, normed.dtype)
 
 
 class Attention(nn.Module):
@@ -77,22 +81,22 @@ class Block(CutBlock):
     def qkv(self, x: Tensor, e: Tensor, frame_of_token: Tensor | None, rope: Tensor) -> tuple[Tensor, ...]:
         """Of self-attention, past RoPE: [..., heads, head_dim] each."""
         shift, scale = modulate(self.modulation[:, :2], e[..., :2, :], frame_of_token)
-        h = (self.norm1(x).float() * (1 + scale) + shift).to(x.dtype)
+        h = multiply_add(shift, self.norm1(x), 1 + scale, x.dtype)
         k, v = self.self_attn.keys_values(h)
         return apply_rope(self.self_attn.query(h), rope), apply_rope(k, rope), v
 
     def query(self, x: Tensor, out: Tensor, e: Tensor, frame_of_token: Tensor | None) -> tuple[Tensor, Tensor]:
-        """x with what self-attention gave, and the query of cross-attention."""
+        """x with what self-attention gave, in fp32 within a block, and the query of cross-attention."""
         (gate,) = modulate(self.modulation[:, 2:3], e[..., 2:3, :], frame_of_token)
-        x = (x + self.self_attn.o(out).float() * gate).to(x.dtype)
-        return x, self.cross_attn.query(self.norm3(x))
+        x = multiply_add(x, self.self_attn.o(out), gate, torch.float32)
+        return x, self.cross_attn.query(self.norm3(x).to(out.dtype))
 
     def finish(self, x: Tensor, out: Tensor, e: Tensor, frame_of_token: Tensor | None) -> Tensor:
         """x with what cross-attention gave, and past the feed-forward layers."""
         shift, scale, gate = modulate(self.modulation[:, 3:], e[..., 3:, :], frame_of_token)
         x = x + self.cross_attn.o(out)
-        h = (self.norm2(x).float() * (1 + scale) + shift).to(x.dtype)
-        return (x + self.ffn(h).float() * gate).to(x.dtype)
+        h = multiply_add(shift, self.norm2(x), 1 + scale, out.dtype)
+        return multiply_add(x, self.ffn(h), gate, out.dtype)
 
     def forward(
         self,
@@ -117,13 +121,13 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor, conditioning: Conditioning) -> Tensor:
         shift, scale = modulate(self.modulation, conditioning.head.unsqueeze(2), conditioning.frame_of_token)
-        return self.head((self.norm(x).float() * (1 + scale) + shift).to(x.dtype))
+        return self.head(multiply_add(shift, self.norm(x.float()), 1 + scale, self.head.weight.dtype))
 
 
 class SkyReelsTransformer(nn.Module):
     """Implements `models.base.VideoModel`."""
 
-    null_caption = None
+    null_caption, timed_signal = None, True
 
     def __init__(self, config: SkyReelsConfig):
         super().__init__()
@@ -156,7 +160,7 @@ class SkyReelsTransformer(nn.Module):
         return Grid(latents.shape[2], latents.shape[3] // rows, latents.shape[4] // columns, first_frame)
 
     def embed(self, latents: Tensor) -> Tensor:
-        tokens = self.patch_embedding(latents.to(self.dtype)).flatten(2).transpose(1, 2)
+        tokens = self.patch_embedding(latents.to(self.dtype)).flatten(2).transpose(1, 2).contiguous()
         if self.config.positions:
             tokens = tokens + self.position_embedding.repeat(latents.shape[2], 1)
         return tokens
@@ -164,43 +168,42 @@ class SkyReelsTransformer(nn.Module):
     def condition(
         self, timesteps: Tensor, grid: Grid, fps: int | Tensor = 24, distill: float | None = None
     ) -> Conditioning:
-        """`fps`: frames per second, or the index of its embedding for each batch row and frame."""
-        shared = bool((timesteps == timesteps[:, :1]).all()) and isinstance(fps, int)
-        if shared:
+        """`fps`: frames per second, or the index of its embedding for each batch row and frame.
+
+        Timesteps on the CPU spare the host waiting for the GPU.
+        """
+        if isinstance(fps, int) and bool((timesteps == timesteps[:, :1]).all()):
             timesteps = timesteps[:, :1]
+        timesteps = uploaded(timesteps, self.device)
         dtype = next(self.time_embedding.parameters()).dtype
         e = self.time_embedding(sinusoids(timesteps, self.config.freq_dim).to(dtype))
         e0 = self.time_projection(e).unflatten(-1, (6, -1))
         if self.config.inject_sample_info:
-            index = torch.tensor(0 if fps == 16 else 1) if isinstance(fps, int) else fps
-            e0 = e0 + self.fps_projection(self.fps_embedding(index.to(self.device))).unflatten(-1, (6, -1))
-        return Conditioning(e.float(), e0.float(), None if shared else frame_of_token(grid, timesteps.device))
+            table = self.fps_embedding.weight
+            rate = table[0 if fps == 16 else 1] if isinstance(fps, int) else table[fps.to(self.device)]
+            e0 = e0 + self.fps_projection(rate).unflatten(-1, (6, -1))
+        return Conditioning(e.float(), e0.float())
 
-    def text(self, embeddings: Tensor | None) -> list[tuple[Tensor, Tensor]]:
-        """Cross-attention keys and values of every layer, for embeddings [B, text_len, text_dim]; None: ValueError."""
+    def text(self, embeddings: Tensor | None) -> TextKV:
+        """For embeddings [B, text_len, text_dim]; None: ValueError."""
         if embeddings is None:
             raise ValueError("SkyReels-V2 has learned nothing that takes a caption's place")
         hidden = self.text_embedding(embeddings.to(self.dtype))
-        return [block.keys_values(hidden) for block in self.blocks]
+        return TextKV([block.keys_values(hidden) for block in self.blocks])
 
-    def join(self, texts: Sequence[list[tuple[Tensor, Tensor]]]) -> list[tuple[Tensor, Tensor]]:
-        layers = zip(*texts, strict=True)
-        return [(torch.cat([k for k, _ in layer]), torch.cat([v for _, v in layer])) for layer in layers]
-
-    def rope(self, *grids: Grid) -> Tensor:
-        """[S, 2 * head_dim] (`rope_angles`), or [B, S, 2 * head_dim] of several."""
-        angles = [rope_angles(grid, self.head_dim, self.device) for grid in grids]
-        return angles[0] if len(angles) == 1 else torch.stack(angles)
+    def rope(self, grid: Grid) -> Tensor:
+        """[S, 2 * head_dim], see `rope_angles`."""
+        return rope_angles(grid, self.head_dim, self.device)
 
     def transform(
         self,
         tokens: Tensor,
         conditioning: Conditioning,
-        text: list[tuple[Tensor, Tensor]],
-        rope: Tensor,
+        texts: Sequence[TextKV],
+        ropes: Sequence[Tensor],
         attend: Attend,
     ) -> Tensor:
-        return self.blocks(tokens, conditioning.blocks, conditioning.frame_of_token, text, rope, attend)
+        return self.blocks(tokens, conditioning.blocks, conditioning.frame_of_token, texts, ropes, attend)
 
     def project(self, tokens: Tensor, conditioning: Conditioning, grid: Grid) -> Tensor:
         x = self.head(tokens, conditioning)
@@ -225,7 +228,7 @@ class SkyReelsTransformer(nn.Module):
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             return attention(q, k, v, mask)
 
-        tokens = self.transform(self.embed(latents), conditioning, self.text(embeddings), self.rope(grid), attend)
+        tokens = self.transform(self.embed(latents), conditioning, [self.text(embeddings)], [self.rope(grid)], attend)
         return self.project(tokens, conditioning, grid)
 
 
@@ -236,7 +239,8 @@ def block_causal_mask(grid: Grid, chunk: int, device: torch.device) -> Tensor:
 
 
 def modulate(table: Tensor, e: Tensor, frame_of_token: Tensor | None) -> tuple[Tensor, ...]:
-    """Shifts, scales and gates of each token: [..., 1 or S, D] each, in fp32. e: [..., frames, n or 1, D]."""
+    """Shifts, scales and gates of each frame or, where it is said which one it has, each token: [..., F or S, D] each,
+    in fp32. e: [..., F, n or 1, D]."""
     mixed = table.float() + e
     if frame_of_token is not None:
         mixed = mixed.index_select(-3, frame_of_token)
@@ -278,6 +282,5 @@ def rope_angles(grid: Grid, head_dim: int, device: torch.device) -> Tensor:
 def apply_rope(x: Tensor, rope: Tensor) -> Tensor:
     """Rotate neighbouring pairs of [..., S, heads, head_dim] by [..., S, 2 * head_dim] (`rope_angles`)."""
     cos, sin = rope.unsqueeze(-2).chunk(2, dim=-1)
-    wide = x.float()
-    swapped = wide.unflatten(-1, (-1, 2)).roll(1, -1).flatten(-2)  # `flip` takes twice as long on a CPU
-    return (wide * cos + swapped * sin).to(x.dtype)
+    swapped = x.unflatten(-1, (-1, 2)).roll(1, -1).flatten(-2)  # `flip` takes twice as long on a CPU
+    return multiply_add(x * cos, swapped, sin, x.dtype)

@@ -168,5 +168,5 @@ def load_time_embedding(folder: Path) -> SkyReelsTransformer:
 
 
 def keep_float32(name: str) -> bool:
-    """What stays in float32 where the rest is bfloat16: time embedding, modulation, affine norm, as in diffusers."""
-    return name.startswith("time_") or "modulation" in name or ".norm3." in name
+    """What stays in float32 where the rest is bfloat16: head, and as in diffusers time embedding, modulation, norm."""
+    return name.startswith(("time_", "head.")) or "modulation" in name or ".norm3." in name

@@ -40,7 +40,7 @@ def attend(layer, q, k, v):
 def velocity(model, latents, times, text, first_frame=0, attend=attend, distill=None):
     grid = model.grid(latents, first_frame)
     conditioning = model.condition(times, grid, 24, distill)
-    tokens = model.transform(model.embed(latents), conditioning, text, model.rope(grid), attend)
+    tokens = model.transform(model.embed(latents), conditioning, [text], [model.rope(grid)], attend)
     return model.project(tokens, conditioning, grid)
 
 
@@ -94,8 +94,8 @@ def test_a_time_for_each_frame(model):
     latents, times, captions = batch(rows=1)
     text, grid = model.text(captions), model.grid(latents)
     uneven = torch.tensor([[100.0, 100.0, 900.0]])
-    assert model.condition(times, grid).frame_of_token is None
-    assert model.condition(uneven, grid).frame_of_token.tolist() == [0] * 6 + [1] * 6 + [2] * 6
+    assert model.condition(times, grid).blocks.shape[1] == 1
+    assert model.condition(uneven, grid).blocks.shape[1] == 3
     early, late, mixed = (
         velocity(model, latents, t, text) for t in (torch.full((1, 3), 100.0), uneven.flip(1), uneven)
     )
