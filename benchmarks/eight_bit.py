@@ -34,7 +34,7 @@ def velocity(model: LoadedModel, prompt: str, time: float = 400.0) -> Tensor:
     conditioning = transformer.condition(torch.full((1, 1), time), grid, spec.fps)
     text, rope = transformer.text(model.text.encode(prompt)), transformer.rope(grid)
     attend = lambda layer, q, k, v: attention(q, k, v)  # noqa: E731
-    tokens = transformer.transform(transformer.embed(latents), conditioning, text, rope, attend)
+    tokens = transformer.transform(transformer.embed(latents), conditioning, [text], [rope], attend)
     return transformer.project(tokens, conditioning, grid)
 
 

@@ -18,7 +18,7 @@ def number(value: Any) -> bool:
 
 TEXT: Rule = "text", lambda value: isinstance(value, str)
 SWITCH: Rule = "true or false", lambda value: type(value) is bool
-NUMBER: Rule = "a number from 0 on", lambda value: number(value) and value >= 0
+NUMBER: Rule = f"a number from 0 to {MOST:,}", lambda value: number(value) and 0 <= value <= MOST
 SIZES: Rule = (
     "pairs of width and height, whole numbers above 0",
     lambda value: (
@@ -53,7 +53,7 @@ def preset(value: Any) -> bool:
 
 
 PRESET: Mapping[str, Callable[[Any], bool]] = {
-    "threshold": number,
+    "threshold": NUMBER[1],
     "ret_steps": whole(0)[1],
     "coefficients": lambda value: isinstance(value, tuple) and all(map(number, value)),
 }
