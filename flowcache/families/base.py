@@ -33,12 +33,14 @@ class Traits:
     prompt_per: "window": one text; "chunk": each chunk's own, which `caption(prompt, remaining)` of the text makes.
     any_length: a video may end inside a chunk, the rest of which is not shown.
     negative_prompt: a second guidance branch sees such a text, where guidance is above 1.
+    compiles: the transformer's blocks are `models.blocks.Blocks`, which `compile_blocks` takes.
     """
 
     continues_from: Literal["pixels", "latents"] = "pixels"
     prompt_per: Literal["window", "chunk"] = "window"
     any_length: bool = False
     negative_prompt: bool = True
+    compiles: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from flowcache.errors import InputError, Problem
 from flowcache.families.base import Config, Family
 from flowcache.families.codecs import codec_part
-from flowcache.families.known import family
+from flowcache.families.known import PackageError, family
 from flowcache.families.layouts import Layout
 from flowcache.families.registry import BUNDLED, SPEC_FILE, find, locate
 from flowcache.models.part import Part
@@ -42,7 +42,10 @@ class Report:
 
 
 def check(path: Path) -> Report:
-    """Every fault of a checkpoint in any layout, given its folder or config file; raises nothing for a damaged one."""
+    """Every fault of a checkpoint in any layout, given its folder or config file; raises nothing for a damaged one.
+
+    PackageError where its family can't be used.
+    """
     report, found = Report(), None
     try:
         found = locate(path)
@@ -54,6 +57,8 @@ def check(path: Path) -> Report:
             report.warnings += _doubts(*found)
             report.problems += found[1].missing()
         report.spec = find(str(path))
+    except PackageError:
+        raise
     except InputError as error:
         report.note(error.problems)
     if found:

@@ -1,12 +1,11 @@
 """Where the parts of a checkpoint lie. No torch."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from flowcache.errors import InputError, Problem
-from flowcache.models.formats import opened
+from flowcache.models.json_files import read_object
 
 DIFFUSERS, DIFFUSERS_MARK = "diffusers layout", "model_index.json"
 
@@ -85,18 +84,16 @@ def class_name(file: Path) -> object:
 def value(file: Path, key: str) -> object:
     """What a JSON object says of a key; None: nothing, or it can't be read."""
     try:
-        with opened(file) as stream:
-            raw = json.load(stream)
-    except (InputError, ValueError, RecursionError):
+        return read_object(file).get(key)
+    except InputError:
         return None  # whoever reads the file says so
-    return raw.get(key) if isinstance(raw, dict) else None
 
 
 def kv_heads(config: Path) -> int:
     """Heads with keys and values of their own by a transformer's config, in any published layout."""
+    raw = read_object(config, "transformer config")
     try:
-        raw = json.loads(config.read_text())
         raw = raw.get("model_config", raw)
         return raw.get("num_query_groups") or raw.get("num_attention_heads") or raw["num_heads"]
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (KeyError, AttributeError) as error:
         raise InputError([Problem(str(config), "", f"is no transformer config: {error!r}")]) from None

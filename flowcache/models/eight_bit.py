@@ -33,6 +33,17 @@ class EightBit(Tensor):
         """Rounded once, to `dtype`."""
         return self.packed.to(self.scale.dtype).mul_(self.scale).to(self.dtype)
 
+    def __tensor_flatten__(self) -> tuple[list[str], torch.dtype]:
+        """For torch.compile, as the next two."""
+        return ["packed", "scale"], self.dtype
+
+    @staticmethod
+    def __tensor_unflatten__(inner: Mapping[str, Tensor], dtype: torch.dtype, size: Any, stride: Any) -> "EightBit":
+        return EightBit(inner["packed"], inner["scale"], dtype)
+
+    def _stable_hash_for_caching(self) -> str:
+        return f"{self.dtype} {self.packed.dtype} {self.scale.dtype} {list(self.scale.shape)}"
+
     @classmethod
     def __torch_dispatch__(cls, func: Any, _: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         if func is torch.ops.aten.detach.default:  # of nn.Parameter

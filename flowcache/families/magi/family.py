@@ -32,7 +32,7 @@ VAE_BYTES = 3 * 2**30  # the VAE in float32, and what one of its tiles takes
 
 class Magi(Family):
     name = "magi"
-    traits = Traits(continues_from="latents", prompt_per="chunk", any_length=True, negative_prompt=False)
+    traits = Traits(continues_from="latents", prompt_per="chunk", any_length=True, negative_prompt=False, compiles=True)
     policies = POLICIES
     counts = flops
     accepts = "the config file of a MAGI-1 checkpoint"

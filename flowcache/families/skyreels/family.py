@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 class SkyReels(Family):
     name = "skyreels"
-    traits = Traits(continues_from="pixels", prompt_per="window", any_length=False, negative_prompt=True)
+    traits = Traits(continues_from="pixels", prompt_per="window", any_length=False, negative_prompt=True, compiles=True)
     policies = POLICIES
     counts = flops
     accepts = "a SkyReels-V2-DF checkpoint (official or diffusers layout)"

@@ -75,8 +75,8 @@ def test_memory_counts_what_is_held(name, kind):
     held = [p for p in parameters if isinstance(p, EightBit)]
     there = sum(p.packed.nbytes + p.scale.nbytes for p in held)
     there += sum(p.nbytes for p in parameters if not isinstance(p, EightBit))
-    counted = weight_bytes(model.config, 1, kind).held - max(2 * p.numel() for p in held)
-    assert counted == there < weight_bytes(model.config).held * 0.75
+    counted = weight_bytes(model.config, 1, kind).resident - max(2 * p.numel() for p in held)
+    assert counted == there < weight_bytes(model.config).resident * 0.75
 
 
 # Checkpoints that store 8 bits.
