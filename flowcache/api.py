@@ -6,7 +6,7 @@ from typing import Any
 
 import flowcache
 from flowcache.errors import InputError, Problem
-from flowcache.families.check import sound
+from flowcache.families.check import doubts, sound
 from flowcache.families.registry import load_model
 from flowcache.inputs.manifest import validate
 from flowcache.inputs.media import probe_media, read_rows
@@ -112,9 +112,11 @@ def check(
         if not rows:
             problems.append(Problem(file, "", "is empty; accepted: at least one row"))
     specs: dict[str, ModelSpec] = {}
+    doubted: list[Problem] = []
 
     def spec_of(name: str) -> ModelSpec:
         specs[name] = sound(name)
+        doubted.extend(doubts(specs[name]))
         return specs[name]
 
     def probe(url: str, kind: str) -> MediaInfo:
@@ -122,4 +124,4 @@ def check(
 
     good, faults, warnings = validate(rows, file, spec_of, defaults, probe)
     used = {request.model for request in good}
-    return good, problems + faults, warnings, {name: spec for name, spec in specs.items() if name in used}
+    return good, problems + faults, doubted + warnings, {name: spec for name, spec in specs.items() if name in used}

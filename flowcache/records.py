@@ -3,7 +3,10 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
+
+# How the matrices of a transformer's blocks are held: in 8 bits, or (auto) as the rest.
+Weights = Literal["auto", "int8", "fp8"]
 
 
 @dataclass(frozen=True)

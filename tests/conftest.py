@@ -1,6 +1,7 @@
 """Options of the whole test suite."""
 
 import os
+import signal
 from pathlib import Path
 
 # One torch thread in every process of the tests: several processes with two each starve each other on two cores.
@@ -47,3 +48,17 @@ def cluster():
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
     yield made.address
     made.shutdown()
+
+
+@pytest.fixture
+def impatient():
+    """What takes 5 seconds has stopped for good."""
+
+    def stop(*_):
+        raise AssertionError("it waits, or reads without end")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(5)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)

@@ -1,11 +1,13 @@
 """A tiny MAGI-1 checkpoint, laid out as the official repository with its downloads: example/ and downloads/."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 from transformers import T5Config, T5EncoderModel
 
 from flowcache.families.magi.config_file import read_config
@@ -44,21 +46,49 @@ DDCONFIG = {
 }  # fmt: skip
 
 
-def write_magi(folder: Path) -> Path:
-    """The config file that flowcache is pointed at."""
+PER_TENSOR = (*(f"self_attention.linear_qkv.{name}" for name in ("q", "qx", "k", "v")), "mlp.linear_fc1")
+PER_CHANNEL = ("self_attention.linear_proj", "mlp.linear_fc2")
+
+
+def write_magi(folder: Path, quantised: bool = False) -> Path:
+    """The config file that flowcache is pointed at. quantised: as 4.5B_distill_quant is, with 4 layers."""
     torch.manual_seed(0)
     config = folder / "example" / "tiny" / "tiny_config.json"
-    weights = folder / "downloads" / "tiny" / "inference_weight.distill"
+    weights = folder / "downloads" / "tiny" / f"inference_weight{'.fp8' * quantised}.distill"
     text, vae = folder / "downloads" / "t5_pretrained" / "t5-v1_1-xxl", folder / "downloads" / "vae"
     for place in (config.parent, weights, text, vae, folder / "example" / "assets"):
         place.mkdir(parents=True)
-    config.write_text(json.dumps({"model_config": MODEL, "runtime_config": RUNTIME, "engine_config": ENGINE}))
-    write_shards(MagiTransformer(read_config(config)).state_dict(), weights, "model", 2)
+    model, engine = MODEL | {"num_layers": 4 if quantised else 2}, ENGINE | {"fp8_quant": quantised}
+    config.write_text(json.dumps({"model_config": model, "runtime_config": RUNTIME, "engine_config": engine}))
+    state = MagiTransformer(read_config(config)).state_dict()
+    write_shards(in_8_bits(state, layers=(1, 2)) if quantised else state, weights, "model", 2)
     _write_vae(vae)
     _write_text(text)
     rows = np.random.default_rng(0).normal(size=(100, TEXT_DIM))
     np.savez(folder / "example" / "assets" / "special_tokens.npz", other_tokens=rows, caption_token=rows[:1])
     return config
+
+
+def in_8_bits(state: dict[str, Tensor], layers: Sequence[int]) -> dict[str, Tensor]:
+    """As the official program has its weights of 8 bits: not in the first and last layer, and some not at all.
+
+    Inputs of q, qx, k, v and fc1 are divided by a scale for each channel (all alike there; not here), those of the
+    other two by `smooth_scale`.
+    """
+    found = dict(state)
+    for name in (f"videodit_blocks.layers.{layer}.{name}" for layer in layers for name in PER_TENSOR + PER_CHANNEL):
+        weight = found.pop(f"{name}.weight")
+        channels = torch.rand(weight.shape[1]) + 0.5
+        if name.endswith(PER_CHANNEL):
+            given, product = torch.tensor([0.01]), channels
+            found[f"{name}.smooth_scale"] = channels[None]
+        else:
+            given, product = channels, channels / channels[0]
+        folded = weight * product / (given if len(given) == 1 else 1)
+        scale = folded.abs().amax() / 448
+        found[f"{name}.weight"] = (folded / scale).to(torch.float8_e4m3fn)[None]
+        found |= {f"{name}.weight_scale": scale[None], f"{name}.input_scale": given}
+    return found
 
 
 def _write_vae(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Files of weights, good and bad, as people have them; each bad one with what is said of it."""
 
+import gzip
 import io
 import json
 import pickle
@@ -13,6 +14,9 @@ from safetensors.torch import save
 STATE = {"norm.weight": torch.ones(3), "norm.bias": torch.zeros(2, 2)}
 LORA = {"blocks.0.q.lora_A.weight": torch.ones(1, 2), "blocks.0.q.lora_B.weight": torch.ones(2, 1)}
 KOHYA = {f"lora_unet_blocks_0_q.{name}": torch.ones(1, 1) for name in ("lora_down.weight", "lora_up.weight", "alpha")}
+PATCHES = {f"diffusion_model.blocks.0.self_attn.q.{name}": torch.ones(1, 1)
+           for name in ("lora_down.weight", "lora_up.weight", "diff_b")} | {
+           f"diffusion_model.blocks.0.{name}": torch.ones(1) for name in ("norm3.diff", "norm3.diff_b")}  # fmt: skip
 WHOLE = {"model.diffusion_model.norm.weight": torch.ones(3), "first_stage_model.conv.weight": torch.ones(3)}
 
 
@@ -62,6 +66,8 @@ BOTH = [
     ("HTML page", PAGE, "(a page to sign in at)", "is an HTML page: a download that failed or needs a login"),
     ("Server's answer", b'{"error": "Entry not found"}', '{"error": "Entry not found"}', "is text that begins with"),
     ("GGUF", GGUF, "(the start of a GGUF file)", "is a GGUF file .* not supported; take the model's safetensors"),
+    ("Compressed file", gzip.compress(b"x" * 99, mtime=0), "(gzip)", "is compressed .gzip.; unpack it first"),
+    ("Shard of MAGI-1 as zstd", b"\x28\xb5\x2f\xfd" + bytes(9), "(the start of a .zst)", "is compressed .zstd."),
     ("Empty file", b"", "(0 bytes)", "is empty: a download that failed"),
     ("Zeros", bytes(5000), "(5,000 zeros)", "begins with nothing but zeros: a download that did not finish"),
     ("Noise", b"\0\xff\xfe" * 99, "(bytes of no known format)", "is of no known format"),
@@ -81,6 +87,8 @@ BAD = [
         "(torch.save before PyTorch 1.6)", "is a pickle .torch.save before PyTorch 1.6., which can hold code"),
     Bad("LoRA", "model.safetensors", save(LORA), "(lora_A and lora_B)", "is a LoRA .* alone, no checkpoint"),
     Bad("LoRA of another writer", "model.safetensors", save(KOHYA), "(lora_down, lora_up and alpha)", "is a LoRA"),
+    Bad("LoRA with patches of norms, as for Wan", "model.safetensors", save(PATCHES),
+        "(lora_down, lora_up, diff, diff_b)", "is a LoRA"),
     Bad("All parts in one file", "model.safetensors", save(WHOLE), "(model.diffusion_model.*, first_stage_model.*)",
         "is a single-file checkpoint .*'model.diffusion_model.'"),
     Bad("Safetensors named .pth", "vae.pth", SOUND, "(safetensors)", "is a safetensors file; accepted: what torch"),

@@ -80,33 +80,40 @@ def check_model(path: str, as_json: bool) -> None:
     from flowcache.families.registry import folder_of
 
     report = check(folder_of(path))
-    needs, sharded, steps = {}, {}, {}
+    needs, sharded, eight, steps = {}, {}, {}, {}
     if report.spec and report.config:
         spec = report.spec
         tokens = spec.chunk_tokens(spec.width, spec.height)
         sizes = [ranks for ranks in (1, 2, 4, 8, 16) if ranks <= tokens]
         needs = {ranks: memory(spec, report.config, ranks) for ranks in sizes}
         sharded = {ranks: memory(spec, report.config, ranks, sharded=True) for ranks in sizes[1:]}
+        eight = {ranks: memory(spec, report.config, ranks, weights="int8") for ranks in sizes[:1]}
     if report.spec and not report.problems:
         owner = family(report.spec.family)
         steps = owner.preset_steps(report.spec, owner.layout(Path(report.spec.path)))
     if as_json:
         parts = {name: asdict(part) for name, part in report.parts.items()}
-        whole, shards = (
-            {ranks: asdict(need) | {"total": need.total} for ranks, need in found.items()} for found in (needs, sharded)
+        whole, shards, bits = (
+            {ranks: asdict(need) | {"total": need.total} for ranks, need in found.items()}
+            for found in (needs, sharded, eight)
         )
-        problems = [asdict(problem) for problem in report.problems]
+        problems, warnings = ([asdict(each) for each in found] for found in (report.problems, report.warnings))
         document = {"family": report.family, "layout": report.layout, "parts": parts, "problems": problems}
-        found = {"bytes_per_rank": whole, "bytes_per_rank_sharded": shards, "steps_computed": steps}
+        document |= {"warnings": warnings}
+        found = {"bytes_per_rank": whole, "bytes_per_rank_sharded": shards, "bytes_per_rank_8_bits": bits}
+        found |= {"steps_computed": steps}
         print_json({**document, **found, "exit_code": 2 if problems else 0})
     else:
         rows = {"family": report.family or "unknown", "layout": report.layout or "unknown"}
         rows |= {name: f"{part.numbers:,} numbers, {part.precision}" for name, part in report.parts.items()}
         rows |= {f"gang of {ranks}": str(need) for ranks, need in needs.items()}
         rows |= {f"{ranks}, weights sharded": str(need) for ranks, need in sharded.items()}
+        rows |= {f"gang of {ranks}, 8 bits": f"{need}, with --weights int8 or fp8" for ranks, need in eight.items()}
         if report.spec:
             rows |= {preset: f"computes {count} of {report.spec.steps} steps" for preset, count in steps.items()}
         print_rows(path, rows)
+        for warning in report.warnings:
+            err.print(f"[yellow]warning:[/] {escape(str(warning))}", soft_wrap=True)
         for problem in report.problems:
             err.print(f"[red]damaged:[/] {escape(str(problem))}", soft_wrap=True)
     raise typer.Exit(2 if report.problems else 0)

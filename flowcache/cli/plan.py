@@ -39,6 +39,7 @@ def plan(
     gpus: options.Gpus = None,
     gang: options.Gang = None,
     shard_weights: options.PlanShardWeights = None,
+    weights: options.Weights = None,
     like: options.Like = None,
     tflops: options.Tflops = None,
     efficiency: options.Efficiency = 0.4,
@@ -61,14 +62,16 @@ def plan(
     from flowcache.inputs.job import merged
 
     rest = {} if job else {"output": "unused"}  # nothing is written, so a manifest alone will do
-    spec = merged(job, manifest=manifest, model=model, policy=policy, gang=gang, shard_weights=shard_weights, **rest)
-    asked = gpus or like or tflops or until
-    of_job = spec.gang * spec.gangs if asked and spec.gangs else None
+    asked = {"policy": policy, "gang": gang, "shard_weights": shard_weights, "weights": weights}
+    spec = merged(job, manifest=manifest, model=model, **asked, **rest)
+    timed = gpus or like or tflops or until
+    of_job = spec.gang * spec.gangs if timed and spec.gangs else None
     cluster = cluster_of(
         {"--link": link, "--gpu-memory": gpu_memory, "--until": until},
         gpus=gpus or of_job,
         gang=spec.gang,
         sharded=spec.shard_weights,
+        weights=spec.weights,
         node_gpus=node_gpus,
         like=like,
         endpoint_url=endpoint_url,

@@ -172,6 +172,14 @@ class Family(ABC):
         """What a flowcache.json would say of a checkpoint that has none, known by its marks. InputError."""
         raise NotImplementedError(f"family {self.name} has marks and no `published`")
 
+    def look_alike(self, layout: Layout) -> list[Problem]:
+        """Why what lies there without a flowcache.json is another model, though it is laid out as this family's."""
+        return []
+
+    def doubts(self, layout: Layout) -> list[Problem]:
+        """What speaks against such a checkpoint and proves nothing, such as its name: for warnings."""
+        return []
+
     @abstractmethod
     def layout(self, path: Path) -> Layout:
         """Where the parts lie of a checkpoint that is this family's. InputError where that can't be told."""

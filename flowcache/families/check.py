@@ -7,9 +7,9 @@ from pathlib import Path
 from flowcache.errors import InputError, Problem
 from flowcache.families.base import Config, Family
 from flowcache.families.codecs import codec_part
-from flowcache.families.known import PackageError
+from flowcache.families.known import PackageError, family
 from flowcache.families.layouts import Layout
-from flowcache.families.registry import SPEC_FILE, find, locate
+from flowcache.families.registry import BUNDLED, SPEC_FILE, find, locate
 from flowcache.models.part import Part
 from flowcache.records import ModelSpec
 
@@ -34,6 +34,7 @@ class Report:
     config: Config | None = None
     parts: dict[str, PartReport] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
 
     def note(self, problems: Iterable[Problem]) -> None:
         """Those that are new."""
@@ -50,6 +51,10 @@ def check(path: Path) -> Report:
         found = locate(path)
         if found:
             report.family, report.layout = found[0].name, found[1].name
+            report.problems += _another(*found)
+            if report.problems:
+                return report
+            report.warnings += _doubts(*found)
             report.problems += found[1].missing()
         report.spec = find(str(path))
     except PackageError:
@@ -61,12 +66,12 @@ def check(path: Path) -> Report:
     return report
 
 
-def _look(family: Family, layout: Layout, report: Report) -> None:
+def _look(owner: Family, layout: Layout, report: Report) -> None:
     """Into each part that is there."""
     makers: dict[str, Callable[[Path], Part | None]] = {
-        "transformer": lambda _: family.part(layout),
+        "transformer": lambda _: owner.part(layout),
         "vae": codec_part,
-        "text_encoder": family.text_part,
+        "text_encoder": owner.text_part,
     }
     faulty = {Path(problem.file) for problem in report.problems}
     for name, make in makers.items():
@@ -87,14 +92,27 @@ def _look(family: Family, layout: Layout, report: Report) -> None:
         report.problems += part.problems()
         if name == "transformer":
             report.config = part.module.config
-    report.note(family.damage(layout, report.config))
+    report.note(owner.damage(layout, report.config))
+
+
+def _another(owner: Family, layout: Layout) -> list[Problem]:
+    return [] if (layout.root / SPEC_FILE).exists() else owner.look_alike(layout)
+
+
+def _doubts(owner: Family, layout: Layout) -> list[Problem]:
+    return [] if (layout.root / SPEC_FILE).exists() else owner.doubts(layout)
+
+
+def doubts(spec: ModelSpec) -> list[Problem]:
+    """What speaks against a checkpoint and proves nothing."""
+    owner = family(spec.family)
+    return _doubts(owner, owner.layout(Path(spec.path)))
 
 
 def sound(name: str) -> ModelSpec:
-    """`find`, and the headers of a published checkpoint's weights looked through; InputError names the damage."""
+    """`find`, and the headers of its weights looked through but for bundled ones; InputError names the damage."""
     spec = find(name)
-    folder = Path(spec.path)
-    problems = [] if (folder / SPEC_FILE).exists() else check(folder).problems
+    problems = [] if name in BUNDLED else check(Path(spec.path)).problems
     if problems:
         faults = "; ".join(map(str, problems[:NAMED]))
         more = f"; and {len(problems) - NAMED} more" if len(problems) > NAMED else ""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from flowcache.families.base import CodecKind
 from flowcache.families.known import answers, left_out
 from flowcache.models.base import Codec, Share, alone
+from flowcache.models.build import built
 from flowcache.models.json_files import read_object
 from flowcache.models.part import Part
 from flowcache.models.tensors import fault, in_folder
@@ -151,9 +152,11 @@ def _opened(path: Path) -> tuple[Part, Callable[[Any, int | None], Codec]]:
 
 
 def _patch_part(path: Path, config: dict) -> Part:
-    shape = (config[key] for key in ("latent_channels", "time_stride", "space_stride", "hidden"))
-    with torch.device("meta"):
-        return Part(path, PatchCodec(*shape, causal=config.get("causal", True)), in_folder(path))
+    def make() -> PatchCodec:
+        shape = (config[key] for key in ("latent_channels", "time_stride", "space_stride", "hidden"))
+        return PatchCodec(*shape, causal=config.get("causal", True))
+
+    return Part(path, built(make, path / "config.json", config), in_folder(path))
 
 
 # Of no one family; by `_class_name`.

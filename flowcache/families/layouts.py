@@ -76,6 +76,19 @@ def check_unmixed(path: Path, marks: Mapping[str, Sequence[str]]) -> None:
         raise InputError([Problem(str(path), "", f"mixes two layouts: {found[0]} and {found[1]}")])
 
 
+def class_name(file: Path) -> object:
+    """What diffusers writes into model_index.json and configs; None: it says none, or can't be read."""
+    return value(file, "_class_name")
+
+
+def value(file: Path, key: str) -> object:
+    """What a JSON object says of a key; None: nothing, or it can't be read."""
+    try:
+        return read_object(file).get(key)
+    except InputError:
+        return None  # whoever reads the file says so
+
+
 def kv_heads(config: Path) -> int:
     """Heads with keys and values of their own by a transformer's config, in any published layout."""
     raw = read_object(config, "transformer config")

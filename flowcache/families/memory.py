@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from flowcache.families.base import Config
 from flowcache.families.known import family, family_of
-from flowcache.records import ModelSpec
+from flowcache.models.eight_bit import matrices
+from flowcache.records import ModelSpec, Weights
 from flowcache.sampling.executor import most_packed
 
 GIB = 2**30
@@ -38,12 +39,12 @@ class Memory:
         return f"{self.total / GIB:.1f} GiB per rank ({spelled})"
 
 
-def memory(spec: ModelSpec, config: Config, ranks: int, sharded: bool = False) -> Memory:
+def memory(spec: ModelSpec, config: Config, ranks: int, sharded: bool = False, weights: Weights = "auto") -> Memory:
     """What each of `ranks` ranks needs at the model's default size, where a window keeps all K/V and reuses."""
     tokens, kept = spec.chunk_tokens(spec.width, spec.height), family(spec.family).kept(spec)
     keys_values = family_of(config).counts.kv_bytes(config, kept.kv_branches * kept.kv_chunks * tokens, 2) // ranks
     reused = reuse_bytes(config, tokens, ranks, kept.kv_branches, kept.chunks_in_flight)
-    return rank_memory(spec, config, ranks, keys_values, reused, sharded)
+    return rank_memory(spec, config, ranks, keys_values, reused, sharded, weights)
 
 
 def reuse_bytes(config: Config, tokens: int, ranks: int, kv_branches: int, chunks_in_flight: int, item: int = 2) -> int:
@@ -52,19 +53,25 @@ def reuse_bytes(config: Config, tokens: int, ranks: int, kv_branches: int, chunk
 
 
 def rank_memory(
-    spec: ModelSpec, config: Config, ranks: int, keys_values: int, residuals: int, sharded: bool = False
+    spec: ModelSpec,
+    config: Config,
+    ranks: int,
+    keys_values: int,
+    residuals: int,
+    sharded: bool = False,
+    weights: Weights = "auto",
 ) -> Memory:
     """With so many bytes of K/V and residuals, at the spec's width and height; weights whole on each or `sharded`."""
     tokens, kept = spec.chunk_tokens(spec.width, spec.height), family(spec.family).kept(spec)
     together = min(most_packed(tokens), kept.kv_branches * kept.kv_chunks)  # chunks of a batch
-    weights = weight_bytes(config, ranks if sharded else 1)
+    own = weight_bytes(config, ranks if sharded else 1, weights)
     return Memory(
-        weights=weights.resident,
+        weights=own.resident,
         keys_values=keys_values,
         residuals=residuals,
         activations=family_of(config).counts.working_bytes(config, together * math.ceil(tokens / ranks)),
         codec=codec_bytes(spec),
-        gathered=weights.gathered,
+        gathered=own.gathered,
     )
 
 
@@ -83,9 +90,10 @@ class WeightBytes:
 
 
 @cache
-def weight_bytes(config: Config, ranks: int = 1) -> WeightBytes:
+def weight_bytes(config: Config, ranks: int = 1, weights: Weights = "auto") -> WeightBytes:
     """Of a transformer of this shape in bfloat16, but for what stays in float32; blocks sharded over `ranks` > 1.
 
+    weights: with those of 8 bits the largest matrix is there multiplied out, too: they are one by one.
     FSDP2 gives each rank the same number of a tensor's rows, padded. While a block runs, its tensors are there, and
     the buffers that it came in and the next one comes in.
     """
@@ -93,14 +101,22 @@ def weight_bytes(config: Config, ranks: int = 1) -> WeightBytes:
     with torch.device("meta"):
         model = owner.build(config)
 
+    eight = matrices(model) if weights != "auto" else set()
+
     def size(module: nn.Module, prefix: str = "", ways: int = 1) -> int:
         """Bytes of one shard of a module's parameters."""
-        named = module.named_parameters(prefix)
-        rows = ((4 if owner.keep_float32(name) else 2, -(-len(x) // ways), x.shape[1:]) for name, x in named)
-        return sum(element * count * math.prod(row) for element, count, row in rows)
+        return sum(_bytes(x, 4 if owner.keep_float32(name) else 2, name in eight, ways)
+                   for name, x in module.named_parameters(prefix))  # fmt: skip
 
     names = {block: name for name, block in model.named_modules()}
     shards = [size(block, names[block], ranks) for block in model.blocks]
     outside = size(model) - sum(size(block, names[block]) for block in model.blocks)
     gathered = 3 * ranks * max(shards) if ranks > 1 else 0
-    return WeightBytes(outside + sum(shards), gathered, (ranks - 1) * sum(shards))
+    one = max((2 * math.prod(x.shape) for name, x in model.named_parameters() if name in eight), default=0)
+    return WeightBytes(outside + sum(shards) + one, gathered, (ranks - 1) * sum(shards))
+
+
+def _bytes(parameter: Tensor, element: int, eight: bool, ways: int) -> int:
+    """Of a shard. eight: in 8 bits, with a scale for each row."""
+    row = math.prod(parameter.shape[1:])
+    return -(-len(parameter) // ways) * (row + 2 if eight else element * row)

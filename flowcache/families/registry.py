@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from flowcache.errors import InputError, Problem
 from flowcache.families.base import Family
+from flowcache.families.given import told
+from flowcache.families.hub import snapshot
 from flowcache.families.known import accepted, answers, family, is_known, left_out, recognise
 from flowcache.families.layouts import Layout
+from flowcache.families.spec_file import faults
 from flowcache.models.formats import opened
 from flowcache.models.json_files import read_object
-from flowcache.records import ModelSpec
+from flowcache.records import ModelSpec, Weights
 
 if TYPE_CHECKING:
     import torch
@@ -39,8 +42,8 @@ def find(name: str) -> ModelSpec:
     """The spec of a bundled name or of a checkpoint; InputError says what would be accepted.
 
     A folder holds flowcache.json, or is a checkpoint that its family knows as published (SkyReels-V2-DF in the official
-    or the diffusers layout), or holds the config file of MAGI-1, which can also be named itself. Looks at no weights:
-    `check` does.
+    or the diffusers layout), or holds the config file of MAGI-1, which can also be named itself; or it is one of a
+    Hugging Face cache (`hub.snapshot`). Looks at no weights: `check` does.
     """
     folder = folder_of(name)
     raw = _written(folder)
@@ -62,9 +65,15 @@ def reference(name: str) -> str:
 
 
 def folder_of(name: str) -> Path:
+    """InputError where nobody can look there."""
     if name in BUNDLED:
         return Path(str(resources.files("flowcache.models").joinpath(BUNDLED[name])))
-    return Path(name)
+    path = Path(name)
+    try:
+        path.exists()  # False is no fault yet
+        return snapshot(path)
+    except OSError as error:  # such as a name that is too long
+        raise InputError([Problem("model", "", f"{name[:80]!r} can't be read: {error.strerror}")]) from None
 
 
 def _written(folder: Path) -> dict[str, Any] | None:
@@ -82,13 +91,16 @@ def _written(folder: Path) -> dict[str, Any] | None:
 
 def _published(name: str, path: Path) -> ModelSpec:
     found = recognise(path)
+    if found is None and (what := told(name, path)):
+        raise InputError([Problem("model", "", f"{name!r} {what}")])
     if found is None:
         as_published = ", or ".join(accepts for _, accepts in answers(lambda each: each.accepts) if accepts)
         kinds = f"a folder that holds {SPEC_FILE} or {as_published}"
-        what = "is no model but a single file" if path.is_file() else "is no model"
+        file = "is no model but a single file" if path.is_file() else "is no model"
+        what = file if path.exists() else "does not exist"
         raise InputError([Problem("model", "", f"{name!r} {what}: give {', '.join(bundled())} or {kinds}{left_out()}")])
     owner, layout = found
-    if problems := layout.missing():
+    if problems := owner.look_alike(layout) or layout.missing():
         raise InputError(problems)
     raw, root = owner.published(layout), layout.root
     return ModelSpec(**raw, path=str(root), digest=folder_digest(root), heads=owner.heads(layout))
@@ -101,6 +113,8 @@ def _spec(raw: dict[str, Any], folder: Path) -> ModelSpec:
     if unknown:
         raise InputError([Problem(str(path), key, "is no known key") for key in unknown])
     owner, raw = _family(raw, folder), _frozen(raw)
+    if problems := [Problem(str(path), key, message) for key, message in faults(raw)]:
+        raise InputError(problems)
     try:
         raw["pipeline"] = owner.pipeline(raw.get("pipeline"))
     except TypeError as error:
@@ -165,6 +179,7 @@ def load_model(
     tile: int | None = None,
     embeddings: "EmbeddingStore | None" = None,
     load: "Callable[[Part, str, torch.dtype, Callable[[str], bool]], VideoModel] | None" = None,
+    weights: Weights = "auto",
 ) -> "LoadedModel":
     """Weights, text encoder and codec of `find(name)`, ready on `device`.
 
@@ -172,7 +187,7 @@ def load_model(
     is always fp32.
     texts: encoded first, so that the text encoder has left the device before the transformer comes.
     tile: see `wan_vae.WanCodec` and `magi.vae_codec.MagiCodec`. embeddings: see `text.StoredTexts`. load: what loads
-    the transformer; None: `Part.load`, whole.
+    the transformer; None: `Part.load`, whole, with `weights` as `records.Weights` says.
     InputError names each damaged file and tensor.
     """
     from flowcache.families.codecs import load_codec
@@ -185,7 +200,7 @@ def load_model(
     text = owner.text(layout, owner.config(layout), StoredTexts(embeddings, encoded) if embeddings else encoded)
     encoded.prepare(texts)
     part, how = owner.part(layout), (device, precision(dtype, device), owner.keep_float32)
-    transformer = part.load(*how) if load is None else load(part, *how)
+    transformer = part.load(*how, weights) if load is None else load(part, *how)
     return LoadedModel(spec, transformer, load_codec(layout.vae, device, tile), text)
 
 

@@ -27,6 +27,7 @@ from flowcache.inputs.schema import (
     text,
     whole,
 )
+from flowcache.records import Weights
 
 SIZE_LIMIT = 1 << 20  # bytes
 JOB_ACCEPTS = ACCEPTS | {
@@ -38,6 +39,7 @@ JOB_ACCEPTS = ACCEPTS | {
     "threads": "a whole number from 1 to 1,024",
     "device": "'auto', 'cpu' or 'cuda'",
     "dtype": "'auto', 'bf16' or 'fp32'",
+    "weights": "'auto', 'int8' or 'fp8'",
     "vae_tiling": "'auto', 'on' or 'off'",
     "compile": "true or false",
     "address": "the address of a Ray cluster, or 'auto' for the one on this machine",
@@ -81,6 +83,7 @@ class JobSpec(Written):
     threads: Annotated[int, whole(1, 1024)] = RunOptions.threads
     device: Device = RunOptions.device
     dtype: Dtype = RunOptions.dtype
+    weights: Weights = RunOptions.weights
     vae_tiling: Tiling = RunOptions.vae_tiling
     compile: bool = RunOptions.compile
     address: Annotated[str, text(4096)] | None = RunOptions.address

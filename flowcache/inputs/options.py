@@ -6,14 +6,21 @@ from typing import Literal
 
 from flowcache.errors import Problem
 from flowcache.families.known import family
-from flowcache.records import ModelSpec
+from flowcache.records import ModelSpec, Weights
 
 SHARDING = "2.13"  # the first torch whose FSDP2 can be told to forget its notes (`reset_iter_state`)
+
+TOGETHER = "got {} with --shard-weights; accepted: one of them, weights in 8 bits or a part of them"
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "bf16", "fp32"]
 Tiling = Literal["auto", "on", "off"]
-NUMERICS = {"dtype": "auto", "vae_tiling": "auto", "compile": "off"}  # what changes bytes, where nothing is asked for
+NUMERICS = {
+    "dtype": "auto",
+    "weights": "auto",
+    "vae_tiling": "auto",
+    "compile": "off",
+}  # what changes bytes, where nothing is asked for
 
 
 @dataclass(frozen=True)
@@ -30,8 +37,8 @@ class RunOptions:
     tried again. `until`: unix seconds after which no segment is started any more; `grace`: seconds that segments under
     way get after a SIGTERM. `patience`: seconds for which a store that does not answer is waited for. `idle_release`:
     seconds after which a gang without work gives its resources back.
-    `dtype`: bf16, fp32 or auto; `vae_tiling`: on, off or auto; `compile`: the transformers' blocks
-    (`models.compile.compile_blocks`): these three alone change what is rendered.
+    `dtype`: bf16, fp32 or auto; `weights`: int8, fp8 or auto (`records.Weights`); `vae_tiling`: on, off or auto;
+    `compile`: the transformers' blocks (`models.compile.compile_blocks`): these alone change what is rendered.
     """
 
     gang: int = 1
@@ -40,6 +47,7 @@ class RunOptions:
     threads: int = 1
     device: Device = "auto"
     dtype: Dtype = "auto"
+    weights: Weights = "auto"
     vae_tiling: Tiling = "auto"
     compile: bool = False
     address: str | None = None
@@ -60,7 +68,8 @@ class RunOptions:
 
         "auto" is not, as the device and its memory are not.
         """
-        asked = {"dtype": self.dtype, "vae_tiling": self.vae_tiling, "compile": "on" if self.compile else "off"}
+        asked = {"dtype": self.dtype, "weights": self.weights, "vae_tiling": self.vae_tiling}
+        asked |= {"compile": "on" if self.compile else "off"}
         return {name: value for name, value in asked.items() if value != NUMERICS[name]}
 
     def faults(self, specs: Iterable[ModelSpec] = ()) -> list[Problem]:
@@ -73,6 +82,8 @@ class RunOptions:
     def _sharding_faults(self) -> list[Problem]:
         if not self.shard_weights:
             return []
+        if self.weights != "auto":
+            return [Problem("--weights", "", TOGETHER.format(self.weights))]
         if self.gang == 1:
             message = "got a gang of 1, which has nobody to share weights with; accepted: with --gang 2 or more"
             return [Problem("--shard-weights", "", message)]

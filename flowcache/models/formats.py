@@ -16,9 +16,10 @@ HEAD = 4096  # bytes that `recognise` needs
 HEADER_LIMIT = 100_000_000  # bytes, as in the safetensors format
 # The first thing in a file of torch.save before PyTorch 1.6, after the pickle's protocol: its magic number.
 LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+COMPRESSED = {b"\x28\xb5\x2f\xfd": "zstd", b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"7z\xbc\xaf": "7z"}
 OPCODES = {opcode.code for opcode in pickletools.opcodes}
 CONTROLS = bytes({*range(32), 127} - {*b"\t\n\f\r"})
-ADAPTER = re.compile("lora|hada_w|lokr_w", re.IGNORECASE)
+ADAPTER = re.compile(r"lora|hada_w|lokr_w|\.diff(_b)?$", re.IGNORECASE)
 WHOLE = ("model.diffusion_model.", "diffusion_model.", "first_stage_model.", "cond_stage_model.")
 NO_FILES = {
     stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket",
@@ -37,6 +38,7 @@ class Kind(Enum):
     LFS = "is a Git LFS pointer and not the file that it stands for; run git lfs pull in its folder"
     HTML = "is an HTML page: a download that failed or needs a login; download it again"
     GGUF = "is a GGUF file (llama.cpp), which is not supported; take the model's safetensors"
+    COMPRESSED = "is compressed ({method}); unpack it first"
     TEXT = "is text that begins with {quote}, perhaps a server's answer; accepted: {accepted}"
     ZEROS = "begins with nothing but zeros: a download that did not finish; download it again"
     EMPTY = "is empty: a download that failed; download it again"
@@ -58,7 +60,13 @@ def recognise(head: bytes, size: int) -> Kind:
         return Kind.LEGACY if head[2:].startswith(LEGACY) else Kind.PICKLE
     if head.startswith(b"GGUF"):
         return Kind.GGUF
+    if _method(head):
+        return Kind.COMPRESSED
     return _text_kind(head) if _is_text(head) else Kind.UNKNOWN
+
+
+def _method(head: bytes) -> str:
+    return next((name for mark, name in COMPRESSED.items() if head.startswith(mark)), "")
 
 
 def _header(head: bytes) -> int:
@@ -88,7 +96,8 @@ def expect(file: Path, kinds: Collection[Kind], accepted: str) -> Kind:
     if kind in kinds:
         return kind
     quote = masked(head.decode(errors="replace").strip().split("\n")[0])[:40]
-    said = kind.value.format(accepted=accepted, header=_header(head), rest=size - 8, quote=repr(quote))
+    numbers = {"header": _header(head), "rest": size - 8}
+    said = kind.value.format(accepted=accepted, quote=repr(quote), method=_method(head), **numbers)
     raise fault(file, said)
 
 

@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from flowcache.errors import InputError, Problem
-from flowcache.models.tensors import FLOATS, Stored, read
+from flowcache.models.eight_bit import held, matrices, unpacked
+from flowcache.models.stored import FLOATS, FLOATS8, TAKE, Stored
+from flowcache.models.tensors import read
+from flowcache.records import Weights
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -35,7 +38,7 @@ class Part(Generic[M]):
 
     @property
     def precision(self) -> str:
-        """The dtypes on disk."""
+        """The dtypes on disk, but for scales."""
         return ", ".join(sorted({entry.dtype for entry in self.stored}))
 
     def problems(self) -> list[Problem]:
@@ -62,20 +65,24 @@ class Part(Generic[M]):
         if name in found:
             return f"is there twice: also as {found[name].name} in {found[name].file.name}"
         shape = list(expected[name].shape)
-        if shape != list(entry.shape):
+        if shape != list(entry.shape if list(entry.shape) == shape else entry.matrix):
             return f"has shape {list(entry.shape)}, the config asks for {shape}"
-        if entry.dtype not in FLOATS:
-            return f"has dtype {entry.dtype}; accepted: {', '.join(FLOATS)}"
-        return None
+        if entry.dtype not in (*FLOATS, *FLOATS8):
+            return f"has dtype {entry.dtype}; accepted: {', '.join((*FLOATS, *FLOATS8))}; {TAKE}"
+        return entry.misfit
 
     def load(
         self,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         keep: Callable[[str], bool] = lambda name: False,
+        weights: Weights = "auto",
     ) -> M:
-        """The module on `device`, tensor by tensor, in `dtype`; what `keep` names in float32. InputError as above."""
-        return self.filled(self.tensors(device, dtype, keep))
+        """The module on `device`, tensor by tensor, in `dtype`; what `keep` names in float32. InputError as above.
+
+        weights: see `records.Weights`; of a transformer alone.
+        """
+        return self.filled(self.tensors(device, dtype, keep, weights=weights))
 
     def tensors(
         self,
@@ -83,19 +90,35 @@ class Part(Generic[M]):
         dtype: torch.dtype,
         keep: Callable[[str], bool],
         rows: Callable[[str], slice | None] = lambda name: None,
+        weights: Weights = "auto",
     ) -> dict[str, Tensor]:
         """By parameter name, as `load` has them; `rows`: which ones of a parameter are read, None: all."""
         problems = self.problems()
         if problems:
             raise InputError(problems)
+        eight = set() if weights == "auto" else matrices(self.module)
+        scales = {entry.name: tensor for entry, tensor in read(self._scales, "cpu")}
         state = {}
-        for entry, tensor in read(self.stored, device, lambda entry: rows(self.name_of(entry))):
+        for entry, tensor in read(self.stored, device, lambda entry: self._part(entry, rows)):
             name = self.name_of(entry)
-            state[name] = tensor.to(torch.float32 if keep(name) else dtype)
+            number = torch.float32 if keep(name) else dtype
+            cut = rows(name) if entry.scales else None
+            beside = {key: scales[each.name] for key, each in entry.scales.items()}
+            found = held(*unpacked(entry, tensor, beside), number, weights if name in eight else "auto")
+            state[name] = found if cut is None else found[cut]
         for name, source in self.tied.items():
             tensor = state[name if name in state else source]
             state |= {name: tensor, source: state.get(source, tensor)}
         return state
+
+    @property
+    def _scales(self) -> list[Stored]:
+        found = [scale for entry in self.stored for scale in entry.scales.values()]
+        return sorted(found, key=lambda entry: entry.file)
+
+    def _part(self, entry: Stored, rows: Callable[[str], slice | None]) -> slice | None:
+        """What of it is read: with scales all."""
+        return None if entry.scales else rows(self.name_of(entry))
 
     def name_of(self, entry: Stored) -> str:
         """The parameter that it fills. ValueError where `problems` names it as another layout's."""

@@ -5,7 +5,6 @@ import pickle
 import re
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
@@ -15,23 +14,16 @@ from torch import Tensor
 
 from flowcache.errors import InputError, Problem
 from flowcache.models.formats import Kind, expect, fault, opened, refuse_others
+from flowcache.models.headers import read_header
 from flowcache.models.json_files import read_object
 from flowcache.models.saved import look_at_pickles, look_at_zip
+from flowcache.models.stored import TAKE, Stored, joined
 
-FLOATS = ("F64", "F32", "F16", "BF16")
 MOST_SHARDS = 1000
-PTH_DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
-
-
-@dataclass(frozen=True)
-class Stored:
-    """One tensor of a file. `dtype` as safetensors names it; `tensor`: there already (memory-mapped), of a .pth."""
-
-    file: Path
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    tensor: Tensor | None = None
+PTH_DTYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2",
+}  # fmt: skip
 
 
 def in_folder(folder: Path, suffix: str = ".safetensors") -> list[Stored]:
@@ -39,6 +31,7 @@ def in_folder(folder: Path, suffix: str = ".safetensors") -> list[Stored]:
 
     suffix: of the files, ".safetensors", or ".bin" for what torch.save wrote.
     """
+    _refuse_methods(folder / "config.json")
     found: list[Stored] = []
     problems: list[Problem] = []
     for file in _files(folder, suffix):
@@ -48,7 +41,19 @@ def in_folder(folder: Path, suffix: str = ".safetensors") -> list[Stored]:
             problems += error.problems
     if problems:
         raise InputError(problems)
-    return found
+    return joined(found)
+
+
+def _refuse_methods(config: Path) -> None:
+    """InputError for weights that a library packed in a way of its own, as diffusers and transformers note it."""
+    try:
+        with opened(config) as stream:
+            said = json.load(stream)["quantization_config"]
+        method = str(said["quant_method"])[:40] if isinstance(said, dict) and "quant_method" in said else "a library"
+    except (InputError, ValueError, LookupError, TypeError, RecursionError):
+        return  # whoever needs the config says what is wrong with it
+    if said:
+        raise fault(config, f"says that {method} packed the weights, which is not read; {TAKE}", "quantization_config")
 
 
 def _files(folder: Path, suffix: str) -> list[Path]:
@@ -94,20 +99,8 @@ def _indexed(index: Path) -> list[Path]:
 
 def in_safetensors(file: Path) -> list[Stored]:
     """By the header; InputError for another kind of file or one cut short."""
-    expect(file, (Kind.SAFETENSORS,), "safetensors")
-    try:
-        with opened(file) as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            header = json.loads(stream.read(length))
-        header.pop("__metadata__", None)
-        entries = [Stored(file, name, v["dtype"], tuple(v["shape"])) for name, v in sorted(header.items())]
-        size, needed = file.stat().st_size, 8 + length + max((v["data_offsets"][1] for v in header.values()), default=0)
-    except OSError as error:
-        raise fault(file, f"can't be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise fault(file, f"is no safetensors file: its header is damaged ({type(error).__name__}: {error})") from None
-    if size < needed:
-        raise fault(file, f"is cut short: its header says {needed:,} bytes, the file has {size:,}; download it again")
+    header = read_header(file)
+    entries = [Stored(file, name, entry["dtype"], entry["shape"]) for name, entry in header.items()]
     refuse_others(file, header)
     try:
         with safe_open(file, "pt"):  # its reader looks for overlaps, gaps and sizes that don't fit

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from flowcache.models.base import WordEncoder
+from flowcache.models.build import built
 from flowcache.models.json_files import check_regular, read_object
 from flowcache.models.part import Part
 from flowcache.models.prompts import clean_wan
@@ -152,8 +153,9 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     check_regular(folder)
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise fault(folder, f"holds no tokenizer: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # whatever is odd in its files, and in the config beside them
+        said = " ".join(str(error).split())[:160]
+        raise fault(folder, f"holds no tokenizer: {said}") from error
 
 
 def text_part(path: Path) -> Part:
@@ -164,18 +166,15 @@ def text_part(path: Path) -> Part:
     if path.is_dir():
         config = read_object(path / "config.json", "config of a text encoder")
         kind = config.pop("model_type", "umt5")
-        if kind not in kinds:
+        if kind not in [*kinds]:  # compared, as it may be anything
             raise fault(path / "config.json", f"is {kind!r}; accepted: {', '.join(kinds)}", "model_type")
         stored, rename = in_folder(path, _suffix(path)), _kept
     else:
         stored, rename, kind = in_pth(path), transformers_name, "umt5"
         config = _config_of({entry.name: entry.shape for entry in stored}, path)
     make_model, make_config = kinds[kind]
-    try:
-        with torch.device("meta"):
-            module = make_model(make_config(**config))
-    except (TypeError, ValueError, AttributeError) as error:
-        raise fault(path, f"is no {kind.upper()} config: {error}") from None
+    file = path / "config.json" if path.is_dir() else path
+    module = built(lambda: make_model(make_config(**config)), file, config)
     return Part(path, module, stored, rename, TIED)
 
 

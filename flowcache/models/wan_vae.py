@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from flowcache.models.base import Share, alone
+from flowcache.models.build import built
 from flowcache.models.part import Part
 from flowcache.models.tensors import fault, in_folder, in_pth
 
@@ -158,18 +159,13 @@ def official_part(file: Path) -> Part:
         raise fault(file, "is no Wan VAE: encoder.conv1.weight or conv2.weight is missing") from None
     if latent != 16:
         raise fault(file, f"has {latent} latent channels; accepted: 16, as Wan 2.1", "conv2.weight")
-    with torch.device("meta"):
-        module = AutoencoderKLWan(base_dim=base)
+    module = built(lambda: AutoencoderKLWan(base_dim=base), file, {})
     return Part(file, module, stored, diffusers_name)
 
 
 def diffusers_part(folder: Path, config: dict) -> Part:
     from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
-    try:
-        with torch.device("meta"):
-            module = AutoencoderKLWan.from_config(config)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise fault(folder / "config.json", f"is no AutoencoderKLWan config: {error}") from None
     # `from_config` gives a pair only where it is asked to
-    return Part(folder, module, in_folder(folder))  # pyright: ignore[reportArgumentType]
+    make: Any = AutoencoderKLWan.from_config
+    return Part(folder, built(lambda: make(config), folder / "config.json", config), in_folder(folder))

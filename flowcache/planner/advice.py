@@ -59,9 +59,10 @@ def advise(work: Workload, throughput: Throughput, cluster: Cluster, now: float)
     options = tuple(option(work, throughput, cluster, heaviest, ranks) for ranks in sizes)
     recommended, reason = choose(options, work, cluster, now)
     room = f"{USABLE:.0%} of a GPU's {cluster.node.memory / GIB:.1f} GiB (--gpu-memory) can be filled"
+    eight = "" if work.costs.weights == "auto" else f", those of the blocks in 8 bits (--weights {work.costs.weights})"
     rests_on = (
         *throughput.rests_on,
-        f"{room}; K/V and weights in bfloat16, activations and VAE estimated",
+        f"{room}; K/V and weights in bfloat16{eight}, activations and VAE estimated",
         "frames are decoded in tiles where whole ones would not fit the GPU of a gang of one",
     )
     if work.costs.sharded:

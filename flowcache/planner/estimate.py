@@ -7,10 +7,12 @@ from itertools import count
 from typing import Literal
 
 from flowcache.errors import Problem
+from flowcache.inputs.options import TOGETHER
 from flowcache.planner.hardware import EFFICIENCY, TFLOPS, Node
 from flowcache.planner.price import CostModel
 from flowcache.planner.throughput import Throughput, assumed, measured
 from flowcache.planner.workload import Workload
+from flowcache.records import Weights
 from flowcache.storage.objects.store import Store
 
 Verdict = Literal["yes", "no", "perhaps"]
@@ -19,7 +21,8 @@ Verdict = Literal["yes", "no", "perhaps"]
 @dataclass(frozen=True)
 class Cluster:
     """What is to render. gpus: ranks in all; None: one gang; gang: ranks that render one video together; sharded: each
-    of which holds a part of the weights; node: what its machines are; deadline: unix seconds.
+    of which holds a part of the weights; weights: how they are held; node: what its machines are; deadline: unix
+    seconds.
 
     How fast: as an earlier run's output `like` shows (endpoint_url: for it), or `tflops` that each GPU can do at
     most, of which the share `efficiency` is reached.
@@ -34,6 +37,7 @@ class Cluster:
     deadline: float | None = None
     node: Node = Node()
     sharded: bool = False
+    weights: Weights = "auto"
 
     @property
     def ranks(self) -> int:
@@ -51,6 +55,8 @@ class Cluster:
         if self.timed and (self.like is None) == (self.tflops is None):
             given = "both" if self.like else "neither"
             found.append(Problem("--like", "", f"got {given} --like and --tflops; accepted: one of them"))
+        if self.sharded and self.weights != "auto":
+            found.append(Problem("--weights", "", TOGETHER.format(self.weights)))
         return found
 
     def throughput(self, costs: CostModel) -> Throughput:

@@ -11,7 +11,7 @@ from flowcache.inputs.segments import continues
 from flowcache.parallel.mesh import head_groups
 from flowcache.planner.communication import sent_bytes
 from flowcache.planner.rank_work import RankWork, flops, kv_bytes, query_bytes, rank_work, residual_bytes, shape_of
-from flowcache.records import ModelSpec, RenderRequest, Segment
+from flowcache.records import ModelSpec, RenderRequest, Segment, Weights
 from flowcache.sampling.dry_run import WindowWork, at_least, at_most, dry_run
 from flowcache.sampling.plan import Settings
 
@@ -83,11 +83,14 @@ class Price:
 
 @dataclass(frozen=True)
 class CostModel:
-    """Prices windows, each once. specs, configs: by model name; sharded: each rank holds a part of the weights."""
+    """Prices windows, each once. specs, configs: by model name; sharded: each rank holds a part of the weights.
+    weights: how they are held.
+    """
 
     specs: Mapping[str, ModelSpec]
     configs: Mapping[str, Config]
     sharded: bool = False
+    weights: Weights = "auto"
     _prices: dict[tuple[Window, Policy, int], Price] = field(default_factory=dict, repr=False, compare=False)
     _dry_runs: dict[tuple[Window, Policy], WindowWork] = field(default_factory=dict, repr=False, compare=False)
 
@@ -119,7 +122,7 @@ class CostModel:
             rank_most=rank_work(config, most, ranks, sharded=self.sharded),
             rank_least=rank_work(config, least, ranks, sharded=self.sharded),
             forward_bytes=max(sent_bytes(shape, ranks, rank) for rank in range(ranks)),
-            memory=rank_memory(spec, config, ranks, stored, residuals, self.sharded),
+            memory=rank_memory(spec, config, ranks, stored, residuals, self.sharded, self.weights),
         )
 
     def _dry_run(self, window: Window, policy: Policy) -> WindowWork:
@@ -129,10 +132,10 @@ class CostModel:
         return self._dry_runs[window, policy]
 
 
-def cost_model(specs: Mapping[str, ModelSpec], sharded: bool = False) -> CostModel:
+def cost_model(specs: Mapping[str, ModelSpec], sharded: bool = False, weights: Weights = "auto") -> CostModel:
     """specs: model name -> spec. InputError where a model's transformer config can't be read."""
     configs = {name: config_of(spec) for name, spec in specs.items()}
-    return CostModel(specs, configs, sharded)
+    return CostModel(specs, configs, sharded, weights)
 
 
 def work(config: Config, done: WindowWork) -> Work:

@@ -148,7 +148,8 @@ class RankWorker:
             from flowcache.parallel.sharding import load_sharded  # a second of imports that others do without
 
             load = partial(load_sharded, ranks=Mesh(dist.group.WORLD))
-        model = load_model(path, settings.device, options.dtype, tile=tile, embeddings=embeddings, load=load)
+        how = {"tile": tile, "embeddings": embeddings, "load": load, "weights": options.weights}
+        model = load_model(path, settings.device, options.dtype, **how)
         if options.compile:
             self._compile(model)
         return model

@@ -87,13 +87,21 @@ def test_check_reports_what_a_checkpoint_is(flowcache, originals):
 
 def test_precision_and_tiles_are_chosen_and_kept(render, originals, small, tmp_path):
     """The frame is one tile, so only the precision changes what comes out; both are refused when they change."""
-    asked = {"plain": (), "half": ("--dtype", "bf16"), "tiled": ("--vae-tiling", "on")}
+    asked = {
+        "plain": (), "half": ("--dtype", "bf16"), "tiled": ("--vae-tiling", "on"), "held": ("--weights", "int8"),
+        "gang": ("--weights", "int8", "--gang", "2"),
+    }  # fmt: skip
     chunks = {}
     for name, options in asked.items():
         made = render([small], "--model", originals["official"], *options, to=tmp_path / name)
         assert made.code == 0, made.err
         chunks[name] = [file.read_bytes() for file in sorted((tmp_path / name / "media" / "v").glob("*.m4s"))]
-    assert chunks["plain"] == chunks["tiled"] != chunks["half"]
+    assert chunks["plain"] == chunks["tiled"] and len({*map(str, chunks.values())}) >= 3
+    assert len(chunks["gang"]) == len(chunks["held"]) and chunks["held"] != chunks["plain"]
+    refused = render([small], "--model", originals["official"], "--weights", "fp8", to=tmp_path / "held")
+    assert refused.code == 2 and "weights was int8 and is fp8" in refused.json["error"]
+    refused = render([small], "--weights", "fp8", "--shard-weights", "--gang", "2")
+    assert refused.code == 2 and "--weights: got fp8 with --shard-weights; accepted: one" in refused.json["error"]
     refused = render([small], "--model", originals["official"], "--dtype", "fp32", to=tmp_path / "half")
     assert refused.code == 2 and "dtype was bf16 and is fp32" in refused.json["error"]
     refused = render([small], "--dtype", "fp8")

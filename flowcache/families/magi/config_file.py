@@ -1,6 +1,7 @@
 """Every value of an official MAGI-1 config file (example/*/*_config.json), looked at before it is used. No torch."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,12 @@ NUMBERS = {"x_rescale_factor": "rescale", "layernorm_epsilon": "eps"}
 # What is accepted, in words and as a test.
 Rule = tuple[str, Callable[[Any], bool]]
 COUNT: Rule = "a whole number above 0", lambda value: type(value) is int and value > 0
-NUMBER: Rule = "a number above 0", lambda value: type(value) in (int, float) and value > 0
+NUMBER: Rule = "a number above 0", lambda value: _number(value) and value > 0
 SWITCH: Rule = "true or false", lambda value: type(value) is bool
 NAME: Rule = "a path", lambda value: isinstance(value, str) and value != ""
 SCALES: Rule = (
     "a list of numbers",
-    lambda value: isinstance(value, list) and value != [] and all(type(x) in (int, float) for x in value),
+    lambda value: isinstance(value, list) and value != [] and all(map(_number, value)),
 )
 RANGES: Rule = (
     "a list of whole numbers above 0, or an empty one for all chunks",
@@ -47,8 +48,15 @@ PAIR: Rule = (
 )
 
 
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
 def only(*values: Any) -> Rule:
-    return " or ".join(map(json.dumps, values)), lambda value: any(value == each for each in values)
+    def holds(value: Any) -> bool:
+        return any(value == each and isinstance(value, bool) == isinstance(each, bool) for each in values)
+
+    return " or ".join(map(json.dumps, values)), holds
 
 
 ACCEPTED = "a MAGI-1 config with model_config, runtime_config and engine_config"
@@ -76,7 +84,7 @@ RULES: dict[str, dict[str, Rule]] = {
     },
     "engine_config": {
         "distill": SWITCH,
-        "fp8_quant": ("false: weights of 8 bits can't be read", lambda value: value is False),
+        "fp8_quant": SWITCH,
         "distill_nearly_clean_chunk_threshold": NUMBER,
         "shortcut_mode": only("8,16,16", "16,16,8"),
     },
@@ -162,9 +170,9 @@ def _mismatches(file: Path, raw: dict[str, Any]) -> list[Problem]:
     if len(set(lengths.values())) != 1:
         spelled = ", ".join(f"{key} {count}" for key, count in lengths.items())
         problems.append(Problem(str(file), "runtime_config", f"holds lists of unequal length: {spelled}"))
-    passes = 1 if engine["distill"] else 3
-    if runtime["cfg_number"] != passes:
+    passes = (1,) if engine["distill"] else (1, 3) if engine["fp8_quant"] else (3,)  # officially 1 for all of 8 bits
+    if runtime["cfg_number"] not in passes:
         kind = "a distilled model" if engine["distill"] else "a base model"
-        message = f"got {runtime['cfg_number']}; accepted: {passes} for {kind}"
+        message = f"got {runtime['cfg_number']}; accepted: {' or '.join(map(str, passes))} for {kind}"
         problems.append(Problem(str(file), "runtime_config.cfg_number", message))
     return problems

@@ -1,6 +1,8 @@
 """What a MAGI-1 checkpoint says of its sampling beside what every model does. No torch."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
+from typing import Any, get_args
 
 
 @dataclass(frozen=True)
@@ -26,3 +28,37 @@ class Pipeline:
     near_clean: float = 0.3
     shortcut: str = "8,16,16"
     distilled: bool = False
+
+    def __post_init__(self) -> None:
+        """TypeError names a value that no pipeline has."""
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if not _is(value, each.type):
+                raise TypeError(f"{each.name}: got {str(value)[:60]!r}; accepted: {_said(each.type)}")
+        lengths = {len(self.guidance_times), len(self.previous_scales), len(self.text_scales)}
+        accepted = {
+            "window: from 1 on": self.window > 0,
+            "passes: 1 or 3": self.passes in (1, 3),
+            "kv_ranges: whole numbers from 1 on": min(self.kv_ranges, default=1) > 0,
+            "guidance_times, previous_scales and text_scales: of one length, not empty": len(lengths) == 1
+            and 0 not in lengths,
+        }
+        for said, holds in accepted.items():
+            if not holds:
+                raise TypeError(f"accepted for {said}")
+
+
+KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+
+
+def _is(value: Any, kind: Any) -> bool:
+    if inner := get_args(kind):
+        return isinstance(value, tuple) and all(_is(each, inner[0]) for each in value)
+    if kind is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is kind
+
+
+def _said(kind: Any) -> str:
+    inner = get_args(kind)
+    return f"a list, each {KINDS[inner[0]]}" if inner else KINDS[kind]

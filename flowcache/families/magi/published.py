@@ -50,7 +50,7 @@ def pipeline(raw: dict[str, Any]) -> Pipeline:
     runtime, engine = raw["runtime_config"], raw["engine_config"]
     return Pipeline(
         window=runtime["window_size"],
-        passes=runtime["cfg_number"],
+        passes=int(runtime["cfg_number"]),
         guidance_times=tuple(runtime["cfg_t_range"]),
         previous_scales=tuple(runtime["prev_chunk_scales"]),
         text_scales=tuple(runtime["text_scales"]),
@@ -71,7 +71,8 @@ def places(file: Path, raw: dict[str, Any]) -> dict[str, Path]:
     """
     runtime = raw["runtime_config"]
     load, t5, vae = (_placed(file, runtime[key]) for key in ("load", "t5_pretrained", "vae_pretrained"))
-    weights = "inference_weight.distill" if raw["engine_config"]["distill"] else "inference_weight"
+    engine = raw["engine_config"]
+    weights = f"inference_weight{'.fp8' * engine['fp8_quant']}{'.distill' * engine['distill']}"
     special = [_placed(file, place + SPECIAL_TOKENS) for place in ("", "assets/", "example/assets/")]
     return {
         "transformer": load / weights,

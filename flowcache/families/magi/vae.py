@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowcache.families.magi.vae_config import ViTVAEConfig, vae_config
+from flowcache.models.build import built
 from flowcache.models.part import Part
 from flowcache.models.tensors import in_folder
 
@@ -129,5 +130,6 @@ class ViTVAE(nn.Module):
 
 def vae_part(folder: Path, config: dict) -> Part:
     """The VAE's module and files. config: of the folder's config.json; InputError names what can't be this VAE."""
-    with torch.device("meta"):
-        return Part(folder, ViTVAE(vae_config(config, folder / "config.json")), in_folder(folder))
+    file = folder / "config.json"
+    sizes = vae_config(config, file)
+    return Part(folder, built(lambda: ViTVAE(sizes), file, vars(sizes)), in_folder(folder))

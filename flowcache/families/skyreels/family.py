@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flowcache.errors import Problem, problems_of
 from flowcache.families.base import Asked, Family, Kept, Traits
 from flowcache.families.layouts import Layout, kv_heads
-from flowcache.families.skyreels import flops, layout, published, requests
+from flowcache.families.skyreels import flops, layout, look_alikes, published, requests
 from flowcache.families.skyreels.config import SkyReelsConfig
 from flowcache.families.skyreels.policies import POLICIES
 from flowcache.records import SAMPLING, ModelSpec, RenderRequest
@@ -37,6 +37,12 @@ class SkyReels(Family):
 
     def layout(self, path: Path) -> Layout:
         return layout.layout(path)
+
+    def look_alike(self, layout: Layout) -> list[Problem]:
+        return look_alikes.look_alike(layout)
+
+    def doubts(self, layout: Layout) -> list[Problem]:
+        return look_alikes.doubts(layout)
 
     def published(self, layout: Layout) -> dict[str, Any]:
         return published.settings(layout.root, layout.transformer)

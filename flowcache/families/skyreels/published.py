@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from flowcache.errors import InputError, Problem
+from flowcache.families.hub import shown_name
 from flowcache.models.json_files import read_object
 
 # (width, height) and video frames of a window by what a checkpoint's path says: the official README's table of models
@@ -38,12 +39,12 @@ def settings(folder: Path, transformer: Path) -> dict[str, Any]:
     # base_num_frames // causal_block_size: 6 of them, 30 latent frames, 117 frames.
     window = (1 + (base - 1) // 4) // CHUNK * CHUNK
     return {
-        "name": folder.resolve().name,
+        "name": shown_name(folder),
         "family": "skyreels",
         "chunk": CHUNK,
         "window": window,
         "overlap": 5,
-        "channels": raw.get("in_channels") or raw["in_dim"],
+        "channels": raw["in_channels" if "in_channels" in raw else "in_dim"],
         "fps": 24,
         "width": width,
         "height": height,

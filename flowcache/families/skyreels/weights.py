@@ -4,12 +4,12 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from flowcache.errors import InputError, Problem
 from flowcache.families.skyreels.config import SkyReelsConfig
 from flowcache.families.skyreels.transformer import SkyReelsTransformer
+from flowcache.models.build import built
 from flowcache.models.json_files import read_object
 from flowcache.models.part import Part
 from flowcache.models.tensors import in_folder, read
@@ -26,6 +26,7 @@ TOP = {
     "head.modulation": "scale_shift_table",
     "head.head.": "proj_out.",
 }
+TEXT_DIM = 4096  # what official configs never say: the class keeps it out of them (`ignore_for_config`)
 BLOCK = {
     "self_attn.norm_": "attn1.norm_",
     "cross_attn.norm_": "attn2.norm_",
@@ -74,13 +75,13 @@ def read_config(folder: Path) -> SkyReelsConfig:
         if "num_attention_heads" in raw:  # diffusers
             dim = raw["num_attention_heads"] * raw["attention_head_dim"]
             positions = raw.get("positions")
-            names = ("ffn_dim", "num_attention_heads", "num_layers", "in_channels", "out_channels", "text_dim")
+            names = ("ffn_dim", "num_attention_heads", "num_layers", "in_channels", "out_channels")
             extra = {"patch": tuple(raw["patch_size"]), "positions": tuple(positions) if positions else None}
         else:
             dim = raw["dim"]
-            names = ("ffn_dim", "num_heads", "num_layers", "in_dim", "out_dim", "text_dim")
+            names = ("ffn_dim", "num_heads", "num_layers", "in_dim", "out_dim")
             extra = {}
-        ffn, heads, layers, channels_in, channels_out, text_dim = (raw[name] for name in names)
+        ffn, heads, layers, channels_in, channels_out = (raw[name] for name in names)
         config = SkyReelsConfig(
             dim=dim,
             ffn_dim=ffn,
@@ -88,7 +89,7 @@ def read_config(folder: Path) -> SkyReelsConfig:
             layers=layers,
             in_channels=channels_in,
             out_channels=channels_out or channels_in,
-            text_dim=text_dim,
+            text_dim=raw.get("text_dim", TEXT_DIM),
             text_len=raw.get("text_len", 512),
             freq_dim=raw.get("freq_dim", 256),
             eps=raw.get("eps", 1e-6),
@@ -108,6 +109,12 @@ def _check(config: SkyReelsConfig, path: Path) -> None:
         for name in names
         if type(getattr(config, name)) is not int or getattr(config, name) < 1
     ]
+    if type(config.eps) not in (int, float) or not 0 < config.eps < 1:
+        problems.append(Problem(str(path), "eps", f"got {str(config.eps)[:60]!r}; accepted: a number from 0 to 1"))
+    for name, sizes, count in (("patch_size", config.patch, 3), ("positions", config.positions or (1, 1), 2)):
+        if len(sizes) != count or any(type(size) is not int or size < 1 for size in sizes):
+            accepted = f"{count} whole numbers above 0"
+            problems.append(Problem(str(path), name, f"got {str(list(sizes))[:60]}; accepted: {accepted}"))
     if not problems and config.dim % (2 * config.heads):
         problems.append(Problem(str(path), "", f"{config.heads} heads don't share a width of {config.dim} evenly"))
     if not problems and config.in_channels != config.out_channels:
@@ -125,8 +132,7 @@ def _layout(folder: Path) -> str:
 def transformer_part(folder: Path) -> Part[SkyReelsTransformer]:
     """What a transformer folder holds, in either layout; InputError where config or files can't be read."""
     config, layout = read_config(folder), _layout(folder)
-    with torch.device("meta"):
-        module = SkyReelsTransformer(config)
+    module = built(lambda: SkyReelsTransformer(config), folder / "config.json", vars(config))
 
     def rename(name: str) -> str | None:
         official = official_name(name)

@@ -125,12 +125,6 @@ def swap_dtype(state):
             state[name] = state[name].to(torch.int8)
 
 
-def float8(state):
-    for name in state:
-        if name.startswith("fps_embedding"):
-            state[name] = state[name].to(torch.float8_e4m3fn)
-
-
 def reshape(state):
     if "patch_embedding.weight" in state:
         state["patch_embedding.weight"] = state["patch_embedding.weight"][:3].contiguous()
@@ -177,7 +171,6 @@ DAMAGE = {
     "overlapping tensors": (at_first(overlapping), "is no safetensors file"),
     "index outside": (index_outside, "names '../stolen.safetensors'"),
     "swapped dtype": (everywhere(swap_dtype), "has dtype I8; accepted"),
-    "float8": (everywhere(float8), "fps_embedding.weight: has dtype F8_E4M3; accepted"),
     "wrong shape": (everywhere(reshape), "patch_embedding.weight: has shape [3, 16, 1, 2, 2], the config asks for [24"),
     "unknown tensor": (at_first(lambda file: changed(file, extra)), "img_emb.proj.weight: is no tensor"),
     "mixed names": (everywhere(mix_names), "other layout"),

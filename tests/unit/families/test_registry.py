@@ -6,7 +6,7 @@ import pytest
 
 from flowcache.errors import InputError
 from flowcache.families.check import check
-from flowcache.families.registry import bundled, find, folder_digest, reference
+from flowcache.families.registry import bundled, find, folder_digest, folder_of, reference
 
 
 def test_bundled_models_are_found_by_name():
@@ -102,3 +102,29 @@ def test_what_is_no_object_is_no_spec(copy, text):
     with pytest.raises(InputError, match="flowcache.json: is no"):
         find(str(copy))
     assert str(check(copy).problems[0]).startswith(f"{copy}/flowcache.json: is no")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [("chunk", 0, "got '0'; accepted: a whole number from 1 to 1,000,000"), ("chunk", True, "got 'True'"),
+     ("fps", "12", "got '12'"), ("frames", 10**30, "accepted: a whole number"), ("guidance", -1, "a number from 0 to"),
+     ("window", 16, "got 16; accepted: a multiple of 3, the chunk"), ("overlap", 15, "accepted: less than the window"),
+     ("causal", 1, "accepted: true or false"), ("sizes", [[64]], "pairs of width and height"), ("name", [], "text"),
+     ("vocabulary", [1], "a list of words"), ("reuse", {"slow": {"threshold": "x"}}, "an object of presets"),
+     ("reuse", {"slow": {"coefficients": [None]}}, "an object of presets"), ("overlap", [], "a whole number from 0")],
+)  # fmt: skip
+def test_every_value_of_a_spec_is_looked_at(copy, key, value, says):
+    said = say(copy, **{key: value})
+    assert said.startswith(f"{key}: ") and says in said
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [("window", "4", "window: got '4'; accepted: a whole number"), ("window", 0, "accepted for window: from 1 on"),
+     ("kv_ranges", True, "kv_ranges: got 'True'; accepted: a list, each a whole number"), ("passes", 2, "1 or 3"),
+     ("kv_ranges", [0], "kv_ranges: whole numbers from 1 on"), ("text_scales", [1.0], "of one length"),
+     ("clean_time", None, "accepted: a number"), ("distilled", 1, "accepted: true or false")],
+)  # fmt: skip
+def test_every_value_of_a_pipeline_is_looked_at(copy, key, value, says):
+    raw = json.loads((folder_of("tiny-magi") / "flowcache.json").read_text())
+    assert says in say(copy, family="magi", pipeline=raw["pipeline"] | {key: value})

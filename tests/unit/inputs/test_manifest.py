@@ -27,6 +27,7 @@ from flowcache.inputs.segments import plan
 from flowcache.models.tensors import in_pth, in_safetensors
 from flowcache.records import LATER, MediaInfo, ModelSpec, RenderRequest, Shot
 from flowcache.storage.runs import spec_hash
+from tests.given_models import rows
 from tests.weights_files import BAD
 
 ROOT = Path(__file__).parents[3]
@@ -261,9 +262,23 @@ def table() -> str:
     for case in CASES:
         said = case.said or case.content.decode().strip().replace("\n", " ⏎ ")
         said = said if len(said) <= 110 else f"{said[:60]}... ({len(said):,} characters)"
-        cells = [f"`{text}`".replace("|", "\\|") for text in (said, *map(str, case.problems()))]
-        lines.append(f"| {case.title} | {cells[0]} | {'<br>'.join(cells[1:])} |")
+        lines.append(line(case.title, said, *map(str, case.problems())))
+    lines += [
+        "",
+        "What `flowcache models check` says of what is given as a model and is none, or another one. Of the files of",
+        "weights above it says the same, with their paths.",
+        "",
+        "| Case | Given | Message |",
+        "|---|---|---|",
+        *(line(*cells) for cells in rows()),
+    ]
     return "\n".join(lines) + "\n"
+
+
+def line(title: str, *texts: str) -> str:
+    """Of a table: a case, what was given, and what is said of it."""
+    given, *told = (f"`{text}`".replace("|", "\\|") for text in texts)
+    return f"| {title} | {given} | {'<br>'.join(told)} |"
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.title)

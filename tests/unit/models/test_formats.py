@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 import socket
 from pathlib import Path
 
@@ -33,20 +32,6 @@ def told(file: Path, content: bytes) -> str:
     (problem,) = caught.value.problems
     assert problem.file == str(file)
     return problem.message
-
-
-@pytest.fixture
-def impatient():
-    """What takes 5 seconds has stopped for good."""
-
-    def stop(*_):
-        raise AssertionError("it waits, or reads without end")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(5)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.mark.parametrize("name", GOOD)

@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 
 from flowcache.families.skyreels.config import SkyReelsConfig
 from flowcache.families.skyreels.transformer import SkyReelsTransformer
-from flowcache.models.tensors import Stored, in_folder, in_pth, read
+from flowcache.models.stored import Stored
+from flowcache.models.tensors import in_folder, in_pth, read
 
 CONFIG = SkyReelsConfig(256, 512, 4, 2, text_dim=32, text_len=8)
 

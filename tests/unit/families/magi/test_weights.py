@@ -120,7 +120,7 @@ DAMAGE = {
     "missing tensor": (on("rope.bands", lambda state: state.pop("rope.bands")), "rope.bands: is missing"),
     "wrong shape": (on(QX, lambda state: state.update({QX: state[QX][:3].clone()})), f"{QX}: has shape [3, 64], the"),
     "8 bits": (
-        on(FC1, lambda state: state.update({FC1: state[FC1].to(torch.float8_e4m3fn)})), f"{FC1}: has dtype F8_E4M3",
+        on(FC1, lambda state: state.update({FC1: state[FC1].to(torch.int8)})), f"{FC1}: has dtype I8; accepted: F64",
     ),
     "unknown": (
         on(QX, lambda state: state.update({QX + "_scale": torch.ones(1)})), f"{QX}_scale: is no tensor of this model",
