@@ -69,6 +69,8 @@ def folder_of(name: str) -> Path:
     if name in BUNDLED:
         return Path(str(resources.files("flowcache.models").joinpath(BUNDLED[name])))
     path = Path(name)
+    if "\0" in name:
+        raise InputError([Problem("model", "", f"{name!r} is no path: it holds a null character")])
     try:
         path.exists()  # False is no fault yet
         return snapshot(path)

@@ -72,7 +72,7 @@ def test_a_package_that_fails_while_it_is_imported_concerns_its_own_family_alone
     assert recognise(published)[0].name == "skyreels"
     assert [named in record.getMessage() for record in caplog.records] == [True]
     assert not check(Path(find("tiny-magi").path)).problems
-    with pytest.raises(InputError, match="is no model: give .*left out: 'f' of faulty_family"):
+    with pytest.raises(InputError, match="does not exist: give .*left out: 'f' of faulty_family"):
         find("nothing-here")
 
 
