@@ -23,6 +23,7 @@ ShardWeights = Annotated[
 Threads = Annotated[int | None, typer.Option(min=1, help="CPUs and torch threads of each rank.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 Dtype = Annotated[str | None, typer.Option(help="bf16, fp32 or auto: bf16 on GPUs, else fp32.")]
+VaeDtype = Annotated[str | None, typer.Option(help="Of the VAE: bf16, fp32 or auto: as its official program on GPUs.")]
 VaeTiling = Annotated[str | None, typer.Option(help="Decode in tiles: on, off or auto: where memory is short.")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to join; else a local Ray is started.")]
 Until = Annotated[

@@ -39,6 +39,7 @@ JOB_ACCEPTS = ACCEPTS | {
     "threads": "a whole number from 1 to 1,024",
     "device": "'auto', 'cpu' or 'cuda'",
     "dtype": "'auto', 'bf16' or 'fp32'",
+    "vae_dtype": "'auto', 'bf16' or 'fp32'",
     "vae_tiling": "'auto', 'on' or 'off'",
     "address": "the address of a Ray cluster, or 'auto' for the one on this machine",
     "keep_going": "true or false",
@@ -80,6 +81,7 @@ class JobSpec(Written):
     threads: Annotated[int, whole(1, 1024)] = RunOptions.threads
     device: Device = RunOptions.device
     dtype: Dtype = RunOptions.dtype
+    vae_dtype: Dtype = RunOptions.vae_dtype
     vae_tiling: Tiling = RunOptions.vae_tiling
     address: Annotated[str, text(4096)] | None = RunOptions.address
     keep_going: bool = False  # render the good rows, record the bad ones

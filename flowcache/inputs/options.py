@@ -26,7 +26,8 @@ class RunOptions:
     tried again. `until`: unix seconds after which no segment is started any more; `grace`: seconds that segments under
     way get after a SIGTERM. `patience`: seconds for which a store that does not answer is waited for. `idle_release`:
     seconds after which a gang without work gives its resources back.
-    `dtype`: bf16, fp32 or auto; `vae_tiling`: on, off or auto: these two alone change what is rendered.
+    `dtype`: bf16, fp32 or auto; `vae_dtype`: of the VAE, alike; `vae_tiling`: on, off or auto: these three alone change
+    what is rendered.
     """
 
     gang: int = 1
@@ -35,6 +36,7 @@ class RunOptions:
     threads: int = 1
     device: Device = "auto"
     dtype: Dtype = "auto"
+    vae_dtype: Dtype = "auto"
     vae_tiling: Tiling = "auto"
     address: str | None = None
     retries: int = 2
@@ -54,7 +56,7 @@ class RunOptions:
 
         "auto" is not, as the device and its memory are not.
         """
-        asked = {"dtype": self.dtype, "vae_tiling": self.vae_tiling}
+        asked = {"dtype": self.dtype, "vae_dtype": self.vae_dtype, "vae_tiling": self.vae_tiling}
         return {name: value for name, value in asked.items() if value != "auto"}
 
     def faults(self) -> list[Problem]:

@@ -1,6 +1,6 @@
 """The Wan 2.1 video VAE (diffusers' AutoencoderKLWan) as a `Codec`, from diffusers' files or Wan2.1_VAE.pth.
 
-Computes in float32, as the official code does.
+Computes in the precision of its weights; the official code has float32 weights and decodes under bfloat16 autocast.
 """
 
 import re
@@ -59,6 +59,7 @@ class WanCodec:
             raise ValueError(f"tile must be a multiple of 64 pixels, not {tile}")
         self.vae, self.tile = vae, tile
         shape, device = (1, -1, 1, 1, 1), next(vae.parameters()).device
+        self.dtype = next(vae.parameters()).dtype
         self.mean = torch.tensor(vae.config.latents_mean, device=device).view(shape)
         self.std = torch.tensor(vae.config.latents_std, device=device).view(shape)
 
@@ -67,8 +68,8 @@ class WanCodec:
         """[3, T, H, W] with T = 1 + 4 n -> the posterior's mean, [C, 1 + n, H / 8, W / 8]."""
         if (video.shape[1] - 1) % 4 or any(side % 8 for side in video.shape[2:]):
             raise ValueError(f"cannot encode a video of shape {list(video.shape)}")
-        moments = self.vae.encode(video[None].to(self.mean)).latent_dist
-        return ((moments.mode() - self.mean) / self.std)[0]
+        moments = self.vae.encode(video[None].to(self.mean.device, self.dtype)).latent_dist
+        return ((moments.mode().float() - self.mean) / self.std)[0]
 
     def stream(self, share: Share = alone) -> Callable[[Tensor], Tensor | None]:
         """Frame by frame with the causal convolutions' history, so the same however the latents are cut.
@@ -81,7 +82,7 @@ class WanCodec:
         @torch.no_grad()
         def decode(latents: Tensor) -> Tensor | None:
             nonlocal begun
-            z = self.vae.post_quant_conv(latents[None].to(self.mean) * self.std + self.mean)
+            z = self.vae.post_quant_conv((latents[None].to(self.mean) * self.std + self.mean).to(self.dtype))
             size, overlap = (self.tile // 8, self.tile // 64) if self.tile else (max(z.shape[3:]), 0)
             rows, columns = (starts(side, size, size - overlap) for side in z.shape[3:])
             cuts = {(r, c): z[..., r : r + size, c : c + size] for r in rows for c in columns}
@@ -107,7 +108,7 @@ class WanCodec:
             self.vae.decoder(frame, feat_cache=caches[place], feat_idx=[0], first_chunk=first and i == 0)
             for i, frame in enumerate(z.split(1, dim=2))
         ]
-        return torch.cat(frames, dim=2)
+        return torch.cat(frames, dim=2).float()
 
 
 def starts(side: int, size: int, stride: int) -> list[int]:

@@ -137,7 +137,8 @@ class RankWorker:
             from flowcache.parallel.sharding import load_sharded  # a second of imports that others do without
 
             load = partial(load_sharded, ranks=Mesh(dist.group.WORLD))
-        return load_model(path, settings.device, options.dtype, tile=tile, embeddings=embeddings, load=load)
+        precisions = {"dtype": options.dtype, "vae_dtype": options.vae_dtype}
+        return load_model(path, settings.device, **precisions, tile=tile, embeddings=embeddings, load=load)
 
     def _renderer(self, model: LoadedModel, task: Task) -> SegmentRenderer:
         return SegmentRenderer(

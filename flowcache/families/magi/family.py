@@ -129,7 +129,7 @@ class Magi(Family):
         from flowcache.families.magi.vae import vae_part
         from flowcache.families.magi.vae_codec import MagiCodec
 
-        return {"ViTVAE": CodecKind(vae_part, MagiCodec)}
+        return {"ViTVAE": CodecKind(vae_part, MagiCodec, half=True)}
 
     def kept(self, spec: ModelSpec) -> Kept:
         """One of the passes fills the only K/V store."""

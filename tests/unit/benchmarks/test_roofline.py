@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.roofline import CASES, COMPUTED, forward, simulate
+from benchmarks.roofline import CASES, COMPUTED, DECODERS, GIB, forward, seconds, simulate
 
 MILLISECONDS = {"1.3B": 160, "14B": 900, "4.5B": 480, "24B": 3900}
 
@@ -16,3 +16,9 @@ def test_a_forward_stays_within_its_budget(name):
     assert took.total < MILLISECONDS[name]
     assert took.fp32 < 0.01 * took.total, "products in fp32 take thirteen times as long as in bf16"
     assert not tally.mixed
+
+
+def test_magis_vae_computes_in_half_precision_on_a_gpu():
+    tally, peak = DECODERS["MAGI-1 VAE 720x720"]()
+    assert 1e3 * seconds(tally) < 160 and peak < 1.8 * GIB
+    assert ("matmul", "float32") not in tally.kernels and not tally.waits and not tally.mixed

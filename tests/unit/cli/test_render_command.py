@@ -21,6 +21,7 @@ HOW = RunOptions(
     threads=4,
     device="cpu",
     dtype="fp32",
+    vae_dtype="bf16",
     vae_tiling="on",
     address="auto",
     retry_failed=True,
@@ -28,8 +29,8 @@ HOW = RunOptions(
 )
 WRITTEN = (
     "m.jsonl --output out --model tiny-magi --policy paper --gang 2 --gangs 3 --shard-weights --threads 4 --device cpu "
-    f"--dtype fp32 --vae-tiling on --address auto --until {UNTIL} --keep-going --retry-failed --log-json "
-    "--endpoint-url http://localhost:1 --json"
+    f"--dtype fp32 --vae-dtype bf16 --vae-tiling on --address auto --until {UNTIL} --keep-going --retry-failed "
+    "--log-json --endpoint-url http://localhost:1 --json"
 )
 
 
@@ -66,4 +67,4 @@ def test_a_job_is_replaced_by_options_alone(asked, tmp_path):
 def test_what_is_written_above_has_every_option_of_a_job():
     of_job = inspect.signature(render).parameters.keys() & JobSpec.model_fields.keys()
     absent = [name for name in of_job - {"manifest"} if f"--{name.replace('_', '-')} " not in WRITTEN]
-    assert len(of_job) == 14 and absent == []
+    assert len(of_job) == 15 and absent == []
