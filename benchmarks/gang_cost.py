@@ -78,7 +78,7 @@ def measure(ranks: GangMesh, repeats: int) -> dict[str, float]:
         spent.clear()
         used, began = time.thread_time(), time.perf_counter()
         attend, _ = store.view(0, chunk)
-        out = sharded.transform(sharded.embed(x), conditioning, text, sharded.rope(grids[chunk]), attend)
+        out = sharded.transform(sharded.embed(x), conditioning, [text], [sharded.rope(grids[chunk])], attend)
         sharded.project(out, conditioning, grids[chunk])
         return time.perf_counter() - began, time.thread_time() - used, list(spent)
 

@@ -88,12 +88,12 @@ def measure(ranks: GangMesh, repeats: int) -> dict[str, dict[str, float]]:
 
     def forward(chunk: int) -> None:
         attend, _ = store.view(0, chunk)
-        out = sharded.transform(sharded.embed(x), conditioning, text, sharded.rope(grids[chunk]), attend)
+        out = sharded.transform(sharded.embed(x), conditioning, [text], [sharded.rope(grids[chunk])], attend)
         sharded.project(out, conditioning, grids[chunk])
 
     for chunk in range(HISTORY):
         forward(chunk)
-    keys, values = store.keys[0, 0], store.values[0, 0]
+    keys, values = (x[0] for x in store.buffer.read(0, slice(0, 1), slice(None)))
     compressed = (Compression().select, torch.randn_like(keys[: store.tokens]), keys, values)
     return {
         "forward": medians(forward, (HISTORY,), repeats, spent) | {"kv": store.bytes},

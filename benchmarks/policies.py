@@ -24,7 +24,7 @@ from benchmarks.mends import settings as with_mends
 from benchmarks.statistics import interval, markdown, psnr, ssim
 from flowcache.families.registry import load_model
 from flowcache.families.settings import resolve_policy
-from flowcache.inputs.schema import Policy, expand_policy
+from flowcache.inputs.schema import Policy
 from flowcache.inputs.segments import plan
 from flowcache.models.base import LoadedModel
 from flowcache.planner.price import window
@@ -108,7 +108,7 @@ def measure(model: LoadedModel, settings: dict[str, Setting], n: int, seed: int)
 
 def named(name: str) -> dict[str, Any]:
     """A policy from its short form, "paper:slow" say."""
-    return Policy.model_validate(expand_policy(name)).model_dump(exclude_none=True)
+    return Policy.model_validate(name).model_dump(exclude_none=True)
 
 
 def summary(pairs: list[Pair]) -> dict[str, tuple[float, float, float]]:

@@ -19,6 +19,7 @@ from benchmarks.pretend import DEVICE, Kind, Tally, filled, pretend_gpu
 from benchmarks.statistics import markdown
 from flowcache.cache.policy import Policy
 from flowcache.cache.reuse import Reuse
+from flowcache.cache.step_cache import CacheOf, RepeatVelocity
 from flowcache.families.known import family_of
 from flowcache.families.magi.config import MagiConfig
 from flowcache.families.magi.pipeline import Pipeline
@@ -86,7 +87,7 @@ CASES = {
 }
 COMPUTED = {  # every step computed, K/V of clean chunks kept
     False: Policy("flowcache", kv_update="refresh"),
-    True: Policy("flowcache", kv_update="refresh", repeats="velocity"),
+    True: Policy("flowcache", kv_update="refresh", cache=CacheOf(RepeatVelocity)),
 }
 OFF = {False: Policy("off"), True: Policy("off", kv_update="refresh")}
 DENSE = Policy("dense", attention="full")

@@ -44,8 +44,8 @@ def forward(model: SkyReelsTransformer) -> None:
     latents = torch.zeros(1, 4, 1, 8, 8)
     grid = model.grid(latents)
     conditioning, text = model.condition(torch.zeros(1, 1), grid, 24), model.text(torch.zeros(1, 8, 64))
-    rope, attend = model.rope(grid), lambda layer, q, k, v: attention(q, k, v)
-    out = model.transform(model.embed(latents), conditioning, text, rope, attend)
+    ropes, attend = [model.rope(grid)], lambda layer, q, k, v: attention(q, k, v)
+    out = model.transform(model.embed(latents), conditioning, [text], ropes, attend)
     model.project(out, conditioning, grid)
 
 

@@ -1,5 +1,6 @@
 """How keys and values lie in memory: what a `kv_cache.KVStore` reads and writes."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -28,6 +29,10 @@ class KVBuffer(Protocol):
         They were chosen among what `read` gave for these tokens.
         """
         ...
+
+
+# (layers, branches, tokens, kv_heads, head_dim), the model's precision, where -> a buffer for them
+MakeBuffer = Callable[[tuple[int, int, int, int, int], torch.dtype, torch.device], KVBuffer]
 
 
 class PlainBuffer:

@@ -1,16 +1,14 @@
 """Keys and values of a window's chunks, per layer and guidance branch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from flowcache.cache.kv_buffer import KVBuffer, PlainBuffer
+from flowcache.cache.kv_buffer import MakeBuffer, PlainBuffer
 from flowcache.cache.kv_select import latest
 from flowcache.models.attention import attention
 from flowcache.models.base import Attend, KVSharding, Select
-
-MakeBuffer = Callable[[tuple[int, int, int, int, int], torch.dtype, torch.device], KVBuffer]
 
 
 class Unsharded:

@@ -1,33 +1,55 @@
-"""FlowCache's rule (arXiv 2602.10825): skip steps while the estimated change of the output is small. Pure.
+"""FlowCache's rule (arXiv 2602.10825): skip steps while the estimated change of the output is small; and TeaCache's.
 
 Decisions follow from values that are the same on every rank.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import torch
 from torch import Tensor
 
+from flowcache.cache.step_rule import ALWAYS, Decision, Rule, Signal, StepRule, Total
+
 
 @dataclass(frozen=True)
-class Reuse:
+class Reuse(Rule):
     """Skip steps while the estimated change, summed since the last computed step, is below `threshold`.
 
     coefficients: polynomial, highest power first, from the change of the signal to that of the output.
     warmup_steps: this many steps at a chunk's start are always computed.
+    last_step: a chunk's own last step is always computed, else only that of the whole window.
     """
 
     threshold: float
     warmup_steps: int
     coefficients: tuple[float, ...]
+    last_step: bool = True
+
+    def of_window(self, steps: int, rows: int, total: Total) -> StepRule:
+        return PerChunk(self, steps, rows - 1, total)
+
+    def at_least(self) -> Self:
+        return replace(self, threshold=math.inf, coefficients=(0.0,))
 
     def estimate(self, distance: float) -> float:
         value = 0.0
         for coefficient in self.coefficients:
             value = value * distance + coefficient
         return value
+
+
+@dataclass(frozen=True)
+class JointReuse(Reuse):
+    """One decision a row for the whole window, from the timesteps of all its frames (TeaCache)."""
+
+    joint = True
+
+    def of_window(self, steps: int, rows: int, total: Total) -> StepRule:
+        return Jointly(self, rows)
 
 
 @dataclass(frozen=True)
@@ -38,26 +60,13 @@ class ReuseState:
     accumulated: float = 0.0
 
 
-@dataclass(frozen=True)
-class Decision:
-    """Whether to compute, and what it was based on (None where no choice was open)."""
-
-    compute: bool
-    distance: float | None = None  # relative L1 change of the signal
-    estimate: float | None = None
-    accumulated: float | None = None  # before it is reset
-
-
-ALWAYS = Decision(compute=True)
-
-
 def decide(
     reuse: Reuse | None,
     state: ReuseState,
     signal: Tensor,
     step: int,
     steps: int,
-    total: Callable[[Tensor], Tensor] | None = None,
+    total: Total | None = None,
 ) -> tuple[Decision, ReuseState]:
     """For the 0-based `step` of `steps`. The estimate is not clamped: negative ones lower the sum, as published.
 
@@ -79,3 +88,45 @@ def relative_change(signal: Tensor, before: Tensor, total: Callable[[Tensor], Te
     sums = torch.stack([values.abs().sum(dtype=torch.float64) for values in (signal - before, before)])
     change, size = (total(sums) if total else sums).tolist()
     return change / size if size else math.inf
+
+
+@dataclass
+class PerChunk:
+    """Each chunk for itself, by the change of its own signal. steps: of every chunk. last_row: of the window."""
+
+    reuse: Reuse
+    steps: int
+    last_row: int
+    total: Total
+    states: dict[int, ReuseState] = field(default_factory=lambda: defaultdict(ReuseState))
+
+    def decide(self, row: int, steps: Mapping[int, int], signal: Signal) -> dict[int, Decision]:
+        ends = self.reuse.last_step or row == self.last_row
+        decisions = {}
+        for chunk, step in steps.items():
+            count = self.steps if ends else self.steps + 1  # no step is the last one then
+            state = self.states[chunk]
+            decisions[chunk], self.states[chunk] = decide(self.reuse, state, signal(chunk), step, count, self.total)
+        return decisions
+
+    def forget(self, chunk: int) -> None:
+        self.states.pop(chunk, None)  # MAGI-1's signal is as large as the chunk's tokens
+
+
+@dataclass
+class Jointly:
+    """One decision a row for the whole window; rows are its steps."""
+
+    reuse: Reuse
+    rows: int
+    state: ReuseState = ReuseState()
+
+    def decide(self, row: int, steps: Mapping[int, int], signal: Signal) -> dict[int, Decision]:
+        seen = signal(None)
+        decision, self.state = decide(self.reuse, self.state, seen, row, self.rows)
+        if 0 in steps.values():  # what begins has nothing to reuse
+            decision, self.state = ALWAYS, ReuseState(seen)
+        return dict.fromkeys(steps, decision)
+
+    def forget(self, chunk: int) -> None:
+        """The window goes on."""

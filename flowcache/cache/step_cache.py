@@ -1,10 +1,10 @@
 """What stands in for a step that is not computed: one small class a kind of reuse, one object a chunk."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from torch import Tensor
-
-from flowcache.cache.policy import Policy
 
 Solve = Callable[[Tensor], Tensor]  # guided velocity -> the chunk's latents after the solver's step
 
@@ -13,7 +13,10 @@ class StepCache:
     """Of one chunk. It is told what was computed, and asked for what was not; this one keeps nothing.
 
     tokens, out: [S, D], the chunk's tokens before and after all layers, on this rank. branch: of guidance.
+    jumps: what is reused passes by the solver, which must then remember nothing from step to step.
     """
+
+    jumps: ClassVar[bool] = False
 
     def keep(self, branch: int, tokens: Tensor, out: Tensor) -> None:
         """A forward of a step was computed."""
@@ -27,6 +30,14 @@ class StepCache:
         if velocity is None:
             raise ValueError("a step was reused by a policy that keeps nothing")
         return solve(velocity)
+
+    def held(self, latents: int, tokens: int) -> int | None:
+        """Bytes that it keeps at its most, for plans; None: what the family counts for its own (`Counts.reuse_bytes`).
+
+        latents: bytes of the chunk's, in float32, which every rank has whole; tokens: of its part of the chunk's tokens
+        for all guidance branches.
+        """
+        return None
 
 
 class RepeatResidual(StepCache):
@@ -56,6 +67,7 @@ class RepeatVelocity(StepCache):
 class RepeatIncrement(StepCache):
     """The latents' last increment, whatever the step's length; the solver is not asked (as published for MAGI-1)."""
 
+    jumps = True
     last: Tensor
 
     def advance(self, latents: Tensor, velocity: Tensor | None, solve: Solve) -> Tensor:
@@ -66,13 +78,12 @@ class RepeatIncrement(StepCache):
         return result
 
 
-REPEATS: dict[str, type[StepCache]] = {
-    "residual": RepeatResidual,
-    "velocity": RepeatVelocity,
-    "increment": RepeatIncrement,
-}
+@dataclass(frozen=True)
+class CacheOf:
+    """Of a policy: plain data, of which each chunk gets a `StepCache`. settings: what its class is made with."""
 
+    kind: Callable[..., StepCache]
+    settings: tuple[Any, ...] = ()
 
-def step_cache(policy: Policy) -> StepCache:
-    """A fresh one for a chunk."""
-    return StepCache() if policy.reuse is None else REPEATS[policy.repeats]()
+    def of_chunk(self) -> StepCache:
+        return self.kind(*self.settings)

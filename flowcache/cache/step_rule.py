@@ -1,24 +1,34 @@
-"""Which chunks compute their step: one small class a rule, for all chunks of a row before anything is forwarded.
+"""Which chunks compute their step: what a rule is, as plain data and for one window.
 
 A rule says WHEN a step is reused; what then takes its place is a `step_cache.StepCache`. They are two things: every
 rule goes with every cache.
 """
 
-from collections import defaultdict
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 from torch import Tensor
-
-from flowcache.cache.policy import Policy
-from flowcache.cache.reuse import ALWAYS, Decision, Reuse, ReuseState, decide
 
 # signal(chunk) -> the values whose change says how much the chunk's output will change (`VideoModel.signal`);
 # of None: those of the whole window. Made when asked for: a rule that looks at nothing costs nothing.
 Signal = Callable[[int | None], Tensor]
 # The sum of float64 values over all ranks, where each has a part of a chunk's signal (`KVSharding.total`).
 Total = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether to compute, and what it was based on (None where no choice was open)."""
+
+    compute: bool
+    distance: float | None = None  # relative L1 change of the signal
+    estimate: float | None = None
+    accumulated: float | None = None  # before it is reset
+
+
+ALWAYS = Decision(compute=True)
 
 
 class StepRule(Protocol):
@@ -33,6 +43,27 @@ class StepRule(Protocol):
         ...
 
 
+class Rule(ABC):
+    """Of a policy: plain data (a frozen dataclass), of which each window gets a `StepRule`.
+
+    joint: it asks for the signal of the whole window, for which a plan has the `timesteps` of all chunks.
+    """
+
+    joint: ClassVar[bool] = False
+
+    @abstractmethod
+    def of_window(self, steps: int, rows: int, total: Total) -> StepRule:
+        """A fresh one for a window whose chunks take `steps` steps, in `rows` rows of its schedule."""
+
+    def at_most(self) -> "Rule | None":
+        """What computes most, for plans; None: every step. A rule that goes by numbers of steps alone gives itself."""
+        return None
+
+    def at_least(self) -> "Rule":
+        """What computes least, in a plan's dry run, where no signal ever changes."""
+        return self
+
+
 class ComputeAll:
     """No step is reused."""
 
@@ -41,59 +72,3 @@ class ComputeAll:
 
     def forget(self, chunk: int) -> None:
         """There is nothing to forget."""
-
-
-@dataclass
-class PerChunk:
-    """FlowCache's: each chunk for itself, by the change of its own signal.
-
-    steps: of every chunk. last_row: of the window; with `own_last` False only this one is always computed, and a
-    chunk's own last step is not.
-    """
-
-    reuse: Reuse
-    steps: int
-    last_row: int
-    own_last: bool
-    total: Total
-    states: dict[int, ReuseState] = field(default_factory=lambda: defaultdict(ReuseState))
-
-    def decide(self, row: int, steps: Mapping[int, int], signal: Signal) -> dict[int, Decision]:
-        ends = self.own_last or row == self.last_row
-        decisions = {}
-        for chunk, step in steps.items():
-            count = self.steps if ends else self.steps + 1  # no step is the last one then
-            state = self.states[chunk]
-            decisions[chunk], self.states[chunk] = decide(self.reuse, state, signal(chunk), step, count, self.total)
-        return decisions
-
-    def forget(self, chunk: int) -> None:
-        self.states.pop(chunk, None)  # MAGI-1's signal is as large as the chunk's tokens
-
-
-@dataclass
-class Jointly:
-    """TeaCache's: one decision a row for the whole window, from the timesteps of all its frames; rows are its steps."""
-
-    reuse: Reuse
-    rows: int
-    state: ReuseState = ReuseState()
-
-    def decide(self, row: int, steps: Mapping[int, int], signal: Signal) -> dict[int, Decision]:
-        seen = signal(None)
-        decision, self.state = decide(self.reuse, self.state, seen, row, self.rows)
-        if 0 in steps.values():  # what begins has nothing to reuse
-            decision, self.state = ALWAYS, ReuseState(seen)
-        return dict.fromkeys(steps, decision)
-
-    def forget(self, chunk: int) -> None:
-        """The window goes on."""
-
-
-def step_rule(policy: Policy, steps: int, rows: int, total: Total) -> StepRule:
-    """A fresh one for a window whose chunks take `steps` steps, in `rows` rows of its schedule."""
-    if policy.reuse is None:
-        return ComputeAll()
-    if policy.joint:
-        return Jointly(policy.reuse, rows)
-    return PerChunk(policy.reuse, steps, rows - 1, policy.last_step, total)

@@ -2,13 +2,16 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from flowcache.cli.common import Json, err, print_json, print_rows
 from flowcache.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from flowcache.families.policy_settings import PolicyDeclaration
 
 
 def models(
@@ -41,6 +44,7 @@ def models(
 def print_spec(spec: Any) -> None:
     from flowcache.families.known import family
 
+    policies = family(spec.family).policies
     fresh = [spec.first_chunk_frames + k * spec.chunk_frames for k in range(3)]
     sizes = ", ".join(f"{w}x{h}" for w, h in spec.sizes) or f"multiples of {spec.size_step}"
     presets = f"; presets {', '.join(spec.reuse)}" if spec.reuse else ""
@@ -52,10 +56,20 @@ def print_spec(spec: Any) -> None:
         f"{2 * spec.chunk_frames} ...",
         "default": f"{spec.width}x{spec.height}, {spec.frames} frames at {spec.fps} fps, {spec.steps} steps, "
         f"guidance {spec.guidance:g}",
-        "policies": ", ".join(family(spec.family).policies) + presets,
+        "policies": ", ".join(policy.name for policy in policies) + presets,
         "words": " ".join(spec.vocabulary) or "any",
     }
+    rows |= {f"policy {policy.name}": own for policy in policies if (own := own_settings(policy))}
     print_rows(spec.name, rows)
+
+
+def own_settings(policy: "PolicyDeclaration") -> str:
+    """What the manual can't list: settings that this policy alone has."""
+    from flowcache.families.policy_settings import SETTINGS
+
+    own = {key: setting for key, setting in policy.settings.items() if key not in SETTINGS}
+    defaults = {key: "" if setting.default is None else f" (else {setting.default})" for key, setting in own.items()}
+    return "; ".join(f"{key}: {setting.words}{defaults[key]}" for key, setting in own.items())
 
 
 def check_model(path: str, as_json: bool) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from flowcache.errors import Problem
 from flowcache.families.layouts import Layout
-from flowcache.families.policy_settings import PolicyKeys
+from flowcache.families.policy_settings import PolicyDeclaration
 from flowcache.records import ModelSpec, RenderRequest
 
 if TYPE_CHECKING:
@@ -141,13 +141,13 @@ class CodecKind:
 class Family(ABC):
     """Abstract is what each family has to give, beside name, policies and counts; what it does not say is as here.
 
-    policies: those that rows may name, see PolicyKeys. accepts: how a checkpoint is given that has no flowcache.json,
+    policies: those that rows may name. accepts: how a checkpoint is given that has no flowcache.json,
     for messages; "" where there must be one.
     """
 
     name: str
     traits: Traits = Traits()
-    policies: Mapping[str, PolicyKeys]
+    policies: Sequence[PolicyDeclaration]
     counts: Counts
     accepts: str = ""
 

@@ -4,7 +4,8 @@ A package adds one by an entry point of the group `flowcache.families`: its name
 A checkpoint names its family alone, and never code to import.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -13,6 +14,7 @@ from flowcache.errors import InputError, Problem
 from flowcache.families.base import Config, Family
 from flowcache.families.layouts import Layout, check_unmixed
 from flowcache.families.magi.family import FAMILY as MAGI
+from flowcache.families.policy_settings import PolicyDeclaration
 from flowcache.families.skyreels.family import FAMILY as SKYREELS
 
 GROUP = "flowcache.families"
@@ -46,6 +48,24 @@ def family_of(config: Config) -> Family:
 def families() -> Iterator[Family]:
     """Those of this package first. InputError once one comes that can't be imported."""
     return map(family, names())
+
+
+def policies() -> Sequence[PolicyDeclaration]:
+    """What all families accept, one after the other; one that can't be imported is told of where a row needs it."""
+    try:
+        points = tuple(added().values())
+    except InputError:
+        points = ()
+    return _policies(points)
+
+
+@cache
+def _policies(points: tuple[EntryPoint, ...]) -> Sequence[PolicyDeclaration]:
+    found = [*BUILT_IN.values()]
+    for point in points:
+        with suppress(InputError):
+            found.append(_loaded(point))
+    return [policy for each in found for policy in each.policies]
 
 
 def recognise(path: Path) -> tuple[Family, Layout] | None:
@@ -88,6 +108,11 @@ def _loaded(point: EntryPoint) -> Family:
         raise InputError([Problem("family", "", message)]) from error
     if not isinstance(made, Family) or made.name != point.name:
         message = f"{point.name!r} of {_source(point)}: {point.value} is no family of that name"
+        raise InputError([Problem("family", "", message)])
+    listed = getattr(made, "policies", ())
+    named = {policy.name for policy in listed if isinstance(policy, PolicyDeclaration)}
+    if not named or len(named) < len(listed):
+        message = f"{point.name!r} of {_source(point)}: its policies are no PolicyDeclarations, each of another name"
         raise InputError([Problem("family", "", message)])
     return made
 

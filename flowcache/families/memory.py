@@ -10,6 +10,7 @@ from torch import nn
 from flowcache.families.base import Config
 from flowcache.families.known import family, family_of
 from flowcache.records import ModelSpec
+from flowcache.sampling.executor import most_packed
 
 GIB = 2**30
 
@@ -54,13 +55,14 @@ def rank_memory(
     spec: ModelSpec, config: Config, ranks: int, keys_values: int, residuals: int, sharded: bool = False
 ) -> Memory:
     """With so many bytes of K/V and residuals, at the spec's width and height; weights whole on each or `sharded`."""
-    tokens = spec.chunk_tokens(spec.width, spec.height)
+    tokens, kept = spec.chunk_tokens(spec.width, spec.height), family(spec.family).kept(spec)
+    together = min(most_packed(tokens), kept.kv_branches * kept.kv_chunks)  # chunks of a batch
     weights = weight_bytes(config, ranks if sharded else 1)
     return Memory(
         weights=weights.held,
         keys_values=keys_values,
         residuals=residuals,
-        activations=family_of(config).counts.working_bytes(config, math.ceil(tokens / ranks)),
+        activations=family_of(config).counts.working_bytes(config, together * math.ceil(tokens / ranks)),
         codec=codec_bytes(spec),
         gathered=weights.gathered,
     )

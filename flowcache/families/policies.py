@@ -1,76 +1,72 @@
 """From what a row says of its policy to what the denoise loop follows."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flowcache.cache.kv_select import Compression, Sink
 from flowcache.cache.policy import Policy
 from flowcache.cache.reuse import Reuse
-from flowcache.families.policy_settings import KEYS, KV_SETTINGS, NAMES, SETTINGS, PolicyKeys, Setting, misfits, named
+from flowcache.families.policy_settings import (
+    SETTINGS,
+    Given,
+    PolicyDeclaration,
+    by_name,
+    misfits,
+    named,
+    shared,
+    strangers,
+)
+from flowcache.families.setting import Setting, refused
 from flowcache.records import ModelSpec
 
 
-def resolve(policy: Mapping[str, Any], spec: ModelSpec, policies: Mapping[str, PolicyKeys]) -> Policy:
+def resolve(policy: Mapping[str, Any], spec: ModelSpec, policies: Sequence[PolicyDeclaration]) -> Policy:
     """From a row's policy (docs/manifest.md), as the model's family declares it; presets are the model's.
 
     ValueError names what would be accepted.
     """
-    given = {"name": "off", **named(policy)}
-    name, kv = given["name"], given.get("kv") or {"keep": "all"}
-    if name not in NAMES:
-        raise ValueError(f"unknown policy {name!r}; accepted: {', '.join(policies)}")
-    if unknown := sorted(set(given) - set(KEYS)):
-        raise ValueError(f"unknown policy settings {', '.join(unknown)}; accepted: {', '.join(KEYS)}")
-    if faults := misfits(given, spec.family, policies):
+    name, declared = policy.get("name", "off"), by_name(policies)
+    if name not in declared:
+        raise ValueError(f"unknown policy {name!r}; accepted: {', '.join(declared)}")
+    own = declared[name]
+    given = {"name": name, **named(policy, own.settings)}
+    everywhere = {"name": None, **SETTINGS} | {key: None for each in policies for key in each.settings}
+    if unknown := sorted(given.keys() - everywhere):
+        raise ValueError(f"unknown policy settings {', '.join(unknown)}; accepted: {', '.join(everywhere)}")
+    if faults := strangers(given, spec.family, policies) or misfits(given, own.settings):
         raise ValueError("; ".join(f"policy {'.'.join(where)} {message}" for where, message in faults))
-    if faults := [*_faults(given, SETTINGS), *_faults(kv, KV_SETTINGS, "kv.")]:
+    if faults := _faults(given, own.settings):
         raise ValueError("; ".join(f"policy {fault}" for fault in faults))
-    declared = policies[name]
-    reuse = _reuse(given, spec) if "preset" in declared.keys and given.get("reuse", True) else None
-    clean, compression = _kept(kv)
-    return Policy(name, reuse, clean=clean, compression=compression, **{**declared.fields, **_fields(given)})
+    defaults = {key: setting.default for key, setting in own.settings.items() if setting.default is not None}
+    return _made(own, defaults | given, spec)
 
 
-def bare(policies: Mapping[str, PolicyKeys], *names: str) -> dict[str, Policy]:
+def _made(own: PolicyDeclaration, given: Given, spec: ModelSpec) -> Policy:
+    fields = dict(own.fields)
+    for key, setting in own.settings.items():
+        if setting.means and key in given:
+            fields |= setting.means(given[key])
+    if own.reuse and given.get("reuse", True):
+        fields["reuse"], fields["cache"] = own.reuse(given, spec)
+    return Policy(own.name, **fields)
+
+
+def bare(policies: Sequence[PolicyDeclaration], *names: str) -> dict[str, Policy]:
     """Policies as they are without a setting, and with every step computed."""
-    return {name: Policy(name, **policies[name].fields) for name in names}
+    declared = by_name(policies)
+    return {name: Policy(name, **declared[name].fields) for name in names}
 
 
-def _faults(given: Mapping[str, Any], known: Mapping[str, Setting], prefix: str = "") -> Iterator[str]:
-    for key, setting in known.items():
-        if key in given and not setting.takes(given[key]):
-            yield f"{prefix}{key} must be {setting.words}, not {given[key]!r}"
-
-
-def _fields(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `Policy` that a row's settings say outright."""
-    made = {
-        "refresh": lambda on: {"kv_update": "refresh" if on else "stale"},
-        "renoise": lambda on: {"renoise": on},
-        "velocity": lambda on: {"repeats": "velocity" if on else "increment"},
-        "last_step": lambda on: {"last_step": on},
-        "near_clean": lambda on: {"near_clean_guidance": on},
-    }
-    return {field: value for key, of in made.items() if key in given for field, value in of(given[key]).items()}
-
-
-def _reuse(policy: Mapping[str, Any], spec: ModelSpec) -> Reuse:
-    preset = policy.get("preset", "slow")
+def by_preset(given: Given, spec: ModelSpec, kind: type[Reuse] = Reuse, last_step: bool = True) -> Reuse:
+    """The rule of the model's preset that a row names, with what else the row says. ValueError."""
+    preset = given.get("preset", "slow")
     if preset not in spec.reuse:
         accepted = ", ".join(spec.reuse) or "none, it comes without presets"
-        raise ValueError(f"unknown preset {preset!r} of policy {policy['name']}; {spec.name} accepts: {accepted}")
-    said = {**named(spec.reuse[preset]), **policy}
-    if faults := list(_faults(said, SETTINGS)):
+        raise ValueError(f"unknown preset {preset!r} of policy {given['name']}; {spec.name} accepts: {accepted}")
+    said = {**named(spec.reuse[preset]), **given}
+    if faults := _faults(said, shared("threshold", "ret_steps")):
         raise ValueError(f"preset {preset!r} of {spec.name}: {'; '.join(faults)}")
-    return Reuse(said["threshold"], said["ret_steps"], tuple(said["coefficients"]))
+    return kind(said["threshold"], said["ret_steps"], tuple(said["coefficients"]), last_step)
 
 
-def _kept(kv: Mapping[str, Any]) -> tuple[int | None, Compression | Sink | None]:
-    """Chunks' worth of clean tokens, and how they are chosen."""
-    if kv["keep"] == "all":
-        return None, None
-    if kv["keep"] == "recent":
-        return kv["chunks"], None
-    if kv["keep"] == "sink":
-        return kv["first"] + kv["chunks"], Sink(kv["first"], kv["chunks"])
-    return kv["chunks"], Compression(**{key: value for key, value in kv.items() if key not in ("keep", "chunks")})
+def _faults(given: Given, settings: Mapping[str, Setting]) -> list[str]:
+    return [f"{'.'.join(where)} must be {words}, not {value!r}" for where, words, value in refused(given, settings)]

@@ -1,72 +1,19 @@
-"""What a policy may be told, declared once: by it rows are read, policies made, docs checked. No torch.
+"""What a policy is declared with, in one object; and the settings that several policies share. No torch.
 
-Which of it goes with which policy each family declares (`Family.policies`).
+A family lists the policies that it accepts (`Family.policies`): by them rows are read, policies made, docs checked.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from flowcache.families.setting import Choice, Group, Number, Preset, Setting, Switch
+from flowcache.records import ModelSpec
 
-@dataclass(frozen=True)
-class Number:
-    """low: of the range, itself not accepted where `above`. unit: "of chunks". also: another name that is accepted."""
+if TYPE_CHECKING:
+    from flowcache.cache.step_cache import CacheOf
+    from flowcache.cache.step_rule import Rule
 
-    low: float
-    high: float
-    whole: bool = False
-    above: bool = False
-    unit: str = ""
-    also: str | None = None
-
-    @property
-    def words(self) -> str:
-        kind = f"a {'whole ' * self.whole}number{self.unit and f' {self.unit}'}"
-        if self.above:
-            return f"{kind} above {self.low:,}, at most {self.high:,}"
-        return f"{kind} from {self.low:,} to {self.high:,}"
-
-    def takes(self, value: Any) -> bool:
-        if isinstance(value, bool) or not isinstance(value, int if self.whole else int | float):
-            return False
-        return self.low <= value <= self.high and not (self.above and value == self.low)
-
-
-@dataclass(frozen=True)
-class Choice:
-    values: tuple[str, ...]
-
-    @property
-    def words(self) -> str:
-        *others, last = map(repr, self.values)
-        return f"{', '.join(others)} or {last}"
-
-    def takes(self, value: Any) -> bool:
-        return value in self.values
-
-
-@dataclass(frozen=True)
-class Switch:
-    words: str = "true or false"
-
-    def takes(self, value: Any) -> bool:
-        return isinstance(value, bool)
-
-
-@dataclass(frozen=True)
-class Preset:
-    """One of the model's (`ModelSpec.reuse`); most have these two."""
-
-    words: str = "'slow' or 'fast'"
-
-    def takes(self, value: Any) -> bool:
-        return isinstance(value, str)
-
-
-Setting = Number | Choice | Switch | Preset
-
-NAMES = ("off", "dense", "paper", "teacache", "flowcache")  # of policies
-PLAIN = ("off", "dense")  # those without settings, whatever the family
 UNITS = ("token", "frame", "chunk")
 WEIGHTINGS = ("even", "hard_code", "exponential", "polynomial", "upper_convex_polynomial", "gaussian")
 # kv.keep -> the settings that it needs, and those that it may have.
@@ -76,17 +23,23 @@ KEEP = {
     "sink": (("first", "chunks"), ()),
     "compressed": (("chunks",), ("by", "mix", "queries", "weighting", "power")),
 }
-SETTINGS: Mapping[str, Setting] = {
-    "preset": Preset(),
-    "threshold": Number(0, 100),
-    "ret_steps": Number(0, 1000, whole=True, also="warmup_steps"),
-    "reuse": Switch(),
-    "refresh": Switch(),
-    "renoise": Switch(),
-    "velocity": Switch(),
-    "last_step": Switch(),
-    "near_clean": Switch(),
-}
+
+
+def _kept(kv: Mapping[str, Any]) -> dict[str, Any]:
+    """Chunks' worth of clean tokens, and how they are chosen."""
+    from flowcache.cache.kv_select import Compression, Sink
+
+    keep = kv.get("keep", "all")
+    if keep == "all":
+        return {}
+    if keep == "recent":
+        return {"clean": kv["chunks"]}
+    if keep == "sink":
+        return {"clean": kv["first"] + kv["chunks"], "compression": Sink(kv["first"], kv["chunks"])}
+    said = {key: value for key, value in kv.items() if key not in ("keep", "chunks")}
+    return {"clean": kv["chunks"], "compression": Compression(**said)}
+
+
 KV_SETTINGS: Mapping[str, Setting] = {
     "keep": Choice(tuple(KEEP)),
     "first": Number(1, 1000, whole=True, unit="of chunks"),
@@ -97,47 +50,83 @@ KV_SETTINGS: Mapping[str, Setting] = {
     "weighting": Choice(WEIGHTINGS),
     "power": Number(0, 100, above=True),
 }
-KEYS = ("name", *SETTINGS, "kv")
-ALSO = {setting.also: key for key, setting in SETTINGS.items() if isinstance(setting, Number) and setting.also}
+KV = Group(
+    KV_SETTINGS,
+    "an object with keep ('all', 'recent', 'sink' or 'compressed') and what goes with it",
+    ("keep",),
+    means=_kept,
+)
+# Those that several policies have, and may be given by these names.
+SETTINGS: Mapping[str, Setting] = {
+    "preset": Preset(),
+    "threshold": Number(0, 100),
+    "ret_steps": Number(0, 1000, whole=True, also="warmup_steps"),
+    "reuse": Switch(),
+    "refresh": Switch(means=lambda on: {"kv_update": "refresh" if on else "stale"}),
+    "renoise": Switch(means=lambda on: {"renoise": on}),
+    "velocity": Switch(),
+    "last_step": Switch(),
+    "near_clean": Switch(means=lambda on: {"near_clean_guidance": on}),
+    "kv": KV,
+}
 
-# Settings that go together in what families declare.
+# Settings that go together.
 REUSE = ("preset", "threshold", "ret_steps")
 HISTORY = ("refresh", "renoise", "kv")
 
+Given = Mapping[str, Any]  # a row's settings, and the defaults of those that it does not give
 Fault = tuple[tuple[str, ...], str]  # (where, message), such as (("kv", "chunks"), "is missing; ...")
 
 
 @dataclass(frozen=True)
-class PolicyKeys:
-    """What a family accepts under one policy's name, and what it means there.
+class PolicyDeclaration:
+    """A policy that rows may name.
 
-    keys: settings that go with it. fields: of `cache.policy.Policy`, where a row says nothing else.
+    settings: what goes with it, in the order of messages; the shared ones by `shared`. "preset" is one of the
+    checkpoint's; where "reuse" is false every step is computed.
+    fields: of `cache.policy.Policy`, where a row says nothing else.
+    reuse: (given, spec) -> when steps are reused and what takes their place; None: none is. It may raise ValueError,
+    and what it needs of torch it imports itself.
     """
 
-    keys: tuple[str, ...] = ()
+    name: str
+    settings: Mapping[str, Setting] = field(default_factory=dict)
     fields: Mapping[str, Any] = field(default_factory=dict)
+    reuse: "Callable[[Given, ModelSpec], tuple[Rule, CacheOf]] | None" = None
 
 
-def named(settings: Mapping[str, Any]) -> dict[str, Any]:
+def shared(*keys: str) -> dict[str, Setting]:
+    """Settings of several policies, by their names."""
+    return {key: SETTINGS[key] for key in keys}
+
+
+def by_name(policies: Sequence[PolicyDeclaration]) -> dict[str, PolicyDeclaration]:
+    return {policy.name: policy for policy in policies}
+
+
+def named(settings: Mapping[str, Any], known: Mapping[str, Setting] = SETTINGS) -> dict[str, Any]:
     """The same under the names that manifests and stores have: `ret_steps`, also where it says `warmup_steps`."""
-    return {ALSO.get(key, key): value for key, value in settings.items()}
+    also = {setting.also: key for key, setting in known.items() if setting.also}
+    return {also.get(key, key): value for key, value in settings.items()}
 
 
-def misfits(policy: Mapping[str, Any], family: str, policies: Mapping[str, PolicyKeys]) -> list[Fault]:
-    """Settings that do not go together, or that are missing; types and ranges are checked elsewhere."""
-    name = policy.get("name", "off")
-    if name not in policies:
-        return [(("name",), f"got {name!r}; accepted for models of family {family}: {', '.join(policies)}")]
-    known = policies[name].keys
+def strangers(policy: Mapping[str, Any], family: str, policies: Sequence[PolicyDeclaration]) -> list[Fault]:
+    """A policy that the family does not accept, or settings that do not go with it."""
+    name, declared = policy.get("name", "off"), by_name(policies)
+    if name not in declared:
+        return [(("name",), f"got {name!r}; accepted for models of family {family}: {', '.join(declared)}")]
+    known = declared[name].settings
     accepted = f"accepted: {', '.join(known) or 'nothing but name'}"
-    faults: list[Fault] = [
-        ((key,), f"does not go with name {name!r}; {accepted}") for key in sorted(policy.keys() - {"name", *known})
-    ]
-    if faults:
-        return faults
+    others = sorted(policy.keys() - {"name", *known})
+    return [((key,), f"does not go with name {name!r}; {accepted}") for key in others]
+
+
+def misfits(policy: Mapping[str, Any], settings: Mapping[str, Setting]) -> list[Fault]:
+    """Settings that do not go together, or that are missing; types and ranges are checked elsewhere."""
+    faults: list[Fault] = []
     if policy.get("reuse") is False:
         faults += [((key,), "does not go with reuse false; accepted: none") for key in REUSE if key in policy]
-    kv = policy.get("kv", {})
+    kv = policy.get("kv", {}) if settings.get("kv") is KV else {}
     if kv:
         faults += [(("kv", *where), message) for where, message in _kv_misfits(kv)]
     if policy.get("renoise") and kv.get("keep", "all") != "all":

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, BeforeValidator, ValidationError
+from pydantic import AfterValidator, ValidationError
 from pydantic_core import PydanticCustomError
 
 from flowcache.errors import InputError, Problem
@@ -20,7 +20,6 @@ from flowcache.inputs.schema import (
     Policy,
     RowDefaults,
     Written,
-    expand_policy,
     faults,
     path_name,
     real,
@@ -72,7 +71,7 @@ class JobSpec(Written):
     manifest: Annotated[str, text(4096)]
     output: Annotated[str, text(4096), AfterValidator(root)]
     model: Annotated[str, text(4096)] = "tiny-skyreels"
-    policy: Annotated[Policy, BeforeValidator(expand_policy)] = Policy(name="off")
+    policy: Policy = Policy(name="off")
     defaults: Defaults = Defaults()
     # From here on fields of RunOptions, which says what they mean, but for one.
     gang: Annotated[int, whole(1, 1024)] = RunOptions.gang

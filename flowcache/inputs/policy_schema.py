@@ -1,92 +1,145 @@
-"""What people write of a policy, as it is declared for all families (`families.policy_settings`)."""
+"""What people write of a policy, checked by what all families declare (`families.policy_settings`).
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+Of which family the row's model is, is not known yet: `row.policy` asks that one.
+"""
 
-from pydantic import AliasChoices, Field, create_model
-from pydantic_core import PydanticCustomError
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from flowcache.families.policy_settings import (
-    ALSO,
-    KV_SETTINGS,
-    NAMES,
-    PLAIN,
-    SETTINGS,
-    Choice,
-    Number,
-    Preset,
-    Setting,
-    Switch,
-)
-from flowcache.inputs.written import Written, real, shown, text, whole
+from pydantic import ConfigDict, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
-POLICY_ACCEPTS = {
-    "policy": "'off', 'dense', 'paper', 'flowcache' or 'teacache', these three also as 'paper:slow' or 'paper:fast', "
-    "or an object with name and settings (docs/manifest.md)",
-    "policy.name": Choice(NAMES).words,
-    "policy.kv": "an object with keep ('all', 'recent', 'sink' or 'compressed') and what goes with it",
-    **{f"policy.{key}": setting.words for key, setting in SETTINGS.items()},
-    **{f"policy.{other}": SETTINGS[key].words for other, key in ALSO.items()},
-    **{f"policy.kv.{key}": setting.words for key, setting in KV_SETTINGS.items()},
-}
+from flowcache.families.known import policies
+from flowcache.families.policy_settings import SETTINGS, Fault, PolicyDeclaration
+from flowcache.families.setting import Group, Preset, Setting, one_of
+from flowcache.inputs.written import Written, shown, suggestion
+
+Alternatives = Mapping[str, Sequence[Setting]]  # by key: what one family or another declares
+COUNTS = ("", "this one", "these two", "these three", "these four", "these five", "these six", "these seven")
 
 
-def expand_policy(value: Any) -> Any:
-    """The short form "name:preset" as an object."""
-    if not isinstance(value, str):
-        return value
-    name, colon, preset = value.partition(":")
-    if name not in NAMES or (colon and (name in PLAIN or not preset)):
-        raise PydanticCustomError("policy", "got {given}", {"given": shown(value)})
-    return {"name": name, "preset": preset} if colon else {"name": name}
-
-
-def _type(setting: Setting) -> Any:
-    """What is accepted as a policy's setting, as a type."""
-    match setting:
-        case Number(whole=True):
-            return Annotated[int, whole(int(setting.low), int(setting.high))]
-        case Number(above=True):
-            return Annotated[float, Field(gt=setting.low, le=setting.high, allow_inf_nan=False)]
-        case Number():
-            return Annotated[float, real(setting.low, setting.high)]
-        case Choice():
-            return Literal[setting.values]
-        case Switch():
-            return bool
-        case Preset():
-            return Annotated[str, text(100)]
-
-
-def _optional(settings: Mapping[str, Setting]) -> dict[str, Any]:
-    """The fields of a model for these settings."""
-    names = {key: AliasChoices(key, other) for other, key in ALSO.items()}
-    return {key: (_type(setting) | None, Field(None, validation_alias=names.get(key)))
-            for key, setting in settings.items()}  # fmt: skip
-
-
-class _Kept(Written):
-    keep: str  # as `_type` has it below
-
-
-class _Named(Written):
-    name: str  # as `_type` has it below
-
-
-KV_FIELDS: dict[str, Any] = _optional(KV_SETTINGS) | {"keep": (_type(KV_SETTINGS["keep"]), ...)}
-
-
-class KV(create_model("KV", __base__=_Kept, **KV_FIELDS)):
-    """What is kept of a window's finished chunks; `row.policy` checks which settings go with which `keep`."""
-
-
-POLICY_FIELDS: dict[str, Any] = {"name": (_type(Choice(NAMES)), ...)} | _optional(SETTINGS) | {"kv": (KV | None, None)}
-
-
-class Policy(create_model("Policy", __base__=_Named, **POLICY_FIELDS)):
-    """Which settings go with which name each family declares (`Family.policies`).
+class Policy(Written):
+    """Its settings beside the name are further fields; which of them go with which name each family declares.
 
     `off` is the unaccelerated model, causal by chunks, `dense` the same with attention both ways, as official by
     default; `paper` is FlowCache as published, `flowcache` is ours, `teacache` the baseline that decides for the
     whole window at once.
     """
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, value: Any) -> Any:
+        """Also of the short form "name:preset". A fault's message says all."""
+        if isinstance(value, Policy):
+            return value
+        written = _expanded(value) if isinstance(value, str) else value
+        if not isinstance(written, Mapping):
+            raise _told(value, [((), f"got {shown(value)}; accepted: {sentence()}")])
+        read, faults = _checked(written)
+        if faults:
+            raise _told(value, faults)
+        return read
+
+
+def sentence() -> str:
+    """The policies that there are, those of most families first: without settings, then those with presets."""
+    declared = policies()
+    names = [name for name, _ in Counter(policy.name for policy in declared).most_common()]
+    short = {policy.name for policy in declared if _has_presets(policy.settings)}
+    plain, brief = [name for name in names if name not in short], [name for name in names if name in short]
+    also = ""
+    if brief:
+        count = COUNTS[len(brief)] if len(brief) < len(COUNTS) else f"the last {len(brief)}"
+        also = f", {count} also as '{brief[0]}:slow' or '{brief[0]}:fast'"
+    return f"{one_of(map(repr, plain + brief))}{also}, or an object with name and settings (docs/manifest.md)"
+
+
+def checked(given: Mapping[str, Any], known: Mapping[str, Setting]) -> tuple[dict[str, Any], list[Fault]]:
+    """Settings as one family declares them: as a request keeps them, in its order, and the faults of others."""
+    return _values(given, {key: [setting] for key, setting in known.items()})
+
+
+def _expanded(value: str) -> Mapping[str, Any] | str:
+    """The object that a short form stands for; what is none stays."""
+    name, colon, preset = value.partition(":")
+    known = [policy for policy in policies() if policy.name == name]
+    if not known or (colon and not (preset and any(_has_presets(policy.settings) for policy in known))):
+        return value
+    return {"name": name, "preset": preset} if colon else {"name": name}
+
+
+def _has_presets(settings: Mapping[str, Setting]) -> bool:
+    return isinstance(settings.get("preset"), Preset)
+
+
+def _told(value: Any, faults: Sequence[Fault]) -> ValidationError:
+    errors = [
+        InitErrorDetails(type=PydanticCustomError("told", "{message}", {"message": message}), loc=where, input=value)
+        for where, message in faults
+    ]
+    return ValidationError.from_exception_data("Policy", errors)
+
+
+def _checked(written: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
+    """The policy by the names that requests keep, and every fault that can be told without a model."""
+    declared, name, faults = policies(), written.get("name"), []
+    names = list(dict.fromkeys(policy.name for policy in declared))
+    if name not in names:
+        given = f"got {shown(name)}" if "name" in written else "is missing"
+        faults.append((("name",), f"{given}; accepted: {one_of(map(repr, names))}"))
+    own = _alternatives(policy for policy in declared if policy.name == name)
+    known = {key: [setting] for key, setting in SETTINGS.items()} | _alternatives(declared) | own
+    read, others = _values({key: value for key, value in written.items() if key != "name"}, known, ("name",))
+    return {"name": name, **read}, faults + others
+
+
+def _alternatives(declared: Iterable[PolicyDeclaration]) -> dict[str, list[Setting]]:
+    """Settings by key, each once."""
+    found: dict[str, list[Setting]] = {}
+    for policy in declared:
+        for key, setting in policy.settings.items():
+            if setting not in found.setdefault(key, []):
+                found[key].append(setting)
+    return found
+
+
+def _values(
+    written: Mapping[Any, Any], known: Alternatives, others: Sequence[str] = (), needed: Sequence[str] = ()
+) -> tuple[dict[str, Any], list[Fault]]:
+    """Null is absent, but not where it is needed. others: keys that there may be too."""
+    read, faults, left = {}, [], dict(written)
+    also = {setting.also: key for key, settings in known.items() for setting in settings if setting.also}
+    for key, settings in known.items():
+        name = next((name for name in (key, *also) if name in left and also.get(name, name) == key), key)
+        if key in needed and name not in written:
+            faults.append(((key,), f"is missing; accepted: {settings[0].words}"))
+        value = left.pop(name, None)
+        if value is not None or (key in needed and name in written):
+            read[key], found = _value(value, settings)
+            faults += [((name, *where), message) for where, message in found]
+    return read, faults + [((key,), _unknown(key, also, [*others, *known])) for key in left]
+
+
+def _value(value: Any, settings: Sequence[Setting]) -> tuple[Any, list[Fault]]:
+    """As the setting reads it; of several, which the model's family will choose from, one must take it as it is."""
+    tried = [_read(value, setting) for setting in settings]
+    taken = len(settings) > 1 and not all(faults for _, faults in tried)
+    return (value, []) if taken else tried[0]
+
+
+def _read(value: Any, setting: Setting) -> tuple[Any, list[Fault]]:
+    if isinstance(setting, Group) and isinstance(value, Mapping):
+        return _values(value, {key: [each] for key, each in setting.settings.items()}, needed=setting.needed)
+    read = setting.read(value)
+    return read, [] if setting.takes(read) else [((), f"got {shown(value)}; accepted: {setting.words}")]
+
+
+def _unknown(key: Any, also: Mapping[str, str], known: Iterable[str]) -> str:
+    if key in also:
+        return f"is given together with {also[key]}, which means the same; accepted: one of the two"
+    return f"is no known field; {suggestion(str(key), known)}"

@@ -1,6 +1,7 @@
 """One manifest row against its model: what it renders, or why it cannot."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -8,8 +9,10 @@ from pydantic import ValidationError
 from flowcache.errors import Problem
 from flowcache.families.base import Asked
 from flowcache.families.known import family
-from flowcache.families.policy_settings import misfits
+from flowcache.families.policy_settings import Fault, by_name, misfits, strangers
+from flowcache.families.setting import Preset
 from flowcache.inputs import lengths
+from flowcache.inputs.policy_schema import checked
 from flowcache.inputs.schema import (
     ACCEPTS,
     MAX_FRAMES,
@@ -120,21 +123,31 @@ def policy(row: ReadRow, spec: ModelSpec, default: Policy) -> dict[str, Any]:
     if not row.good("policy"):
         return given
     policies = family(spec.family).policies
-    if faults := misfits(given, spec.family, policies):
-        for where, message in faults:
-            row.fault(("policy", *where), message)
+    if faults := strangers(given, spec.family, policies):
+        return _faulty(row, given, faults)
+    declared = by_name(policies)
+    settings = declared[chosen.name].settings
+    read, faults = checked({key: value for key, value in given.items() if key != "name"}, settings)
+    if faults := faults or misfits(read, settings):
+        return _faulty(row, given, faults)
+    given, preset = {**given, **read}, settings.get("preset")
+    if not isinstance(preset, Preset) or given.get("reuse") is False:
         return given
-    if "preset" not in policies[chosen.name].keys or given.get("reuse") is False:
-        return given
-    if not spec.reuse:
-        plain = " or ".join(repr(name) for name, known in policies.items() if "preset" not in known.keys)
+    if not (presets := preset.of(spec)):
+        plain = " or ".join(repr(name) for name, known in declared.items() if "preset" not in known.settings)
         row.fault(("policy",), f"got {chosen.name!r}, for which {spec.name} has no settings; accepted: {plain}")
         return given
-    preset = given.get("preset") or ("slow" if "slow" in spec.reuse else next(iter(spec.reuse)))
-    if preset not in spec.reuse:
-        known = " or ".join(repr(name) for name in spec.reuse)
-        row.fault(("policy", "preset"), f"got {shown(preset)}; accepted with {spec.name}: {known}")
-    return given | {"preset": preset}
+    asked = given.get("preset") or ("slow" if "slow" in presets else next(iter(presets)))
+    if asked not in presets:
+        known = " or ".join(repr(name) for name in presets)
+        row.fault(("policy", "preset"), f"got {shown(asked)}; accepted with {spec.name}: {known}")
+    return given | {"preset": asked}
+
+
+def _faulty(row: ReadRow, given: dict[str, Any], faults: Sequence[Fault]) -> dict[str, Any]:
+    for where, message in faults:
+        row.fault(("policy", *where), message)
+    return given
 
 
 def shots(row: ReadRow, spec: ModelSpec, fps: int | None, defaults: RowDefaults) -> tuple[Shot, ...]:

@@ -1,6 +1,5 @@
 """What people write in manifests and job files: names, types and ranges of every field (pydantic)."""
 
-import difflib
 import re
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
@@ -8,9 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
-from flowcache.families.policy_settings import ALSO
-from flowcache.inputs.policy_schema import KV, POLICY_ACCEPTS, Policy, expand_policy
-from flowcache.inputs.written import Whole, Written, real, shown, text, whole
+from flowcache.inputs.policy_schema import Policy
+from flowcache.inputs.written import Whole, Written, real, shown, suggestion, text, whole
 
 MAX_PROMPT = 10_000  # characters
 MAX_SECONDS = 86_400
@@ -40,7 +38,7 @@ ACCEPTS = {
     "ar_step": "a whole number from 0 to 1,000",
     "segment": "'all'",
     "model": "a model's name or the path of a checkpoint folder",
-    **POLICY_ACCEPTS,
+    "policy": "a policy's name, or an object with name and settings",
     "priority": "a whole number from -1000 to 1000",
     "labels": "an object of at most 64 names with text, numbers or booleans",
     "labels.*": "a name of at most 100 characters with text of at most 1,000, a finite number or a boolean",
@@ -91,7 +89,7 @@ class RowDefaults(Defaults):
     """All that holds for every row that does not say otherwise."""
 
     model: Annotated[str, text(4096)] = "tiny-skyreels"
-    policy: Annotated[Policy, BeforeValidator(expand_policy)] = Policy(name="off")
+    policy: Policy = Policy(name="off")
 
 
 class ShotRow(Written):
@@ -116,7 +114,7 @@ class Row(Look):
     video: Annotated[str, text(4096)] | None = None
     end_image: Annotated[str, text(4096)] | None = None
     model: Annotated[str, text(4096)] | None = None
-    policy: Annotated[Policy, BeforeValidator(expand_policy)] | None = None
+    policy: Policy | None = None
     priority: Annotated[int, whole(-1000, 1000)] | None = None
     labels: Annotated[dict[Annotated[str, text(100)], Label], Field(max_length=MAX_LABELS)] | None = None
 
@@ -129,13 +127,6 @@ NESTED_FIELDS = ("shots", "labels", "policy")  # JSON where a format has only te
 def usable_id(value: Any) -> str | None:
     """`value` where it is an id that a row may have, else None."""
     return value if isinstance(value, str) and SAFE_ID.fullmatch(value) and ".." not in value else None
-
-
-def suggestion(key: str, known: Iterable[str]) -> str:
-    """What to say about the unknown key: the known one that it may stand for, else all of them."""
-    known = sorted(known)
-    close = difflib.get_close_matches(key[:100].lower(), known, 1)
-    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
 
 
 def path_name(loc: tuple[int | str, ...]) -> str:
@@ -157,23 +148,21 @@ def faults(error: ValidationError, model: type[BaseModel], accepts: dict[str, st
 
 def _message(found: Any, model: type[BaseModel], accepts: dict[str, str]) -> str:
     loc, kind, given = found["loc"], found["type"], found["input"]
-    if kind == "extra_forbidden" and loc[0] == "policy" and loc[-1] in ALSO:
-        return f"is given together with {ALSO[loc[-1]]}, which means the same; accepted: one of the two"
+    if kind == "told":
+        return found["msg"]
     if kind == "extra_forbidden":
         return f"is no known field; {suggestion(str(loc[-1]), _known(loc, model))}"
     if kind == "missing":
         return f"is missing; accepted: {_accepted(loc, accepts)}"
     if kind == "string_too_long":
         return f"has {len(given):,} characters; accepted: {_accepted(loc, accepts)}"
-    if kind in ("control", "blank", "unsafe_id", "policy", "root"):
+    if kind in ("control", "blank", "unsafe_id", "root"):
         return f"{found['msg']}; accepted: {_accepted(loc, accepts)}"
     return f"got {shown(given)}; accepted: {_accepted(loc, accepts)}"
 
 
 def _known(loc: tuple, model: type[BaseModel]) -> Iterable[str]:
-    nested = {"shots": ShotRow, "policy": Policy, "defaults": Defaults}
-    if loc[:2] == ("policy", "kv") and len(loc) > 2:
-        return KV.model_fields
+    nested = {"shots": ShotRow, "defaults": Defaults}
     return (nested[loc[0]] if len(loc) > 1 else model).model_fields
 
 

@@ -1,7 +1,8 @@
 """What all that people write is made of: texts, numbers, objects without unknown keys; and how it is shown to them."""
 
+import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -83,3 +84,10 @@ def shown(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return repr(value)[:60]
+
+
+def suggestion(key: str, known: Iterable[str]) -> str:
+    """What to say about the unknown key: the known one that it may stand for, else all of them."""
+    known = sorted(known)
+    close = difflib.get_close_matches(key[:100].lower(), known, 1)
+    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"

@@ -109,21 +109,21 @@ class VideoModel(Protocol):
         ...
 
     def text(self, embeddings: Tensor | None) -> Any:
-        """[B, L, Dt] -> what `transform` takes as text; computed once for each prompt.
+        """[B, L, Dt] -> what `transform` takes as a text; computed once for each prompt.
 
         None: the caption is dropped, for families that have learned what then takes its place.
         """
         ...
 
-    def join(self, texts: Sequence[Any]) -> Any:
-        """What `text` gave for several of one length, a row each: the same as the rows of a batch."""
+    def rope(self, grid: Grid) -> Any:
+        """What `transform` takes as the place of tokens."""
         ...
 
-    def rope(self, *grids: Grid) -> Any:
-        """What `transform` takes for one grid, or for several, one for each row of its batch."""
+    def transform(
+        self, tokens: Tensor, conditioning: Conditioning, texts: Sequence[Any], ropes: Sequence[Any], attend: Attend
+    ) -> Tensor:
+        """Tokens [B, S, D] after all layers. texts, ropes: of `text` and `rope`, for each row, or one for all."""
         ...
-
-    def transform(self, tokens: Tensor, conditioning: Conditioning, text: Any, rope: Any, attend: Attend) -> Tensor: ...
 
     def project(self, tokens: Tensor, conditioning: Conditioning, grid: Grid) -> Tensor:
         """[B, S, D] -> velocity [B, C, F, H, W]."""

@@ -1,7 +1,10 @@
 """The blocks of a transformer, cut at their attentions so that what lies between can be compiled."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import ClassVar, Generic, TypeVar, cast
 
 import torch
@@ -11,6 +14,18 @@ from flowcache.models.attention import attention
 from flowcache.models.base import Attend
 
 BlockAttend = Callable[..., Tensor]  # of one block: (q, k, v) or, where keys and values are the text's, (q) -> out
+
+
+@dataclass(frozen=True)
+class TextKV:
+    """What cross-attention sees of a text.
+
+    layers: of each block keys and values [B or 1, L, heads, head_dim]; mask: [B or 1, 1, 1, L], True where a token
+    counts; None: everywhere.
+    """
+
+    layers: Sequence[tuple[Tensor, Tensor]]
+    mask: Tensor | None = None
 
 
 class CutBlock(nn.Module):
@@ -47,33 +62,58 @@ class Blocks(nn.ModuleList, Generic[B]):
         x: Tensor,
         condition: Tensor,
         frame_of_token: Tensor | None,
-        text: Sequence[tuple[Tensor, Tensor]],
-        rope: Tensor,
+        texts: Sequence[TextKV],
+        ropes: Sequence[Tensor],
         attend: Attend,
-        mask: Tensor | None = None,
     ) -> Tensor:
         """Tokens [B, S, D] after all blocks.
 
-        condition: [B or 1, frames, ...]; frame_of_token as in `Conditioning`; rope: [S, n], or [B, S, n] where rows lie
-        in different places. text: of each block its keys and values [B or 1, L, heads, head_dim], of which `mask`
-        [B, 1, 1, L] counts; None: all of them.
+        condition: [B or 1, frames, ...]; frame_of_token as in `Conditioning`. texts, ropes ([S, n], or [B, S, n] of all
+        rows at once): one for each row, or one for all.
         """
-        shape, x = x.shape, x.contiguous()  # embeddings come channels first, which every layer would carry on
+        shape, rows = x.shape, rows_of_texts(texts)
+        rope = ropes[0] if all(each is ropes[0] for each in ropes) else torch.stack(list(ropes))
         if self.flat:
             condition, frame_of_token = flat_condition(condition, frame_of_token, *shape[:2])
             x, rope = x.reshape(-1, shape[-1]), flat_rope(rope, len(x))
-        for layer, (block, (keys, values)) in enumerate(zip(self, text, strict=True)):
-            own, cross = partial(attend, layer), partial(attend_text, keys, values, mask)
+        for layer, block in enumerate(self):
+            own, cross = partial(attend, layer), partial(attend_texts, rows, layer)
             if self.flat:
                 own, cross = (partial(in_rows, each, shape[:2]) for each in (own, cross))
             x = block(x, condition, frame_of_token, rope, own, cross)
         return x.view(shape)
 
 
-def attend_text(keys: Tensor, values: Tensor, mask: Tensor | None, q: Tensor) -> Tensor:
-    """Cross attention of q [B, S, heads, head_dim] over the text's keys and values."""
-    keys, values = (each.expand(len(q), -1, -1, -1) for each in (keys, values))
-    return attention(q, keys, values, mask)
+def rows_of_texts(texts: Sequence[TextKV]) -> list[tuple[slice, TextKV]]:
+    """Each text and the rows that see it: keys and values, large beside small chunks, are not copied by row."""
+    if len(texts) == 1:
+        return [(slice(None), texts[0])]
+    rows: dict[int, list[int]] = defaultdict(list)
+    for row, text in enumerate(texts):
+        rows[id(text)].append(row)
+    return [(part, texts[own[0]]) for own in rows.values() for part in _slices(own)]
+
+
+def _slices(rows: list[int]) -> list[slice]:
+    """One where the rows are evenly spaced, else one each: a list of numbers would have to be sent to a GPU."""
+    steps = {b - a for a, b in pairwise(rows)}
+    return [slice(row, row + 1) for row in rows] if len(steps) > 1 else [slice(rows[0], rows[-1] + 1, *steps)]
+
+
+def attend_texts(rows: Sequence[tuple[slice, TextKV]], layer: int, q: Tensor) -> Tensor:
+    """Cross attention of q [B, S, heads, head_dim], each row over its own text."""
+    if len(rows) == 1:
+        return attend_text(rows[0][1], layer, q)
+    out = torch.empty_like(q, memory_format=torch.contiguous_format)
+    for own, text in rows:
+        out[own] = attend_text(text, layer, q[own])
+    return out
+
+
+def attend_text(text: TextKV, layer: int, q: Tensor) -> Tensor:
+    """Cross attention of q [B, S, heads, head_dim] over one text."""
+    keys, values = (each.expand(len(q), -1, -1, -1) for each in text.layers[layer])
+    return attention(q, keys, values, text.mask)
 
 
 def in_rows(attend: BlockAttend, rows: tuple[int, ...], *tensors: Tensor) -> Tensor:

@@ -80,24 +80,25 @@ class ShardedModel:
     def text(self, embeddings: Tensor | None) -> Any:
         return self.model.text(embeddings)
 
-    def join(self, texts: Sequence[Any]) -> Any:
-        return self.model.join(texts)
-
-    def rope(self, *grids: Grid) -> RopeShard:
-        tokens = grids[0].tokens
-        return RopeShard(self.model.rope(*grids)[..., self.own(tokens), :], self.tokens(tokens))
+    def rope(self, grid: Grid) -> RopeShard:
+        return RopeShard(self.model.rope(grid)[self.own(grid.tokens)], self.tokens(grid.tokens))
 
     def transform(
-        self, tokens: Tensor, conditioning: Conditioning, text: Any, rope: RopeShard, attend: Attend
+        self,
+        tokens: Tensor,
+        conditioning: Conditioning,
+        texts: Sequence[Any],
+        ropes: Sequence[RopeShard],
+        attend: Attend,
     ) -> Tensor:
-        frames, total = conditioning.blocks.shape[1], sum(rope.tokens)
+        frames, total = conditioning.blocks.shape[1], sum(ropes[0].tokens)
         if frames > 1:
             of_token = torch.arange(frames, device=tokens.device).repeat_interleave(total // frames)
             conditioning = replace(conditioning, frame_of_token=of_token[self.own(total)])
         ways = self.ranks.heads.size
         first = self.ranks.history.rank * ways
-        sharded = ulysses(attend, self.ranks.heads, rope.tokens[first : first + ways])
-        out = self.model.transform(tokens, conditioning, text, rope.angles, sharded)
+        sharded = ulysses(attend, self.ranks.heads, ropes[0].tokens[first : first + ways])
+        out = self.model.transform(tokens, conditioning, texts, [rope.angles for rope in ropes], sharded)
         if self._forget:
             self._forget()
         return out

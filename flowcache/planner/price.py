@@ -102,7 +102,8 @@ class CostModel:
         spec = replace(spec, width=window.shape[2] * spec.space_stride, height=window.shape[1] * spec.space_stride)
         most, least = (self._dry_run(window, bound(policy)) for bound in (at_most, at_least))
         shape = shape_of(config, most.tokens)
-        stored, residuals = kv_bytes(config, most, ranks), residual_bytes(config, policy, most, ranks)
+        stored = kv_bytes(config, most, ranks)
+        residuals = residual_bytes(config, policy, most, ranks, channels=spec.channels)
         return Price(
             model=window.model,
             width=spec.width,

@@ -1,5 +1,6 @@
 """What the ranks of a gang compute, send and hold to denoise one window: by arithmetic, from a dry run."""
 
+import math
 from dataclasses import dataclass
 
 from flowcache.cache.policy import Policy
@@ -84,6 +85,15 @@ def kv_bytes(config: Config, done: WindowWork, ranks: int, item: int = ELEMENT) 
     return family_of(config).counts.kv_bytes(config, done.kv_branches * done.kv_chunks * run, item) // ways
 
 
-def residual_bytes(config: Config, policy: Policy, done: WindowWork, ranks: int, item: int = ELEMENT) -> int:
-    """What reuse keeps on a rank for the chunks under way."""
-    return reuse_bytes(config, done.tokens, ranks, done.kv_branches, done.chunks_in_flight, item) if policy.reuse else 0
+def residual_bytes(
+    config: Config, policy: Policy, done: WindowWork, ranks: int, item: int = ELEMENT, channels: int = 0
+) -> int:
+    """What reuse keeps on a rank for the chunks under way; channels: of latents."""
+    if not policy.reuse:
+        return 0
+    latents = 4 * done.tokens * math.prod(config.patch) * channels
+    tokens = done.kv_branches * math.ceil(done.tokens / ranks) * config.dim * item
+    own = policy.step_cache().held(latents, tokens)
+    if own is not None:
+        return done.chunks_in_flight * own
+    return reuse_bytes(config, done.tokens, ranks, done.kv_branches, done.chunks_in_flight, item)

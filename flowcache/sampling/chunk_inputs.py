@@ -26,8 +26,7 @@ class ChunkInputs:
         self.whole = replace(self.grids[0], frames=len(latents) * size)  # of all chunks together
         self.seen: Mapping[int, Tensor] = {}  # latents of this row, by chunk
         self._tokens: dict[int, Tensor] = {}  # of this row
-        self._ropes: dict[tuple[Grid, ...], Any] = {}
-        self._placed: set[tuple[Grid, ...]] = set()  # whose ropes this row took
+        self._ropes: dict[Grid, Any] = {}
         self._conditionings: dict[tuple[float | None, ...], Conditioning] = {}
         self._signals: TimeSignals | None = None
 
@@ -36,15 +35,11 @@ class ChunkInputs:
         self.seen, self._tokens = seen, {}
 
     def forget(self, row: SamplingStep) -> None:
-        """Drop the texts, places and batches that the row did not need, so that they do not grow with the window."""
+        """Drop the texts and places that the row did not need, so that they do not grow with the window."""
         self.texts.keep({(forward.text, forward.chunk) for forward in row.forwards})
-        grids = {self.grid(forward) for forward in row.forwards}
-        self._ropes = {
-            key: rope
-            for key, rope in self._ropes.items()
-            if grids.issuperset(key) and (len(key) == 1 or key in self._placed)
-        }
-        self._placed, self._tokens = set(), {}
+        needed = {self.grid(forward) for forward in row.forwards}
+        self._ropes = {grid: rope for grid, rope in self._ropes.items() if grid in needed}
+        self._tokens = {}
 
     def tokens(self, chunk: int) -> Tensor:
         """[1, S, D]; embedded once a row, large chunks whenever another one came between."""
@@ -58,8 +53,8 @@ class ChunkInputs:
         """The row has no further use for the chunk's tokens: those of many chunks would be gigabytes."""
         self._tokens.pop(chunk, None)
 
-    def text(self, forwards: Sequence[ChunkForward]) -> Any:
-        """Theirs, as the rows of a batch."""
+    def text_of(self, forwards: Sequence[ChunkForward]) -> list[Any]:
+        """One for each, or one for all."""
         return self.texts.take([(forward.text, forward.chunk) for forward in forwards])
 
     def grid(self, forward: ChunkForward) -> Grid:
@@ -67,13 +62,11 @@ class ChunkInputs:
         grid = self.grids[forward.chunk]
         return replace(grid, first_frame=0) if forward.kv_branch is None else grid
 
-    def rope(self, forwards: Sequence[ChunkForward]) -> Any:
-        """Of a single forward, or of several as the rows of a batch."""
-        grids = tuple(self.grid(forward) for forward in forwards)
-        self._placed.add(grids)
-        if grids not in self._ropes:
-            self._ropes[grids] = self.model.rope(*grids)
-        return self._ropes[grids]
+    def rope(self, forward: ChunkForward) -> Any:
+        grid = self.grid(forward)
+        if grid not in self._ropes:
+            self._ropes[grid] = self.model.rope(grid)
+        return self._ropes[grid]
 
     def conditioning(self, forward: ChunkForward, distill: float | None) -> Conditioning:
         """The same for every chunk without given frames, so computed once for each timestep."""

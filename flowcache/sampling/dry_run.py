@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from flowcache.cache.policy import Policy
-from flowcache.cache.reuse import Reuse
 from flowcache.models.base import Attend, Conditioning, Grid
 from flowcache.sampling.loop import denoise
 from flowcache.sampling.plan import Settings
@@ -41,13 +39,12 @@ class Weightless:
     def null_caption(self) -> Tensor:
         return torch.empty(1, 0, 0)
 
-    def join(self, texts: Sequence[None]) -> None:
-        return None
-
-    def rope(self, *grids: Grid) -> Tensor:
+    def rope(self, grid: Grid) -> Tensor:
         return torch.empty(0)
 
-    def transform(self, tokens: Tensor, conditioning: Conditioning, text: Any, rope: Tensor, attend: Attend) -> Tensor:
+    def transform(
+        self, tokens: Tensor, conditioning: Conditioning, texts: Sequence[None], ropes: Sequence[Tensor], attend: Attend
+    ) -> Tensor:
         return tokens
 
     def project(self, tokens: Tensor, conditioning: Conditioning, grid: Grid) -> Tensor:
@@ -82,8 +79,7 @@ def dry_run(
 ) -> WindowWork:
     """Go through a window of `shape` (latent frames, rows, columns) of which `given` frames are given.
 
-    Which steps a policy would reuse depends on weights, so `policy.reuse` is taken at its most:
-    see `at_most` and `at_least`.
+    Which steps a policy would reuse may depend on weights, so it is taken at both ends: see `at_most`, `at_least`.
     """
     frames, rows, columns = shape
     visits: list[Visit] = []
@@ -113,12 +109,10 @@ def dry_run(
 
 
 def at_most(policy: Policy) -> Policy:
-    """The same without reuse: its most forwards."""
-    return replace(policy, reuse=None)
+    """The same where as few steps are reused as may be: its most forwards."""
+    return replace(policy, reuse=policy.reuse and policy.reuse.at_most())
 
 
 def at_least(policy: Policy) -> Policy:
     """The same where every step is reused that may be: its fewest forwards."""
-    if policy.reuse is None:
-        return policy
-    return replace(policy, reuse=Reuse(float("inf"), policy.reuse.warmup_steps, (0.0,)))
+    return replace(policy, reuse=policy.reuse and policy.reuse.at_least())

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -52,26 +52,21 @@ class Packed:
 
     def transform(self, row: SamplingStep, forwards: Sequence[ChunkForward]) -> Iterator[Batch]:
         last = max((i for i, forward in enumerate(forwards) if forward.kv_branch is not None), default=-1)
-        for start, batch in self._batches(forwards):
-            attend, seen = self._attend(row, batch, last - start)
-            tokens = [self.inputs.tokens(forward.chunk) for forward in batch]
-            hidden = self.model.transform(
-                tokens[0] if len(batch) == 1 else torch.cat(tokens),
-                self._conditioning(row, batch),
-                self.inputs.text(batch),
-                self.inputs.rope(batch),
-                attend,
-            )
-            yield Batch(batch, hidden, seen)
+        for start in range(0, len(forwards), self.most):
+            yield self._run(row, forwards[start : start + self.most], last - start)  # and keep nothing of it here
 
-    def _batches(self, forwards: Sequence[ChunkForward]) -> Iterator[tuple[int, Sequence[ChunkForward]]]:
-        """Runs of forwards, and where each begins: no more than `most`, all with texts of one length."""
-        start = 0
-        for _, alike in groupby(forwards, lambda forward: self.inputs.texts.length(forward.text, forward.chunk)):
-            run = list(alike)
-            for first in range(0, len(run), self.most):
-                yield start + first, run[first : first + self.most]
-            start += len(run)
+    def _run(self, row: SamplingStep, forwards: Sequence[ChunkForward], last: int) -> Batch:
+        """As one batch. last: see `_attend`."""
+        attend, seen = self._attend(row, forwards, last)
+        tokens = [self.inputs.tokens(forward.chunk) for forward in forwards]
+        hidden = self.model.transform(
+            tokens[0] if len(tokens) == 1 else torch.cat(tokens),
+            self._conditioning(row, forwards),
+            self.inputs.text_of(forwards),
+            [self.inputs.rope(forward) for forward in forwards],
+            attend,
+        )
+        return Batch(forwards, hidden, seen)
 
     def project(self, row: SamplingStep, batch: Batch) -> list[Tensor | None]:
         steps = [i for i, forward in enumerate(batch.forwards) if forward.step >= 0]
@@ -125,7 +120,7 @@ class Bidirectional:
         attend = self_only(self.sharding, grid.tokens)
         for branch in sorted({forward.branch for forward in forwards}):
             own = [forward for forward in forwards if forward.branch == branch]
-            hidden = self.model.transform(tokens, conditioning, self.inputs.text(own[:1]), rope, attend)
+            hidden = self.model.transform(tokens, conditioning, self.inputs.text_of(own[:1]), [rope], attend)
             yield Batch(own, hidden, [grid.tokens] * len(own))
 
     def project(self, row: SamplingStep, batch: Batch) -> list[Tensor | None]:
@@ -141,8 +136,12 @@ def executor_of(model: VideoModel, inputs: ChunkInputs, store: KVStore, bidirect
     """Chosen by size: see `Packed`."""
     if bidirectional:
         return Bidirectional(model, inputs, store.sharding)
-    tokens = inputs.grids[0].tokens
-    return Packed(model, inputs, store, most=PACKED_BATCH // tokens if tokens <= PACKED_CHUNK else 1)
+    return Packed(model, inputs, store, most_packed(inputs.grids[0].tokens))
+
+
+def most_packed(tokens: int) -> int:
+    """Forwards of one batch, of chunks of so many tokens."""
+    return PACKED_BATCH // tokens if tokens <= PACKED_CHUNK else 1
 
 
 def self_only(sharding: KVSharding, tokens: int) -> Attend:

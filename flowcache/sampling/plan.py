@@ -56,7 +56,10 @@ class SamplingStep:
 
 
 class Solver(Protocol):
-    """One time grid; it holds no sample: each chunk has a state of its own, `start` at first."""
+    """One time grid; it holds no sample: each chunk has a state of its own, `start` at first.
+
+    start: None for one that remembers nothing from step to step.
+    """
 
     @property
     def start(self) -> Any: ...
@@ -113,6 +116,19 @@ class Settings(Protocol):
         ValueError where frames are no whole number of chunks, or for a policy that the family does not know.
         """
         ...
+
+
+def plan_for(settings: Settings, frames: int, policy: Policy, given: int = 0) -> SamplingPlan:
+    """`Settings.plan`; ValueError also for a rule or a step cache that this plan or its solver does not go with."""
+    plan, cache = settings.plan(frames, policy, given), policy.step_cache()
+    if cache.jumps and plan.solver.start is not None:
+        solver = type(plan.solver).__name__
+        why = f"{type(cache).__name__} passes by the solver, and {solver} goes on from what it did in the steps before"
+        raise ValueError(f"policy {policy.name!r}: {why}; accepted: a step cache that gives it a velocity")
+    if policy.reuse and policy.reuse.joint and not plan.timesteps:
+        why = f"{type(policy.reuse).__name__} decides by the timesteps of all chunks, which this sampler does not tell"
+        raise ValueError(f"policy {policy.name!r}: {why}; accepted: a rule that decides for each chunk")
+    return plan
 
 
 def finished_in(plan: SamplingPlan, row: SamplingStep) -> Sequence[int]:

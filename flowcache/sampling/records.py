@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from flowcache.cache.reuse import Decision
+from flowcache.cache.step_rule import Decision
 from flowcache.errors import FlowcacheError
 
 

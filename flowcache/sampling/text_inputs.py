@@ -35,34 +35,20 @@ class TextInputs:
             "null": [null] * chunks,
             "dropped": [None] * chunks,  # the model is told so
         }
-        self.made: dict[tuple[int, ...], Any] = {}  # by the embeddings' ids
-        self.taken: set[tuple[int, ...]] = set()  # since the last call of `keep`
+        self.made: dict[int, Any] = {}  # by the embeddings' ids
 
-    def length(self, kind: TextKind, chunk: int) -> int | None:
-        """In tokens; only texts of one length can stand in one batch. None: dropped."""
-        source = self.sources[kind][chunk]
-        return None if source is None else source.shape[1]
-
-    def take(self, names: Sequence[Named]) -> Any:
-        """These texts as the rows of a batch; each is computed once while it is under way."""
+    def take(self, names: Sequence[Named]) -> list[Any]:
+        """Of the rows of a batch, or one where all see the same; each is computed once while it is under way."""
         sources = [self.sources[kind][chunk] for kind, chunk in names]
-        key = tuple(map(id, sources))
-        self.taken.add(key)
-        if key not in self.made:
-            single = [self._single(source) for source in sources]
-            self.made[key] = single[0] if len(single) == 1 else self.model.join(single)
-        return self.made[key]
+        alike = all(source is sources[0] for source in sources)
+        return [self._made(source) for source in (sources[:1] if alike else sources)]
 
-    def _single(self, source: Tensor | None) -> Any:
-        key = (id(source),)
-        if key not in self.made:
-            self.made[key] = self.model.text(None if source is None else uploaded(source, self.model.device))
-        return self.made[key]
+    def _made(self, source: Tensor | None) -> Any:
+        if id(source) not in self.made:
+            self.made[id(source)] = self.model.text(None if source is None else uploaded(source, self.model.device))
+        return self.made[id(source)]
 
     def keep(self, needed: Collection[Named]) -> None:
-        """Forget all but these, and the batches that nobody took since the last call: rows make ever new ones."""
+        """Forget all but these."""
         ids = {id(self.sources[kind][chunk]) for kind, chunk in needed}
-        self.made = {
-            key: text for key, text in self.made.items() if ids.issuperset(key) and (len(key) == 1 or key in self.taken)
-        }
-        self.taken = set()
+        self.made = {key: text for key, text in self.made.items() if key in ids}

@@ -7,15 +7,14 @@ from torch import Tensor
 
 from flowcache.cache.kv_cache import KVStore
 from flowcache.cache.policy import Policy
-from flowcache.cache.reuse import ALWAYS, Decision
-from flowcache.cache.step_cache import StepCache, step_cache
-from flowcache.cache.step_rule import step_rule
+from flowcache.cache.step_cache import StepCache
+from flowcache.cache.step_rule import ALWAYS, Decision
 from flowcache.models.base import KVSharding, VideoModel
 from flowcache.models.upload import uploaded
 from flowcache.sampling.chunk_inputs import ChunkInputs
 from flowcache.sampling.executor import Batch, executor_of
 from flowcache.sampling.latents import Given, Latents
-from flowcache.sampling.plan import ChunkForward, SamplingStep, Settings, TextKind
+from flowcache.sampling.plan import ChunkForward, SamplingStep, Settings, TextKind, plan_for
 from flowcache.sampling.records import FinishedChunk, Texts, Visit
 from flowcache.sampling.text_inputs import TextInputs
 
@@ -39,7 +38,7 @@ class Window:
         step_noise: StepNoise | None = None,
     ):
         self.policy, self.observe, self.step_noise = policy, observe, step_noise
-        self.plan = plan = settings.plan(noise.shape[1], policy, given.before)
+        self.plan = plan = plan_for(settings, noise.shape[1], policy, given.before)
         self.model, full = model, policy.attention == "full"
         self.latents = Latents(noise, given, settings.chunk, plan.prefix_timestep, model.device)
         kinds: set[TextKind] = {forward.text for row in plan.rows for forward in row.forwards}
@@ -56,10 +55,11 @@ class Window:
             plan.budget,
             policy.select(tokens // settings.chunk, tokens),
             kv_sharding,
+            policy.kv_buffer,
         )
         self.executor = executor_of(model, self.inputs, self.store, full)
         total = alike if model.timed_signal else self.store.sharding.total
-        self.rule = step_rule(policy, plan.steps, len(plan.rows), total)
+        self.rule = policy.step_rule(plan.steps, len(plan.rows), total)
         self.caches: dict[int, StepCache] = {}  # of chunks under way
         self.solver_states = [plan.solver.start] * len(self.latents)
         self.decisions: dict[tuple[int, int], list[str]] = {}  # as in FinishedChunk, by chunk and branch
@@ -113,6 +113,7 @@ class Window:
             if self.policy.reuse:
                 self.keep(batch)
             take(batch)
+            del batch  # before the next one is run
         for forward in (forward for forward, compute in chosen.items() if not compute):
             tokens = self.inputs.tokens(forward.chunk)
             hidden = self.cache(forward.chunk).stand_in(forward.branch, tokens[0])
@@ -129,7 +130,7 @@ class Window:
                 self.cache(forward.chunk).keep(forward.branch, self.inputs.tokens(forward.chunk)[0], hidden)
 
     def cache(self, chunk: int) -> StepCache:
-        return self.caches.setdefault(chunk, step_cache(self.policy))
+        return self.caches.setdefault(chunk, self.policy.step_cache())
 
     def advance(self, chunk: int, step: int, velocities: list[Tensor]) -> None:
         """The chunk's step, by its solver or by what is reused."""

@@ -77,7 +77,7 @@ class Official:
 
             tokens = self.model.embed(latents)
             tokens = self.model.transform(
-                tokens, conditioning, self.text(forward, index), self.model.rope(grid), attend
+                tokens, conditioning, [self.text(forward, index)], [self.model.rope(grid)], attend
             )
             outs.append(self.model.project(tokens, conditioning, grid))
         return torch.cat(outs, 0 if alone else 2)

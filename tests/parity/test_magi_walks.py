@@ -8,6 +8,7 @@ import torch
 from flowcache.cache.kv_select import Compression
 from flowcache.cache.policy import Policy
 from flowcache.cache.reuse import Reuse
+from flowcache.cache.step_cache import CacheOf, RepeatIncrement
 from flowcache.families.magi.config import MagiConfig
 from flowcache.families.magi.pipeline import Pipeline
 from flowcache.families.magi.sampler import MagiSettings, model_times
@@ -149,13 +150,13 @@ class Recorded(Compression):
 def policy_of(case):
     """The policy that a run's settings stand for."""
     given, told = case["flowcache"], case["compression"]
-    reuse = Reuse(given["rel_l1_thresh"], given["warmup_steps"], (1.0, 0.0))
+    reuse = Reuse(given["rel_l1_thresh"], given["warmup_steps"], (1.0, 0.0), last_step=False)
     clean = compression = None
     if told:
         clean = given["total_cache_chunk_nums"] - case["config"]["runtime_config"]["window_size"]
         compression = compression_of(told, Recorded)
     return Policy(
-        "paper", reuse, "stale", clean=clean, compression=compression, repeats="increment", last_step=False,
+        "paper", reuse, "stale", clean=clean, compression=compression, cache=CacheOf(RepeatIncrement),
         near_clean_guidance=not given["discard_nearly_clean_chunk"], cut="after",
     )  # fmt: skip
 

@@ -1,6 +1,7 @@
-"""docs/architecture.md must not drift from the code: its picture, the paths and names in it, its example."""
+"""docs/architecture.md must not drift from the code: its picture, the paths and names in it, its examples."""
 
 import ast
+import importlib
 import re
 import tomllib
 from pathlib import Path
@@ -8,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from flowcache.cache import step_cache
 from flowcache.cache.policy import Policy
 from flowcache.cache.reuse import Reuse
+from flowcache.cache.step_cache import CacheOf, RepeatVelocity, StepCache
 from flowcache.families.skyreels.sampler import SamplerSettings
 from flowcache.sampling.loop import Texts, denoise
 from tests.unit.parallel.cases import Case, model_of
@@ -85,18 +86,24 @@ def test_the_way_of_a_video_names_what_is_there():
         assert not missing, (missing, files)
 
 
-def example() -> str:
-    return re.search(r"<!-- tested: policy -->\n```python\n(.*?)```", TEXT, re.S)[1]
+def examples() -> list[tuple[str, str]]:
+    return re.findall(r"<!-- from: (.*?) -->\n```python\n(.*?)```", TEXT, re.S)
 
 
-def made() -> type[step_cache.StepCache]:
-    names = dict(vars(step_cache))
-    exec(example(), names)
-    return names["ForecastVelocity"]
+def test_the_examples_stand_in_the_toys_package():
+    assert [Path(file).name for file, _ in examples()] == ["forecast.py", "policies.py"]
+    for file, text in examples():
+        assert text in (ROOT / file).read_text(), file
 
 
-def test_the_example_continues_a_line():
-    cache, at = made()(), torch.zeros(2)
+@pytest.fixture
+def forecast(monkeypatch) -> type[StepCache]:
+    monkeypatch.syspath_prepend(ROOT / "tests" / "toy_family")
+    return importlib.import_module("toy_family.forecast").ForecastVelocity
+
+
+def test_the_example_continues_a_line(forecast):
+    cache, at = forecast(1), torch.zeros(2)
     for step, computed in enumerate([True, False, True, False, False]):
         velocity = torch.tensor([1.0, 2.0]) + step if computed else None
         taken = cache.advance(at, velocity, lambda v: v)
@@ -104,17 +111,26 @@ def test_the_example_continues_a_line():
         assert torch.equal(taken, torch.tensor([1.0, 2.0]) + expected)
 
 
-def test_the_example_goes_into_the_loop(monkeypatch):
-    """As the page says: named in REPEATS, and in a policy."""
-    monkeypatch.setitem(step_cache.REPEATS, "forecast", made())
+def test_the_example_continues_a_curve(forecast):
+    cache, at = forecast(2), torch.zeros(1)
+    for step, computed in enumerate([True, True, False, True, True, False, False]):
+        curve = torch.tensor([float(step**2 - 3 * step)])
+        taken = cache.advance(at, curve if computed else None, lambda v: v)
+        if step > 2:
+            torch.testing.assert_close(taken, curve)
+    assert len(cache.computed) == 3
+
+
+def test_the_example_goes_into_the_loop(forecast):
     case = Case("skyreels", Policy("off"), 2, 1, 2, 3, 4, 4, 3, 1, picture=False, end=False, seed=0)
     outs = {}
-    for repeats in ("velocity", "forecast"):
+    for cache in (CacheOf(RepeatVelocity), CacheOf(forecast, (1,))):
         torch.manual_seed(0)
-        policy = Policy("forecast", Reuse(1e9, 2, (1.0, 0.0)), "refresh", repeats=repeats)
+        policy = Policy("forecast", Reuse(1e9, 2, (1.0, 0.0)), "refresh", cache=cache)
         settings = SamplerSettings(steps=6, shift=3.0, guidance=1.0, ar_step=1, chunk=2, fps=24)
         model, noise = model_of(case), torch.randn(4, 6, 4, 4)
         chunks = list(denoise(model, noise, Texts(torch.randn(1, 3, 8)), settings, policy))
         assert [chunk.decisions for chunk in chunks] == [("110001",)] * 3
-        outs[repeats] = torch.cat([chunk.latents for chunk in chunks], dim=1)
-    assert outs["forecast"].isfinite().all() and not torch.equal(outs["forecast"], outs["velocity"])
+        outs[cache] = torch.cat([chunk.latents for chunk in chunks], dim=1)
+    repeated, continued = outs.values()
+    assert continued.isfinite().all() and not torch.equal(continued, repeated)

@@ -49,7 +49,7 @@ def velocity(model: MagiTransformer, noisy: Tensor, levels: Tensor, text: Captio
         return attention(q, k, v, mask).unflatten(1, (chunks, grid.tokens)).flatten(0, 1)
 
     conditioning = model.condition(levels.flatten()[:, None] * 1000, grid)
-    tokens = model.transform(model.embed(parts), conditioning, text, rope, attend)
+    tokens = model.transform(model.embed(parts), conditioning, [text], [rope], attend)
     velocities = model.project(tokens, conditioning, grid)
     return velocities.unflatten(0, (batch, chunks)).transpose(1, 2).flatten(2, 3)
 

@@ -51,12 +51,7 @@ class Rope(nn.Module):
         count = config.head_dim // 8
         self.bands = nn.Parameter(10000 ** (-torch.arange(count) / count))
 
-    def forward(self, *grids: Grid) -> Tensor:
-        """Of one grid, or of several as the rows of a batch."""
-        places = [self.place(grid) for grid in grids]
-        return places[0] if len(places) == 1 else torch.stack(places)
-
-    def place(self, grid: Grid) -> Tensor:
+    def forward(self, grid: Grid) -> Tensor:
         """[S, 6 * bands]: sines of time, row and column angles, then their cosines.
 
         Rows and columns are centred and scaled to what 256 patches span; time is the absolute latent frame.

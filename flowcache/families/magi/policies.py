@@ -1,22 +1,37 @@
-"""The policies that MAGI-1 knows: what FlowCache does on it, and what of that is mended. No torch.
+"""The policies that MAGI-1 knows: what FlowCache does on it, and what of that is mended. Torch only to resolve one.
 
 All is mended in `flowcache`, nothing in `paper`. The K/V of clean chunks are kept even with `off`.
 """
 
-from flowcache.families.policy_settings import REUSE, PolicyKeys
+from typing import TYPE_CHECKING
 
+from flowcache.families.policy_settings import REUSE, Given, PolicyDeclaration, shared
+from flowcache.records import ModelSpec
+
+if TYPE_CHECKING:
+    from flowcache.cache.reuse import Reuse
+    from flowcache.cache.step_cache import CacheOf
+
+
+def _published(given: Given, spec: ModelSpec) -> "tuple[Reuse, CacheOf]":
+    from flowcache.cache.step_cache import CacheOf, RepeatIncrement
+    from flowcache.families.policies import by_preset
+
+    return by_preset(given, spec, last_step=False), CacheOf(RepeatIncrement)
+
+
+def _mended(given: Given, spec: ModelSpec) -> "tuple[Reuse, CacheOf]":
+    from flowcache.cache.step_cache import CacheOf, RepeatIncrement, RepeatVelocity
+    from flowcache.families.policies import by_preset
+
+    cache = RepeatVelocity if given.get("velocity", True) else RepeatIncrement
+    return by_preset(given, spec, last_step=given.get("last_step", True)), CacheOf(cache)
+
+
+PUBLISHED = {"kv_update": "stale", "near_clean_guidance": False, "cut": "after"}
 MENDS = ("velocity", "last_step", "near_clean")
-PUBLISHED = {
-    "kv_update": "stale",
-    "repeats": "increment",
-    "last_step": False,
-    "near_clean_guidance": False,
-    "cut": "after",
-}
-POLICIES = {
-    "off": PolicyKeys(fields={"kv_update": "refresh"}),
-    "paper": PolicyKeys((*REUSE, "refresh", "kv", "near_clean"), PUBLISHED),
-    "flowcache": PolicyKeys(
-        ("reuse", *REUSE, "refresh", "kv", *MENDS), {"kv_update": "refresh", "repeats": "velocity"}
-    ),
-}
+POLICIES = (
+    PolicyDeclaration("off", fields={"kv_update": "refresh"}),
+    PolicyDeclaration("paper", shared(*REUSE, "refresh", "kv", "near_clean"), PUBLISHED, _published),
+    PolicyDeclaration("flowcache", shared("reuse", *REUSE, "refresh", "kv", *MENDS), {"kv_update": "refresh"}, _mended),
+)

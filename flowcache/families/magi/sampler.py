@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from flowcache.cache.policy import Policy
+from flowcache.cache.step_cache import RepeatResidual
 from flowcache.families.magi.pipeline import Pipeline
 from flowcache.records import ModelSpec, RenderRequest
 from flowcache.sampling.plan import ChunkForward, SamplingPlan, SamplingStep
@@ -51,7 +52,8 @@ class MagiSettings:
 
     def plan(self, frames: int, policy: Policy, given: int = 0) -> SamplingPlan:
         """See `plan.Settings`."""
-        if policy.attention == "full" or policy.joint or (policy.reuse and policy.repeats == "residual"):
+        reuse, residual = policy.reuse, policy.cache.kind is RepeatResidual
+        if policy.attention == "full" or (reuse and (reuse.joint or residual)):
             raise ValueError(f"MAGI-1 has no policy {policy.name!r} of this kind; accepted: off, paper, flowcache")
         rows = schedule(frames, self.chunk, range(self.steps), self.lag, given)
         steps = _SamplingSteps(self, rows, policy, given // self.chunk)

@@ -16,7 +16,7 @@ from flowcache.families.magi.config import MagiConfig
 from flowcache.families.magi.embedders import CaptionEmbedder, Rope, TimeEmbedder, apply_rope
 from flowcache.families.magi.layers import LayerNorm, Linear, Linear32
 from flowcache.models.base import Attend, Conditioning, Grid
-from flowcache.models.blocks import BlockAttend, Blocks, CutBlock
+from flowcache.models.blocks import BlockAttend, Blocks, CutBlock, TextKV
 from flowcache.models.pointwise import add, multiply
 from flowcache.models.upload import uploaded
 
@@ -26,15 +26,10 @@ PARTS = 8  # into which both attentions' outputs are cut, side by side: the offi
 
 @dataclass(frozen=True)
 class Caption:
-    """What the layers take of a caption.
-
-    adaln: [B or 1, 1, condition_dim]; keys_values: of each layer, [B or 1, L, kv_heads, head_dim];
-    mask: [B, 1, 1, L], True where a token counts; None: everywhere.
-    """
+    """What the layers take of a caption. adaln: [B or 1, 1, condition_dim]."""
 
     adaln: Tensor
-    keys_values: list[tuple[Tensor, Tensor]]
-    mask: Tensor | None = None
+    words: TextKV
 
 
 class Projections(nn.Module):
@@ -210,7 +205,7 @@ class MagiTransformer(nn.Module):
         latents = latents.to(self.x_embedder.weight.dtype) * self.config.rescale
         if self.config.half_channel:
             latents = torch.cat([latents, latents], dim=1)
-        tokens = self.x_embedder(latents).flatten(2).transpose(1, 2)
+        tokens = self.x_embedder(latents).flatten(2).transpose(1, 2).contiguous()
         if self.config.positions:
             tokens = tokens + self.position_embedding.repeat(latents.shape[2], 1)
         return tokens
@@ -237,21 +232,22 @@ class MagiTransformer(nn.Module):
         if dropped is None:
             dropped = torch.zeros(len(embeddings), dtype=torch.bool, device=self.device)
         hidden = self.y_embedder.y_proj_xattn(embeddings)
-        keys_values = [block.keys_values(hidden) for block in self.blocks]
-        return Caption(
-            self.y_embedder.adaln(dropped[:, None]), keys_values, None if mask is None else mask[:, None, None]
+        words = TextKV(
+            [block.keys_values(hidden) for block in self.blocks], None if mask is None else mask[:, None, None]
         )
-
-    def join(self, texts: Sequence[Caption]) -> Caption:
-        layers = zip(*(text.keys_values for text in texts), strict=True)
-        keys_values = [(torch.cat([k for k, _ in layer]), torch.cat([v for _, v in layer])) for layer in layers]
-        return Caption(torch.cat([text.adaln for text in texts]), keys_values)
+        return Caption(self.y_embedder.adaln(dropped[:, None]), words)
 
     def transform(
-        self, tokens: Tensor, conditioning: Conditioning, text: Caption, rope: Tensor, attend: Attend
+        self,
+        tokens: Tensor,
+        conditioning: Conditioning,
+        texts: Sequence[Caption],
+        ropes: Sequence[Tensor],
+        attend: Attend,
     ) -> Tensor:
-        x, condition = tokens.to(self.dtype), conditioning.blocks + text.adaln
-        return self.blocks(x, condition, conditioning.frame_of_token, text.keys_values, rope, attend, text.mask)
+        condition = conditioning.blocks + torch.cat([text.adaln for text in texts])
+        words = [text.words for text in texts]
+        return self.blocks(tokens.to(self.dtype), condition, conditioning.frame_of_token, words, ropes, attend)
 
     def project(self, tokens: Tensor, conditioning: Conditioning, grid: Grid) -> Tensor:
         x = self.final_linear.linear(self.videodit_blocks.final_layernorm(tokens))

@@ -1,13 +1,36 @@
-"""The policies that SkyReels-V2 knows. No torch."""
+"""The policies that SkyReels-V2 knows. No torch until one is resolved."""
 
-from flowcache.families.policy_settings import HISTORY, REUSE, PolicyKeys
+from typing import TYPE_CHECKING
+
+from flowcache.families.policy_settings import HISTORY, REUSE, Given, PolicyDeclaration, shared
+from flowcache.records import ModelSpec
+
+if TYPE_CHECKING:
+    from flowcache.cache.reuse import Reuse
+    from flowcache.cache.step_cache import CacheOf
+
+
+def _per_chunk(given: Given, spec: ModelSpec) -> "tuple[Reuse, CacheOf]":
+    from flowcache.cache.step_cache import CacheOf, RepeatResidual
+    from flowcache.families.policies import by_preset
+
+    return by_preset(given, spec), CacheOf(RepeatResidual)
+
+
+def _joint(given: Given, spec: ModelSpec) -> "tuple[Reuse, CacheOf]":
+    from flowcache.cache.reuse import JointReuse
+    from flowcache.cache.step_cache import CacheOf, RepeatResidual
+    from flowcache.families.policies import by_preset
+
+    return by_preset(given, spec, JointReuse), CacheOf(RepeatResidual)
+
 
 # The K/V then equal the unaccelerated model's; the published code lacks it.
 REFRESHED = {"kv_update": "refresh"}
-POLICIES = {
-    "off": PolicyKeys(),
-    "dense": PolicyKeys(fields={"attention": "full"}),
-    "paper": PolicyKeys((*REUSE, *HISTORY), {"kv_update": "stale"}),
-    "teacache": PolicyKeys((*REUSE, *HISTORY), REFRESHED | {"joint": True}),
-    "flowcache": PolicyKeys(("reuse", *REUSE, *HISTORY), REFRESHED),
-}
+POLICIES = (
+    PolicyDeclaration("off"),
+    PolicyDeclaration("dense", fields={"attention": "full"}),
+    PolicyDeclaration("paper", shared(*REUSE, *HISTORY), {"kv_update": "stale"}, _per_chunk),
+    PolicyDeclaration("teacache", shared(*REUSE, *HISTORY), REFRESHED, _joint),
+    PolicyDeclaration("flowcache", shared("reuse", *REUSE, *HISTORY), REFRESHED, _per_chunk),
+)

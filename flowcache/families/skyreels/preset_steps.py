@@ -3,8 +3,7 @@
 import torch
 
 from flowcache.cache.reuse import ReuseState, decide
-from flowcache.families.policies import resolve
-from flowcache.families.skyreels.policies import POLICIES
+from flowcache.families.policies import by_preset
 from flowcache.models.base import Grid, VideoModel
 from flowcache.records import ModelSpec
 from flowcache.sampling.solver import sigmas, timesteps
@@ -19,7 +18,7 @@ def computed_steps(model: VideoModel, spec: ModelSpec) -> dict[str, int]:
     signals = [model.signal(conditioning, None, grid) for conditioning in conditionings]
     counts = {}
     for preset in spec.reuse:
-        reuse = resolve({"name": "paper", "preset": preset}, spec, POLICIES).reuse
+        reuse = by_preset({"name": "paper", "preset": preset}, spec)
         state, counts[preset] = ReuseState(), 0
         for step, signal in enumerate(signals):
             decision, state = decide(reuse, state, signal, step, spec.steps)

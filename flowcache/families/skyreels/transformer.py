@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from flowcache.families.skyreels.config import SkyReelsConfig
 from flowcache.models.attention import attention, frame_of_token
 from flowcache.models.base import Attend, Conditioning, Grid
-from flowcache.models.blocks import BlockAttend, Blocks, CutBlock
+from flowcache.models.blocks import BlockAttend, Blocks, CutBlock, TextKV
 from flowcache.models.pointwise import multiply_add
 from flowcache.models.upload import uploaded
 
@@ -160,7 +160,7 @@ class SkyReelsTransformer(nn.Module):
         return Grid(latents.shape[2], latents.shape[3] // rows, latents.shape[4] // columns, first_frame)
 
     def embed(self, latents: Tensor) -> Tensor:
-        tokens = self.patch_embedding(latents.to(self.dtype)).flatten(2).transpose(1, 2)
+        tokens = self.patch_embedding(latents.to(self.dtype)).flatten(2).transpose(1, 2).contiguous()
         if self.config.positions:
             tokens = tokens + self.position_embedding.repeat(latents.shape[2], 1)
         return tokens
@@ -184,31 +184,26 @@ class SkyReelsTransformer(nn.Module):
             e0 = e0 + self.fps_projection(rate).unflatten(-1, (6, -1))
         return Conditioning(e.float(), e0.float())
 
-    def text(self, embeddings: Tensor | None) -> list[tuple[Tensor, Tensor]]:
-        """Cross-attention keys and values of every layer, for embeddings [B, text_len, text_dim]; None: ValueError."""
+    def text(self, embeddings: Tensor | None) -> TextKV:
+        """For embeddings [B, text_len, text_dim]; None: ValueError."""
         if embeddings is None:
             raise ValueError("SkyReels-V2 has learned nothing that takes a caption's place")
         hidden = self.text_embedding(embeddings.to(self.dtype))
-        return [block.keys_values(hidden) for block in self.blocks]
+        return TextKV([block.keys_values(hidden) for block in self.blocks])
 
-    def join(self, texts: Sequence[list[tuple[Tensor, Tensor]]]) -> list[tuple[Tensor, Tensor]]:
-        layers = zip(*texts, strict=True)
-        return [(torch.cat([k for k, _ in layer]), torch.cat([v for _, v in layer])) for layer in layers]
-
-    def rope(self, *grids: Grid) -> Tensor:
-        """[S, 2 * head_dim] (`rope_angles`), or [B, S, 2 * head_dim] of several."""
-        angles = [rope_angles(grid, self.head_dim, self.device) for grid in grids]
-        return angles[0] if len(angles) == 1 else torch.stack(angles)
+    def rope(self, grid: Grid) -> Tensor:
+        """[S, 2 * head_dim], see `rope_angles`."""
+        return rope_angles(grid, self.head_dim, self.device)
 
     def transform(
         self,
         tokens: Tensor,
         conditioning: Conditioning,
-        text: list[tuple[Tensor, Tensor]],
-        rope: Tensor,
+        texts: Sequence[TextKV],
+        ropes: Sequence[Tensor],
         attend: Attend,
     ) -> Tensor:
-        return self.blocks(tokens, conditioning.blocks, conditioning.frame_of_token, text, rope, attend)
+        return self.blocks(tokens, conditioning.blocks, conditioning.frame_of_token, texts, ropes, attend)
 
     def project(self, tokens: Tensor, conditioning: Conditioning, grid: Grid) -> Tensor:
         x = self.head(tokens, conditioning)
@@ -233,7 +228,7 @@ class SkyReelsTransformer(nn.Module):
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             return attention(q, k, v, mask)
 
-        tokens = self.transform(self.embed(latents), conditioning, self.text(embeddings), self.rope(grid), attend)
+        tokens = self.transform(self.embed(latents), conditioning, [self.text(embeddings)], [self.rope(grid)], attend)
         return self.project(tokens, conditioning, grid)
 
 

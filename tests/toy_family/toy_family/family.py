@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from flowcache.families.base import Asked, CodecKind, Family, Kept, Traits
 from flowcache.families.layouts import Layout
-from flowcache.families.policy_settings import REUSE, PolicyKeys
 from flowcache.records import ModelSpec, RenderRequest
 
 from . import config as counts
 from .config import ToyConfig, read_config
+from .policies import POLICIES
 
 if TYPE_CHECKING:
     import torch
@@ -25,10 +25,7 @@ if TYPE_CHECKING:
 class Toy(Family):
     name = "toy"
     traits = Traits(continues_from="latents", prompt_per="window", any_length=True, negative_prompt=False)
-    policies = {
-        "off": PolicyKeys(fields={"kv_update": "stale"}),
-        "flowcache": PolicyKeys(("reuse", *REUSE), {"kv_update": "stale", "repeats": "velocity"}),
-    }
+    policies = POLICIES
     counts = counts
 
     def layout(self, path: Path) -> Layout:

@@ -65,16 +65,18 @@ class ToyTransformer(nn.Module):
             raise ValueError("a toy has learned nothing that takes a text's place")
         return self.words(embeddings.to(self.dtype)).mean(1, keepdim=True)
 
-    def join(self, texts: Sequence[Tensor]) -> Tensor:
-        return torch.cat(list(texts))
-
-    def rope(self, *grids: Grid) -> Tensor:
-        return torch.zeros(len(grids), grids[0].tokens, 0, device=self.device)
+    def rope(self, grid: Grid) -> Tensor:
+        return torch.zeros(grid.tokens, 0, device=self.device)
 
     def transform(
-        self, tokens: Tensor, conditioning: Conditioning, text: Tensor, rope: Tensor, attend: Attend
+        self,
+        tokens: Tensor,
+        conditioning: Conditioning,
+        texts: Sequence[Tensor],
+        ropes: Sequence[Tensor],
+        attend: Attend,
     ) -> Tensor:
-        return self.blocks[0](tokens + conditioning.blocks + text, attend)
+        return self.blocks[0](tokens + conditioning.blocks + torch.cat(list(texts)), attend)
 
     def project(self, tokens: Tensor, conditioning: Conditioning, grid: Grid) -> Tensor:
         return self.head(tokens).mT.unflatten(2, (grid.frames, grid.rows, grid.columns))

@@ -5,6 +5,7 @@ import torch
 
 from benchmarks.mends import UNMENDED, WARM_UP, fitted
 from flowcache.cache.reuse import Reuse
+from flowcache.cache.step_cache import CacheOf, RepeatIncrement
 from flowcache.families.registry import find
 from flowcache.families.settings import resolve_policy
 from training.calibrate import computed_steps, short
@@ -17,8 +18,8 @@ def test_a_threshold_for_a_number_of_forwards(steps, policy):
     generator = torch.Generator().manual_seed(steps)
     seen = [short([torch.randn(4, generator=generator).cumsum(0) + step for step in range(spec.steps)])]
     found = fitted(SimpleNamespace(spec=spec), policy | {"preset": "slow-published"}, steps, seen)
-    reuse = Reuse(found["threshold"], WARM_UP, (1.0, 0.0))
     last = policy == {"name": "flowcache"}
+    reuse = Reuse(found["threshold"], WARM_UP, (1.0, 0.0), last)
     assert len(computed_steps(reuse, seen[0], last)) == pytest.approx(steps, abs=1)
     assert resolve_policy(found, spec).reuse == reuse
 
@@ -26,8 +27,8 @@ def test_a_threshold_for_a_number_of_forwards(steps, policy):
 def test_unmended_is_what_paper_does():
     spec = find("tiny-magi")
     paper, ours = (resolve_policy(policy | {"preset": "slow"}, spec) for policy in ({"name": "paper"}, UNMENDED))
-    assert (ours.repeats, ours.last_step, ours.kv_update) == (paper.repeats, paper.last_step, paper.kv_update)
-    assert (ours.repeats, ours.last_step, ours.kv_update) == ("increment", False, "stale")
+    assert (ours.cache, ours.reuse.last_step, ours.kv_update) == (paper.cache, paper.reuse.last_step, paper.kv_update)
+    assert (ours.cache, ours.reuse.last_step, ours.kv_update) == (CacheOf(RepeatIncrement), False, "stale")
 
 
 def test_short_changes_as_the_signals_do():

@@ -1,9 +1,15 @@
 """How K/V lie in memory is a matter of one class: here with int8, which the store and the loop know nothing of."""
 
+from dataclasses import replace
+
+import pytest
 import torch
 
 from flowcache.cache.kv_buffer import PlainBuffer
 from flowcache.cache.kv_cache import KVStore
+from flowcache.families.skyreels.sampler import SamplerSettings
+from flowcache.sampling.loop import Texts, denoise
+from tests.unit.sampling.small import POLICIES, small_model
 
 CPU = torch.device("cpu")
 
@@ -61,3 +67,17 @@ def test_int8_is_one_class():
     assert small < full / 3  # a byte and a sixteenth of four
     error = (close - exact).norm() / exact.norm()
     assert 0 < error < 0.02
+
+
+@pytest.mark.parametrize("name", ["off", "keep", "recent"])
+def test_a_policy_says_how_kv_lie_in_memory(name):
+    model = small_model()
+    noise, texts = torch.randn(4, 4, 4, 4), Texts(torch.randn(1, 8, 16), torch.randn(1, 8, 16))
+
+    def window(policy):
+        return list(denoise(model, noise, texts, SamplerSettings(4, 3.0, 3.0, 2, 1, 24), policy))
+
+    exact, close = window(POLICIES[name]), window(replace(POLICIES[name], kv_buffer=Int8Buffer))
+    assert close[0].kv_bytes < exact[0].kv_bytes / 2.5
+    before, after = (torch.cat([chunk.latents for chunk in chunks]) for chunks in (exact, close))
+    assert 0 < (after - before).norm() / before.norm() < 0.02

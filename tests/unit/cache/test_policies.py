@@ -7,7 +7,7 @@ import torch
 
 from flowcache.cache.kv_select import Compression, Sink
 from flowcache.cache.policy import Policy
-from flowcache.cache.reuse import Reuse
+from flowcache.cache.reuse import JointReuse, Reuse
 from flowcache.families.skyreels.config import SkyReelsConfig
 from flowcache.families.skyreels.sampler import SamplerSettings
 from flowcache.families.skyreels.transformer import SkyReelsTransformer
@@ -16,7 +16,8 @@ from flowcache.sampling.loop import Texts, denoise
 SETTINGS = SamplerSettings(steps=6, shift=3.0, guidance=3.0, ar_step=2, chunk=2, fps=24)
 TOKENS = 8  # of a chunk
 REUSE = Reuse(threshold=0.3, warmup_steps=2, coefficients=(1.0, 0.0))
-TEACACHE = Policy("teacache", REUSE, "refresh", joint=True)
+JOINT = JointReuse(**vars(REUSE))
+TEACACHE = Policy("teacache", JOINT, "refresh")
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def whole_window_signal(model, visits, row, chunks):
 
 
 def test_teacache_without_reuse_is_off(model):
-    always = Policy("teacache", Reuse(0.0, 99, (0.0,)), "refresh", joint=True)
+    always = Policy("teacache", JointReuse(0.0, 99, (0.0,)), "refresh")
     torch.testing.assert_close(run(model, 3, always)[0], run(model, 3, Policy("off"))[0], atol=1e-4, rtol=0)
 
 

@@ -1,19 +1,33 @@
 """What stands in for a step that is not computed."""
 
+import pickle
+
 import pytest
 import torch
 
 from flowcache.cache.policy import Policy
 from flowcache.cache.reuse import Reuse
-from flowcache.cache.step_cache import REPEATS, RepeatIncrement, RepeatResidual, RepeatVelocity, StepCache, step_cache
+from flowcache.cache.step_cache import CacheOf, RepeatIncrement, RepeatResidual, RepeatVelocity, StepCache
 
 REUSE = Reuse(1.0, 1, (1.0, 0.0))
 X, V = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0))
 
 
-def test_a_policy_names_its_cache():
-    assert {name: type(step_cache(Policy("p", REUSE, "stale", repeats=name))) for name in REPEATS} == REPEATS
-    assert type(step_cache(Policy("off"))) is StepCache
+class Settled(StepCache):
+    def __init__(self, order: int) -> None:
+        self.order = order
+
+
+def test_a_policy_says_its_cache_as_plain_data():
+    for kind in (RepeatResidual, RepeatVelocity, RepeatIncrement):
+        policy = Policy("p", REUSE, "stale", cache=CacheOf(kind))
+        first, second = policy.step_cache(), policy.step_cache()
+        assert type(first) is kind and first is not second  # each chunk has its own
+        assert pickle.loads(pickle.dumps(policy)) == policy and hash(policy)
+    made = CacheOf(Settled, (2,)).of_chunk()
+    assert isinstance(made, Settled) and made.order == 2 and CacheOf(Settled, (2,)) != CacheOf(Settled, (3,))
+    assert type(Policy("p", REUSE, "stale").step_cache()) is RepeatResidual
+    assert type(Policy("off").step_cache()) is StepCache
 
 
 def test_nothing_is_kept_without_reuse():

@@ -1,10 +1,12 @@
 """When a step is computed: each rule decides for all chunks of a row at once."""
 
+from dataclasses import replace
+
 import torch
 
 from flowcache.cache.policy import Policy
-from flowcache.cache.reuse import Reuse
-from flowcache.cache.step_rule import ComputeAll, Jointly, PerChunk, step_rule
+from flowcache.cache.reuse import Jointly, JointReuse, PerChunk, Reuse
+from flowcache.cache.step_rule import ComputeAll
 
 REUSE = Reuse(threshold=1.0, warmup_steps=1, coefficients=(1.0, 0.0))
 
@@ -16,7 +18,7 @@ def decided(rule, row, steps, values):
 
 
 def rule_of(policy):
-    return step_rule(policy, steps=4, rows=6, total=lambda sums: sums)
+    return policy.step_rule(steps=4, rows=6, total=lambda sums: sums)
 
 
 def test_without_reuse_no_signal_is_asked_for():
@@ -36,14 +38,14 @@ def test_each_chunk_goes_by_its_own_signal():
 
 
 def test_a_chunks_own_last_step_counts_where_the_policy_says_so():
-    rule = rule_of(Policy("p", REUSE, "stale", last_step=False))
+    rule = rule_of(Policy("p", replace(REUSE, last_step=False), "stale"))
     decided(rule, 0, {0: 0}, {0: 1})
     assert decided(rule, 4, {0: 3}, {0: 1}) == {0: False}
     assert decided(rule, 5, {0: 3}, {0: 1}) == {0: True}  # the last row of all
 
 
 def test_one_decision_for_the_window_and_what_begins_is_computed():
-    rule = rule_of(Policy("p", REUSE, "stale", joint=True))
+    rule = rule_of(Policy("p", JointReuse(**vars(REUSE)), "stale"))
     assert isinstance(rule, Jointly)
     assert decided(rule, 0, {0: 0}, {None: 1}) == {0: True}
     assert decided(rule, 1, {0: 1}, {None: 1}) == {0: False}

@@ -10,6 +10,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from flowcache.cache.kv_select import Compression
 from flowcache.cache.policy import Policy
 from flowcache.cache.reuse import Reuse
+from flowcache.cache.step_cache import CacheOf, RepeatVelocity
 from flowcache.families.magi.config import MagiConfig
 from flowcache.families.magi.pipeline import Pipeline
 from flowcache.families.magi.sampler import MagiSettings
@@ -27,7 +28,9 @@ UNITS = {"skyreels": 3, "magi": 2}
 FAMILIES = list(UNITS)
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 OFTEN = Reuse(threshold=0.5, warmup_steps=1, coefficients=(1.0, 0.0))
-CUT = Policy("paper", OFTEN, kv_update="refresh", clean=1, compression=Compression(by="token"), repeats="velocity")
+CUT = Policy(
+    "paper", OFTEN, kv_update="refresh", clean=1, compression=Compression(by="token"), cache=CacheOf(RepeatVelocity)
+)
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,8 @@ def rows(model: VideoModel, family: str, each_frame: bool) -> torch.Tensor:
     text = model.text(texts, masked) if family == "magi" else model.text(texts)
     rope = model.rope(grid)[torch.stack([torch.randperm(grid.tokens) for _ in range(3)])]
     tokens = model.embed(latents)
-    return model.transform(tokens, model.condition(times, grid, 24), text, rope, lambda layer, *qkv: attention(*qkv))
+    conditioning = model.condition(times, grid, 24)
+    return model.transform(tokens, conditioning, [text], [rope], lambda layer, *qkv: attention(*qkv))
 
 
 @pytest.fixture(autouse=True)

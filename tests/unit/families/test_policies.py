@@ -1,6 +1,7 @@
 """What a policy may be told: declared once, read by rows, resolver and manual alike."""
 
 import math
+import pickle
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -12,24 +13,21 @@ from pydantic import ValidationError
 from flowcache.cache import kv_select
 from flowcache.cache.kv_select import Compression, Sink
 from flowcache.cache.policy import Policy
-from flowcache.cache.reuse import Reuse
+from flowcache.cache.reuse import JointReuse, Reuse
 from flowcache.families.magi.family import FAMILY as MAGI
 from flowcache.families.policy_settings import (
-    ALSO,
     KEEP,
-    KEYS,
     KV_SETTINGS,
-    NAMES,
-    PLAIN,
     SETTINGS,
     UNITS,
     WEIGHTINGS,
-    Choice,
-    Number,
+    by_name,
 )
+from flowcache.families.setting import Choice, Number
 from flowcache.families.settings import resolve_policy
 from flowcache.families.skyreels.family import FAMILY as SKYREELS
 from flowcache.inputs import schema
+from flowcache.inputs.policy_schema import sentence
 from flowcache.records import ModelSpec
 
 PRESETS = {
@@ -53,7 +51,7 @@ def test_every_ingredient_can_be_switched():
     assert resolve_policy({"name": "flowcache", "reuse": False}, SPEC) == Policy("flowcache", None, "refresh")
     assert resolve_policy({"name": "flowcache", "refresh": False}, SPEC) == Policy("flowcache", slow, "stale")
     assert resolve_policy({"name": "paper", "refresh": True}, SPEC) == Policy("paper", slow, "refresh")
-    assert resolve_policy({"name": "teacache"}, SPEC) == Policy("teacache", slow, "refresh", joint=True)
+    assert resolve_policy({"name": "teacache"}, SPEC) == Policy("teacache", JointReuse(**vars(slow)), "refresh")
     assert resolve_policy({"name": "paper", "renoise": True}, SPEC).renoise
     bare = replace(SPEC, reuse={})
     assert resolve_policy({"name": "flowcache", "reuse": False}, bare).reuse is None
@@ -75,19 +73,22 @@ def test_what_is_kept_of_finished_chunks(kv, clean, compression):
 
 
 def test_what_people_may_write_is_what_is_declared():
-    assert list(schema.Policy.model_fields) == list(KEYS)
-    assert list(schema.KV.model_fields) == list(KV_SETTINGS)
+    with pytest.raises(ValidationError) as unknown:
+        schema.Policy.model_validate({"name": "flowcache", "kv": {"keep": "all", "": 0}, "": 0})
+    within, beside = (set(found["msg"].split("known are ")[1].split(", ")) for found in unknown.value.errors())
+    assert (within, beside) == (set(KV_SETTINGS), {"name", *SETTINGS})
     assert {"keep", *(key for needed, allowed in KEEP.values() for key in (*needed, *allowed))} == set(KV_SETTINGS)
-    assert all(f"policy.{key}" in schema.ACCEPTS for key in (*KEYS, *ALSO))
-    assert all(f"policy.kv.{key}" in schema.ACCEPTS for key in KV_SETTINGS)
-    assert all(repr(name) in schema.ACCEPTS["policy"] for name in NAMES)
+    assert all(repr(policy.name) in sentence() for policy in (*SKYREELS.policies, *MAGI.policies))
     assert (UNITS, WEIGHTINGS) == (get_args(kv_select.Unit), get_args(kv_select.Weighting))
 
 
 VALUES = {Number: [0, 0.5, 1, 2.5, 100, 101, 1000, 1001, -1, True, "1"], Choice: ["chunk", "sink", "row", 1]}
 
 
-@pytest.mark.parametrize(("name", "setting"), [*SETTINGS.items(), *((f"kv.{k}", s) for k, s in KV_SETTINGS.items())])
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [*((k, s) for k, s in SETTINGS.items() if k != "kv"), *((f"kv.{k}", s) for k, s in KV_SETTINGS.items())],
+)
 def test_rows_and_the_resolver_take_the_same_values(name, setting):
     """Whichever is asked, a value is in the declared range or is not."""
     for value in VALUES.get(type(setting), [True, False, 1, "x"]):
@@ -105,11 +106,14 @@ def test_rows_and_the_resolver_take_the_same_values(name, setting):
 
 
 @pytest.mark.parametrize("family", [SKYREELS, MAGI])
-def test_families_declare_known_policies_and_settings(family):
-    assert set(family.policies) <= set(NAMES)
-    for name, declared in family.policies.items():
-        assert set(declared.keys) <= {*SETTINGS, "kv"} and (name in PLAIN) == (not declared.keys)
-        assert Policy(name, **declared.fields).name == name
+def test_families_declare_policies_that_can_be_resolved(family):
+    spec = replace(SPEC, family=family.name)
+    assert len(by_name(family.policies)) == len(family.policies)
+    for declared in family.policies:
+        found = resolve_policy({"name": declared.name}, spec)
+        assert (found.name, found.reuse is None) == (declared.name, not declared.settings)
+        assert all(getattr(found, field) == value for field, value in declared.fields.items())
+        assert pickle.loads(pickle.dumps(found)) == found and hash(found)
 
 
 def test_warmup_steps_is_another_name():
@@ -125,12 +129,15 @@ def test_the_manual_lists_every_setting_with_its_range_and_family():
     text = (Path(__file__).parents[3] / "docs" / "manifest.md").read_text()
     table = re.search(r"^\| Setting \| Range .*?\n\n", text, re.M | re.S)[0]
     rows = dict(re.findall(r"^\| `(\w+)`(?:, `\w+`)? \| (.*)$", table, re.M))
-    assert set(rows) == {*SETTINGS, "kv"}
-    for key, setting in SETTINGS.items():
+    declared = {
+        key: each for family in (SKYREELS, MAGI) for policy in family.policies for key, each in policy.settings.items()
+    }
+    assert set(rows) == set(declared)
+    for key, setting in declared.items():
         if isinstance(setting, Number):
             assert rows[key].startswith(f"{setting.low:,} to {setting.high:,}")
             assert setting.also is None or f"| `{key}`, `{setting.also}` |" in table
-        knows = [family.name for family in (SKYREELS, MAGI) if any(key in p.keys for p in family.policies.values())]
+        knows = [family.name for family in (SKYREELS, MAGI) if any(key in p.settings for p in family.policies)]
         only = {"SkyReels-V2:": ["skyreels"], "MAGI-1:": ["magi"], "MAGI-1, distilled:": ["magi"]}
         assert knows == next(
             (names for start, names in only.items() if rows[key].startswith(start)), ["skyreels", "magi"]

@@ -1,6 +1,6 @@
 """Random videos of random small models: shapes, policies and compression as the engine takes them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from unittest import mock
 
 import numpy as np
@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from flowcache.cache.kv_select import Compression, Sink
 from flowcache.cache.policy import Policy
-from flowcache.cache.reuse import Reuse
+from flowcache.cache.reuse import JointReuse, Reuse
+from flowcache.cache.step_cache import CacheOf, RepeatIncrement, RepeatVelocity
 from flowcache.families.magi.config import MagiConfig
 from flowcache.families.magi.pipeline import Pipeline
 from flowcache.families.magi.sampler import MagiSettings
@@ -145,9 +146,13 @@ def policies(draw, family: str) -> Policy:
     fields = {"reuse": draw(reuse | st.none()), "clean": clean, "compression": compression}
     fields["kv_update"] = draw(st.sampled_from(["stale", "refresh"]))
     if family == "skyreels":
-        return Policy(name, **fields, joint=draw(st.booleans()), renoise=clean is None and draw(st.booleans()))
-    repeats, cut = st.sampled_from(["velocity", "increment"]), st.sampled_from(["before", "after"])
-    return Policy(name, **fields, repeats=draw(repeats), cut=draw(cut), last_step=draw(st.booleans()))
+        if fields["reuse"] and draw(st.booleans()):
+            fields["reuse"] = JointReuse(**vars(fields["reuse"]))
+        return Policy(name, **fields, renoise=clean is None and draw(st.booleans()))
+    if fields["reuse"]:
+        fields["reuse"] = replace(fields["reuse"], last_step=draw(st.booleans()))
+    cache, cut = st.sampled_from([RepeatVelocity, RepeatIncrement]), st.sampled_from(["before", "after"])
+    return Policy(name, **fields, cache=CacheOf(draw(cache)), cut=draw(cut))
 
 
 @st.composite

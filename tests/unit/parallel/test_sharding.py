@@ -1,6 +1,6 @@
 """N ranks give what one gives: real gloo process groups, a tiny model."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from unittest import mock
 
 import pytest
@@ -10,6 +10,7 @@ import torch.distributed as dist
 from flowcache.cache.kv_select import Compression
 from flowcache.cache.policy import Policy
 from flowcache.cache.reuse import Reuse
+from flowcache.cache.step_cache import CacheOf, RepeatIncrement, RepeatResidual, RepeatVelocity
 from flowcache.families.magi.config import MagiConfig
 from flowcache.families.magi.pipeline import Pipeline
 from flowcache.families.magi.sampler import MagiSettings
@@ -33,6 +34,7 @@ SETTINGS = {
 }
 REUSE = Reuse(threshold=1.0, warmup_steps=2, coefficients=(1.0, 0.0))
 OFTEN = Reuse(threshold=0.5, warmup_steps=1, coefficients=(1.0, 0.0))
+INCREMENT = CacheOf(RepeatIncrement)
 TOKENS, FRAMES, CHUNKS = (Compression(by=unit) for unit in ("token", "frame", "chunk"))
 CASES = [
     ("skyreels", Policy("off")),
@@ -43,9 +45,11 @@ CASES = [
     ("magi", Policy("off", kv_update="refresh")),
     (
         "magi",
-        Policy("paper", OFTEN, "stale", clean=1, compression=TOKENS, repeats="increment", last_step=False, cut="after"),
+        Policy(
+            "paper", replace(OFTEN, last_step=False), "stale", clean=1, compression=TOKENS, cache=INCREMENT, cut="after"
+        ),
     ),
-    ("magi", Policy("mended", OFTEN, kv_update="refresh", clean=1, compression=CHUNKS, repeats="velocity")),
+    ("magi", Policy("mended", OFTEN, kv_update="refresh", clean=1, compression=CHUNKS, cache=CacheOf(RepeatVelocity))),
 ]
 
 
@@ -68,7 +72,9 @@ class Weighed(Window):
         super().run(row)
         values = [value for cache in self.caches.values() for value in vars(cache).values()]
         kept = [x for value in values for x in (value.values() if isinstance(value, dict) else [value])]
-        if self.policy.repeats != "residual":  # SkyReels-V2's signals are embeddings of timesteps, held anyway
+        if (
+            self.policy.cache.kind is not RepeatResidual
+        ):  # SkyReels-V2's signals are embeddings of timesteps, held anyway
             kept += [state.signal for state in getattr(self.rule, "states", {}).values() if state.signal is not None]
         storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in kept}
         self.held.append(sum(storages.values()))
@@ -127,7 +133,7 @@ def forward_bytes(ranks: GangMesh, width: int, dtype: torch.dtype) -> tuple[tupl
     conditioning, text = model.condition(torch.full((1, 2), 500.0), grid, 24), model.text(texts)
     attend = self_only(sharding, grid.tokens)
     with torch.inference_mode():
-        out = model.transform(model.embed(x), conditioning, text, model.rope(grid), attend)
+        out = model.transform(model.embed(x), conditioning, [text], [model.rope(grid)], attend)
         model.project(out, conditioning, grid)
     shape = Shape(grid.tokens, whole.layers, whole.heads, whole.kv_heads, whole.head_dim, dtype.itemsize)
     size = ranks.all.size

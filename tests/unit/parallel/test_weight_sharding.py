@@ -75,7 +75,7 @@ def forward(model, ranks: GangMesh, before: list) -> None:
     grid = model.grid(latents)
     conditioning, text = model.condition(torch.full((1, 2), 500.0), grid, 24), model.text(torch.randn(1, 3, 8))
     before.clear()
-    model.transform(model.embed(latents), conditioning, text, model.rope(grid), lambda layer, q, k, v: q)
+    model.transform(model.embed(latents), conditioning, [text], [model.rope(grid)], lambda layer, q, k, v: q)
 
 
 def reading(read, seen: Counter):

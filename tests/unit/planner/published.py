@@ -3,6 +3,7 @@
 from flowcache.cache.kv_select import Compression
 from flowcache.cache.policy import Policy
 from flowcache.cache.reuse import Reuse
+from flowcache.cache.step_cache import CacheOf, RepeatIncrement
 from flowcache.families.magi.config import MagiConfig
 from flowcache.families.magi.pipeline import Pipeline
 from flowcache.families.skyreels.config import SkyReelsConfig
@@ -17,7 +18,7 @@ MODELS = {
     "4.5B": MagiConfig(3072, 12288, 24, 8, 128, 34),
 }
 SKYREELS = Policy("paper", Reuse(0.1, 5, (1.0,)), "stale", clean=2, compression=Compression())
-MAGI = Policy("paper", Reuse(0.01, 5, (1.0,)), "stale", near_clean_guidance=False, repeats="increment")
+MAGI = Policy("paper", Reuse(0.01, 5, (1.0,)), "stale", near_clean_guidance=False, cache=CacheOf(RepeatIncrement))
 POLICIES = {"1.3B": SKYREELS, "14B": SKYREELS, "4.5B": MAGI}
 
 

@@ -3,7 +3,7 @@
 import torch
 
 from flowcache.cache.policy import Policy
-from flowcache.cache.reuse import Reuse
+from flowcache.cache.reuse import JointReuse, Reuse
 from flowcache.families.skyreels.config import SkyReelsConfig
 from flowcache.families.skyreels.transformer import SkyReelsTransformer
 from flowcache.sampling.dry_run import at_least
@@ -14,7 +14,7 @@ POLICIES = {
     "keep": Policy("paper", None, "stale"),
     "refresh": Policy("flowcache", None, "refresh"),
     "reuse": at_least(Policy("paper", Reuse(0.1, 2, (1.0, 0.0)), "stale")),
-    "teacache": at_least(Policy("teacache", Reuse(0.1, 2, (1.0, 0.0)), "refresh", joint=True)),
+    "teacache": at_least(Policy("teacache", JointReuse(0.1, 2, (1.0, 0.0)), "refresh")),
     "recent": Policy("paper", None, "stale", clean=1),
 }
 

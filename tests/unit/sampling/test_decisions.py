@@ -5,6 +5,7 @@ import torch
 
 from flowcache.cache.policy import Policy
 from flowcache.cache.reuse import Reuse
+from flowcache.cache.step_cache import CacheOf, RepeatVelocity
 from flowcache.families.magi.pipeline import Pipeline
 from flowcache.families.magi.sampler import MagiSettings
 from flowcache.sampling.dry_run import Weightless
@@ -13,7 +14,7 @@ from flowcache.sampling.loop import Texts, denoise
 REUSE = Reuse(threshold=float("inf"), warmup_steps=2, coefficients=(0.0,))
 POLICIES = {
     "off": Policy("off", kv_update="refresh"),
-    "flowcache": Policy("flowcache", REUSE, "refresh", repeats="velocity"),
+    "flowcache": Policy("flowcache", REUSE, "refresh", cache=CacheOf(RepeatVelocity)),
 }
 
 

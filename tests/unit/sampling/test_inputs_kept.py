@@ -27,14 +27,27 @@ def window(family: str) -> tuple[Window, VideoModel]:
 
 @pytest.mark.parametrize("family", list(POLICIES))
 @torch.inference_mode()
-def test_batches_of_earlier_rows_are_forgotten(family):
-    """Texts and places joined for a batch are as large as the batch: of all rows together they would be the most."""
+def test_places_of_earlier_rows_are_forgotten(family):
     made, _ = window(family)
     for number, row in enumerate(made.plan.rows):
         made.run(number)
-        texts = sum(len(key) for key in made.inputs.texts.made if len(key) > 1)
-        places = sum(len(key) for key in made.inputs._ropes if len(key) > 1)
-        assert max(texts, places) <= len(row.forwards), number
+        assert len(made.inputs._ropes) <= len(row.forwards), number
+
+
+@pytest.mark.parametrize("family", list(POLICIES))
+@torch.inference_mode()
+def test_a_text_is_made_once_however_many_rows_of_a_batch_see_it(family):
+    made, model = window(family)
+    real, seen = model.transform, []
+
+    def transform(tokens, conditioning, texts, ropes, attend):
+        seen.append((len(tokens), len({id(text) for text in texts})))
+        return real(tokens, conditioning, texts, ropes, attend)
+
+    model.transform = transform
+    for number in range(len(made.plan.rows)):
+        made.run(number)
+    assert max(rows for rows, _ in seen) > CHUNKS and max(texts for _, texts in seen) <= 3
 
 
 @pytest.mark.parametrize("family", list(POLICIES))

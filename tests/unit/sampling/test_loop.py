@@ -9,7 +9,7 @@ import torch
 
 from flowcache.cache.kv_select import Compression
 from flowcache.cache.policy import Policy
-from flowcache.cache.reuse import Reuse
+from flowcache.cache.reuse import JointReuse, Reuse
 from flowcache.families.skyreels.config import SkyReelsConfig
 from flowcache.families.skyreels.sampler import SamplerSettings
 from flowcache.families.skyreels.transformer import SkyReelsTransformer
@@ -168,7 +168,7 @@ def test_counts(model):
 
 def test_decisions_of_every_step_however_it_is_taken(model):
     noise, texts = given(6)
-    joint = replace(SKIP, joint=True)
+    joint = replace(SKIP, reuse=JointReuse(**vars(SKIP.reuse)))
     for policy in (DENSE, OFF, REFRESH, joint):
         for guidance in (1.0, 3.0):
             settings = replace(SETTINGS, guidance=guidance)

@@ -8,7 +8,8 @@ import torch
 
 from benchmarks.pretend import filled, pretend_gpu
 from flowcache.cache.policy import Policy
-from flowcache.cache.reuse import Reuse
+from flowcache.cache.reuse import JointReuse, Reuse
+from flowcache.cache.step_cache import CacheOf, RepeatVelocity
 from flowcache.families.known import family_of
 from flowcache.families.magi.config import MagiConfig
 from flowcache.families.magi.pipeline import Pipeline
@@ -28,15 +29,16 @@ SETTINGS = {
     MAGI: MagiSettings(STEPS, lag=1, chunk=CHUNK, fps=24, guidance=7.5, pipeline=Pipeline()),
 }
 OFTEN = Reuse(threshold=2.0, warmup_steps=1, coefficients=(1.0, 0.0))  # what is read is 1: every other step is reused
+JOINTLY = JointReuse(OFTEN.threshold, OFTEN.warmup_steps, OFTEN.coefficients)
 POLICIES = {
     "skyreels off": (SKYREELS, Policy("off")),
     "skyreels dense": (SKYREELS, Policy("dense", attention="full")),
     "skyreels flowcache": (SKYREELS, Policy("flowcache", OFTEN, "refresh")),
     "skyreels paper": (SKYREELS, Policy("paper", OFTEN, "stale", clean=1)),
-    "skyreels teacache": (SKYREELS, Policy("teacache", OFTEN, "refresh", joint=True)),
+    "skyreels teacache": (SKYREELS, Policy("teacache", JOINTLY, "refresh")),
     "magi off": (MAGI, Policy("off", kv_update="refresh")),
-    "magi flowcache": (MAGI, Policy("flowcache", OFTEN, "refresh", repeats="velocity")),
-    "magi distilled": (MAGI, Policy("flowcache", OFTEN, "refresh", repeats="velocity")),
+    "magi flowcache": (MAGI, Policy("flowcache", OFTEN, "refresh", cache=CacheOf(RepeatVelocity))),
+    "magi distilled": (MAGI, Policy("flowcache", OFTEN, "refresh", cache=CacheOf(RepeatVelocity))),
 }
 END, DECISION = ("value read", "sampling/latents.py replace"), ("value read", "cache/reuse.py relative_change")
 

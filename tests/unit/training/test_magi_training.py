@@ -101,7 +101,7 @@ def test_a_window_is_its_chunks_one_after_the_other(tiny, kind):
         part = noisy[:, :, chunk * CHUNK : (chunk + 1) * CHUNK]
         grid = transformer.grid(part, 0 if kind == "alone" else chunk * CHUNK)
         condition = transformer.condition(levels[:, chunk, None].expand(-1, CHUNK) * 1000, grid)
-        tokens = transformer.transform(transformer.embed(part), condition, words, transformer.rope(grid), attend)
+        tokens = transformer.transform(transformer.embed(part), condition, [words], [transformer.rope(grid)], attend)
         alone = transformer.project(tokens, condition, grid)
         assert torch.allclose(alone, together[:, :, chunk * CHUNK : (chunk + 1) * CHUNK], atol=1e-4)
 

@@ -32,8 +32,8 @@ def test_every_part_loads(config):
     grid = model.transformer.grid(latents)
     conditioning = model.transformer.condition(torch.zeros(1, 1), grid, model.spec.fps, distill=4.0)
     tokens = model.transformer.transform(
-        model.transformer.embed(latents), conditioning, model.transformer.text(caption),
-        model.transformer.rope(grid), lambda layer, q, k, v: q,
+        model.transformer.embed(latents), conditioning, [model.transformer.text(caption)],
+        [model.transformer.rope(grid)], lambda layer, q, k, v: q,
     )  # fmt: skip
     assert model.transformer.project(tokens, conditioning, grid).shape == latents.shape
 

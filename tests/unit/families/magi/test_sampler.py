@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from flowcache.cache.kv_select import Compression
 from flowcache.cache.policy import Policy
 from flowcache.cache.reuse import Reuse
+from flowcache.cache.step_cache import CacheOf, RepeatVelocity
 from flowcache.families.magi.config import MagiConfig
 from flowcache.families.magi.pipeline import Pipeline
 from flowcache.families.magi.sampler import MagiSettings
@@ -164,7 +165,7 @@ def test_any_budget_goes_with_prefixes_and_guidance(model, unwritten_is_nan, pip
     ):
         policy = Policy(
             "budget", Reuse(0.05, 1, (1.0, 0.0)), "stale" if cut == "after" else "refresh",
-            clean=clean, compression=compression, repeats="velocity", cut=cut,
+            clean=clean, compression=compression, cache=CacheOf(RepeatVelocity), cut=cut,
         )  # fmt: skip
         room = []
         for chunks in (6, 9):

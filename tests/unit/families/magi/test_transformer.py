@@ -40,7 +40,7 @@ def attend(layer, q, k, v):
 def velocity(model, latents, times, text, first_frame=0, attend=attend, distill=None):
     grid = model.grid(latents, first_frame)
     conditioning = model.condition(times, grid, 24, distill)
-    tokens = model.transform(model.embed(latents), conditioning, text, model.rope(grid), attend)
+    tokens = model.transform(model.embed(latents), conditioning, [text], [model.rope(grid)], attend)
     return model.project(tokens, conditioning, grid)
 
 

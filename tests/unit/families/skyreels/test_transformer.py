@@ -46,7 +46,7 @@ def test_chunk_by_chunk_equals_block_causal(model):
         part, t = x[:, :, first : first + 2], times[:, first : first + 2]
         grid = model.grid(part, first)
         conditioning = model.condition(t, grid, 24)
-        out = model.transform(model.embed(part), conditioning, texts, model.rope(grid), attend)
+        out = model.transform(model.embed(part), conditioning, [texts], [model.rope(grid)], attend)
         velocity = model.project(out, conditioning, grid)
         torch.testing.assert_close(velocity, whole[:, :, first : first + 2], atol=1e-4, rtol=1e-4)
 
