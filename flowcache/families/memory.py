@@ -52,11 +52,20 @@ def reuse_bytes(config: Config, tokens: int, ranks: int, kv_branches: int, chunk
 
 
 def rank_memory(
-    spec: ModelSpec, config: Config, ranks: int, keys_values: int, residuals: int, sharded: bool = False
+    spec: ModelSpec,
+    config: Config,
+    ranks: int,
+    keys_values: int,
+    residuals: int,
+    sharded: bool = False,
+    at_once: int | None = None,
 ) -> Memory:
-    """With so many bytes of K/V and residuals, at the spec's width and height; weights whole on each or `sharded`."""
+    """With so many bytes of K/V and residuals, at the spec's width and height; weights whole on each or `sharded`.
+
+    at_once: chunks that are forwarded as one; None: those of a batch.
+    """
     tokens, kept = spec.chunk_tokens(spec.width, spec.height), family(spec.family).kept(spec)
-    together = min(most_packed(tokens), kept.kv_branches * kept.kv_chunks)  # chunks of a batch
+    together = at_once or min(most_packed(tokens), kept.kv_branches * kept.kv_chunks)
     weights = weight_bytes(config, ranks if sharded else 1)
     return Memory(
         weights=weights.held,

@@ -18,7 +18,8 @@ from flowcache.models.tensors import fault, in_folder, in_pth
 
 RESNETS = 3  # of each level of the decoder, before its upsampler
 WIDTH = 96  # channels at full resolution
-FRAMES = 32  # full-resolution frames of that width that decoding holds at once, its history included
+HISTORY, WORK = 25, 26  # full-resolution frames of that width that decoding remembers, and holds beside them
+WEIGHTS = 508 * 2**20  # bytes, of the decoder and the encoder
 
 # Official -> diffusers: as prefixes, then inside a residual block.
 TOP = {
@@ -42,9 +43,16 @@ RESIDUAL = {
 }
 
 
-def decoding_bytes(pixels: int, tile: int | None) -> int:
-    """An estimate. pixels: of a frame; tile: side of the squares in which it is done, as in WanCodec."""
-    return 4 * FRAMES * WIDTH * (min(tile**2, pixels) if tile else pixels)
+def decoding_bytes(width: int, height: int, tile: int | None) -> int:
+    """Of frames in float32, the weights included; in bfloat16 half of it (benchmarks/roofline.py counts the same).
+
+    tile: side of the squares in which it is done, as in WanCodec; each remembers a history of its own.
+    """
+    size = tile or max(width, height)
+    rows, columns = (
+        sum(min(size, side - at) for at in starts(side, size, size - size // 8)) for side in (height, width)
+    )
+    return 4 * WIDTH * (HISTORY * rows * columns + WORK * min(size, height) * min(size, width)) + WEIGHTS
 
 
 class WanCodec:
