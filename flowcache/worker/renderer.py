@@ -18,7 +18,7 @@ from flowcache.models.base import CaptionEncoder, LoadedModel
 from flowcache.records import ModelSpec, RenderRequest, Segment
 from flowcache.sampling.loop import FinishedChunk, Texts, Visit, denoise
 from flowcache.worker.noise import latent_shape, normal, window_noise
-from flowcache.worker.prefetch import Abandoned, prefetch, side_stream
+from flowcache.worker.prefetch import Abandoned, Beside, prefetch
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class SegmentRenderer:
 
     `conditioning`: latents [C, P, h, w] that the window begins with: whole chunks for a continuation,
     a single frame for an image start, None for a fresh start. `end`: a latent frame [C, 1, h, w] that it ends with.
-    `reuse`: False to compute every step, whatever the request's policy says.
+    `reuse`: False to compute every step, whatever the request's policy says. `beside`: a worker has one for all.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class SegmentRenderer:
         conditioning: Tensor | None,
         end: Tensor | None = None,
         reuse: bool = True,
+        beside: Beside | None = None,
     ):
         self.model, self.request, self.segment, self.conditioning = model, request, segment, conditioning
         self.end = end
@@ -68,7 +69,8 @@ class SegmentRenderer:
         self._recent: Tensor | None = None  # the last pixels, as many as a continuation needs
         self._clean = None if conditioning is None else conditioning[:, : self.prefix].cpu()  # the last latents, alike
         self._abandoned = Event()
-        self._beside = side_stream(model.transformer.device)
+        self._thread = beside.thread if beside else None
+        self._beside = (beside or Beside()).stream(model.transformer.device)
 
     @property
     def reuses(self) -> bool:
@@ -112,7 +114,7 @@ class SegmentRenderer:
     def chunks(self) -> Generator[RenderedChunk, None, None]:
         """Denoise and decode: the output chunks in order, while the next one is being denoised."""
         start = self.segment.start_frame
-        with prefetch(self.finished(), self._abandoned.set) as finished:
+        with prefetch(self.finished(), self._abandoned.set, self._thread) as finished:
             decode = self.model.codec.stream(self.model.share)
             if self.prefix and self.conditioning is not None:
                 # Of a codec that is not causal, no more than the last chunk can reach what follows.

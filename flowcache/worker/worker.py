@@ -27,6 +27,7 @@ from flowcache.sampling.records import NotFinite
 from flowcache.storage.commits import commit_segment, new_attempt
 from flowcache.storage.documents import sha256
 from flowcache.storage.objects.store import Store
+from flowcache.worker.prefetch import Beside
 from flowcache.worker.quality import flaw
 from flowcache.worker.renderer import SegmentRenderer, encode_end, encode_pixels, tail_from_bytes, tail_to_bytes
 from flowcache.worker.task import Event, Flawed, Task, WorkerSettings
@@ -44,6 +45,7 @@ class RankWorker:
         self._name = ""
         self._ranks: dict[int, GangMesh] = {}  # by K/V heads: process groups are opened once, not with every model
         self._share: Share = alone
+        self._beside = Beside()
         self._tail: tuple[str, bytes] | None = None  # key and bytes of the last state, which may be asked for next
 
     def open_group(self) -> tuple[str, int]:
@@ -141,9 +143,8 @@ class RankWorker:
         return load_model(path, settings.device, **precisions, tile=tile, embeddings=embeddings, load=load)
 
     def _renderer(self, model: LoadedModel, task: Task) -> SegmentRenderer:
-        return SegmentRenderer(
-            model, task.request, task.segment, self._conditioning(model, task), self._end(model, task), task.reuse
-        )
+        given = self._conditioning(model, task), self._end(model, task)
+        return SegmentRenderer(model, task.request, task.segment, *given, task.reuse, self._beside)
 
     def _conditioning(self, model: LoadedModel, task: Task) -> Tensor | None:
         request, spec = task.request, model.spec

@@ -17,7 +17,7 @@ from flowcache.parallel.sharding import load_sharded
 from flowcache.records import RenderRequest, Shot
 from flowcache.sampling.records import NotFinite
 from flowcache.storage.objects.store import Store
-from flowcache.worker.renderer import RenderedChunk
+from flowcache.worker.renderer import RenderedChunk, SegmentRenderer
 from flowcache.worker.task import Flawed, WorkerSettings
 from flowcache.worker.worker import RankWorker, Task
 
@@ -168,3 +168,16 @@ def test_the_tail_that_a_rank_still_has_is_not_fetched(rendered, worker, model, 
     assert worker._conditioning(model, following).equal(torch.ones(2, 3))
     worker._tail = ("_state/other", b"another video's")
     assert worker._conditioning(model, following).equal(torch.ones(2, 3))
+
+
+def test_all_segments_denoise_in_one_thread(worker, monkeypatch):
+    threads, heed = [], SegmentRenderer._heed
+
+    def watched(renderer, visit):
+        threads.append(threading.current_thread())
+        heed(renderer, visit)
+
+    monkeypatch.setattr(SegmentRenderer, "_heed", watched)
+    for task in tasks()[1][::2]:
+        assert list(worker.render(task))
+    assert len(set(threads)) == 1 and threads[0] is not threading.current_thread()
