@@ -46,6 +46,7 @@ class SegmentRenderer:
     `conditioning`: latents [C, P, h, w] that the window begins with: whole chunks for a continuation,
     a single frame for an image start, None for a fresh start. `end`: a latent frame [C, 1, h, w] that it ends with.
     `reuse`: False to compute every step, whatever the request's policy says. `beside`: a worker has one for all.
+    `packed`: see `denoise`.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class SegmentRenderer:
         end: Tensor | None = None,
         reuse: bool = True,
         beside: Beside | None = None,
+        packed: bool = True,
     ):
         self.model, self.request, self.segment, self.conditioning = model, request, segment, conditioning
         self.end = end
@@ -68,7 +70,7 @@ class SegmentRenderer:
         self.prefix = frames // spec.chunk * spec.chunk  # latent frames of whole chunks, not shown again
         self._recent: Tensor | None = None  # the last pixels, as many as a continuation needs
         self._clean = None if conditioning is None else conditioning[:, : self.prefix].cpu()  # the last latents, alike
-        self._abandoned = Event()
+        self._abandoned, self._packed = Event(), packed
         self._thread = beside.thread if beside else None
         self._beside = (beside or Beside()).stream(model.transformer.device)
 
@@ -96,6 +98,7 @@ class SegmentRenderer:
             step_noise=self._step_noise,
             end=self.end,
             kv_sharding=self.model.kv_sharding,
+            packed=self._packed,
         ):
             self._clean = last_frames(self._clean, done.latents.cpu(), spec.overlap)
             yield done

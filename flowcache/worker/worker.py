@@ -14,9 +14,9 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]: torch documents it here
 
-from flowcache.errors import MediaError, StoreError, masked
+from flowcache.errors import MediaError, OutOfMemory, StoreError, masked
 from flowcache.families.registry import find, load_model, precision
-from flowcache.families.vae_tiling import choose_tile
+from flowcache.families.vae_tiling import choose_tile, what_fits
 from flowcache.inputs.lengths import shortest_history
 from flowcache.inputs.media import load_image, load_tail
 from flowcache.models.base import LoadedModel, Share, alone
@@ -42,7 +42,7 @@ class RankWorker:
         torch.set_num_threads(settings.options.threads)
         self.store, self.settings, self.gang, self.rank, self.world = store, settings, gang, rank, world
         self._model: LoadedModel | None = None
-        self._name = ""
+        self._name, self._frugal = "", False
         self._ranks: dict[int, GangMesh] = {}  # by K/V heads: process groups are opened once, not with every model
         self._share: Share = alone
         self._beside = Beside()
@@ -71,23 +71,44 @@ class RankWorker:
 
     def assist(self, task: Task) -> None:
         """Ranks above 0: take part in denoising and decoding; rank 0 stores what comes out."""
-        renderer = self._renderer(self._load(task.request.model), task)
-        try:
-            with closing(renderer.chunks()) as chunks:
-                for _ in chunks:
-                    pass
-        except NotFinite:
-            if not renderer.reuses:  # else rank 0 says so, and the gang is as good as before
-                raise
+        with self._room(task):
+            renderer = self._renderer(self._load(task.request.model, task.frugal), task)
+            try:
+                with closing(renderer.chunks()) as chunks:
+                    for _ in chunks:
+                        pass
+            except NotFinite:
+                if not renderer.reuses:  # else rank 0 says so, and the gang is as good as before
+                    raise
 
     def render(self, task: Task) -> Iterator[Event]:
         """Rank 0: renders, uploads and commits; yields each chunk's record, then the marker that holds.
 
         The marker is another attempt's if that one was first. Flawed comes in place of it, where a chunk is spoilt
-        and steps were reused.
+        and steps were reused. OutOfMemory says what would fit.
         """
+        with self._room(task):
+            yield from self._rendered(task)
+
+    @contextmanager
+    def _room(self, task: Task) -> Iterator[None]:
+        """What does not fit the GPU is said in words, and its memory given back."""
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            message = str(error).splitlines()[0]
+        else:
+            return
+        gc.collect()  # here the error is gone, and with it the frames that held tensors
+        torch.cuda.empty_cache()
+        spec = find(self.settings.models.get(task.request.model, task.request.model))
+        sized = replace(spec, width=task.request.width, height=task.request.height)
+        raise OutOfMemory(f"{message}. {what_fits(sized, self.settings.device, self.world)}")
+
+    def _rendered(self, task: Task) -> Iterator[Event]:
+        """See `render`."""
         started, begin = time.time(), time.perf_counter()
-        model = self._load(task.request.model)
+        model = self._load(task.request.model, task.frugal)
         loaded = time.perf_counter()
         renderer = self._renderer(model, task)
         upload = Upload(self.store, task, new_attempt())
@@ -113,26 +134,28 @@ class RankWorker:
         self._tail = upload.tail
         yield commit_segment(self.store, upload.marker(self.settings, self.gang, self.world, started, seconds))
 
-    def _load(self, name: str) -> LoadedModel:
-        if self._model is not None and name == self._name:
+    def _load(self, name: str, frugal: bool = False) -> LoadedModel:
+        if self._model is not None and (name, frugal) == (self._name, self._frugal):
             return self._model
         self._model, self._name = None, ""  # free the old one first
         gc.collect()  # one with sharded weights refers to itself
-        model = self._open(name)
+        model = self._open(name, frugal)
         if self.world > 1:
             heads = model.transformer.kv_heads
             if heads not in self._ranks:
                 self._ranks[heads] = arrange(world(), heads, self.exchange_timeout)
             sharded = ShardedModel(model.transformer, self._ranks[heads])
             model = replace(model, transformer=sharded, kv_sharding=sharded.kv_sharding(), share=self._share)
-        self._model, self._name = model, name
+        self._model, self._name, self._frugal = model, name, frugal
         return model
 
-    def _open(self, name: str) -> LoadedModel:
+    def _open(self, name: str, frugal: bool = False) -> LoadedModel:
+        """frugal: decodes in tiles, unless the run was told not to."""
         settings, options, path = self.settings, self.settings.options, self.settings.models.get(name, name)
         number, spec = precision(options.dtype, settings.device), find(path)
         size = settings.sizes.get(name, (spec.width, spec.height))
-        tile = choose_tile(options.vae_tiling, spec, size, settings.device, number.itemsize)
+        tiling = "on" if frugal and options.vae_tiling == "auto" else options.vae_tiling
+        tile = choose_tile(tiling, spec, size, settings.device, number.itemsize)
         embeddings = TextCache(self.store, spec.digest, str(number).removeprefix("torch."))
         load = None
         if options.shard_weights:
@@ -144,7 +167,8 @@ class RankWorker:
 
     def _renderer(self, model: LoadedModel, task: Task) -> SegmentRenderer:
         given = self._conditioning(model, task), self._end(model, task)
-        return SegmentRenderer(model, task.request, task.segment, *given, task.reuse, self._beside)
+        how = task.reuse, self._beside, not task.frugal
+        return SegmentRenderer(model, task.request, task.segment, *given, *how)
 
     def _conditioning(self, model: LoadedModel, task: Task) -> Tensor | None:
         request, spec = task.request, model.spec

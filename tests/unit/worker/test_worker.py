@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from PIL import Image
 
-from flowcache.errors import MediaError, StoreError
+from flowcache.errors import MediaError, OutOfMemory, StoreError
 from flowcache.families.registry import load_model
 from flowcache.inputs.options import RunOptions
 from flowcache.inputs.segments import plan
@@ -17,6 +17,7 @@ from flowcache.parallel.sharding import load_sharded
 from flowcache.records import RenderRequest, Shot
 from flowcache.sampling.records import NotFinite
 from flowcache.storage.objects.store import Store
+from flowcache.worker import worker as worker_module
 from flowcache.worker.renderer import RenderedChunk, SegmentRenderer
 from flowcache.worker.task import Flawed, WorkerSettings
 from flowcache.worker.worker import RankWorker, Task
@@ -128,7 +129,7 @@ class Pixels:
 def rendered(worker, monkeypatch, tmp_path):
     """rendered(task, **settings of Pixels) -> what `RankWorker.render` yields."""
     worker.store = Store(str(tmp_path))
-    monkeypatch.setattr(worker, "_load", lambda name: None)
+    monkeypatch.setattr(worker, "_load", lambda name, frugal: None)
 
     def play(task, **settings):
         monkeypatch.setattr(worker, "_renderer", lambda model, task: Pixels(task, **settings))
@@ -181,3 +182,28 @@ def test_all_segments_denoise_in_one_thread(worker, monkeypatch):
     for task in tasks()[1][::2]:
         assert list(worker.render(task))
     assert len(set(threads)) == 1 and threads[0] is not threading.current_thread()
+
+
+def test_a_segment_too_large_says_what_would_fit_and_the_rank_stays_sound(worker, monkeypatch):
+    """Once more it is rendered in tiles, one forward at a time."""
+    asked, chunks = [], SegmentRenderer.chunks
+    task = tasks()[1][0]
+
+    def too_large(renderer):
+        asked.append((renderer.model.codec, renderer._packed))
+        if len(asked) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB.\nmore")
+        yield from chunks(renderer)
+
+    opened, load = [], worker_module.load_model
+    monkeypatch.setattr(
+        worker_module, "load_model", lambda *args, **how: opened.append(how["tile"]) or load(*args, **how)
+    )
+    monkeypatch.setattr(SegmentRenderer, "chunks", too_large)
+    with pytest.raises(
+        OutOfMemory, match=r"Tried to allocate 9.00 GiB..* tiny-skyreels at 64x64 is planned with .* GiB"
+    ):
+        list(worker.render(task))
+    *_, marker = worker.render(replace(task, frugal=True))
+    assert marker.frames == task.segment.frames
+    assert [packed for _, packed in asked] == [True, False] and opened == [None, 256]
