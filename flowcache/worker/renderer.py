@@ -70,6 +70,7 @@ class SegmentRenderer:
         self.prefix = frames // spec.chunk * spec.chunk  # latent frames of whole chunks, not shown again
         self._recent: Tensor | None = None  # the last pixels, as many as a continuation needs
         self._clean = None if conditioning is None else conditioning[:, : self.prefix].cpu()  # the last latents, alike
+        self.text_seconds = 0.0  # for which denoising waited until its texts were encoded
         self._abandoned, self._packed = Event(), packed
         self._thread = beside.thread if beside else None
         self._beside = (beside or Beside()).stream(model.transformer.device)
@@ -85,11 +86,13 @@ class SegmentRenderer:
     def finished(self) -> Iterator[FinishedChunk]:
         """Denoise only: the clean latents of each output chunk, on every rank alike."""
         spec, request = self.model.spec, self.request
-        shape = latent_shape(spec, request, self.prefix)
+        shape, began = latent_shape(spec, request, self.prefix), time.perf_counter()
+        texts = self._texts()
+        self.text_seconds = time.perf_counter() - began
         for done in denoise(
             self.model.transformer,
             window_noise(spec, request, self.segment, self.prefix),
-            self._texts(),
+            texts,
             settings_of(request, spec),
             self.policy,
             prefix=self.conditioning,

@@ -27,6 +27,7 @@ from flowcache.sampling.records import NotFinite
 from flowcache.storage.commits import commit_segment, new_attempt
 from flowcache.storage.documents import sha256
 from flowcache.storage.objects.store import Store
+from flowcache.worker.hardware import hardware_of
 from flowcache.worker.prefetch import Beside
 from flowcache.worker.quality import flaw
 from flowcache.worker.renderer import SegmentRenderer, encode_end, encode_pixels, tail_from_bytes, tail_to_bytes
@@ -132,7 +133,9 @@ class RankWorker:
         if not task.last:
             upload.state(tail_to_bytes(renderer.tail()))
         self._tail = upload.tail
-        yield commit_segment(self.store, upload.marker(self.settings, self.gang, self.world, started, seconds))
+        seconds["text"] = renderer.text_seconds
+        told = self.settings, self.gang, self.world, started, seconds, hardware_of(model.transformer)
+        yield commit_segment(self.store, upload.marker(*told))
 
     def _load(self, name: str, frugal: bool = False) -> LoadedModel:
         if self._model is not None and (name, frugal) == (self._name, self._frugal):

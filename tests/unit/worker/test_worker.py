@@ -87,13 +87,14 @@ class Refusing(Store):
 
 def test_a_refused_upload_ends_the_segment_at_once_and_leaves_the_rank_sound(tmp_path):
     torch.set_num_threads(1)
-    store, threads = Refusing(str(tmp_path)), threading.active_count()
+    store, before = Refusing(str(tmp_path)), set(threading.enumerate())
     worker = RankWorker(store, WorkerSettings("run", "hash"), "gang", 0, 1)
     task, seen = tasks()[1][0], []
     with pytest.raises(StoreError, match="no room"):
         for event in worker.render(task):
             seen.append(event.chunk)
-    assert seen == [0] and threading.active_count() == threads + 1  # its own, which waits for the next segment
+    (own,) = set(threading.enumerate()) - before
+    assert seen == [0] and own.name.startswith("denoise")  # which waits for the next segment
     store.full = False
     *chunks, marker = worker.render(task)
     assert [chunk.chunk for chunk in chunks] == [0, 1, 2, 3, 4] and marker.chunks == tuple(chunks)
@@ -108,6 +109,8 @@ def test_a_picture_that_changed_is_named(worker, model, tmp_path):
 
 class Pixels:
     """A renderer whose second chunk is black; chunk `dies` is not finite."""
+
+    text_seconds = 0.25
 
     def __init__(self, task, reused: int, dies: int | None = None):
         self.reused, self.dies, self.reuses, self.first = reused, dies, task.reuse, task.segment.first_chunk
@@ -126,10 +129,10 @@ class Pixels:
 
 
 @pytest.fixture
-def rendered(worker, monkeypatch, tmp_path):
+def rendered(worker, model, monkeypatch, tmp_path):
     """rendered(task, **settings of Pixels) -> what `RankWorker.render` yields."""
     worker.store = Store(str(tmp_path))
-    monkeypatch.setattr(worker, "_load", lambda name, frugal: None)
+    monkeypatch.setattr(worker, "_load", lambda name, frugal: model)
 
     def play(task, **settings):
         monkeypatch.setattr(worker, "_renderer", lambda model, task: Pixels(task, **settings))
@@ -148,6 +151,14 @@ def test_it_is_kept_and_flagged_where_none_was(rendered):
     task = replace(tasks()[1][0], last=True, reuse=False)
     *chunks, marker = rendered(task, reused=0)
     assert [chunk.flaw for chunk in marker.chunks] == [None, "black", None] and tuple(chunks) == marker.chunks
+
+
+def test_a_marker_says_on_what_it_was_rendered(rendered):
+    *_, marker = rendered(replace(tasks()[1][0], last=True), reused=0)
+    assert marker.seconds.keys() == {"load", "conditioning", "text"} and marker.seconds["text"] == 0.25
+    assert marker.hardware.keys() == {"device", "attention", "torch"}
+    assert marker.hardware["device"].endswith("CPU") and marker.hardware["attention"] == "flash_attention"
+    assert marker.hardware["torch"] == torch.__version__
 
 
 def test_values_that_are_not_finite_are_tried_without_reuse_first(rendered):
