@@ -25,6 +25,7 @@ Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 Dtype = Annotated[str | None, typer.Option(help="bf16, fp32 or auto: bf16 on GPUs, else fp32.")]
 VaeDtype = Annotated[str | None, typer.Option(help="Of the VAE: bf16, fp32 or auto: as its official program on GPUs.")]
 VaeTiling = Annotated[str | None, typer.Option(help="Decode in tiles: on, off or auto: where memory is short.")]
+Compile = Annotated[bool | None, typer.Option(help="Compile the transformer's blocks (torch.compile).")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to join; else a local Ray is started.")]
 Until = Annotated[
     str | None, typer.Option(help="Start nothing after 07:00, or 2026-11-23T07:00; what is left: exit code 5.")

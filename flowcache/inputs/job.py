@@ -40,6 +40,7 @@ JOB_ACCEPTS = ACCEPTS | {
     "dtype": "'auto', 'bf16' or 'fp32'",
     "vae_dtype": "'auto', 'bf16' or 'fp32'",
     "vae_tiling": "'auto', 'on' or 'off'",
+    "compile": "true or false",
     "address": "the address of a Ray cluster, or 'auto' for the one on this machine",
     "keep_going": "true or false",
     "retries": "a whole number from 0 to 100",
@@ -49,7 +50,8 @@ JOB_ACCEPTS = ACCEPTS | {
     "until": ACCEPTED,
     "grace": "seconds from 0 to 86,400",
     "defaults": "an object with negative_prompt, seconds or frames, width, height, fps, seed, guidance, steps, "
-    "ar_step, segment",
+    "ar_step, segment, shift, addnoise_condition, base_num_frames, overlap_history, causal_block_size, fit, "
+    "video_from, special_tokens, prev_chunks_scale",
 }
 
 
@@ -82,6 +84,7 @@ class JobSpec(Written):
     dtype: Dtype = RunOptions.dtype
     vae_dtype: Dtype = RunOptions.vae_dtype
     vae_tiling: Tiling = RunOptions.vae_tiling
+    compile: bool = RunOptions.compile
     address: Annotated[str, text(4096)] | None = RunOptions.address
     keep_going: bool = False  # render the good rows, record the bad ones
     retries: Annotated[int, whole(0, 100)] = RunOptions.retries

@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from typing import ClassVar, Generic, TypeVar, cast
 
 import torch
@@ -85,19 +84,25 @@ class Blocks(nn.ModuleList, Generic[B]):
 
 
 def rows_of_texts(texts: Sequence[TextKV]) -> list[tuple[slice, TextKV]]:
-    """Each text and the rows that see it: keys and values, large beside small chunks, are not copied by row."""
+    """The rows that see each text: its keys and values, large beside small chunks, are not copied by row."""
     if len(texts) == 1:
         return [(slice(None), texts[0])]
     rows: dict[int, list[int]] = defaultdict(list)
     for row, text in enumerate(texts):
         rows[id(text)].append(row)
-    return [(part, texts[own[0]]) for own in rows.values() for part in _slices(own)]
+    return [(run, texts[own[0]]) for own in rows.values() for run in evenly_spaced(own)]
 
 
-def _slices(rows: list[int]) -> list[slice]:
-    """One where the rows are evenly spaced, else one each: a list of numbers would have to be sent to a GPU."""
-    steps = {b - a for a, b in pairwise(rows)}
-    return [slice(row, row + 1) for row in rows] if len(steps) > 1 else [slice(rows[0], rows[-1] + 1, *steps)]
+def evenly_spaced(rows: Sequence[int]) -> Iterator[slice]:
+    """Runs of ascending rows: a slice copies nothing and, unlike a list of numbers, needs nothing sent to a GPU."""
+    start = 0
+    while start < len(rows):
+        end = start + 1
+        step = rows[end] - rows[start] if end < len(rows) else 1
+        while end < len(rows) and rows[end] - rows[end - 1] == step:
+            end += 1
+        yield slice(rows[start], rows[end - 1] + 1, step)
+        start = end
 
 
 def attend_texts(rows: Sequence[tuple[slice, TextKV]], layer: int, q: Tensor) -> Tensor:

@@ -1,15 +1,21 @@
 """What the published SkyReels-V2-DF checkpoints do not say in their own files. No torch."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from flowcache.errors import InputError, Problem
+from flowcache.models.json_files import read_object
 
 # (width, height) and video frames of a window by what a checkpoint's path says: the official README's table of models
 # and its --base_num_frames, "97 for 540P, 121 for 720P".
 SIZES = {"540P": (960, 544, 97), "720P": (1280, 720, 121)}
 CHUNK = 5  # latent frames: the README's --causal_block_size
+
+# What the official program (generate_video_df.py) always gives as negative prompt: data of that program.
+NEGATIVE_PROMPT = (
+    "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，丑陋的，残缺的，多余的手指，"
+    "画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走"
+)
 
 # FlowCache's polynomials for these models (highest power first). "ret" always computes a chunk's first 5 steps,
 # the other kind only the first. The thresholds are those that FlowCache's authors run "ret" of 1.3B 540P with.
@@ -59,22 +65,19 @@ def presets(size: str) -> dict[str, dict[str, Any]]:
             name = speed if kind == "ret" else f"{speed}-{kind}"
             coefficients = POLYNOMIALS[size, kind]
             found[name] = {"threshold": threshold, "ret_steps": RET_STEPS[kind], "coefficients": coefficients}
+            if kind == "noret":  # fitted to the time embedding, at which the official TeaCache then looks
+                found[name]["signal"] = "time"
     return found
 
 
 def _config(path: Path) -> dict:
     accepted = "accepted: that of a SkyReels-V2-DF transformer, official or of diffusers"
-    try:
-        raw = json.loads(path.read_text())
-        missing = [key for key in ("num_layers",) if key not in raw]
-        if not ("in_channels" in raw or "in_dim" in raw):
-            missing.append("in_dim")
-        if not ("num_attention_heads" in raw or "num_heads" in raw):
-            missing.append("num_heads")
-    except OSError as error:
-        raise InputError([Problem(str(path), "", f"can't be read: {error.strerror}")]) from None
-    except (ValueError, TypeError) as error:
-        raise InputError([Problem(str(path), "", f"is no transformer config: {error!r}; {accepted}")]) from None
+    raw = read_object(path, "transformer config")
+    missing = [key for key in ("num_layers",) if key not in raw]
+    if not ("in_channels" in raw or "in_dim" in raw):
+        missing.append("in_dim")
+    if not ("num_attention_heads" in raw or "num_heads" in raw):
+        missing.append("num_heads")
     if missing:
         raise InputError([Problem(str(path), key, f"is missing; {accepted}") for key in missing])
     return raw

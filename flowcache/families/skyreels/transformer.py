@@ -86,17 +86,17 @@ class Block(CutBlock):
         return apply_rope(self.self_attn.query(h), rope), apply_rope(k, rope), v
 
     def query(self, x: Tensor, out: Tensor, e: Tensor, frame_of_token: Tensor | None) -> tuple[Tensor, Tensor]:
-        """x with what self-attention gave, and the query of cross-attention."""
+        """x with what self-attention gave, in fp32 within a block, and the query of cross-attention."""
         (gate,) = modulate(self.modulation[:, 2:3], e[..., 2:3, :], frame_of_token)
-        x = multiply_add(x, self.self_attn.o(out), gate, x.dtype)
-        return x, self.cross_attn.query(self.norm3(x))
+        x = multiply_add(x, self.self_attn.o(out), gate, torch.float32)
+        return x, self.cross_attn.query(self.norm3(x).to(out.dtype))
 
     def finish(self, x: Tensor, out: Tensor, e: Tensor, frame_of_token: Tensor | None) -> Tensor:
         """x with what cross-attention gave, and past the feed-forward layers."""
         shift, scale, gate = modulate(self.modulation[:, 3:], e[..., 3:, :], frame_of_token)
         x = x + self.cross_attn.o(out)
-        h = multiply_add(shift, self.norm2(x), 1 + scale, x.dtype)
-        return multiply_add(x, self.ffn(h), gate, x.dtype)
+        h = multiply_add(shift, self.norm2(x), 1 + scale, out.dtype)
+        return multiply_add(x, self.ffn(h), gate, out.dtype)
 
     def forward(
         self,
@@ -121,7 +121,7 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor, conditioning: Conditioning) -> Tensor:
         shift, scale = modulate(self.modulation, conditioning.head.unsqueeze(2), conditioning.frame_of_token)
-        return self.head(multiply_add(shift, self.norm(x), 1 + scale, x.dtype))
+        return self.head(multiply_add(shift, self.norm(x.float()), 1 + scale, self.head.weight.dtype))
 
 
 class SkyReelsTransformer(nn.Module):

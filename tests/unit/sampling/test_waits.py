@@ -29,13 +29,12 @@ SETTINGS = {
     MAGI: MagiSettings(STEPS, lag=1, chunk=CHUNK, fps=24, guidance=7.5, pipeline=Pipeline()),
 }
 OFTEN = Reuse(threshold=2.0, warmup_steps=1, coefficients=(1.0, 0.0))  # what is read is 1: every other step is reused
-JOINTLY = JointReuse(OFTEN.threshold, OFTEN.warmup_steps, OFTEN.coefficients)
 POLICIES = {
     "skyreels off": (SKYREELS, Policy("off")),
     "skyreels dense": (SKYREELS, Policy("dense", attention="full")),
     "skyreels flowcache": (SKYREELS, Policy("flowcache", OFTEN, "refresh")),
     "skyreels paper": (SKYREELS, Policy("paper", OFTEN, "stale", clean=1)),
-    "skyreels teacache": (SKYREELS, Policy("teacache", JOINTLY, "refresh")),
+    "skyreels teacache": (SKYREELS, Policy("teacache", JointReuse(**vars(OFTEN)), "refresh")),
     "magi off": (MAGI, Policy("off", kv_update="refresh")),
     "magi flowcache": (MAGI, Policy("flowcache", OFTEN, "refresh", cache=CacheOf(RepeatVelocity))),
     "magi distilled": (MAGI, Policy("flowcache", OFTEN, "refresh", cache=CacheOf(RepeatVelocity))),
