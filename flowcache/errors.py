@@ -58,6 +58,10 @@ class StoreError(FlowcacheError):
         super().__init__(message)
 
 
+class OutOfMemory(FlowcacheError):
+    """A segment does not fit the GPU; the message says what it needs, and what would fit."""
+
+
 class MediaError(FlowcacheError):
     """A picture or video cannot be fetched or decoded; the message is the cause in a person's words."""
 

@@ -24,6 +24,7 @@ Threads = Annotated[int | None, typer.Option(min=1, help="CPUs and torch threads
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 Dtype = Annotated[str | None, typer.Option(help="bf16, fp32 or auto: bf16 on GPUs, else fp32.")]
 Weights = Annotated[str | None, typer.Option(help="Of the transformer, in memory: int8, fp8, or auto: as --dtype.")]
+VaeDtype = Annotated[str | None, typer.Option(help="Of the VAE: bf16, fp32 or auto: as its official program on GPUs.")]
 VaeTiling = Annotated[str | None, typer.Option(help="Decode in tiles: on, off or auto: where memory is short.")]
 Compile = Annotated[bool | None, typer.Option(help="Compile the transformer's blocks (torch.compile).")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to join; else a local Ray is started.")]

@@ -139,11 +139,12 @@ class PreparedTexts(Protocol):
 @dataclass(frozen=True)
 class CodecKind:
     """part: what a `vae` folder with this `_class_name` holds, given its config.json; codec: the module, ready to be
-    used, in tiles of so many pixels a side or whole.
+    used, in tiles of so many pixels a side or whole. half: its official program runs it in bfloat16.
     """
 
     part: "Callable[[Path, dict[str, Any]], Part[Any]]"
     codec: "Callable[[Any, int | None], Codec]"
+    half: bool = False
 
 
 class Family(ABC):

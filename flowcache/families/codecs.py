@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -121,13 +120,17 @@ def shifted(latents: Tensor, before: Tensor) -> Tensor:
     return torch.cat([before, latents[:, :-1]], dim=1)
 
 
-def load_codec(path: str | Path, device: str | torch.device = "cpu", tile: int | None = None) -> Codec:
+def load_codec(
+    path: str | Path, device: str | torch.device = "cpu", tile: int | None = None, dtype: str = "auto"
+) -> Codec:
     """The codec of a checkpoint: its `vae` folder, by `_class_name` in its config.json, or Wan2.1_VAE.pth.
 
-    Computes in float32. tile: see WanCodec and MagiCodec. InputError names each damaged tensor.
+    tile: see WanCodec and MagiCodec. dtype: "bf16", "fp32" or "auto": bf16 on a GPU where the official program does so.
+    InputError names each damaged tensor.
     """
-    part, codec = _opened(Path(path))
-    return codec(part.load(device), tile)
+    part, kind = _opened(Path(path))
+    half = dtype == "bf16" or (dtype == "auto" and kind.half and str(device).startswith("cuda"))
+    return kind.codec(part.load(device, torch.bfloat16 if half else torch.float32), tile)
 
 
 def codec_part(path: Path) -> Part:
@@ -135,10 +138,10 @@ def codec_part(path: Path) -> Part:
     return _opened(path)[0]
 
 
-def _opened(path: Path) -> tuple[Part, Callable[[Any, int | None], Codec]]:
-    """The module, and what makes a codec of it once it is loaded."""
+def _opened(path: Path) -> tuple[Part, CodecKind]:
+    """The module, and what it is."""
     if not path.is_dir():
-        return official_part(path), WanCodec
+        return official_part(path), KINDS["AutoencoderKLWan"]
     config = read_object(path / "config.json", "codec config")
     name, known = config.get("_class_name"), dict(KINDS)
     for _, own in answers(lambda family: dict(family.codecs())) if name not in [*known] else ():  # it may be anything
@@ -148,7 +151,7 @@ def _opened(path: Path) -> tuple[Part, Callable[[Any, int | None], Codec]]:
     if name not in [*known]:
         message = f"has codec {name!r}; accepted: {', '.join(known)}{left_out()}"
         raise fault(path / "config.json", message, "_class_name")
-    return known[name].part(path, config), known[name].codec
+    return known[name].part(path, config), known[name]
 
 
 def _patch_part(path: Path, config: dict) -> Part:

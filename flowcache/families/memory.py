@@ -60,10 +60,14 @@ def rank_memory(
     residuals: int,
     sharded: bool = False,
     weights: Weights = "auto",
+    at_once: int | None = None,
 ) -> Memory:
-    """With so many bytes of K/V and residuals, at the spec's width and height; weights whole on each or `sharded`."""
+    """With so many bytes of K/V and residuals, at the spec's width and height; weights whole on each or `sharded`.
+
+    at_once: chunks that are forwarded as one; None: those of a batch.
+    """
     tokens, kept = spec.chunk_tokens(spec.width, spec.height), family(spec.family).kept(spec)
-    together = min(most_packed(tokens), kept.kv_branches * kept.kv_chunks)  # chunks of a batch
+    together = at_once or min(most_packed(tokens), kept.kv_branches * kept.kv_chunks)
     own = weight_bytes(config, ranks if sharded else 1, weights)
     return Memory(
         weights=own.resident,

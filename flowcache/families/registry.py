@@ -179,6 +179,7 @@ def load_model(
     dtype: str = "auto",
     texts: Iterable[str] = (),
     tile: int | None = None,
+    vae_dtype: str = "auto",
     embeddings: "EmbeddingStore | None" = None,
     load: "Callable[[Part, str, torch.dtype, Callable[[str], bool]], VideoModel] | None" = None,
     weights: Weights = "auto",
@@ -188,8 +189,8 @@ def load_model(
     dtype: of transformer and text encoder, "bf16" or "fp32"; "auto": bf16 on a GPU, else fp32. MAGI-1's text encoder
     is always fp32.
     texts: encoded first, so that the text encoder has left the device before the transformer comes.
-    tile: see `wan_vae.WanCodec` and `magi.vae_codec.MagiCodec`. embeddings: see `text.StoredTexts`. load: what loads
-    the transformer; None: `Part.load`, whole, with `weights` as `records.Weights` says.
+    tile, vae_dtype: see `codecs.load_codec`. embeddings: see `text.StoredTexts`. load: what loads the transformer; None:
+    `Part.load`, whole, with `weights` as `records.Weights` says.
     InputError names each damaged file and tensor.
     """
     from flowcache.families.codecs import load_codec
@@ -203,7 +204,7 @@ def load_model(
     encoded.prepare(texts)
     part, how = owner.part(layout), (device, precision(dtype, device), owner.keep_float32)
     transformer = part.load(*how, weights) if load is None else load(part, *how)
-    return LoadedModel(spec, transformer, load_codec(layout.vae, device, tile), text)
+    return LoadedModel(spec, transformer, load_codec(layout.vae, device, tile, vae_dtype), text)
 
 
 def load_texts(name: str, device: str = "cpu", dtype: str = "auto", keep: bool = False) -> "EncodedTexts":

@@ -1,11 +1,11 @@
-"""Whether a machine has room for whole frames in the video VAE."""
+"""What a machine has room for: whole frames in the video VAE, a model at all."""
 
 import os
 from dataclasses import replace
 
 import torch
 
-from flowcache.families.memory import memory
+from flowcache.families.memory import GIB, codec_bytes, memory
 from flowcache.families.settings import config_of
 from flowcache.records import ModelSpec
 
@@ -26,6 +26,21 @@ def choose_tile(tiling: str, spec: ModelSpec, size: tuple[int, int], device: str
     need = memory(replace(spec, width=width, height=height), config_of(spec), ranks=1)  # in bfloat16, but for the codec
     total = (need.total - need.codec) * element // 2 + need.codec
     return TILE if total > USABLE * total_memory(device) else None
+
+
+def what_fits(spec: ModelSpec, device: str, ranks: int) -> str:
+    """A sentence for who has run out of memory with that many ranks: what plan counts, and which gangs would do."""
+    config, room = config_of(spec), total_memory(device)
+    need = memory(spec, config, ranks)
+    said = f"{spec.name} at {spec.width}x{spec.height} is planned with {need}; this device has {room / GIB:.1f}"
+    tiled = codec_bytes(spec, TILE)
+    for more in (size for size in (2, 4, 8) if size > ranks):
+        for sharded in (False, True):
+            each = memory(spec, config, more, sharded)
+            if each.total - each.codec + tiled <= USABLE * room:
+                how, total = " and --shard-weights" if sharded else "", (each.total - each.codec + tiled) / GIB
+                return f"{said}. Would fit: --gang {more}{how}, with {total:.1f} GiB per rank, decoding in tiles"
+    return f"{said}. Would fit: a budget for K/V (policy, `kv`), smaller frames or larger GPUs"
 
 
 def total_memory(device: str) -> int:

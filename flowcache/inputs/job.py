@@ -40,6 +40,7 @@ JOB_ACCEPTS = ACCEPTS | {
     "device": "'auto', 'cpu' or 'cuda'",
     "dtype": "'auto', 'bf16' or 'fp32'",
     "weights": "'auto', 'int8' or 'fp8'",
+    "vae_dtype": "'auto', 'bf16' or 'fp32'",
     "vae_tiling": "'auto', 'on' or 'off'",
     "compile": "true or false",
     "address": "the address of a Ray cluster, or 'auto' for the one on this machine",
@@ -84,6 +85,7 @@ class JobSpec(Written):
     device: Device = RunOptions.device
     dtype: Dtype = RunOptions.dtype
     weights: Weights = RunOptions.weights
+    vae_dtype: Dtype = RunOptions.vae_dtype
     vae_tiling: Tiling = RunOptions.vae_tiling
     compile: bool = RunOptions.compile
     address: Annotated[str, text(4096)] | None = RunOptions.address

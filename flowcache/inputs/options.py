@@ -15,12 +15,8 @@ TOGETHER = "got {} with --shard-weights; accepted: one of them, weights in 8 bit
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "bf16", "fp32"]
 Tiling = Literal["auto", "on", "off"]
-NUMERICS = {
-    "dtype": "auto",
-    "weights": "auto",
-    "vae_tiling": "auto",
-    "compile": "off",
-}  # what changes bytes, where nothing is asked for
+# What changes bytes, where nothing is asked for.
+NUMERICS = {"dtype": "auto", "weights": "auto", "vae_dtype": "auto", "vae_tiling": "auto", "compile": "off"}
 
 
 @dataclass(frozen=True)
@@ -37,8 +33,9 @@ class RunOptions:
     tried again. `until`: unix seconds after which no segment is started any more; `grace`: seconds that segments under
     way get after a SIGTERM. `patience`: seconds for which a store that does not answer is waited for. `idle_release`:
     seconds after which a gang without work gives its resources back.
-    `dtype`: bf16, fp32 or auto; `weights`: int8, fp8 or auto (`records.Weights`); `vae_tiling`: on, off or auto;
-    `compile`: the transformers' blocks (`models.compile.compile_blocks`): these alone change what is rendered.
+    `dtype`: bf16, fp32 or auto; `weights`: int8, fp8 or auto (`records.Weights`); `vae_dtype`: of the VAE, as `dtype`;
+    `vae_tiling`: on, off or auto; `compile`: the transformers' blocks (`models.compile.compile_blocks`): these five alone
+    change what is rendered.
     """
 
     gang: int = 1
@@ -48,6 +45,7 @@ class RunOptions:
     device: Device = "auto"
     dtype: Dtype = "auto"
     weights: Weights = "auto"
+    vae_dtype: Dtype = "auto"
     vae_tiling: Tiling = "auto"
     compile: bool = False
     address: str | None = None
@@ -68,8 +66,8 @@ class RunOptions:
 
         "auto" is not, as the device and its memory are not.
         """
-        asked = {"dtype": self.dtype, "weights": self.weights, "vae_tiling": self.vae_tiling}
-        asked |= {"compile": "on" if self.compile else "off"}
+        asked = {name: getattr(self, name) for name in ("dtype", "weights", "vae_dtype", "vae_tiling")}
+        asked["compile"] = "on" if self.compile else "off"
         return {name: value for name, value in asked.items() if value != NUMERICS[name]}
 
     def faults(self, specs: Iterable[ModelSpec] = ()) -> list[Problem]:

@@ -1,6 +1,6 @@
 """The Wan 2.1 video VAE (diffusers' AutoencoderKLWan) as a `Codec`, from diffusers' files or Wan2.1_VAE.pth.
 
-Computes in float32. The official program holds it so, but runs it under its bfloat16 autocast.
+Computes in the precision of its weights; the official code has float32 weights and decodes under bfloat16 autocast.
 """
 
 import re
@@ -19,7 +19,8 @@ from flowcache.models.tensors import fault, in_folder, in_pth
 
 RESNETS = 3  # of each level of the decoder, before its upsampler
 WIDTH = 96  # channels at full resolution
-FRAMES = 32  # full-resolution frames of that width that decoding holds at once, its history included
+HISTORY, WORK = 25, 26  # full-resolution frames of that width that decoding remembers, and holds beside them
+WEIGHTS = 508 * 2**20  # bytes, of the decoder and the encoder
 
 # Official -> diffusers: as prefixes, then inside a residual block.
 TOP = {
@@ -43,9 +44,16 @@ RESIDUAL = {
 }
 
 
-def decoding_bytes(pixels: int, tile: int | None) -> int:
-    """An estimate. pixels: of a frame; tile: side of the squares in which it is done, as in WanCodec."""
-    return 4 * FRAMES * WIDTH * (min(tile**2, pixels) if tile else pixels)
+def decoding_bytes(width: int, height: int, tile: int | None) -> int:
+    """Of frames in float32, the weights included; in bfloat16 half of it (benchmarks/roofline.py counts the same).
+
+    tile: side of the squares in which it is done, as in WanCodec; each remembers a history of its own.
+    """
+    size = tile or max(width, height)
+    rows, columns = (
+        sum(min(size, side - at) for at in starts(side, size, size - size // 8)) for side in (height, width)
+    )
+    return 4 * WIDTH * (HISTORY * rows * columns + WORK * min(size, height) * min(size, width)) + WEIGHTS
 
 
 class WanCodec:
@@ -60,6 +68,7 @@ class WanCodec:
             raise ValueError(f"tile must be a multiple of 64 pixels, not {tile}")
         self.vae, self.tile = vae, tile
         shape, device = (1, -1, 1, 1, 1), next(vae.parameters()).device
+        self.dtype = next(vae.parameters()).dtype
         self.mean = torch.tensor(vae.config.latents_mean, device=device).view(shape)
         self.std = torch.tensor(vae.config.latents_std, device=device).view(shape)
 
@@ -68,8 +77,8 @@ class WanCodec:
         """[3, T, H, W] with T = 1 + 4 n -> the posterior's mean, [C, 1 + n, H / 8, W / 8]."""
         if (video.shape[1] - 1) % 4 or any(side % 8 for side in video.shape[2:]):
             raise ValueError(f"cannot encode a video of shape {list(video.shape)}")
-        moments = self.vae.encode(video[None].to(self.mean)).latent_dist
-        return ((moments.mode() - self.mean) / self.std)[0]
+        moments = self.vae.encode(video[None].to(self.mean.device, self.dtype)).latent_dist
+        return ((moments.mode().float() - self.mean) / self.std)[0]
 
     def stream(self, share: Share = alone) -> Callable[[Tensor], Tensor | None]:
         """Frame by frame with the causal convolutions' history, so the same however the latents are cut.
@@ -82,7 +91,7 @@ class WanCodec:
         @torch.no_grad()
         def decode(latents: Tensor) -> Tensor | None:
             nonlocal begun
-            z = self.vae.post_quant_conv(latents[None].to(self.mean) * self.std + self.mean)
+            z = self.vae.post_quant_conv((latents[None].to(self.mean) * self.std + self.mean).to(self.dtype))
             size, overlap = (self.tile // 8, self.tile // 64) if self.tile else (max(z.shape[3:]), 0)
             rows, columns = (starts(side, size, size - overlap) for side in z.shape[3:])
             cuts = {(r, c): z[..., r : r + size, c : c + size] for r in rows for c in columns}
@@ -108,7 +117,7 @@ class WanCodec:
             self.vae.decoder(frame, feat_cache=caches[place], feat_idx=[0], first_chunk=first and i == 0)
             for i, frame in enumerate(z.split(1, dim=2))
         ]
-        return torch.cat(frames, dim=2)
+        return torch.cat(frames, dim=2).float()
 
 
 def starts(side: int, size: int, stride: int) -> list[int]:

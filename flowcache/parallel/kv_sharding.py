@@ -15,7 +15,7 @@ from flowcache.cache.kv_cache import Unsharded
 from flowcache.cache.kv_select import Local
 from flowcache.models.base import Select
 from flowcache.parallel.agreement import check_agreement
-from flowcache.parallel.mesh import GangMesh, Mesh, runs_of
+from flowcache.parallel.mesh import GangMesh, Mesh, exchanging, runs_of
 from flowcache.parallel.partial import merge, partial
 
 
@@ -26,7 +26,9 @@ class HeadSharded(Unsharded):
         self.ranks, self.device = ranks, device
 
     def total(self, values: Tensor) -> Tensor:
-        return self.ranks.all.all_reduce(values)
+        """On the CPU, where decisions are taken: on a GPU an exchange fails where its result is read."""
+        with exchanging():
+            return self.ranks.all.all_reduce(values).cpu()
 
     def agree(self, chunk: int, decisions: Sequence[str]) -> None:
         check_agreement(self.ranks.all, chunk, decisions, self.device)
@@ -93,7 +95,8 @@ def move(rows: Tensor, chosen: Tensor, mesh: Mesh, runs: Sequence[int]) -> Tenso
     head = torch.arange(chosen.shape[1], device=rows.device).expand_as(chosen)
     sent = [(source == mesh.rank) & (target == rank) for rank in range(mesh.size)]
     received = [(source == rank) & (target == mesh.rank) for rank in range(mesh.size)]
-    counts = torch.stack([each.sum() for each in received]).tolist()
+    with exchanging():
+        counts = torch.stack([each.sum() for each in received]).tolist()
     parts = mesh.all_to_all(
         [rows[row[each], head[each]].flatten() for each in sent], [n * rows.shape[2] for n in counts]
     )

@@ -22,7 +22,11 @@ class PeerLost(FlowcacheError):
 def exchanging(
     failed: str = "an exchange with the other ranks failed", kind: type[PeerLost] = PeerLost
 ) -> Iterator[None]:
-    """What torch raises in the block becomes an error of that kind, which says what failed."""
+    """What torch raises in the block becomes an error of that kind, which says what failed.
+
+    NCCL only begins an exchange: that a peer is lost shows as an error of CUDA where the result is read, so that what
+    others sent is read in such a block, too.
+    """
     try:
         yield
     except torch.OutOfMemoryError:

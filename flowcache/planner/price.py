@@ -107,6 +107,7 @@ class CostModel:
         spec = replace(spec, width=width, height=height, chunk=window.settings.chunk)
         most, least = (self._dry_run(window, bound(policy)) for bound in (at_most, at_least))
         shape = shape_of(config, most.tokens)
+        at_once = window.shape[0] // spec.chunk if policy.attention == "full" else None
         stored = kv_bytes(config, most, ranks)
         residuals = residual_bytes(config, policy, most, ranks, channels=spec.channels)
         residuals += query_bytes(config, policy, most, ranks)
@@ -122,7 +123,7 @@ class CostModel:
             rank_most=rank_work(config, most, ranks, sharded=self.sharded),
             rank_least=rank_work(config, least, ranks, sharded=self.sharded),
             forward_bytes=max(sent_bytes(shape, ranks, rank) for rank in range(ranks)),
-            memory=rank_memory(spec, config, ranks, stored, residuals, self.sharded, self.weights),
+            memory=rank_memory(spec, config, ranks, stored, residuals, self.sharded, self.weights, at_once),
         )
 
     def _dry_run(self, window: Window, policy: Policy) -> WindowWork:

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-FailureKind = Literal["infra", "store", "node", "work", "flaw"]  # flaw: rendered again without reuse, nobody's fault
+FailureKind = Literal[
+    "infra", "store", "node", "memory", "work", "flaw"
+]  # flaw: rendered again without reuse, nobody's fault
 
 
 @dataclass(frozen=True, slots=True)

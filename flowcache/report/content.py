@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from flowcache.records import ChunkRecord
@@ -55,6 +56,16 @@ class Video:
         return most_kv(self.chunks)
 
     @property
+    def moves(self) -> list[str]:
+        """Segments that continue one rendered on other hardware, whose pixels may differ in their last bits."""
+        known = [marker for marker in self.markers if marker.hardware]
+        return [
+            f"segment {after.segment} on {spelled(after)}, after {spelled(before)}"
+            for before, after in pairwise(known)
+            if after.hardware != before.hardware
+        ]
+
+    @property
     def kept(self) -> str:
         """What the policy keeps of finished chunks, as it was asked for."""
         kv = {"keep": "all", **self.request["policy"].get("kv", {})}
@@ -84,6 +95,10 @@ def content(run: RunRecord, commits: Commits, finished: bool, stopped: Stopped |
     ]
     videos.sort(key=lambda video: video.status.state != "dead")
     return Content(run, report, totals(run, videos), tuple(videos))
+
+
+def spelled(marker: SegmentMarker) -> str:
+    return ", ".join(f"{name} {value}" for name, value in sorted((marker.hardware or {}).items()))
 
 
 def totals(run: RunRecord, videos: Sequence[Video]) -> Totals:

@@ -16,7 +16,7 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
-from flowcache.errors import FlowcacheError, StoreError
+from flowcache.errors import FlowcacheError, OutOfMemory, StoreError
 from flowcache.parallel.mesh import PeerLost
 from flowcache.runtime.actor import HEALTH, RankActor, end_of
 from flowcache.scheduler.protocols import FailureKind, GangFailure
@@ -178,6 +178,8 @@ class RayGang:
 def kind_of(cause: BaseException) -> FailureKind:
     if isinstance(cause, StoreError) and (cause.passing or cause.of_machine):
         return "store" if cause.passing else "node"
+    if isinstance(cause, OutOfMemory):
+        return "memory"
     return "work"
 
 

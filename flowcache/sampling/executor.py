@@ -161,11 +161,13 @@ class Bidirectional:
         return self.inputs.conditioning_of_all([f.timestep for f in row.forwards if f.branch == 0])
 
 
-def executor_of(model: VideoModel, inputs: ChunkInputs, store: KVStore, bidirectional: bool) -> Executor:
-    """Chosen by size: see `Packed`."""
+def executor_of(
+    model: VideoModel, inputs: ChunkInputs, store: KVStore, bidirectional: bool, packed: bool = True
+) -> Executor:
+    """Chosen by size: see `Packed`. packed: False for one forward at a time."""
     if bidirectional:
         return Bidirectional(model, inputs, store.sharding)
-    return Packed(model, inputs, store, most_packed(inputs.grids[0].tokens))
+    return Packed(model, inputs, store, most_packed(inputs.grids[0].tokens) if packed else 1)
 
 
 def most_packed(tokens: int) -> int:

@@ -29,6 +29,7 @@ def denoise(
     end: Tensor | None = None,
     kv_sharding: KVSharding | None = None,
     step_noise: StepNoise | None = None,
+    packed: bool = True,
 ) -> Iterator[FinishedChunk]:
     """Denoise the window `noise` [C, F, H, W], F a whole number of chunks.
 
@@ -37,11 +38,12 @@ def denoise(
     part), or stay clean where that is 0, and are not yielded. A rest of P that fills no chunk (the one frame of an
     image, say) is given inside its chunk: unchanged at every step and in the result. So is `end` [C, E, H, W], the
     last E frames of the window, all in its last chunk. step_noise(chunk, step) [C, f, H, W]: for solvers that draw
-    noise between steps. ValueError where these don't fit the window or each other.
+    noise between steps. packed: False to run one forward at a time, for the memory's sake. ValueError where these don't
+    fit the window or each other.
     """
     began = time.perf_counter()
     given = Given(prefix, end, condition_noise_of)
-    window = Window(model, noise, texts, settings, policy, given, observe, kv_sharding, step_noise)
+    window = Window(model, noise, texts, settings, policy, given, observe, kv_sharding, step_noise, packed)
     for number, row in enumerate(window.plan.rows):
         window.run(number)
         window.charge(row, time.perf_counter() - began)

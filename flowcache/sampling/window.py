@@ -36,6 +36,7 @@ class Window:
         observe: Observe | None = None,
         kv_sharding: KVSharding | None = None,
         step_noise: StepNoise | None = None,
+        packed: bool = True,
     ):
         self.policy, self.observe, self.step_noise = policy, observe, step_noise
         self.plan = plan = plan_for(settings, noise.shape[1], policy, given.before)
@@ -58,7 +59,7 @@ class Window:
             policy.kv_buffer,
             late=policy.asks_late,
         )
-        self.executor = executor_of(model, self.inputs, self.store, full)
+        self.executor = executor_of(model, self.inputs, self.store, full, packed)
         total = alike if model.timed_signal else self.store.sharding.total
         self.rule = policy.step_rule(plan.steps, len(plan.rows), total, plan.cycle, plan.kv_branches)
         self.caches: dict[int | None, StepCache] = {}  # of chunks under way; None: of all together

@@ -126,7 +126,9 @@ class Driver:
         taken = self.queue.take(gang.model, gang.video, len(self.pool.gangs), witness)
         if taken:
             request, segment = taken
-            gang.assign(self.ledger.task(request, segment, reuse=(request.id, segment.index) not in self.spoilt))
+            place = request.id, segment.index
+            task = self.ledger.task(request, segment, place not in self.spoilt, place in self.failures.too_large)
+            gang.assign(task)
 
     def _hear(self, gang: Gang, news: list[Any]) -> None:
         task = gang.task

@@ -24,6 +24,7 @@ class Failures:
         self.pool, self.ledger = pool, ledger
         self.budgets: dict[Budget, int] = {"work": ledger.options.retries, "infra": ledger.options.infra_retries}
         self.counted: Counter[tuple[str, int, str]] = Counter()  # (video, segment, kind) -> failures
+        self.too_large: set[tuple[str, int]] = set()  # (video, segment) that a GPU had no room for
         self._suspects: list[tuple[Task, GangFailure, Gang]] = []  # failures that may be the store's
         self._answers: Future[bool] | None = None
 
@@ -39,6 +40,8 @@ class Failures:
         if task and failure.kind == "store":
             self._suspects.append((task, failure, gang))
             self._answers = self._answers or self.ledger.writer.answers(self.ledger.record.run_id)
+        elif task and failure.kind == "memory":
+            self._make_room(task, failure, gang)
         elif task:
             self._count(task, failure, gang)
 
@@ -53,6 +56,16 @@ class Failures:
                 self._count(task, failure, gang)
             else:
                 self.ledger.failed(task.segment, failure.rank, failure.cause, failure.kind, again=True)
+
+    def _make_room(self, task: Task, failure: GangFailure, gang: Gang) -> None:
+        """Once more with less memory, which is nobody's fault; what then does not fit never will."""
+        segment = task.segment
+        place = segment.video_id, segment.index
+        self.ledger.failed(segment, failure.rank, failure.cause, "memory", again=place not in self.too_large)
+        if place in self.too_large:
+            self.counted[*place, "work"] += 1
+            self._dead_letter(task, failure, gang, "work")
+        self.too_large.add(place)
 
     def _count(self, task: Task, failure: GangFailure, gang: Gang) -> None:
         """Try the segment again while its budgets last, on another node if there is one; else dead-letter the video."""

@@ -95,12 +95,12 @@ class Ledger:
         """Tell the operator."""
         self.tell(Note(message))
 
-    def task(self, request: RenderRequest, segment: Segment, reuse: bool) -> Task:
+    def task(self, request: RenderRequest, segment: Segment, reuse: bool, frugal: bool = False) -> Task:
         """What a gang is given, for a segment that the queue says runs from now on."""
         parent = None if segment.after is None else self.markers[request.id][segment.after]
         last = not self.queue.videos[request.id].continued(segment.index)
         self.tell(SegmentStarted(request.id, segment.index))
-        return Task(request, segment, parent, last, reuse)
+        return Task(request, segment, parent, last, reuse, frugal)
 
     def chunk_done(self, segment: Segment, record: ChunkRecord) -> None:
         self.rendered += 1

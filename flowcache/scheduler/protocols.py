@@ -10,12 +10,13 @@ from flowcache.records import RenderRequest
 from flowcache.storage.objects.store import Store
 from flowcache.worker.task import Event, Task, WorkerSettings
 
-FailureKind = Literal["infra", "store", "node", "work"]
+FailureKind = Literal["infra", "store", "node", "memory", "work"]
 
 
 class GangFailure(Exception):
     """A rank failed. `kind`: "infra" for a lost process, "store" where the store did not answer it, "node" where its
-    machine is at fault (no rights in the store, a full disk), "work" for an exception of the work itself.
+    machine is at fault (no rights in the store, a full disk), "memory" where the GPU had not enough of it, "work" for
+    another exception of the work itself.
 
     `usable`: the gang can take another task; otherwise it is only good for `tear_down`.
     """

@@ -70,7 +70,8 @@ class SegmentMarker:
     world_size: int
     started: float  # unix seconds
     finished: float
-    seconds: dict[str, float]  # {"load", "conditioning"}: before the first chunk
+    seconds: dict[str, float]  # {"load", "conditioning"}: before the first chunk; {"text"}: encoding texts, beside it
+    hardware: dict[str, str] | None = None  # of rank 0: {"device", "attention", "torch"}
     schema_version: int = SCHEMA_VERSION
 
 
@@ -127,7 +128,8 @@ def to_json(document: Document) -> bytes:
     fields = vars(document)
     if isinstance(document, SegmentMarker):  # a marker from before a field came must keep its bytes, hence its sha256
         chunks = [{key: value for key, value in vars(chunk).items() if value is not None} for chunk in document.chunks]
-        fields = {**fields, "chunks": chunks}
+        fields = {key: value for key, value in fields.items() if (key, value) != ("hardware", None)}
+        fields |= {"chunks": chunks}
     return canonical(fields)
 
 

@@ -17,7 +17,7 @@ FEW = 500  # segments of a run whose markers are read sooner than pyarrow is loa
 READERS = 4  # parts read at once: each has some 100,000 rows
 OF_CHUNK = tuple(name for name in ChunkRecord.__dataclass_fields__ if name != "key")
 SAME = ("video_id", "segment", "attempt", "fps", "host", "gang", "world_size", "started", "finished")  # names in both
-COLUMNS = ("uri", *OF_CHUNK, *SAME, "init", "segment_seconds")
+COLUMNS = ("uri", *OF_CHUNK, *SAME, "init", "segment_seconds", "hardware")
 
 
 def known_markers(store: Store, run: RunRecord) -> dict[str, SegmentMarker]:
@@ -74,4 +74,5 @@ def marker_of(rows: list[tuple], run: RunRecord, request: dict) -> SegmentMarker
         frames=sum(chunk.frames for chunk in chunks),
         start_frame=chunks[0].start_frame,
         seconds=dict(first["segment_seconds"]),
+        hardware=dict(first["hardware"]) if first["hardware"] else None,
     )

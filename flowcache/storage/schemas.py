@@ -5,7 +5,14 @@ import pyarrow as pa
 LABELS = pa.map_(pa.string(), pa.string())
 SHOTS = pa.list_(pa.struct([("prompt", pa.string()), ("frames", pa.int64()), ("cut", pa.bool_())]))
 SECONDS = pa.map_(pa.string(), pa.float64())
-ADDED = ("decisions", "kv_bytes", "flaw", "flawed_chunks")  # columns that tables of older versions lack: null there
+HARDWARE = pa.map_(pa.string(), pa.string())
+ADDED = (
+    "decisions",
+    "kv_bytes",
+    "flaw",
+    "flawed_chunks",
+    "hardware",
+)  # columns that tables of older versions lack: null there
 
 
 def column(name: str, kind: pa.DataType, meaning: str, nullable: bool = False) -> pa.Field:
@@ -87,6 +94,7 @@ CHUNKS = pa.schema(
         column("segment_seconds", SECONDS, "timings of the whole segment, by phase"),
         column("attempt", pa.string(), "try that won the segment"),
         column("host", pa.string(), "machine of rank 0"),
+        column("hardware", HARDWARE, "of rank 0: device, attention (torch's kernel for it), torch (version)", True),
         column("gang", pa.string(), "gang of actors that rendered it"),
         column("world_size", pa.int64(), "ranks in the gang"),
         column("started", pa.float64(), "the segment's start, unix seconds"),

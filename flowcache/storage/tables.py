@@ -134,6 +134,7 @@ def chunk_row(marker: SegmentMarker, index: int) -> Row:
         "segment_seconds": sorted(marker.seconds.items()),
         "attempt": marker.attempt,
         "host": marker.host,
+        "hardware": sorted(marker.hardware.items()) if marker.hardware else None,
         "gang": marker.gang,
         "world_size": marker.world_size,
         "started": marker.started,

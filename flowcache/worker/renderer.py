@@ -19,7 +19,7 @@ from flowcache.models.base import CaptionEncoder, LoadedModel, RequestCaptions
 from flowcache.records import ModelSpec, RenderRequest, Segment
 from flowcache.sampling.loop import FinishedChunk, Texts, Visit, denoise
 from flowcache.worker.noise import latent_shape, normal, window_noise
-from flowcache.worker.prefetch import Abandoned, prefetch, side_stream
+from flowcache.worker.prefetch import Abandoned, Beside, prefetch
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class SegmentRenderer:
     a single frame for an image start, None for a fresh start. `end`: a latent frame [C, 1, h, w] that it ends with.
     `reuse`: False to compute every step, whatever the request's policy says. `shown`: the last pixels [3, T, H, W]
     before it, as far as the next segment's conditioning reaches back beyond this one: see `shown_before_next`.
+    `beside`: a worker has one for all. `packed`: see `denoise`.
     """
 
     def __init__(
@@ -59,6 +60,8 @@ class SegmentRenderer:
         end: Tensor | None = None,
         reuse: bool = True,
         shown: Tensor | None = None,
+        beside: Beside | None = None,
+        packed: bool = True,
     ):
         self.model, self.request, self.segment, self.conditioning = model, request, segment, conditioning
         self.end = end
@@ -72,8 +75,10 @@ class SegmentRenderer:
         self._shown = shown
         self._recent: Tensor | None = None  # the last pixels, as many as a continuation needs
         self._clean = None if conditioning is None else conditioning[:, : self.given].cpu()  # the last latents, alike
-        self._abandoned = Event()
-        self._beside = side_stream(model.transformer.device)
+        self.text_seconds = 0.0  # for which denoising waited until its texts were encoded
+        self._abandoned, self._packed = Event(), packed
+        self._thread = beside.thread if beside else None
+        self._beside = (beside or Beside()).stream(model.transformer.device)
 
     @property
     def reuses(self) -> bool:
@@ -85,7 +90,9 @@ class SegmentRenderer:
 
     def finished(self) -> Iterator[FinishedChunk]:
         """Denoise only: the clean latents of each output chunk, on every rank alike."""
-        spec, request = self.spec, self.request
+        spec, request, began = self.spec, self.request, time.perf_counter()
+        texts = self._texts()
+        self.text_seconds = time.perf_counter() - began
         shape = latent_shape(spec, request, self.given)
         if self.conditioning is not None:
             shown = self.conditioning[:, self.prefix : self.given].split(spec.chunk, dim=1)
@@ -93,7 +100,7 @@ class SegmentRenderer:
         for done in denoise(
             self.model.transformer,
             window_noise(spec, request, self.segment, self.prefix),
-            self._texts(),
+            texts,
             settings_of(request, spec),
             self.policy,
             prefix=self.conditioning,
@@ -102,6 +109,7 @@ class SegmentRenderer:
             step_noise=self._step_noise,
             end=self.end,
             kv_sharding=self.model.kv_sharding,
+            packed=self._packed,
         ):
             self._clean = last_frames(self._clean, done.latents.cpu(), spec.overlap)
             yield done
@@ -120,7 +128,7 @@ class SegmentRenderer:
     def chunks(self) -> Generator[RenderedChunk, None, None]:
         """Denoise and decode: the output chunks in order, while the next one is being denoised."""
         start = self.segment.start_frame
-        with prefetch(self.finished(), self._abandoned.set) as finished:
+        with prefetch(self.finished(), self._abandoned.set, self._thread) as finished:
             decode = self.model.codec_at(self.request.fps).stream(self.model.share)
             if self.prefix and self.conditioning is not None:
                 # Of a codec that is not causal, no more than the last chunk can reach what follows.

@@ -43,13 +43,14 @@ def largest(requests: Iterable[RenderRequest]) -> dict[str, tuple[int, int]]:
 @dataclass(frozen=True)
 class Task:
     """One attempt at a segment. `parent`: the marker that the segment continues; `last`: nothing continues it;
-    `reuse`: False to compute every step, whatever the policy says."""
+    `reuse`: False to compute every step, whatever the policy says; `frugal`: with as little memory as can be."""
 
     request: RenderRequest
     segment: Segment
     parent: SegmentMarker | None
     last: bool
     reuse: bool = True
+    frugal: bool = False
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,13 @@ class Upload:
         self.tail = key, data
 
     def marker(
-        self, settings: WorkerSettings, gang: str, world: int, started: float, seconds: dict[str, float]
+        self,
+        settings: WorkerSettings,
+        gang: str,
+        world: int,
+        started: float,
+        seconds: dict[str, float],
+        hardware: dict[str, str] | None = None,
     ) -> SegmentMarker:
         """What makes the attempt count once it is committed. started: unix seconds; seconds: spent before denoising."""
         task, segment = self.task, self.task.segment
@@ -90,4 +96,5 @@ class Upload:
             started=started,
             finished=time.time(),
             seconds=seconds,
+            hardware=hardware,
         )

@@ -4,7 +4,7 @@ import gc
 import os
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -14,9 +14,9 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]: torch documents it here
 
-from flowcache.errors import StoreError
+from flowcache.errors import OutOfMemory, StoreError
 from flowcache.families.registry import find, load_model, precision
-from flowcache.families.vae_tiling import choose_tile
+from flowcache.families.vae_tiling import choose_tile, what_fits
 from flowcache.models.base import LoadedModel, Share, alone
 from flowcache.parallel.apply import ShardedModel
 from flowcache.parallel.decoding import open_sharing
@@ -26,6 +26,8 @@ from flowcache.storage.commits import commit_segment, new_attempt
 from flowcache.storage.documents import sha256
 from flowcache.storage.objects.store import Store
 from flowcache.worker.given import clip, picture
+from flowcache.worker.hardware import hardware_of
+from flowcache.worker.prefetch import Beside
 from flowcache.worker.quality import flaw
 from flowcache.worker.renderer import (
     SegmentRenderer,
@@ -51,10 +53,11 @@ class RankWorker:
         torch.set_num_threads(settings.options.threads)
         self.store, self.settings, self.gang, self.rank, self.world = store, settings, gang, rank, world
         self._model: LoadedModel | None = None
-        self._name = ""
+        self._name, self._frugal = "", False
         self._ranks: dict[int, GangMesh] = {}  # by K/V heads: process groups are opened once, not with every model
         self._compiled: set[str] = set()  # digests of the models that there are graphs of
         self._share: Share = alone
+        self._beside = Beside()
         self._tail: tuple[str, bytes] | None = None  # key and bytes of the last state, which may be asked for next
 
     def open_group(self) -> tuple[str, int]:
@@ -80,23 +83,44 @@ class RankWorker:
 
     def assist(self, task: Task) -> None:
         """Ranks above 0: take part in denoising and decoding; rank 0 stores what comes out."""
-        renderer = self._renderer(self._load(task.request.model), task)
-        try:
-            with closing(renderer.chunks()) as chunks:
-                for _ in chunks:
-                    pass
-        except NotFinite:
-            if not renderer.reuses:  # else rank 0 says so, and the gang is as good as before
-                raise
+        with self._room(task):
+            renderer = self._renderer(self._load(task.request.model, task.frugal), task)
+            try:
+                with closing(renderer.chunks()) as chunks:
+                    for _ in chunks:
+                        pass
+            except NotFinite:
+                if not renderer.reuses:  # else rank 0 says so, and the gang is as good as before
+                    raise
 
     def render(self, task: Task) -> Iterator[Event]:
         """Rank 0: renders, uploads and commits; yields each chunk's record, then the marker that holds.
 
         The marker is another attempt's if that one was first. Flawed comes in place of it, where a chunk is spoilt
-        and steps were reused.
+        and steps were reused. OutOfMemory says what would fit.
         """
+        with self._room(task):
+            yield from self._rendered(task)
+
+    @contextmanager
+    def _room(self, task: Task) -> Iterator[None]:
+        """What does not fit the GPU is said in words, and its memory given back."""
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            message = str(error).splitlines()[0]
+        else:
+            return
+        gc.collect()  # here the error is gone, and with it the frames that held tensors
+        torch.cuda.empty_cache()
+        spec = find(self.settings.models.get(task.request.model, task.request.model))
+        sized = replace(spec, width=task.request.width, height=task.request.height)
+        raise OutOfMemory(f"{message}. {what_fits(sized, self.settings.device, self.world)}")
+
+    def _rendered(self, task: Task) -> Iterator[Event]:
+        """See `render`."""
         started, begin = time.time(), time.perf_counter()
-        model = self._load(task.request.model)
+        model = self._load(task.request.model, task.frugal)
         loaded = time.perf_counter()
         renderer = self._renderer(model, task)
         upload = Upload(self.store, task, new_attempt())
@@ -120,36 +144,41 @@ class RankWorker:
         if not task.last:
             upload.state(tail_to_bytes(renderer.tail(), renderer.shown_before_next()))
         self._tail = upload.tail
-        yield commit_segment(self.store, upload.marker(self.settings, self.gang, self.world, started, seconds))
+        seconds["text"] = renderer.text_seconds
+        told = self.settings, self.gang, self.world, started, seconds, hardware_of(model.transformer)
+        yield commit_segment(self.store, upload.marker(*told))
 
-    def _load(self, name: str) -> LoadedModel:
-        if self._model is not None and name == self._name:
+    def _load(self, name: str, frugal: bool = False) -> LoadedModel:
+        if self._model is not None and (name, frugal) == (self._name, self._frugal):
             return self._model
         self._model, self._name = None, ""  # free the old one first
         gc.collect()  # one with sharded weights refers to itself
-        model = self._open(name)
+        model = self._open(name, frugal)
         if self.world > 1:
             heads = model.transformer.kv_heads
             if heads not in self._ranks:
                 self._ranks[heads] = arrange(world(), heads, self.exchange_timeout)
             sharded = ShardedModel(model.transformer, self._ranks[heads])
             model = replace(model, transformer=sharded, kv_sharding=sharded.kv_sharding(), share=self._share)
-        self._model, self._name = model, name
+        self._model, self._name, self._frugal = model, name, frugal
         return model
 
-    def _open(self, name: str) -> LoadedModel:
+    def _open(self, name: str, frugal: bool = False) -> LoadedModel:
+        """frugal: decodes in tiles, unless the run was told not to."""
         settings, options, path = self.settings, self.settings.options, self.settings.models.get(name, name)
         number, spec = precision(options.dtype, settings.device), find(path)
         size = settings.sizes.get(name, (spec.width, spec.height))
-        tile = choose_tile(options.vae_tiling, spec, size, settings.device, number.itemsize)
+        tiling = "on" if frugal and options.vae_tiling == "auto" else options.vae_tiling
+        tile = choose_tile(tiling, spec, size, settings.device, number.itemsize)
         embeddings = TextCache(self.store, spec.digest, str(number).removeprefix("torch."))
         load = None
         if options.shard_weights:
             from flowcache.parallel.sharding import load_sharded  # a second of imports that others do without
 
             load = partial(load_sharded, ranks=Mesh(dist.group.WORLD))
-        how = {"tile": tile, "embeddings": embeddings, "load": load, "weights": options.weights}
-        model = load_model(path, settings.device, options.dtype, **how)
+        how = {"tile": tile, "embeddings": embeddings, "load": load}
+        precisions = {"dtype": options.dtype, "weights": options.weights, "vae_dtype": options.vae_dtype}
+        model = load_model(path, settings.device, **precisions, **how)
         if options.compile:
             self._compile(model)
         return model
@@ -166,7 +195,8 @@ class RankWorker:
     def _renderer(self, model: LoadedModel, task: Task) -> SegmentRenderer:
         conditioning, shown = self._before(model, task)
         end = self._end(model, task)
-        return SegmentRenderer(model, task.request, task.segment, conditioning, end, task.reuse, shown)
+        how = task.reuse, shown, self._beside, not task.frugal
+        return SegmentRenderer(model, task.request, task.segment, conditioning, end, *how)
 
     def _before(self, model: LoadedModel, task: Task) -> tuple[Tensor | None, Tensor | None]:
         """The latents that the segment begins with, and the pixels of before that may still be asked for."""

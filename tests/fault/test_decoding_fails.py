@@ -20,8 +20,8 @@ ROW = {"id": "v", "prompt": "a red circle", "frames": 57, "steps": 2}
 class Clumsy(RankActor):
     """The second rank has no room for the second chunk."""
 
-    def _load(self, name):
-        model, calls = super()._load(name), count()
+    def _load(self, name, frugal=False):
+        model, calls = super()._load(name, frugal), count()
 
         def share(jobs, shapes):
             if next(calls) == 1:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from flowcache.models.part import Part
     from flowcache.models.text import T5TextEncoder
 
-VAE_BYTES = 3 * 2**30  # the VAE in float32, and what one of its tiles takes
+VAE_BYTES = 1145 * 2**20  # the VAE in bfloat16, and what one of its tiles takes
 
 
 class Magi(Family):
@@ -134,7 +134,7 @@ class Magi(Family):
         from flowcache.families.magi.vae import vae_part
         from flowcache.families.magi.vae_codec import MagiCodec
 
-        return {"ViTVAE": CodecKind(vae_part, MagiCodec)}
+        return {"ViTVAE": CodecKind(vae_part, MagiCodec, half=True)}
 
     def kept(self, spec: ModelSpec) -> Kept:
         """One of the passes fills the only K/V store."""
@@ -143,7 +143,7 @@ class Magi(Family):
 
     def codec_bytes(self, spec: ModelSpec, tile: int | None) -> int:
         """Decoded always in tiles, whose results lie beside one another."""
-        return VAE_BYTES + 2 * 4 * 3 * spec.chunk_frames * spec.width * spec.height
+        return VAE_BYTES + 4 * 4 * 3 * spec.chunk_frames * spec.width * spec.height
 
 
 FAMILY = Magi()

@@ -45,14 +45,16 @@ def kv_bytes(config: MagiConfig, tokens: int, element: int) -> int:
 
 
 def working_bytes(config: MagiConfig, tokens: int) -> int:
-    """What a block holds at its most, in bfloat16; an estimate.
+    """What a window holds in bfloat16 while a block runs its feed-forward layers, beside K/V (benchmarks/roofline.py
+    counts the same within a tenth).
 
-    The hidden state and its fp32 copies for norms and gates, then both attentions' queries, keys, values and outputs,
-    these also in fp32; or the FFN.
+    The chunk's tokens in fp32, hidden states such as the last forward's and the block's, both attentions' queries,
+    outputs, keys and values, and the layers' own; K/V of the captions of the chunks under way.
     """
     width, kv_width = config.heads * config.head_dim, config.kv_heads * config.head_dim
-    attention = 2 * (2 * width + 2 * kv_width + 2 * width) + 4 * 2 * width
-    return tokens * (config.dim * 4 * 4 + max(attention, 2 * config.ffn_dim * (3 if config.gated else 2)))
+    hidden, attention = 6 * config.dim, 4 * width + 2 * kv_width
+    mlp = config.ffn_dim * (4 if config.gated else 2)
+    return tokens * (hidden + attention + mlp) * 2 + 5 * kv_bytes(config, caption_tokens(config), 2)
 
 
 def reuse_bytes(

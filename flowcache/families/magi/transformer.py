@@ -129,8 +129,7 @@ class Block(CutBlock):
     def finish(self, x: Tensor, own: Tensor, cross: Tensor, condition: Tensor, frame_of_token: Tensor | None) -> Tensor:
         """x with what both attentions gave, and past the feed-forward layers."""
         gate1, gate2 = self.ada_modulate_layer(condition, frame_of_token)
-        out = self.self_attention.project(own, cross)
-        x = add(x, self.self_attn_post_norm(multiply(out, gate1)))
+        x = add(x, self.self_attn_post_norm(multiply(self.self_attention.project(own, cross), gate1)))
         return add(x, self.mlp_post_norm(multiply(self.mlp(x), gate2)))
 
     def forward(

@@ -27,6 +27,8 @@ def tile_frames(fps: int, latent: int = 4) -> int:
 class MagiCodec:
     """Implements `Codec`, not causal: F latent frames are 4 F video frames. Latents are the mean times `SCALE`.
 
+    The VAE computes in the precision of its weights; what goes in and comes out is float32.
+
     tile: edge of the square spatial tiles in pixels; None: that for which the VAE learned positions (256), as in the
     official pipeline. frames: of a temporal tile, see `at`. The transformers see one tile at a time, so other tiles
     give other pixels; frames of up to three quarters of a tile are one tile.
@@ -64,7 +66,7 @@ class MagiCodec:
         if not video.numel() or any(n % p for n, p in zip(video.shape[1:], patch, strict=True)):
             raise ValueError(f"cannot encode a video of shape {list(video.shape)}")
         tiling = Tiling(*self.tile, chained=True)
-        return tiling.run(lambda x: self.vae.mean(x[None])[0], video.to(self._like)) * SCALE
+        return tiling.run(lambda x: self.vae.mean(x[None])[0].float(), video.to(self._like)) * SCALE
 
     @torch.no_grad()
     def decode(self, latents: Tensor, share: Share = alone) -> Tensor | None:
@@ -72,10 +74,13 @@ class MagiCodec:
         config = self.vae.config
         frames, rows, columns = (n // p for n, p in zip(self.tile, config.patch, strict=True))
         tiling = Tiling(frames, rows, columns)
-        tiles = tiling.cut(latents.to(self._like) / SCALE)
+        tiles = tiling.cut((latents.to(self._like.device, torch.float32) / SCALE).to(self._like))
         shapes = [(1, config.in_chans, *(n * p for n, p in zip(z.shape[1:], config.patch, strict=True))) for z in tiles]
-        decoded = share([partial(self.vae.decoder, z[None]) for z in tiles], shapes)
+        decoded = share([partial(self._decoded, z[None]) for z in tiles], shapes)
         return None if decoded is None else tiling.join([pixels[0] for pixels in decoded], latents.shape)
+
+    def _decoded(self, tile: Tensor) -> Tensor:
+        return self.vae.decoder(tile).float()
 
     def stream(self, share: Share = alone) -> Callable[[Tensor], Tensor | None]:
         """Nothing is remembered: a chunk's tiles are its own, as in the official pipeline.

@@ -120,7 +120,7 @@ class SkyReels(Family):
     def codec_bytes(self, spec: ModelSpec, tile: int | None) -> int:
         from flowcache.models.wan_vae import decoding_bytes
 
-        return decoding_bytes(spec.width * spec.height, tile)
+        return decoding_bytes(spec.width, spec.height, tile)
 
 
 FAMILY = SkyReels()

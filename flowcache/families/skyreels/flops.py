@@ -32,11 +32,13 @@ def kv_bytes(config: SkyReelsConfig, tokens: int, element: int) -> int:
 
 
 def working_bytes(config: SkyReelsConfig, tokens: int) -> int:
-    """What a block holds at its most, in bfloat16; an estimate.
+    """What a window holds in bfloat16 while a block runs its feed-forward layers, beside K/V (benchmarks/roofline.py
+    counts the same within a tenth).
 
-    The hidden state and its fp32 copies for norm and modulation, then queries, keys, values, their output; or the FFN.
+    Nine hidden states, such as the chunk's tokens, the last forward's and the block's, and the layers' own; K/V of
+    both texts.
     """
-    return tokens * (config.dim * 4 * 4 + max(4 * config.dim, 2 * config.ffn_dim) * 2)
+    return tokens * (9 * config.dim + 2 * config.ffn_dim) * 2 + 2 * kv_bytes(config, config.text_len, 2)
 
 
 def reuse_bytes(

@@ -54,7 +54,7 @@ class SamplerSettings:
             rows=tuple(self._sampling_step(rows, number, policy, ready) for number in range(len(rows))),
             solver=UniPC(levels, overwritten=True),
             guide=lambda step, velocities: guide(velocities, self.guidance),
-            kv_branches=branches(self.guidance),
+            kv_branches=1 if in_turn(policy) else branches(self.guidance),
             budget=policy.clean,
             prefix_timestep=self.condition_noise,
             given_timestep=0.0,
@@ -66,13 +66,16 @@ class SamplerSettings:
         row = rows[number]
         # As published, a prefix counts as clean, and is seen at all, only after the first row.
         unseen = ready if number == 0 and policy.clean is not None else 0
-        forwards = []
+        forwards: list[ChunkForward] = []
         for chunk in _visited(rows, number, policy, ready, self.steps):
             step = row.index[chunk] - 1 if row.update[chunk] else -1
             timestep = self._timestep(row, chunk, ready)
             make = partial(ChunkForward, chunk, step=step, timestep=timestep, first=min(unseen, chunk))
             texts = ("caption", "negative")[: branches(self.guidance)]
-            forwards += [make(branch=branch, text=text, kv_branch=branch) for branch, text in enumerate(texts)]
+            own = 0 if in_turn(policy) else 1  # K/V for each branch
+            forwards += [make(branch=branch, text=text, kv_branch=own * branch) for branch, text in enumerate(texts)]
+        if in_turn(policy):
+            forwards.sort(key=lambda forward: forward.branch)
         # K/V are final after the last step (even in this row), or once they are refreshed.
         last = self.steps + (policy.kv_update == "refresh")
         return SamplingStep(tuple(forwards), sum(index >= last for index in row.index) if number else 0)
@@ -81,6 +84,14 @@ class SamplerSettings:
         """Of a chunk as the model sees it."""
         noised = chunk < ready and self.condition_noise > 0
         return self.condition_noise if noised else float(row.timesteps[chunk])
+
+
+def in_turn(policy: Policy) -> bool:
+    """Whether all chunks are forwarded for one guidance branch, then for the next with the same memory for K/V.
+
+    It halves that memory where a row leaves nothing behind that the next one sees.
+    """
+    return policy.kv_update == "recompute" and policy.attention == "causal" and policy.reuse is None
 
 
 def _visited(rows: Sequence[Row], number: int, policy: Policy, ready: int, steps: int) -> list[int]:

@@ -1,8 +1,27 @@
 """Budgets at true sizes: predicted milliseconds of a chunk's forward on one H100."""
 
+from dataclasses import replace
+
 import pytest
 
-from benchmarks.roofline import CASES, COMPUTED, forward, simulate
+from benchmarks.roofline import (
+    ALL_REUSED,
+    CASES,
+    COMPUTED,
+    DECODERS,
+    DENSE,
+    GIB,
+    OFF,
+    forward,
+    seconds,
+    settings_of,
+    simulate,
+)
+from flowcache.families.magi.pipeline import Pipeline
+from flowcache.families.memory import codec_bytes
+from flowcache.families.vae_tiling import TILE
+from flowcache.planner.price import CostModel, Window
+from flowcache.records import ModelSpec
 
 MILLISECONDS = {"1.3B": 160, "14B": 900, "4.5B": 480, "24B": 3900}
 
@@ -16,3 +35,42 @@ def test_a_forward_stays_within_its_budget(name):
     assert took.total < MILLISECONDS[name]
     assert took.fp32 < 0.01 * took.total, "products in fp32 take thirteen times as long as in bf16"
     assert not tally.mixed
+
+
+def test_magis_vae_computes_in_half_precision_on_a_gpu():
+    tally, peak = DECODERS["MAGI-1 VAE 720x720"]()
+    assert 1e3 * seconds(tally) < 160 and peak < 1.8 * GIB
+    assert ("matmul", "float32") not in tally.kernels and not tally.waits and not tally.mixed
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("name", "policy"),
+    [("14B", "flowcache"), ("14B", "off"), ("14B 720P", "dense"), ("1.3B", "dense"), ("4.5B", "flowcache")],
+)
+def test_what_plan_says_of_memory_is_what_a_window_holds(name, policy):
+    case = CASES[name]
+    policies = {"off": OFF[case.magi], "dense": DENSE, "flowcache": replace(COMPUTED[case.magi], reuse=ALL_REUSED)}
+    steps = 4 if case.magi else case.chunks
+    tally, _ = simulate(case, policies[policy], steps)
+    spec = ModelSpec(
+        name, case.config.family, "", "", chunk=case.frames, window=case.frames * case.chunks, overlap=case.frames,
+        channels=16, width=8 * case.columns, height=8 * case.rows, pipeline=Pipeline(),
+    )  # fmt: skip
+    seen = Window(name, settings_of(case, steps), (spec.window, case.rows, case.columns), 0)
+    said = CostModel({name: spec}, {name: case.config}).price(seen, policies[policy]).memory
+    assert said.total - said.codec == pytest.approx(tally.peak, rel=0.1)
+    held = said.weights + said.keys_values
+    assert said.total - said.codec - held == pytest.approx(tally.peak - held, rel=0.1)
+    if (name, policy) == ("14B", "off"):
+        assert tally.peak + codec_bytes(spec, TILE) < 0.95 * 79.6 * GIB  # of an H100, decoding in tiles
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_what_plan_says_of_decoding(name):
+    _, peak = DECODERS[name]()
+    magi, (width, height) = "MAGI" in name, {"540P": (960, 544), "720P": (1280, 720)}.get(name.split()[2], (720, 720))
+    if name.endswith("1280x720"):
+        width = 1280
+    spec = ModelSpec("", "magi" if magi else "skyreels", "", "", 6, 6, 6, 16, width=width, height=height)
+    assert codec_bytes(spec) == pytest.approx(peak * (2 if name.endswith("bf16") else 1), rel=0.1)

@@ -1,9 +1,13 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowcache.errors import InputError
+from flowcache.families import codecs
+from flowcache.families.base import CodecKind
 from flowcache.families.codecs import PatchCodec, load_codec
 from training.codec import psnr, save_codec
 
@@ -116,3 +120,18 @@ def test_unknown_class_is_named(tmp_path):
     (tmp_path / "config.json").write_text('{"_class_name": "AutoencoderMystery"}')
     with pytest.raises(InputError, match="AutoencoderMystery"):
         load_codec(tmp_path)
+
+
+def test_auto_is_half_precision_on_a_gpu_where_the_official_program_is(monkeypatch):
+    asked = {}
+    part = SimpleNamespace(load=lambda device, dtype: asked.setdefault(device, dtype))
+    for half, device, dtype in (
+        (True, "cuda", "auto"),
+        (False, "cuda:0", "auto"),
+        (True, "cpu", "auto"),
+        (False, "c", "bf16"),
+    ):
+        kind = CodecKind(lambda path, config: part, lambda module, tile: module, half)
+        monkeypatch.setattr(codecs, "_opened", lambda path, kind=kind: (part, kind))
+        load_codec("vae", device, dtype=dtype)
+    assert asked == {"cuda": torch.bfloat16, "cuda:0": torch.float32, "cpu": torch.float32, "c": torch.bfloat16}

@@ -9,7 +9,7 @@ from flowcache.families import vae_tiling as room
 from flowcache.families.memory import memory
 from flowcache.families.registry import find, load_model
 from flowcache.families.skyreels.weights import read_config
-from flowcache.families.vae_tiling import TILE, choose_tile
+from flowcache.families.vae_tiling import TILE, choose_tile, what_fits
 from tests.published import tiny_parts, write_official
 
 
@@ -48,3 +48,12 @@ def test_auto_counts_the_machines_memory_without_a_gpu(spec):
 def test_the_tile_reaches_the_codec(folder):
     assert load_model(str(folder), tile=TILE).codec.tile == TILE
     assert load_model(str(folder)).codec.tile is None
+
+
+def test_who_runs_out_of_memory_is_told_what_would_fit(spec, folder, monkeypatch):
+    large = replace(spec, width=1280, height=720)
+    need = [memory(large, read_config(folder), ranks) for ranks in (1, 2)]
+    for room_for, wanted in ((need[1].total, "--gang 2"), (1, "a budget for K/V")):
+        monkeypatch.setattr(room, "total_memory", lambda device, room_for=room_for: room_for / room.USABLE)
+        told = what_fits(large, "cuda", 1)
+        assert f"Would fit: {wanted}" in told and str(need[0]) in told

@@ -37,6 +37,6 @@ def test_a_family_whose_blocks_are_its_own_is_not_compiled():
 
 def test_what_changes_bytes_is_told_apart():
     assert RunOptions().numerics == {}
-    asked = {"dtype": "fp32", "weights": "fp8", "vae_tiling": "on", "compile": "on"}
-    given = RunOptions(dtype="fp32", weights="fp8", vae_tiling="on", compile=True)
-    assert given.numerics == asked and asked.keys() == NUMERICS.keys()
+    asked = {"dtype": "fp32", "weights": "fp8", "vae_dtype": "bf16", "vae_tiling": "on", "compile": "on"}
+    options = RunOptions(dtype="fp32", weights="fp8", vae_dtype="bf16", vae_tiling="on", compile=True)
+    assert options.numerics == asked and asked.keys() == NUMERICS.keys()

@@ -99,6 +99,17 @@ def test_names_translate_as_diffusers_converts_them(vae):
     assert set(theirs) == set(vae.state_dict())
 
 
+def test_half_precision_is_close_and_gives_float32(vae, tmp_path, latents):
+    vae.save_pretrained(tmp_path / "vae")
+    full, half = (load_codec(tmp_path / "vae", dtype=dtype) for dtype in ("auto", "bf16"))
+    expected, pixels = full.stream()(latents), half.stream()(latents)
+    assert expected.dtype == pixels.dtype == torch.float32
+    assert 0 < (pixels - expected).norm() < 0.1 * expected.norm()  # of random weights
+    video = expected[:, :5]
+    assert half.encode(video).dtype == torch.float32
+    assert 0 < (half.encode(video) - full.encode(video)).norm() < 0.05 * full.encode(video).norm()
+
+
 def test_half_precision_on_disk_computes_in_full(vae, tmp_path, latents):
     vae.save_pretrained(tmp_path / "vae")
     weights = {name: tensor.bfloat16() for name, tensor in vae.state_dict().items()}

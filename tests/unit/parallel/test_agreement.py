@@ -2,6 +2,8 @@ import pytest
 import torch
 
 from flowcache.parallel.agreement import Disagreement, check_agreement
+from flowcache.parallel.kv_sharding import HeadSharded
+from flowcache.parallel.mesh import ALONE, GangMesh, PeerLost, exchanging
 
 CPU = torch.device("cpu")
 
@@ -40,3 +42,38 @@ def test_equal_decisions_pass():
 def test_a_rank_that_decided_otherwise_is_named(other):
     with pytest.raises(Disagreement, match="ranks 0 and 2 took different decisions on chunk 3"):
         check_agreement(Heard(digest("110", "101"), digest(*other)), 3, ("110", "101"), CPU)
+
+
+class Late:
+    """What an exchange over NCCL gives when a peer is gone: begun, and an error of CUDA where it is read."""
+
+    def __getattr__(self, name):
+        def read():
+            raise torch.AcceleratorError("CUDA error: unspecified launch failure\nmore")
+
+        return read
+
+
+class Unheard(Recorder):
+    def all_gather(self, part, dim, sizes):
+        return Late()
+
+    def all_reduce(self, values):
+        return Late()
+
+
+def test_a_peer_whose_loss_shows_where_its_word_is_read_is_lost():
+    with pytest.raises(PeerLost, match="unspecified launch failure$"):
+        check_agreement(Unheard(), 0, ("1",), CPU)
+    ranks = GangMesh(Unheard(), Unheard(), Unheard())
+    with pytest.raises(PeerLost, match="unspecified launch failure$"):
+        HeadSharded(ranks, CPU).total(torch.ones(2))
+
+
+def test_what_is_read_of_others_lies_where_the_host_is():
+    assert HeadSharded(ALONE, CPU).total(torch.ones(2)).tolist() == [1, 1]
+
+
+def test_too_little_memory_is_no_peers_fault():
+    with pytest.raises(torch.OutOfMemoryError), exchanging():
+        raise torch.OutOfMemoryError("9 GiB")

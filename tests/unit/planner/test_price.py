@@ -35,7 +35,7 @@ def test_memory_is_that_of_a_rank_at_the_windows_own_size():
     assert price("1.3B", 4, at_most(policy)).memory.residuals == 0
     small = replace(WINDOWS["1.3B"], shape=(25, 34, 60))
     half = CostModel(SPECS, MODELS).price(small, policy, 4)
-    assert (half.width, half.height) == (480, 272) and half.memory.codec * 4 == found.memory.codec
+    assert (half.width, half.height) == (480, 272) and half.memory.codec < found.memory.codec / 3
 
 
 def test_the_gang_together_is_the_same_for_every_number_of_ranks():

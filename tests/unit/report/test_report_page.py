@@ -4,6 +4,7 @@ import base64
 import io
 import re
 import uuid
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -198,3 +199,20 @@ def test_links(tmp_path, store, text):
     for hostile in ("javascript:alert(1)", "data:text/html,x", "JaVaScRiPt:1"):
         with pytest.raises(InputError, match="accepted"):
             link_base(local, tmp_path, hostile)
+
+
+def test_a_chain_that_goes_on_with_other_hardware_says_so():
+    store = Store(f"memory://{uuid.uuid4().hex}")
+    first = Studio(store, (request("cat", 3),))
+    begin_run(store, first.record())
+    segments, parent = plan(first.requests), None
+    for segment, device in zip(segments, ("H100", "H100", "A100"), strict=True):
+        parent = replace(first, hardware={"device": device, "torch": "2.13"}).render(segment, parent)
+    (told,) = [text for text in Page(report_page(store, None, Limits())).texts if "after device" in text]
+    assert told == "segment 2 on device A100, torch 2.13, after device H100, torch 2.13"
+
+
+def test_a_chain_of_older_markers_says_nothing_of_hardware():
+    store = Store(f"memory://{uuid.uuid4().hex}")
+    Studio(store, (request("cat", 3),), later=(), hardware=None).run()
+    assert "Other hardware" not in report_page(store, None, Limits())

@@ -111,6 +111,28 @@ def test_each_kind_of_fault_has_a_budget_of_its_own(kind, budget):
     sound(studio.store)
 
 
+@pytest.mark.parametrize("fits", [True, False])
+def test_what_a_gpu_has_no_room_for_is_tried_once_more_with_less_memory(fits):
+    tried = []
+
+    def fault(task):
+        tried.append((task.segment.index, task.frugal))
+        if task.segment.index == 1 and not (fits and task.frugal):
+            raise GangFailure(0, "memory", "118.0 GiB. Would fit: --gang 2", usable=True)
+
+    studio = Studio(request("a"))
+    summary = studio.run(fault=fault, retries=0, infra_retries=0)
+    assert tried == [(0, False), (1, False), (1, True)]
+    assert studio.notes.again == ([True] if fits else [True, False])
+    if fits:
+        assert (summary.exit_code, summary.done) == (0, ("a",))
+    else:
+        assert (summary.exit_code, summary.failed) == (3, {"a": "118.0 GiB. Would fit: --gang 2"})
+        letter = read_commits(studio.store).dead_letters["a"]
+        assert (letter.kind, letter.attempts) == ("work", 1)
+    sound(studio.store)
+
+
 def test_a_dead_letter_names_what_the_segment_continues():
     def fault(task):
         if task.segment.index == 1:

@@ -1,6 +1,6 @@
 """A small simulate run for storage tests: real encoded chunks, no model. Loaded by the conftests."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
@@ -70,6 +70,9 @@ def plan(requests) -> list[Segment]:
     ]
 
 
+HARDWARE = {"device": "a GPU", "attention": "flash_attention", "torch": "2.13"}
+
+
 @dataclass(frozen=True)
 class Studio:
     """Plays driver and worker over a store; each write is one that a crash can hit."""
@@ -77,6 +80,7 @@ class Studio:
     store: Store
     requests: tuple[RenderRequest, ...]
     later: tuple = (4096, MAP)  # fields of a ChunkRecord that older versions lack
+    hardware: dict | None = field(default_factory=lambda: dict(HARDWARE))  # alike, of a marker
 
     def record(self):
         return new_run(self.requests, DIGESTS, plan(self.requests), "0.1.0")
@@ -121,6 +125,7 @@ class Studio:
             started=100.0,
             finished=102.5,
             seconds={"denoise": 1.0, "encode": 0.5},
+            hardware=self.hardware,
         )
         return commit_segment(self.store, marker)
 

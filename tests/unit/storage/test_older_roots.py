@@ -18,7 +18,7 @@ from tests.unit.storage.samples import MAP, Studio, plan, request
 @pytest.fixture
 def old():
     """What an older version wrote: one of two segments."""
-    studio = Studio(Store(f"memory://{uuid.uuid4().hex}"), (request("cat", 2),), later=())
+    studio = Studio(Store(f"memory://{uuid.uuid4().hex}"), (request("cat", 2),), later=(), hardware=None)
     studio.render(plan(studio.requests)[0], None)
     return studio
 

@@ -52,6 +52,7 @@ def test_rows_are_those_of_the_markers(folder, studio):
     shared = ("run_id", "video_id", "segment", "fps", "attempt", "host", "gang", "world_size", "started", "finished")
     assert {name: row[name] for name in shared} == {name: getattr(marker, name) for name in shared}
     assert dict(row["segment_seconds"]) == marker.seconds and row["init"] == marker.init_key
+    assert dict(row["hardware"]) == marker.hardware
 
 
 def test_a_video_row_holds_the_whole_request(folder, studio):

@@ -12,7 +12,7 @@ import torch
 from flowcache.families.registry import load_model
 from flowcache.inputs.segments import plan
 from flowcache.records import RenderRequest, Shot
-from flowcache.worker.prefetch import Abandoned, prefetch
+from flowcache.worker.prefetch import Abandoned, Beside, prefetch
 from flowcache.worker.renderer import SegmentRenderer, to_uint8
 
 
@@ -58,6 +58,44 @@ def test_who_leaves_cuts_short_what_is_being_made():
         assert next(items) == 0
         raise ZeroDivisionError
     assert left.is_set() and not threads[0].is_alive()
+
+
+def test_a_worker_has_one_thread_and_one_stream_for_all_its_segments(monkeypatch):
+    made, followed, beside = [], [], Beside()
+
+    class Stream:
+        def __init__(self, device):
+            made.append(self)
+
+        def wait_stream(self, other):
+            followed.append((self, other))
+
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "denoising")
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream)
+    gpu = torch.device("cuda:0")
+    assert [beside.stream(gpu) for _ in range(3)] == made * 3 and len(made) == 1
+    assert followed == [(made[0], "denoising")] * 3
+    threads = []
+    for _ in range(3):
+        with prefetch(numbers(2, threads), lambda: None, beside.thread) as items:
+            assert list(items) == [0, 1]
+    assert len({thread for _, thread in threads}) == 1 and threads[0][1].is_alive()
+
+
+def test_the_next_segment_begins_when_the_one_before_has_ended():
+    """Who leaves early waits until the thread is free again."""
+    beside, left, ended = Beside(), threading.Event(), []
+
+    def endless():
+        yield 0
+        left.wait(60)
+        ended.append(True)
+        raise Abandoned
+
+    with prefetch(endless(), left.set, beside.thread) as items:
+        next(items)
+    assert ended == [True]
 
 
 REQUEST = RenderRequest("v", (Shot("a red circle", 57),), 64, 64, 12, 1, 3.0, 2, "tiny-skyreels", {"name": "off"})

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from PIL import Image
 
-from flowcache.errors import MediaError, StoreError
+from flowcache.errors import MediaError, OutOfMemory, StoreError
 from flowcache.families.registry import load_model
 from flowcache.inputs.options import RunOptions
 from flowcache.inputs.segments import plan
@@ -17,7 +17,8 @@ from flowcache.parallel.sharding import load_sharded
 from flowcache.records import RenderRequest, Shot
 from flowcache.sampling.records import NotFinite
 from flowcache.storage.objects.store import Store
-from flowcache.worker.renderer import RenderedChunk
+from flowcache.worker import worker as worker_module
+from flowcache.worker.renderer import RenderedChunk, SegmentRenderer
 from flowcache.worker.task import Flawed, WorkerSettings
 from flowcache.worker.worker import RankWorker, Task
 
@@ -86,13 +87,14 @@ class Refusing(Store):
 
 def test_a_refused_upload_ends_the_segment_at_once_and_leaves_the_rank_sound(tmp_path):
     torch.set_num_threads(1)
-    store, threads = Refusing(str(tmp_path)), threading.active_count()
+    store, before = Refusing(str(tmp_path)), set(threading.enumerate())
     worker = RankWorker(store, WorkerSettings("run", "hash"), "gang", 0, 1)
     task, seen = tasks()[1][0], []
     with pytest.raises(StoreError, match="no room"):
         for event in worker.render(task):
             seen.append(event.chunk)
-    assert seen == [0] and threading.active_count() == threads
+    (own,) = set(threading.enumerate()) - before
+    assert seen == [0] and own.name.startswith("denoise")  # which waits for the next segment
     store.full = False
     *chunks, marker = worker.render(task)
     assert [chunk.chunk for chunk in chunks] == [0, 1, 2, 3, 4] and marker.chunks == tuple(chunks)
@@ -107,6 +109,8 @@ def test_a_picture_that_changed_is_named(worker, model, tmp_path):
 
 class Pixels:
     """A renderer whose second chunk is black; chunk `dies` is not finite."""
+
+    text_seconds = 0.25
 
     def __init__(self, task, reused: int, dies: int | None = None):
         self.reused, self.dies, self.reuses, self.first = reused, dies, task.reuse, task.segment.first_chunk
@@ -125,10 +129,10 @@ class Pixels:
 
 
 @pytest.fixture
-def rendered(worker, monkeypatch, tmp_path):
+def rendered(worker, model, monkeypatch, tmp_path):
     """rendered(task, **settings of Pixels) -> what `RankWorker.render` yields."""
     worker.store = Store(str(tmp_path))
-    monkeypatch.setattr(worker, "_load", lambda name: None)
+    monkeypatch.setattr(worker, "_load", lambda name, frugal: model)
 
     def play(task, **settings):
         monkeypatch.setattr(worker, "_renderer", lambda model, task: Pixels(task, **settings))
@@ -147,6 +151,14 @@ def test_it_is_kept_and_flagged_where_none_was(rendered):
     task = replace(tasks()[1][0], last=True, reuse=False)
     *chunks, marker = rendered(task, reused=0)
     assert [chunk.flaw for chunk in marker.chunks] == [None, "black", None] and tuple(chunks) == marker.chunks
+
+
+def test_a_marker_says_on_what_it_was_rendered(rendered):
+    *_, marker = rendered(replace(tasks()[1][0], last=True), reused=0)
+    assert marker.seconds.keys() == {"load", "conditioning", "text"} and marker.seconds["text"] == 0.25
+    assert marker.hardware.keys() == {"device", "attention", "torch"}
+    assert marker.hardware["device"].endswith("CPU") and marker.hardware["attention"] == "flash_attention"
+    assert marker.hardware["torch"] == torch.__version__
 
 
 def test_values_that_are_not_finite_are_tried_without_reuse_first(rendered):
@@ -169,3 +181,41 @@ def test_the_tail_that_a_rank_still_has_is_not_fetched(rendered, worker, model, 
     assert worker._before(model, following)[0].equal(torch.ones(2, 3))
     worker._tail = ("_state/other", b"another video's")
     assert worker._before(model, following)[0].equal(torch.ones(2, 3))
+
+
+def test_all_segments_denoise_in_one_thread(worker, monkeypatch):
+    threads, heed = [], SegmentRenderer._heed
+
+    def watched(renderer, visit):
+        threads.append(threading.current_thread())
+        heed(renderer, visit)
+
+    monkeypatch.setattr(SegmentRenderer, "_heed", watched)
+    for task in tasks()[1][::2]:
+        assert list(worker.render(task))
+    assert len(set(threads)) == 1 and threads[0] is not threading.current_thread()
+
+
+def test_a_segment_too_large_says_what_would_fit_and_the_rank_stays_sound(worker, monkeypatch):
+    """Once more it is rendered in tiles, one forward at a time."""
+    asked, chunks = [], SegmentRenderer.chunks
+    task = tasks()[1][0]
+
+    def too_large(renderer):
+        asked.append((renderer.model.codec, renderer._packed))
+        if len(asked) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB.\nmore")
+        yield from chunks(renderer)
+
+    opened, load = [], worker_module.load_model
+    monkeypatch.setattr(
+        worker_module, "load_model", lambda *args, **how: opened.append(how["tile"]) or load(*args, **how)
+    )
+    monkeypatch.setattr(SegmentRenderer, "chunks", too_large)
+    with pytest.raises(
+        OutOfMemory, match=r"Tried to allocate 9.00 GiB..* tiny-skyreels at 64x64 is planned with .* GiB"
+    ):
+        list(worker.render(task))
+    *_, marker = worker.render(replace(task, frugal=True))
+    assert marker.frames == task.segment.frames
+    assert [packed for _, packed in asked] == [True, False] and opened == [None, 256]

@@ -168,6 +168,16 @@ def test_loads_in_the_published_layout(vae, folder):
     assert part.problems() == [] and part.numbers == sum(math.prod(p.shape) for p in vae.parameters())
 
 
+def test_half_precision_is_close_and_gives_float32(vae, folder):
+    full, half = (load_codec(folder, dtype=dtype) for dtype in ("auto", "bf16"))
+    for expected, found in (
+        (full.decode(latents(3)), half.decode(latents(3))),
+        (full.encode(video(12)), half.encode(video(12))),
+    ):
+        assert found.dtype == expected.dtype == torch.float32
+        assert 0 < (found - expected).norm() < 0.05 * expected.norm()
+
+
 def test_half_precision_on_disk_computes_in_full(vae, folder):
     save_file({n: t.bfloat16() for n, t in vae.state_dict().items()}, folder / "diffusion_pytorch_model.safetensors")
     assert load_codec(folder).decode(latents(1)).dtype == torch.float32
