@@ -189,8 +189,8 @@ def load_model(
     dtype: of transformer and text encoder, "bf16" or "fp32"; "auto": bf16 on a GPU, else fp32. MAGI-1's text encoder
     is always fp32.
     texts: encoded first, so that the text encoder has left the device before the transformer comes.
-    tile, vae_dtype: see `codecs.load_codec`. embeddings: see `text.StoredTexts`. load: what loads the transformer; None:
-    `Part.load`, whole, with `weights` as `records.Weights` says.
+    tile, vae_dtype: see `codecs.load_codec`. embeddings: see `text.StoredTexts`. load: what loads the transformer;
+    None: `Part.load`, whole, with `weights` as `records.Weights` says.
     InputError names each damaged file and tensor.
     """
     from flowcache.families.codecs import load_codec

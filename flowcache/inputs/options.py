@@ -34,8 +34,8 @@ class RunOptions:
     way get after a SIGTERM. `patience`: seconds for which a store that does not answer is waited for. `idle_release`:
     seconds after which a gang without work gives its resources back.
     `dtype`: bf16, fp32 or auto; `weights`: int8, fp8 or auto (`records.Weights`); `vae_dtype`: of the VAE, as `dtype`;
-    `vae_tiling`: on, off or auto; `compile`: the transformers' blocks (`models.compile.compile_blocks`): these five alone
-    change what is rendered.
+    `vae_tiling`: on, off or auto; `compile`: the transformers' blocks (`models.compile.compile_blocks`): these five
+    alone change what is rendered.
     """
 
     gang: int = 1

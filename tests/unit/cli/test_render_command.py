@@ -32,8 +32,8 @@ HOW = RunOptions(
 )
 WRITTEN = (
     "m.jsonl --output out --model tiny-magi --policy paper --gang 2 --gangs 3 --shard-weights --threads 4 --device cpu "
-    f"--dtype fp32 --weights int8 --vae-dtype bf16 --vae-tiling on --compile --address auto --until {UNTIL} --keep-going "
-    "--retry-failed --log-json --endpoint-url http://localhost:1 --json"
+    f"--dtype fp32 --weights int8 --vae-dtype bf16 --vae-tiling on --compile --address auto --until {UNTIL} "
+    "--keep-going --retry-failed --log-json --endpoint-url http://localhost:1 --json"
 )
 
 
