@@ -1,7 +1,8 @@
 """The plain records that pass between the layers. No dependencies, safe to pickle and to print."""
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 # How the matrices of a transformer's blocks are held: in 8 bits, or (auto) as the rest.
@@ -57,6 +58,26 @@ class ModelSpec:
         """Video frames of a fresh start that has so many latent frames."""
         return latent_frames * self.time_stride - (self.time_stride - 1 if self.causal else 0)
 
+    def latent_frames(self, video_frames: int) -> int:
+        """The inverse of `video_frames`, rounded down."""
+        return (video_frames + (self.time_stride - 1 if self.causal else 0)) // self.time_stride
+
+    def asked(self, fields: Mapping[str, Any]) -> "ModelSpec":
+        """As a request with these fields wants it; windows are whole chunks, as near as can be to the model's own."""
+        said = {name: fields[name] for name in SAMPLING if fields.get(name) is not None}
+        if not said:
+            return self
+        chunk = said.get("causal_block_size", self.chunk)
+        window, overlap = (max(frames // chunk, 1) * chunk for frames in (self.window, self.overlap))
+        return replace(
+            self,
+            chunk=chunk,
+            window=self.latent_frames(said["base_num_frames"]) if "base_num_frames" in said else window,
+            overlap=self.latent_frames(said["overlap_history"]) if "overlap_history" in said else overlap,
+            shift=said.get("shift", self.shift),
+            condition_noise=said.get("addnoise_condition", self.condition_noise),
+        )
+
     @property
     def chunk_frames(self) -> int:
         """Video frames of every chunk that continues."""
@@ -82,12 +103,26 @@ class Shot:
     cut: bool = True
 
 
+# Fields of a request that came after its ids and runs were first hashed: absent where nothing is said. Those of one
+# family, which its `Traits.fields` names, and those of all.
+SAMPLING = ("shift", "addnoise_condition", "base_num_frames", "overlap_history", "causal_block_size")
+OWN = (*SAMPLING, "special_tokens", "prev_chunks_scale")
+LATER = (*OWN, "fit", "video_from")
+
+
+def said(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A request's fields, without those of LATER of which it says nothing."""
+    return {name: value for name, value in fields.items() if value is not None or name not in LATER}
+
+
 @dataclass(frozen=True)
 class RenderRequest:
     """One video to render: a manifest row with every default filled in and every check passed.
 
     `image`: URL of the first frame of the first shot. `video`: URL of a video that the first shot
     continues; its frames are not repeated in the output. `end_image`: URL of what the last shot ends with.
+    `fit`: how these are brought to size, "crop", "pad" or "stretch"; None: the family's way. `video_from`: whose
+    "start" is continued in place of its end.
     `ar_step`: steps by which each chunk runs behind the one before it; 0: all together; None: the model's.
     `segment`: "all": shots that don't cut are denoised as one; None: in windows of the model's length.
     """
@@ -112,17 +147,28 @@ class RenderRequest:
     segment: str | None = None
     priority: int = 0
     labels: dict[str, str] = field(default_factory=dict)
+    # Not said in what is hashed or stored of requests that leave them to the model or the family, see LATER.
+    shift: float | None = None
+    addnoise_condition: float | None = None  # `ModelSpec.condition_noise`
+    base_num_frames: int | None = None  # `ModelSpec.window`, in video frames
+    overlap_history: int | None = None  # `ModelSpec.overlap`, in video frames
+    causal_block_size: int | None = None  # `ModelSpec.chunk`, in latent frames
+    special_tokens: tuple[str, ...] | None = None  # MAGI-1: what its captions are marked with
+    prev_chunks_scale: float | None = None  # distilled MAGI-1: what the chunks before weigh against the copy alone
+    fit: str | None = None
+    video_from: str | None = None
 
     @property
     def frames(self) -> int:
         return sum(shot.frames for shot in self.shots)
 
     def to_dict(self) -> dict[str, Any]:
-        return {**vars(self), "shots": [dict(vars(shot)) for shot in self.shots]}
+        return said({**vars(self), "shots": [dict(vars(shot)) for shot in self.shots]})
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "RenderRequest":
-        return cls(**{**data, "shots": tuple(Shot(**shot) for shot in data["shots"])})
+        lists = {name: tuple(data[name]) for name in ("special_tokens",) if name in data}
+        return cls(**{**data, **lists, "shots": tuple(Shot(**shot) for shot in data["shots"])})
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ class Policy:
     compression: how these tokens are chosen; None: the latest.
     near_clean_guidance: what distilled MAGI-1 takes from a copy of its cleanest chunk that sees only itself.
     cut: where clean tokens are cut down to the budget: "before" a chunk after them is forwarded, with its queries;
-      or "after" the row before, with the queries of its last forward (as published for MAGI-1).
+      or "after" the row before, with the queries of the last forward that was computed (as published for MAGI-1).
     kv_buffer: how keys and values lie in memory.
     """
 
@@ -43,18 +43,36 @@ class Policy:
     kv_buffer: MakeBuffer = PlainBuffer
 
     def __post_init__(self) -> None:
-        if self.attention == "full" and (self.reuse or self.kv_update != "recompute"):
-            raise ValueError("full attention runs the whole window anew at every row: nothing to keep or to reuse")
+        if self.attention == "full" and self.kv_update != "recompute":
+            raise ValueError("full attention runs the whole window anew at every row: no K/V can be kept")
+        if self.attention == "full" and self.reuse and not self.whole:
+            raise ValueError("full attention forwards all chunks together: they reuse together or not at all")
+        if self.whole and self.kv_update != "recompute":
+            raise ValueError("a rule for all chunks together needs them forwarded together at every row")
         if self.clean is not None and (self.kv_update == "recompute" or self.renoise):
             raise ValueError("a chunk that is forwarded again and again can't be cut down to a budget of clean tokens")
 
-    def step_rule(self, steps: int, rows: int, total: Total) -> StepRule:
-        """See `Rule.of_window`."""
-        return self.reuse.of_window(steps, rows, total) if self.reuse else ComputeAll()
+    def step_rule(self, steps: int, rows: int, total: Total, cycle: int = 0, branches: int = 1) -> StepRule:
+        """See `Rule.of_window`, and for `whole` ones `Rule.of_forwards`."""
+        if self.reuse is None:
+            return ComputeAll()
+        if self.whole:
+            return self.reuse.of_forwards(cycle or rows, branches)
+        return self.reuse.of_window(steps, rows, total)
 
     def step_cache(self) -> StepCache:
         """A fresh one for a chunk."""
         return self.cache.of_chunk() if self.reuse else StepCache()
+
+    @property
+    def asks_late(self) -> bool:
+        """Whether tokens are chosen by earlier queries, so that those of a forward are kept until the next one."""
+        return self.cut == "after" and isinstance(self.compression, Compression)
+
+    @property
+    def whole(self) -> bool:
+        """A row computes all chunks, started or not, or reuses what all of them had."""
+        return self.reuse is not None and self.reuse.whole
 
     def select(self, frame: int, chunk: int) -> Select:
         """How clean tokens are chosen (`models.base.Select`), where a frame and a chunk have so many tokens."""

@@ -7,7 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -53,6 +53,20 @@ class JointReuse(Reuse):
 
 
 @dataclass(frozen=True)
+class CountedReuse(Reuse):
+    """SkyReels-V2's own TeaCache: see `Counted`.
+
+    signal: what the polynomial was fitted on: what modulates the "blocks", or the "time" embedding before it.
+    """
+
+    joint, whole = True, True
+    signal: Literal["blocks", "time"] = "blocks"
+
+    def of_forwards(self, cycle: int, branches: int) -> StepRule:
+        return Counted(self, cycle, branches)
+
+
+@dataclass(frozen=True)
 class ReuseState:
     """What a chunk's guidance branch carries from one step to the next."""
 
@@ -85,6 +99,7 @@ def decide(
 
 def relative_change(signal: Tensor, before: Tensor, total: Callable[[Tensor], Tensor] | None = None) -> float:
     """mean |signal - before| / mean |before|, summed in float64, so that the number of ranks makes no difference."""
+    signal, before = torch.broadcast_tensors(signal, before)  # of chunks that share a timestep there is but one
     sums = torch.stack([values.abs().sum(dtype=torch.float64) for values in (signal - before, before)])
     change, size = (total(sums) if total else sums).tolist()
     return change / size if size else math.inf
@@ -127,6 +142,35 @@ class Jointly:
         if 0 in steps.values():  # what begins has nothing to reuse
             decision, self.state = ALWAYS, ReuseState(seen)
         return dict.fromkeys(steps, decision)
+
+    def forget(self, chunk: int) -> None:
+        """The window goes on."""
+
+
+@dataclass
+class Counted:
+    """SkyReels-V2's own TeaCache (skyreels_v2_infer/modules/transformer.py), which counts forwards, not rows.
+
+    It counts to `cycle`, as many as a whole window has rows, and begins anew, with warm-up steps each time: with two
+    guidance `branches` in a window's middle. Forwards with an even number have one state and one residual, those with
+    an odd one the other: with an odd cycle the branches change places there, and a single branch has both in turn.
+    """
+
+    reuse: CountedReuse
+    cycle: int
+    branches: int
+    count: int = 0
+    states: list[ReuseState] = field(default_factory=lambda: [ReuseState(), ReuseState()])
+
+    def decide(self, row: int, steps: Mapping[int, int], signal: Signal) -> dict[int, Decision]:
+        seen = signal(None)
+        return dict.fromkeys(steps, Decision(True, branches=tuple(self._next(seen) for _ in range(self.branches))))
+
+    def _next(self, seen: Tensor) -> Decision:
+        slot = self.count % 2
+        decision, self.states[slot] = decide(self.reuse, self.states[slot], seen, self.count // 2, steps=0)
+        self.count = (self.count + 1) % self.cycle
+        return replace(decision, slot=slot)
 
     def forget(self, chunk: int) -> None:
         """The window goes on."""

@@ -7,7 +7,7 @@ rule goes with every cache.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
@@ -20,12 +20,21 @@ Total = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether to compute, and what it was based on (None where no choice was open)."""
+    """Whether to compute, and what it was based on (None where no choice was open).
+
+    slot: whose residual it reuses or replaces; None: that of its own guidance branch. branches: by branch, where these
+    differ.
+    """
 
     compute: bool
     distance: float | None = None  # relative L1 change of the signal
     estimate: float | None = None
     accumulated: float | None = None  # before it is reset
+    slot: int | None = None
+    branches: tuple["Decision", ...] = ()
+
+    def of(self, branch: int) -> "Decision":
+        return self.branches[branch] if self.branches else self
 
 
 ALWAYS = Decision(compute=True)
@@ -47,13 +56,21 @@ class Rule(ABC):
     """Of a policy: plain data (a frozen dataclass), of which each window gets a `StepRule`.
 
     joint: it asks for the signal of the whole window, for which a plan has the `timesteps` of all chunks.
+    whole: a row computes all chunks, started or not, or reuses what all of them had: `of_forwards` makes its rule.
+    signal: see `CountedReuse`.
     """
 
     joint: ClassVar[bool] = False
+    whole: ClassVar[bool] = False
+    signal: Any = "blocks"
 
     @abstractmethod
     def of_window(self, steps: int, rows: int, total: Total) -> StepRule:
         """A fresh one for a window whose chunks take `steps` steps, in `rows` rows of its schedule."""
+
+    def of_forwards(self, cycle: int, branches: int) -> StepRule:
+        """The same by forwards of the window, of so many guidance branches in turn; cycle: see `SamplingPlan`."""
+        raise TypeError(f"{type(self).__name__} does not decide for all chunks together")
 
     def at_most(self) -> "Rule | None":
         """What computes most, for plans; None: every step. A rule that goes by numbers of steps alone gives itself."""

@@ -45,7 +45,7 @@ def _made(own: PolicyDeclaration, given: Given, spec: ModelSpec) -> Policy:
     for key, setting in own.settings.items():
         if setting.means and key in given:
             fields |= setting.means(given[key])
-    if own.reuse and given.get("reuse", True):
+    if own.reuse and own.wants_reuse(given):
         fields["reuse"], fields["cache"] = own.reuse(given, spec)
     return Policy(own.name, **fields)
 

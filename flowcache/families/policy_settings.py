@@ -87,12 +87,18 @@ class PolicyDeclaration:
     fields: of `cache.policy.Policy`, where a row says nothing else.
     reuse: (given, spec) -> when steps are reused and what takes their place; None: none is. It may raise ValueError,
     and what it needs of torch it imports itself.
+    reuses: whether it does so where a row names no setting of REUSE.
     """
 
     name: str
     settings: Mapping[str, Setting] = field(default_factory=dict)
     fields: Mapping[str, Any] = field(default_factory=dict)
     reuse: "Callable[[Given, ModelSpec], tuple[Rule, CacheOf]] | None" = None
+    reuses: bool = True
+
+    def wants_reuse(self, given: Given) -> bool:
+        """Whether a row's policy with these settings reuses steps."""
+        return bool(given.get("reuse", self.reuses or any(key in given for key in REUSE)))
 
 
 def shared(*keys: str) -> dict[str, Setting]:

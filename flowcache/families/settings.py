@@ -14,7 +14,7 @@ from flowcache.sampling.plan import Settings
 
 def settings_of(request: RenderRequest, spec: ModelSpec) -> Settings:
     """The sampler's: what the request says, and the model where it says nothing."""
-    return family(spec.family).settings(request, spec)
+    return family(spec.family).settings(request, spec.asked(vars(request)))
 
 
 def resolve_policy(policy: Mapping[str, Any], spec: ModelSpec) -> Policy:

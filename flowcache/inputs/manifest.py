@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from flowcache.errors import InputError, MediaError, Problem, masked
-from flowcache.inputs.row import ReadRow, check_end, check_tail, check_without_model, look, policy, shots
+from flowcache.inputs.row import ReadRow, check_pictures, check_tail, check_without_model, look, policy, shots, windows
 from flowcache.inputs.schema import RowDefaults, shown, usable_id
-from flowcache.records import MediaInfo, ModelSpec, RenderRequest
+from flowcache.records import MediaInfo, ModelSpec, RenderRequest, said
 
 SpecOf = Callable[[str], ModelSpec]  # raises InputError for an unknown model
 Probe = Callable[[str, str], MediaInfo]  # (url as written, "image" or "video") -> what it is; raises MediaError
@@ -67,9 +67,10 @@ class _Manifest:
             check_without_model(row)
             return None
         values = look(row, spec, self.defaults)
+        spec = windows(row, spec, values)
         values["shots"] = shots(row, spec, values["fps"], self.defaults)
         values["policy"] = policy(row, spec, self.defaults.policy)
-        check_end(row, spec)
+        check_pictures(row, spec, values["shots"])
         if "video" in found and values["fps"]:
             check_tail(row, found["video"], spec, values["fps"])
         if row.problems:
@@ -145,7 +146,7 @@ def refusal(url: str, kind: str, error: MediaError) -> str:
 
 def content_id(values: dict[str, Any]) -> str:
     """The id of a row without one: rows that would render the same get the same."""
-    content = {**values, "shots": [[shot.prompt, shot.frames, shot.cut] for shot in values["shots"]]}
+    content = {**said(values), "shots": [[shot.prompt, shot.frames, shot.cut] for shot in values["shots"]]}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return "v-" + hashlib.sha256(canonical.encode()).hexdigest()[:16]
 

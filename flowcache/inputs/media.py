@@ -18,13 +18,14 @@ from av.error import FFmpegError
 from PIL import Image, ImageOps
 
 from flowcache.errors import InputError, MediaError, Problem
+from flowcache.inputs.fit import Fit, fitted
 from flowcache.inputs.readers import read_rows
 from flowcache.inputs.urls import Access, OpenFile, UnreadableError, opened, resolve, scheme_of
 from flowcache.inputs.written import shown
 from flowcache.models.json_files import read_object
 from flowcache.records import MediaInfo
 
-__all__ = ["load_image", "load_tail", "probe_media", "read_rows"]
+__all__ = ["load_clip", "load_image", "probe_media", "read_rows"]
 
 SCHEMES = ("file", "s3", "gs", "gcs", "az", "abfs", "http", "https", "memory")
 BYTE_LIMIT = 512 << 20
@@ -66,17 +67,17 @@ def media_table(path: Path) -> dict[str, str]:
 
 
 def load_image(
-    url: str, width: int, height: int, sha256: str | None = None, access: Access | None = None
+    url: str, width: int, height: int, sha256: str | None = None, access: Access | None = None, fit: Fit = "crop"
 ) -> np.ndarray:
-    """The picture as uint8 [1, height, width, 3], scaled to cover and cut around its centre.
+    """The picture as uint8 [1, height, width, 3], see `fit.fitted`.
 
     MediaError where it can't be read, or is not the file of that `sha256` any more (None: whatever is there).
     """
     with _fetched(url, access, sha256) as file:
-        return _covering(_picture(file), width, height)[None]
+        return np.asarray(fitted(_picture(file), width, height, fit))[None]
 
 
-def load_tail(
+def load_clip(
     url: str,
     frames: int,
     fps: int,
@@ -85,12 +86,15 @@ def load_tail(
     sha256: str | None = None,
     least: int | None = None,
     access: Access | None = None,
+    fit: Fit = "crop",
+    start: bool = False,
 ) -> np.ndarray:
-    """The last `frames` frames sampled at `fps`, uint8 [frames, height, width, 3], cut like load_image's.
+    """The last (or first: `start`) `frames` frames sampled at `fps`, uint8 [frames, height, width, 3], sized like
+    load_image's.
 
     least: a video that has fewer gives a multiple of this many. The last sample is the video's last frame, the others
-    lie 1/fps apart before it and take the frame nearest in time. MediaError as of load_image, and where there are too
-    few.
+    lie 1/fps apart before it (or after the first one) and take the frame nearest in time. MediaError as of load_image,
+    and where there are too few.
     """
     with _fetched(url, access, sha256) as file, _Video(file) as video:
         have = MediaInfo(url, 0, 0, seconds=float(video.last - video.first)).frames_at(fps)
@@ -98,8 +102,12 @@ def load_tail(
             frames = have // least * least
         if have < frames:
             raise MediaError(f"has {have} frames at {fps} fps, and {least or frames} are needed")
-        times = [video.last - Fraction(i, fps) for i in reversed(range(frames))]
-        return np.stack([_covering(_upright(frame), width, height) for frame in video.sampled(times)])
+        if start:
+            times = [video.first + Fraction(i, fps) for i in range(frames)]
+        else:
+            times = [video.last - Fraction(i, fps) for i in reversed(range(frames))]
+        found = video.sampled(times)
+        return np.stack([np.asarray(fitted(_upright(frame), width, height, fit)) for frame in found])
 
 
 @contextmanager
@@ -148,11 +156,6 @@ def _picture(file: OpenFile) -> Image.Image:
         return image.convert("RGB")
     except BROKEN_PICTURE as error:
         raise MediaError(f"is a damaged picture ({str(error)[:100] or 'cannot be decoded'})") from error
-
-
-def _covering(image: Image.Image, width: int, height: int) -> np.ndarray:
-    """uint8 [height, width, 3]: scaled so that it covers the size, what stands out cut off on both sides."""
-    return np.asarray(ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS))
 
 
 def _upright(frame: av.VideoFrame) -> Image.Image:
@@ -223,13 +226,18 @@ class _Video:
             yield from frames
 
     def sampled(self, times: list[Fraction]) -> Iterator[av.VideoFrame]:
-        """For each of the ascending `times` the frame nearest to it, of two equally near ones the earlier."""
+        """For each of the ascending `times` the frame nearest to it, of two equally near ones the earlier.
+
+        No more is decoded than that takes.
+        """
         left = list(times)
         before: tuple[Fraction, av.VideoFrame] | None = None
         for now in self.frames_from(times[0]):
             while left and now[0] >= left[0]:
                 yield (before if before and left[0] - before[0] <= now[0] - left[0] else now)[1]
                 left.pop(0)
+            if not left:
+                return
             before = now
         if before is None or before[0] < self.last - 1:
             raise MediaError("is a damaged video: its last frames cannot be decoded")

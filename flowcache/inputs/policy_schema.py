@@ -23,8 +23,8 @@ class Policy(Written):
     """Its settings beside the name are further fields; which of them go with which name each family declares.
 
     `off` is the unaccelerated model, causal by chunks, `dense` the same with attention both ways, as official by
-    default; `paper` is FlowCache as published, `flowcache` is ours, `teacache` the baseline that decides for the
-    whole window at once.
+    default, and with the official TeaCache where a preset is named; `paper` is FlowCache as published, `flowcache` is
+    ours, `teacache` the baseline that decides for the whole window at once.
     """
 
     model_config = ConfigDict(extra="allow")

@@ -17,6 +17,7 @@ from flowcache.inputs.schema import (
     ACCEPTS,
     MAX_FRAMES,
     MAX_SIDE,
+    MAX_WINDOW,
     Policy,
     Row,
     RowDefaults,
@@ -25,10 +26,10 @@ from flowcache.inputs.schema import (
     path_name,
     shown,
 )
-from flowcache.records import MediaInfo, ModelSpec, Shot
+from flowcache.records import LATER, OWN, MediaInfo, ModelSpec, Shot
 
 Loc = tuple[int | str, ...]  # where in a row: ("shots", 1, "frames")
-LOOK = ("width", "height", "fps", "seed", "guidance", "steps", "ar_step", "segment", "negative_prompt")
+LOOK = ("width", "height", "fps", "seed", "guidance", "steps", "ar_step", "segment", "negative_prompt", *LATER)
 
 
 class ReadRow:
@@ -80,7 +81,7 @@ def _without(fields: dict[str, Any], bad: set[Loc]) -> dict[str, Any]:
 def look(row: ReadRow, spec: ModelSpec, defaults: RowDefaults) -> dict[str, Any]:
     """Fields whose default comes from the job, else the model; None where the row's own is faulty."""
     owner, values = family(spec.family), {}
-    fallbacks = {name: getattr(spec, name, None) for name in LOOK} | {**owner.defaults(spec)}
+    fallbacks = {name: None if name in LATER else getattr(spec, name, None) for name in LOOK} | {**owner.defaults(spec)}
     for name in LOOK:
         said = getattr(row.says, name), getattr(defaults, name), fallbacks[name]
         chosen = next((value for value in said if value is not None), None)
@@ -93,9 +94,39 @@ def look(row: ReadRow, spec: ModelSpec, defaults: RowDefaults) -> dict[str, Any]
     media = {name: getattr(row.says, name) for name in ("image", "video", "end_image")}
     for name, message in owner.check(Asked(values | media, frozenset(own)), spec):
         row.fault((name,), message)
-    if values["negative_prompt"] and not owner.traits.negative_prompt:
-        row.fault(("negative_prompt",), f"does not go with {spec.name}, which has no such text; accepted: none")
-    return values
+    _check_traits(row, values, spec)
+    negative = values["negative_prompt"]
+    return values | {"negative_prompt": owner.negative_prompts().get(negative, negative)}
+
+
+def windows(row: ReadRow, spec: ModelSpec, values: dict[str, Any]) -> ModelSpec:
+    """The model as the row wants it, its windows whole chunks with room for new ones; as it is after a fault."""
+    asked, before = spec.asked(values), len(row.problems)
+    for name in ("base_num_frames", "overlap_history"):
+        near = lengths.near_frames(values[name] or 1, asked, True, MAX_WINDOW)
+        if values[name] is not None and near != [values[name]]:
+            given = f"got {shown(values[name])}{_origin(row, name)}; nearest {_either(near)}"
+            row.fault((name,), f"{given}; accepted: {_lengths(asked, True)} with chunks of {asked.chunk} latent frames")
+    if len(row.problems) == before and asked.overlap >= asked.window:
+        window, overlap = asked.video_frames(asked.window), asked.overlap_frames
+        said = ("overlap_history", "base_num_frames", "causal_block_size")
+        name = next(name for name in said if values[name] is not None)
+        given = (
+            f"got {shown(values[name])}{_origin(row, name)}, but {overlap} of the {window} frames of a window come from"
+        )
+        row.fault((name,), f"{given} the one before; accepted: what leaves room for new ones")
+    return asked if len(row.problems) == before else spec
+
+
+def _check_traits(row: ReadRow, values: dict[str, Any], spec: ModelSpec) -> None:
+    """What the model's family has no use for."""
+    traits, negative = family(spec.family).traits, values["negative_prompt"]
+    if negative and not traits.negative_prompt and negative not in traits.negatives:
+        accepted = f"accepted: {' or '.join(map(repr, traits.negatives)) or 'none'}"
+        row.fault(("negative_prompt",), f"does not go with {spec.name}, which has no such text; {accepted}")
+    for name in OWN:
+        if values[name] is not None and name not in traits.fields:
+            row.fault((name,), f"does not go with {spec.name}; accepted: none")
 
 
 def _origin(row: ReadRow, name: str) -> str:
@@ -131,7 +162,7 @@ def policy(row: ReadRow, spec: ModelSpec, default: Policy) -> dict[str, Any]:
     if faults := faults or misfits(read, settings):
         return _faulty(row, given, faults)
     given, preset = {**given, **read}, settings.get("preset")
-    if not isinstance(preset, Preset) or given.get("reuse") is False:
+    if not isinstance(preset, Preset) or not declared[chosen.name].wants_reuse(given):
         return given
     if not (presets := preset.of(spec)):
         plain = " or ".join(repr(name) for name, known in declared.items() if "preset" not in known.settings)
@@ -235,11 +266,15 @@ def _exact(row: ReadRow, loc: Loc, frames: int, spec: ModelSpec, fresh: bool, en
     near = lengths.near_frames(frames, spec, fresh, MAX_FRAMES, ends)
     if near == [frames]:
         return frames
-    first, step = lengths.shortest(spec, fresh), spec.chunk_frames
     kind = "a fresh start" if fresh else "a continuation"
-    accepted = f"{first}, {first + step}, {first + 2 * step} and so on for {kind} with {spec.name}"
+    accepted = f"{_lengths(spec, fresh)} for {kind} with {spec.name}"
     row.fault(loc, f"got {shown(frames)}; nearest {_either(near)}; accepted: {accepted}")
     return 0
+
+
+def _lengths(spec: ModelSpec, fresh: bool) -> str:
+    first, step = lengths.shortest(spec, fresh), spec.chunk_frames
+    return f"{first}, {first + step}, {first + 2 * step} and so on"
 
 
 def _either(values: list[int]) -> str:
@@ -255,8 +290,10 @@ def _warn_of_words(row: ReadRow, loc: Loc, prompt: str, spec: ModelSpec) -> None
         row.warn(loc, f"{spec.name} does not know {words}; it knows {', '.join(spec.vocabulary)}")
 
 
-def check_end(row: ReadRow, spec: ModelSpec) -> None:
-    """Whether a chunk has frames left to be made between a first and a last one that are given."""
+def check_pictures(row: ReadRow, spec: ModelSpec, shots: tuple[Shot, ...]) -> None:
+    """Whether anything is left to be made beside frames that are given."""
+    if row.says.image and shots and 0 < shots[0].frames == spec.video_frames(1):
+        row.fault(("image",), "is all that the first shot shows; accepted: with a longer shot")
     if row.says.end_image and spec.chunk < 3:
         accepted = "models with chunks of at least 3 latent frames"
         row.fault(("end_image",), f"does not go with {spec.name}, whose chunks have {spec.chunk}; accepted: {accepted}")

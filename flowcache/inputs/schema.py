@@ -14,6 +14,7 @@ MAX_PROMPT = 10_000  # characters
 MAX_SECONDS = 86_400
 MAX_FRAMES = 1_000_000  # of a video
 MAX_SIDE = 8192  # pixels
+MAX_WINDOW = 4_093  # frames; of SkyReels-V2 1,024 latent ones, for so many it has positions
 MAX_SHOTS = 1_000
 MAX_LABELS = 64
 SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -37,6 +38,15 @@ ACCEPTS = {
     "steps": "a whole number from 1 to 1,000",
     "ar_step": "a whole number from 0 to 1,000",
     "segment": "'all'",
+    "shift": "a number above 0, at most 100",
+    "addnoise_condition": "a number from 0 to 1,000",
+    "base_num_frames": "a whole number from 1 to 4,093",
+    "overlap_history": "a whole number from 1 to 4,093",
+    "causal_block_size": "a whole number from 1 to 1,024",
+    "fit": "'crop', 'pad' or 'stretch'",
+    "video_from": "'start' or 'end'",
+    "special_tokens": "a list of names, or text with commas between them; 'none' for no token",
+    "prev_chunks_scale": "a number from 0 to 10",
     "model": "a model's name or the path of a checkpoint folder",
     "policy": "a policy's name, or an object with name and settings",
     "priority": "a whole number from -1000 to 1000",
@@ -52,6 +62,18 @@ def _safe_id(value: str) -> str:
     return value
 
 
+def _names(value: Any) -> Any:
+    """A list, or names in text, as a CSV cell has them."""
+    if isinstance(value, str):
+        return () if value.strip() == "none" else tuple(name.strip() for name in value.split(","))
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _in_order(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Once each, and sorted: those who write them in another order ask for the same."""
+    return tuple(sorted(set(names)))
+
+
 def _label(value: Any) -> Any:
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -61,6 +83,9 @@ def _label(value: Any) -> Any:
 
 
 Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
+Names = Annotated[
+    tuple[Annotated[str, text(50)], ...], Field(max_length=50), BeforeValidator(_names), AfterValidator(_in_order)
+]
 Label = Annotated[str, text(1000, blank=True), BeforeValidator(_label)]
 
 
@@ -75,6 +100,15 @@ class Look(Written):
     steps: Annotated[int, whole(1, 1000)] | None = None
     ar_step: Annotated[int, whole(0, 1000)] | None = None
     segment: Literal["all"] | None = None
+    shift: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] | None = None
+    addnoise_condition: Annotated[float, real(0, 1000)] | None = None
+    base_num_frames: Annotated[int, whole(1, MAX_WINDOW)] | None = None
+    overlap_history: Annotated[int, whole(1, MAX_WINDOW)] | None = None
+    causal_block_size: Annotated[int, whole(1, 1024)] | None = None
+    fit: Literal["crop", "pad", "stretch"] | None = None
+    video_from: Literal["start", "end"] | None = None
+    special_tokens: Names | None = None
+    prev_chunks_scale: Annotated[float, real(0, 10)] | None = None
 
 
 class Defaults(Look):
@@ -119,8 +153,11 @@ class Row(Look):
     labels: Annotated[dict[Annotated[str, text(100)], Label], Field(max_length=MAX_LABELS)] | None = None
 
 
-WHOLE_FIELDS = ("frames", "width", "height", "fps", "seed", "steps", "ar_step", "priority")
-REAL_FIELDS = ("seconds", "guidance")
+WHOLE_FIELDS = (
+    *("frames", "width", "height", "fps", "seed", "steps", "ar_step", "priority"),
+    *("base_num_frames", "overlap_history", "causal_block_size"),
+)
+REAL_FIELDS = ("seconds", "guidance", "shift", "addnoise_condition", "prev_chunks_scale")
 NESTED_FIELDS = ("shots", "labels", "policy")  # JSON where a format has only text
 
 
@@ -172,4 +209,4 @@ def _accepted(loc: tuple, accepts: dict[str, str]) -> str:
     if loc[0] == "shots" and len(loc) < 3:
         return accepts["shots"]
     name = path_name(loc)
-    return accepts.get(name) or accepts.get(str(loc[-1]), "a known field")
+    return accepts.get(name) or accepts.get(str(loc[-1])) or accepts.get(str(loc[0]), "a known field")

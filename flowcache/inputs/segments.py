@@ -14,6 +14,7 @@ def plan(request: RenderRequest, spec: ModelSpec) -> tuple[Segment, ...]:
     """
     segments: list[Segment] = []
     chunk = frame = 0
+    spec = spec.asked(vars(request))
     for number, length, continues in _runs(request):
         for part, (count, frames) in enumerate(_cut(length, continues, spec, request.segment == "all")):
             linked = part > 0 or (number > 0 and continues)
@@ -21,6 +22,11 @@ def plan(request: RenderRequest, spec: ModelSpec) -> tuple[Segment, ...]:
             segments.append(Segment(request.id, len(segments), number, chunk, count, frame, frames, after))
             chunk, frame = chunk + count, frame + frames
     return tuple(segments)
+
+
+def continues(request: RenderRequest, segment: Segment) -> bool:
+    """Whether it begins with what is not shown again: the end of another segment, or a part of the row's video."""
+    return segment.after is not None or (segment.shot == 0 and request.video is not None)
 
 
 def _runs(request: RenderRequest) -> list[tuple[int, int, bool]]:

@@ -1,6 +1,6 @@
 """The Wan 2.1 video VAE (diffusers' AutoencoderKLWan) as a `Codec`, from diffusers' files or Wan2.1_VAE.pth.
 
-Computes in float32, as the official code does.
+Computes in float32. The official program holds it so, but runs it under its bfloat16 autocast.
 """
 
 import re

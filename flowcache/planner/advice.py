@@ -73,10 +73,11 @@ def advise(work: Workload, throughput: Throughput, cluster: Cluster, now: float)
 def check_gang(requests: Sequence[RenderRequest], specs: Mapping[str, ModelSpec], gang: int) -> list[Problem]:
     """Gangs of more ranks than a chunk has tokens are refused before anything loads."""
     problems = {}
-    for model, width, height in {(request.model, request.width, request.height): None for request in requests}:
-        tokens = specs[model].chunk_tokens(width, height)
-        if gang > tokens:
-            size = f"{model} at {width}x{height}"
+    for request in requests:
+        width, height = request.width, request.height
+        tokens = specs[request.model].asked(vars(request)).chunk_tokens(width, height)
+        size = f"{request.model} at {width}x{height}"
+        if gang > tokens and size not in problems:
             problems[size] = Problem("--gang", "", f"got {gang}; accepted for {size}: 1 to {tokens}")
     return list(problems.values())
 

@@ -7,9 +7,10 @@ from flowcache.cache.policy import Policy
 from flowcache.families.base import Config
 from flowcache.families.memory import Memory, rank_memory
 from flowcache.families.settings import config_of, settings_of
+from flowcache.inputs.segments import continues
 from flowcache.parallel.mesh import head_groups
 from flowcache.planner.communication import sent_bytes
-from flowcache.planner.rank_work import RankWork, flops, kv_bytes, rank_work, residual_bytes, shape_of
+from flowcache.planner.rank_work import RankWork, flops, kv_bytes, query_bytes, rank_work, residual_bytes, shape_of
 from flowcache.records import ModelSpec, RenderRequest, Segment, Weights
 from flowcache.sampling.dry_run import WindowWork, at_least, at_most, dry_run
 from flowcache.sampling.plan import Settings
@@ -27,9 +28,9 @@ class Window:
 
 def window(request: RenderRequest, segment: Segment, spec: ModelSpec) -> Window:
     """The window that `worker.renderer.SegmentRenderer` denoises for a segment."""
-    continues = segment.after is not None or (segment.shot == 0 and request.video is not None)
-    given = spec.overlap if continues else int(segment.index == 0 and request.image is not None)
-    frames = segment.chunks * spec.chunk + given // spec.chunk * spec.chunk
+    spec, before = spec.asked(vars(request)), continues(request, segment)
+    given = spec.overlap if before else int(segment.index == 0 and request.image is not None)
+    frames = segment.chunks * spec.chunk + (given // spec.chunk * spec.chunk if before else 0)
     shape = frames, request.height // spec.space_stride, request.width // spec.space_stride
     return Window(request.model, settings_of(request, spec), shape, given)
 
@@ -102,11 +103,13 @@ class CostModel:
 
     def _count(self, window: Window, policy: Policy, ranks: int) -> Price:
         spec, config = self.specs[window.model], self.configs[window.model]
-        spec = replace(spec, width=window.shape[2] * spec.space_stride, height=window.shape[1] * spec.space_stride)
+        width, height = window.shape[2] * spec.space_stride, window.shape[1] * spec.space_stride
+        spec = replace(spec, width=width, height=height, chunk=window.settings.chunk)
         most, least = (self._dry_run(window, bound(policy)) for bound in (at_most, at_least))
         shape = shape_of(config, most.tokens)
         stored = kv_bytes(config, most, ranks)
         residuals = residual_bytes(config, policy, most, ranks, channels=spec.channels)
+        residuals += query_bytes(config, policy, most, ranks)
         return Price(
             model=window.model,
             width=spec.width,

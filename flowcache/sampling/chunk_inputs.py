@@ -11,7 +11,7 @@ from flowcache.models.base import Conditioning, Grid, VideoModel
 from flowcache.sampling.latents import Latents
 from flowcache.sampling.plan import ChunkForward, SamplingPlan, SamplingStep
 from flowcache.sampling.text_inputs import TextInputs
-from flowcache.sampling.time_signals import TimeSignals
+from flowcache.sampling.time_signals import Embedding, TimeSignals
 
 LARGE_CHUNK = 2048  # tokens; what larger ones are embedded to is not kept for all chunks of a row
 
@@ -81,14 +81,13 @@ class ChunkInputs:
         """Of all chunks together; their timesteps."""
         return self.model.condition(self._times_of_all(timesteps)[None], self.whole, self.fps)
 
-    def time_signal(self, number: int, forward: ChunkForward | None) -> Tensor:
+    def time_signal(self, number: int, forward: ChunkForward | None, of: Embedding = "blocks") -> Tensor:
         """Of a chunk's forward or, None, of all chunks in row `number`: see `TimeSignals`."""
         if self._signals is None:
             asked = {time for times in self.plan.timesteps for time in times}
             asked |= {forward.timestep for row in self.plan.rows for forward in row.forwards}
-            if self.plan.given_timestep is not None:
-                asked.add(self.plan.given_timestep)
-            self._signals = TimeSignals(self.model, asked, self.fps)
+            given = self.plan.given_timestep
+            self._signals = TimeSignals(self.model, asked if given is None else {*asked, given}, self.fps, of)
         if forward is None:
             return self._signals.of(self._times_of_all(self.plan.timesteps[number]).tolist())
         return self._signals.of(self._times(forward.timestep, forward.chunk).tolist())

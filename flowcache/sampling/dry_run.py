@@ -61,7 +61,7 @@ class WindowWork:
 
     forwards: of a chunk through the blocks. seen: tokens of K/V that they attend to, summed up.
     tokens: of a chunk. outputs: of a chunk through the head. kv_chunks: whose K/V each of the kv_branches has room for.
-    steps: that its chunks take. chunks_in_flight: that are under way at once, at the most.
+    steps: that its chunks take. chunks_in_flight: that are under way, or reuse, at once, at the most.
     """
 
     forwards: int
@@ -104,7 +104,7 @@ def dry_run(
         kv_chunks=0 if policy.attention == "full" else plan.capacity,
         kv_branches=plan.kv_branches,
         steps=sum(updated),
-        chunks_in_flight=max(updated),
+        chunks_in_flight=frames // settings.chunk if policy.attention == "full" else max(updated),
     )
 
 

@@ -1,6 +1,6 @@
 """How the forwards of one row are run: one by one, packed into batches, or all chunks attending to one another."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
@@ -27,8 +27,24 @@ class Batch:
     seen: Sequence[int]
 
 
+@dataclass(frozen=True)
+class Unit:
+    """Forwards whose tokens a step cache keeps as one. owner: their chunk; None: all of the window.
+
+    tokens: [S, D], before all layers, on this rank.
+    """
+
+    owner: int | None
+    forwards: Sequence[ChunkForward]
+    tokens: Tensor
+
+
 class Executor(Protocol):
     """Runs what was decided to be computed; it takes no decision itself."""
+
+    def units(self, forwards: Sequence[ChunkForward]) -> Iterator[Unit]:
+        """One for each row of `Batch.hidden`, in their order."""
+        ...
 
     def transform(self, row: SamplingStep, forwards: Sequence[ChunkForward]) -> Iterator[Batch]:
         """Through all layers, in an order that leaves the K/V of the forwards' own order."""
@@ -50,14 +66,17 @@ class Packed:
     def __init__(self, model: VideoModel, inputs: ChunkInputs, store: KVStore, most: int):
         self.model, self.inputs, self.store, self.most = model, inputs, store, most
 
-    def transform(self, row: SamplingStep, forwards: Sequence[ChunkForward]) -> Iterator[Batch]:
-        last = max((i for i, forward in enumerate(forwards) if forward.kv_branch is not None), default=-1)
-        for start in range(0, len(forwards), self.most):
-            yield self._run(row, forwards[start : start + self.most], last - start)  # and keep nothing of it here
+    def units(self, forwards: Sequence[ChunkForward]) -> Iterator[Unit]:
+        for forward in forwards:
+            yield Unit(forward.chunk, [forward], self.inputs.tokens(forward.chunk)[0])
 
-    def _run(self, row: SamplingStep, forwards: Sequence[ChunkForward], last: int) -> Batch:
-        """As one batch. last: see `_attend`."""
-        attend, seen = self._attend(row, forwards, last)
+    def transform(self, row: SamplingStep, forwards: Sequence[ChunkForward]) -> Iterator[Batch]:
+        for start in range(0, len(forwards), self.most):
+            yield self._run(row, forwards[start : start + self.most])  # and keep nothing of it here
+
+    def _run(self, row: SamplingStep, forwards: Sequence[ChunkForward]) -> Batch:
+        """As one batch."""
+        attend, seen = self._attend(row, forwards)
         tokens = [self.inputs.tokens(forward.chunk) for forward in forwards]
         hidden = self.model.transform(
             tokens[0] if len(tokens) == 1 else torch.cat(tokens),
@@ -84,19 +103,18 @@ class Packed:
     def _conditioning(self, row: SamplingStep, forwards: Sequence[ChunkForward]) -> Conditioning:
         return Conditioning.join([self.inputs.conditioning(forward, row.distill) for forward in forwards])
 
-    def _attend(self, row: SamplingStep, batch: Sequence[ChunkForward], last: int) -> tuple[Attend, list[int]]:
-        """Attention of the batch's rows, and how many tokens each sees. last: place of the row's last forward with K/V,
-        after which clean tokens are cut."""
+    def _attend(self, row: SamplingStep, batch: Sequence[ChunkForward]) -> tuple[Attend, list[int]]:
+        """Attention of the batch's rows, and how many tokens each sees."""
         starts = [0, *(i + 1 for i, (a, b) in enumerate(pairwise(batch)) if not a.can_batch_with(b)), len(batch)]
         views: list[tuple[slice, Attend]] = []
         seen: list[int] = []
         for begin, end in pairwise(starts):
-            attend, tokens = self._view(row, batch[begin:end], cut=begin <= last < end)
+            attend, tokens = self._view(row, batch[begin:end])
             views.append((slice(begin, end), attend))
             seen += [tokens] * (end - begin)
         return one_after_another(views), seen
 
-    def _view(self, row: SamplingStep, group: Sequence[ChunkForward], cut: bool) -> tuple[Attend, int]:
+    def _view(self, row: SamplingStep, group: Sequence[ChunkForward]) -> tuple[Attend, int]:
         """Of forwards that differ in text and K/V branch alone."""
         forward = group[0]
         if forward.kv_branch is None:
@@ -104,7 +122,7 @@ class Packed:
             return self_only(self.store.sharding, tokens), tokens
         branches = range(forward.kv_branch, forward.kv_branch + len(group))
         clean = min(row.clean, forward.chunk)
-        return self.store.view(branches, forward.chunk, forward.first, clean, row.cut_after if cut else 0)
+        return self.store.view(branches, forward.chunk, forward.first, clean, row.late)
 
 
 class Bidirectional:
@@ -112,21 +130,32 @@ class Bidirectional:
 
     def __init__(self, model: VideoModel, inputs: ChunkInputs, sharding: KVSharding):
         self.model, self.inputs, self.sharding = model, inputs, sharding
+        self._embedded: tuple[Mapping[int, Tensor], Tensor] | None = None  # latents of a row, their tokens
+
+    def units(self, forwards: Sequence[ChunkForward]) -> Iterator[Unit]:
+        tokens = self._tokens()[0]
+        for branch in sorted({forward.branch for forward in forwards}):
+            yield Unit(None, [forward for forward in forwards if forward.branch == branch], tokens)
 
     def transform(self, row: SamplingStep, forwards: Sequence[ChunkForward]) -> Iterator[Batch]:
         grid = self.inputs.whole
-        tokens = self.model.embed(torch.cat(list(self.inputs.seen.values()), dim=1)[None])
         conditioning, rope = self._conditioning(row), self.model.rope(grid)
         attend = self_only(self.sharding, grid.tokens)
-        for branch in sorted({forward.branch for forward in forwards}):
-            own = [forward for forward in forwards if forward.branch == branch]
-            hidden = self.model.transform(tokens, conditioning, self.inputs.text_of(own[:1]), [rope], attend)
+        for unit in self.units(forwards):
+            own = unit.forwards
+            hidden = self.model.transform(unit.tokens[None], conditioning, self.inputs.text_of(own[:1]), [rope], attend)
             yield Batch(own, hidden, [grid.tokens] * len(own))
 
     def project(self, row: SamplingStep, batch: Batch) -> list[Tensor | None]:
         velocity = self.model.project(batch.hidden, self._conditioning(row), self.inputs.whole)[0].float()
         parts = velocity.split(self.inputs.grids[0].frames, dim=1)
         return [parts[forward.chunk] if forward.step >= 0 else None for forward in batch.forwards]
+
+    def _tokens(self) -> Tensor:
+        seen = self.inputs.seen
+        if self._embedded is None or self._embedded[0] is not seen:
+            self._embedded = seen, self.model.embed(torch.cat(list(seen.values()), dim=1)[None])
+        return self._embedded[1]
 
     def _conditioning(self, row: SamplingStep) -> Conditioning:
         return self.inputs.conditioning_of_all([f.timestep for f in row.forwards if f.branch == 0])

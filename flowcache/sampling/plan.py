@@ -40,13 +40,13 @@ class ChunkForward:
 class SamplingStep:
     """Forwards in order; each chunk with a step in them takes it at the row's end.
 
-    clean: so many chunks at the front may be cut down to the policy's budget of clean tokens. cut_after: so many may
-    be after the last forward. distill: see `VideoModel.condition`.
+    clean: so many chunks at the front may be cut down to the policy's budget of clean tokens. late: by the queries of
+    the last forward before. distill: see `VideoModel.condition`.
     """
 
     forwards: tuple[ChunkForward, ...]
     clean: int = 0
-    cut_after: int = 0
+    late: bool = False
     distill: float | None = None
 
     @property
@@ -78,6 +78,7 @@ class SamplingPlan:
     kv_branches: K/V stores side by side. budget: clean chunks' worth of tokens that each holds; None: all.
     prefix_timestep: to which the prefix is noised; 0: it stays clean. given_timestep: of given frames inside a chunk
     that is denoised; None: the chunk's own. timesteps: of every chunk in every row, for decisions about all at once.
+    cycle: forwards after which SkyReels-V2's TeaCache counts anew; 0: the number of rows.
     """
 
     steps: int
@@ -89,6 +90,7 @@ class SamplingPlan:
     prefix_timestep: float = 0.0
     given_timestep: float | None = None
     timesteps: tuple[tuple[float, ...], ...] = ()
+    cycle: int = 0
 
     @property
     def capacity(self) -> int:

@@ -56,11 +56,12 @@ class Window:
             policy.select(tokens // settings.chunk, tokens),
             kv_sharding,
             policy.kv_buffer,
+            late=policy.asks_late,
         )
         self.executor = executor_of(model, self.inputs, self.store, full)
         total = alike if model.timed_signal else self.store.sharding.total
-        self.rule = policy.step_rule(plan.steps, len(plan.rows), total)
-        self.caches: dict[int, StepCache] = {}  # of chunks under way
+        self.rule = policy.step_rule(plan.steps, len(plan.rows), total, plan.cycle, plan.kv_branches)
+        self.caches: dict[int | None, StepCache] = {}  # of chunks under way; None: of all together
         self.solver_states = [plan.solver.start] * len(self.latents)
         self.decisions: dict[tuple[int, int], list[str]] = {}  # as in FinishedChunk, by chunk and branch
         self.seconds = [0.0] * len(self.latents)
@@ -81,7 +82,8 @@ class Window:
 
         def signal(chunk: int | None) -> Tensor:
             if self.model.timed_signal:
-                return self.inputs.time_signal(number, None if chunk is None else first[chunk])
+                of = self.policy.reuse.signal if self.policy.reuse else "blocks"
+                return self.inputs.time_signal(number, None if chunk is None else first[chunk], of)
             if chunk is None:
                 everything = self.inputs.conditioning_of_all(self.plan.timesteps[number])
                 return self.model.signal(everything, None, self.inputs.whole)
@@ -92,13 +94,13 @@ class Window:
 
     def forward(self, number: int, row: SamplingStep, decisions: Mapping[int, Decision]) -> dict[int, list[Tensor]]:
         """The velocities of each chunk that takes a step, by branch; none where what is reused has none."""
-        velocities: dict[int, list[Tensor]] = {chunk: [] for chunk in row.steps}
+        velocities: dict[int, dict[int, Tensor]] = {chunk: {} for chunk in row.steps}  # by branch
 
         left = Counter(forward.chunk for forward in row.forwards)
 
         def done(forward: ChunkForward, velocity: Tensor | None, seen: int) -> None:
             if velocity is not None:
-                velocities[forward.chunk].append(velocity)
+                velocities[forward.chunk][forward.branch] = velocity
             self.report(number, forward, decisions, velocity, seen)
             left[forward.chunk] -= 1
             if not left[forward.chunk]:
@@ -108,29 +110,41 @@ class Window:
             for one in zip(batch.forwards, self.executor.project(row, batch), batch.seen, strict=True):
                 done(*one)
 
-        chosen = {forward: forward.step < 0 or decisions[forward.chunk].compute for forward in row.forwards}
+        chosen = {forward: self.decision(forward, decisions).compute for forward in row.forwards}
+        # First what is reused: SkyReels-V2's TeaCache may replace it in the same row.
+        for unit in self.executor.units([f for f, compute in chosen.items() if not compute and f.step >= 0]):
+            hidden = self.cache(unit.owner).stand_in(self.slot(unit.forwards[0], decisions), unit.tokens)
+            if hidden is None:
+                done(unit.forwards[0], None, 0)
+            else:
+                take(Batch(unit.forwards, hidden[None], [0] * len(unit.forwards)))
         for batch in self.executor.transform(row, [forward for forward, compute in chosen.items() if compute]):
             if self.policy.reuse:
-                self.keep(batch)
+                self.keep(batch, decisions)
             take(batch)
             del batch  # before the next one is run
-        for forward in (forward for forward, compute in chosen.items() if not compute):
-            tokens = self.inputs.tokens(forward.chunk)
-            hidden = self.cache(forward.chunk).stand_in(forward.branch, tokens[0])
-            if hidden is None:
-                done(forward, None, 0)
-            else:
-                take(Batch([forward], hidden[None], [0]))
-        return velocities
+        return {chunk: [own[branch] for branch in sorted(own)] for chunk, own in velocities.items()}
 
-    def keep(self, batch: Batch) -> None:
-        """Let the chunks' caches see what was computed."""
-        for forward, hidden in zip(batch.forwards, batch.hidden, strict=True):
-            if forward.step >= 0:
-                self.cache(forward.chunk).keep(forward.branch, self.inputs.tokens(forward.chunk)[0], hidden)
+    def decision(self, forward: ChunkForward, decisions: Mapping[int, Decision]) -> Decision:
+        """A forward that takes no step is computed, unless all chunks reuse together."""
+        if self.policy.whole:
+            return next(iter(decisions.values())).of(forward.branch)
+        return decisions[forward.chunk].of(forward.branch) if forward.step >= 0 else ALWAYS
 
-    def cache(self, chunk: int) -> StepCache:
-        return self.caches.setdefault(chunk, self.policy.step_cache())
+    def slot(self, forward: ChunkForward, decisions: Mapping[int, Decision]) -> int:
+        """Under which number the forward's residual is kept."""
+        own = self.decision(forward, decisions).slot
+        return forward.branch if own is None else own
+
+    def keep(self, batch: Batch, decisions: Mapping[int, Decision]) -> None:
+        """Let the caches see what was computed."""
+        for unit, hidden in zip(self.executor.units(batch.forwards), batch.hidden, strict=True):
+            first = unit.forwards[0]
+            if first.step >= 0 or self.policy.whole:
+                self.cache(unit.owner).keep(self.slot(first, decisions), unit.tokens, hidden)
+
+    def cache(self, owner: int | None) -> StepCache:
+        return self.caches.setdefault(owner, self.policy.step_cache())
 
     def advance(self, chunk: int, step: int, velocities: list[Tensor]) -> None:
         """The chunk's step, by its solver or by what is reused."""
@@ -165,7 +179,7 @@ class Window:
         seen: int,
     ) -> None:
         chunk, branch, step = forward.chunk, forward.branch, forward.step
-        decision = decisions[chunk] if step >= 0 else ALWAYS
+        decision = self.decision(forward, decisions)
         if step >= 0:
             self.decisions.setdefault((chunk, branch), ["-"] * self.plan.steps)[step] = "01"[decision.compute]
         if self.observe:

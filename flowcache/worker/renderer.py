@@ -14,7 +14,8 @@ from torch import Tensor
 
 from flowcache.families.known import family
 from flowcache.families.settings import resolve_policy, settings_of
-from flowcache.models.base import CaptionEncoder, LoadedModel
+from flowcache.inputs.segments import continues, plan
+from flowcache.models.base import CaptionEncoder, LoadedModel, RequestCaptions
 from flowcache.records import ModelSpec, RenderRequest, Segment
 from flowcache.sampling.loop import FinishedChunk, Texts, Visit, denoise
 from flowcache.worker.noise import latent_shape, normal, window_noise
@@ -45,7 +46,8 @@ class SegmentRenderer:
 
     `conditioning`: latents [C, P, h, w] that the window begins with: whole chunks for a continuation,
     a single frame for an image start, None for a fresh start. `end`: a latent frame [C, 1, h, w] that it ends with.
-    `reuse`: False to compute every step, whatever the request's policy says.
+    `reuse`: False to compute every step, whatever the request's policy says. `shown`: the last pixels [3, T, H, W]
+    before it, as far as the next segment's conditioning reaches back beyond this one: see `shown_before_next`.
     """
 
     def __init__(
@@ -56,17 +58,20 @@ class SegmentRenderer:
         conditioning: Tensor | None,
         end: Tensor | None = None,
         reuse: bool = True,
+        shown: Tensor | None = None,
     ):
         self.model, self.request, self.segment, self.conditioning = model, request, segment, conditioning
         self.end = end
-        spec = model.spec
+        self.spec = spec = model.spec.asked(vars(request))
         self.traits = family(spec.family).traits
         policy = resolve_policy(request.policy, spec)
         self.policy = policy if reuse else replace(policy, reuse=None)
         frames = 0 if conditioning is None else conditioning.shape[1]
-        self.prefix = frames // spec.chunk * spec.chunk  # latent frames of whole chunks, not shown again
+        self.given = frames // spec.chunk * spec.chunk  # latent frames of whole chunks, which are not denoised
+        self.prefix = self.given if continues(request, segment) else 0  # those of them that are not shown again
+        self._shown = shown
         self._recent: Tensor | None = None  # the last pixels, as many as a continuation needs
-        self._clean = None if conditioning is None else conditioning[:, : self.prefix].cpu()  # the last latents, alike
+        self._clean = None if conditioning is None else conditioning[:, : self.given].cpu()  # the last latents, alike
         self._abandoned = Event()
         self._beside = side_stream(model.transformer.device)
 
@@ -76,12 +81,15 @@ class SegmentRenderer:
 
     def number(self, chunk: int) -> int:
         """The number in the whole video of a chunk of this window."""
-        return self.segment.first_chunk + chunk - self.prefix // self.model.spec.chunk
+        return self.segment.first_chunk + chunk - self.prefix // self.spec.chunk
 
     def finished(self) -> Iterator[FinishedChunk]:
         """Denoise only: the clean latents of each output chunk, on every rank alike."""
-        spec, request = self.model.spec, self.request
-        shape = latent_shape(spec, request, self.prefix)
+        spec, request = self.spec, self.request
+        shape = latent_shape(spec, request, self.given)
+        if self.conditioning is not None:
+            shown = self.conditioning[:, self.prefix : self.given].split(spec.chunk, dim=1)
+            yield from (FinishedChunk(i, chunk, 0, 0, 0.0) for i, chunk in enumerate(shown) if chunk.shape[1])
         for done in denoise(
             self.model.transformer,
             window_noise(spec, request, self.segment, self.prefix),
@@ -100,7 +108,7 @@ class SegmentRenderer:
 
     def _step_noise(self, chunk: int, step: int) -> Tensor:
         """For solvers that draw noise between steps."""
-        shape = latent_shape(self.model.spec, self.request, self.model.spec.chunk)
+        shape = latent_shape(self.spec, self.request, self.spec.chunk)
         return normal(shape, "step", self.request.seed, self.number(chunk), step)
 
     def _heed(self, visit: Visit) -> None:
@@ -113,11 +121,13 @@ class SegmentRenderer:
         """Denoise and decode: the output chunks in order, while the next one is being denoised."""
         start = self.segment.start_frame
         with prefetch(self.finished(), self._abandoned.set) as finished:
-            decode = self.model.codec.stream(self.model.share)
+            decode = self.model.codec_at(self.request.fps).stream(self.model.share)
             if self.prefix and self.conditioning is not None:
                 # Of a codec that is not causal, no more than the last chunk can reach what follows.
-                shown = self.prefix if self.model.spec.causal else self.model.spec.chunk
+                shown = self.prefix if self.spec.causal else self.spec.chunk
                 self._decode(decode, self.conditioning[:, self.prefix - shown : self.prefix])
+            if self._shown is not None:  # as official long videos have it: these, and not what is decoded anew
+                self._recent = self._shown.cpu()
             for number, done in enumerate(finished):
                 begin = time.perf_counter()
                 decoded = self._decode(decode, done.latents)
@@ -150,7 +160,19 @@ class SegmentRenderer:
         if latents:
             return last
         with self._beside:
-            return self.model.codec.encode(last).cpu()
+            return self.model.codec_at(self.request.fps).encode(last).cpu()
+
+    @torch.inference_mode()
+    def shown_before_next(self) -> Tensor | None:
+        """The last pixels, so many as the segment after the next one is conditioned on; None: on later ones alone."""
+        if self.traits.continues_from == "latents" or self._recent is None:
+            return None
+        segments = plan(self.request, self.spec)
+        following = next((one for one in segments if one.after == self.segment.index), None)
+        if following is None or all(one.after != following.index for one in segments):
+            return None
+        frames = self.spec.overlap_frames - following.frames
+        return self._recent[:, -frames:].cpu() if frames > 0 else None
 
     def _decode(self, decode: Callable[[Tensor], Tensor | None], latents: Tensor) -> np.ndarray | None:
         """Pixels of the next latents, which are finished: denoising has looked at their values on the CPU.
@@ -165,7 +187,8 @@ class SegmentRenderer:
             return to_uint8(pixels)
 
     def _remember(self, pixels: Tensor) -> None:
-        self._recent = last_frames(self._recent, pixels, self.model.spec.overlap_frames)
+        before = None if self._recent is None else self._recent.to(pixels)
+        self._recent = last_frames(before, pixels, self.spec.overlap_frames)
 
     def _texts(self) -> Texts:
         request, text = self.request, self.model.text
@@ -174,9 +197,13 @@ class SegmentRenderer:
         if self.traits.prompt_per == "window":
             return Texts(text.encode(request.shots[self.segment.shot].prompt), negative)
         if not isinstance(text, CaptionEncoder):
-            raise TypeError(f"{type(text).__name__} makes no captions, which chunks of {self.model.spec.name} need")
-        told = captions(request, self.segment, self.model.spec)
-        given: list[Tensor | None] = [None] * (self.prefix // self.model.spec.chunk)
+            raise TypeError(f"{type(text).__name__} makes no captions, which chunks of {self.spec.name} need")
+        null = self.model.transformer.null_caption
+        if isinstance(text, RequestCaptions) and null is not None:
+            text = text.of(request)
+            negative = text.negative(null)
+        told = captions(request, self.segment, self.spec)
+        given: list[Tensor | None] = [None] * (self.prefix // self.spec.chunk)
         return Texts([*given, *(text.caption(prompt, remaining) for prompt, remaining in told)], negative)
 
 
@@ -196,11 +223,15 @@ def captions(request: RenderRequest, segment: Segment, spec: ModelSpec) -> list[
     ]
 
 
-def encode_pixels(model: LoadedModel, frames: np.ndarray) -> Tensor:
-    """Conditioning latents of an image or a video's tail, uint8 [T, H, W, 3]."""
-    pixels = torch.tensor(frames).permute(3, 0, 1, 2).float() / 127.5 - 1
+def encode_pixels(model: LoadedModel, frames: np.ndarray, fps: int | None = None) -> Tensor:
+    """Conditioning latents of an image or a video's tail, uint8 [T, H, W, 3]. fps: None: the model's."""
     with torch.inference_mode():
-        return model.codec.encode(pixels)
+        return model.codec_at(fps or model.spec.fps).encode(to_pixels(frames))
+
+
+def to_pixels(frames: np.ndarray) -> Tensor:
+    """uint8 [T, H, W, 3] to [3, T, H, W] in -1..1."""
+    return torch.tensor(frames).permute(3, 0, 1, 2).float() / 127.5 - 1
 
 
 def encode_end(model: LoadedModel, picture: np.ndarray) -> Tensor:
@@ -217,9 +248,15 @@ def to_uint8(pixels: Tensor) -> np.ndarray:
     return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 3, 0).cpu().contiguous().numpy()
 
 
-def tail_to_bytes(tail: Tensor) -> bytes:
-    return save({"tail": tail.cpu().contiguous()})
+def tail_to_bytes(tail: Tensor, shown: Tensor | None = None) -> bytes:
+    """What the next segment continues from: see `SegmentRenderer`."""
+    state = {"tail": tail} if shown is None else {"tail": tail, "shown": shown}
+    return save({name: values.cpu().contiguous() for name, values in state.items()})
 
 
 def tail_from_bytes(data: bytes) -> Tensor:
     return load(data)["tail"]
+
+
+def shown_from_bytes(data: bytes) -> Tensor | None:
+    return load(data).get("shown")

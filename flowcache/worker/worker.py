@@ -4,7 +4,7 @@ import gc
 import os
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -14,11 +14,9 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]: torch documents it here
 
-from flowcache.errors import MediaError, StoreError, masked
+from flowcache.errors import StoreError
 from flowcache.families.registry import find, load_model, precision
 from flowcache.families.vae_tiling import choose_tile
-from flowcache.inputs.lengths import shortest_history
-from flowcache.inputs.media import load_image, load_tail
 from flowcache.models.base import LoadedModel, Share, alone
 from flowcache.parallel.apply import ShardedModel
 from flowcache.parallel.decoding import open_sharing
@@ -27,8 +25,17 @@ from flowcache.sampling.records import NotFinite
 from flowcache.storage.commits import commit_segment, new_attempt
 from flowcache.storage.documents import sha256
 from flowcache.storage.objects.store import Store
+from flowcache.worker.given import clip, picture
 from flowcache.worker.quality import flaw
-from flowcache.worker.renderer import SegmentRenderer, encode_end, encode_pixels, tail_from_bytes, tail_to_bytes
+from flowcache.worker.renderer import (
+    SegmentRenderer,
+    encode_end,
+    encode_pixels,
+    shown_from_bytes,
+    tail_from_bytes,
+    tail_to_bytes,
+    to_pixels,
+)
 from flowcache.worker.task import Event, Flawed, Task, WorkerSettings
 from flowcache.worker.text_cache import TextCache
 from flowcache.worker.upload import Upload
@@ -111,7 +118,7 @@ class RankWorker:
             yield spoilt
             return
         if not task.last:
-            upload.state(tail_to_bytes(renderer.tail()))
+            upload.state(tail_to_bytes(renderer.tail(), renderer.shown_before_next()))
         self._tail = upload.tail
         yield commit_segment(self.store, upload.marker(self.settings, self.gang, self.world, started, seconds))
 
@@ -157,12 +164,13 @@ class RankWorker:
         compile_blocks(model.transformer)
 
     def _renderer(self, model: LoadedModel, task: Task) -> SegmentRenderer:
-        return SegmentRenderer(
-            model, task.request, task.segment, self._conditioning(model, task), self._end(model, task), task.reuse
-        )
+        conditioning, shown = self._before(model, task)
+        end = self._end(model, task)
+        return SegmentRenderer(model, task.request, task.segment, conditioning, end, task.reuse, shown)
 
-    def _conditioning(self, model: LoadedModel, task: Task) -> Tensor | None:
-        request, spec = task.request, model.spec
+    def _before(self, model: LoadedModel, task: Task) -> tuple[Tensor | None, Tensor | None]:
+        """The latents that the segment begins with, and the pixels of before that may still be asked for."""
+        request, spec = task.request, model.spec.asked(vars(task.request))
         if task.parent:
             wanted = task.parent.state_key
             if wanted is None:
@@ -172,30 +180,22 @@ class RankWorker:
                 data = self.store.get(wanted)
             if sha256(data) != task.parent.state_sha256:
                 raise StoreError(f"{self.store.uri(wanted)} is damaged: its sha256 is not the marker's")
-            return tail_from_bytes(data)
+            return tail_from_bytes(data), shown_from_bytes(data)
         if task.segment.shot > 0:
-            return None
-        size = request.width, request.height
-        if request.image:
-            with naming(request.image):
-                return encode_pixels(model, load_image(request.image, *size, request.media_sha256, self.store.options))
-        if request.video:
-            with naming(request.video):
-                wanted = spec.overlap_frames, request.fps, *size, request.media_sha256
-                frames = load_tail(request.video, *wanted, least=shortest_history(spec), access=self.store.options)
-                return encode_pixels(model, frames)
-        return None
+            return None, None
+        if (frames := picture(request, spec, self.store.options)) is not None:
+            return encode_pixels(model, frames), None
+        if (frames := clip(request, spec, self.store.options)) is not None:
+            return encode_pixels(model, frames, request.fps), to_pixels(frames)
+        return None, None
 
     def _end(self, model: LoadedModel, task: Task) -> Tensor | None:
         """What the video's last segment ends with."""
         request, segment = task.request, task.segment
-        if request.end_image is None or segment.start_frame + segment.frames < request.frames:
+        if segment.start_frame + segment.frames < request.frames:
             return None
-        with naming(request.end_image):
-            picture = load_image(
-                request.end_image, request.width, request.height, request.end_image_sha256, self.store.options
-            )
-            return encode_end(model, picture)
+        frames = picture(request, model.spec, self.store.options, end=True)
+        return None if frames is None else encode_end(model, frames)
 
 
 def _rendezvous_at(address: tuple[str, int] | None, world: int, timeout: timedelta) -> TCPStore:
@@ -203,12 +203,3 @@ def _rendezvous_at(address: tuple[str, int] | None, world: int, timeout: timedel
         raise ValueError("ranks above 0 must be told where rank 0 waits")
     host, port = address
     return TCPStore(host, port, world, timeout=timeout)
-
-
-@contextmanager
-def naming(url: str) -> Iterator[None]:
-    """What goes wrong with a picture or video says which it is."""
-    try:
-        yield
-    except MediaError as error:
-        raise MediaError(f"{masked(url)}: {error}") from error

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from flowcache.families.skyreels.config import SkyReelsConfig
 from flowcache.families.skyreels.transformer import SkyReelsTransformer
+from tests.parity.given import Given
 
 
 class Golden:
@@ -27,12 +28,15 @@ class Golden:
 
     def model(self, heads, inject_sample_info):
         """The tiny SkyReels model, its sizes read from the forward cases and the weights."""
-        sizes, weights = self.facts("skyreels_forward")["config"], self.tensors("skyreels_weights")
-        config = SkyReelsConfig(
-            dim=sizes["dim"], ffn_dim=sizes["ffn_dim"], heads=heads, layers=sizes["num_layers"],
-            in_channels=sizes["in_dim"], out_channels=sizes["out_dim"], text_dim=sizes["text_dim"],
-            text_len=sizes["text_len"], freq_dim=sizes["freq_dim"], inject_sample_info=inject_sample_info,
-        )  # fmt: skip
+        weights = self.tensors("skyreels_weights")
+        with Given("config", self.facts("skyreels_forward")["config"]) as sizes:
+            assert sizes["model_type"] == "t2v"
+            sizes.skip("num_heads")
+            config = SkyReelsConfig(
+                dim=sizes["dim"], ffn_dim=sizes["ffn_dim"], heads=heads, layers=sizes["num_layers"],
+                in_channels=sizes["in_dim"], out_channels=sizes["out_dim"], text_dim=sizes["text_dim"],
+                text_len=sizes["text_len"], freq_dim=sizes["freq_dim"], inject_sample_info=inject_sample_info,
+            )  # fmt: skip
         model = SkyReelsTransformer(config)
         model.load_state_dict({k: v for k, v in weights.items() if inject_sample_info or not k.startswith("fps_")})
         return model.eval()
@@ -45,19 +49,29 @@ def golden(request):
 
 
 def pytest_generate_tests(metafunc):
-    """`@pytest.mark.golden(name, *keys, only=regex)`: one test per case that the JSON lists under the keys."""
+    """`@pytest.mark.golden(name, *keys, only=regex)`: one test per case that the JSON lists under the keys.
+
+    A name that ends in * stands for all files that begin so; their cases say which `file` they are of.
+    """
     marker = metafunc.definition.get_closest_marker("golden")
     if marker is None:
         return
     name, *keys = marker.args
-    cases = Golden(metafunc.config.getoption("--golden")).facts(name) or []
-    for key in keys if cases else []:
-        cases = cases[key]
-    if isinstance(cases, dict):
-        cases = [{"name": name, **case} for name, case in cases.items()]
+    golden = Golden(metafunc.config.getoption("--golden"))
+    cases = list_cases(golden, name, keys)
+    if name.endswith("*"):
+        files = sorted(path.stem for path in golden.folder.glob(f"{name}.json"))
+        cases = [case | {"file": file} for file in files for case in list_cases(golden, file, keys)]
     if only := marker.kwargs.get("only"):
         cases = [case for case in cases if re.fullmatch(only, case["name"])]
     metafunc.parametrize("case", cases, ids=[case_name(case) for case in cases])
+
+
+def list_cases(golden, name, keys):
+    cases = golden.facts(name) or []
+    for key in keys if cases else []:
+        cases = cases[key]
+    return [{"name": name, **case} for name, case in cases.items()] if isinstance(cases, dict) else cases
 
 
 def pytest_collection_modifyitems(config, items):

@@ -3,21 +3,36 @@
 import pytest
 import torch
 
+from tests.parity.given import Given
+
 
 @pytest.mark.golden("skyreels_forward", "cases")
 def test_forward(golden, case):
     data = golden.tensors("skyreels_forward")
-    model = golden.model(case["num_heads"], case["inject_sample_info"])
-    rows, frames = case["batch"], data["x"].shape[2]
-    t = data["t"][rows] if case["t"] == "t" else torch.tensor(case["t"])[:, None].expand(-1, frames)
-    fps = torch.tensor(case["fps"])[:, None].expand(-1, frames)
-    if "QUIRK" in case["name"]:  # the official code mixes up rows and frames where the frame rates differ
-        fps = torch.tensor(case["fps"]).repeat(frames).view(len(rows), frames)
+    with Given(case["name"], case) as said:
+        said.skip("out_absmax", "diffusers_max_abs_diff")
+        name, rows, of_frames, block = (said[key] for key in ("name", "batch", "t", "causal_block_size"))
+        model, fps = golden.model(said["num_heads"], said["inject_sample_info"]), torch.tensor(said["fps"])
+    frames = data["x"].shape[2]
+    if of_frames == "t":  # the official code mixes up rows and frames, which shows where the frame rates differ
+        t, fps = data["t"][rows], fps.repeat(frames).view(len(rows), frames)
+    else:
+        t, fps = (values[:, None].expand(-1, frames) for values in (torch.tensor(of_frames), fps))
     # At block size 1 the official code masks nothing.
-    chunk = case["causal_block_size"] if case["causal_block_size"] > 1 else 0
     with torch.inference_mode():
-        out = model(data["x"][rows], t, data["ctx"][rows], fps, chunk=chunk)
-    torch.testing.assert_close(out, data[f"out_{case['name']}"], atol=2e-5, rtol=0)
+        out = model(data["x"][rows], t, data["ctx"][rows], fps, chunk=block if block > 1 else 0)
+    torch.testing.assert_close(out, data[f"out_{name}"], atol=2e-5, rtol=0)
+
+
+@pytest.mark.golden("skyreels_forward", "cases", only="info1_blk1")
+def test_frames_that_look_back_alone(golden, case):
+    """`set_ar_attention(1)`, which the cases do not list."""
+    data = golden.tensors("skyreels_forward")
+    model = golden.model(case["num_heads"], case["inject_sample_info"])
+    t, fps = data["t"][:1], torch.tensor(case["fps"])[:, None].expand(-1, data["t"].shape[1])
+    with torch.inference_mode():
+        out = model(data["x"][:1], t, data["ctx"][:1], fps, chunk=1)
+    torch.testing.assert_close(out, data["out_info1_ARblk1_framecausal"], atol=2e-5, rtol=0)
 
 
 @pytest.mark.golden("skyreels_forward", "cases", only=r"info1_blk[15]")

@@ -1,86 +1,48 @@
 """The denoise loop against whole runs of official SkyReels-V2 and FlowCache: latents, decisions, K/V."""
 
-from dataclasses import dataclass, field
-
 import pytest
 import torch
 
-from flowcache.cache.kv_select import Compression
-from flowcache.cache.policy import Policy
-from flowcache.cache.reuse import Reuse
-from flowcache.families.skyreels.sampler import SamplerSettings
 from flowcache.sampling.loop import Texts, denoise
-
-TOLERANCE = 1e-4
-# The published polynomials, by checkpoint and whether it was fitted with a longer unskipped start.
-POLYNOMIALS = {
-    ("1.3B", True): (-5.21862437e04, 9.23041404e03, -5.28275948e02, 1.36987616e01, -4.99875664e-02),
-    ("1.3B", False): (2.39676752e03, -1.31110545e03, 2.01331979e02, -8.29855975e00, 1.37887774e-01),
-    ("14B", True): (-3.03318725e05, 4.90537029e04, -2.65530556e03, 5.87365115e01, -3.15583525e-01),
-    ("14B", False): (-5784.54975374, 5449.50911966, -1811.16591783, 256.27178429, -13.02252404),
-}
+from tests.parity.skyreels_runs import TOLERANCE, check_rows, compare_calls, policy_of, sampler_of
 
 
-@dataclass(frozen=True)
-class Recorded(Compression):
-    """Compression that also notes what it kept."""
-
-    kept: list = field(default_factory=list)
-
-    def select(self, queries, keys, budget):
-        self.kept.append(super().select(queries, keys, budget))
-        return self.kept[-1]
-
-
-def policy_of(case):
-    """The policy that a run's settings stand for."""
-    if not case["kind"].startswith("FlowCache"):
-        return Policy("vanilla", attention="causal" if case["causal_attention"] else "full")
-    args, tea = case["args"], case["tea"]
-    clean = args["kvrange"] if args["use_kvrange"] else args["budget_block"] if args["use_compress"] else None
-    compression = Recorded() if args["use_compress"] else None
-    if tea is None:
-        return Policy(case["name"], None, "stale", renoise=True, clean=clean, compression=compression)
-    own = next((value for value in tea.values() if isinstance(value, list)), None)
-    coefficients = own or POLYNOMIALS[tea["ckpt_dir"], tea["use_ret_steps"]]
-    reuse = Reuse(tea["teacache_thresh"], 5 if tea["use_ret_steps"] else 1, tuple(coefficients))
-    return Policy(case["name"], reuse, "stale", clean=clean, compression=compression)
-
-
-def segments(golden, policy):
-    """Denoise one segment after the other; yields (segment, latents with the prefix, visits)."""
-    given, data = golden.facts("skyreels_loop")["settings"], golden.tensors("skyreels_loop")
-    model = golden.model(given["num_heads"], given["inject_sample_info"])
-    settings = SamplerSettings(
-        steps=given["N"], shift=given["shift"], guidance=given["guidance"], ar_step=given["ar_step"],
-        chunk=given["causal_block_size"], fps=given["fps"], condition_noise=given["addnoise_condition"],
-    )  # fmt: skip
-    texts, overlap, latents, segment = Texts(data["in.prompt"], data["in.negative"]), given["overlap_history"], None, 0
-    while f"in.noise_seg{segment}" in data:
-        noise, visits = data[f"in.noise_seg{segment}"], []
-        prefix = None if latents is None else latents[:, -((overlap - 1) // 4 + 1) :]
-        condition_noise = data.get(f"in.cond_noise_seg{segment}")
+def segments(golden, name, policy):
+    """Denoise one window after the other; yields (window, latents with the prefix, visits)."""
+    facts, data = golden.facts(name), golden.tensors(name)
+    settings, windows = sampler_of(facts["settings"])
+    for window, rows in zip(windows, facts["rows"], strict=True):
+        check_rows(settings, window, rows)
+    model = golden.model(facts["settings"]["num_heads"], facts["settings"]["inject_sample_info"])
+    texts, latents = Texts(data["in.prompt"], data["in.negative"]), torch.empty(model.config.in_channels, 0, 0, 0)
+    for number, (shape, overlap) in enumerate(windows):
+        noise, visits = data[f"in.noise_seg{number}"], []
+        assert noise.shape[1:] == shape
+        prefix = latents[:, -overlap:] if overlap else None
+        condition_noise = data.get(f"in.cond_noise_seg{number}")
         of_row = None if condition_noise is None else condition_noise.__getitem__
-        chunks = list(denoise(model, noise, texts, settings, policy, prefix, of_row, visits.append))
-        latents = torch.cat([*([] if prefix is None else [prefix]), *(chunk.latents for chunk in chunks)], dim=1)
-        yield segment, latents, visits
-        segment += 1
+        chunks = [c.latents for c in denoise(model, noise, texts, settings, policy, prefix, of_row, visits.append)]
+        whole = torch.cat(chunks if prefix is None else [prefix, *chunks], dim=1)
+        latents = whole if prefix is None else torch.cat([latents, *chunks], dim=1)  # what is shown of all windows
+        yield number, whole, visits
+    assert f"in.noise_seg{len(windows)}" not in data
 
 
-@pytest.mark.golden("skyreels_loop", "runs")
+@pytest.mark.golden("skyreels_loop*", "runs")
 def test_loop(golden, case, record_property):
-    data, seen = golden.tensors("skyreels_loop"), []
-    policy = policy_of(case)
-    for segment, latents, visits in segments(golden, policy):
-        compare_traces(data, case["name"], segment, visits)
-        error = (latents - data[f"{case['name']}.x0_seg{segment}"]).abs().max().item()
-        record_property(f"x0 error, segment {segment}", error)
+    name = case["file"]
+    data, seen, policy = golden.tensors(name), [], policy_of(case, golden.facts(name)["settings"])
+    for number, latents, visits in segments(golden, name, policy):
+        compare_traces(data, case["name"], number, visits)
+        error = (latents - data[f"{case['name']}.x0_seg{number}"]).abs().max().item()
+        record_property(f"x0 error, window {number}", error)
         assert error <= TOLERANCE
-        seen += [(segment, visit) for visit in visits]
+        seen += [(number, visit) for visit in visits]
     compare_visits(case, seen)
+    compare_calls(case, seen)
     compare_kv(case, seen)
     if "compress_events" in case:
-        expected = golden.tensors(f"skyreels_loop_compress_idx_{case['name']}")
+        expected = golden.tensors(f"{name}_compress_idx_{case['name']}")
         kept = one_branch_after_the_other(
             policy.compression.kept, golden.facts("skyreels_forward")["config"]["num_layers"]
         )

@@ -5,15 +5,18 @@ import torch
 
 from flowcache.sampling.schedule import schedule
 from flowcache.sampling.solver import SolverState, UniPC, sigmas, timesteps
+from tests.parity.given import Given
 
 
 @pytest.mark.golden("skyreels_timestep_matrix", "settings")
 def test_timestep_matrix(golden, case):
     templates = golden.facts("skyreels_timestep_matrix")["templates"]
-    chunk = case["blk"]
+    with Given("setting", case) as said:
+        frames, chunk, steps, ar_step, ready, base = (said[key] for key in ("F", "blk", "N", "ar", "pre", "base"))
+        said.skip("id", "rows", "cols", "diffusers_equal", "fork_equal", "valid_interval", "raises")
 
     def grid():
-        return schedule(case["F"], chunk, templates[str(case["N"])], case["ar"], case["pre"], case["base"])
+        return schedule(frames, chunk, templates[str(steps)], ar_step, ready, base)
 
     if "raises" in case or case["F"] % chunk:  # the official code drops the frames over: we refuse them
         with pytest.raises(ValueError, match=r"nearest|at least"):
@@ -28,8 +31,11 @@ def test_timestep_matrix(golden, case):
 
 @pytest.mark.golden("skyreels_scheduler")
 def test_scheduler(golden, case):
-    data, name = golden.tensors("skyreels_scheduler"), f"N{case['N']}_s{case['shift']}"
-    levels = sigmas(case["N"], case["shift"])
+    with Given("schedule", case) as said:
+        steps, shift = said["N"], said["shift"]
+        said.skip("diffusers_t_equal", "sig_diff", "step_diff", "t_diffusers", "dups")
+    data, name = golden.tensors("skyreels_scheduler"), f"N{steps}_s{shift}"
+    levels = sigmas(steps, shift)
     torch.testing.assert_close(levels, data[f"{name}.sigmas"], atol=1e-7, rtol=0)
     assert list(timesteps(levels)) == data[f"{name}.timesteps"].tolist()
     if f"{name}.out" not in data:

@@ -11,7 +11,7 @@ from flowcache.families.layouts import Layout, kv_heads
 from flowcache.families.skyreels import flops, layout, look_alikes, published, requests
 from flowcache.families.skyreels.config import SkyReelsConfig
 from flowcache.families.skyreels.policies import POLICIES
-from flowcache.records import ModelSpec, RenderRequest
+from flowcache.records import SAMPLING, ModelSpec, RenderRequest
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 class SkyReels(Family):
     name = "skyreels"
-    traits = Traits(continues_from="pixels", prompt_per="window", any_length=False, negative_prompt=True, compiles=True)
+    traits = Traits(
+        "pixels", "window", any_length=False, negative_prompt=True, fields=SAMPLING, fit="crop", compiles=True
+    )
     policies = POLICIES
     counts = flops
     accepts = "a SkyReels-V2-DF checkpoint (official or diffusers layout)"
@@ -58,6 +60,9 @@ class SkyReels(Family):
 
         where = layout.tokenizer
         return problems_of(partial(load_tokenizer, where)) if where and where.exists() else []
+
+    def negative_prompts(self) -> Mapping[str, str]:
+        return {"official": published.NEGATIVE_PROMPT}
 
     def check(self, asked: Asked, spec: ModelSpec) -> Iterable[tuple[str, str]]:
         return requests.check(asked, spec)

@@ -1,5 +1,6 @@
 """The policies that SkyReels-V2 knows. No torch until one is resolved."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flowcache.families.policy_settings import HISTORY, REUSE, Given, PolicyDeclaration, shared
@@ -25,11 +26,22 @@ def _joint(given: Given, spec: ModelSpec) -> "tuple[Reuse, CacheOf]":
     return by_preset(given, spec, JointReuse), CacheOf(RepeatResidual)
 
 
+def _together(given: Given, spec: ModelSpec) -> "tuple[Reuse, CacheOf]":
+    """The official TeaCache: it looks at the time embedding where the preset's polynomial was fitted to that."""
+    from flowcache.cache.reuse import CountedReuse
+    from flowcache.cache.step_cache import CacheOf, RepeatResidual
+    from flowcache.families.policies import by_preset
+
+    rule = by_preset(given, spec, CountedReuse)
+    signal = spec.reuse[given.get("preset", "slow")].get("signal", "blocks")
+    return replace(rule, signal=signal), CacheOf(RepeatResidual)
+
+
 # The K/V then equal the unaccelerated model's; the published code lacks it.
 REFRESHED = {"kv_update": "refresh"}
 POLICIES = (
     PolicyDeclaration("off"),
-    PolicyDeclaration("dense", fields={"attention": "full"}),
+    PolicyDeclaration("dense", shared(*REUSE), {"attention": "full"}, _together, reuses=False),
     PolicyDeclaration("paper", shared(*REUSE, *HISTORY), {"kv_update": "stale"}, _per_chunk),
     PolicyDeclaration("teacache", shared(*REUSE, *HISTORY), REFRESHED, _joint),
     PolicyDeclaration("flowcache", shared("reuse", *REUSE, *HISTORY), REFRESHED, _per_chunk),

@@ -12,6 +12,12 @@ from flowcache.models.json_files import read_object
 SIZES = {"540P": (960, 544, 97), "720P": (1280, 720, 121)}
 CHUNK = 5  # latent frames: the README's --causal_block_size
 
+# What the official program (generate_video_df.py) always gives as negative prompt: data of that program.
+NEGATIVE_PROMPT = (
+    "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，丑陋的，残缺的，多余的手指，"
+    "画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走"
+)
+
 # FlowCache's polynomials for these models (highest power first). "ret" always computes a chunk's first 5 steps,
 # the other kind only the first. The thresholds are those that FlowCache's authors run "ret" of 1.3B 540P with.
 POLYNOMIALS = {
@@ -60,6 +66,8 @@ def presets(size: str) -> dict[str, dict[str, Any]]:
             name = speed if kind == "ret" else f"{speed}-{kind}"
             coefficients = POLYNOMIALS[size, kind]
             found[name] = {"threshold": threshold, "ret_steps": RET_STEPS[kind], "coefficients": coefficients}
+            if kind == "noret":  # fitted to the time embedding, at which the official TeaCache then looks
+                found[name]["signal"] = "time"
     return found
 
 

@@ -14,7 +14,10 @@ from flowcache.sampling.solver import UniPC, sigmas, timesteps
 
 @dataclass(frozen=True)
 class SamplerSettings:
-    """How to denoise one window. chunk: in latent frames; condition_noise: timestep 0..1000 of a prefix."""
+    """How to denoise one window. chunk: in latent frames; condition_noise: timestep 0..1000 of a prefix.
+
+    window: latent frames of a whole window, of which this one may be a part; 0: unknown.
+    """
 
     steps: int
     shift: float
@@ -23,6 +26,7 @@ class SamplerSettings:
     chunk: int
     fps: int
     condition_noise: float = 20.0
+    window: int = 0
 
     @classmethod
     def of(cls, request: RenderRequest, spec: ModelSpec) -> "SamplerSettings":
@@ -35,6 +39,7 @@ class SamplerSettings:
             chunk=spec.chunk,
             fps=request.fps,
             condition_noise=spec.condition_noise,
+            window=spec.window,
         )
 
     def plan(self, frames: int, policy: Policy, given: int = 0) -> SamplingPlan:
@@ -42,6 +47,8 @@ class SamplerSettings:
         levels = sigmas(self.steps, self.shift)
         rows = schedule(frames, self.chunk, timesteps(levels), self.ar_step, given)
         ready = given // self.chunk
+        # As officially: of a fresh start as long as the model knows, or of what is new in a window that continues.
+        chunks = frames // self.chunk - ready if ready else max(frames, self.window) // self.chunk
         return SamplingPlan(
             steps=self.steps,
             rows=tuple(self._sampling_step(rows, number, policy, ready) for number in range(len(rows))),
@@ -51,7 +58,8 @@ class SamplerSettings:
             budget=policy.clean,
             prefix_timestep=self.condition_noise,
             given_timestep=0.0,
-            timesteps=tuple(tuple(map(float, row.timesteps)) for row in rows),
+            timesteps=tuple(tuple(self._timestep(row, c, ready) for c in range(len(row.index))) for row in rows),
+            cycle=self.steps + (chunks - 1) * self.ar_step,
         )
 
     def _sampling_step(self, rows: Sequence[Row], number: int, policy: Policy, ready: int) -> SamplingStep:
@@ -61,8 +69,7 @@ class SamplerSettings:
         forwards = []
         for chunk in _visited(rows, number, policy, ready, self.steps):
             step = row.index[chunk] - 1 if row.update[chunk] else -1
-            noised = chunk < ready and self.condition_noise > 0
-            timestep = self.condition_noise if noised else float(row.timesteps[chunk])
+            timestep = self._timestep(row, chunk, ready)
             make = partial(ChunkForward, chunk, step=step, timestep=timestep, first=min(unseen, chunk))
             texts = ("caption", "negative")[: branches(self.guidance)]
             forwards += [make(branch=branch, text=text, kv_branch=branch) for branch, text in enumerate(texts)]
@@ -70,12 +77,17 @@ class SamplerSettings:
         last = self.steps + (policy.kv_update == "refresh")
         return SamplingStep(tuple(forwards), sum(index >= last for index in row.index) if number else 0)
 
+    def _timestep(self, row: Row, chunk: int, ready: int) -> float:
+        """Of a chunk as the model sees it."""
+        noised = chunk < ready and self.condition_noise > 0
+        return self.condition_noise if noised else float(row.timesteps[chunk])
+
 
 def _visited(rows: Sequence[Row], number: int, policy: Policy, ready: int, steps: int) -> list[int]:
     """Chunks forwarded in this row, in order."""
     row = rows[number]
     updated = [chunk for chunk, update in enumerate(row.update) if update]
-    if policy.attention == "full":
+    if policy.attention == "full" or policy.whole:
         return list(range(len(row.update)))
     if policy.kv_update == "recompute":
         return list(range(updated[-1] + 1))

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from flowcache.cache import kv_select
 from flowcache.cache.kv_select import Compression, Sink
 from flowcache.cache.policy import Policy
-from flowcache.cache.reuse import JointReuse, Reuse
+from flowcache.cache.reuse import CountedReuse, JointReuse, Reuse
 from flowcache.families.magi.family import FAMILY as MAGI
 from flowcache.families.policy_settings import (
     KEEP,
@@ -25,6 +25,7 @@ from flowcache.families.policy_settings import (
 )
 from flowcache.families.setting import Choice, Number
 from flowcache.families.settings import resolve_policy
+from flowcache.families.skyreels import published
 from flowcache.families.skyreels.family import FAMILY as SKYREELS
 from flowcache.inputs import schema
 from flowcache.inputs.policy_schema import sentence
@@ -43,6 +44,18 @@ def test_resolve():
     assert resolve_policy({"name": "paper"}, SPEC) == slow == resolve_policy({"name": "paper", "preset": "slow"}, SPEC)
     fast = resolve_policy({"name": "paper", "preset": "fast", "threshold": 0.5, "ret_steps": 3}, SPEC)
     assert fast.reuse == Reuse(0.5, 3, (2.0, 0.0))
+
+
+def test_dense_reuses_as_the_official_teacache_where_a_row_says_so():
+    dense = Policy("dense", attention="full")
+    assert resolve_policy({"name": "dense"}, SPEC) == dense
+    slow = replace(dense, reuse=CountedReuse(0.1, 5, (2.0, 0.0)))
+    assert resolve_policy({"name": "dense", "preset": "slow"}, SPEC) == slow and slow.whole
+    assert resolve_policy({"name": "dense", "threshold": 0.3}, SPEC).reuse == CountedReuse(0.3, 5, (2.0, 0.0))
+    timed = replace(SPEC, reuse=published.presets("1.3B"))
+    presets = {name: resolve_policy({"name": "dense", "preset": name}, timed).reuse.signal for name in timed.reuse}
+    assert presets == {"slow": "blocks", "fast": "blocks", "slow-noret": "time", "fast-noret": "time"}
+    assert type(resolve_policy({"name": "paper", "preset": "slow-noret"}, timed).reuse) is Reuse
 
 
 def test_every_ingredient_can_be_switched():
@@ -111,7 +124,8 @@ def test_families_declare_policies_that_can_be_resolved(family):
     assert len(by_name(family.policies)) == len(family.policies)
     for declared in family.policies:
         found = resolve_policy({"name": declared.name}, spec)
-        assert (found.name, found.reuse is None) == (declared.name, not declared.settings)
+        reuses = bool(declared.settings) and declared.reuses
+        assert (found.name, found.reuse is not None) == (declared.name, reuses)
         assert all(getattr(found, field) == value for field, value in declared.fields.items())
         assert pickle.loads(pickle.dumps(found)) == found and hash(found)
 

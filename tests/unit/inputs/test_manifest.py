@@ -18,12 +18,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowcache.errors import InputError, MediaError, Problem
+from flowcache.families.skyreels.published import NEGATIVE_PROMPT
 from flowcache.inputs.job import load_job
 from flowcache.inputs.manifest import default_seed, validate
 from flowcache.inputs.media import probe_media, read_rows
 from flowcache.inputs.schema import ACCEPTS, Row, RowDefaults, shown
+from flowcache.inputs.segments import plan
 from flowcache.models.tensors import in_pth, in_safetensors
-from flowcache.records import MediaInfo, ModelSpec, Shot
+from flowcache.records import LATER, MediaInfo, ModelSpec, RenderRequest, Shot
+from flowcache.storage.runs import spec_hash
 from tests.given_models import rows
 from tests.weights_files import BAD
 
@@ -182,8 +185,22 @@ CASES = [
     Case("Picture and video", [P | {"image": "start.png", "video": "start.mp4"}], ((1, "video"),)),
     Case("Missing last picture", [P | {"image": "start.png", "end_image": "none.png"}], ((1, "end_image"),)),
     Case("Video for a last picture", [P | {"end_image": "start.mp4"}], ((1, "end_image"),)),
-    Case("Policy without settings", [P | {"policy": "dense:slow"}, P | {"policy": {"name": "dense", "threshold": 1}}],
+    Case("Policy without settings", [P | {"policy": "off:slow"}, P | {"policy": {"name": "off", "threshold": 1}}],
          ((1, "policy"), (2, "policy.threshold"))),
+    Case("Fields of another family", [P | {"special_tokens": ["hq"]}, P | {"prev_chunks_scale": 0.7}],
+         ((1, "special_tokens"), (2, "prev_chunks_scale"))),
+    Case("Shift, chunk or noise out of range",
+         [P | {"shift": 0}, P | {"causal_block_size": 2.5}, P | {"addnoise_condition": 1001}],
+         ((1, "shift"), (2, "causal_block_size"), (3, "addnoise_condition"))),
+    Case("Window of no whole number of chunks", [P | {"base_num_frames": 50}, P | {"overlap_history": 17}],
+         ((1, "base_num_frames"), (2, "overlap_history"))),
+    Case("Window without room",
+         [P | {"base_num_frames": 9}, P | {"overlap_history": 57}, P | {"causal_block_size": 20}],
+         ((1, "base_num_frames"), (2, "overlap_history"), (3, "causal_block_size"))),
+    Case("Picture that fills the shot", [P | {"image": "start.png", "causal_block_size": 1, "frames": 1}],
+         ((1, "image"),)),
+    Case("Way to fit that is none", [P | {"fit": "cover"}, P | {"video_from": "middle"}],
+         ((1, "fit"), (2, "video_from"))),
     Case("Lag out of range", [P | {"ar_step": -1}, P | {"ar_step": 0.5}], ((1, "ar_step"), (2, "ar_step"))),
     Case("Scheme that is not allowed", [P | {"image": "ftp://user:secret@host/x.png?key=secret"}], ((1, "image"),)),
     Case("Line that is no JSON", '{"prompt": "a red circle"\n{"prompt": "a red circle"}\n', ((1, ""),)),
@@ -319,6 +336,55 @@ def test_lengths_of_a_model_without_a_causal_codec():
 def test_a_setting_has_one_identity_whatever_name_is_written():
     published, ours = (one(P | {"policy": {"name": "paper", key: 3}}) for key in ("ret_steps", "warmup_steps"))
     assert published == ours and ours.policy == {"name": "paper", "ret_steps": 3, "preset": "slow"}
+
+
+def test_dense_reuses_only_where_a_row_says_so():
+    policies = ("dense", "dense:fast", {"name": "dense", "threshold": 0.3})
+    wanted = (
+        {"name": "dense"},
+        {"name": "dense", "preset": "fast"},
+        {"name": "dense", "threshold": 0.3, "preset": "slow"},
+    )
+    assert [one(P | {"policy": policy}).policy for policy in policies] == list(wanted)
+
+
+# As before there were fields that came later: a row that names none of them has the same ones.
+FIRST_ID = "v-137304c8311eb93f"
+FIRST_RUN = "496c5dd5d3648889c87a400232ccd36a7647f8bf59579e91153b399fccf9be08"
+
+
+def test_fields_that_came_later_change_nothing_where_they_are_not_said():
+    plain = one(P)
+    assert plain.id == FIRST_ID and not {*LATER} & plain.to_dict().keys()
+    assert spec_hash([plain], {}, {}) == FIRST_RUN
+    said = {
+        "shift": 8.0, "addnoise_condition": 20.0, "base_num_frames": 45, "overlap_history": 9, "causal_block_size": 3,
+        "fit": "crop", "video_from": "end",
+    }  # fmt: skip
+    assert {*said} == {*LATER} - {"special_tokens", "prev_chunks_scale"}  # MAGI-1's: test_magi_rows
+    for field, value in said.items():
+        request = one(P | {field: value})
+        assert request.to_dict()[field] == value and RenderRequest.from_dict(request.to_dict()) == request
+        assert request == one(P, **{field: value}) and request.id != plain.id
+        same = replace(request, id=plain.id, seed=plain.seed)
+        assert spec_hash([same], {}, {}) != FIRST_RUN
+
+
+def test_lengths_and_windows_follow_the_chunks_that_a_row_asks_for():
+    request = one(P | {"causal_block_size": 1, "base_num_frames": 57, "overlap_history": 17, "frames": 61})
+    spec = TINY.asked(vars(request))
+    assert (spec.chunk, spec.window, spec.overlap) == (1, 15, 5)
+    assert [(each.chunks, each.frames) for each in plan(request, TINY)] == [(15, 57), (1, 4)]
+    halves = TINY.asked({"causal_block_size": 2})
+    assert (halves.window, halves.overlap) == (14, 2) and halves.asked({"causal_block_size": 2}) == halves
+    assert TINY.asked({"shift": None}) is TINY
+    _, problems, _ = check([P | {"causal_block_size": 5, "frames": 21}])
+    assert "nearest 17 or 37; accepted: 17, 37, 57" in problems[0].message
+
+
+def test_the_official_negative_prompt_can_be_had_by_name():
+    assert one(P | {"negative_prompt": "official"}) == one(P | {"negative_prompt": NEGATIVE_PROMPT})
+    assert one(P, negative_prompt="official").negative_prompt == NEGATIVE_PROMPT
 
 
 def test_sizes_name_the_nearest_valid_ones():

@@ -23,7 +23,7 @@ from flowcache.errors import MediaError, masked
 from flowcache.inputs import media as sources
 from flowcache.inputs import readers as rows
 from flowcache.inputs import urls
-from flowcache.inputs.media import load_image, load_tail, probe_media, read_rows
+from flowcache.inputs.media import load_clip, load_image, probe_media, read_rows
 
 ROOT = Path(__file__).parents[3]
 GREY_STEP = 5  # the frame with number i of a test video is grey i * GREY_STEP
@@ -364,28 +364,30 @@ def test_the_tail_of_a_video_is_its_last_frames(tmp_path, name):
     url = video(tmp_path / name, **KINDS[name])
     info = probe_media(name, "video", str(tmp_path / "m.jsonl"))
     assert (info.url, info.width, info.height, info.frames, info.frames_at(12)) == (url, 64, 48, 48, 48)
-    tail = load_tail(url, 9, 12, 32, 32)
+    tail = load_clip(url, 9, 12, 32, 32)
     assert tail.shape == (9, 32, 32, 3) and tail.dtype == np.uint8
     assert numbers(tail) == list(range(39, 48))
-    assert np.array_equal(tail, load_tail(url, 9, 12, 32, 32))
+    assert np.array_equal(tail, load_clip(url, 9, 12, 32, 32))
 
 
 def test_the_tail_is_sampled_by_time(tmp_path):
     url = video(tmp_path / "a.mp4", frames=50, rate=25)
-    assert numbers(load_tail(url, 5, 25, 32, 32)) == [45, 46, 47, 48, 49]
-    assert numbers(load_tail(url, 5, 5, 32, 32)) == [29, 34, 39, 44, 49]
-    assert numbers(load_tail(url, 5, 50, 32, 32)) == [47, 47, 48, 48, 49]  # between two frames: the earlier
-    assert numbers(load_tail(url, 4, 12, 32, 32)) == [43, 45, 47, 49]  # times 42.75, 44.83, 46.92, 49
+    assert numbers(load_clip(url, 5, 25, 32, 32)) == [45, 46, 47, 48, 49]
+    assert numbers(load_clip(url, 5, 5, 32, 32)) == [29, 34, 39, 44, 49]
+    assert numbers(load_clip(url, 5, 50, 32, 32)) == [47, 47, 48, 48, 49]  # between two frames: the earlier
+    assert numbers(load_clip(url, 4, 12, 32, 32)) == [43, 45, 47, 49]  # times 42.75, 44.83, 46.92, 49
+    assert numbers(load_clip(url, 5, 25, 32, 32, start=True)) == [0, 1, 2, 3, 4]
+    assert numbers(load_clip(url, 4, 12, 32, 32, start=True)) == [0, 2, 4, 6]  # times 0, 2.08, 4.17, 6.25
 
 
 def test_every_frame_can_be_reached_and_no_more(tmp_path):
     url = video(tmp_path / "a.mp4", frames=24)
-    assert numbers(load_tail(url, 24, 12, 32, 32)) == list(range(24))
+    assert numbers(load_clip(url, 24, 12, 32, 32)) == list(range(24))
     with pytest.raises(MediaError, match="has 24 frames at 12 fps, and 25 are needed"):
-        load_tail(url, 25, 12, 32, 32)
-    assert numbers(load_tail(url, 30, 12, 32, 32, least=10)) == list(range(4, 24))
+        load_clip(url, 25, 12, 32, 32)
+    assert numbers(load_clip(url, 30, 12, 32, 32, least=10)) == list(range(4, 24))
     with pytest.raises(MediaError, match="and 25 are needed"):
-        load_tail(url, 50, 12, 32, 32, least=25)
+        load_clip(url, 50, 12, 32, 32, least=25)
     assert probe_media(url, "video", "").frames_at(24) == 47
 
 
@@ -393,7 +395,7 @@ def test_videos_come_from_other_filesystems_too(tmp_path):
     content = Path(video(tmp_path / "a.mp4")).read_bytes()
     fsspec.filesystem("memory").pipe("/night/a.mp4", content)
     info = probe_media("a.mp4", "video", "memory://night/m.jsonl")
-    assert numbers(load_tail(info.url, 3, 12, 32, 32)) == [45, 46, 47]
+    assert numbers(load_clip(info.url, 3, 12, 32, 32)) == [45, 46, 47]
 
 
 def test_a_video_of_one_frame(tmp_path):
@@ -436,7 +438,7 @@ def test_scrambled_videos_end_as_frames_or_media_errors(tmp_path):
         broken[start : start + 40 : 3] = b"\x5a" * len(broken[start : start + 40 : 3])
         (tmp_path / "b.mp4").write_bytes(broken)
         try:
-            assert load_tail(str(tmp_path / "b.mp4"), 9, 12, 32, 32).shape == (9, 32, 32, 3)
+            assert load_clip(str(tmp_path / "b.mp4"), 9, 12, 32, 32).shape == (9, 32, 32, 3)
         except MediaError:
             refused += 1
     assert refused > 5

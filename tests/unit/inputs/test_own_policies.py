@@ -107,7 +107,7 @@ def test_presets_are_where_the_policy_says():
     assert asked("high", "tuned") == {"name": "tuned", "preset": "first"}
     assert asked("high", "tuned:third") == ["policy.preset: got 'third'; accepted with high: 'first' or 'second'"]
     assert sentence().startswith(
-        "'off', 'series', 'dense', 'paper', 'flowcache', 'teacache' or 'tuned', these four also"
+        "'off', 'series', 'paper', 'flowcache', 'dense', 'teacache' or 'tuned', these five also"
     )
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from flowcache.cache.kv_select import Compression, Sink
 from flowcache.cache.policy import Policy
-from flowcache.cache.reuse import JointReuse, Reuse
+from flowcache.cache.reuse import CountedReuse, JointReuse, Reuse
 from flowcache.cache.step_cache import CacheOf, RepeatIncrement, RepeatVelocity
 from flowcache.families.magi.config import MagiConfig
 from flowcache.families.magi.pipeline import Pipeline
@@ -137,10 +137,12 @@ reuse = st.builds(Reuse, threshold=st.floats(0.3, 3), warmup_steps=st.integers(0
 @st.composite
 def policies(draw, family: str) -> Policy:
     """off, dense, and the published and the mended FlowCache with everything that they can be told."""
-    name = draw(st.sampled_from(["mended", "paper", "mended", "paper", "off", "dense"]))
-    if name == "dense" and family == "skyreels":
-        return Policy("dense", attention="full")
-    if name in ("off", "dense"):
+    name = draw(st.sampled_from(["mended", "paper", "mended", "paper", "off", "dense", "counted"]))
+    if name in ("dense", "counted") and family == "skyreels":
+        attention = "full" if name == "dense" else draw(st.sampled_from(["full", "causal"]))
+        rule = CountedReuse(**vars(draw(reuse))) if name == "counted" else None
+        return Policy(name, rule, attention=attention)
+    if name in ("off", "dense", "counted"):
         return Policy("off", kv_update="refresh" if family == "magi" else "recompute")
     clean, compression = draw(kept)
     fields = {"reuse": draw(reuse | st.none()), "clean": clean, "compression": compression}

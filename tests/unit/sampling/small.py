@@ -3,7 +3,7 @@
 import torch
 
 from flowcache.cache.policy import Policy
-from flowcache.cache.reuse import JointReuse, Reuse
+from flowcache.cache.reuse import CountedReuse, JointReuse, Reuse
 from flowcache.families.skyreels.config import SkyReelsConfig
 from flowcache.families.skyreels.transformer import SkyReelsTransformer
 from flowcache.sampling.dry_run import at_least
@@ -15,6 +15,8 @@ POLICIES = {
     "refresh": Policy("flowcache", None, "refresh"),
     "reuse": at_least(Policy("paper", Reuse(0.1, 2, (1.0, 0.0)), "stale")),
     "teacache": at_least(Policy("teacache", JointReuse(0.1, 2, (1.0, 0.0)), "refresh")),
+    "counted": at_least(Policy("dense", CountedReuse(0.1, 2, (1.0, 0.0)), attention="full")),
+    "counted causal": at_least(Policy("off", CountedReuse(0.1, 2, (1.0, 0.0)))),
     "recent": Policy("paper", None, "stale", clean=1),
 }
 

@@ -87,9 +87,11 @@ def test_full_attention_is_the_whole_window_at_every_step(model, ar_step):
 
 
 def test_full_attention_keeps_nothing():
-    for change in ({"reuse": SKIP.reuse}, {"kv_update": "stale"}, {"kv_update": "stale", "clean": 1}):
-        with pytest.raises(ValueError, match="nothing to keep"):
+    for change in ({"kv_update": "stale"}, {"kv_update": "stale", "clean": 1}):
+        with pytest.raises(ValueError, match="no K/V can be kept"):
             Policy("dense", attention="full", **change)
+    with pytest.raises(ValueError, match="reuse together"):
+        Policy("dense", SKIP.reuse, attention="full")
 
 
 def timestep_of(visit, settings):

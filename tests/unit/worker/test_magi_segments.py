@@ -1,19 +1,22 @@
 """Segments of MAGI-1 on a tiny random model: lengths, captions, starts, and what one hands to the next."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from flowcache.families.magi.captions import Captions, SpecialTokens
 from flowcache.families.magi.config import MagiConfig
 from flowcache.families.magi.pipeline import Pipeline
 from flowcache.families.magi.transformer import MagiTransformer
 from flowcache.families.settings import resolve_policy, settings_of
 from flowcache.inputs.segments import plan
-from flowcache.models.base import LoadedModel
+from flowcache.models.base import LoadedModel, alone
 from flowcache.records import ModelSpec, RenderRequest, Shot
 from flowcache.sampling.loop import Texts, denoise
 from flowcache.worker.noise import window_noise
-from flowcache.worker.renderer import SegmentRenderer, captions, encode_pixels, tail_from_bytes, tail_to_bytes
+from flowcache.worker.renderer import SegmentRenderer, captions, encode_pixels, tail_from_bytes, tail_to_bytes, to_uint8
 
 SPEC = ModelSpec(
     "tiny", "magi", "path", "digest", chunk=2, window=8, overlap=4, channels=3, causal=False, patch=2,
@@ -95,6 +98,15 @@ def test_a_segment_depends_on_its_inputs_alone(model):
     assert all(np.array_equal(a.frames, b.frames) for a, b in zip(once, again, strict=True))
 
 
+def test_frames_beyond_whole_chunks_begin_the_output(model):
+    """Of a video's start officially: 32 frames are a chunk and a part of the next one."""
+    wanted = request(Shot("a", 16, cut=False), video="x.mp4", video_from="start")
+    given = torch.randn(3, 3, 2, 2, generator=torch.Generator().manual_seed(0)).tanh()
+    chunks, _ = rendered(model, wanted, *plan(wanted, SPEC), given)
+    assert [(chunk.start_frame, len(chunk.frames)) for chunk in chunks] == [(0, 8), (8, 8)]
+    assert np.array_equal(chunks[0].frames[:4], to_uint8(model.codec.stream(alone)(given[:, 2:])))
+
+
 def test_all_in_one_segment_is_one_walk_with_a_caption_for_each_chunk(model):
     wanted = request(Shot("a", 40), Shot("bb", 16, cut=False), Shot("c", 8), segment="all")
     first, last = plan(wanted, SPEC)
@@ -109,6 +121,32 @@ def test_all_in_one_segment_is_one_walk_with_a_caption_for_each_chunk(model):
     )
     for ours, chunk in zip(renderer.finished(), official, strict=True):
         assert torch.equal(ours.latents, chunk.latents)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"special_tokens": ("2d",)}, {"negative_prompt": "official"}, {"prev_chunks_scale": 0.2}, {}]
+)
+def test_what_a_row_says_of_captions_and_guidance_reaches_the_model(model, fields):
+    """As the loop gives it with texts and settings made by hand."""
+    torch.manual_seed(0)
+    words, rows, null = torch.randn(1, 3, 4), torch.randn(100, 4), model.transformer.null_caption
+    special = SpecialTokens(rows, negative=torch.randn(4, 4))
+    # The one layer of this model leaves K/V that no text enters: only guidance by three passes shows the negative one.
+    spec = replace(SPEC, pipeline=Pipeline()) if "negative_prompt" in fields else SPEC
+    told = replace(model, text=Captions(lambda prompt: words, special), spec=spec)
+    plain = request(Shot("a", 24), guidance=7.5)
+    wanted = replace(plain, **fields)
+    (segment,) = plan(wanted, spec)
+    ours = [chunk.latents for chunk in SegmentRenderer(told, wanted, segment, None).finished()]
+    marks = [rows[[16]]] * 3 if "special_tokens" in fields else [rows[[7 + left, 1]] for left in (2, 1, 0)]
+    negative = torch.cat([special.negative[None], null], 1)[:, :50] if "negative_prompt" in fields else None
+    texts = Texts([torch.cat([mark[None], words], 1) for mark in marks], negative)
+    settings = replace(settings_of(plain, spec), prev_chunks_scale=fields.get("prev_chunks_scale", 0.7))
+    noise, off = window_noise(spec, wanted, segment, 0), resolve_policy({"name": "off"}, spec)
+    by_hand = [chunk.latents for chunk in denoise(model.transformer, noise, texts, settings, off)]
+    assert all(torch.equal(one, other) for one, other in zip(ours, by_hand, strict=True))
+    unsaid = [chunk.latents for chunk in SegmentRenderer(told, plain, segment, None).finished()]
+    assert all(torch.equal(one, other) for one, other in zip(ours, unsaid, strict=True)) == (not fields)
 
 
 def test_a_length_that_ends_inside_a_chunk(model):

@@ -11,8 +11,17 @@ from flowcache.families.magi.vae_codec import MagiCodec
 from flowcache.families.magi.vae_config import ViTVAEConfig
 from flowcache.families.registry import load_model
 from flowcache.inputs.segments import plan
+from flowcache.models.base import alone
 from flowcache.records import RenderRequest, Shot
-from flowcache.worker.renderer import SegmentRenderer, encode_end, encode_pixels, tail_from_bytes, tail_to_bytes
+from flowcache.worker.renderer import (
+    SegmentRenderer,
+    encode_end,
+    encode_pixels,
+    shown_from_bytes,
+    tail_from_bytes,
+    tail_to_bytes,
+    to_uint8,
+)
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +63,57 @@ def test_a_segment_depends_on_its_inputs_alone(model):
     assert all(np.array_equal(a.frames, b.frames) for a, b in zip(once, again, strict=True))
 
 
+class Watched:
+    """A codec that keeps what it was asked to encode, and what it decoded, by decoder."""
+
+    def __init__(self, codec):
+        self.codec, self.encoded, self.decoded = codec, [], []
+
+    def encode(self, video):
+        self.encoded.append(video)
+        return self.codec.encode(video)
+
+    def stream(self, share=alone):
+        decode = self.codec.stream(share)
+        self.decoded.append([])
+
+        def watched(latents):
+            self.decoded[-1].append(decode(latents))
+            return self.decoded[-1][-1]
+
+        return watched
+
+
+@pytest.mark.parametrize("start", ["text", "video"])
+def test_a_continuation_goes_by_the_pixels_first_shown(model, start):
+    """As diffusion_forcing_pipeline.py does: not by what a later window decodes anew of them. 12 frames a window, and
+    21 to be conditioned on, which lie in three windows."""
+    watched = replace(model, codec=Watched(model.codec), spec=replace(model.spec, window=9, overlap=6))
+    video = torch.randn(3, 21, 64, 64, generator=torch.Generator().manual_seed(0)).tanh() if start == "video" else None
+    frames, media = (48, {"video": "x.mp4"}) if start == "video" else (33 + 36, {})
+    wanted = request(Shot("a red circle", frames, cut=video is None), **media)
+    segments = plan(wanted, watched.spec)
+    shown = [] if video is None else [video]
+    tail, before = None if video is None else model.codec.encode(video), video
+    for segment in segments:
+        renderer = SegmentRenderer(watched, wanted, segment, tail, shown=before)
+        chunks = list(renderer.chunks())
+        shown += watched.codec.decoded[-1][-len(chunks) :]
+        if segment is not segments[-1]:
+            data = tail_to_bytes(renderer.tail(), renderer.shown_before_next())
+            tail, before = tail_from_bytes(data), shown_from_bytes(data)
+            assert torch.equal(watched.codec.encoded[-1], torch.cat(shown, dim=1)[:, -21:])
+            # The state holds no more pixels than are asked for: 9 of the 21, and none where nobody asks.
+            assert (before is None) == (segment is segments[-2]) and (before is None or before.shape[1] == 9)
+    assert len(segments) == 4
+
+
+def test_where_a_window_adds_what_the_next_one_needs_no_pixels_are_kept(model):
+    first, _ = plan(LONG, model.spec)
+    renderer = SegmentRenderer(model, LONG, first, None)
+    assert list(renderer.chunks()) and renderer.shown_before_next() is None
+
+
 def test_a_segment_that_is_resumed_takes_the_same_decisions(model):
     wanted = replace(LONG, steps=5, policy={"name": "flowcache", "preset": "fast", "ret_steps": 1, "threshold": 3.0})
     first, second = plan(wanted, model.spec)
@@ -83,6 +143,38 @@ def test_a_picture_becomes_the_first_frame(model):
     (segment,) = plan(wanted, model.spec)
     chunks, _ = rendered(model, wanted, segment, encode_pixels(model, picture))
     assert np.abs(chunks[0].frames[0].astype(int) - picture[0].astype(int)).mean() < 8
+
+
+def test_a_picture_that_is_a_whole_chunk_is_shown_too(model):
+    """As officially without chunks: the picture, and after it what is denoised. Later windows begin as always."""
+    picture = np.full((1, 64, 64, 3), (200, 40, 40), np.uint8)
+    fields = dict(causal_block_size=1, base_num_frames=9, overlap_history=5, policy={"name": "dense"}, ar_step=0)
+    wanted = request(Shot("a red circle", 17), image="x.png", **fields)
+    first, *rest = plan(wanted, model.spec)
+    conditioning = encode_pixels(model, picture)
+    chunks, tail = rendered(model, wanted, first, conditioning)
+    assert [(chunk.start_frame, len(chunk.frames), chunk.steps_computed) for chunk in chunks] == [
+        (0, 1, 0), (1, 4, 6), (5, 4, 6)
+    ]  # fmt: skip
+    shown = model.codec.stream()(conditioning)
+    assert (
+        np.array_equal(chunks[0].frames, to_uint8(shown)) and np.abs(chunks[0].frames - picture.astype(int)).mean() < 8
+    )
+    for segment in rest:
+        chunks, tail = rendered(model, wanted, segment, tail)
+        assert [(chunk.start_frame, len(chunk.frames)) for chunk in chunks] == [(segment.start_frame, 4)]
+    assert [segment.frames for segment in (first, *rest)] == [9, 4, 4]
+
+
+def test_what_a_row_says_of_windows_and_noise_changes_the_picture(model):
+    fields = ({}, {"shift": 2.0}, {"causal_block_size": 5}, {"policy": {"name": "dense"}})
+    pictures = []
+    for each in fields:
+        wanted = request(Shot("a red circle", 57), **each)
+        (segment,) = plan(wanted, model.spec)
+        pictures.append(np.concatenate([chunk.frames for chunk in rendered(model, wanted, segment)[0]]).astype(int))
+    assert all(len(frames) == 57 for frames in pictures)
+    assert all(np.abs(pictures[0] - frames).mean() > 0.5 for frames in pictures[1:])
 
 
 def test_a_picture_becomes_the_end(model):

@@ -44,7 +44,7 @@ def test_the_first_segment_begins_and_the_last_one_ends_with_a_picture(worker, m
         Image.new("RGB", (80, 64), colour).save(tmp_path / f"{name}.png")
     _, three = tasks(image=str(tmp_path / "first.png"), end_image=str(tmp_path / "last.png"))
     assert [worker._end(model, task) is None for task in three] == [True, True, False]
-    starts = [worker._conditioning(model, task) for task in (three[0], three[2])]
+    starts = [worker._before(model, task)[0] for task in (three[0], three[2])]
     end = worker._end(model, three[2])
     assert starts[0].shape == end.shape == (24, 1, 8, 8) and starts[1] is None
     decode = model.codec.stream()
@@ -159,12 +159,13 @@ def test_values_that_are_not_finite_are_tried_without_reuse_first(rendered):
 def test_the_tail_that_a_rank_still_has_is_not_fetched(rendered, worker, model, monkeypatch):
     _, (first, second, _) = tasks()
     monkeypatch.setattr(Pixels, "tail", lambda self: torch.ones(2, 3), raising=False)
+    monkeypatch.setattr(Pixels, "shown_before_next", lambda self: None, raising=False)
     *_, parent = rendered(first, reused=0)
     following = replace(second, parent=parent)
     monkeypatch.setattr(Store, "get", lambda self, key: pytest.fail(f"{key} was fetched"))
-    assert worker._conditioning(model, following).equal(torch.ones(2, 3))
+    assert worker._before(model, following)[0].equal(torch.ones(2, 3))
     monkeypatch.undo()
     worker._tail = None
-    assert worker._conditioning(model, following).equal(torch.ones(2, 3))
+    assert worker._before(model, following)[0].equal(torch.ones(2, 3))
     worker._tail = ("_state/other", b"another video's")
-    assert worker._conditioning(model, following).equal(torch.ones(2, 3))
+    assert worker._before(model, following)[0].equal(torch.ones(2, 3))
