@@ -1,20 +1,33 @@
 """What choosing tokens costs by history length: ours against the form that makes the L x L matrix of cosines.
 
 python -m benchmarks.compress scores random keys of 5, 20 and 80 chunks (one layer, the queries of one chunk) and
-prints the extra memory at its peak and the time, both from one run.
+prints the extra memory at its peak and the time, both from one run. With --gpu: what a cut is predicted to take on one
+H100 (assumptions: benchmarks.roofline), all layers and branches, fused and by logits, of all queries and of a third.
+With --bundled: how many of the tokens that all queries choose a third of them chooses too, in windows of both models.
 """
 
 import argparse
 from collections.abc import Callable
 from functools import partial
+from unittest import mock
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks import roofline
 from benchmarks.memory import extra_memory, seconds
+from benchmarks.pretend import DEVICE, pretend_gpu
 from benchmarks.statistics import markdown
-from flowcache.cache.kv_select import Compression, top
+from flowcache.cache import kv_select
+from flowcache.cache.kv_select import Compression, Local, top
+from flowcache.families.registry import load_model
+from flowcache.inputs.segments import plan
+from flowcache.models import log_sum_exp
+from flowcache.records import RenderRequest, Shot
+from flowcache.worker.renderer import SegmentRenderer
+
+PROMPTS = "a red circle moving right on a blue background", "a white square growing on a green background"
 
 
 def all_pairs(queries: Tensor, keys: Tensor, budget: int) -> Tensor:
@@ -43,14 +56,70 @@ def measure(chunks: int, tokens: int, heads: int) -> list[str]:
     return [str(chunks), f"{len(keys):,}", *figures, *times, f"{len(chosen & published)}/{tokens}"]
 
 
+def predicted(name: str) -> list[str]:
+    """Five chunks' keys are cut down to four; a chunk is denoised in the model's usual steps."""
+    case = roofline.CASES[name]
+    config, tokens = case.config, case.frames * (case.rows // 2) * (case.columns // 2)
+    branches, forwards = (1, 64 * 3) if case.magi else (2, 30 * 2)
+    denoising = roofline.forward(*roofline.simulate(case, roofline.COMPUTED[case.magi])).total * forwards / 1e3
+    cells = []
+    for form, every in ((kv_select.by_logits, 10**9), (kv_select.importance, 10**9), (kv_select.importance, 2048)):
+        with pretend_gpu() as tally, torch.inference_mode(), mock.patch.multiple(
+            kv_select, importance=form, EVERY_QUERY=every
+        ), mock.patch.object(log_sum_exp, "can_use_flash_attention", lambda _: True):  # fmt: skip
+            q = torch.empty(tokens, config.heads, config.head_dim, dtype=torch.bfloat16, device=DEVICE)
+            k = torch.empty(5 * tokens, config.kv_heads, config.head_dim, dtype=torch.bfloat16, device=DEVICE)
+            tally.clear()
+            Compression().select(q, k, 4 * tokens)
+        took = roofline.seconds(tally) * config.layers * branches
+        cells += [f"{took:.2f}", f"{took / denoising:.1%}"]
+    return [case.name, f"{denoising:.1f}", *cells]
+
+
+def agreement(name: str, mix: float) -> list[str]:
+    """Of the tokens that all queries choose, those that every third chooses."""
+    model, same, all_of_them = load_model(name), 0, 0
+    spec = model.spec
+
+    def select(compression: Compression, queries: Tensor, keys: Tensor, budget: int, *places: Local) -> Tensor:
+        nonlocal same, all_of_them
+        chosen = choose(compression, queries, keys, budget, *places)
+        with mock.patch.object(kv_select, "EVERY_QUERY", 0):
+            third = choose(compression, queries, keys, budget, *places)
+        for ours, theirs in zip(chosen.T.tolist(), third.T.tolist(), strict=True):
+            same, all_of_them = same + len(set(ours) & set(theirs)), all_of_them + len(ours)
+        return chosen
+
+    choose = Compression.select
+    kv = {"keep": "compressed", "chunks": 1, "by": "token", "mix": mix}
+    with mock.patch.object(Compression, "select", select):
+        for seed, prompt in enumerate(PROMPTS):
+            shot = Shot(prompt, spec.video_frames(spec.window))
+            request = RenderRequest(
+                id="window", shots=(shot,), width=spec.width, height=spec.height, fps=spec.fps, seed=seed,
+                guidance=spec.guidance, steps=spec.steps, model=name, policy={"name": "flowcache", "kv": kv},
+            )  # fmt: skip
+            list(SegmentRenderer(model, request, plan(request, spec)[0], conditioning=None).finished())
+    return [name, f"{mix}", f"{all_of_them:,}", f"{same / all_of_them:.1%}"]
+
+
 @torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--chunks", type=int, nargs="+", default=[5, 20, 80])
     parser.add_argument("--tokens", type=int, default=64, help="of a chunk")
     parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--bundled", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    if arguments.gpu:
+        forms = [f"{form}, {unit}" for form in ("logits", "fused", "a third") for unit in ("s", "of it")]
+        print(roofline.ASSUMED, "\n")
+        return print(markdown(["model", "a chunk, s", *forms], [predicted(name) for name in ("1.3B", "14B", "4.5B")]))
+    if arguments.bundled:
+        rows = [agreement(name, mix) for name in ("tiny-skyreels", "tiny-magi") for mix in (0.07, 0.5, 1.0)]
+        return print(markdown(["model", "mix", "tokens kept", "the same"], rows))
     torch.manual_seed(0)
     rows = [measure(chunks, arguments.tokens, arguments.heads) for chunks in arguments.chunks]
     tokens = arguments.tokens

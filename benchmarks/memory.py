@@ -15,10 +15,10 @@ def extra_memory(call: Callable[[], Any]) -> int:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         call()
     events = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
-    held = highest = 0
+    now = highest = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        highest = max(highest, held)
+        now += event.nbytes()
+        highest = max(highest, now)
     return highest
 
 

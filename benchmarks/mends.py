@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from flowcache.cache.reuse import Reuse
+from flowcache.families.settings import settings_of
 from flowcache.models.base import LoadedModel
-from training.calibrate import PUBLISHED, computed_steps, record
+from training.calibrate import PUBLISHED, computed_steps, record, usual
 
 UNMENDED = {"name": "flowcache", "velocity": False, "last_step": False, "refresh": False}  # what `paper` does
 WARM_UP = 5  # steps at a chunk's start that are always computed; FlowCache's for MAGI-1
@@ -41,7 +42,8 @@ def fitted(model: LoadedModel, policy: dict[str, Any], steps: int, seen: list[li
     chunks = model.spec.frames // model.spec.chunk_frames
     # a finished chunk is forwarded once more in two passes of three, but for the last one
     saved = 0 if policy.get("refresh", mended) else 2 * (chunks - 1)
-    wanted = steps + saved / (model.spec.pipeline.passes * chunks)
+    passes = settings_of(usual(model.spec), model.spec).pipeline.passes
+    wanted = steps + saved / (passes * chunks)
     thresholds = np.geomspace(1e-3, 10, 400)
     coefficients = tuple(model.spec.reuse[policy["preset"]]["coefficients"])
     tried = [Reuse(float(threshold), WARM_UP, coefficients) for threshold in thresholds]

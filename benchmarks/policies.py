@@ -22,6 +22,7 @@ import torch
 from benchmarks.mends import SHORTER, Setting
 from benchmarks.mends import settings as with_mends
 from benchmarks.statistics import interval, markdown, psnr, ssim
+from flowcache.families.known import family
 from flowcache.families.registry import load_model
 from flowcache.families.settings import resolve_policy
 from flowcache.inputs.schema import Policy
@@ -47,6 +48,12 @@ class Rendered:
 
 
 Pair = tuple[Rendered, Rendered]  # ours, and under `off`
+
+
+def known_to(spec: ModelSpec) -> tuple[str, ...]:
+    """DEFAULT for a family that knows all of it; of others the mends are compared."""
+    known = {policy.name for policy in family(spec.family).policies}
+    return DEFAULT if all(name.partition(":")[0] in known for name in DEFAULT) else ()
 
 
 def render(model: LoadedModel, prompt: str, seed: int, policy: dict[str, Any], steps: int) -> Rendered:
@@ -95,7 +102,7 @@ def measure(model: LoadedModel, settings: dict[str, Setting], n: int, seed: int)
         found.setdefault("off", []).append((off, off))
         for name, (policy, count) in settings.items():
             found.setdefault(name, []).append((render(model, prompt, noise, policy, count), off))
-        if number == 0 and not model.spec.pipeline:
+        if number == 0 and known_to(model.spec):
             exact = render(model, prompt, noise, EXACT, steps).forwards
             counts = {fewer_steps(model.spec, exact, found[name][0][0].forwards) for name in settings}
             apart = sorted((count for count in counts if count + 1 not in counts), reverse=True)
@@ -161,7 +168,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     model, began = load_model(arguments.model), time.monotonic()
-    given = arguments.policies or (() if model.spec.pipeline else DEFAULT)
+    given = arguments.policies or known_to(model.spec)
     settings = {name: (named(name), model.spec.steps) for name in given} if given else with_mends(model)
     found = measure(model, settings, arguments.n, arguments.seed)
     if arguments.json:

@@ -48,7 +48,7 @@ def render(
     """Render every request below `output`, or what is missing of them there.
 
     requests: path or URL of a manifest (JSONL, CSV, Parquet), or rows as mappings (docs/manifest.md).
-    output: folder or fsspec URL; it holds one run and can be given again to go on with it.
+    output: folder or URL (s3://, gs://, az://); it holds one run and can be given again to go on with it.
     defaults: what rows without a value of their own get; options: how to run (gangs, device, retries).
     keep_going: render the good rows although others are bad, and record the bad ones.
     storage_options: for the output's fsspec filesystem, such as endpoint_url; s3:// inputs are opened with them too.
@@ -61,7 +61,7 @@ def render(
     """
     options, store = options or RunOptions(), Store(output, **(storage_options or {}))
     good, problems, warnings, specs = check(requests, defaults or RowDefaults(), storage_options, media)
-    problems += options.faults() + check_gang(good, specs, options.gang)
+    problems += options.faults(specs.values()) + check_gang(good, specs, options.gang)
     for warning in warnings:
         warn(warning)
     if problems and not (keep_going and good and all(problem.row for problem in problems)):

@@ -17,12 +17,14 @@ import torch
 from torch import Tensor
 
 from flowcache.cache.reuse import Reuse, ReuseState, decide, relative_change
+from flowcache.families.known import family
 from flowcache.families.registry import load_model
 from flowcache.families.settings import resolve_policy, settings_of
 from flowcache.models.base import LoadedModel, VideoModel
-from flowcache.records import RenderRequest, Shot
+from flowcache.records import ModelSpec, RenderRequest, Shot
 from flowcache.sampling.loop import Texts, Visit, denoise
 from flowcache.sampling.solver import sigmas, timesteps
+from training.families import FAMILIES
 from training.shapes import caption, sample_scene, world_of
 
 
@@ -74,10 +76,7 @@ def record(model: LoadedModel, videos: int, seed: int) -> Recording:
     found = Recording([], {stride: [] for stride in STRIDES})
     for number in range(videos):
         prompt = caption(sample_scene(rng, world=world_of(spec.vocabulary)))
-        request = RenderRequest(
-            id="recorded", shots=(Shot(prompt, spec.frames),), width=spec.width, height=spec.height, fps=spec.fps,
-            seed=seed, guidance=spec.guidance, steps=spec.steps, model=spec.name, policy={"name": "off"},
-        )  # fmt: skip
+        request = usual(spec, prompt, seed)
         signals: dict[int, list[Tensor]] = {}
         residuals: dict[tuple[int, int], list[Tensor]] = {}
 
@@ -100,6 +99,14 @@ def record(model: LoadedModel, videos: int, seed: int) -> Recording:
     return found
 
 
+def usual(spec: ModelSpec, prompt: str = "", seed: int = 0) -> RenderRequest:
+    """A window of the model's own length and settings."""
+    return RenderRequest(
+        id="recorded", shots=(Shot(prompt, spec.frames),), width=spec.width, height=spec.height, fps=spec.fps,
+        seed=seed, guidance=spec.guidance, steps=spec.steps, model=spec.name, policy={"name": "off"},
+    )  # fmt: skip
+
+
 def short(values: list[Tensor]) -> list[Tensor]:
     """Single numbers that change as much as the values do: all that decisions ask for."""
     growth = 1 + torch.tensor([0.0, *changes(values, 1)], dtype=torch.float64)
@@ -107,7 +114,7 @@ def short(values: list[Tensor]) -> list[Tensor]:
 
 
 def texts_of(model: LoadedModel, prompt: str, chunks: int) -> Texts:
-    if model.spec.pipeline:
+    if family(model.spec.family).traits.prompt_per == "chunk":
         return Texts([model.text.caption(prompt, left) for left in reversed(range(chunks))])
     return Texts(model.text.encode(prompt), model.text.encode(model.spec.negative_prompt))
 
@@ -156,8 +163,8 @@ def fitted(model: LoadedModel, recording: Recording) -> tuple[float, ...]:
     SkyReels-V2's signal is known for any distance of steps. MAGI-1's grows with the step's own length, so that
     neighbouring steps alone say what the next one will bring.
     """
-    own = model.spec.pipeline is not None
-    seen, strides = (recording.signals, STRIDES[:1]) if own else ([signals(model)], STRIDES)
+    known = FAMILIES[model.spec.family].by_timestep
+    seen, strides = ([signals(model)], STRIDES) if known else (recording.signals, STRIDES[:1])
     real = {stride: np.mean(recording.residuals[stride], axis=0) for stride in strides}
     distances = {stride: np.mean([changes(one, stride) for one in seen], axis=0) for stride in strides}
     x, y = (np.concatenate([values[stride] for stride in strides]) for values in (distances, real))
@@ -175,7 +182,7 @@ def calibrate(folder: Path, videos: int, seed: int) -> None:
     recording = record(model, videos, seed)
     kinds = {"": fitted(model, recording)}
     seen = [signals(model)]
-    if model.spec.pipeline:
+    if not FAMILIES[model.spec.family].by_timestep:
         kinds[PUBLISHED], seen = (1.0, 0.0), recording.signals
     path = folder / "flowcache.json"
     spec = json.loads(path.read_text())

@@ -25,6 +25,7 @@ class Family:
     loss_of_step: see there. preview(model, tokenizer, prompts, guidance=, seed=): clean latents.
     spec, write(model, tokenizer, folder): what an exported checkpoint says of itself, and its files;
     take_up(module, folder) reads them again.
+    by_timestep: what reuse is decided by follows from the timestep alone, not from the latents.
     matrices: prefix of the names of the transformer's blocks; slow: prefixes of what conditions them.
     """
 
@@ -39,18 +40,19 @@ class Family:
     take_up: Callable[[nn.Module, Path], None]
     matrices: str
     slow: tuple[str, ...]
+    by_timestep: bool
 
 
 FAMILIES = {
     "skyreels": Family(
         "skyreels", model.WORLD, True, model.Tiny, loss.loss_of_step, preview.denoise, checkpoint.SPEC,
         checkpoint.write, checkpoint.take_up,
-        matrices="transformer.blocks.", slow=("text_encoder.", "transformer.time_"),
+        matrices="transformer.blocks.", slow=("text_encoder.", "transformer.time_"), by_timestep=True,
     ),
     "magi": Family(
         "magi", MAGI_WORLD, False, magi_model.Tiny, magi_loss.loss_of_step, magi_preview.denoise,
         magi_checkpoint.SPEC, magi_checkpoint.write, magi_checkpoint.take_up,
         matrices="transformer.videodit_blocks.layers.",
-        slow=("text_encoder.", "special_tokens", "transformer.t_embedder."),
+        slow=("text_encoder.", "special_tokens", "transformer.t_embedder."), by_timestep=False,
     ),
 }  # fmt: skip

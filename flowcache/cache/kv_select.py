@@ -12,28 +12,31 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from flowcache.models.log_sum_exp import kernel, shared_out
+
 Unit = Literal["token", "frame", "chunk"]
 Weighting = Literal["even", "hard_code", "exponential", "polynomial", "upper_convex_polynomial", "gaussian"]
+EVERY_QUERY = 2048  # so many are asked at the most; of more every third: its choice is nearly the same
 QUERIES_AT_ONCE = 256  # bounds the logits that exist at a time: memory grows with the keys alone
 
 
 class Local:
     """Where the keys to choose from lie: all here. What is asked of it is the same in every place, and in one order."""
 
-    def tokens(self, held: int) -> int:
-        """How long the whole history is, where `held` tokens of it are here."""
-        return held
+    def tokens(self, own: int) -> int:
+        """How long the whole history is, where `own` tokens of it are here."""
+        return own
 
-    def queries(self, held: Tensor, last: int | None) -> Tensor:
+    def queries(self, own: Tensor, last: int | None) -> Tensor:
         """The last of all places' queries, in their order; None: all of them."""
-        return held if last is None else held[-last:]
+        return own if last is None else own[-last:]
 
     def parts(self, value: Tensor) -> Tensor:
         """[places, ...]: the value of every place."""
         return value[None]
 
     def whole(self, score: Tensor) -> Tensor:
-        """[kv_heads, L] in the history's order, out of every place's [kv_heads, held]."""
+        """[kv_heads, L] in the history's order, out of every place's [kv_heads, own]."""
         return score
 
 
@@ -70,7 +73,7 @@ class Compression:
 
     def select(self, queries: Tensor, keys: Tensor, budget: int, places: Local = LOCAL) -> Tensor:
         """Indices [budget, kv_heads] of the tokens to keep, best first, each head for itself."""
-        score = self.score(places.queries(queries, self.asked), keys, places)
+        score = self.score(sampled(places.queries(queries, self.asked)), keys, places)
         if self.group == 1 and self.weighting != "even":
             score = by_age(score - score.amin(-1, keepdim=True), self.weighting, self.power, self.chunk)
         return top(score, budget, self.group)
@@ -79,6 +82,11 @@ class Compression:
         """[kv_heads, L]: higher is more worth keeping."""
         pooled = F.max_pool1d(importance(queries, keys, places), self.kernel, stride=1, padding=self.kernel // 2)
         return self.mix * pooled - (1 - self.mix) * redundancy(keys, places)
+
+
+def sampled(queries: Tensor) -> Tensor:
+    """Those that are asked. Every third, since a video's rows are even: every second would ask some columns alone."""
+    return queries if len(queries) <= EVERY_QUERY else queries[1::3]
 
 
 def by_age(score: Tensor, weighting: Weighting, power: float, chunk: int) -> Tensor:
@@ -108,6 +116,15 @@ def importance(queries: Tensor, keys: Tensor, places: Local = LOCAL) -> Tensor:
 
     Query heads that share a key head are merged by their highest logit.
     """
+    if queries.shape[1] != keys.shape[1]:
+        return by_logits(queries, keys, places)
+    q, k = (x.transpose(0, 1).contiguous() for x in (queries, keys))
+    totals = places.parts(kernel(q[None], k[None], k[None])[1][0]).double().logsumexp(0)
+    return places.whole((shared_out(q, totals, k) / len(queries)).float())
+
+
+def by_logits(queries: Tensor, keys: Tensor, places: Local = LOCAL) -> Tensor:
+    """`importance` for any heads: logits are formed, since no fused kernel takes the highest of several heads."""
     grouped, keys = queries.float().unflatten(1, (keys.shape[1], -1)), keys.float()
     total = keys.new_zeros(keys.shape[1], len(keys), dtype=torch.float64)
     for some in grouped.split(QUERIES_AT_ONCE):

@@ -1,10 +1,12 @@
 """`flowcache export`."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from flowcache.cli.common import Endpoint, Json, Output, open_store, out, print_json
+from flowcache.cli.targets import check_folder
 from flowcache.errors import InputError, Problem
 
 
@@ -16,9 +18,15 @@ def export(
     as_json: Json = False,
 ) -> None:
     """One plain MP4 for each video, joined from its chunks without re-encoding."""
+    from flowcache.inputs.output_url import check_root
     from flowcache.storage.commits import read_commits
     from flowcache.storage.export import export as export_video
+    from flowcache.storage.objects.registry import normalise
 
+    check_root(to, typed=True, name="--to")
+    target = normalise(to)
+    if "://" not in target:
+        check_folder(Path(target))
     store = open_store(output, endpoint_url)
     names = video or sorted(read_commits(store).done)
     if not names:

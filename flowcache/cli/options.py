@@ -24,6 +24,7 @@ Threads = Annotated[int | None, typer.Option(min=1, help="CPUs and torch threads
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 Dtype = Annotated[str | None, typer.Option(help="bf16, fp32 or auto: bf16 on GPUs, else fp32.")]
 VaeTiling = Annotated[str | None, typer.Option(help="Decode in tiles: on, off or auto: where memory is short.")]
+Compile = Annotated[bool | None, typer.Option(help="Compile the transformer's blocks (torch.compile).")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to join; else a local Ray is started.")]
 Until = Annotated[
     str | None, typer.Option(help="Start nothing after 07:00, or 2026-11-23T07:00; what is left: exit code 5.")

@@ -1,6 +1,5 @@
 """`flowcache render`."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ def render(
     device: options.Device = None,
     dtype: options.Dtype = None,
     vae_tiling: options.VaeTiling = None,
+    compile: options.Compile = None,
     address: options.Address = None,
     until: options.Until = None,
     keep_going: options.KeepGoing = None,
@@ -59,6 +59,7 @@ def render(
         device=device,
         dtype=dtype,
         vae_tiling=vae_tiling,
+        compile=compile,
         address=address,
         until=until,
         keep_going=keep_going,
@@ -74,6 +75,7 @@ def render(
 def run_job(spec: Any, endpoint: str | None, retry_failed: bool, log_json: bool, media: Path | None) -> Any:
     """The Summary of what a JobSpec asks for. Ctrl-C becomes an error that says how to go on."""
     from flowcache.api import render as render_requests
+    from flowcache.inputs.media import media_table
     from flowcache.progress.json_lines import JsonProgress
     from flowcache.progress.terminal import progress_for
 
@@ -87,7 +89,7 @@ def run_job(spec: Any, endpoint: str | None, retry_failed: bool, log_json: bool,
             storage_options={"endpoint_url": endpoint} if endpoint else {},
             progress=JsonProgress() if log_json else progress_for(err),
             warn=lambda problem: err.print(f"[yellow]warning:[/] {escape(str(problem))}"),
-            media=json.loads(media.read_bytes()) if media else None,
+            media=media_table(media) if media else None,
         )
     except KeyboardInterrupt:
         raise FlowcacheError("stopped; what is committed stays, and the same command goes on from there") from None

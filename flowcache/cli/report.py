@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from flowcache.cli.common import Endpoint, Json, Output, open_store, out, print_json
+from flowcache.cli.targets import check_file, write
 
 
 def report(
@@ -26,10 +27,11 @@ def report(
     """
     from flowcache.report.page import Limits, link_base, report_page
 
+    check_file(to)
     store = open_store(output, endpoint_url)
     limits = Limits(cards=videos, video_bytes=embed << 20, page_bytes=embed_all << 20)
     page = report_page(store, link_base(store, to, base_url), limits).encode(errors="backslashreplace")
-    to.write_bytes(page)
+    write(to, page)
     if as_json:
         print_json({"report": str(to), "bytes": len(page)})
     else:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from flowcache.cli.common import Endpoint, Json, Output, open_store, out, print_json
+from flowcache.cli.targets import check_file, write
 
 
 def sheet(
@@ -17,7 +18,8 @@ def sheet(
     """A contact sheet (PNG): ten frames of every video, with its prompts."""
     from flowcache.report.sheet import contact_sheet
 
-    to.write_bytes(contact_sheet(open_store(output, endpoint_url)))
+    check_file(to)
+    write(to, contact_sheet(open_store(output, endpoint_url)))
     if as_json:
         print_json({"sheet": str(to)})
     else:

@@ -36,6 +36,7 @@ class Traits:
     fields: of a row, that only some families have (`records.OWN`).
     fit: how pictures and videos are brought to size where a row says nothing. video_start: frames that are taken of a
     video's start; None: as many as of its end.
+    compiles: the transformer's blocks are `models.blocks.Blocks`, which `compile_blocks` takes.
     """
 
     continues_from: Literal["pixels", "latents"] = "pixels"
@@ -45,6 +46,7 @@ class Traits:
     fields: tuple[str, ...] = ()
     fit: Literal["crop", "pad", "stretch"] = "crop"
     video_start: int | None = None
+    compiles: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from flowcache.errors import InputError, Problem
 from flowcache.families.base import Config, Family
 from flowcache.families.codecs import codec_part
+from flowcache.families.known import PackageError
 from flowcache.families.layouts import Layout
 from flowcache.families.registry import SPEC_FILE, find, locate
 from flowcache.models.part import Part
@@ -40,7 +41,10 @@ class Report:
 
 
 def check(path: Path) -> Report:
-    """Every fault of a checkpoint in any layout, given its folder or config file; raises nothing for a damaged one."""
+    """Every fault of a checkpoint in any layout, given its folder or config file; raises nothing for a damaged one.
+
+    PackageError where its family can't be used.
+    """
     report, found = Report(), None
     try:
         found = locate(path)
@@ -48,6 +52,8 @@ def check(path: Path) -> Report:
             report.family, report.layout = found[0].name, found[1].name
             report.problems += found[1].missing()
         report.spec = find(str(path))
+    except PackageError:
+        raise
     except InputError as error:
         report.note(error.problems)
     if found:

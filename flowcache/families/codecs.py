@@ -1,6 +1,5 @@
 """Video codecs: pixels to latents and back."""
 
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowcache.families.base import CodecKind
-from flowcache.families.known import families
+from flowcache.families.known import answers, left_out
 from flowcache.models.base import Codec, Share, alone
+from flowcache.models.json_files import read_object
 from flowcache.models.part import Part
 from flowcache.models.tensors import fault, in_folder
 from flowcache.models.wan_vae import WanCodec, diffusers_part, official_part
@@ -138,14 +138,15 @@ def _opened(path: Path) -> tuple[Part, Callable[[Any, int | None], Codec]]:
     """The module, and what makes a codec of it once it is loaded."""
     if not path.is_dir():
         return official_part(path), WanCodec
-    config = read_config(path)
+    config = read_object(path / "config.json", "codec config")
     name, known = config.get("_class_name"), dict(KINDS)
-    for family in families():
-        if name in [*known]:  # compared, as it may be anything
+    for _, own in answers(lambda family: dict(family.codecs())) if name not in [*known] else ():  # it may be anything
+        known |= own
+        if name in [*known]:
             break
-        known |= family.codecs()
     if name not in [*known]:
-        raise fault(path / "config.json", f"has codec {name!r}; accepted: {', '.join(known)}", "_class_name")
+        message = f"has codec {name!r}; accepted: {', '.join(known)}{left_out()}"
+        raise fault(path / "config.json", message, "_class_name")
     return known[name].part(path, config), known[name].codec
 
 
@@ -160,16 +161,3 @@ KINDS = {
     "PatchCodec": CodecKind(_patch_part, lambda codec, tile: codec),
     "AutoencoderKLWan": CodecKind(diffusers_part, WanCodec),
 }
-
-
-def read_config(folder: Path) -> dict:
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text())
-    except OSError as error:
-        raise fault(path, f"can't be read: {error.strerror}") from None
-    except ValueError as error:
-        raise fault(path, f"is no JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise fault(path, "is no codec config: not an object")
-    return config

@@ -1,16 +1,19 @@
 """The families that there are: those of this package, and what installed packages add. No torch.
 
 A package adds one by an entry point of the group `flowcache.families`: its name, and `module:object` of a `Family`.
-A checkpoint names its family alone, and never code to import.
+A checkpoint names its family alone, and never code to import. What is wrong with one package is told where its family
+is asked for, or might be meant, and concerns no other.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import TypeVar
 
-from flowcache.errors import InputError, Problem
+from flowcache.errors import InputError, Problem, problems_of
 from flowcache.families.base import Config, Family
 from flowcache.families.layouts import Layout, check_unmixed
 from flowcache.families.magi.family import FAMILY as MAGI
@@ -19,15 +22,22 @@ from flowcache.families.skyreels.family import FAMILY as SKYREELS
 
 GROUP = "flowcache.families"
 BUILT_IN: Mapping[str, Family] = {family.name: family for family in (SKYREELS, MAGI)}
+LOG = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
-def names() -> list[str]:
-    return [*BUILT_IN, *sorted(added())]
+class PackageError(InputError):
+    """A package that adds a family is at fault, whatever the checkpoint is."""
+
+    def __init__(self, message: str):
+        super().__init__([Problem("family", "", message)])
 
 
 def accepted() -> str:
     """What a message says of other names."""
-    return f"accepted: {', '.join(names())}, or that of an installed package (docs/families.md)"
+    names = ", ".join([*BUILT_IN, *sorted(set(added()) - set(BUILT_IN))])
+    return f"accepted: {names}, or that of an installed package (docs/families.md){left_out()}"
 
 
 def is_known(name: str) -> bool:
@@ -35,36 +45,45 @@ def is_known(name: str) -> bool:
 
 
 def family(name: str) -> Family:
-    """InputError where there is none of that name, or where it can't be imported."""
-    if not is_known(name):
+    """InputError where there is none of that name, PackageError where what adds it can't be used."""
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    if name not in added():
         raise InputError([Problem("family", "", f"got {name!r}; {accepted()}")])
-    return BUILT_IN[name] if name in BUILT_IN else _loaded(added()[name])
+    return _loaded(added()[name])
 
 
 def family_of(config: Config) -> Family:
     return family(config.family)
 
 
-def families() -> Iterator[Family]:
-    """Those of this package first. InputError once one comes that can't be imported."""
-    return map(family, names())
+def answers(ask: Callable[[Family], T]) -> Iterator[tuple[Family, T]]:
+    """What each family answers, those of this package first. A package that fails is left out, with a warning."""
+    yield from ((each, ask(each)) for each in BUILT_IN.values())
+    for name in sorted(added()):
+        try:
+            yield _asked(name, ask)
+        except PackageError as error:
+            _warn(f"{error}; it is left out")
+
+
+def left_out() -> str:
+    """What is wrong with packages whose families can't be used, as the end of a message; "" where nothing is."""
+    faults = [each.message for name in sorted(added()) for each in problems_of(partial(_usable, name))]
+    return "".join(f"; left out: {fault}" for fault in faults)
 
 
 def policies() -> Sequence[PolicyDeclaration]:
-    """What all families accept, one after the other; one that can't be imported is told of where a row needs it."""
-    try:
-        points = tuple(added().values())
-    except InputError:
-        points = ()
-    return _policies(points)
+    """What all families accept, one after the other; a package at fault is told of where a row needs it."""
+    return _policies(tuple(added().items()))
 
 
 @cache
-def _policies(points: tuple[EntryPoint, ...]) -> Sequence[PolicyDeclaration]:
+def _policies(offered: tuple[tuple[str, tuple[EntryPoint, ...]], ...]) -> Sequence[PolicyDeclaration]:
     found = [*BUILT_IN.values()]
-    for point in points:
-        with suppress(InputError):
-            found.append(_loaded(point))
+    for name, _ in offered:
+        with suppress(PackageError):
+            found.append(_usable(name))
     return [policy for each in found for policy in each.policies]
 
 
@@ -75,46 +94,70 @@ def recognise(path: Path) -> tuple[Family, Layout] | None:
     layouts are mixed, and for a faulty config that says where the parts lie.
     """
     found: dict[str, tuple[Family, list[str]]] = {}
-    for each in families():
-        marks = each.marks(path)
+    for each, marks in answers(lambda each: {name: list(files) for name, files in each.marks(path).items()}):
         claimed = {file for files in marks.values() for file in files}
         for layout, (other, files) in found.items():
             found[layout] = other, [file for file in files if file not in claimed]
-        found |= {layout: (each, list(files)) for layout, files in marks.items() if files}
+        found |= {layout: (each, files) for layout, files in marks.items() if files}
     check_unmixed(path, {layout: files for layout, (_, files) in found.items()})
     owner = next((each for each, files in found.values() if files), None)
     return owner and (owner, owner.layout(path))
 
 
 @cache
-def added() -> Mapping[str, EntryPoint]:
-    """By name. InputError where two packages, or a package and this one, offer the same."""
-    found: dict[str, EntryPoint] = {}
+def added() -> Mapping[str, tuple[EntryPoint, ...]]:
+    """By name, all that packages offer as such: one, where they are sound."""
+    found: dict[str, tuple[EntryPoint, ...]] = {}
     for point in entry_points(group=GROUP):
-        if point.name in BUILT_IN or point.name in found:
-            first = _source(found[point.name]) if point.name in found else "flowcache itself"
-            message = f"{point.name!r} is offered twice, by {first} and by {_source(point)}; uninstall one"
-            raise InputError([Problem("family", "", message)])
-        found[point.name] = point
+        found[point.name] = (*found.get(point.name, ()), point)
     return found
 
 
+def _usable(name: str) -> Family:
+    """A package's family. PackageError."""
+    points = added()[name]
+    if name in BUILT_IN:
+        raise PackageError(_twice(name, "flowcache itself", _source(points[0])))
+    return _loaded(points)
+
+
+def _asked(name: str, ask: Callable[[Family], T]) -> tuple[Family, T]:
+    """A package's family and what it answers. PackageError."""
+    found = _usable(name)
+    try:
+        return found, ask(found)
+    except Exception as error:  # whatever a package does
+        raise PackageError(f"{name!r} of {_source(added()[name][0])} fails: {error!r}") from error
+
+
 @cache
-def _loaded(point: EntryPoint) -> Family:
+def _loaded(points: tuple[EntryPoint, ...]) -> Family:
+    point = points[0]
+    if len(points) > 1:
+        raise PackageError(_twice(point.name, *map(_source, points[:2])))
     try:
         made = point.load()
-    except Exception as error:  # whatever a package does while it is imported
+    except (Exception, SystemExit) as error:  # whatever a package does while it is imported
         message = f"{point.name!r} of {_source(point)} can't be imported from {point.value}: {error}"
-        raise InputError([Problem("family", "", message)]) from error
+        raise PackageError(message) from error
     if not isinstance(made, Family) or made.name != point.name:
-        message = f"{point.name!r} of {_source(point)}: {point.value} is no family of that name"
-        raise InputError([Problem("family", "", message)])
+        raise PackageError(f"{point.name!r} of {_source(point)}: {point.value} is no family of that name")
     listed = getattr(made, "policies", ())
     named = {policy.name for policy in listed if isinstance(policy, PolicyDeclaration)}
     if not named or len(named) < len(listed):
         message = f"{point.name!r} of {_source(point)}: its policies are no PolicyDeclarations, each of another name"
-        raise InputError([Problem("family", "", message)])
+        raise PackageError(message)
     return made
+
+
+def _twice(name: str, first: str, second: str) -> str:
+    return f"{name!r} is offered twice, by {first} and by {second}; uninstall one"
+
+
+@cache
+def _warn(message: str) -> None:
+    """Once in a process."""
+    LOG.warning("warning: %s", message)
 
 
 def _source(point: EntryPoint) -> str:

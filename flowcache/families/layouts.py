@@ -1,11 +1,11 @@
 """Where the parts of a checkpoint lie. No torch."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from flowcache.errors import InputError, Problem
+from flowcache.models.json_files import read_object
 
 DIFFUSERS, DIFFUSERS_MARK = "diffusers layout", "model_index.json"
 
@@ -78,9 +78,9 @@ def check_unmixed(path: Path, marks: Mapping[str, Sequence[str]]) -> None:
 
 def kv_heads(config: Path) -> int:
     """Heads with keys and values of their own by a transformer's config, in any published layout."""
+    raw = read_object(config, "transformer config")
     try:
-        raw = json.loads(config.read_text())
         raw = raw.get("model_config", raw)
         return raw.get("num_query_groups") or raw.get("num_attention_heads") or raw["num_heads"]
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (KeyError, AttributeError) as error:
         raise InputError([Problem(str(config), "", f"is no transformer config: {error!r}")]) from None

@@ -59,7 +59,7 @@ def rank_memory(
     together = min(most_packed(tokens), kept.kv_branches * kept.kv_chunks)  # chunks of a batch
     weights = weight_bytes(config, ranks if sharded else 1)
     return Memory(
-        weights=weights.held,
+        weights=weights.resident,
         keys_values=keys_values,
         residuals=residuals,
         activations=family_of(config).counts.working_bytes(config, together * math.ceil(tokens / ranks)),
@@ -75,9 +75,9 @@ def codec_bytes(spec: ModelSpec, tile: int | None = None) -> int:
 
 @dataclass(frozen=True)
 class WeightBytes:
-    """Of one rank. gathered: at their most, beside those `held`; sent: to the other ranks, in each chunk's forward."""
+    """Of one rank. gathered: at their most, beside those `resident`; sent: to other ranks, in each chunk's forward."""
 
-    held: int
+    resident: int
     gathered: int = 0
     sent: int = 0
 

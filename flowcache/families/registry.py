@@ -1,7 +1,6 @@
 """Checkpoints by name or path: what they are (`find`, no torch needed) and in memory (`load_model`)."""
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import fields
@@ -12,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from flowcache.errors import InputError, Problem
 from flowcache.families.base import Family
-from flowcache.families.known import accepted, families, family, is_known, recognise
+from flowcache.families.known import accepted, answers, family, is_known, left_out, recognise
 from flowcache.families.layouts import Layout
 from flowcache.models.formats import opened
+from flowcache.models.json_files import read_object
 from flowcache.records import ModelSpec
 
 if TYPE_CHECKING:
@@ -73,23 +73,20 @@ def _written(folder: Path) -> dict[str, Any] | None:
     if not os.path.exists(path):
         return None
     try:
-        with opened(path) as stream:
-            raw = json.loads(stream.read().decode())
+        raw = read_object(path)
         _frozen(raw)  # so deep that this fails, nothing could be said of it either
-    except (ValueError, RecursionError) as error:
-        raise InputError([Problem(str(path), "", f"is no JSON: {error}")]) from None
-    if not isinstance(raw, dict):
-        raise InputError([Problem(str(path), "", "is no object")])
+    except RecursionError as error:
+        raise InputError([Problem(str(path), "", f"is no JSON object: {error}")]) from None
     return raw
 
 
 def _published(name: str, path: Path) -> ModelSpec:
     found = recognise(path)
     if found is None:
-        as_published = ", or ".join(each.accepts for each in families() if each.accepts)
+        as_published = ", or ".join(accepts for _, accepts in answers(lambda each: each.accepts) if accepts)
         kinds = f"a folder that holds {SPEC_FILE} or {as_published}"
         what = "is no model but a single file" if path.is_file() else "is no model"
-        raise InputError([Problem("model", "", f"{name!r} {what}: give {', '.join(bundled())} or {kinds}")])
+        raise InputError([Problem("model", "", f"{name!r} {what}: give {', '.join(bundled())} or {kinds}{left_out()}")])
     owner, layout = found
     if problems := layout.missing():
         raise InputError(problems)

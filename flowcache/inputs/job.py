@@ -39,6 +39,7 @@ JOB_ACCEPTS = ACCEPTS | {
     "device": "'auto', 'cpu' or 'cuda'",
     "dtype": "'auto', 'bf16' or 'fp32'",
     "vae_tiling": "'auto', 'on' or 'off'",
+    "compile": "true or false",
     "address": "the address of a Ray cluster, or 'auto' for the one on this machine",
     "keep_going": "true or false",
     "retries": "a whole number from 0 to 100",
@@ -80,6 +81,7 @@ class JobSpec(Written):
     device: Device = RunOptions.device
     dtype: Dtype = RunOptions.dtype
     vae_tiling: Tiling = RunOptions.vae_tiling
+    compile: bool = RunOptions.compile
     address: Annotated[str, text(4096)] | None = RunOptions.address
     keep_going: bool = False  # render the good rows, record the bad ones
     retries: Annotated[int, whole(0, 100)] = RunOptions.retries

@@ -10,16 +10,19 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
 from av.error import FFmpegError
 from PIL import Image, ImageOps
 
-from flowcache.errors import MediaError
+from flowcache.errors import InputError, MediaError, Problem
 from flowcache.inputs.fit import Fit, fitted
 from flowcache.inputs.readers import read_rows
 from flowcache.inputs.urls import Access, OpenFile, UnreadableError, opened, resolve, scheme_of
+from flowcache.inputs.written import shown
+from flowcache.models.json_files import read_object
 from flowcache.records import MediaInfo
 
 __all__ = ["load_clip", "load_image", "probe_media", "read_rows"]
@@ -51,6 +54,16 @@ def probe_media(url: str, kind: str, base: str, access: Access | None = None) ->
             size = [(frame.width, frame.height) for frame in video.sampled([tail, video.last])][-1]
             seconds = float(video.last - video.first)
             return MediaInfo(absolute, *size, video.count, video.fps, seconds, _sha256(file))
+
+
+def media_table(path: Path) -> dict[str, str]:
+    """What `submit` wrote of where it put media, by what rows call them. InputError."""
+    found = read_object(path, "table of media")
+    wrong = [Problem(str(path), name[:200], f"got {shown(where)}; accepted: a path or URL")
+             for name, where in found.items() if not (isinstance(where, str) and where.strip())]  # fmt: skip
+    if wrong:
+        raise InputError(wrong)
+    return found
 
 
 def load_image(

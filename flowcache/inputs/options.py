@@ -1,15 +1,19 @@
 """How a run is carried out."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from flowcache.errors import Problem
+from flowcache.families.known import family
+from flowcache.records import ModelSpec
 
 SHARDING = "2.13"  # the first torch whose FSDP2 can be told to forget its notes (`reset_iter_state`)
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "bf16", "fp32"]
 Tiling = Literal["auto", "on", "off"]
+NUMERICS = {"dtype": "auto", "vae_tiling": "auto", "compile": "off"}  # what changes bytes, where nothing is asked for
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,8 @@ class RunOptions:
     tried again. `until`: unix seconds after which no segment is started any more; `grace`: seconds that segments under
     way get after a SIGTERM. `patience`: seconds for which a store that does not answer is waited for. `idle_release`:
     seconds after which a gang without work gives its resources back.
-    `dtype`: bf16, fp32 or auto; `vae_tiling`: on, off or auto: these two alone change what is rendered.
+    `dtype`: bf16, fp32 or auto; `vae_tiling`: on, off or auto; `compile`: the transformers' blocks
+    (`models.compile.compile_blocks`): these three alone change what is rendered.
     """
 
     gang: int = 1
@@ -36,6 +41,7 @@ class RunOptions:
     device: Device = "auto"
     dtype: Dtype = "auto"
     vae_tiling: Tiling = "auto"
+    compile: bool = False
     address: str | None = None
     retries: int = 2
     infra_retries: int = 5
@@ -54,11 +60,17 @@ class RunOptions:
 
         "auto" is not, as the device and its memory are not.
         """
-        asked = {"dtype": self.dtype, "vae_tiling": self.vae_tiling}
-        return {name: value for name, value in asked.items() if value != "auto"}
+        asked = {"dtype": self.dtype, "vae_tiling": self.vae_tiling, "compile": "on" if self.compile else "off"}
+        return {name: value for name, value in asked.items() if value != NUMERICS[name]}
 
-    def faults(self) -> list[Problem]:
-        """What speaks against such a run before anything is known of its requests."""
+    def faults(self, specs: Iterable[ModelSpec] = ()) -> list[Problem]:
+        """What speaks against such a run of these models."""
+        whole = sorted({spec.family for spec in specs if self.compile and not family(spec.family).traits.compiles})
+        found = [Problem("--compile", "", f"models of family {name} can't be compiled; accepted: without it")
+                 for name in whole]  # fmt: skip
+        return found + self._sharding_faults()
+
+    def _sharding_faults(self) -> list[Problem]:
         if not self.shard_weights:
             return []
         if self.gang == 1:

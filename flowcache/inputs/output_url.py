@@ -7,37 +7,65 @@ from flowcache.errors import InputError, Problem
 ACCEPTED = "a folder or URL such as s3://bucket/prefix"
 URL = re.compile(r"([^/]*:/{1,2})(.*)", re.DOTALL)  # scheme with its slashes, and the rest
 AZURE = ("az://", "abfs://", "abfss://")  # their container@account is no login
+FOLDERS = ("file://", "local://")
+SERVED = (*FOLDERS, "memory://", "s3://", "s3a://", "gs://", "gcs://", *AZURE)
+# Characters that no name of an object or file should hold: controls, line separators, what UTF-8 can't say.
+UNUSABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# In bytes: of a folder's name, of its path, of a prefix (keys may have 1,024 bytes)
+NAME_LIMIT, PATH_LIMIT, KEY_LIMIT = 255, 3000, 700
 
 
-def check_root(url: str, typed: bool = False) -> None:
-    """InputError, without the credentials that it may hold, where `url` can't be a root. typed: see `fault`."""
+def check_root(url: str, typed: bool = False, name: str = "output") -> None:
+    """InputError, without the credentials that it may hold, where `url` can't be a root. typed: see `fault`.
+
+    name: what the message calls it.
+    """
     found = fault(url, typed)
     if found:
-        raise InputError([Problem("output", "", f"{without_secrets(url)!r} {found}; accepted: {ACCEPTED}")])
+        raise InputError([Problem(name, "", f"{without_secrets(url)!r} {found}; accepted: {ACCEPTED}")])
 
 
 def fault(url: str, typed: bool = False) -> str | None:
     """Why `url` can't be a root, None where it can. typed: on a command line, whose run has processes of its own."""
+    if not url.strip():
+        return "is empty"
     if re.match(r"[A-Za-z]:[\\/]", url):
         return "begins with a drive of Windows"
     scheme, rest = split(url)
-    if not scheme:
-        return None
-    if holds_login(scheme, rest):
+    if scheme and holds_login(scheme, rest):
         return (
             "holds credentials; they belong in the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), in a "
             "profile, or with the machine as its instance role"
         )
+    if found := UNUSABLE.search(url):
+        return f"holds the control character U+{ord(found[0]):04X}"
+    if url != url.strip():
+        return "begins or ends with a space"
+    if not scheme:
+        return _too_long(url, folder=True)
     if not scheme.endswith("//"):
         return "has one slash after the colon, where a URL has two and that of a folder three (file:///folder)"
+    if scheme not in SERVED:
+        return f"has the scheme {scheme}, and served are s3://, gs://, az:// and file://"
     if re.search(r"[?#]", rest):
         return "has a query (such as versionId) or a fragment, which belong to one object and not to what lies below it"
-    if scheme in ("file://", "local://"):
-        return None if rest.startswith("/") else "names a host or a relative folder (file:///folder names neither)"
+    if scheme in FOLDERS and not rest.startswith("/"):
+        return "names a host or a relative folder (file:///folder names neither)"
+    if scheme in FOLDERS:
+        return _too_long(rest, folder=True)
     if scheme == "memory://" and typed:
         return "lies in the memory of one process and is gone with it"
     if rest and {"", ".", ".."}.intersection(rest.rstrip("/").split("/")):
         return "has a part that is empty (//), '.' or '..', which is lost on the way to some stores and their listings"
+    return _too_long(rest, folder=False)
+
+
+def _too_long(path: str, folder: bool) -> str | None:
+    limit = PATH_LIMIT if folder else KEY_LIMIT
+    if len(path.encode()) > limit:
+        return f"is longer than {limit:,} bytes, which leaves no room for what lies below it"
+    if folder and any(len(part.encode()) > NAME_LIMIT for part in path.split("/")):
+        return f"has a part of more than {NAME_LIMIT} bytes"
     return None
 
 
@@ -58,6 +86,6 @@ def holds_login(scheme: str, rest: str) -> bool:
 
 
 def split(url: str) -> tuple[str, str]:
-    """("s3://", "bucket/prefix"); ("", path) of what is no URL."""
+    """("s3://", "bucket/prefix"), the scheme in lower case as its case means nothing; ("", path) of what is no URL."""
     found = URL.match(url)
-    return (found[1], found[2]) if found else ("", url)
+    return (found[1].lower(), found[2]) if found else ("", url)

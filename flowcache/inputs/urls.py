@@ -3,7 +3,6 @@
 import os
 import posixpath
 import stat
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -18,14 +17,6 @@ from flowcache.errors import FlowcacheError, masked
 
 BLOCK = 1 << 20  # bytes
 FETCH_SECONDS = 600.0  # for one object: a server that sends a byte now and then must not hold up everybody
-
-CLIENTS = {
-    "aiohttp": ("ClientError",),
-    "botocore.exceptions": ("BotoCoreError", "ClientError"),
-    "gcsfs.retry": ("HttpError", "ChecksumError", "NonRetryableError"),
-    "google.auth.exceptions": ("GoogleAuthError",),
-    "azure.core.exceptions": ("AzureError",),
-}
 
 OpenFile = BufferedReader | BufferedRandom
 Access = Mapping[str, Any]  # what s3:// URLs are opened with: endpoint_url, key, secret ...
@@ -101,16 +92,10 @@ def _download(url: str, file: OpenFile, limit: int, access: Access) -> None:
                 if time.monotonic() - begun > FETCH_SECONDS:
                     raise UnreadableError(f"takes longer than {FETCH_SECONDS:.0f} s to fetch")
                 file.write(block)
-    except _faults() as fault:
+    except UnreadableError:
+        raise
+    except Exception as fault:  # fsspec's filesystems pass on what the client libraries below them raise
         raise UnreadableError(cause(fault)) from fault
-
-
-def _faults() -> tuple[type[Exception], ...]:
-    """What fsspec's filesystems raise: some pass on the errors of the client library below them. One that is not
-    loaded has raised nothing."""
-    loaded = [(sys.modules[module], names) for module, names in CLIENTS.items() if sys.modules.get(module)]
-    clients = [getattr(module, name) for module, names in loaded for name in names if hasattr(module, name)]
-    return (OSError, ValueError, ImportError, NotImplementedError, RuntimeError, KeyError, *clients)
 
 
 def _check_size(size: int, limit: int) -> None:

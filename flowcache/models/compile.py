@@ -5,13 +5,11 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._dynamo import maybe_mark_dynamic
 
 from flowcache.models.base import VideoModel
-from flowcache.models.blocks import Blocks
-
-Unit = Callable[..., Any]  # a method of a block: tensors in, tensors out
+from flowcache.models.blocks import Blocks, CutBlock
 
 
 def compile_blocks(model: VideoModel, backend: str | Callable = "inductor") -> None:
@@ -19,29 +17,34 @@ def compile_blocks(model: VideoModel, backend: str | Callable = "inductor") -> N
 
     One graph for each of a block's `units`, which all layers share. It is made when the unit is first called (seconds
     each); other batches, lengths, texts and timesteps need no other, but a single token does. Of sharded weights: to
-    be called after `load_sharded`. backend: of torch.compile. TypeError for a model whose blocks are no `Blocks`.
+    be called after `load_sharded`. backend: of torch.compile. A copy or a pickle of the model compiles anew. TypeError
+    for a model whose blocks are no `Blocks`.
     """
     blocks = getattr(model, "blocks", None)
     if not isinstance(blocks, Blocks):
         raise TypeError(f"{type(model).__name__} has blocks that can't be compiled; accepted: models.blocks.Blocks")
     kind = type(next(iter(blocks)))
-    # fullgraph: what can't be one graph, or needs too many, is an error; torch would go on uncompiled and say nothing
-    units = {name: of_any_length(torch.compile(getattr(kind, name), fullgraph=True, backend=backend))
-             for name in kind.units}  # fmt: skip
+    units = {name: CompiledUnit(kind, name, backend) for name in kind.units}
     for block in blocks:
         for name, unit in units.items():
             setattr(block, name, partial(unit, block))
     blocks.flat = True
 
 
-def of_any_length(unit: Unit) -> Unit:
-    """The compiled unit, given contiguous tensors and told that their dimension 0, and no other, varies."""
+class CompiledUnit:
+    """A method of a kind of blocks, compiled for contiguous tensors of which dimension 0, and no other, varies."""
 
-    def called(block: nn.Module, *tensors: Tensor) -> Any:
+    def __init__(self, kind: type[CutBlock], name: str, backend: str | Callable):
+        self.made_of = kind, name, backend
+        # fullgraph: what can't be one graph, or needs too many, is an error; torch would go on uncompiled, silently
+        self._compiled = torch.compile(getattr(kind, name), fullgraph=True, backend=backend)
+
+    def __reduce__(self) -> tuple:
+        return CompiledUnit, self.made_of
+
+    def __call__(self, block: CutBlock, *tensors: Tensor) -> Any:
         tensors = tuple(tensor.contiguous() for tensor in tensors)  # other strides would be compiled for
         for tensor in tensors:
             # not `dynamic=True`, which takes sizes that happen to be equal (tokens and width) for one
             maybe_mark_dynamic(tensor, 0)
-        return unit(block, *tensors)
-
-    return called
+        return self._compiled(block, *tensors)

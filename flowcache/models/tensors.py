@@ -15,9 +15,11 @@ from torch import Tensor
 
 from flowcache.errors import InputError, Problem
 from flowcache.models.formats import Kind, expect, fault, opened, refuse_others
+from flowcache.models.json_files import read_object
 from flowcache.models.saved import look_at_pickles, look_at_zip
 
 FLOATS = ("F64", "F32", "F16", "BF16")
+MOST_SHARDS = 1000
 PTH_DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
@@ -56,30 +58,38 @@ def _files(folder: Path, suffix: str) -> list[Path]:
     files = _indexed(indices[0]) if indices else sorted(folder.glob(f"*{suffix}"))
     if not files:
         raise fault(folder, f"holds no *{suffix} file")
-    missing = [Problem(str(file), "", "is missing") for file in files if not file.exists()]
+    if len(files) > MOST_SHARDS:
+        raise fault(indices[0] if indices else folder, f"{len(files):,} shards; accepted: {MOST_SHARDS:,} at most")
+    missing = [file for file in files if not file.exists()]
     for file in () if indices else files:
-        if part := re.search(r"-(\d+)-of-(\d+)$", file.stem):
-            names = (
-                f"{file.stem[: part.start()]}-{n:0{len(part[1])}}-of-{part[2]}" for n in range(1, int(part[2]) + 1)
-            )
-            missing += [Problem(str(folder / f"{name}{suffix}"), "", "is missing") for name in names
-                        if not (folder / f"{name}{suffix}").exists()]  # fmt: skip
+        missing += _missing_shards(file)
     if missing:
-        raise InputError(list(dict.fromkeys(missing)))
+        raise InputError([Problem(str(file), "", "is missing") for file in dict.fromkeys(missing)])
     return files
+
+
+def _missing_shards(file: Path) -> list[Path]:
+    """Those that the name of one says there are."""
+    part = re.search(r"-([0-9]+)-of-([0-9]+)$", file.stem)
+    if not part:
+        return []
+    if int(part[2]) > MOST_SHARDS:
+        raise fault(file, f"is by its name one of {part[2]} shards; accepted: {MOST_SHARDS:,} at most")
+    stem, width = file.stem[: part.start()], len(part[1])
+    names = (f"{stem}-{n:0{width}}-of-{part[2]}{file.suffix}" for n in range(1, int(part[2]) + 1))
+    return [path for name in names if not (path := file.parent / name).exists()]
 
 
 def _indexed(index: Path) -> list[Path]:
     """The shards that an index names, which must lie beside it."""
     expect(index, (Kind.TEXT,), "JSON")
-    try:
-        names = set(json.loads(index.read_text())["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise fault(index, f"is no index of shards: {error!r}") from None
-    outside = [name for name in names if not isinstance(name, str) or Path(name).name != name]
+    found = read_object(index, "index of shards").get("weight_map")
+    if not isinstance(found, dict):
+        raise fault(index, "is no index of shards: it has no object weight_map", "weight_map")
+    outside = [name for name in found.values() if not isinstance(name, str) or Path(name).name != name]
     if outside:
         raise fault(index, f"names {outside[0]!r}; accepted: file names in the same folder", "weight_map")
-    return [index.parent / name for name in sorted(names)]
+    return [index.parent / name for name in sorted(set(found.values()))]
 
 
 def in_safetensors(file: Path) -> list[Stored]:
@@ -126,12 +136,12 @@ def in_pth(file: Path) -> list[Stored]:
 
 
 def _look_at_state(file: Path, state: object) -> None:
-    held = state if isinstance(state, dict) else {}
-    if not held or not all(isinstance(n, str) and isinstance(t, Tensor) for n, t in held.items()):
-        inner = [str(name) for name, value in held.items() if isinstance(value, dict) and _has_tensor(value)]
+    tensors = state if isinstance(state, dict) else {}
+    if not tensors or not all(isinstance(n, str) and isinstance(t, Tensor) for n, t in tensors.items()):
+        inner = [str(name) for name, value in tensors.items() if isinstance(value, dict) and _has_tensor(value)]
         what = f"is a training checkpoint, with the tensors under {inner[0]!r}" if inner else "is no state dict"
         raise fault(file, f"{what}; accepted: names and tensors")
-    refuse_others(file, held)
+    refuse_others(file, tensors)
 
 
 def _has_tensor(state: dict) -> bool:
@@ -146,13 +156,13 @@ def read(
     rows: of its first dimension; None: all. Nothing else is touched. On a CPU the tensors are the file's pages, which
     all processes share.
     """
-    for file, entries in groupby(stored, lambda entry: entry.file):
-        held = list(entries)
-        loaded = [(entry, entry.tensor) for entry in held if entry.tensor is not None]
+    for file, group in groupby(stored, lambda entry: entry.file):
+        entries = list(group)
+        loaded = [(entry, entry.tensor) for entry in entries if entry.tensor is not None]
         if loaded:
             yield from ((entry, tensor[rows(entry) or ...].to(device)) for entry, tensor in loaded)
             continue
         with safe_open(file, "pt", device=str(device)) as reader:
-            for entry in held:
+            for entry in entries:
                 part = rows(entry)
                 yield entry, reader.get_slice(entry.name)[part] if part else reader.get_tensor(entry.name)

@@ -3,7 +3,6 @@
 From transformers' files (safetensors, or .bin as the T5-XXL of MAGI-1) or models_t5_umt5-xxl-enc-bf16.pth.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from flowcache.models.base import WordEncoder
+from flowcache.models.json_files import check_regular, read_object
 from flowcache.models.part import Part
 from flowcache.models.prompts import clean_wan
 from flowcache.models.tensors import fault, in_folder, in_pth
@@ -149,6 +149,7 @@ def load_text_encoder(
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
+    check_regular(folder)
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -161,7 +162,7 @@ def text_part(path: Path) -> Part:
 
     kinds = {"umt5": (UMT5EncoderModel, UMT5Config), "t5": (T5EncoderModel, T5Config)}
     if path.is_dir():
-        config = _read_config(path / "config.json")
+        config = read_object(path / "config.json", "config of a text encoder")
         kind = config.pop("model_type", "umt5")
         if kind not in kinds:
             raise fault(path / "config.json", f"is {kind!r}; accepted: {', '.join(kinds)}", "model_type")
@@ -197,18 +198,6 @@ def transformers_name(name: str) -> str:
         if rest.startswith(old):
             return f"encoder.block.{match[1]}.{new}{rest[len(old) :]}"
     return name
-
-
-def _read_config(path: Path) -> dict:
-    try:
-        config = json.loads(path.read_text())
-        if not isinstance(config, dict):
-            raise ValueError("not an object")
-    except OSError as error:
-        raise fault(path, f"can't be read: {error.strerror}") from None
-    except ValueError as error:
-        raise fault(path, f"is no config of a text encoder: {error}") from None
-    return config
 
 
 def _config_of(shapes: dict[str, tuple[int, ...]], file: Path) -> dict:

@@ -66,14 +66,14 @@ class Sharded(Local):
     mesh: Mesh
     runs: list[int]
 
-    def tokens(self, held: int) -> int:
-        return held // self.runs[self.mesh.rank] * sum(self.runs)
+    def tokens(self, own: int) -> int:
+        return own // self.runs[self.mesh.rank] * sum(self.runs)
 
-    def queries(self, held: Tensor, last: int | None) -> Tensor:
+    def queries(self, own: Tensor, last: int | None) -> Tensor:
         before = sum(self.runs) - (last or sum(self.runs))  # queries that don't count
         ends = accumulate(self.runs)
         counts = [min(max(end - before, 0), run) for end, run in zip(ends, self.runs, strict=True)]
-        return self.mesh.all_gather(held[len(held) - counts[self.mesh.rank] :], 0, counts)
+        return self.mesh.all_gather(own[len(own) - counts[self.mesh.rank] :], 0, counts)
 
     def parts(self, value: Tensor) -> Tensor:
         return self.mesh.all_gather(value[None], 0, [1] * self.mesh.size)

@@ -36,8 +36,8 @@ class NodeHealth:
     def committed(self, node: str) -> None:
         """The node is as good as any."""
         self._proven.add(node)
-        for held in (self._failed, self._until, self._times):
-            held.pop(node, None)
+        for notes in (self._failed, self._until, self._times):
+            notes.pop(node, None)
 
     def failed(self, node: str, segment: Segment, kind: str, known: Iterable[str], now: float) -> Attempts:
         """An attempt failed on a node; kind: of the GangFailure; known: nodes that hold gangs, or could.

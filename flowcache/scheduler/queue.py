@@ -179,7 +179,7 @@ class SegmentQueue:
     def release(self, waits: Callable[[str, Segment], bool]) -> None:
         """Whoever comes may take the segments that need not wait for another node any longer, by (node, segment)."""
         freed = [segment for node, segment in self._elsewhere if not waits(node, segment)]
-        self._elsewhere = [held for held in self._elsewhere if held[1] not in freed]
+        self._elsewhere = [entry for entry in self._elsewhere if entry[1] not in freed]
         self.startable -= len(freed)
         for segment in freed:
             self.requeue(segment)

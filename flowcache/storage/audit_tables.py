@@ -53,24 +53,24 @@ def completed(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return table
 
 
-def check_tables(held: dict[str, Rows], run: RunRecord, commits: Commits, finished: bool) -> Iterator[Damage]:
+def check_tables(stored: dict[str, Rows], run: RunRecord, commits: Commits, finished: bool) -> Iterator[Damage]:
     """Both tables must hold exactly the rows that the markers give. Before the run's end they may lag behind
     (rows may be missing), but what they hold must be right, and be there once."""
     for name, rows in (("videos", video_rows(run, commits)), ("chunks", chunk_rows(commits))):
         prefix = layout.table_prefix(name, run.run_id)
         right = pa.Table.from_pylist(rows, schema=TABLES[name]).to_pylist()
         if not finished:
-            yield from twice(prefix, held[name])
-            yield from compare(prefix, [row for row in held[name] if lasting(row)], right)
-        elif sorted(map(identity, held[name])) != sorted(map(identity, right)):
-            message = f"does not hold the rows that the markers give ({len(held[name])} rows of {len(right)})"
+            yield from twice(prefix, stored[name])
+            yield from compare(prefix, [row for row in stored[name] if lasting(row)], right)
+        elif sorted(map(identity, stored[name])) != sorted(map(identity, right)):
+            message = f"does not hold the rows that the markers give ({len(stored[name])} rows of {len(right)})"
             yield Damage(message, key=prefix)
         else:
-            yield from compare(prefix, held[name], right)
+            yield from compare(prefix, stored[name], right)
 
 
-def twice(prefix: str, held: Rows) -> Iterator[Damage]:
-    for (video_id, chunk, _), count in Counter(map(identity, held)).items():
+def twice(prefix: str, stored: Rows) -> Iterator[Damage]:
+    for (video_id, chunk, _), count in Counter(map(identity, stored)).items():
         if count > 1:
             yield Damage(f"chunk {chunk} has {count} rows", video_id, key=prefix)
             return
@@ -81,10 +81,10 @@ def lasting(row: dict[str, Any]) -> bool:
     return row.get("status", "done") == "done"
 
 
-def compare(prefix: str, held: Rows, wanted: Rows) -> Iterator[Damage]:
+def compare(prefix: str, stored: Rows, wanted: Rows) -> Iterator[Damage]:
     """The first row that differs says more than the fact that the tables do."""
     by_identity = {identity(row): row for row in wanted}
-    for row in sorted(held, key=identity):
+    for row in sorted(stored, key=identity):
         right = by_identity.get(identity(row))
         if right is None:
             yield Damage("a row that no marker gives", row["video_id"], row.get("segment"), row.get("chunk"), prefix)

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from flowcache.errors import InputError, Problem, StoreError, masked
+from flowcache.inputs.options import NUMERICS
 from flowcache.records import RenderRequest, Segment
 from flowcache.storage import layout
 from flowcache.storage.documents import SCHEMA_VERSION, RunRecord, canonical, parse, sha256, to_json
@@ -107,15 +108,13 @@ def read_run(store: Store) -> RunRecord:
     return runs[0]
 
 
-def differences(root: str, held: RunRecord, wanted: RunRecord) -> list[Problem]:
+def differences(root: str, stored: RunRecord, wanted: RunRecord) -> list[Problem]:
     """What the two runs do not share, as problems of the output root."""
-    before = {request["id"]: identity(request) for request in held.requests}
+    before = {request["id"]: identity(request) for request in stored.requests}
     after = {request["id"]: identity(request) for request in wanted.requests}
-    found = [f"weights of model {name} changed" for name in changed(held.models, wanted.models)]
-    found += [
-        f"{name} was {held.numerics.get(name, 'auto')} and is {wanted.numerics.get(name, 'auto')}"
-        for name in changed(held.numerics, wanted.numerics)
-    ]
+    found = [f"weights of model {name} changed" for name in changed(stored.models, wanted.models)]
+    had, want = NUMERICS | stored.numerics, NUMERICS | wanted.numerics
+    found += [f"{name} was {had[name]} and is {want[name]}" for name in changed(had, want)]
     found += [f"video {name} is new" for name in sorted(after.keys() - before.keys())]
     found += [f"video {name} is missing" for name in sorted(before.keys() - after.keys())]
     for name in sorted(before.keys() & after.keys()):
@@ -123,8 +122,9 @@ def differences(root: str, held: RunRecord, wanted: RunRecord) -> list[Problem]:
         fields = changed(old, new)
         if fields:
             found.append(f"video {name} differs in {', '.join(fields)}")
+    begun = time.strftime("%Y-%m-%d %H:%M", time.gmtime(stored.created))
     message = (
-        f"holds another run ({held.run_id}, begun {time.strftime('%Y-%m-%d %H:%M', time.gmtime(held.created))} UTC): "
+        f"holds another run ({stored.run_id}, begun {begun} UTC): "
         f"{some_of(found) or 'another schema'}. Give another output, or the manifest, model and settings of that run"
     )
     return [Problem(file=root, field="output", message=message)]

@@ -36,8 +36,8 @@ def write_tables(store: Store, run: RunRecord, listing: Listing | None = None, k
     key, parts, keys = layout.parts_key(run.run_id), list(videos_by_part(run)), table_keys(run)
     there = {entry.key for name in TABLES for entry in store.list(layout.table_prefix(name, run.run_id))}
     wanted = {str(number): fingerprint(videos, listing) for number, videos in enumerate(parts)}
-    held = json.loads(store.find(key) or b"{}")
-    stale = [n for n in range(len(parts)) if held.get(str(n)) != wanted[str(n)] or not there.issuperset(keys[n])]
+    stored = json.loads(store.find(key) or b"{}")
+    stale = [n for n in range(len(parts)) if stored.get(str(n)) != wanted[str(n)] or not there.issuperset(keys[n])]
     old = there.difference(*keys)
     if not stale and not old:
         return []
@@ -82,10 +82,10 @@ def fingerprint(videos: list[str], listing: Listing) -> str:
 def commits_of(store: Store, listing: Listing, videos: list[str], known: Known) -> Commits:
     """The commits of these videos; only what is not `known` in full is read."""
     whole = (name for name in videos if name in known and known[name].keys() >= set(listing.segments.get(name, ())))
-    held = {name: known[name] for name in whole}
-    held |= read_markers(store, listing, [name for name in videos if name not in held])
+    markers_of = {name: known[name] for name in whole}
+    markers_of |= read_markers(store, listing, [name for name in videos if name not in markers_of])
     letters = [listing.dead_letters[name] for name in videos if name in listing.dead_letters]
-    markers = [marker for by_segment in held.values() for marker in by_segment.values()]
+    markers = [marker for by_segment in markers_of.values() for marker in by_segment.values()]
     return arrange(markers, [name for name in videos if name in listing.done], letters)
 
 

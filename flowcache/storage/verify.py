@@ -108,8 +108,8 @@ def check_video(store: Store, run: RunRecord, commits: Commits, video_id: str, f
     yield from chain(check_markers(run, markers), check_continuity(commits.markers.get(video_id, ())))
     if video_id in commits.done:
         chunks = chunks_of(markers)
-        held = {"segments": len(markers), "chunks": len(chunks), "frames": sum(chunk.frames for chunk in chunks)}
-        for name, number in held.items():
+        counts = {"segments": len(markers), "chunks": len(chunks), "frames": sum(chunk.frames for chunk in chunks)}
+        for name, number in counts.items():
             if number != planned[name]:
                 yield Damage(f"is marked done with {number} {name}, planned were {planned[name]}", video_id)
         yield from check_done(store, video_id, markers)
@@ -161,8 +161,8 @@ def check_playlist(store: Store, commits: Commits, video_id: str, finished: bool
         wrong = bool(markers) and text != playlist(chunks_of(markers), markers[0].fps, done)
     else:
         listed = [line for line in text.splitlines() if line and not line.startswith("#")]
-        held = [chunk.key.rpartition("/")[2] for chunk in chunks_of(markers)]
-        wrong = any(name != other for name, other in zip(listed, held, strict=False))
+        named = [chunk.key.rpartition("/")[2] for chunk in chunks_of(markers)]
+        wrong = any(name != other for name, other in zip(listed, named, strict=False))
     if wrong:
         message = "the playlist does not list the committed chunks" if text else "has no playlist"
         yield Damage(message, video_id, key=key)

@@ -40,6 +40,9 @@ from flowcache.worker.task import Event, Flawed, Task, WorkerSettings
 from flowcache.worker.text_cache import TextCache
 from flowcache.worker.upload import Upload
 
+# Models whose graphs are kept: torch makes eight of one function and fails at the next; a model may need two.
+COMPILED = 4
+
 
 class RankWorker:
     """Becomes a Ray actor in `gang.py`; knows nothing of Ray itself."""
@@ -50,6 +53,7 @@ class RankWorker:
         self._model: LoadedModel | None = None
         self._name = ""
         self._ranks: dict[int, GangMesh] = {}  # by K/V heads: process groups are opened once, not with every model
+        self._compiled: set[str] = set()  # digests of the models that there are graphs of
         self._share: Share = alone
         self._tail: tuple[str, bytes] | None = None  # key and bytes of the last state, which may be asked for next
 
@@ -144,7 +148,19 @@ class RankWorker:
             from flowcache.parallel.sharding import load_sharded  # a second of imports that others do without
 
             load = partial(load_sharded, ranks=Mesh(dist.group.WORLD))
-        return load_model(path, settings.device, options.dtype, tile=tile, embeddings=embeddings, load=load)
+        model = load_model(path, settings.device, options.dtype, tile=tile, embeddings=embeddings, load=load)
+        if options.compile:
+            self._compile(model)
+        return model
+
+    def _compile(self, model: LoadedModel) -> None:
+        from flowcache.models.compile import compile_blocks  # a second of imports
+
+        self._compiled.add(model.spec.digest)
+        if len(self._compiled) > COMPILED:
+            torch.compiler.reset()
+            self._compiled = {model.spec.digest}
+        compile_blocks(model.transformer)
 
     def _renderer(self, model: LoadedModel, task: Task) -> SegmentRenderer:
         conditioning, shown = self._before(model, task)

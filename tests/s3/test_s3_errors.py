@@ -32,10 +32,6 @@ def test_reading_from_a_missing_bucket_is_not_finding_nothing(server):
             read("a")
 
 
-def test_a_bucket_name_that_is_too_short(server):
-    assert "it needs at least 3 characters" in refusal("s3://ab/x", **server.options())
-
-
 def test_wrong_credentials(ceph):
     options = {**ceph.options(), "key": "nobody", "secret": "top-secret"}
     message = refusal(f"s3://{ceph.bucket()}/x", **options)

@@ -7,6 +7,7 @@ from typing import Any
 
 from flowcache.errors import InputError, Problem
 from flowcache.families.magi.config import MagiConfig
+from flowcache.models.json_files import read_object
 
 SECTIONS = ("model_config", "runtime_config", "engine_config")
 
@@ -84,7 +85,7 @@ RULES: dict[str, dict[str, Rule]] = {
 
 def read(file: Path) -> dict[str, Any]:
     """The whole file, every value that is used looked at; InputError names each that is missing or not accepted."""
-    raw = _json(file)
+    raw = read_object(file)
     problems = [Problem(str(file), name, f"is missing; accepted: {ACCEPTED}") for name in SECTIONS if name not in raw]
     if problems:
         raise InputError(problems)
@@ -100,7 +101,7 @@ def read(file: Path) -> dict[str, Any]:
 def is_config(file: Path, key: str = "model_config") -> bool:
     """Whether a file is one of these, sound or not, by a key that no other family's config has."""
     try:
-        return key in _json(file)
+        return key in read_object(file)
     except InputError:
         return False
 
@@ -110,7 +111,7 @@ def read_config(file: Path) -> MagiConfig:
 
     `positions`: a further key that tiny models have. InputError as for `read`.
     """
-    whole = _json(file)
+    whole = read_object(file)
     raw, prefix = (whole["model_config"], "model_config.") if "model_config" in whole else (whole, "")
     tiny = isinstance(raw, dict) and "positions" in raw
     rules = RULES["model_config"] | ({"positions": PAIR} if tiny else {})
@@ -126,18 +127,6 @@ def read_config(file: Path) -> MagiConfig:
         patch=(1, raw["patch_size"], raw["patch_size"]),
         positions=tuple(raw["positions"]) if tiny else None,
     )
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        raw = json.loads(file.read_text())
-    except OSError as error:
-        raise InputError([Problem(str(file), "", f"can't be read: {error.strerror}")]) from None
-    except ValueError as error:
-        raise InputError([Problem(str(file), "", f"is no JSON: {error}")]) from None
-    if not isinstance(raw, dict):
-        raise InputError([Problem(str(file), "", f"is no object; accepted: {ACCEPTED}")])
-    return raw
 
 
 def _faults(file: Path, given: Any, rules: dict[str, Rule], prefix: str = "") -> list[Problem]:

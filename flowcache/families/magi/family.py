@@ -39,6 +39,7 @@ class Magi(Family):
         negative_prompt=False,
         fit="stretch",
         video_start=32,
+        compiles=True,
     )
     policies = POLICIES
     counts = flops

@@ -25,7 +25,15 @@ if TYPE_CHECKING:
 
 class SkyReels(Family):
     name = "skyreels"
-    traits = Traits("pixels", "window", any_length=False, negative_prompt=True, fields=SAMPLING, fit="crop")
+    traits = Traits(
+        continues_from="pixels",
+        prompt_per="window",
+        any_length=False,
+        negative_prompt=True,
+        fields=SAMPLING,
+        fit="crop",
+        compiles=True,
+    )
     policies = POLICIES
     counts = flops
     accepts = "a SkyReels-V2-DF checkpoint (official or diffusers layout)"

@@ -1,10 +1,10 @@
 """What the published SkyReels-V2-DF checkpoints do not say in their own files. No torch."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from flowcache.errors import InputError, Problem
+from flowcache.models.json_files import read_object
 
 # (width, height) and video frames of a window by what a checkpoint's path says: the official README's table of models
 # and its --base_num_frames, "97 for 540P, 121 for 720P".
@@ -72,17 +72,12 @@ def presets(size: str) -> dict[str, dict[str, Any]]:
 
 def _config(path: Path) -> dict:
     accepted = "accepted: that of a SkyReels-V2-DF transformer, official or of diffusers"
-    try:
-        raw = json.loads(path.read_text())
-        missing = [key for key in ("num_layers",) if key not in raw]
-        if not ("in_channels" in raw or "in_dim" in raw):
-            missing.append("in_dim")
-        if not ("num_attention_heads" in raw or "num_heads" in raw):
-            missing.append("num_heads")
-    except OSError as error:
-        raise InputError([Problem(str(path), "", f"can't be read: {error.strerror}")]) from None
-    except (ValueError, TypeError) as error:
-        raise InputError([Problem(str(path), "", f"is no transformer config: {error!r}; {accepted}")]) from None
+    raw = read_object(path, "transformer config")
+    missing = [key for key in ("num_layers",) if key not in raw]
+    if not ("in_channels" in raw or "in_dim" in raw):
+        missing.append("in_dim")
+    if not ("num_attention_heads" in raw or "num_heads" in raw):
+        missing.append("num_heads")
     if missing:
         raise InputError([Problem(str(path), key, f"is missing; {accepted}") for key in missing])
     return raw

@@ -1,6 +1,5 @@
 """SkyReels-V2 weights on disk: the official and the diffusers layout, into the same module."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from torch import Tensor
 from flowcache.errors import InputError, Problem
 from flowcache.families.skyreels.config import SkyReelsConfig
 from flowcache.families.skyreels.transformer import SkyReelsTransformer
+from flowcache.models.json_files import read_object
 from flowcache.models.part import Part
 from flowcache.models.tensors import in_folder, read
 
@@ -69,7 +69,7 @@ def _rename(name: str, top: dict[str, str], block: dict[str, str]) -> str:
 def read_config(folder: Path) -> SkyReelsConfig:
     """From `config.json` in either layout; InputError names what is missing or not as in any SkyReels-V2-DF."""
     path = folder / "config.json"
-    raw = _raw_config(folder)
+    raw = read_object(folder / "config.json", "transformer config")
     try:
         if "num_attention_heads" in raw:  # diffusers
             dim = raw["num_attention_heads"] * raw["attention_head_dim"]
@@ -117,21 +117,9 @@ def _check(config: SkyReelsConfig, path: Path) -> None:
         raise InputError(problems)
 
 
-def _raw_config(folder: Path) -> dict:
-    path = folder / "config.json"
-    try:
-        raw = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise InputError([Problem(str(path), "", "not found: a transformer folder holds config.json")]) from None
-    except ValueError as error:
-        raise InputError([Problem(str(path), "", f"is no transformer config: {error!r}")]) from None
-    if not isinstance(raw, dict):
-        raise InputError([Problem(str(path), "", "is no transformer config: not an object")])
-    return raw
-
-
 def _layout(folder: Path) -> str:
-    return "diffusers" if "num_attention_heads" in _raw_config(folder) else "official"
+    raw = read_object(folder / "config.json", "transformer config")
+    return "diffusers" if "num_attention_heads" in raw else "official"
 
 
 def transformer_part(folder: Path) -> Part[SkyReelsTransformer]:

@@ -1,7 +1,6 @@
 """What S3, Google Cloud Storage and Azure have in common: refusals with a code, faults that pass, signatures."""
 
 import errno
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -49,13 +48,6 @@ class CloudBackend(RemoteBackend):
 
     def open_filesystem(self, settings: dict[str, Any]) -> Any:
         return self.client.filesystem(skip_instance_cache=True, **settings)
-
-    def check(self) -> None:
-        if not re.fullmatch(self.scheme.bucket_names, self.bucket):
-            raise StoreError(
-                f"{masked(self.url)}: {self.bucket!r} is no valid {self.scheme.bucket} name; it needs "
-                f"{self.scheme.bucket_rule}"
-            )
 
     def put(self, key: str, data: bytes) -> None:
         self.fs.pipe_file(self._path(key), data, mode="overwrite", **self.scheme.upload)

@@ -1,10 +1,11 @@
 """Which backend serves which URL."""
 
 import os
+import re
 from typing import Any
 
-from flowcache.errors import StoreError, masked
-from flowcache.inputs.output_url import check_root
+from flowcache.errors import InputError, Problem, StoreError, masked
+from flowcache.inputs.output_url import FOLDERS, check_root, split
 from flowcache.storage.objects.backend import Backend
 from flowcache.storage.objects.schemes import AZURE, GCS, Scheme, scheme_of
 
@@ -14,25 +15,30 @@ def normalise(url: str) -> str:
 
     InputError for what can't be a root.
     """
-    if not url:
-        raise StoreError("the output URL is empty; give a folder or a URL like s3://bucket/prefix")
     check_root(url)
-    scheme, separator, rest = url.partition("://")
-    if not separator or scheme in ("file", "local"):
-        path = rest if separator else url
-        return os.path.abspath(os.path.expanduser(path))
-    return f"{scheme}://{rest.rstrip('/')}"
+    scheme, rest = split(url)
+    if not scheme or scheme in FOLDERS:
+        return os.path.abspath(os.path.expanduser(rest))
+    found = scheme + rest.rstrip("/")
+    if cloud := scheme_of(found):
+        bucket = re.split("[/@]", rest)[0]  # of Azure: container@account
+        if not re.fullmatch(cloud.bucket_names, bucket):
+            message = f"{masked(found)}: {bucket!r} is no valid {cloud.bucket} name; it needs {cloud.bucket_rule}"
+            raise InputError([Problem("output", "", message)])
+    return found
 
 
 def connect(url: str, options: dict[str, Any]) -> Backend:
-    """The backend of a normalised URL; StoreError for a scheme that nothing here speaks."""
+    """The backend of a normalised URL; StoreError where a package is missing, or credentials."""
     if "://" not in url:
         from flowcache.storage.objects.local import LocalBackend
 
         return LocalBackend(url)
     cloud = scheme_of(url)
     if cloud is None:
-        return _other(url, options)
+        from flowcache.storage.objects.fsspec_backend import RemoteBackend
+
+        return RemoteBackend(url, options)
     try:
         return _cloud(cloud, url, options)
     except ImportError as fault:
@@ -55,18 +61,3 @@ def _cloud(scheme: Scheme, url: str, options: dict[str, Any]) -> Backend:
     from flowcache.storage.objects.s3 import S3Backend
 
     return S3Backend(url, options)
-
-
-def _other(url: str, options: dict[str, Any]) -> Backend:
-    from flowcache.storage.objects.fsspec_backend import RemoteBackend, supported
-
-    scheme = url.partition("://")[0]
-    if not supported(scheme):
-        raise StoreError(
-            f"{masked(url)}: unknown kind of storage {scheme!r}; give a folder, s3://bucket/prefix, "
-            "gs://bucket/prefix, az://container/prefix, or another scheme that an installed fsspec package serves"
-        )
-    try:
-        return RemoteBackend(url, options)
-    except (ImportError, ValueError) as fault:
-        raise StoreError(f"{masked(url)}: {fault}") from fault

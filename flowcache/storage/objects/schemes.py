@@ -114,6 +114,6 @@ SCHEMES = (S3, GCS, AZURE)
 
 
 def scheme_of(url: str) -> Scheme | None:
-    """The cloud storage that serves `url`; None for folders and whatever else fsspec serves."""
+    """The cloud storage that serves `url`; None for folders and memory."""
     prefix, separator, _ = url.partition("://")
     return next((scheme for scheme in SCHEMES if separator and prefix in scheme.prefixes), None)

@@ -35,7 +35,7 @@ class MissingObject(StoreError):
 
 
 class Store:
-    """Objects under one root: a local folder, `s3://`, `gs://`, `az://`, `memory://` or any fsspec URL.
+    """Objects under one root: a local folder, `s3://`, `gs://`, `az://`, or `memory://`; InputError for others.
 
     `storage_options` go to the fsspec filesystem (`endpoint_url`, `key`, `secret`, ...). Picklable: the
     connection is made in each process at first use. All errors are StoreError, naming object and cause.
@@ -111,10 +111,10 @@ class Store:
                 self.backend.create(checked(key), data)
                 return True
             except self.backend.faults as fault:
-                held = self.find(key)
-                if held is None:
+                stored = self.find(key)
+                if stored is None:
                     raise fault
-                return held == data
+                return stored == data
 
         return self._attempt("create", key, attempt)
 

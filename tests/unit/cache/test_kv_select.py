@@ -6,7 +6,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from flowcache.cache.kv_select import QUERIES_AT_ONCE, Compression, Sink, importance, latest, redundancy, top
+from flowcache.cache import kv_select
+from flowcache.cache.kv_select import (
+    QUERIES_AT_ONCE,
+    Compression,
+    Sink,
+    by_logits,
+    importance,
+    latest,
+    redundancy,
+    sampled,
+    top,
+)
 from flowcache.cache.policy import Policy
 
 
@@ -32,6 +43,23 @@ def test_importance_is_the_mean_attention_however_many_queries_come_at_once():
     queries, keys = torch.randn(2 * QUERIES_AT_ONCE + 3, 4, 8), torch.randn(20, 2, 8)
     logits = torch.einsum("qhgd,khd->hgqk", queries.unflatten(1, (2, 2)), keys) / 8**0.5
     torch.testing.assert_close(importance(queries, keys), logits.amax(1).softmax(-1).mean(1), atol=1e-6, rtol=0)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 99), st.integers(1, 40), st.integers(1, 40), st.sampled_from([0.1, 1.0, 30.0]), st.booleans())
+def test_fused_importance_is_that_of_the_logits(seed, asking, asked, size, half):
+    torch.manual_seed(seed)
+    queries, keys = size * torch.randn(asking, 3, 16), torch.randn(asked, 3, 16)
+    if half:
+        queries, keys = queries.bfloat16(), keys.bfloat16()
+    torch.testing.assert_close(importance(queries, keys), by_logits(queries, keys), atol=3e-5, rtol=1e-3)
+
+
+def test_of_many_queries_every_third_is_asked(monkeypatch):
+    queries = torch.arange(10.0)[:, None, None]
+    assert torch.equal(sampled(queries), queries)
+    monkeypatch.setattr(kv_select, "EVERY_QUERY", 9)
+    assert sampled(queries).flatten().tolist() == [1, 4, 7]
 
 
 @settings(deadline=None)

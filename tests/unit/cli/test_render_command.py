@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from flowcache.cli.main import app
 from flowcache.cli.render import render
+from flowcache.errors import InputError
 from flowcache.inputs.deadline import deadline
 from flowcache.inputs.job import JobSpec
 from flowcache.inputs.options import RunOptions
@@ -22,13 +23,14 @@ HOW = RunOptions(
     device="cpu",
     dtype="fp32",
     vae_tiling="on",
+    compile=True,
     address="auto",
     retry_failed=True,
     until=deadline(UNTIL),
 )
 WRITTEN = (
     "m.jsonl --output out --model tiny-magi --policy paper --gang 2 --gangs 3 --shard-weights --threads 4 --device cpu "
-    f"--dtype fp32 --vae-tiling on --address auto --until {UNTIL} --keep-going --retry-failed --log-json "
+    f"--dtype fp32 --vae-tiling on --compile --address auto --until {UNTIL} --keep-going --retry-failed --log-json "
     "--endpoint-url http://localhost:1 --json"
 )
 
@@ -66,4 +68,31 @@ def test_a_job_is_replaced_by_options_alone(asked, tmp_path):
 def test_what_is_written_above_has_every_option_of_a_job():
     of_job = inspect.signature(render).parameters.keys() & JobSpec.model_fields.keys()
     absent = [name for name in of_job - {"manifest"} if f"--{name.replace('_', '-')} " not in WRITTEN]
-    assert len(of_job) == 14 and absent == []
+    assert len(of_job) == 15 and absent == []
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (None, "is missing"),
+        ("", "is no table of media: Expecting value"),
+        ("[1]", "is no table of media: got list; accepted: an object"),
+        ("{" * 100_000, "is no table of media"),
+        ('{"a.png": 3}', "a.png: got 3; accepted: a path or URL"),
+        ('{"a.png": " "}', "a.png: got ' '; accepted: a path or URL"),
+        ('{"a.png": {"b": 1}}', "a.png: got an object of 1 entry; accepted: a path or URL"),
+    ],
+)
+def test_a_broken_table_of_media_is_refused(asked, tmp_path, content, why):
+    table = tmp_path / "media.json"
+    if content is not None:
+        table.write_text(content)
+    done = CliRunner().invoke(app, ["render", "m.jsonl", "--output", "out", "--media", str(table)])
+    assert isinstance(done.exception, InputError) and f"{table}: {why}" in str(done.exception)
+    assert not asked
+
+
+def test_a_table_of_media_reaches_the_run(asked, tmp_path):
+    (tmp_path / "media.json").write_text('{"a.png": "media-1"}')
+    CliRunner().invoke(app, ["render", "m.jsonl", "--output", "out", "--media", str(tmp_path / "media.json")])
+    assert asked["media"] == {"a.png": "media-1"}

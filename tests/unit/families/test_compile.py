@@ -1,5 +1,7 @@
 """Compiled blocks: one graph for each unit, whatever is sampled, and the same latents."""
 
+import copy
+import pickle
 from dataclasses import dataclass
 from shutil import which
 
@@ -154,3 +156,18 @@ def test_other_blocks_are_refused():
 
     with pytest.raises(TypeError, match="Other has blocks that can't be compiled"):
         compile_blocks(Other())
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_compiled_model_can_be_copied_and_sent(family, copied):
+    """The copy is one of its own, compiled when it is used; its layers share their graphs, too."""
+    model = build(family)
+    compile_blocks(model, "aot_eager")
+    other, expected = copied(model), sample(model, family, FIRST)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    torch.testing.assert_close(sample(other, family, FIRST), expected)
+    units = {vars(block)[name].func for block in other.blocks for name in block.units}
+    assert len(units) == UNITS[family]

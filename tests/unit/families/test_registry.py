@@ -52,7 +52,7 @@ def test_unknown_keys_of_a_spec_are_refused(copy):
 def test_a_spec_that_is_nested_deep_is_refused(copy, depth):
     text = (copy / "flowcache.json").read_text().rstrip().removesuffix("}")
     (copy / "flowcache.json").write_text(text + ', "reuse": ' + '{"a":' * depth + "1" + "}" * (depth + 1))
-    with pytest.raises(InputError, match="flowcache.json: is no JSON: maximum recursion depth"):
+    with pytest.raises(InputError, match="flowcache.json: is no JSON object: maximum recursion depth"):
         find(str(copy))
 
 

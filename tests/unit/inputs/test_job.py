@@ -167,7 +167,8 @@ def test_a_setting_has_one_name_from_the_job_to_the_run():
 def test_what_a_job_says_of_the_run_is_what_the_run_is_told():
     said = {
         "gang": 2, "gangs": 3, "shard_weights": True, "threads": 4, "device": "cpu", "dtype": "bf16",
-        "vae_tiling": "on", "address": "auto", "retries": 7, "infra_retries": 8, "segment_timeout": 9.0,
+        "vae_tiling": "on", "compile": True, "address": "auto",
+        "retries": 7, "infra_retries": 8, "segment_timeout": 9.0,
         "exchange_timeout": 10.0, "grace": 11.0,
     }  # fmt: skip
     moment = "2100-01-01T07:00+00:00"

@@ -115,6 +115,8 @@ OUTPUTS = {
     "one slash": "file:/night",
     "a drive": "C:\\night",
     "memory": "memory://night",
+    "a scheme that is not served": "hdfs://host/night",
+    "a space at its end": "s3://bucket/night ",
 }
 CASES = [
     Case("Unknown key, near a known one", [P | {"sede": 1}], ((1, "sede"),)),

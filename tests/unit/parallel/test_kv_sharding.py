@@ -12,9 +12,9 @@ from torch import Tensor
 
 from flowcache.cache.kv_cache import Unsharded
 from flowcache.cache.kv_select import Compression, Sink, latest
+from flowcache.models.log_sum_exp import kernel, plain
 from flowcache.parallel.kv_sharding import TokenSharded
 from flowcache.parallel.mesh import GangMesh, Mesh
-from flowcache.parallel.partial import kernel, plain
 
 DIM = 8
 SELECTS = {

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks.memory import extra_memory
+from flowcache.models import log_sum_exp as parts
 from flowcache.models.attention import attention
-from flowcache.parallel import partial as parts
-from flowcache.parallel.partial import kernel, merge, partial, plain
+from flowcache.models.log_sum_exp import kernel, plain
+from flowcache.parallel.partial import merge, partial
 
 
 def random(seed: int, tokens: int, keys: int, heads: tuple[int, int], dim: int = 8, dtype=torch.float32):

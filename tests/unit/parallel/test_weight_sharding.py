@@ -171,7 +171,7 @@ def test_what_is_held_and_sent_is_what_was_estimated(seen):
             estimate = weight_bytes(CONFIGS[family], size)
             for rank in ranks:
                 assert sum(rank["gathered"]) * (size - 1) == estimate.sent
-                assert rank["held"] == estimate.held
+                assert rank["held"] == estimate.resident
 
 
 def test_blocks_of_sharded_weights_compile_once(seen):

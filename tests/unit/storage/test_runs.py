@@ -70,12 +70,14 @@ def test_another_run_is_refused_with_what_differs(store):
 
 
 def test_a_precision_that_was_asked_for_is_part_of_the_identity(store):
-    cat, asked = request("cat"), {"dtype": "fp32", "vae_tiling": "on"}
+    cat, asked = request("cat"), {"dtype": "fp32", "vae_tiling": "on", "compile": "on"}
     plain, precise = (new_run([cat], DIGESTS, plan([cat]), "0.1.0", numerics=given) for given in (None, asked))
     assert plain.spec_hash == spec_hash([cat], DIGESTS, {}) != precise.spec_hash == spec_hash([cat], DIGESTS, asked)
     begin_run(store, precise)
     assert read_run(store).numerics == asked and begin_run(store, precise).run_id == precise.run_id
-    assert "dtype was fp32 and is auto; vae_tiling was on and is auto. Give" in refused(store, cat)
+    assert "compile was on and is off; dtype was fp32 and is auto; vae_tiling was on and is auto. Give" in refused(
+        store, cat
+    )
 
 
 def test_many_differences_are_counted(store):

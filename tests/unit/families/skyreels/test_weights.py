@@ -96,7 +96,7 @@ def damage_config(folder):
     [
         (damage_truncated, "cut short: its header says .* bytes, the file has .*; download it again"),
         (damage_no_weights, "holds no"),
-        (damage_no_config, "not found"),
+        (damage_no_config, "config.json: is missing"),
         (damage_config, "ffn_dim"),
     ],
 )

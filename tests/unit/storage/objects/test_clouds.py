@@ -158,8 +158,8 @@ def test_an_empty_container_whose_credentials_may_not_ask_about_it_is_empty():
     ],
 )
 def test_a_bad_name_is_refused_before_anything_is_tried(url, rule):
-    with pytest.raises(StoreError, match=rule):
-        cloud_store(url).probe()
+    with pytest.raises(InputError, match=rule):
+        cloud_store(url)
 
 
 @pytest.mark.parametrize("url", ["gs://my_night.x-1/a", "az://night-1/a", "az://$root/a", "az://abc"])

@@ -1,0 +1,53 @@
+"""Files and folders that an option names to be written: what is wrong with one is said before anything is done."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flowcache.errors import InputError, Problem
+
+FILE, FOLDER = "the path of a file in a folder that exists", "a folder or URL such as s3://bucket/prefix"
+
+
+def check_file(path: Path) -> None:
+    """InputError where `path` can't be written as a file: its folder is missing, it is one itself, or rights lack."""
+    with refusing(path, FILE):
+        if path.is_dir():
+            raise refusal(path, "is a folder", FILE)
+        folder = path.absolute().parent
+        if not folder.is_dir():
+            what = "is no folder" if folder.exists() else "does not exist"
+            raise refusal(path, f"lies in {folder}, which {what}", FILE)
+        if not os.access(path if path.exists() else folder, os.W_OK):
+            raise refusal(path, "can't be written (permission denied)", FILE)
+
+
+def check_folder(path: Path) -> None:
+    """InputError where files can't be written to the folder `path`, which need not be there yet."""
+    with refusing(path, FOLDER):
+        nearest = next(each for each in (path, *path.absolute().parents) if each.exists() or each.is_symlink())
+        if not nearest.is_dir():
+            raise refusal(path, "is a file" if nearest == path else f"lies in {nearest}, which is no folder", FOLDER)
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise refusal(path, f"can't be written (no right to write to {nearest})", FOLDER)
+
+
+def write(path: Path, data: bytes) -> None:
+    """InputError where that fails."""
+    with refusing(path, FILE):
+        path.write_bytes(data)
+
+
+@contextmanager
+def refusing(path: Path, accepted: str) -> Iterator[None]:
+    """What the system refuses is an InputError."""
+    try:
+        yield
+    except (OSError, ValueError) as error:  # ValueError: names that no system takes
+        said = (getattr(error, "strerror", None) or str(error)).lower()
+        raise refusal(path, f"can't be written ({said})", accepted) from error
+
+
+def refusal(path: Path, why: str, accepted: str) -> InputError:
+    return InputError([Problem("--to", "", f"{str(path)!r} {why}; accepted: {accepted}")])
