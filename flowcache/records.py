@@ -103,7 +103,7 @@ class Shot:
 # Fields of a request that came after its ids and runs were first hashed: absent where nothing is said. Those of one
 # family, which its `Traits.fields` names, and those of all.
 SAMPLING = ("shift", "addnoise_condition", "base_num_frames", "overlap_history", "causal_block_size")
-OWN = SAMPLING
+OWN = (*SAMPLING, "special_tokens", "prev_chunks_scale")
 LATER = (*OWN, "fit", "video_from")
 
 
@@ -150,6 +150,8 @@ class RenderRequest:
     base_num_frames: int | None = None  # `ModelSpec.window`, in video frames
     overlap_history: int | None = None  # `ModelSpec.overlap`, in video frames
     causal_block_size: int | None = None  # `ModelSpec.chunk`, in latent frames
+    special_tokens: tuple[str, ...] | None = None  # MAGI-1: what its captions are marked with
+    prev_chunks_scale: float | None = None  # distilled MAGI-1: what the chunks before weigh against the copy alone
     fit: str | None = None
     video_from: str | None = None
 
@@ -162,7 +164,8 @@ class RenderRequest:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "RenderRequest":
-        return cls(**{**data, "shots": tuple(Shot(**shot) for shot in data["shots"])})
+        lists = {name: tuple(data[name]) for name in ("special_tokens",) if name in data}
+        return cls(**{**data, **lists, "shots": tuple(Shot(**shot) for shot in data["shots"])})
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ class Policy:
     compression: how these tokens are chosen; None: the latest.
     near_clean_guidance: what distilled MAGI-1 takes from a copy of its cleanest chunk that sees only itself.
     cut: where clean tokens are cut down to the budget: "before" a chunk after them is forwarded, with its queries;
-      or "after" the row before, with the queries of its last forward (as published for MAGI-1).
+      or "after" the row before, with the queries of the last forward that was computed (as published for MAGI-1).
     kv_buffer: how keys and values lie in memory.
     """
 
@@ -68,6 +68,11 @@ class Policy:
     def whole(self) -> bool:
         """A row computes all chunks, started or not, or reuses what all of them had."""
         return self.reuse is not None and self.reuse.whole
+
+    @property
+    def asks_late(self) -> bool:
+        """Whether tokens are chosen by earlier queries, so that those of a forward are kept until the next one."""
+        return self.cut == "after" and isinstance(self.compression, Compression)
 
     def select(self, frame: int, chunk: int) -> Select:
         """How clean tokens are chosen (`models.base.Select`), where a frame and a chunk have so many tokens."""

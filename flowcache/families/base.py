@@ -32,8 +32,8 @@ class Traits:
     "latents" of the chunks before it, of which there may be fewer.
     prompt_per: "window": one text; "chunk": each chunk's own, which `caption(prompt, remaining)` of the text makes.
     any_length: a video may end inside a chunk, the rest of which is not shown.
-    negative_prompt: a second guidance branch sees such a text, where guidance is above 1.
-    fields: of a row, that only some families have (`records.OWN`).
+    negative_prompt: a second guidance branch sees such a text, where guidance is above 1. negatives: names of those
+    that a model without such a text brings along. fields: of a row, that only some families have (`records.OWN`).
     fit: how pictures and videos are brought to size where a row says nothing. video_start: frames that are taken of a
     video's start; None: as many as of its end.
     compiles: the transformer's blocks are `models.blocks.Blocks`, which `compile_blocks` takes.
@@ -43,6 +43,7 @@ class Traits:
     prompt_per: Literal["window", "chunk"] = "window"
     any_length: bool = False
     negative_prompt: bool = True
+    negatives: tuple[str, ...] = ()
     fields: tuple[str, ...] = ()
     fit: Literal["crop", "pad", "stretch"] = "crop"
     video_start: int | None = None

@@ -101,9 +101,10 @@ def look(row: ReadRow, spec: ModelSpec, defaults: RowDefaults) -> dict[str, Any]
 
 def _check_traits(row: ReadRow, values: dict[str, Any], spec: ModelSpec) -> None:
     """What the model's family has no use for; nothing more is said of it."""
-    traits = family(spec.family).traits
-    if values["negative_prompt"] and not traits.negative_prompt:
-        row.fault(("negative_prompt",), f"does not go with {spec.name}, which has no such text; accepted: none")
+    traits, negative = family(spec.family).traits, values["negative_prompt"]
+    if negative and not traits.negative_prompt and negative not in traits.negatives:
+        accepted = f"accepted: {' or '.join(map(repr, traits.negatives)) or 'none'}"
+        row.fault(("negative_prompt",), f"does not go with {spec.name}, which has no such text; {accepted}")
     for name in OWN:
         if values[name] is not None and name not in traits.fields:
             row.fault((name,), f"does not go with {spec.name}; accepted: none")

@@ -45,6 +45,8 @@ ACCEPTS = {
     "causal_block_size": "a whole number from 1 to 1,024",
     "fit": "'crop', 'pad' or 'stretch'",
     "video_from": "'start' or 'end'",
+    "special_tokens": "a list of names, or text with commas between them; 'none' for no token",
+    "prev_chunks_scale": "a number from 0 to 10",
     "model": "a model's name or the path of a checkpoint folder",
     "policy": "a policy's name, or an object with name and settings",
     "priority": "a whole number from -1000 to 1000",
@@ -60,6 +62,18 @@ def _safe_id(value: str) -> str:
     return value
 
 
+def _names(value: Any) -> Any:
+    """A list, or names in text, as a CSV cell has them."""
+    if isinstance(value, str):
+        return () if value.strip() == "none" else tuple(name.strip() for name in value.split(","))
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _in_order(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Once each, and sorted: those who write them in another order ask for the same."""
+    return tuple(sorted(set(names)))
+
+
 def _label(value: Any) -> Any:
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -69,6 +83,9 @@ def _label(value: Any) -> Any:
 
 
 Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
+Names = Annotated[
+    tuple[Annotated[str, text(50)], ...], Field(max_length=50), BeforeValidator(_names), AfterValidator(_in_order)
+]
 Label = Annotated[str, text(1000, blank=True), BeforeValidator(_label)]
 
 
@@ -90,6 +107,8 @@ class Look(Written):
     causal_block_size: Annotated[int, whole(1, 1024)] | None = None
     fit: Literal["crop", "pad", "stretch"] | None = None
     video_from: Literal["start", "end"] | None = None
+    special_tokens: Names | None = None
+    prev_chunks_scale: Annotated[float, real(0, 10)] | None = None
 
 
 class Defaults(Look):
@@ -138,7 +157,7 @@ WHOLE_FIELDS = (
     *("frames", "width", "height", "fps", "seed", "steps", "ar_step", "priority"),
     *("base_num_frames", "overlap_history", "causal_block_size"),
 )
-REAL_FIELDS = ("seconds", "guidance", "shift", "addnoise_condition")
+REAL_FIELDS = ("seconds", "guidance", "shift", "addnoise_condition", "prev_chunks_scale")
 NESTED_FIELDS = ("shots", "labels", "policy")  # JSON where a format has only text
 
 
@@ -190,4 +209,4 @@ def _accepted(loc: tuple, accepts: dict[str, str]) -> str:
     if loc[0] == "shots" and len(loc) < 3:
         return accepts["shots"]
     name = path_name(loc)
-    return accepts.get(name) or accepts.get(str(loc[-1]), "a known field")
+    return accepts.get(name) or accepts.get(str(loc[-1])) or accepts.get(str(loc[0]), "a known field")

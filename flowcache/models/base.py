@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from flowcache.records import ModelSpec
+from flowcache.records import ModelSpec, RenderRequest
 
 # attend(layer, q, k, v) -> out; q and out are [batch, tokens, heads, head_dim], k and v [batch, tokens, kv_heads,
 # head_dim]; q and k are past RoPE, and query head i uses K/V head i // (heads / kv_heads). Whoever calls the model
@@ -137,6 +137,15 @@ class VideoModel(Protocol):
         ...
 
 
+@runtime_checkable
+class DropsCaptions(Protocol):
+    """A `VideoModel` that can see something else in place of a caption that was dropped."""
+
+    def dropped(self, embeddings: Tensor) -> Any:
+        """As `VideoModel.text`, of what is seen; the model is told that the caption was dropped."""
+        ...
+
+
 # An nn.Module that is a `VideoModel` too, which Python has no type for. It has `config`, its shape, and `blocks`, which
 # hold nearly all weights: an nn.ModuleList that `transform` calls in order, and `text` by their `keys_values`.
 VideoModule = Any
@@ -193,6 +202,15 @@ class Codec(Protocol):
         ...
 
 
+@runtime_checkable
+class PacedCodec(Codec, Protocol):
+    """A `Codec` that works otherwise at other frame rates."""
+
+    def at(self, fps: int) -> Codec:
+        """For a video of so many frames a second."""
+        ...
+
+
 class WordEncoder(Protocol):
     def words(self, prompt: str) -> Tensor:
         """[1, tokens, dim] in the encoder's precision, for the prompt's tokens alone."""
@@ -214,6 +232,19 @@ class CaptionEncoder(Protocol):
         ...
 
 
+@runtime_checkable
+class RequestCaptions(CaptionEncoder, Protocol):
+    """A `CaptionEncoder` of which rows may want other captions."""
+
+    def of(self, request: RenderRequest) -> "RequestCaptions":
+        """As this request wants them."""
+        ...
+
+    def negative(self, null: Tensor) -> Tensor | None:
+        """What is seen in place of the model's null caption [1, L, text_dim]; None: that one."""
+        ...
+
+
 @dataclass(frozen=True)
 class LoadedModel:
     """A checkpoint in memory: everything that one rank needs."""
@@ -224,3 +255,7 @@ class LoadedModel:
     text: TextEncoder
     kv_sharding: KVSharding | None = None  # None: K/V are kept here alone
     share: Share = alone  # of decoding
+
+    def codec_at(self, fps: int) -> Codec:
+        """The codec for a video of so many frames a second."""
+        return self.codec.at(fps) if isinstance(self.codec, PacedCodec) else self.codec

@@ -2,7 +2,6 @@
 
 import html
 import re
-from html.parser import HTMLParser
 from urllib.parse import unquote_plus
 
 # What MAGI-1's `T5Embedder.clean_caption` replaces, in its order; the list itself is DeepFloyd IF's.
@@ -18,7 +17,8 @@ BEFORE_REPAIR = (
     ),
     (r"[`´«»“”¨]", '"'),
     (r"[‘’]", "'"),
-    (r"&quot;?|&amp", ""),
+    (r"&quot;?", ""),
+    (r"&amp", ""),
     (r"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}", " "),  # addresses
     (r"\d:\d\d\s+$", ""),
     (r"\\n", " "),
@@ -87,27 +87,18 @@ def _replaced(text: str, rules: tuple[tuple[str, str], ...]) -> str:
     return text
 
 
-class _Words(HTMLParser):
-    """Collects what stands between tags; not what scripts and styles hold."""
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.words: list[str] = []
-        self.hidden = False
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.hidden = tag in ("script", "style", "template")
-
-    def handle_endtag(self, tag: str) -> None:
-        self.hidden = False
-
-    def handle_data(self, data: str) -> None:
-        if not self.hidden:
-            self.words.append(data)
-
-
 def _without_tags(text: str) -> str:
-    parser = _Words()
-    parser.feed(text)
-    parser.close()
-    return "".join(parser.words)
+    """What stands between tags, by the official code's own library: what that takes for an entity, no other does.
+
+    What it refuses to parse, such as `<![x[`, stays (the official code ends there).
+    """
+    import warnings
+
+    from bs4 import BeautifulSoup, ParserRejectedMarkup
+
+    with warnings.catch_warnings():  # that a prompt looks like the name of a file or a page is of no interest
+        warnings.simplefilter("ignore")
+        try:
+            return BeautifulSoup(text, features="html.parser").text
+        except ParserRejectedMarkup:
+            return text

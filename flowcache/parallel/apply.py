@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowcache.models.base import Attend, Conditioning, Grid, KVSharding, VideoModel
+from flowcache.models.base import Attend, Conditioning, DropsCaptions, Grid, KVSharding, VideoModel
 from flowcache.parallel.kv_sharding import HeadSharded, TokenSharded
 from flowcache.parallel.mesh import GangMesh, shares
 from flowcache.parallel.ulysses import ulysses
@@ -79,6 +79,11 @@ class ShardedModel:
 
     def text(self, embeddings: Tensor | None) -> Any:
         return self.model.text(embeddings)
+
+    def dropped(self, embeddings: Tensor) -> Any:
+        if not isinstance(self.model, DropsCaptions):
+            raise TypeError("this model can't see anything in place of a dropped caption")
+        return self.model.dropped(embeddings)
 
     def rope(self, grid: Grid) -> RopeShard:
         return RopeShard(self.model.rope(grid)[self.own(grid.tokens)], self.tokens(grid.tokens))

@@ -10,7 +10,7 @@ from flowcache.families.settings import config_of, settings_of
 from flowcache.inputs.segments import continues
 from flowcache.parallel.mesh import head_groups
 from flowcache.planner.communication import sent_bytes
-from flowcache.planner.rank_work import RankWork, flops, kv_bytes, rank_work, residual_bytes, shape_of
+from flowcache.planner.rank_work import RankWork, flops, kv_bytes, query_bytes, rank_work, residual_bytes, shape_of
 from flowcache.records import ModelSpec, RenderRequest, Segment
 from flowcache.sampling.dry_run import WindowWork, at_least, at_most, dry_run
 from flowcache.sampling.plan import Settings
@@ -106,6 +106,7 @@ class CostModel:
         shape = shape_of(config, most.tokens)
         stored = kv_bytes(config, most, ranks)
         residuals = residual_bytes(config, policy, most, ranks, channels=spec.channels)
+        residuals += query_bytes(config, policy, most, ranks)
         return Price(
             model=window.model,
             width=spec.width,

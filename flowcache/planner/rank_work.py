@@ -97,3 +97,9 @@ def residual_bytes(
     if own is not None:
         return done.chunks_in_flight * own
     return reuse_bytes(config, done.tokens, ranks, done.kv_branches, done.chunks_in_flight, item)
+
+
+def query_bytes(config: Config, policy: Policy, done: WindowWork, ranks: int, item: int = ELEMENT) -> int:
+    """Of the last forward's queries, kept on a rank where those choose tokens later."""
+    own = math.ceil(done.tokens * config.heads / ranks)
+    return config.layers * own * config.head_dim * item if policy.asks_late else 0

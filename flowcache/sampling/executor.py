@@ -71,13 +71,12 @@ class Packed:
             yield Unit(forward.chunk, [forward], self.inputs.tokens(forward.chunk)[0])
 
     def transform(self, row: SamplingStep, forwards: Sequence[ChunkForward]) -> Iterator[Batch]:
-        last = max((i for i, forward in enumerate(forwards) if forward.kv_branch is not None), default=-1)
         for start in range(0, len(forwards), self.most):
-            yield self._run(row, forwards[start : start + self.most], last - start)  # and keep nothing of it here
+            yield self._run(row, forwards[start : start + self.most])  # and keep nothing of it here
 
-    def _run(self, row: SamplingStep, forwards: Sequence[ChunkForward], last: int) -> Batch:
-        """As one batch. last: see `_attend`."""
-        attend, seen = self._attend(row, forwards, last)
+    def _run(self, row: SamplingStep, forwards: Sequence[ChunkForward]) -> Batch:
+        """As one batch."""
+        attend, seen = self._attend(row, forwards)
         tokens = [self.inputs.tokens(forward.chunk) for forward in forwards]
         hidden = self.model.transform(
             tokens[0] if len(tokens) == 1 else torch.cat(tokens),
@@ -104,19 +103,18 @@ class Packed:
     def _conditioning(self, row: SamplingStep, forwards: Sequence[ChunkForward]) -> Conditioning:
         return Conditioning.join([self.inputs.conditioning(forward, row.distill) for forward in forwards])
 
-    def _attend(self, row: SamplingStep, batch: Sequence[ChunkForward], last: int) -> tuple[Attend, list[int]]:
-        """Attention of the batch's rows, and how many tokens each sees. last: place of the row's last forward with K/V,
-        after which clean tokens are cut."""
+    def _attend(self, row: SamplingStep, batch: Sequence[ChunkForward]) -> tuple[Attend, list[int]]:
+        """Attention of the batch's rows, and how many tokens each sees."""
         starts = [0, *(i + 1 for i, (a, b) in enumerate(pairwise(batch)) if not a.can_batch_with(b)), len(batch)]
         views: list[tuple[slice, Attend]] = []
         seen: list[int] = []
         for begin, end in pairwise(starts):
-            attend, tokens = self._view(row, batch[begin:end], cut=begin <= last < end)
+            attend, tokens = self._view(row, batch[begin:end])
             views.append((slice(begin, end), attend))
             seen += [tokens] * (end - begin)
         return one_after_another(views), seen
 
-    def _view(self, row: SamplingStep, group: Sequence[ChunkForward], cut: bool) -> tuple[Attend, int]:
+    def _view(self, row: SamplingStep, group: Sequence[ChunkForward]) -> tuple[Attend, int]:
         """Of forwards that differ in text and K/V branch alone."""
         forward = group[0]
         if forward.kv_branch is None:
@@ -124,7 +122,7 @@ class Packed:
             return self_only(self.store.sharding, tokens), tokens
         branches = range(forward.kv_branch, forward.kv_branch + len(group))
         clean = min(row.clean, forward.chunk)
-        return self.store.view(branches, forward.chunk, forward.first, clean, row.cut_after if cut else 0)
+        return self.store.view(branches, forward.chunk, forward.first, clean, row.late)
 
 
 class Bidirectional:

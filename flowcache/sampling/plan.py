@@ -40,13 +40,13 @@ class ChunkForward:
 class SamplingStep:
     """Forwards in order; each chunk with a step in them takes it at the row's end.
 
-    clean: so many chunks at the front may be cut down to the policy's budget of clean tokens. cut_after: so many may
-    be after the last forward. distill: see `VideoModel.condition`.
+    clean: so many chunks at the front may be cut down to the policy's budget of clean tokens. late: by the queries of
+    the last forward before. distill: see `VideoModel.condition`.
     """
 
     forwards: tuple[ChunkForward, ...]
     clean: int = 0
-    cut_after: int = 0
+    late: bool = False
     distill: float | None = None
 
     @property

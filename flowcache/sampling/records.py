@@ -11,7 +11,8 @@ from flowcache.errors import FlowcacheError
 
 @dataclass(frozen=True)
 class Texts:
-    """Text embeddings [1, L, D]; `negative` is needed where a family's guidance asks for it.
+    """Text embeddings [1, L, D]; `negative` is needed where a family's guidance asks for it, and of a family that has
+    learned a null caption stands in its place.
 
     positive: one for the whole window, or one for each of its chunks, those of the prefix included; None: no caption.
     """

@@ -5,12 +5,13 @@ from typing import Any
 
 from torch import Tensor
 
-from flowcache.models.base import VideoModel
+from flowcache.models.base import DropsCaptions, VideoModel
 from flowcache.models.upload import uploaded
 from flowcache.sampling.plan import TextKind
 from flowcache.sampling.records import Texts
 
 Named = tuple[TextKind, int]  # kind of text, chunk
+Source = tuple[int, bool]  # id of the embeddings, and whether the model is told that the caption was dropped
 
 
 class TextInputs:
@@ -25,30 +26,39 @@ class TextInputs:
             raise ValueError(f"{len(captions)} captions for a window of {chunks} chunks")
         uncaptioned = any(caption is None for caption in captions)
         wanted = uncaptioned or "null" in kinds
-        null = model.null_caption if wanted else None
+        null = model.null_caption if wanted or "dropped" in kinds else None
         if wanted and null is None:
             raise ValueError("a caption is missing, and this model has learned nothing that takes its place")
+        instead = None if null is None else texts.negative
+        null = null if instead is None else instead
         self.model = model
         self.sources: dict[TextKind, list[Tensor | None]] = {
             "caption": [null if caption is None else caption for caption in captions],
             "negative": [texts.negative] * chunks,
             "null": [null] * chunks,
-            "dropped": [None] * chunks,  # the model is told so
+            "dropped": [instead] * chunks,  # the model is told so
         }
-        self.made: dict[int, Any] = {}  # by the embeddings' ids
+        self.made: dict[Source, Any] = {}
 
     def take(self, names: Sequence[Named]) -> list[Any]:
         """Of the rows of a batch, or one where all see the same; each is computed once while it is under way."""
-        sources = [self.sources[kind][chunk] for kind, chunk in names]
-        alike = all(source is sources[0] for source in sources)
-        return [self._made(source) for source in (sources[:1] if alike else sources)]
+        alike = len({self._source(*name) for name in names}) == 1
+        return [self._made(*name) for name in (names[:1] if alike else names)]
 
-    def _made(self, source: Tensor | None) -> Any:
-        if id(source) not in self.made:
-            self.made[id(source)] = self.model.text(None if source is None else uploaded(source, self.model.device))
-        return self.made[id(source)]
+    def _source(self, kind: TextKind, chunk: int) -> Source:
+        return id(self.sources[kind][chunk]), kind == "dropped"
+
+    def _made(self, kind: TextKind, chunk: int) -> Any:
+        key, source = self._source(kind, chunk), self.sources[kind][chunk]
+        if key not in self.made:
+            seen = None if source is None else uploaded(source, self.model.device)
+            if kind == "dropped" and seen is not None and isinstance(self.model, DropsCaptions):
+                self.made[key] = self.model.dropped(seen)
+            else:
+                self.made[key] = self.model.text(seen)
+        return self.made[key]
 
     def keep(self, needed: Collection[Named]) -> None:
         """Forget all but these."""
-        ids = {id(self.sources[kind][chunk]) for kind, chunk in needed}
-        self.made = {key: text for key, text in self.made.items() if key in ids}
+        kept = {self._source(kind, chunk) for kind, chunk in needed}
+        self.made = {key: text for key, text in self.made.items() if key in kept}

@@ -56,6 +56,7 @@ class Window:
             policy.select(tokens // settings.chunk, tokens),
             kv_sharding,
             policy.kv_buffer,
+            late=policy.asks_late,
         )
         self.executor = executor_of(model, self.inputs, self.store, full)
         total = alike if model.timed_signal else self.store.sharding.total

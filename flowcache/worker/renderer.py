@@ -15,7 +15,7 @@ from torch import Tensor
 from flowcache.families.known import family
 from flowcache.families.settings import resolve_policy, settings_of
 from flowcache.inputs.segments import continues, plan
-from flowcache.models.base import CaptionEncoder, LoadedModel
+from flowcache.models.base import CaptionEncoder, LoadedModel, RequestCaptions
 from flowcache.records import ModelSpec, RenderRequest, Segment
 from flowcache.sampling.loop import FinishedChunk, Texts, Visit, denoise
 from flowcache.worker.noise import latent_shape, normal, window_noise
@@ -121,7 +121,7 @@ class SegmentRenderer:
         """Denoise and decode: the output chunks in order, while the next one is being denoised."""
         start = self.segment.start_frame
         with prefetch(self.finished(), self._abandoned.set) as finished:
-            decode = self.model.codec.stream(self.model.share)
+            decode = self.model.codec_at(self.request.fps).stream(self.model.share)
             if self.prefix and self.conditioning is not None:
                 # Of a codec that is not causal, no more than the last chunk can reach what follows.
                 shown = self.prefix if self.spec.causal else self.spec.chunk
@@ -160,7 +160,7 @@ class SegmentRenderer:
         if latents:
             return last
         with self._beside:
-            return self.model.codec.encode(last).cpu()
+            return self.model.codec_at(self.request.fps).encode(last).cpu()
 
     @torch.inference_mode()
     def shown_before_next(self) -> Tensor | None:
@@ -198,6 +198,10 @@ class SegmentRenderer:
             return Texts(text.encode(request.shots[self.segment.shot].prompt), negative)
         if not isinstance(text, CaptionEncoder):
             raise TypeError(f"{type(text).__name__} makes no captions, which chunks of {self.spec.name} need")
+        null = self.model.transformer.null_caption
+        if isinstance(text, RequestCaptions) and null is not None:
+            text = text.of(request)
+            negative = text.negative(null)
         told = captions(request, self.segment, self.spec)
         given: list[Tensor | None] = [None] * (self.prefix // self.spec.chunk)
         return Texts([*given, *(text.caption(prompt, remaining) for prompt, remaining in told)], negative)
@@ -219,10 +223,10 @@ def captions(request: RenderRequest, segment: Segment, spec: ModelSpec) -> list[
     ]
 
 
-def encode_pixels(model: LoadedModel, frames: np.ndarray) -> Tensor:
-    """Conditioning latents of an image or a video's tail, uint8 [T, H, W, 3]."""
+def encode_pixels(model: LoadedModel, frames: np.ndarray, fps: int | None = None) -> Tensor:
+    """Conditioning latents of an image or a video's tail, uint8 [T, H, W, 3]. fps: None: the model's."""
     with torch.inference_mode():
-        return model.codec.encode(to_pixels(frames))
+        return model.codec_at(fps or model.spec.fps).encode(to_pixels(frames))
 
 
 def to_pixels(frames: np.ndarray) -> Tensor:

@@ -185,7 +185,7 @@ class RankWorker:
         if (frames := picture(request, spec, self.store.options)) is not None:
             return encode_pixels(model, frames), None
         if (frames := clip(request, spec, self.store.options)) is not None:
-            return encode_pixels(model, frames), to_pixels(frames)
+            return encode_pixels(model, frames, request.fps), to_pixels(frames)
         return None, None
 
     def _end(self, model: LoadedModel, task: Task) -> Tensor | None:

@@ -20,13 +20,18 @@ def test_looked_through_and_refused_when_damaged(flowcache, tmp_path):
 
 def test_a_sound_one_renders(render, flowcache, tmp_path):
     config = write_magi(tmp_path / "magi")
-    rows = [{"id": "v", "prompt": "a red circle", "frames": 48, "policy": "paper"}]
+    said = {"special_tokens": "static, hq", "prev_chunks_scale": 0.5}
+    rows = [{"id": "v", "prompt": "a red circle", "frames": 48, "policy": "paper", **said}]
     planned = flowcache("plan", write(tmp_path / "rows.jsonl", rows), "--model", config, "--json")
     assert planned.code == 0, planned.err
     made = render(rows, "--model", config)
     assert made.code == 0 and made.json["rendered"] == 2, made.err
     verified = flowcache("verify", tmp_path / "out", "--json").json
     assert verified["sound"] and verified["counts"]["frames"] == 48
+    changed = render([rows[0] | {"prev_chunks_scale": 0.6}], "--model", config)
+    assert changed.code == 2 and "video v differs in prev_chunks_scale" in changed.out
+    refused = render([rows[0] | {"negative_prompt": "official"}], "--model", config)
+    assert refused.code == 2 and "whose special tokens lack logo_token; accepted: none" in refused.out
 
 
 def test_a_damaged_one_starts_nothing(flowcache, tmp_path):

@@ -3,11 +3,10 @@
 import pytest
 import torch
 
-from flowcache.families.magi.captions import Captions, SpecialTokens
 from flowcache.models.prompts import clean_magi
+from tests.parity.magi_runs import Run
 
 NAME = "magi_sampler_tiny"
-SWITCHES = {"PAD_HQ": "hq", "PAD_STATIC": "static", "PAD_DYNAMIC": "dynamic", "PAD_BORDERNESS": "borderness"}
 
 
 @pytest.mark.golden("magi_text_clean", "cases")
@@ -15,22 +14,37 @@ def test_prompts_are_cleaned_alike(case):
     assert clean_magi(case["input"]) == case["cleaned"]
 
 
+@pytest.mark.parametrize("name", ["magi_text_clean_drawn"])
+def test_drawn_prompts_are_cleaned_alike(golden, name):
+    """Entities with and without an end, tags of every kind, names, addresses, joined at random."""
+    found = golden.facts(name) or pytest.skip(f"the folder has no {name}")
+    told = {case["input"]: (clean_magi(case["input"]), case["cleaned"]) for case in found["cases"]}
+    assert {prompt: pair for prompt, pair in told.items() if pair[0] != pair[1]} == {}
+
+
 @pytest.mark.golden(NAME, "runs")
 def test_every_chunk_sees_the_same_tokens(golden, case):
-    tensors, run = golden.tensors(NAME), case["name"]
-    count = tensors["caption_mask"].sum()
-    words = tensors["caption_embs"][0, :, :count]
-    marks = [mark for switch, mark in SWITCHES.items() if switch in case["env"]]
-    rows = tensors["special.other_tokens"].half().float()
-    captions = Captions(lambda prompt: words, SpecialTokens(rows, marks, "PAD_DURATION" in case["env"]))
-    masks = tensors[f"{run}.emb_masks"][0].bool()
-    prompt = "" if case["empty_prompt"] else "a prompt"
-    for chunk, mask in enumerate(masks):
-        caption = captions.caption(prompt, len(masks) - 1 - chunk)
-        if caption is None:
-            assert case["empty_prompt"] and mask.sum() == 50  # the null caption, which the model has
-        elif mask.any():  # not a chunk of a video that is continued
-            assert torch.equal(mask, torch.arange(len(mask)) < caption.shape[1])
-            if f"{run}.y_first12" in tensors:
-                seen = tensors[f"{run}.y_first12"][0, chunk]
-                assert torch.equal(caption[0, :12], seen[: caption.shape[1]])
+    compare(case, golden.tensors(NAME))
+
+
+@pytest.mark.golden("magi_sampler_drawn", "runs")
+def test_drawn_tokens(golden, case):
+    compare(case, golden.tensors(NAME) | golden.tensors("magi_sampler_drawn"))
+
+
+def compare(case, tensors):
+    run, null = Run.of(case, tensors), tensors["null_caption_embedding"][None, :50]
+    texts, masks = run.texts(null), tensors[f"{case['name']}.emb_masks"].bool()
+    absent = null if texts.negative is None else texts.negative
+    first = tensors.get(f"{case['name']}.y_first12")
+    places = torch.arange(masks.shape[-1])
+    for chunk in range(run.chunks):
+        caption = absent if texts.positive[chunk] is None else texts.positive[chunk]
+        for row, seen in enumerate((caption, absent)):
+            mask = masks[row, chunk]
+            if row == 0 and not mask.any():
+                continue  # a chunk of a video that is continued
+            assert torch.equal(mask, places < seen.shape[1])
+            if first is not None:
+                official = first[row, chunk]
+                assert torch.equal(seen[0, : len(official)], official[: seen.shape[1]])

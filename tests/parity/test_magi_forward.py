@@ -8,8 +8,13 @@ import torch
 from flowcache.families.magi.config_file import read_config
 from flowcache.families.magi.transformer import PARTS, MagiTransformer
 from flowcache.models.attention import attention
+from tests.parity.magi_runs import config_of, known
 
 CLOSE = {"atol": 1e-4, "rtol": 0}
+KWARGS = {
+    "chunk_width", "denoising_range_num", "distill_interval", "distill_nearly_clean_chunk", "fwd_extra_1st_chunk",
+    "extract_prefix_video_feature", "num_steps", "range_num", "slice_point",
+}  # fmt: skip
 
 
 class Official:
@@ -17,14 +22,15 @@ class Official:
 
     def __init__(self, golden, size, run, folder):
         facts = golden.facts(f"magi_dit_{size}_tiny")
+        known(facts["runs"][run], {"config", "y", "emb_masks", "static", "steps", "final_chunks"}, run)
         self.run, self.data = run, golden.tensors(f"magi_dit_{size}_tiny")
         self.facts, self.inner = facts["runs"][run], facts["inner"]
-        config = self.facts["config"]
+        config = config_of(self.facts["config"])
         (folder / "config.json").write_text(json.dumps(config))
         self.model = MagiTransformer(read_config(folder / "config.json")).eval()
         self.model.load_state_dict(golden.tensors(f"magi_dit_{size}_tiny.weights"))
         self.chunk = config["runtime_config"]["chunk_width"]
-        self.distill = config["runtime_config"]["num_steps"] / 2 if config["engine_config"]["distill"] else None
+        self.distilled = config["engine_config"]["distill"]
         tokens, heads, dim = self.facts["static"]["max_sequence_length"], self.model.kv_heads, self.model.head_dim
         self.cache = torch.full((self.model.layers, 2, tokens, heads, dim), torch.nan)
 
@@ -33,6 +39,7 @@ class Official:
         for step in self.facts["steps"]:
             for dispatch in step["dispatch"]:
                 for forward in dispatch["forwards"]:
+                    known(forward["kwargs"], KWARGS, forward["key"])
                     yield step, dispatch, forward
 
     def input(self, dispatch, forward):
@@ -47,6 +54,13 @@ class Official:
         mask = self.data[self.facts["emb_masks"]][tuple(forward["mask_rows"][index])].bool()
         dropped = torch.tensor(forward["caption_dropout_mask"])
         return self.model.text(self.data[self.facts["y"]][row, chunk][mask][None], dropped=dropped)
+
+    def distill(self, forward):
+        """What a distilled model is told of its steps."""
+        if not self.distilled:
+            return None
+        steps = forward["kwargs"]["num_steps"]
+        return 8 / forward["kwargs"]["distill_interval"] if steps == 12 else steps / 2
 
     def forward(self, dispatch, forward):
         """The official output, chunk after chunk."""
@@ -65,7 +79,7 @@ class Official:
             written = not alone and not (
                 forward["kwargs"].get("distill_nearly_clean_chunk") and index == len(times) - 1
             )
-            conditioning = self.model.condition((1000 * time).expand(1, self.chunk), grid, 24, self.distill)
+            conditioning = self.model.condition((1000 * time).expand(1, self.chunk), grid, 24, self.distill(forward))
 
             def attend(layer, q, k, v, first=first, begin=begin, written=written):
                 keys, values = (

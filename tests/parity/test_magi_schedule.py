@@ -5,14 +5,20 @@ import pytest
 from flowcache.cache.policy import Policy
 from flowcache.families.magi.pipeline import Pipeline
 from flowcache.families.magi.sampler import MagiSettings, first_seen, guidance_scales, intervals, time_grid
+from tests.parity.magi_runs import known
 
 NAME = "magi_schedule_tables"
+RANGES = {
+    "name", "unit", "num_steps", "noise2clean_kvrange", "clean_chunk_kvrange", "denoise_step_of_each_chunk",
+    "slice_point", "range_num", "kv_range",
+}  # fmt: skip
 
 
 @pytest.mark.golden(NAME, "init_t")
 def test_time_grid(case):
-    config = case["t_schedule_config"]
-    curve, shift = config.get("tSchedulerFunc", "square"), config.get("shift", 1.0 if config else 3.0)
+    config = known(case["t_schedule_config"], {"tSchedulerFunc", "shift"}, "t_schedule_config")
+    curve = config.get("tSchedulerFunc", "sd3")
+    curve, shift = ("square", config.get("shift", 3.0)) if curve == "sd3" else (curve, 1.0)
     assert list(time_grid(case["num_steps"], case["shortcut_mode"], curve, shift)) == case["t"]
 
 
@@ -37,6 +43,8 @@ def test_chunks_in_flight(case, per_stage):
 
 
 def pipeline_of(case):
+    known(case, RANGES, "ranges")
+    assert case["unit"] == "chunks"
     return Pipeline(kv_ranges=tuple(case["noise2clean_kvrange"]), clean_kv_range=case["clean_chunk_kvrange"])
 
 
@@ -60,3 +68,9 @@ def test_guidance_scales(golden):
         pytest.skip("the folder has no schedule tables")
     for time, before, text in golden.facts(NAME)["cfg_scale_t_prev_text"]:
         assert guidance_scales(Pipeline(), time) == (before, text)
+
+
+def test_a_prefix_without_any_range_sees_eight_chunks():
+    """`generate_kvrange_for_prefix_video`, where clean_chunk_kvrange is -1 and noise2clean_kvrange empty."""
+    pipeline = Pipeline(kv_ranges=(), clean_kv_range=-1)
+    assert [first_seen(pipeline, 8, chunk, -1) for chunk in (0, 7, 9)] == [0, 0, 2]

@@ -7,8 +7,13 @@ from flowcache.families.magi.vae import ViTVAE
 from flowcache.families.magi.vae_codec import SCALE, MagiCodec
 from flowcache.families.magi.vae_config import vae_config
 from flowcache.worker.renderer import to_uint8
+from tests.parity.magi_runs import known
 
 NAME = "magi_vae_tiny"
+SAID = {
+    "name", "kind", "mean", "note", "fps", "tile_sample_min_length", "tile_sample_min_height", "tile_sample_min_width",
+    "spatial_tile_overlap_factor", "temporal_tile_overlap_factor",
+}  # fmt: skip
 WHOLE = 64  # a tile larger than any of the golden pictures
 
 
@@ -25,12 +30,15 @@ def tensors(golden):
 
 
 def codec_of(vae, case):
-    """The codec as that case was run: with its tiles, or in one tile."""
-    if "tile_sample_min_length" not in case:
+    """The codec as that case was run: with the tiles that it finds for a frame rate by itself, or in one tile."""
+    known(case, SAID, case["name"])
+    if "tile_sample_min_length" not in case and "fps" not in case:
         return MagiCodec(vae, WHOLE, frames=WHOLE)
-    assert case["spatial_tile_overlap_factor"] == 0.25 and case["temporal_tile_overlap_factor"] == 0
-    assert case["tile_sample_min_height"] == case["tile_sample_min_width"]
-    return MagiCodec(vae, case["tile_sample_min_height"], frames=case["tile_sample_min_length"])
+    assert case.get("spatial_tile_overlap_factor", 0.25) == 0.25 and case.get("temporal_tile_overlap_factor", 0) == 0
+    codec = MagiCodec(vae).at(case.get("fps") or 2 * case["tile_sample_min_length"])
+    sides = [case.get(f"tile_sample_min_{side}", codec.tile[1]) for side in ("height", "width")]
+    assert codec.tile == (case.get("tile_sample_min_length", codec.tile[0]) // 4 * 4, *sides)
+    return codec
 
 
 def error(found, expected):
@@ -40,6 +48,15 @@ def error(found, expected):
 
 @pytest.mark.golden(NAME, "cases")
 def test_every_case(vae, tensors, case):
+    compare(vae, tensors, case)
+
+
+@pytest.mark.golden("magi_vae_fps", "cases")
+def test_other_frame_rates(golden, vae, case):
+    compare(vae, golden.tensors("magi_vae_fps"), case)
+
+
+def compare(vae, tensors, case):
     codec, name = codec_of(vae, case), case["name"]
     if "encode" in case["kind"]:
         assert error(codec.encode(tensors[f"{name}.x"][0]), tensors[f"{name}.mean"][0] * SCALE) < 1e-4

@@ -1,66 +1,17 @@
 """MAGI-1's walks against the official sampler's and FlowCache's: forwards in order, decisions, latents, kept tokens."""
 
+import copy
 from dataclasses import dataclass, field
 
 import pytest
 import torch
 
 from flowcache.cache.kv_select import Compression
-from flowcache.cache.policy import Policy
-from flowcache.cache.reuse import Reuse
-from flowcache.cache.step_cache import CacheOf, RepeatIncrement
-from flowcache.families.magi.config import MagiConfig
-from flowcache.families.magi.pipeline import Pipeline
-from flowcache.families.magi.sampler import MagiSettings, model_times
-from flowcache.families.magi.transformer import MagiTransformer
-from flowcache.sampling.loop import Texts, denoise
+from flowcache.families.magi.sampler import model_times
+from flowcache.sampling.loop import denoise
+from tests.parity.magi_runs import OFF, Run, compression_of, transformer
 
 TOLERANCE = 1e-3
-OFF = Policy("off", kv_update="refresh")
-
-
-def transformer(golden, size, sizes, null=None):
-    """The tiny model of "4p5b" or "24b"."""
-    config = MagiConfig(
-        dim=sizes["hidden_size"], ffn_dim=sizes["ffn_hidden_size"], heads=sizes["num_attention_heads"],
-        kv_heads=sizes["num_query_groups"], head_dim=sizes["kv_channels"], layers=sizes["num_layers"],
-        text_dim=sizes["caption_channels"], condition_dim=int(sizes["hidden_size"] * sizes["cond_hidden_ratio"]),
-        gated=sizes["gated_linear_unit"], half_channel=sizes["half_channel_vae"], rescale=sizes["x_rescale_factor"],
-        text_len=sizes["caption_max_length"] if null is None else len(null),
-    )  # fmt: skip
-    weights = golden.tensors(f"magi_dit_{size}_tiny.weights")
-    if null is not None:
-        weights["y_embedder.null_caption_embedding"] = null
-    model = MagiTransformer(config)
-    model.load_state_dict(weights)
-    return model.eval()
-
-
-def settings_of(config):
-    runtime, engine = config["runtime_config"], config["engine_config"]
-    pipeline = Pipeline(
-        window=runtime["window_size"], passes=runtime["cfg_number"], guidance_times=tuple(runtime["cfg_t_range"]),
-        previous_scales=tuple(runtime["prev_chunk_scales"]), text_scales=tuple(runtime["text_scales"]),
-        kv_ranges=tuple(runtime["noise2clean_kvrange"]), clean_kv_range=runtime["clean_chunk_kvrange"],
-        clean_time=runtime["clean_t"], near_clean=engine["distill_nearly_clean_chunk_threshold"],
-        shortcut=engine["shortcut_mode"], distilled=engine["distill"],
-    )  # fmt: skip
-    steps, strongest = runtime["num_steps"], max(runtime["text_scales"])
-    return MagiSettings(steps, steps // pipeline.window, runtime["chunk_width"], runtime["fps"], strongest, pipeline)
-
-
-def captions(data, case, chunks):
-    """One for each chunk, with the special tokens that the run had."""
-    words = data["caption_embs"][0][:, data["caption_mask"][0].bool()]
-    if case["empty_prompt"]:
-        return Texts([None] * chunks)
-    if not case["env"]:
-        return Texts(words)
-    special = data["special.other_tokens"].half().float()
-    told = [special[[7 + min(chunks - 1 - chunk, 7), 1]] for chunk in range(chunks)]
-    return Texts([torch.cat([tokens[None], words], dim=1) for tokens in told])
-
-
 RUNS = "magi_sampler_tiny"
 CACHED = "magi_flowcache_tiny"
 
@@ -68,9 +19,9 @@ CACHED = "magi_flowcache_tiny"
 @pytest.mark.golden(RUNS, "runs")
 def test_forwards(golden, case):
     """Every forward of a chunk, in order: its time, what it sees, with which caption, and whether K/V are kept."""
-    frames, settings = case["static"]["latent_size"][2], settings_of(case["config"])
-    prefix = golden.tensors(RUNS)[case["prefix"]].shape[2] if case["prefix"] else 0
-    rows = settings.plan(frames, OFF, prefix).rows
+    run = Run.of(case, golden.tensors(RUNS))
+    settings = run.settings
+    rows = settings.plan(case["static"]["latent_size"][2], OFF, run.held).rows
     assert len(rows) == len(case["steps"])
     for step, row in zip(case["steps"], rows, strict=True):
         assert [forward_as_list(forward, case) for forward in row.forwards] == official_forwards(step, case)
@@ -87,11 +38,16 @@ def forward_as_list(forward, case):
 
 
 def official_forwards(step, case):
-    """The same of the recorded step; where nothing tells them apart, the null caption counts as the chunk's."""
+    """The same of the recorded step; where nothing tells them apart, the null caption counts as the chunk's.
+
+    Over a prefix the official code makes all passes of guidance, of which one leaves K/V and no other leaves anything.
+    """
     found, tokens = [], case["static"]["max_sequence_length"] // case["static"]["chunk_num"]
     for dispatch in step["dispatch"]:
         for forward in dispatch["forwards"]:
             alone = forward["update_kv_cache"] is None
+            if dispatch.get("extract_prefix_video_feature") and not forward["update_kv_cache"]:
+                continue
             times = [t for row in forward["t"] for t in row]
             ranges, rows = forward["kv_range"], dispatch["mask_rows"]
             own = [step["chunk_start"] + i if alone else dispatch["slice_point"] + i for i in range(len(times))]
@@ -109,28 +65,37 @@ def official_forwards(step, case):
 
 @pytest.mark.golden(RUNS, "runs")
 def test_walk(golden, case, record_property):
-    data, run, settings = golden.tensors(RUNS), case["name"], settings_of(case["config"])
-    model = transformer(golden, case["model"], case["config"]["model_config"], data["null_caption_embedding"])
-    x0, prefix = data[f"{run}.x0"][0], data[case["prefix"]][0] if case["prefix"] else None
-    texts, visits = captions(data, case, x0.shape[1] // settings.chunk), []
-    chunks = list(denoise(model, x0, texts, settings, OFF, prefix, observe=visits.append))
-    held = 0 if prefix is None else prefix.shape[1]
-    record_property("error", compare_latents(data, run, settings.chunk, chunks, visits, held))
-    whole = held // settings.chunk * settings.chunk
-    if held > whole:  # given frames stay; the official code shows the model's own last guess instead
-        assert torch.equal(chunks[0].latents[:, : held - whole], prefix[:, whole:])
+    walk(golden, case, golden.tensors(RUNS), record_property)
 
 
-def compare_latents(data, run, chunk, chunks, visits, held=0):
+@pytest.mark.golden("magi_sampler_drawn", "runs")
+def test_drawn_walk(golden, case, record_property):
+    """Settings drawn at random: tokens, scales, windows, ranges. Model and captions are those of the others."""
+    walk(golden, case, golden.tensors(RUNS) | golden.tensors("magi_sampler_drawn"), record_property)
+
+
+def walk(golden, case, data, record_property):
+    run = Run.of(case, data)
+    model, settings = transformer(golden, case["model"], case["config"], data["null_caption_embedding"]), run.settings
+    texts, visits = run.texts(model.null_caption), []
+    chunks = list(denoise(model, data[f"{run.name}.x0"][0], texts, settings, OFF, run.prefix, observe=visits.append))
+    record_property("error", compare_latents(run, chunks, visits))
+    whole = run.held // settings.chunk * settings.chunk
+    if run.held > whole:  # given frames stay; the official code shows the model's own last guess instead
+        assert torch.equal(chunks[0].latents[:, : run.held - whole], run.prefix[:, whole:])
+
+
+def compare_latents(run, chunks, visits):
     """After the rows that were recorded, and in the end; given frames apart."""
+    chunk, held = run.settings.chunk, run.held
     for visit in (visit for visit in visits if visit.branch == 0 and visit.step > 0):
-        after = data.get(f"{run}.step{visit.row - 1:03}.x_after")
+        after = run.data.get(f"{run.name}.step{visit.row - 1:03}.x_after")
         if after is not None:
             own = slice(max(visit.chunk * chunk, held), (visit.chunk + 1) * chunk)
             ours = visit.latents[:, own.start - visit.chunk * chunk :]
             torch.testing.assert_close(ours, after[0][:, own], atol=TOLERANCE, rtol=0)
     latents = torch.cat([each.latents for each in chunks], dim=1)
-    final = data[f"{run}.final.x"][0][:, held:]
+    final = run.data[f"{run.name}.final.x"][0][:, held:]
     error = (latents[:, latents.shape[1] - final.shape[1] :] - final).abs().max().item()
     assert error <= TOLERANCE
     return error
@@ -147,42 +112,31 @@ class Recorded(Compression):
         return self.kept[-1]
 
 
-def policy_of(case):
-    """The policy that a run's settings stand for."""
-    given, told = case["flowcache"], case["compression"]
-    reuse = Reuse(given["rel_l1_thresh"], given["warmup_steps"], (1.0, 0.0), last_step=False)
-    clean = compression = None
-    if told:
-        clean = given["total_cache_chunk_nums"] - case["config"]["runtime_config"]["window_size"]
-        compression = compression_of(told, Recorded)
-    return Policy(
-        "paper", reuse, "stale", clean=clean, compression=compression, cache=CacheOf(RepeatIncrement),
-        near_clean_guidance=not given["discard_nearly_clean_chunk"], cut="after",
-    )  # fmt: skip
-
-
-def compression_of(told, kind=Compression):
-    weighting = told["score_weighting_method"]
-    return kind(
-        told["mix_lambda"], by=told["compress_strategy"], queries=told["query_granularity"],
-        weighting="even" if weighting == "no_weight" else weighting, power=told["power"],
-    )  # fmt: skip
-
-
 @pytest.mark.golden(CACHED, "runs")
 def test_flowcache(golden, case, record_property):
-    data, run, settings, policy = golden.tensors(CACHED), case["name"], settings_of(case["config"]), policy_of(case)
-    model = transformer(golden, "4p5b", case["config"]["model_config"])
-    texts, visits = Texts(data["caption_embs"][0][:, data["caption_mask"][0].bool()]), []
-    chunks = list(denoise(model, data[f"{run}.x0"][0], texts, settings, policy, observe=visits.append))
-    compare_decisions(case, [visit for visit in visits if visit.branch == 0])
-    record_property("error", compare_latents(data, run, settings.chunk, chunks, visits))
+    cached_walk(golden, case, golden.tensors(CACHED), record_property)
+
+
+@pytest.mark.golden("magi_flowcache_drawn", "runs")
+def test_drawn_flowcache(golden, case, record_property):
+    """Of drawn settings those in which every chunk of the row before a cut is reused."""
+    cached_walk(golden, case, golden.tensors(CACHED) | golden.tensors("magi_flowcache_drawn"), record_property)
+
+
+def cached_walk(golden, case, data, record_property):
+    run = Run.of(case, data)
+    policy, model, visits = run.policy(Recorded), transformer(golden, "4p5b", case["config"]), []
+    x0, texts = data[f"{run.name}.x0"][0], run.texts(model.null_caption)
+    chunks = list(denoise(model, x0, texts, run.settings, policy, run.prefix, observe=visits.append))
+    compare_decisions(case, [visit for visit in visits if visit.branch == 0 and visit.step >= 0])
+    record_property("error", compare_latents(run, chunks, visits))
     if policy.compression:
-        expected = [value for key, value in sorted(data.items()) if key.startswith(run) and key.endswith("kept_idx")]
-        kept = policy.compression.kept
-        assert len(kept) == len(expected) == 3 * len(case["compress_calls"])
-        assert all(torch.equal(ours, official.long()) for ours, official in zip(kept, expected, strict=True))
-        room = case["flowcache"]["total_cache_chunk_nums"] * 12 * model.kv_heads * model.head_dim * model.layers
+        calls, kept = range(len(case["compress_calls"])), policy.compression.kept
+        names = [f"{run.name}.compress{call}.layer{layer}.kept_idx" for call in calls for layer in range(model.layers)]
+        assert len(kept) == len(names) > 0
+        assert all(torch.equal(ours, data[name].long()) for ours, name in zip(kept, names, strict=True))
+        tokens = case["static"]["max_sequence_length"] // run.chunks
+        room = case["flowcache"]["total_cache_chunk_nums"] * tokens * model.kv_heads * model.head_dim * model.layers
         assert chunks[-1].kv_bytes == 2 * room * 4
 
 
@@ -206,7 +160,36 @@ def compare_decisions(case, visits):
 def test_kept_tokens(golden, case):
     facts, data = golden.facts(CACHED)["functions"], golden.tensors(CACHED)
     frame = facts["latent_size_h"] * facts["latent_size_w"]
-    compression = compression_of(case).grouped(frame, facts["tokens_per_chunk"])
+    told = {key: value for key, value in case.items() if key not in ("case", "budget", "clean_chunk_tokens")}
+    compression = compression_of(told).grouped(frame, facts["tokens_per_chunk"])
     clean = data["fn.key"][: case["clean_chunk_tokens"]]
     expected = data[f"fn.case{case['case']}.kept_idx"]
     assert torch.equal(compression.select(data["fn.query"], clean, case["budget"]), expected.long())
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ((), {"tea": {"threshold": 0.1}}),
+        (("env",), {"PAD_SMOKE": "1"}),
+        (("config", "runtime_config"), {"kv_sink": 2}),
+        (("config", "engine_config"), {"tile": 3}),
+        (("flowcache",), {"polynomial": [1.0]}),
+        (("compression",), {"kernel": 3}),
+    ],
+)
+def test_what_nobody_knows_is_an_error(golden, place, said):
+    """A setting of a later golden run must not be passed over."""
+    runs = (golden.facts(CACHED) or {"runs": {}})["runs"].values()
+    case = next((each for each in runs if each["compression"]), None)
+    if case is None:
+        pytest.skip("the folder has no such run")
+    case = copy.deepcopy(case) | {"name": "one", "env": {}}
+    run = Run.of(case, {})
+    assert run.policy() and run.settings
+    spot = case
+    for key in place:
+        spot = spot[key]
+    spot |= said
+    with pytest.raises(ValueError, match=f"says {next(iter(said))}, which the parity tests do not know"):
+        Run.of(case, {}).policy()

@@ -15,6 +15,7 @@ from flowcache.families.magi.config_file import read_config
 from flowcache.families.magi.layout import special_tokens
 from flowcache.families.magi.pipeline import Pipeline
 from flowcache.families.magi.policies import POLICIES
+from flowcache.families.magi.tokens import OFFICIAL
 from flowcache.records import ModelSpec, RenderRequest
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class Magi(Family):
         prompt_per="chunk",
         any_length=True,
         negative_prompt=False,
+        negatives=(OFFICIAL,),
+        fields=("special_tokens", "prev_chunks_scale"),
         fit="stretch",
         video_start=32,
         compiles=True,

@@ -1,6 +1,8 @@
 """Where the parts of a MAGI-1 checkpoint lie: as its official config file says, or as for diffusers. No torch."""
 
+import zipfile
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from flowcache.errors import InputError, Problem
@@ -47,3 +49,14 @@ def official(file: Path) -> Layout:
 def special_tokens(layout: Layout) -> Path | None:
     """The file of those that stand before captions; None: the model has none."""
     return layout.extras[0].path if layout.extras else None
+
+
+@cache
+def token_arrays(path: str) -> frozenset[str]:
+    """Names of the arrays of special tokens that a checkpoint has; `damage` says what is wrong with their file."""
+    file = special_tokens(layout(Path(path)))
+    try:
+        with zipfile.ZipFile(file or "") as arrays:
+            return frozenset(name.removesuffix(".npy") for name in arrays.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return frozenset()

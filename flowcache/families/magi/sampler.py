@@ -21,7 +21,8 @@ from flowcache.sampling.schedule import Row, schedule
 from flowcache.sampling.solver import Euler
 
 SHORTCUTS = {"8,16,16": (0, 2, 3), "16,16,8": (0, 1, 2)}  # sixteenths of a quarter that 12 steps stand at
-COPY_SHARE = 0.3  # of what the copy that sees itself alone says, in distilled models
+PREV_CHUNKS_SCALE = 0.7  # of distilled models, where nothing else is asked for
+PREFIX_RANGE = 8  # chunks that those of a prefix see where no range is given
 Curve = Literal["square", "piecewise", "identity"]
 
 
@@ -29,7 +30,8 @@ Curve = Literal["square", "piecewise", "identity"]
 class MagiSettings:
     """How to denoise one window. lag: rows between the starts of neighbouring chunks; chunk: in latent frames.
 
-    guidance: the strongest of the text's scales, to which the others keep their ratios.
+    guidance: the strongest of the text's scales, to which the others keep their ratios. prev_chunks_scale: what the
+    cleanest chunk as it sees those before weighs against its copy that sees itself alone, of 1 in all (distilled).
     """
 
     steps: int
@@ -38,12 +40,14 @@ class MagiSettings:
     fps: int
     guidance: float
     pipeline: Pipeline
+    prev_chunks_scale: float = PREV_CHUNKS_SCALE
 
     @classmethod
     def of(cls, request: RenderRequest, spec: ModelSpec) -> "MagiSettings":
         """What the request says, and the model where it says nothing."""
         lag = request.steps // spec.pipeline.window if request.ar_step is None else request.ar_step
-        return cls(request.steps, lag, spec.chunk, request.fps, request.guidance, spec.pipeline)
+        scale = PREV_CHUNKS_SCALE if request.prev_chunks_scale is None else request.prev_chunks_scale
+        return cls(request.steps, lag, spec.chunk, request.fps, request.guidance, spec.pipeline, scale)
 
     @property
     def times(self) -> tuple[float, ...]:
@@ -66,7 +70,7 @@ class MagiSettings:
         if len(velocities) == 1:
             return velocities[0]
         if len(velocities) == 2:
-            return (1 - COPY_SHARE) * velocities[0] + COPY_SHARE * velocities[1]
+            return self.prev_chunks_scale * velocities[0] + (1 - self.prev_chunks_scale) * velocities[1]
         text, before, alone = velocities
         before_scale, text_scale = guidance_scales(self.pipeline, self.times[step])
         text_scale *= self.guidance / max(self.pipeline.text_scales)
@@ -91,10 +95,8 @@ class _SamplingSteps:
             forwards += [self._step(chunk, step, 2) for chunk, step in active]
         elif self.policy.near_clean_guidance and self.times[active[0][1]] > self.settings.pipeline.near_clean:
             forwards.append(self._step(*active[0], 1))
-        after = 0
-        if self.policy.cut == "after" and self._starts(number + 1):
-            after = self._finished(number + 1)
-        return SamplingStep(tuple(forwards), self._cuttable(number), after, self._distill(number))
+        late = self.policy.asks_late and number > 0
+        return SamplingStep(tuple(forwards), self._cuttable(number), late, self._distill(number))
 
     def _active(self, number: int) -> list[tuple[int, int]]:
         """(chunk, step) of all in flight, the cleanest first."""
@@ -189,7 +191,9 @@ def first_seen(pipeline: Pipeline, steps: int, chunk: int, step: int) -> int:
         width = ranges[step * len(ranges) // steps]
     else:
         width = ranges[-1] if clean == -1 and ranges else clean
-    return 0 if width == -1 else max(chunk + 1 - width, 0)
+    if width == -1:
+        width = PREFIX_RANGE if step == -1 else chunk + 1
+    return max(chunk + 1 - width, 0)
 
 
 def _needed(rows: Sequence[SamplingStep]) -> int:

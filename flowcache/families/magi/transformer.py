@@ -225,10 +225,10 @@ class MagiTransformer(nn.Module):
     def text(self, embeddings: Tensor | None, mask: Tensor | None = None, dropped: Tensor | None = None) -> Caption:
         """For captions [B, L, text_dim], of which `mask` [B, L] counts (None: all of them); None: dropped.
 
-        dropped: [B], which rows' captions are (they must hold `null_caption` then); None: none is.
+        dropped: [B], which rows' captions are (they hold `null_caption` then, or what takes its place); None: none is.
         """
         if embeddings is None:
-            embeddings, dropped = self.null_caption, torch.ones(1, dtype=torch.bool, device=self.device)
+            return self.dropped(self.null_caption)
         if dropped is None:
             dropped = torch.zeros(len(embeddings), dtype=torch.bool, device=self.device)
         hidden = self.y_embedder.y_proj_xattn(embeddings)
@@ -236,6 +236,10 @@ class MagiTransformer(nn.Module):
             [block.keys_values(hidden) for block in self.blocks], None if mask is None else mask[:, None, None]
         )
         return Caption(self.y_embedder.adaln(dropped[:, None]), words)
+
+    def dropped(self, embeddings: Tensor) -> Caption:
+        """Of captions that were dropped: [B, L, text_dim] is seen in their place."""
+        return self.text(embeddings, dropped=torch.ones(len(embeddings), dtype=torch.bool, device=self.device))
 
     def transform(
         self,

@@ -11,26 +11,41 @@ from flowcache.families.magi.vae import ViTVAE
 from flowcache.models.base import Share, alone
 
 SCALE = 0.18215  # `scale_factor` of the official runtime configs
+FRAMES = 12  # of a temporal tile at 24 fps, for which the VAE is published
+
+
+def tile_frames(fps: int, latent: int = 4) -> int:
+    """Of a temporal tile at `fps`: the official half a second, in whole latent frames of `latent` video frames.
+
+    The official code drops frames where half a second holds one latent frame (below 16 fps: decoding), so there it is
+    as at 24 fps; and in encoding what is left of a tile beyond whole latent frames (such as 3 of 15 at 30 fps).
+    """
+    whole = fps // 2 // latent * latent
+    return whole if whole > latent else FRAMES
 
 
 class MagiCodec:
     """Implements `Codec`, not causal: F latent frames are 4 F video frames. Latents are the mean times `SCALE`.
 
     tile: edge of the square spatial tiles in pixels; None: that for which the VAE learned positions (256), as in the
-    official pipeline. frames: of a temporal tile (official: half a second at 24 fps). The transformers see one tile at
-    a time, so other tiles give other pixels; frames of up to three quarters of a tile are one tile.
+    official pipeline. frames: of a temporal tile, see `at`. The transformers see one tile at a time, so other tiles
+    give other pixels; frames of up to three quarters of a tile are one tile.
 
     The official `decode` keeps one frame of a tile that holds one latent frame, so that the 4 latent frames left of
     a chunk beside a prefix of 2 (tiles of 3 + 1) give 13 frames and not 16. Here such a tile gives all its 4 frames.
     """
 
-    def __init__(self, vae: ViTVAE, tile: int | None = None, frames: int = 12):
+    def __init__(self, vae: ViTVAE, tile: int | None = None, frames: int = FRAMES):
         config = vae.config
         tile = config.video_size if tile is None else tile
         # A quarter of a tile must be whole latent pixels, or the fading of latents and pixels would not match.
         self.check(tile, 4 * config.patch_size, "tile")
         self.check(frames, config.patch_length, "frames")
         self.vae, self.tile = vae, (frames, tile, tile)
+
+    def at(self, fps: int) -> "MagiCodec":
+        """With the temporal tiles of a video of so many frames a second."""
+        return MagiCodec(self.vae, self.tile[1], tile_frames(fps, self.vae.config.patch_length))
 
     @staticmethod
     def check(value: int, step: int, name: str) -> None:
@@ -65,7 +80,7 @@ class MagiCodec:
     def stream(self, share: Share = alone) -> Callable[[Tensor], Tensor | None]:
         """Nothing is remembered: a chunk's tiles are its own, as in the official pipeline.
 
-        So latents in runs of whole temporal tiles (3 latent frames; a chunk is 6) give what they give at once.
+        So latents in runs of whole temporal tiles (at 24 fps 3 latent frames) give what they give at once.
         """
 
         def decode(latents: Tensor) -> Tensor | None:

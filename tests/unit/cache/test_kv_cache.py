@@ -85,6 +85,22 @@ def test_a_batch_of_branches_is_each_branch_on_its_own(select):
             torch.testing.assert_close(attend(layer, q, k, v), torch.cat(rows), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_late_cut_asks_with_the_queries_of_the_forward_before(late):
+    """Whichever forward that was: chunk 1's here, while chunk 2 cuts what chunks 0 and 1 left."""
+    torch.manual_seed(0)
+    kv, select = store(3, budget=1, select=Compression(mix=1.0, kernel=1).select, late=True), Compression(1.0, 1).select
+    given = torch.randn(3, 3, 1, TOKENS, HEADS, DIM)  # of each chunk: q, k, v
+    for chunk, (q, k, v) in enumerate(given[:2]):
+        kv.view(0, chunk)[0](0, q, k, v)
+    q, k, v = given[2]
+    got = kv.view(0, 2, finished=2, late=late)[0](0, q, k, v)
+    clean = [torch.cat([*given[:2, part, 0]]) for part in (1, 2)]
+    chosen = select(given[1 if late else 2, 0, 0], clean[0], TOKENS)[..., None].expand(-1, -1, DIM)
+    keys, values = (torch.cat([x.gather(0, chosen), new[0]])[None] for x, new in zip(clean, (k, v), strict=True))
+    torch.testing.assert_close(got, softmax_attention(q, keys, values), atol=1e-5, rtol=0)
+
+
 def test_branches_that_lost_different_tokens_are_not_viewed_together():
     kv = store(3, budget=1, select=latest)
     kv.view(0, 2, finished=2)

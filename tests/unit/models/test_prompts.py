@@ -29,6 +29,10 @@ def test_for_umt5(prompt, cleaned):
         ("see www.example.org/path now", "see now"),
         ("free download of photo.png, page 3", "of"),
         ("a-b-c and d", "a-b-c and d"),  # fewer than four joints
+        ("chocolate M&M", "chocolate mm"),  # an entity to the official parser, which it does not know
+        ("cold&nbspwater", "cold nbspwater"),
+        ("<ruby>kan<rt>ji</rt></ruby>", "kan"),
+        ("a <![red[ circle", "a <! red circle"),  # refused by that parser: the official code ends here
     ],
 )
 def test_for_t5(prompt, cleaned):

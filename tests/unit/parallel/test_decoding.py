@@ -50,7 +50,7 @@ def random(module):
 def codecs() -> dict:
     """By name: a codec, and latents of three chunks that it gets. Wan: 6 tiles of four sizes; 2; whole frames.
 
-    MAGI: 12 tiles of a chunk, of which some have 1 latent frame and not 3; 1 tile.
+    MAGI: 12 tiles of a chunk, of which some have 1 latent frame and not 3; 1 tile; tiles of 2 latent frames or 1.
     """
     wan, vit = random(AutoencoderKLWan(base_dim=4)), MagiCodec(random(ViTVAE(VIT)))
     patch = random(PatchCodec(8, hidden=4))
@@ -60,6 +60,7 @@ def codecs() -> dict:
         "wan, whole": (WanCodec(wan), torch.randn(16, 4, 6, 10), (1, 1, 2)),
         "magi": (vit, torch.randn(4, 16, 8, 14), (4, 6, 6)),
         "magi, few": (vit, torch.randn(4, 9, 6, 6), (3, 3, 3)),
+        "magi, 16 fps": (vit.at(16), torch.randn(4, 11, 6, 6), (5, 3, 3)),
         "patches": (patch, torch.randn(8, 7, 3, 4), (1, 2, 4)),
     }
 
@@ -185,7 +186,7 @@ def found(tmp_path_factory):
     return Found(ranks, raised.value, torch.load(folder / "failed.pt"))
 
 
-@pytest.mark.parametrize("name", ["wan", "wan, few", "wan, whole", "magi", "magi, few", "patches"])
+@pytest.mark.parametrize("name", ["wan", "wan, few", "wan, whole", "magi", "magi, few", "magi, 16 fps", "patches"])
 def test_pixels_are_those_of_one_rank(found, name):
     """Chunk by chunk, also where tiles don't divide by the ranks, and where there are fewer."""
     for size in SIZES:

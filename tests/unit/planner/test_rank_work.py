@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowcache.cache.kv_select import Compression, Sink
 from flowcache.cache.policy import Policy
 from flowcache.planner.communication import sent_bytes
 from flowcache.planner.hardware import Link
@@ -13,6 +14,7 @@ from flowcache.planner.rank_work import (
     RankWork,
     flops,
     kv_bytes,
+    query_bytes,
     rank_work,
     residual_bytes,
     shape_of,
@@ -66,6 +68,21 @@ def test_the_busiest_rank_counts():
 def test_work_lies_between_other_work():
     assert RankWork(10, 4, 2).toward(RankWork(0, 2, 2), 0.5) == RankWork(5, 3, 2)
     assert RankWork(1e12, 4e9, 10).seconds(1e-12, Link(2e9, 0.1)) == 1 + 2 + 1
+
+
+def test_queries_are_kept_where_they_choose_later():
+    """A chunk's, of all layers, while K/V are compressed as published for MAGI-1."""
+    config, done = MODELS["4.5B"], DONE["4.5B"]
+    paper = Policy("paper", kv_update="stale", clean=1, compression=Compression(), cut="after")
+    whole = 34 * done.tokens * 3072 * 2
+    assert query_bytes(config, paper, done, 1) == whole
+    assert query_bytes(config, paper, done, 8) == pytest.approx(whole / 8, rel=1e-3)
+    for other in (
+        replace(paper, cut="before"),
+        replace(paper, compression=None),
+        replace(paper, compression=Sink(1, 1)),
+    ):
+        assert query_bytes(config, other, done, 1) == 0
 
 
 def test_no_reuse_keeps_nothing():

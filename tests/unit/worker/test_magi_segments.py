@@ -1,9 +1,12 @@
 """Segments of MAGI-1 on a tiny random model: lengths, captions, starts, and what one hands to the next."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from flowcache.families.magi.captions import Captions, SpecialTokens
 from flowcache.families.magi.config import MagiConfig
 from flowcache.families.magi.pipeline import Pipeline
 from flowcache.families.magi.transformer import MagiTransformer
@@ -118,6 +121,32 @@ def test_all_in_one_segment_is_one_walk_with_a_caption_for_each_chunk(model):
     )
     for ours, chunk in zip(renderer.finished(), official, strict=True):
         assert torch.equal(ours.latents, chunk.latents)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"special_tokens": ("2d",)}, {"negative_prompt": "official"}, {"prev_chunks_scale": 0.2}, {}]
+)
+def test_what_a_row_says_of_captions_and_guidance_reaches_the_model(model, fields):
+    """As the loop gives it with texts and settings made by hand."""
+    torch.manual_seed(0)
+    words, rows, null = torch.randn(1, 3, 4), torch.randn(100, 4), model.transformer.null_caption
+    special = SpecialTokens(rows, negative=torch.randn(4, 4))
+    # The one layer of this model leaves K/V that no text enters: only guidance by three passes shows the negative one.
+    spec = replace(SPEC, pipeline=Pipeline()) if "negative_prompt" in fields else SPEC
+    told = replace(model, text=Captions(lambda prompt: words, special), spec=spec)
+    plain = request(Shot("a", 24), guidance=7.5)
+    wanted = replace(plain, **fields)
+    (segment,) = plan(wanted, spec)
+    ours = [chunk.latents for chunk in SegmentRenderer(told, wanted, segment, None).finished()]
+    marks = [rows[[16]]] * 3 if "special_tokens" in fields else [rows[[7 + left, 1]] for left in (2, 1, 0)]
+    negative = torch.cat([special.negative[None], null], 1)[:, :50] if "negative_prompt" in fields else None
+    texts = Texts([torch.cat([mark[None], words], 1) for mark in marks], negative)
+    settings = replace(settings_of(plain, spec), prev_chunks_scale=fields.get("prev_chunks_scale", 0.7))
+    noise, off = window_noise(spec, wanted, segment, 0), resolve_policy({"name": "off"}, spec)
+    by_hand = [chunk.latents for chunk in denoise(model.transformer, noise, texts, settings, off)]
+    assert all(torch.equal(one, other) for one, other in zip(ours, by_hand, strict=True))
+    unsaid = [chunk.latents for chunk in SegmentRenderer(told, plain, segment, None).finished()]
+    assert all(torch.equal(one, other) for one, other in zip(ours, unsaid, strict=True)) == (not fields)
 
 
 def test_a_length_that_ends_inside_a_chunk(model):

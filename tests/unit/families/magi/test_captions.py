@@ -2,6 +2,7 @@
 
 import io
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from flowcache.errors import InputError
 from flowcache.families.magi.captions import MARKS, Captions, SpecialTokens, read_special_tokens
+from flowcache.records import RenderRequest, Shot
 
 DIM = 8
 ROWS = torch.arange(100.0)[:, None].expand(-1, DIM)  # row n holds n
@@ -49,7 +51,27 @@ def test_the_published_file_is_rounded_to_half_precision(tmp_path):
     rows = np.random.default_rng(0).normal(size=(100, DIM))
     np.savez(tmp_path / "special_tokens.npz", caption_token=rows[:1], logo_token=rows[:1], other_tokens=rows)
     special = read_special_tokens(tmp_path / "special_tokens.npz", DIM, marks=("2d",))
-    assert torch.equal(special.rows, torch.from_numpy(rows).half().float()) and special.marks == ("2d",)
+    half = torch.from_numpy(rows).half().float()
+    assert torch.equal(special.rows, half) and special.marks == ("2d",)
+    assert torch.equal(special.negative, half[[4, 0, 0, 0]])  # borders, transitions; then logo's and caption's own
+
+
+def test_the_negative_prompt_stands_before_the_null_caption_and_is_as_long():
+    null, tokens = torch.full((1, 6, DIM), 0.5), torch.arange(4.0)[:, None].expand(-1, DIM)
+    request = RenderRequest("v", (Shot("a", 24),), 64, 64, 24, 0, 7.5, 64, "m", {}, negative_prompt="official")
+    captions = Captions(lambda prompt: WORDS, SpecialTokens(ROWS, negative=tokens))
+    assert captions.negative(null) is None and captions.of(replace(request, negative_prompt="")).negative(null) is None
+    assert seen(captions.of(request).negative(null)) == [0, 1, 2, 3, 0.5, 0.5]
+    with pytest.raises(ValueError, match="no tokens for a negative prompt"):
+        Captions(lambda prompt: WORDS, SpecialTokens(ROWS)).of(request).negative(null)
+
+
+def test_a_row_says_which_tokens_its_captions_have():
+    request = RenderRequest("v", (Shot("a", 24),), 64, 64, 24, 0, 7.5, 64, "m", {}, special_tokens=("2d", "duration"))
+    captions = Captions(lambda prompt: WORDS, SpecialTokens(ROWS))
+    assert seen(captions.of(request).caption("a", 2))[:3] == [9, 16, -1]
+    assert seen(captions.of(replace(request, special_tokens=())).caption("a", 2)) == seen(WORDS)
+    assert seen(captions.of(replace(request, special_tokens=None)).caption("a", 2))[:3] == [9, 1, -1]
 
 
 def npz(**arrays):
@@ -71,6 +93,7 @@ def npy(array):
         (npz(other_tokens=np.zeros((100, 7))), r"is float64 \[100, 7\]; accepted: floats \[17 or more, 8\]"),
         (npz(other_tokens=np.zeros((16, DIM))), r"\[16, 8\]; accepted"),
         (npz(other_tokens=np.zeros((100, DIM), int)), r"is int64"),
+        (npz(other_tokens=np.zeros((17, DIM)), logo_token=np.zeros((1, 7))), r"logo_token: is float64 \[1, 7\]"),
         (npz(other_tokens=np.array([{}], object)), "can't be read as arrays without code"),
         (npy(np.zeros((100, DIM))), "is of no known format, or damaged; accepted: an .npz of arrays"),
         (pickle.dumps({"other_tokens": 1}), "is a pickle .* was not run; accepted: an .npz of arrays"),

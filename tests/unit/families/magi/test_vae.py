@@ -65,6 +65,32 @@ def test_sixteen_frames_of_four_latent_frames(vae):
     assert torch.equal(pixels[:, 12:], codec.decode(latents(4)[:, 3:]))
 
 
+@pytest.mark.parametrize(
+    ("fps", "frames"),
+    [
+        (1, 12),
+        (8, 12),
+        (12, 12),
+        (15, 12),
+        (16, 8),
+        (23, 8),
+        (24, 12),
+        (25, 12),
+        (30, 12),
+        (32, 16),
+        (48, 24),
+        (120, 60),
+    ],
+)
+def test_temporal_tiles_are_half_a_second(vae, fps, frames):
+    """In whole latent frames; where that is one, as at 24 fps."""
+    codec = MagiCodec(vae, 32).at(fps)
+    assert codec.tile == (frames, 32, 32)
+    whole = codec.stream()(latents(6))
+    cut = [codec.decode(part) for part in latents(6).split(frames // 4, dim=1)]
+    assert torch.equal(whole, torch.cat(cut, dim=1).clamp(-1, 1))
+
+
 def test_one_tile_is_the_plain_decoder(vae):
     """Up to three quarters of a tile, and three latent frames: no tile to fade into."""
     z, x = latents(3), video(12)
