@@ -65,14 +65,14 @@ class Policy:
         return self.cache.of_chunk() if self.reuse else StepCache()
 
     @property
-    def whole(self) -> bool:
-        """A row computes all chunks, started or not, or reuses what all of them had."""
-        return self.reuse is not None and self.reuse.whole
-
-    @property
     def asks_late(self) -> bool:
         """Whether tokens are chosen by earlier queries, so that those of a forward are kept until the next one."""
         return self.cut == "after" and isinstance(self.compression, Compression)
+
+    @property
+    def whole(self) -> bool:
+        """A row computes all chunks, started or not, or reuses what all of them had."""
+        return self.reuse is not None and self.reuse.whole
 
     def select(self, frame: int, chunk: int) -> Select:
         """How clean tokens are chosen (`models.base.Select`), where a frame and a chunk have so many tokens."""

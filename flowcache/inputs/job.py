@@ -49,8 +49,8 @@ JOB_ACCEPTS = ACCEPTS | {
     "until": ACCEPTED,
     "grace": "seconds from 0 to 86,400",
     "defaults": "an object with negative_prompt, seconds or frames, width, height, fps, seed, guidance, steps, "
-    "ar_step, segment, shift, addnoise_condition, base_num_frames, overlap_history, causal_block_size, special_tokens, "
-    "prev_chunks_scale, fit, video_from",
+    "ar_step, segment, shift, addnoise_condition, base_num_frames, overlap_history, causal_block_size, fit, "
+    "video_from, special_tokens, prev_chunks_scale",
 }
 
 

@@ -99,18 +99,6 @@ def look(row: ReadRow, spec: ModelSpec, defaults: RowDefaults) -> dict[str, Any]
     return values | {"negative_prompt": owner.negative_prompts().get(negative, negative)}
 
 
-def _check_traits(row: ReadRow, values: dict[str, Any], spec: ModelSpec) -> None:
-    """What the model's family has no use for; nothing more is said of it."""
-    traits, negative = family(spec.family).traits, values["negative_prompt"]
-    if negative and not traits.negative_prompt and negative not in traits.negatives:
-        accepted = f"accepted: {' or '.join(map(repr, traits.negatives)) or 'none'}"
-        row.fault(("negative_prompt",), f"does not go with {spec.name}, which has no such text; {accepted}")
-    for name in OWN:
-        if values[name] is not None and name not in traits.fields:
-            row.fault((name,), f"does not go with {spec.name}; accepted: none")
-            values[name] = None
-
-
 def windows(row: ReadRow, spec: ModelSpec, values: dict[str, Any]) -> ModelSpec:
     """The model as the row wants it, its windows whole chunks with room for new ones; as it is after a fault."""
     asked, before = spec.asked(values), len(row.problems)
@@ -128,6 +116,17 @@ def windows(row: ReadRow, spec: ModelSpec, values: dict[str, Any]) -> ModelSpec:
         )
         row.fault((name,), f"{given} the one before; accepted: what leaves room for new ones")
     return asked if len(row.problems) == before else spec
+
+
+def _check_traits(row: ReadRow, values: dict[str, Any], spec: ModelSpec) -> None:
+    """What the model's family has no use for."""
+    traits, negative = family(spec.family).traits, values["negative_prompt"]
+    if negative and not traits.negative_prompt and negative not in traits.negatives:
+        accepted = f"accepted: {' or '.join(map(repr, traits.negatives)) or 'none'}"
+        row.fault(("negative_prompt",), f"does not go with {spec.name}, which has no such text; {accepted}")
+    for name in OWN:
+        if values[name] is not None and name not in traits.fields:
+            row.fault((name,), f"does not go with {spec.name}; accepted: none")
 
 
 def _origin(row: ReadRow, name: str) -> str:

@@ -86,9 +86,8 @@ class ChunkInputs:
         if self._signals is None:
             asked = {time for times in self.plan.timesteps for time in times}
             asked |= {forward.timestep for row in self.plan.rows for forward in row.forwards}
-            if self.plan.given_timestep is not None:
-                asked.add(self.plan.given_timestep)
-            self._signals = TimeSignals(self.model, asked, self.fps, of)
+            given = self.plan.given_timestep
+            self._signals = TimeSignals(self.model, asked if given is None else {*asked, given}, self.fps, of)
         if forward is None:
             return self._signals.of(self._times_of_all(self.plan.timesteps[number]).tolist())
         return self._signals.of(self._times(forward.timestep, forward.chunk).tolist())

@@ -34,16 +34,10 @@ VAE_BYTES = 3 * 2**30  # the VAE in float32, and what one of its tiles takes
 class Magi(Family):
     name = "magi"
     traits = Traits(
-        continues_from="latents",
-        prompt_per="chunk",
-        any_length=True,
-        negative_prompt=False,
-        negatives=(OFFICIAL,),
-        fields=("special_tokens", "prev_chunks_scale"),
-        fit="stretch",
-        video_start=32,
+        continues_from="latents", prompt_per="chunk", any_length=True, negative_prompt=False, negatives=(OFFICIAL,),
+        fields=("special_tokens", "prev_chunks_scale"), fit="stretch", video_start=32,
         compiles=True,
-    )
+    )  # fmt: skip
     policies = POLICIES
     counts = flops
     accepts = "the config file of a MAGI-1 checkpoint"

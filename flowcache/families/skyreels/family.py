@@ -26,13 +26,7 @@ if TYPE_CHECKING:
 class SkyReels(Family):
     name = "skyreels"
     traits = Traits(
-        continues_from="pixels",
-        prompt_per="window",
-        any_length=False,
-        negative_prompt=True,
-        fields=SAMPLING,
-        fit="crop",
-        compiles=True,
+        "pixels", "window", any_length=False, negative_prompt=True, fields=SAMPLING, fit="crop", compiles=True
     )
     policies = POLICIES
     counts = flops

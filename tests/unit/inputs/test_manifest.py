@@ -186,6 +186,8 @@ CASES = [
     Case("Video for a last picture", [P | {"end_image": "start.mp4"}], ((1, "end_image"),)),
     Case("Policy without settings", [P | {"policy": "off:slow"}, P | {"policy": {"name": "off", "threshold": 1}}],
          ((1, "policy"), (2, "policy.threshold"))),
+    Case("Fields of another family", [P | {"special_tokens": ["hq"]}, P | {"prev_chunks_scale": 0.7}],
+         ((1, "special_tokens"), (2, "prev_chunks_scale"))),
     Case("Shift, chunk or noise out of range",
          [P | {"shift": 0}, P | {"causal_block_size": 2.5}, P | {"addnoise_condition": 1001}],
          ((1, "shift"), (2, "causal_block_size"), (3, "addnoise_condition"))),
@@ -198,8 +200,6 @@ CASES = [
          ((1, "image"),)),
     Case("Way to fit that is none", [P | {"fit": "cover"}, P | {"video_from": "middle"}],
          ((1, "fit"), (2, "video_from"))),
-    Case("Fields of another family", [P | {"special_tokens": ["hq"]}, P | {"prev_chunks_scale": 0.7}],
-         ((1, "special_tokens"), (2, "prev_chunks_scale"))),
     Case("Lag out of range", [P | {"ar_step": -1}, P | {"ar_step": 0.5}], ((1, "ar_step"), (2, "ar_step"))),
     Case("Scheme that is not allowed", [P | {"image": "ftp://user:secret@host/x.png?key=secret"}], ((1, "image"),)),
     Case("Line that is no JSON", '{"prompt": "a red circle"\n{"prompt": "a red circle"}\n', ((1, ""),)),
@@ -346,7 +346,7 @@ def test_fields_that_came_later_change_nothing_where_they_are_not_said():
         "shift": 8.0, "addnoise_condition": 20.0, "base_num_frames": 45, "overlap_history": 9, "causal_block_size": 3,
         "fit": "crop", "video_from": "end",
     }  # fmt: skip
-    assert {*said} == {*LATER} - {"special_tokens", "prev_chunks_scale"}  # of MAGI-1
+    assert {*said} == {*LATER} - {"special_tokens", "prev_chunks_scale"}  # MAGI-1's: test_magi_rows
     for field, value in said.items():
         request = one(P | {field: value})
         assert request.to_dict()[field] == value and RenderRequest.from_dict(request.to_dict()) == request
