@@ -113,7 +113,7 @@ def test_rows_name_a_policy_that_it_alone_has(flowcache, toy, tmp_path):
         "row 4: policy.reuse: does not go with name 'forecast'; accepted: order, preset, threshold, ret_steps",
         "row 5: policy.order: does not go with name 'flowcache'; accepted: reuse, preset, threshold, ret_steps",
         "row 6: policy.preset: got 'fast'; accepted with toy-1: 'slow'",
-        "row 7: policy: got 'forecats'; accepted: 'off', 'dense', 'flowcache', 'paper', 'teacache' or",
+        "row 7: policy: got 'forecats'; accepted: 'off', 'flowcache', 'paper', 'dense', 'teacache' or",
         "row 8: policy.name: got 'forecast'; accepted for models of family skyreels: off, dense, paper",
     ):
         assert said in refused.json["error"], refused.json["error"]
