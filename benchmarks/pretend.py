@@ -135,6 +135,8 @@ class PretendGPU(TorchDispatchMode):
         if func.overloadpacket is SCALED or func.overloadpacket in FUSED:
             masked = kwargs.get("attn_mask") is not None or len(args) > 3 and isinstance(args[3], Tensor)
             kind, flops = "masked attention" if masked else "attention", attention_flops(*args[:3])
+        elif func.overloadpacket is aten._addmm_activation:
+            kind, flops = "matmul", flop_registry[aten.addmm](*args[:3], out_val=result)
         elif func.overloadpacket in flop_registry:
             kind = "convolution" if func.overloadpacket is aten.convolution else "matmul"
             flops = flop_registry[func.overloadpacket](*args, **kwargs, out_val=result)

@@ -5,10 +5,12 @@ The modules know no cache, no sampler and no process group: self-attention is th
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from flowcache.families.skyreels.config import SkyReelsConfig
 from flowcache.models.attention import attention, frame_of_token
@@ -72,7 +74,7 @@ class Block(CutBlock):
         self.norm3 = LayerNorm(dim, eps)
         self.cross_attn = Attention(dim, config.heads, eps)
         self.norm2 = LayerNorm(dim, eps, elementwise_affine=False)
-        self.ffn = nn.Sequential(nn.Linear(dim, config.ffn_dim), nn.GELU("tanh"), nn.Linear(config.ffn_dim, dim))
+        self.ffn: Any = nn.Sequential(nn.Linear(dim, config.ffn_dim), nn.GELU("tanh"), nn.Linear(config.ffn_dim, dim))
         self.modulation = nn.Parameter(torch.randn(1, 6, dim) / dim**0.5)
 
     def keys_values(self, text: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,7 +98,15 @@ class Block(CutBlock):
         shift, scale, gate = modulate(self.modulation[:, 3:], e[..., 3:, :], frame_of_token)
         x = x + self.cross_attn.o(out)
         h = multiply_add(shift, self.norm2(x), 1 + scale, out.dtype)
-        return multiply_add(x, self.ffn(h), gate, out.dtype)
+        return multiply_add(x, self.feed_forward(h), gate, out.dtype)
+
+    def feed_forward(self, h: Tensor) -> Tensor:
+        """`ffn`; on a GPU its GELU is done by the product before it (cuBLAS knows that by tanh)."""
+        up, down = self.ffn[0], self.ffn[2]
+        traced = torch.is_grad_enabled() or torch.compiler.is_compiling()
+        if h.device.type != "cuda" or traced or is_traceable_wrapper_subclass(up.weight):
+            return self.ffn(h)
+        return down(torch._addmm_activation(up.bias, h.flatten(0, -2), up.weight.T, use_gelu=True)).view(h.shape)
 
     def forward(
         self,

@@ -3,9 +3,12 @@
 import pytest
 import torch
 
+from benchmarks.pretend import DEVICE, filled, pretend_gpu
 from flowcache.families.skyreels.config import SkyReelsConfig
-from flowcache.families.skyreels.transformer import SkyReelsTransformer, apply_rope, attention, rope_angles
+from flowcache.families.skyreels.transformer import Block, SkyReelsTransformer, apply_rope, attention, rope_angles
 from flowcache.models.base import Grid
+
+SMALL = SkyReelsConfig(24, 32, 2, 1)
 
 
 @pytest.fixture(scope="module", params=[None, (2, 3)], ids=["rope", "positions"])
@@ -102,3 +105,17 @@ def test_rope_turns_pairs_as_complex_numbers():
     expected = torch.view_as_real(pairs * torch.polar(torch.ones_like(angles), angles)[:, None]).flatten(-2)
     turned = apply_rope(torch.view_as_real(pairs).flatten(-2), rope_angles(grid, 12, torch.device("cpu")))
     torch.testing.assert_close(turned, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_on_a_gpu_gelu_is_part_of_the_product():
+    """Torch's kernel does it by tanh there, and on a CPU by erf: where it is not asked."""
+    with torch.device("meta"):
+        module = Block(SMALL)
+    with pretend_gpu() as tally, torch.inference_mode():
+        block, h = filled(module, torch.bfloat16), torch.empty(2, 5, SMALL.dim, dtype=torch.bfloat16, device=DEVICE)
+        tally.clear()
+        assert block.feed_forward(h).shape == h.shape
+    assert tally.kernels.keys() == {("matmul", "bfloat16")} and tally.kernels["matmul", "bfloat16"].total() == 2
+    block, h = Block(SMALL), torch.randn(2, 5, SMALL.dim)
+    with torch.inference_mode():
+        assert torch.equal(block.feed_forward(h), block.ffn(h))
