@@ -69,10 +69,7 @@ def render(
         keep_going=keep_going,
     )
     summary = run_job(spec, endpoint_url, retry_failed, log_json, media)
-    if as_json:
-        print_json({**asdict(summary), "exit_code": summary.exit_code})
-    else:
-        print_summary(summary)
+    (print_as_json if as_json else print_summary)(summary)
     raise typer.Exit(summary.exit_code)
 
 
@@ -97,6 +94,10 @@ def run_job(spec: Any, endpoint: str | None, retry_failed: bool, log_json: bool,
         )
     except KeyboardInterrupt:
         raise FlowcacheError("stopped; what is committed stays, and the same command goes on from there") from None
+
+
+def print_as_json(summary: Any) -> None:
+    print_json({**asdict(summary), "exit_code": summary.exit_code})
 
 
 def print_summary(summary: Any) -> None:
