@@ -35,10 +35,10 @@ def working_bytes(config: SkyReelsConfig, tokens: int) -> int:
     """What a window holds in bfloat16 while a block runs its feed-forward layers, beside K/V (benchmarks/roofline.py
     counts the same within a tenth).
 
-    Nine hidden states, such as the chunk's tokens, the last forward's and the block's, and the layers' own; K/V of
-    both texts.
+    Hidden states such as the chunk's tokens, the last forward's and the block's, some of them in fp32, and the layers'
+    own; K/V of both texts.
     """
-    return tokens * (9 * config.dim + 2 * config.ffn_dim) * 2 + 2 * kv_bytes(config, config.text_len, 2)
+    return tokens * (25 * config.dim + 2 * config.ffn_dim) + 2 * kv_bytes(config, config.text_len, 2)
 
 
 def reuse_bytes(

@@ -106,7 +106,8 @@ class Block(CutBlock):
         traced = torch.is_grad_enabled() or torch.compiler.is_compiling()
         if h.device.type != "cuda" or traced or is_traceable_wrapper_subclass(up.weight):
             return self.ffn(h)
-        return down(torch._addmm_activation(up.bias, h.flatten(0, -2), up.weight.T, use_gelu=True)).view(h.shape)
+        product = torch._addmm_activation  # pyright: ignore[reportPrivateImportUsage]: no public one fuses them
+        return down(product(up.bias, h.flatten(0, -2), up.weight.T, use_gelu=True)).view(h.shape)
 
     def forward(
         self,
