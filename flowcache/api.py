@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flowcache
-from flowcache.errors import InputError, Problem
+from flowcache.errors import InputError, Problem, masked
 from flowcache.families.check import doubts, sound
 from flowcache.families.registry import load_model
+from flowcache.families.settings import policy_faults
 from flowcache.inputs.manifest import validate
 from flowcache.inputs.media import probe_media, read_rows
 from flowcache.inputs.options import RunOptions
@@ -124,4 +125,5 @@ def check(
 
     good, faults, warnings = validate(rows, file, spec_of, defaults, probe)
     used = {request.model for request in good}
+    faults += policy_faults(good, specs, masked(file))
     return good, problems + faults, doubted + warnings, {name: spec for name, spec in specs.items() if name in used}

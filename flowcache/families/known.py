@@ -17,7 +17,7 @@ from flowcache.errors import InputError, Problem, problems_of
 from flowcache.families.base import Config, Family
 from flowcache.families.layouts import Layout, check_unmixed
 from flowcache.families.magi.family import FAMILY as MAGI
-from flowcache.families.policy_settings import PolicyDeclaration
+from flowcache.families.policy_settings import PolicyDeclaration, unsound
 from flowcache.families.skyreels.family import FAMILY as SKYREELS
 
 GROUP = "flowcache.families"
@@ -147,6 +147,8 @@ def _loaded(points: tuple[EntryPoint, ...]) -> Family:
     if not named or len(named) < len(listed):
         message = f"{point.name!r} of {_source(point)}: its policies are no PolicyDeclarations, each of another name"
         raise PackageError(message)
+    if fault := unsound(listed):
+        raise PackageError(f"{point.name!r} of {_source(point)}: {fault}")
     return made
 
 

@@ -3,6 +3,7 @@
 A family lists the policies that it accepts (`Family.policies`): by them rows are read, policies made, docs checked.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from flowcache.cache.step_cache import CacheOf
     from flowcache.cache.step_rule import Rule
 
+WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 UNITS = ("token", "frame", "chunk")
 WEIGHTINGS = ("even", "hard_code", "exponential", "polynomial", "upper_convex_polynomial", "gaussian")
 # kv.keep -> the settings that it needs, and those that it may have.
@@ -101,6 +103,45 @@ class PolicyDeclaration:
         return bool(given.get("reuse", self.reuses or any(key in given for key in REUSE)))
 
 
+def unsound(policies: Sequence[PolicyDeclaration]) -> str:
+    """What is wrong with declarations, which rows are read by; "" where nothing is."""
+    faults = (f"policy {policy.name!r}: {fault}" for policy in policies if (fault := _unsound(policy)))
+    return next(faults, "")
+
+
+def _unsound(policy: PolicyDeclaration) -> str:
+    if not isinstance(policy.name, str) or not WORD.fullmatch(policy.name):
+        return "its name is none; accepted: letters, digits, '.', '_' and '-'"
+    if other := next((key for key in policy.settings if not isinstance(key, str) or not WORD.fullmatch(key)), None):
+        return f"{other!r} is no name of a setting; accepted: letters, digits, '.', '_' and '-'"
+    return _ambiguous(policy.settings, {"name"}) or _faulty(policy.settings)
+
+
+def _ambiguous(settings: Mapping[str, Setting], taken: set[str]) -> str:
+    names = [*taken, *settings, *(each.also for each in settings.values() if getattr(each, "also", None))]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    return f"{twice!r} means two things" if twice else ""
+
+
+def _faulty(settings: Mapping[str, Setting]) -> str:
+    """Settings that fail when they are asked, whatever rows may say, or that do not take their own default."""
+    for key, setting in settings.items():
+        if not isinstance(setting, Setting):
+            return f"setting {key!r} is no Setting but {setting!r}"
+        try:
+            str.strip(setting.words)
+            for value in (None, True, 0, 1.5, "x", [0], {"x": 0}):
+                setting.takes(setting.read(value))
+            if setting.default is not None and not setting.takes(setting.default):
+                return f"the default {setting.default!r} of {key!r} is not accepted; accepted: {setting.words}"
+        except (TypeError, ValueError, AttributeError, LookupError) as error:
+            return f"setting {key!r} can't be asked what it accepts: {error}"
+        inside = setting.settings if isinstance(setting, Group) else {}
+        if fault := _ambiguous(inside, set()) or _faulty(inside):
+            return f"within {key!r}: {fault}"
+    return ""
+
+
 def shared(*keys: str) -> dict[str, Setting]:
     """Settings of several policies, by their names."""
     return {key: SETTINGS[key] for key in keys}
@@ -135,7 +176,7 @@ def misfits(policy: Mapping[str, Any], settings: Mapping[str, Setting]) -> list[
     kv = policy.get("kv", {}) if settings.get("kv") is KV else {}
     if kv:
         faults += [(("kv", *where), message) for where, message in _kv_misfits(kv)]
-    if policy.get("renoise") and kv.get("keep", "all") != "all":
+    if settings.get("renoise") is SETTINGS["renoise"] and policy.get("renoise") and kv.get("keep", "all") != "all":
         why = "a prefix that is forwarded with fresh noise at every row can't be cut down"
         faults.append((("renoise",), f"does not go with kv.keep {kv['keep']!r}: {why}; accepted: false"))
     return faults

@@ -3,8 +3,9 @@
 Of which family the row's model is, is not known yet: `row.policy` asks that one.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ConfigDict, ValidationError, model_validator
@@ -92,10 +93,34 @@ def _checked(written: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
     if name not in names:
         given = f"got {shown(name)}" if "name" in written else "is missing"
         faults.append((("name",), f"{given}; accepted: {one_of(map(repr, names))}"))
-    own = _alternatives(policy for policy in declared if policy.name == name)
-    known = {key: [setting] for key, setting in SETTINGS.items()} | _alternatives(declared) | own
-    read, others = _values({key: value for key, value in written.items() if key != "name"}, known, ("name",))
-    return {"name": name, **read}, faults + others
+    same = [policy for policy in declared if policy.name == name]
+    meant = _meanings(same)
+    unclear = {word for word, keys in meant.items() if len(keys) > 1}  # the model's family knows
+    known = _elsewhere(declared, meant) | _alternatives(same)
+    read, others = _values({key: written[key] for key in written if key not in ("name", *unclear)}, known, ("name",))
+    left = {key: written[key] for key in written if key in unclear and written[key] is not None}
+    return {"name": name, **read, **left}, faults + others
+
+
+def _meanings(same: Iterable[PolicyDeclaration]) -> dict[Any, set[str]]:
+    """By what rows may write of one policy: the settings that families mean by it."""
+    found: dict[Any, set[str]] = defaultdict(set)
+    for policy in same:
+        for key, setting in policy.settings.items():
+            for word in filter(None, (key, setting.also)):
+                found[word].add(key)
+    return found
+
+
+def _elsewhere(declared: Iterable[PolicyDeclaration], meant: Mapping[Any, set[str]]) -> dict[str, list[Setting]]:
+    """Settings of all policies, but for the words that mean something else in this one."""
+    every = {key: [setting] for key, setting in SETTINGS.items()} | _alternatives(declared)
+    own = {key for keys in meant.values() for key in keys}
+    return {
+        key: [replace(each, also=None) if each.also in meant else each for each in settings]
+        for key, settings in every.items()
+        if key in own or key not in meant
+    }
 
 
 def _alternatives(declared: Iterable[PolicyDeclaration]) -> dict[str, list[Setting]]:
@@ -126,10 +151,8 @@ def _values(
 
 
 def _value(value: Any, settings: Sequence[Setting]) -> tuple[Any, list[Fault]]:
-    """As the setting reads it; of several, which the model's family will choose from, one must take it as it is."""
-    tried = [_read(value, setting) for setting in settings]
-    taken = len(settings) > 1 and not all(faults for _, faults in tried)
-    return (value, []) if taken else tried[0]
+    """As the setting reads it; of several the model's family will choose, and say what it accepts (`row.policy`)."""
+    return _read(value, settings[0]) if len(settings) == 1 else (value, [])
 
 
 def _read(value: Any, setting: Setting) -> tuple[Any, list[Fault]]:

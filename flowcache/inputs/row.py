@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from flowcache.errors import Problem
 from flowcache.families.base import Asked
 from flowcache.families.known import family
-from flowcache.families.policy_settings import Fault, by_name, misfits, strangers
+from flowcache.families.policy_settings import Fault, by_name, misfits, named, strangers
 from flowcache.families.setting import Preset
 from flowcache.inputs import lengths
 from flowcache.inputs.policy_schema import checked
@@ -154,14 +154,14 @@ def policy(row: ReadRow, spec: ModelSpec, default: Policy) -> dict[str, Any]:
     if not row.good("policy"):
         return given
     policies = family(spec.family).policies
-    if faults := strangers(given, spec.family, policies):
-        return _faulty(row, given, faults)
     declared = by_name(policies)
-    settings = declared[chosen.name].settings
+    settings = declared[chosen.name].settings if chosen.name in declared else {}
+    if faults := strangers(named(given, settings), spec.family, policies):
+        return _faulty(row, given, faults)
     read, faults = checked({key: value for key, value in given.items() if key != "name"}, settings)
     if faults := faults or misfits(read, settings):
         return _faulty(row, given, faults)
-    given, preset = {**given, **read}, settings.get("preset")
+    given, preset = {key: given[key] for key in given if key in ("name", *read)} | read, settings.get("preset")
     if not isinstance(preset, Preset) or not declared[chosen.name].wants_reuse(given):
         return given
     if not (presets := preset.of(spec)):

@@ -172,7 +172,7 @@ def executor_of(
 
 def most_packed(tokens: int) -> int:
     """Forwards of one batch, of chunks of so many tokens."""
-    return PACKED_BATCH // tokens if tokens <= PACKED_CHUNK else 1
+    return max(PACKED_BATCH // tokens, 1) if tokens <= PACKED_CHUNK else 1
 
 
 def self_only(sharding: KVSharding, tokens: int) -> Attend:

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from flowcache.cache.kv_select import Compression
 from flowcache.cache.policy import Policy
 from flowcache.cache.step_cache import RepeatResidual
 from flowcache.families.magi.pipeline import Pipeline
@@ -138,7 +139,14 @@ class _SamplingSteps:
 
     def _cuttable(self, number: int) -> int:
         """Room is made for chunks that start, and only for them."""
-        return self._finished(next(n for n in range(number, -1, -1) if self._starts(n)))
+        start = next(n for n in range(number, -1, -1) if self._starts(n))
+        again = self._rewritten(number) if start == number and self.passes == 3 else 0
+        return self._finished(start) - again
+
+    def _rewritten(self, number: int) -> int:
+        """Chunks that are forwarded once more in this row, where their K/V must not be cut before: of what scores
+        chose among them and others nobody knows any more what is to be replaced."""
+        return len(self._refreshed(number)) if isinstance(self.policy.compression, Compression) else 0
 
     def _distill(self, number: int) -> float | None:
         if not self.settings.pipeline.distilled:

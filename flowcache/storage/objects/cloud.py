@@ -72,6 +72,8 @@ class CloudBackend(RemoteBackend):
             return self.fs.sign(self._path(key), expiration=seconds, **self.scheme.signing)
         except self.client.no_signature as fault:
             raise StoreError(f"cannot sign {masked(self.url)}/{key}: {self.scheme.no_signature}") from fault
+        except NotImplementedError:  # fsspec's, of clients that know no links
+            return super().sign(key, seconds)
 
     def answer(self, fault: BaseException | None) -> Answer | None:
         """The server's answer behind an exception that the filesystem translated; None where no server answered."""

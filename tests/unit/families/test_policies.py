@@ -21,9 +21,11 @@ from flowcache.families.policy_settings import (
     SETTINGS,
     UNITS,
     WEIGHTINGS,
+    PolicyDeclaration,
     by_name,
+    unsound,
 )
-from flowcache.families.setting import Choice, Number
+from flowcache.families.setting import Choice, Group, Number
 from flowcache.families.settings import resolve_policy
 from flowcache.families.skyreels import published
 from flowcache.families.skyreels.family import FAMILY as SKYREELS
@@ -118,10 +120,41 @@ def test_rows_and_the_resolver_take_the_same_values(name, setting):
             assert setting.takes(value), written
 
 
+ORDER = Number(1, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "fault"),
+    [
+        ("", {}, "its name is none"),
+        ("a:b", {}, "its name is none"),
+        (3, {}, "its name is none"),
+        ("own", {"a b": ORDER}, "'a b' is no name of a setting"),
+        ("own", {3: ORDER}, "3 is no name of a setting"),
+        ("own", {"name": ORDER}, "'name' means two things"),
+        ("own", {"order": Number(1, 3, also="name")}, "'name' means two things"),
+        ("own", {"order": Number(1, 3, also="degree"), "degree": ORDER}, "'degree' means two things"),
+        ("own", {"order": Number}, "setting 'order' is no Setting but"),
+        ("own", {"order": Number(None, 3)}, "setting 'order' can't be asked what it accepts"),
+        ("own", {"order": Choice(())}, "setting 'order' can't be asked what it accepts"),
+        ("own", {"order": Choice(frozenset({"a"}))}, "setting 'order' can't be asked what it accepts: unhashable"),
+        (
+            "own",
+            {"order": Number(1, 3, default=4)},
+            "the default 4 of 'order' is not accepted; accepted: a number from",
+        ),
+        ("own", {"basis": Group({"kind": Choice(())}, "an object")}, "within 'basis': setting 'kind' can't be asked"),
+    ],
+)
+def test_unsound_declarations_are_known_without_a_row(name, settings, fault):
+    found = unsound([PolicyDeclaration("off"), PolicyDeclaration(name, settings)])
+    assert found.startswith(f"policy {name!r}: {fault}")
+
+
 @pytest.mark.parametrize("family", [SKYREELS, MAGI])
 def test_families_declare_policies_that_can_be_resolved(family):
     spec = replace(SPEC, family=family.name)
-    assert len(by_name(family.policies)) == len(family.policies)
+    assert len(by_name(family.policies)) == len(family.policies) and not unsound(family.policies)
     for declared in family.policies:
         found = resolve_policy({"name": declared.name}, spec)
         reuses = bool(declared.settings) and declared.reuses

@@ -3,6 +3,7 @@
 import json
 import math
 import pickle
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from flowcache.families import known
 from flowcache.families.policy_settings import KV_SETTINGS, SETTINGS, PolicyDeclaration
 from flowcache.families.setting import Choice, Group, Number, Preset
-from flowcache.families.settings import resolve_policy
+from flowcache.families.settings import policy_faults, resolve_policy
 from flowcache.families.skyreels.family import SkyReels
 from flowcache.inputs.manifest import validate
 from flowcache.inputs.policy_schema import sentence
@@ -21,6 +22,21 @@ from flowcache.records import ModelSpec
 
 def declared(order: Number, **settings) -> tuple[PolicyDeclaration, ...]:
     return PolicyDeclaration("off"), PolicyDeclaration("series", {"order": order, **settings})
+
+
+class Clashing(SkyReels):
+    """Uses words that mean something else elsewhere, in a policy of its own and in one that others have, too."""
+
+    name = "clashing"
+    policies = (
+        PolicyDeclaration("off"),
+        PolicyDeclaration("own", {"warm": Number(1, 3, also="warmup_steps"), "order": Number(1, 3, also="threshold")}),
+        PolicyDeclaration("bare", {"warmup_steps": Number(1, 3), "renoise": Choice(("some", "all"))}),
+        PolicyDeclaration(
+            "paper",
+            {"warm": Number(1, 3, also="warmup_steps"), "kv": Group({"bits": Number(2, 8)}, "an object", ("bits",))},
+        ),
+    )
 
 
 class Low(SkyReels):
@@ -41,7 +57,7 @@ class High(SkyReels):
 
 @pytest.fixture(autouse=True)
 def families(monkeypatch):
-    for each in (Low(), High()):
+    for each in (Low(), High(), Clashing()):
         monkeypatch.setitem(known.BUILT_IN, each.name, each)
     known._policies.cache_clear()
     yield
@@ -68,7 +84,7 @@ def test_each_family_has_its_own_range():
     assert asked("high", {"name": "series", "order": 4.5}) == {"name": "series", "order": 4.5}
     for order in (4.5, 9, 0):
         assert asked("low", {"name": "series", "order": order}) == [f"policy.order: got {order}; accepted: {whole}"]
-    assert asked("high", {"name": "series", "order": 10}) == [f"policy.order: got 10; accepted: {whole}"]
+    assert asked("high", {"name": "series", "order": 10}) == ["policy.order: got 10; accepted: a number from 0 to 9"]
     assert asked("skyreels", low) == [
         "policy.name: got 'series'; accepted for models of family skyreels: off, dense, paper, teacache, flowcache"
     ]
@@ -107,8 +123,50 @@ def test_presets_are_where_the_policy_says():
     assert asked("high", "tuned") == {"name": "tuned", "preset": "first"}
     assert asked("high", "tuned:third") == ["policy.preset: got 'third'; accepted with high: 'first' or 'second'"]
     assert sentence().startswith(
-        "'off', 'series', 'paper', 'flowcache', 'dense', 'teacache' or 'tuned', these five also"
+        "'off', 'series', 'own', 'bare', 'paper', 'flowcache', 'dense', 'teacache' or 'tuned', these five also"
     )
+
+
+def test_words_that_mean_something_else_elsewhere():
+    for name in ("paper", "flowcache", "teacache"):
+        kept = {"name": name, "ret_steps": 3, "preset": "slow"}
+        assert asked("skyreels", {"name": name, "warmup_steps": 3}) == kept
+        assert resolve_policy(kept, spec_of("skyreels")).reuse.warmup_steps == 3
+    assert asked("clashing", {"name": "own", "warmup_steps": 2}) == {"name": "own", "warm": 2.0}
+    assert asked("clashing", {"name": "own", "threshold": 2}) == {"name": "own", "order": 2.0}
+    assert asked("clashing", {"name": "bare", "warmup_steps": 2}) == {"name": "bare", "warmup_steps": 2.0}
+    assert asked("clashing", {"name": "bare", "renoise": "all"}) == {"name": "bare", "renoise": "all"}
+    assert asked("clashing", {"name": "paper", "warmup_steps": 2}) == {"name": "paper", "warm": 2.0}
+    assert asked("clashing", {"name": "paper", "warmup_steps": 4}) == [
+        "policy.warmup_steps: got 4; accepted: a number from 1 to 3"
+    ]
+    assert asked("skyreels", {"name": "paper", "warmup_steps": 1, "ret_steps": 1}) == [
+        "policy.warmup_steps: is given together with ret_steps, which means the same; accepted: one of the two"
+    ]
+    assert asked("clashing", {"name": "paper", "kv": {"bits": 9}}) == [
+        "policy.kv.bits: got 9; accepted: a number from 2 to 8"
+    ]
+    assert asked("skyreels", {"name": "paper", "kv": {"keep": "recent", "chunks": "x"}}) == [
+        "policy.kv.chunks: got 'x'; accepted: a whole number of chunks from 1 to 1,000"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("preset", "message"),
+    [
+        ({"threshold": "high"}, "preset 'slow' of skyreels: threshold must be a number from 0 to 100, not 'high'"),
+        ({"coefficients": 1.5}, "policy 'paper' can't be made as family skyreels declares it: TypeError"),
+        ({}, ""),
+    ],
+)
+def test_what_only_making_a_policy_tells_is_told_before_work_starts(preset, message):
+    spec = spec_of("skyreels")
+    spec = replace(spec, reuse={"slow": spec.reuse["slow"] | preset})
+    rows = [(n, {"prompt": f"{n}", "model": "skyreels", "policy": "paper"}) for n in (1, 2)]
+    found, _, _ = validate(rows, "m", lambda name: spec, RowDefaults(), lambda *media: None)
+    problems = policy_faults(found, {"skyreels": spec}, "m")
+    assert [problem.video for problem in problems] == [found[0].id] * bool(message)
+    assert all(problem.message.startswith(message) for problem in problems)
 
 
 values = st.one_of(
@@ -118,13 +176,15 @@ values = st.one_of(
     st.integers(-1, 1001),
     st.floats(0, 10),
 )
-keys = st.sampled_from([*SETTINGS, "warmup_steps", "order", "degree", "basis", "x"])
-objects = st.dictionaries(st.sampled_from([*KV_SETTINGS, "kind", "scale"]), values, max_size=3)
-names = st.sampled_from(["off", "dense", "paper", "teacache", "flowcache", "series", "tuned", "x", None])
+keys = st.sampled_from([*SETTINGS, "warmup_steps", "order", "degree", "basis", "warm", "x"])
+objects = st.dictionaries(st.sampled_from([*KV_SETTINGS, "kind", "scale", "bits"]), values, max_size=3)
+names = st.sampled_from(["off", "dense", "paper", "teacache", "flowcache", "series", "tuned", "own", "bare", "x", None])
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=400)
-@given(st.sampled_from(["skyreels", "low", "high"]), names, st.dictionaries(keys, values | objects, max_size=3))
+@given(
+    st.sampled_from(["skyreels", "low", "high", "clashing"]), names, st.dictionaries(keys, values | objects, max_size=3)
+)
 def test_what_a_row_may_say_can_be_resolved_and_is_kept_as_it_is(model, name, said):
     found = asked(model, {**said, "name": name})
     if isinstance(found, list):

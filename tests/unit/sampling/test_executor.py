@@ -22,7 +22,7 @@ from tests.unit.parallel.cases import Case, cases, model_of, play
 @given(st.data())
 def test_packed_equals_one_by_one(family, data):
     """With K/V budgets, compression and reuse; also where a batch is cut short."""
-    case, most = data.draw(cases(family)), data.draw(st.sampled_from([2, 3, 100]), "most")
+    case, most = data.draw(cases(family)), data.draw(st.sampled_from([0, 2, 3, 100]), "most")
     with mock.patch.object(executor, "PACKED_CHUNK", 0):
         alone = play(ALONE, case)
     with mock.patch.object(executor, "PACKED_BATCH", most * case.tokens):

@@ -168,12 +168,29 @@ def test_any_budget_goes_with_prefixes_and_guidance(model, unwritten_is_nan, pip
             clean=clean, compression=compression, cache=CacheOf(RepeatVelocity), cut=cut,
         )  # fmt: skip
         room = []
-        for chunks in (6, 9):
+        for chunks in (7, 9):
             prefix = torch.randn(4, 2 * ready, 2, 2) if ready else None
             found = run(model, ready + chunks, policy, settings_of(4, pipeline), prefix=prefix)
             room.append(found[3][-1].kv_bytes // chunk_bytes(model))
             assert max(visit.seen for visit in found[2]) <= room[-1] * 2
         assert clean == 9 or room[0] == room[1] <= clean + 5
+
+
+@settings(max_examples=200)
+@given(
+    st.builds(Pipeline, window=st.integers(1, 4), passes=st.sampled_from([1, 3])),
+    st.integers(3, 9), st.integers(0, 10), st.integers(1, 9), st.integers(0, 2), st.integers(1, 3),
+    st.sampled_from(["before", "after"]), st.sampled_from(["stale", "refresh"]),
+)  # fmt: skip
+def test_what_scores_chose_is_not_written_over(pipeline, steps, lag, chunks, ready, clean, cut, update):
+    """A chunk that was cut has its tokens anywhere among those kept: to write its K/V anew would destroy others'."""
+    policy = Policy("budget", kv_update=update, clean=clean, compression=Compression(), cut=cut)
+    plan = settings_of(steps, pipeline, lag).plan(2 * (ready + chunks), policy, 2 * ready)
+    done = 0  # chunks that were cut
+    for row in plan.rows:
+        for forward in (forward for forward in row.forwards if forward.kv_branch is not None):
+            assert forward.chunk >= done, (row, forward)
+            done = max(done, finished if (finished := min(row.clean, forward.chunk)) > clean else 0)
 
 
 def chunk_bytes(model):

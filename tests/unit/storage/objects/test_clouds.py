@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from aiohttp import ClientPayloadError
+from fsspec.spec import AbstractFileSystem
 from requests.exceptions import ConnectionError as Unreachable
 from requests.exceptions import ProxyError
 
@@ -245,6 +246,14 @@ def test_credentials_that_cannot_sign_are_told(url, options, words):
     Studio(store, (request("cat", 1),)).run()
     with pytest.raises(StoreError, match=f"^cannot sign {url}/media/cat/init.mp4: .*{words}"):
         links(store, ["cat"], 3600)
+
+
+def test_a_client_that_knows_no_links_is_no_traceback(monkeypatch):
+    """As fsspec's own filesystems: a store that somebody adds need not do more."""
+    store = cloud_store("gs://bucket/night")
+    monkeypatch.setattr(type(store.backend.fs), "sign", AbstractFileSystem.sign)
+    with pytest.raises(StoreError, match="cannot sign links; accepted: s3://"):
+        store.sign("k", 60)
 
 
 def test_what_is_no_cloud_signs_nothing(tmp_path):
