@@ -81,8 +81,9 @@ def test_each_row_is_one_process_s(batch, processes):
 
 
 def test_rates_and_room():
-    plan = Plan.model_validate(GOOD | {"rates": [[0, 0.004], [200, 0.004], [300, 0]], "spread": 400, "warmup": 100,
-                                       "stages": [{"until": 10, "batch": {"1": 1}}, {"until": 300, "batch": {"2": 1}}]})  # fmt: skip
+    stages = [{"until": 10, "batch": {"1": 1}}, {"until": 300, "batch": {"2": 1}}]
+    rates = [[0, 0.004], [200, 0.004], [300, 0]]
+    plan = Plan.model_validate(GOOD | {"rates": rates, "spread": 400, "warmup": 100, "stages": stages})
     assert plan.rate(0) == pytest.approx(0.00004) and plan.rate(99) == plan.rate(200) == 0.004
     assert plan.rate(250) == pytest.approx(0.002)
     assert plan.rate(150, begun=150) == pytest.approx(0.00004)  # it warms up where it begins
