@@ -18,7 +18,7 @@ from torch import Tensor
 from benchmarks.judge import count, judge, kind_overlap, shape_of, verdict_of
 from flowcache.families.codecs import load_codec
 from flowcache.models.base import Codec
-from training.sample import Trained, codec_of, contact_sheet, load_average
+from training.sample import Trained, codec_of, contact_sheet, decoded, load_average
 from training.shapes import Scene, caption, sample_scene
 
 
@@ -36,7 +36,7 @@ def drawn(
         trained.model, trained.tokenizer, [caption(scene) for scene in scenes], trained.family.lengths[length],
         steps=arguments.steps, guidance=arguments.guidance, seed=arguments.seed,
     )  # fmt: skip
-    return [codec.stream()(one) for one in latents]
+    return decoded(codec, latents)
 
 
 def judged(scenes: list[Scene], videos: list[Tensor]) -> dict[str, Any]:

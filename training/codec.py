@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from flowcache.families.codecs import WEIGHTS, PatchCodec
+from flowcache.families.codecs import WEIGHTS, PatchCodec, Refiner
 from training.plan import Stage
 from training.shapes import FRAMES, WORLD, World, render, render_ground, sample_scene
 from training.task import Loss, generator
@@ -77,8 +77,8 @@ class Refining:
         return {f"dB {level}": round(noisy_psnr(model, level), 2) for level in LOOKS}
 
 
-def refiner_of(codec: nn.Module) -> nn.Module:
-    assert isinstance(codec.refiner, nn.Module)
+def refiner_of(codec: PatchCodec) -> Refiner:
+    assert codec.refiner is not None
     return codec.refiner
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -42,7 +41,7 @@ class Family:
     preview: Callable[..., Tensor]
     spec: dict[str, Any]
     write: Callable[..., None]
-    take_up: Callable[[nn.Module, Path], None]
+    take_up: Callable[..., None]
     matrices: str
     slow: tuple[str, ...]
     by_timestep: bool

@@ -139,6 +139,12 @@ class Run:
         self.step += 1
 
 
+def trained_task(folder: Path) -> str | None:
+    """That of the run that the folder holds, if any."""
+    path = folder / CHECKPOINT
+    return Plan.model_validate_json(torch.load(path, weights_only=True)["plan"]).task if path.exists() else None
+
+
 def go(run: Run, minutes: float, save_minutes: float) -> None:
     """Until the plan's end, or for so many minutes; the first process writes log and checkpoints."""
     leads, began = run.place.rank == 0, time.monotonic()

@@ -1,16 +1,30 @@
 """What a run trains, stage by stage: one YAML file, from which, with the step, everything follows."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from training.shapes import KINDS, MOTIONS, World
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(gt=0)]
+
+
+def one_of(names: Collection[str]) -> AfterValidator:
+    def known(name: str) -> str:
+        if name not in names:
+            raise ValueError(f"{name}; accepted: {', '.join(names)}")
+        return name
+
+    return AfterValidator(known)
+
+
+Kind = Annotated[str, one_of(KINDS)]
+Motion = Annotated[str, one_of(MOTIONS)]
 
 
 class Strict(BaseModel):
@@ -41,10 +55,8 @@ class Plan(Strict):
     task: Literal["skyreels", "magi", "refiner"]
     stages: tuple[Stage, ...] = Field(min_length=1)
     rates: tuple[tuple[Annotated[int, Field(ge=0)], Annotated[float, Field(ge=0)]], ...] = Field(min_length=1)
-    kinds: tuple[Literal["circle", "square", "triangle", "star"], ...] = KINDS
-    motions: tuple[
-        Literal["left", "right", "up", "down", "bouncing", "circling", "growing", "shrinking", "still"], ...
-    ] = tuple(MOTIONS)
+    kinds: tuple[Kind, ...] = Field(KINDS, min_length=2)
+    motions: tuple[Motion, ...] = Field(tuple(MOTIONS), min_length=2)
     causal: bool = True  # of the refiner's codec; the two models know theirs
     warmup: Count = 100
     spread: Annotated[int, Field(ge=0)] = 0

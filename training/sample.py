@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from flowcache.families.codecs import load_codec
+from flowcache.models.base import Codec
 from training.families import FAMILIES, Family
 from training.loop import CHECKPOINT
 from training.plan import Plan
@@ -53,6 +54,12 @@ def codec_of(run: str | Path) -> Path:
     return (path if path.is_dir() else path.parent) / "vae"
 
 
+def decoded(codec: Codec, latents: Tensor) -> list[Tensor]:
+    """Each video [3, T, H, W] in -1..1."""
+    videos = (codec.stream()(one) for one in latents)
+    return [video for video in videos if video is not None]  # of a codec that no other rank shares: all
+
+
 def contact_sheet(videos: list[Tensor], columns: int = 15) -> Image.Image:
     """One row of evenly spaced frames for each video [3, T, H, W] in -1..1."""
     rows = []
@@ -76,7 +83,7 @@ def main() -> None:
     prompts = [caption(sample_scene(rng, world=trained.plan.world)) for _ in range(arguments.n)]
     guidance, seed = arguments.guidance, arguments.seed
     latents = trained.family.preview(trained.model, trained.tokenizer, prompts, guidance=guidance, seed=seed)
-    contact_sheet([codec.stream()(x) for x in latents]).save(arguments.sheet)
+    contact_sheet(decoded(codec, latents)).save(arguments.sheet)
     print(f"step {trained.step}", *prompts, sep="\n")
 
 

@@ -14,7 +14,7 @@ class Loss(NamedTuple):
     """Summed errors and how many: their quotient is the mean, over whatever processes drew rows."""
 
     total: Tensor
-    count: Tensor
+    number: Tensor
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,11 @@ import torch.distributed as dist
 
 from flowcache.errors import InputError
 from flowcache.families.codecs import PatchCodec, load_codec
+from flowcache.families.registry import find
 from training.codec import LENGTHS, Refining, fit_codec, save_codec
 from training.diffusion import Diffusion
 from training.families import FAMILIES
-from training.loop import Place, Run, go
+from training.loop import Place, Run, go, trained_task
 from training.plan import Plan, read_plan
 from training.task import Task
 
@@ -54,6 +55,22 @@ def check(plan: Plan) -> None:
             if unknown := sorted({*names} - accepted):
                 known = ", ".join(sorted(accepted)) or "none"
                 raise ValueError(f"stages.{number}.{what}: {', '.join(unknown)}; accepted: {known}")
+
+
+def check_options(options: Options, plan: Plan) -> None:
+    """ValueError or InputError where an option does not fit the plan, or what the folder holds."""
+    if options.processes < 1:
+        raise ValueError(f"--processes {options.processes}; accepted: 1 and more")
+    if not 0 <= options.begin < plan.steps:
+        raise ValueError(f"--begin {options.begin}; accepted: 0 to {plan.steps - 1}, a step of the plan")
+    if options.start and plan.task not in FAMILIES:
+        raise ValueError("--start is of no use to a refiner; accepted: --codec, one with a refiner already too")
+    if options.start and (family := find(str(options.start)).family) != plan.task:
+        raise ValueError(f"--start {options.start}: is of the family {family}; accepted: {plan.task}, as the plan is")
+    if (task := trained_task(options.out)) not in (None, plan.task):
+        raise ValueError(
+            f"--out {options.out}: holds a run of {task}; accepted: an empty folder, or one of {plan.task}"
+        )
 
 
 def prepare(options: Options, plan: Plan) -> None:
@@ -108,6 +125,7 @@ def train(options: Options) -> None:
         check(plan)
     except ValueError as fault:
         raise ValueError(f"{options.plan}: {fault}") from None
+    check_options(options, plan)
     prepare(options, plan)
     with TemporaryDirectory() as folder:
         meeting = f"file://{folder}/group"

@@ -1,12 +1,19 @@
 """Plans: what is accepted, and that everything follows from plan and step."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flowcache.errors import InputError
+from flowcache.families.registry import find
+from training.loop import CHECKPOINT
 from training.plan import Plan, read_plan, split
 from training.shapes import KINDS, MOTIONS
 from training.train import Options, check, train
@@ -51,6 +58,35 @@ def test_bad_plans_end_before_work_starts(tmp_path, change, said):
     with pytest.raises(ValueError, match="plan.yaml") as fault:
         train(Options(path, out))
     assert said in str(fault.value) and not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"processes": 0}, "--processes 0"),
+        ({"begin": 5}, "accepted: 0 to 4"),
+        ({"begin": -1}, "accepted: 0 to 4"),
+        ({"start": Path(find("tiny-magi").path)}, "is of the family magi; accepted: skyreels"),
+        ({"start": Path("nowhere")}, "nowhere"),
+        ({"codec": Path("nowhere")}, "nowhere"),
+        ({"out": "run"}, "holds a run of magi"),
+    ],
+    ids=str,
+)
+def test_bad_options_end_before_work_starts(tmp_path, options, said):
+    path, out = tmp_path / "plan.yaml", tmp_path / options.pop("out", "out")
+    path.write_text(yaml.safe_dump(GOOD))
+    (tmp_path / "run").mkdir()
+    torch.save({"plan": json.dumps(GOOD | {"task": "magi"})}, tmp_path / "run" / CHECKPOINT)
+    with pytest.raises((ValueError, InputError)) as fault:
+        train(Options(path, out, **options))
+    assert said in str(fault.value) and not (out / "log.jsonl").exists()
+
+
+def test_the_program_says_what_is_wrong_and_exits_with_2(tmp_path):
+    run = [sys.executable, "-m", "training.train", "--plan", tmp_path / "no.yaml", "--out", tmp_path / "out"]
+    ended = subprocess.run(run, capture_output=True, text=True)
+    assert ended.returncode == 2 and "no.yaml" in ended.stderr and "Traceback" not in ended.stderr
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1", "\x00"])

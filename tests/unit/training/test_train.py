@@ -70,6 +70,7 @@ def log_of(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("task", ["skyreels", "magi", "refiner"])
 def test_resumes_to_the_same_bits(task, tmp_path, codec):
     """Stopped after each step, and in one go; a plan whose later stages changed goes on too."""
@@ -88,6 +89,7 @@ def test_resumes_to_the_same_bits(task, tmp_path, codec):
     assert sum("plan" in line for line in log_of(tmp_path / "whole")) == 3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("task", ["skyreels", "magi"])
 def test_two_processes_give_what_one_gives(task, tmp_path, codec):
     plan = plan_of(tmp_path, task, precision="float32")
@@ -101,6 +103,7 @@ def test_two_processes_give_what_one_gives(task, tmp_path, codec):
     assert max(apart) < 2e-3 and sum(apart) / len(apart) < 2e-4  # of steps that add up to 8e-3
 
 
+@pytest.mark.long
 def test_a_kill_loses_nothing_that_was_saved(tmp_path, codec):
     """Both processes end, and the run goes on to the bits of one that was never killed."""
     plan = plan_of(tmp_path, "skyreels", steps=40, keep=[3])
