@@ -5,8 +5,9 @@ OUTPUT ?= demo-output
 GOLDEN ?= tests/golden
 ROOM ?=
 BASE ?= main
+PROCESSES ?= 2
 
-.PHONY: help setup demo test test-quick test-half-1 test-half-2 test-slow soak scale lint format clean
+.PHONY: help setup demo test test-quick test-half-1 test-half-2 test-slow soak scale train-skyreels train-magi lint format clean
 
 help:
 	@echo "make demo    set up, render manifests/demo.jsonl on the bundled models, say where to look"
@@ -15,6 +16,7 @@ help:
 	@echo "make test-slow   the slow ones too"
 	@echo "make soak    200 tiny videos while everything is killed at random; the short form is in make test"
 	@echo "make scale   the driver with 100,000 videos on 1,000 simulated gangs"
+	@echo "make train-skyreels, make train-magi   train a bundled model from nothing, or go on (training/README.md)"
 	@echo "make lint    ruff, the layers, types, spelling, unused code"
 	@echo "make clean   remove the environment and the demo's output"
 
@@ -58,6 +60,9 @@ soak: setup
 
 scale: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.scale
+
+train-skyreels train-magi: train-%: setup
+	$(BIN)/python -m training.train --plan training/plans/$*.yaml --out runs/$* --processes $(PROCESSES)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -46,6 +46,15 @@ def verdict_of(scene: Scene) -> Verdict:
 
 def judge(video: np.ndarray) -> Verdict | None:
     """A video, uint8 [T, SIZE, SIZE, 3]; None where it shows no shape at all."""
+    found = shape_of(video)
+    if found is None:
+        return None
+    background, colour, mask = found
+    return Verdict(background, colour, judge_kind(mask), judge_motion(mask))
+
+
+def shape_of(video: np.ndarray) -> tuple[str, str, Tensor] | None:
+    """Colours of background and shape, and the shape's mask [T, SIZE, SIZE]; None where there is none."""
     pixels = torch.from_numpy(video).float()
     labels = nearest_colour(pixels)
     background = most_common(labels)
@@ -56,8 +65,7 @@ def judge(video: np.ndarray) -> Verdict | None:
     if len(candidates) < 10 * len(video):
         return None
     colour = most_common(candidates)
-    mask = shape_mask(pixels, ground, torch.tensor(COLOURS[names[colour]]).float())
-    return Verdict(names[background], names[colour], judge_kind(mask), judge_motion(mask))
+    return names[background], names[colour], shape_mask(pixels, ground, torch.tensor(COLOURS[names[colour]]).float())
 
 
 def nearest_colour(pixels: Tensor) -> Tensor:
@@ -122,13 +130,17 @@ def judge_motion(mask: Tensor) -> str:
     return "still"
 
 
-def judge_kind(mask: Tensor, looks: int = 12) -> str:
+def judge_kind(mask: Tensor) -> str:
     """The kind whose ideal mask of the same area and centre overlaps best, over some of the frames."""
+    scores = {kind: kind_overlap(mask, kind) for kind in KINDS}
+    return max(scores, key=scores.__getitem__)
+
+
+def kind_overlap(mask: Tensor, kind: str, looks: int = 12) -> float:
+    """Of the mask with the ideal one of a kind."""
     chosen = mask[torch.linspace(0, len(mask) - 1, looks).round().long()]
     chosen = chosen[chosen.sum((1, 2)) > 10]
-    area, centre = chosen.sum((1, 2)), centres(chosen)
-    scores = {kind: overlap(chosen, ideal(kind, area, centre)) for kind in KINDS}
-    return max(scores, key=scores.get)
+    return overlap(chosen, ideal(kind, chosen.sum((1, 2)), centres(chosen)))
 
 
 def ideal(kind: str, area: Tensor, centre: Tensor) -> Tensor:

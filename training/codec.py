@@ -1,27 +1,29 @@
-"""Fits the codec to shape videos: python -m training.codec --out runs/codec --minutes 12
+"""The codec of shape videos: a fixed basis (principal directions of the patches), and a refiner, trained by a plan."""
 
-The basis first (principal directions of the patches), then, with it held fixed, the decoder's refiner.
-`training.train` needs the basis alone and fits the same one, so both trainings may run side by side.
-"""
-
-import argparse
 import json
-import time
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from flowcache.families.codecs import WEIGHTS, PatchCodec, load_codec
+from flowcache.families.codecs import WEIGHTS, PatchCodec, Refiner
+from training.plan import Stage
 from training.shapes import FRAMES, WORLD, World, render, render_ground, sample_scene
+from training.task import Loss, generator
 
-CHANNELS = 24
+CHANNELS, HIDDEN = 24, 192
+CENTRED = 3  # channels whose mean is subtracted: flat colours
+CLIP = 6  # latent frames
+LENGTHS = {"clip": 1}
+NOISE = 0.35  # the most that latents are noised by, as those that a diffusion model leaves are
+LOOKS = (0.0, 0.1, 0.2, 0.3)  # levels at which the round trip is measured
 
 
 def fit_codec(channels: int = CHANNELS, videos: int = 600, seed: int = 1) -> PatchCodec:
-    """Uncentred principal directions, so that flat colours need no offset; then mean and scale of each channel.
+    """Uncentred principal directions, so that flat colours need no offset; then mean and scale of the channels.
 
     The scale is the spread that the shape brings, the background left out: it would drown the shape in three channels.
     """
@@ -41,43 +43,64 @@ def fit_codec(channels: int = CHANNELS, videos: int = 600, seed: int = 1) -> Pat
     _, vectors = torch.linalg.eigh(moment)
     codec.basis.copy_(vectors.flip(1).T[:channels])
     latents = torch.cat(samples) @ codec.basis.T
-    codec.mean.copy_(latents.mean(0))
+    codec.mean[:CENTRED] = latents.mean(0)[:CENTRED]
     codec.scale.copy_((codec.basis.double() @ spread @ codec.basis.T.double()).diagonal().sqrt())
     return codec
 
 
-def train_refiner(codec: PatchCodec, minutes: float, hidden: int = 192, videos: int = 3, seed: int = 0) -> PatchCodec:
-    """Least squares on pixels, from the refiner that `codec` has or from nothing.
+class Refining:
+    """A `Task`: least squares on pixels, from the refiner that `codec` has or from nothing, its basis held fixed."""
 
-    The latents are noised a little, since those of a diffusion model are not perfect either.
-    """
-    torch.manual_seed(seed)
+    def __init__(self, codec: PatchCodec):
+        self.model = PatchCodec(codec.channels, codec.time_stride, codec.space_stride, HIDDEN, codec.causal)
+        self.model.load_state_dict(codec.state_dict(), strict=False)
+        if codec.refiner is None:
+            nn.init.zeros_(refiner_of(self.model).out.weight)
+        self.lengths = dict(LENGTHS)
+
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        groups = [{"params": list(refiner_of(self.model).parameters()), "share": 1.0}]
+        return [torch.optim.AdamW(groups, betas=(0.9, 0.98))]
+
+    def loss(self, length: str, rows: list[Random], stage: Stage, room: float) -> Loss:
+        total, pixels = torch.zeros(()), 0
+        for rng in rows:
+            video = render(sample_scene(rng, rng.random() < 0.5), clip_frames(self.model))
+            decoded = noised_round_trip(self.model, video, NOISE * rng.random(), rng)
+            total, pixels = total + (decoded - video).square().sum(), pixels + video.numel()
+        return Loss(total, torch.tensor(pixels))
+
+    @torch.no_grad()
+    def probe(self, model: nn.Module) -> dict[str, Any]:
+        """Mean PSNR of clips by noise of their latents, in dB."""
+        assert isinstance(model, PatchCodec)
+        return {f"dB {level}": round(noisy_psnr(model, level), 2) for level in LOOKS}
+
+
+def refiner_of(codec: PatchCodec) -> Refiner:
+    assert codec.refiner is not None
+    return codec.refiner
+
+
+def clip_frames(codec: PatchCodec) -> int:
+    return 1 + (CLIP - 1) * codec.time_stride if codec.causal else CLIP * codec.time_stride
+
+
+def noised_round_trip(codec: PatchCodec, video: Tensor, level: float, rng: Random) -> Tensor:
+    """As long as the video, not clamped."""
+    latents = codec.encode(video)
+    latents = latents + level * torch.randn(latents.shape, generator=generator(rng))
+    decoded = codec.decode(latents)
+    if codec.causal:  # the first latent frame holds one video frame, `time_stride` times
+        first = decoded[:, : codec.time_stride].mean(1, keepdim=True)
+        decoded = torch.cat([first, decoded[:, codec.time_stride :]], dim=1)
+    return decoded
+
+
+def noisy_psnr(codec: PatchCodec, level: float, videos: int = 12, seed: int = 99) -> float:
     rng = Random(seed)
-    refined = codec
-    if codec.refiner is None:
-        refined = PatchCodec(codec.channels, codec.time_stride, codec.space_stride, hidden)
-        refined.load_state_dict(codec.state_dict(), strict=False)
-        torch.nn.init.zeros_(refined.refiner.out.weight)
-    refined.requires_grad_(True)
-    optimizer = torch.optim.AdamW(refined.refiner.parameters(), lr=1.5e-3, betas=(0.9, 0.98))
-    began, step = time.monotonic(), 0
-    while (share := (time.monotonic() - began) / (60 * minutes)) < 1:
-        for group in optimizer.param_groups:
-            group["lr"] = 1.5e-3 * min(1, (step + 1) / 50) * (1 - share)
-        loss = 0
-        for _ in range(videos):
-            video = render(sample_scene(rng, rng.random() < 0.5))
-            latents = refined.encode(video)
-            latents = latents + 0.1 * rng.random() * torch.randn_like(latents)
-            decoded = refined.decode(latents)
-            loss = loss + (decoded[:, refined.time_stride - 1 :] - video).square().mean() / videos
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        step += 1
-        if step % 50 == 0:
-            print(f"step {step} minutes {share * minutes:.1f} psnr {10 * torch.log10(4 / loss).item():.2f}", flush=True)
-    return refined
+    clips = [render(sample_scene(rng), clip_frames(codec)) for _ in range(videos)]
+    return sum(psnr(clip, noised_round_trip(codec, clip, level, rng).clamp(-1, 1)) for clip in clips) / videos
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
@@ -107,23 +130,3 @@ def save_codec(codec: PatchCodec, folder: Path) -> None:
         "causal": codec.causal,
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--minutes", type=float, default=12)
-    parser.add_argument("--start", type=Path, help="a folder that it wrote before, to be trained further")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    codec = load_codec(arguments.start) if arguments.start else fit_codec()
-    print(f"before: {round_trip(codec):.2f} dB", flush=True)
-    codec = train_refiner(codec, arguments.minutes, seed=arguments.seed)
-    print(f"after: {round_trip(codec):.2f} dB", flush=True)
-    save_codec(codec, arguments.out)
-
-
-if __name__ == "__main__":
-    main()

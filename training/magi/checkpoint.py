@@ -7,10 +7,10 @@ from safetensors.torch import load_file, save_file
 
 from flowcache.families.magi.captions import ARRAY, read_special_tokens
 from flowcache.families.magi.published import SPECIAL_TOKENS
-from training.magi.data import CHUNK, WORLD
+from training.magi.data import CHUNK
 from training.magi.model import CONFIG, FPS, Tiny
 from training.magi.noise import CLEAN, SHIFT, STAGES
-from training.shapes import SIZE, vocabulary
+from training.shapes import SIZE
 from training.text import save_text, take_encoder, write_json
 
 STEPS = 32
@@ -49,7 +49,6 @@ SPEC = {
         "clean_kv_range": 1,
         "clean_time": CLEAN,
     },
-    "vocabulary": vocabulary(WORLD),
 }
 
 

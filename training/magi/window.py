@@ -7,8 +7,7 @@ from torch import Tensor, nn
 from flowcache.families.magi.captions import DURATION, LONGEST, MARKS
 from flowcache.families.magi.transformer import NULL_TOKENS, Caption, MagiTransformer
 from flowcache.models.attention import attention
-from training.magi.data import CHUNK, Windows
-from training.magi.noise import Rows
+from training.magi.data import Windows
 from training.text import encode_batch
 
 WORDS = 16  # no caption has more
@@ -26,9 +25,10 @@ def caption_embeddings(tiny: nn.Module, tokenizer, captions: list[str], remainin
     return F.pad(torch.cat([special, words[place]], 1), (0, 0, 0, empty)), there
 
 
-def conditions(tiny: nn.Module, tokenizer, windows: Windows, rows: Rows) -> Caption:
+def conditions(tiny: nn.Module, tokenizer, windows: Windows) -> Caption:
     """What the transformer takes as text, for all chunks row by row; finished chunks have the null caption."""
     embeddings, there = caption_embeddings(tiny, tokenizer, windows.captions, windows.remaining)
+    rows = windows.rows
     chunks = len(windows.captions) // len(rows.clean)
     finished = rows.clean[:, None] & (torch.arange(chunks) == 0)
     dropped = (rows.dropped[:, None] | finished).flatten()
@@ -37,9 +37,9 @@ def conditions(tiny: nn.Module, tokenizer, windows: Windows, rows: Rows) -> Capt
 
 
 def velocity(model: MagiTransformer, noisy: Tensor, levels: Tensor, text: Caption, alone: Tensor) -> Tensor:
-    """Of windows [B, C, N * CHUNK, h, w] with a level for each chunk [B, N]; alone: rows whose chunks see no other."""
+    """Of windows [B, C, N * size, h, w] with a level for each chunk [B, N]; alone: rows whose chunks see no other."""
     batch, chunks = levels.shape
-    parts = noisy.unflatten(2, (chunks, CHUNK)).transpose(1, 2).flatten(0, 1)
+    parts = noisy.unflatten(2, (chunks, -1)).transpose(1, 2).flatten(0, 1)
     grid, whole = model.grid(parts), model.grid(noisy)
     rope = model.rope(whole).unflatten(0, (chunks, grid.tokens)).repeat(batch, 1, 1)
     mask = window_mask(chunks, grid.tokens, alone)

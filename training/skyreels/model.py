@@ -5,13 +5,11 @@ from torch import nn
 from flowcache.families.skyreels.config import SkyReelsConfig
 from flowcache.families.skyreels.transformer import SkyReelsTransformer
 from training.codec import CHANNELS
-from training.shapes import World
 from training.text import build_umt5
 
 CHUNK = 3  # latent frames
 TEXT_LEN = 16
 FPS = 12
-WORLD = World(kinds=("circle", "square", "triangle"))
 CONFIG = SkyReelsConfig(
     dim=128, ffn_dim=512, heads=4, layers=4, in_channels=CHANNELS, out_channels=CHANNELS, text_dim=96,
     text_len=TEXT_LEN, freq_dim=128, patch=(1, 1, 1), positions=(8, 8),

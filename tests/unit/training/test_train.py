@@ -1,120 +1,173 @@
+"""The loop: what it keeps, that it resumes to the same bits, and that several processes give what one gives."""
+
+import json
 import math
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
-from random import Random
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+import yaml
 
 from flowcache.families.codecs import PatchCodec, load_codec
-from flowcache.families.registry import load_model
+from flowcache.families.registry import find, load_model
 from training.codec import CHANNELS, save_codec
+from training.export import export
 from training.families import FAMILIES
+from training.loop import CHECKPOINT, LOG
 from training.sample import load_average
-from training.shapes import vocabulary
-from training.skyreels.loss import loss_of, make_batch
-from training.skyreels.model import CHUNK, Tiny
-from training.skyreels.noise import PREFIX_SIGMA, sample_sigmas
+from training.shapes import World, vocabulary
+from training.task import Length
 from training.text import build_tokenizer, encode_batch
-from training.train import Options, Run, rate, train
+from training.train import Options, train
+
+LONG = {"skyreels": "2", "magi": "2", "refiner": "clip"}
 
 
-@given(st.integers(0, 10**6), st.integers(2, 5))
-@settings(deadline=None)
-def test_sigmas(seed, chunks):
-    prefix = torch.arange(64) % 2 == 0
-    sigma, learned = sample_sigmas(prefix, chunks * CHUNK, CHUNK, torch.Generator().manual_seed(seed))
-    assert sigma.shape == learned.shape == (64, chunks * CHUNK)
-    assert sigma.min() >= 0 and sigma.max() <= 0.999
-    assert (sigma[learned] > 0).all()
-    assert not learned[prefix, :CHUNK].any() and (sigma[prefix, :CHUNK] <= PREFIX_SIGMA).all()
-    assert learned[prefix, CHUNK:].float().mean() > 0.2
-    later = sigma[:, 1:].unflatten(1, (-1, 1))[:, CHUNK - 1 :].flatten(1).unflatten(1, (chunks - 1, CHUNK))
-    assert (later == later[:, :, :1]).all()  # one level for each chunk, but for an image's frame
-    image = (sigma[:, 0] == 0) & (sigma[:, 1] > 0)
-    assert not learned[image, 0].any() and learned[image, 1].all() and not (image & prefix).any()
-
-
-def test_rate_warms_up_and_ends_low():
-    options = Options(out="")
-    assert rate(0, 0, options) < 0.02
-    assert rate(options.warmup, 0, options) == pytest.approx(1)
-    assert rate(10**5, 1, options) == pytest.approx(0.02)
-
-
-def test_batches_follow_from_the_seed():
-    codec = PatchCodec(CHANNELS)
-    one, again, other = (make_batch(3, Random(seed), codec) for seed in (7, 7, 8))
-    assert torch.equal(one[0], again[0]) and one[1] == again[1] and torch.equal(one[2], again[2])
-    assert one[1] != other[1]
-    assert one[0].shape[0] == 3 and one[0].shape[2] % CHUNK == 0
+def plan_of(folder: Path, task: str, steps: int = 4, **more) -> Path:
+    """Two short stages of the task: single frames, then windows too."""
+    short = "clip" if task == "refiner" else "image"
+    stages = [{"until": 2, "batch": {short: 2}}, {"until": steps, "batch": {short: 2} | {LONG[task]: 2}}]
+    plan = {"task": task, "stages": stages, "rates": [[0, 2e-3]], "warmup": 1, "spread": 10}
+    path = folder / f"{task}-{steps}.yaml"
+    path.write_text(yaml.safe_dump(plan | more))
+    return path
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A few real steps on one small batch, checkpointed."""
+def codec(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("codec") / "vae"
+    save_codec(PatchCodec(CHANNELS), folder)
+    return folder
+
+
+def state_of(folder: Path) -> dict:
+    return torch.load(folder / CHECKPOINT, weights_only=True)
+
+
+def leaves(state) -> list:
+    """All that a checkpoint holds but times."""
+    if isinstance(state, dict):
+        return [
+            leaf
+            for key, value in sorted(state.items(), key=str)
+            if key not in ("spent", "plan")
+            for leaf in leaves(value)
+        ]
+    return [leaf for value in state for leaf in leaves(value)] if isinstance(state, list) else [state]
+
+
+def same(one: dict, other: dict) -> bool:
+    pairs = list(zip(leaves(one), leaves(other), strict=True))
+    return all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in pairs)
+
+
+def log_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("task", ["skyreels", "magi", "refiner"])
+def test_resumes_to_the_same_bits(task, tmp_path, codec):
+    """Stopped after each step, and in one go; a plan whose later stages changed goes on too."""
+    plan = plan_of(tmp_path, task)
+    train(Options(plan, tmp_path / "whole", codec=codec))
+    for step in (1, 2, 3, 4):
+        train(Options(plan, tmp_path / "parts", codec=codec, minutes=-1))
+        assert state_of(tmp_path / "parts")["step"] == step
+    whole = state_of(tmp_path / "whole")
+    assert same(whole, state_of(tmp_path / "parts"))
+    train(Options(plan, tmp_path / "whole", codec=codec))  # nothing is left to do
+    assert same(whole, state_of(tmp_path / "whole"))
+    train(Options(plan_of(tmp_path, task, steps=5), tmp_path / "whole", codec=codec))
+    later = state_of(tmp_path / "whole")
+    assert later["step"] == 5 and not same(whole, later)
+    assert sum("plan" in line for line in log_of(tmp_path / "whole")) == 3
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("task", ["skyreels", "magi"])
+def test_two_processes_give_what_one_gives(task, tmp_path, codec):
+    plan = plan_of(tmp_path, task, precision="float32")
+    for processes in (1, 2):
+        train(Options(plan, tmp_path / str(processes), codec=codec, processes=processes))
+    one, two = (state_of(tmp_path / str(processes)) for processes in (1, 2))
+    assert one["seen"] == two["seen"] == {"image": 8, LONG[task]: 4}
+    apart = [(a - two["model"][name]).abs().max().item() for name, a in one["model"].items()]
+    first, second = (next(line["loss"] for line in log_of(tmp_path / n) if "loss" in line) for n in ("1", "2"))
+    assert first == pytest.approx(second, abs=2e-3)
+    assert max(apart) < 2e-3 and sum(apart) / len(apart) < 2e-4  # of steps that add up to 8e-3
+
+
+@pytest.mark.long
+def test_a_kill_loses_nothing_that_was_saved(tmp_path, codec):
+    """Both processes end, and the run goes on to the bits of one that was never killed."""
+    plan = plan_of(tmp_path, "skyreels", steps=40, keep=[3])
+    run = [sys.executable, "-m", "training.train", "--plan", plan, "--out", tmp_path / "killed", "--codec", codec]
+    process = subprocess.Popen([*run, "--processes", "2"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    kept = tmp_path / "killed" / "step-00003.pt"
+    end = time.monotonic() + 120
+    while not kept.exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert children and state_of(tmp_path / "killed")["step"] == 3
+    while any(map(alive, children)) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not any(map(alive, children))
+    train(Options(plan, tmp_path / "killed", codec=codec, processes=2, minutes=-1))
+    assert state_of(tmp_path / "killed")["step"] == 4
+
+
+def alive(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.parametrize("family", ["skyreels", "magi"])
+def test_every_parameter_learns_and_the_log_tells(family, tmp_path, codec):
+    rows = {"until": 14, "batch": {"image": 4, "2": 2}}
+    train(Options(plan_of(tmp_path, family, stages=[rows], probe=7), tmp_path / "run", codec=codec))
+    state, trained = state_of(tmp_path / "run"), load_average(tmp_path / "run")
     torch.manual_seed(0)
-    options = Options(out=str(tmp_path_factory.mktemp("run")), batch=2, warmup=1, lr=2e-3)
-    tokenizer = build_tokenizer(vocabulary())
-    run = Run(Tiny(len(tokenizer)), options)
-    run.losses = []
-    generator = torch.Generator().manual_seed(0)
-    latents = torch.randn(2, CHANNELS, 2 * CHUNK, 8, 8, generator=generator)
-    for _ in range(12):
-        noise = torch.Generator().manual_seed(1)
-        captions, prefix, weights = ["a red circle", ""], torch.tensor([True, False]), torch.ones(CHANNELS)
-        loss = loss_of(run.model, tokenizer, latents, captions, prefix, weights, noise)
-        run.losses.append(loss.item())
-        run.advance(loss)
-    run.save()
-    return run
-
-
-def test_loss_falls(run):
-    assert run.losses[0] == pytest.approx(2, abs=0.2)  # the head starts at zero: mean of (noise - clean) squared
-    assert run.losses[-1] < 0.9 * run.losses[0]
-
-
-def test_every_parameter_learns(run):
-    torch.manual_seed(0)
-    fresh = Tiny(len(build_tokenizer(vocabulary())))
-    for (name, trained), initial in zip(run.model.named_parameters(), fresh.parameters(), strict=True):
-        assert not torch.equal(trained, initial), name
-
-
-def test_resumes_all_of_it(run):
-    torch.manual_seed(1)
-    other = Run(Tiny(len(build_tokenizer(vocabulary()))), run.options)
-    assert math.isnan(other.loss)
-    other.resume()
-    assert (other.step, other.loss) == (12, run.loss)
-    for name, value in run.model.state_dict().items():
-        assert torch.equal(value, other.model.state_dict()[name])
-        assert torch.equal(run.average[name], other.average[name])
-    for mine, theirs in zip(run.optimizers, other.optimizers, strict=True):
-        for key, state in mine.state_dict()["state"].items():
-            for name, value in state.items():
-                assert torch.equal(torch.as_tensor(value), torch.as_tensor(theirs.state_dict()["state"][key][name]))
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_trains_resumes_and_is_read_again(family, tmp_path):
-    """A step of each family through the program itself."""
-    save_codec(PatchCodec(CHANNELS), tmp_path / "codec")
-    options = Options(str(tmp_path / "run"), family, minutes=1e-6, batch=1, codec=str(tmp_path / "codec"))
-    train(options)
-    train(options)
-    model, tokenizer, found, state = load_average(tmp_path / "run")
-    assert found.name == family and state["step"] == 1
-    assert load_codec(tmp_path / "run" / "vae").causal == found.causal
+    for name, initial in FAMILIES[family].build(len(build_tokenizer(vocabulary()))).state_dict().items():
+        assert not torch.equal(state["model"][name], initial), name
+    assert trained.step == 14 and trained.seen == {"image": 56, "2": 28}
+    assert load_codec(tmp_path / "run" / "vae").causal == FAMILIES[family].causal
+    learned = [line["learned"] for line in log_of(tmp_path / "run") if "learned" in line]
+    assert len(learned) == 2
+    assert learned[1]["loss image 0.8"] < learned[0]["loss image 0.8"]
+    assert {"kind+ image 0.8", "kind+ 1 0.9", "motion+ 1 0.9"} < {*learned[0]}
     prompts = ["a red circle growing on blue", "a blue square moving left on white"]
-    latents = found.preview(model, tokenizer, prompts, chunks=2, steps=8)
-    assert latents.shape[:2] == (2, CHANNELS) and latents.isfinite().all()
+    for length in (Length(1, 1), FAMILIES[family].lengths["2"]):
+        latents = trained.family.preview(trained.model, trained.tokenizer, prompts, length, steps=8)
+        assert latents.shape[:3] == (2, CHANNELS, length.frames) and latents.isfinite().all()
+
+
+def test_the_refiner_learns(tmp_path):
+    bundled = load_codec(f"{find('tiny-skyreels').path}/vae")
+    bare = PatchCodec(CHANNELS)
+    bare.load_state_dict({name: value for name, value in bundled.state_dict().items() if "refiner" not in name})
+    save_codec(bare, tmp_path / "vae")
+    stages = [{"until": 40, "batch": {"clip": 2}}]
+    plan = plan_of(tmp_path, "refiner", stages=stages, probe=10, ema=0, precision="float32")
+    train(Options(plan, tmp_path / "run", codec=tmp_path / "vae"))
+    learned = [line["learned"] for line in log_of(tmp_path / "run") if "learned" in line]
+    assert learned[-1]["dB 0.3"] > learned[0]["dB 0.3"] + 0.2
+    refined = load_codec(tmp_path / "run" / "codec")
+    assert torch.equal(refined.basis, load_codec(tmp_path / "vae").basis) and refined.hidden
 
 
 @pytest.mark.parametrize(("family", "name"), [("skyreels", "tiny-skyreels"), ("magi", "tiny-magi")])
-def test_a_run_goes_on_from_an_exported_checkpoint(family, name):
+def test_a_run_goes_on_from_an_exported_checkpoint(family, name, tmp_path):
     loaded, found = load_model(name), FAMILIES[family]
     taken = found.build(len(build_tokenizer(vocabulary())))
     found.take_up(taken, Path(loaded.spec.path))
@@ -124,3 +177,18 @@ def test_a_run_goes_on_from_an_exported_checkpoint(family, name):
     tokenizer = build_tokenizer(vocabulary())
     encoded, there = encode_batch(taken.text_encoder.eval(), tokenizer, ["a red circle growing on blue"], 16)
     assert torch.allclose(encoded[there], words[0, : there.sum()], atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["skyreels", "magi"])
+def test_onwards_and_out_again(family, tmp_path):
+    """From a bundled model, a step, and exported: its vocabulary is what the plan shows less what came out wrong."""
+    folder = Path(find(f"tiny-{family}").path)
+    plan = plan_of(tmp_path, family, kinds=["circle", "star"], motions=["left", "bouncing", "still"])
+    train(Options(plan, tmp_path / "run", start=folder, begin=3))
+    state = state_of(tmp_path / "run")
+    assert (state["step"], state["begun"], state["seen"]) == (4, 3, {"image": 2, "2": 2})
+    first = next(line["loss"]["image"] for line in log_of(tmp_path / "run") if "loss" in line)
+    assert math.isfinite(first) and first < 1.5  # of 2 and more from nothing
+    export(tmp_path / "run", folder / "vae", tmp_path / "to", without=["star", "bouncing"])
+    model = load_model(str(tmp_path / "to"))
+    assert list(model.spec.vocabulary) == vocabulary(World(("circle",), ("left", "still")))
