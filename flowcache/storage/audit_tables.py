@@ -28,7 +28,8 @@ def read_table(store: Store, run: RunRecord, name: str, audit: Audit) -> Iterato
     prefix = layout.table_prefix(name, run.run_id)
     for entry in store.list(f"{layout.META}/{name}"):
         if not (entry.key.startswith(f"{prefix}/part-") and entry.key.endswith(".parquet")):
-            audit.problems.append(Damage(f"a foreign file among the {name} tables breaks readers", key=entry.key))
+            if entry.size or "." in entry.key.rpartition("/")[2]:  # else a folder, as consoles mark it
+                audit.problems.append(Damage(f"a foreign file among the {name} tables breaks readers", key=entry.key))
             continue
         data = store.find(entry.key)
         if data is None:

@@ -25,6 +25,7 @@ from flowcache.storage.documents import (
     sha256,
     to_json,
 )
+from flowcache.storage.keys import listed
 from flowcache.storage.layout import (
     done_key,
     init_key,
@@ -213,13 +214,12 @@ def list_commits(store: Store) -> Listing:
     """Two listings, and the dead letters in parallel."""
     segments: dict[str, list[int]] = {}
     done = set()
-    for entry in store.list(layout.COMMITS):
-        _, video_id, name = entry.key.split("/")
-        if is_done_key(entry.key):
-            done.add(video_id)
+    for found in listed(store, layout.COMMITS):
+        if found.kind == "done":
+            done.add(found.video_id)
         else:
-            segments.setdefault(video_id, []).append(int(name.removesuffix(".json")))
-    letters = read_all(store, DeadLetter, [entry.key for entry in store.list(layout.DEAD_LETTERS)])
+            segments.setdefault(found.video_id, []).append(found.number)
+    letters = read_all(store, DeadLetter, [found.entry.key for found in listed(store, layout.DEAD_LETTERS)])
     return Listing(segments, frozenset(done), {letter.video_id: letter for letter in letters})
 
 
@@ -238,16 +238,12 @@ def read_commits(store: Store, known: dict[str, SegmentMarker] | None = None) ->
     known: markers by key that were read before and never change; those that are new are added to it.
     """
     known = {} if known is None else known
-    keys = [entry.key for entry in store.list(layout.COMMITS)]
-    letters = read_all(store, DeadLetter, [entry.key for entry in store.list(layout.DEAD_LETTERS)])
-    wanted = [key for key in keys if not is_done_key(key)]
+    found = listed(store, layout.COMMITS)
+    letters = read_all(store, DeadLetter, [letter.entry.key for letter in listed(store, layout.DEAD_LETTERS)])
+    wanted = [one.entry.key for one in found if one.kind == "marker"]
     new = [key for key in wanted if key not in known]
     known.update(zip(new, read_all(store, SegmentMarker, new), strict=True))
-    return arrange([known[key] for key in wanted], [key.split("/")[1] for key in keys if is_done_key(key)], letters)
-
-
-def is_done_key(key: str) -> bool:
-    return key.endswith("/DONE.json")
+    return arrange([known[key] for key in wanted], [one.video_id for one in found if one.kind == "done"], letters)
 
 
 def arrange(markers: Iterable[SegmentMarker], done: Iterable[str], letters: Iterable[DeadLetter]) -> Commits:

@@ -6,6 +6,7 @@ from flowcache.errors import StoreError, masked
 from flowcache.storage import layout
 from flowcache.storage.commits import Listing, list_commits
 from flowcache.storage.documents import RunRecord
+from flowcache.storage.keys import listed
 from flowcache.storage.objects.store import Store, looks
 from flowcache.storage.runs import some_of
 from flowcache.storage.tables import Known, table_keys, write_tables
@@ -43,7 +44,7 @@ def read_back(
 
 def lacks(store: Store, run: RunRecord, listing: Listing, left: Collection[str] = ()) -> Iterator[str]:
     """The difference: each video that is neither dead nor whole, each table's part that is not there."""
-    playlists = {entry.key for entry in store.list(layout.MEDIA) if entry.key.endswith(".m3u8")}
+    playlists = {found.entry.key for found in listed(store, layout.MEDIA, "playlist")}
     for video_id, planned in run.plan["videos"].items():
         dead = video_id in listing.dead_letters and video_id not in listing.done
         lack = "" if dead or video_id in left else lack_of(video_id, planned["segments"], listing, playlists)

@@ -10,6 +10,7 @@ from flowcache.inputs.options import NUMERICS
 from flowcache.records import RenderRequest, Segment
 from flowcache.storage import layout
 from flowcache.storage.documents import SCHEMA_VERSION, RunRecord, canonical, parse, sha256, to_json
+from flowcache.storage.keys import listed
 from flowcache.storage.objects.store import Store
 
 SHOWN = 10  # differences named in a message before the rest is only counted
@@ -95,7 +96,7 @@ def begin_run(store: Store, record: RunRecord) -> RunRecord:
 
 def read_runs(store: Store) -> list[RunRecord]:
     """Without those that are withdrawn while we read."""
-    keys = [entry.key for entry in store.list(layout.RUNS) if entry.key.endswith(".json")]
+    keys = [found.entry.key for found in listed(store, layout.RUNS)]
     found = [(key, store.find(key)) for key in keys]
     return [parse(RunRecord, data, masked(store.uri(key))) for key, data in found if data is not None]
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from flowcache.storage import layout
 from flowcache.storage.commits import Commits, Listing, arrange, list_commits, read_markers
 from flowcache.storage.documents import RunRecord, SegmentMarker, canonical, sha256
+from flowcache.storage.keys import listed
 from flowcache.storage.objects.store import Store
 from flowcache.storage.schemas import CHUNKS, VIDEOS
 
@@ -34,7 +35,7 @@ def write_tables(store: Store, run: RunRecord, listing: Listing | None = None, k
     """
     listing = listing or list_commits(store)
     key, parts, keys = layout.parts_key(run.run_id), list(videos_by_part(run)), table_keys(run)
-    there = {entry.key for name in TABLES for entry in store.list(layout.table_prefix(name, run.run_id))}
+    there = {part.entry.key for name in TABLES for part in listed(store, layout.table_prefix(name, run.run_id))}
     wanted = {str(number): fingerprint(videos, listing) for number, videos in enumerate(parts)}
     stored = json.loads(store.find(key) or b"{}")
     stale = [n for n in range(len(parts)) if stored.get(str(n)) != wanted[str(n)] or not there.issuperset(keys[n])]

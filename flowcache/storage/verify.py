@@ -11,9 +11,10 @@ from flowcache.errors import StoreError, masked
 from flowcache.storage import layout
 from flowcache.storage.audit import Audit, Damage, ObjectCheck, check_object, objects_of
 from flowcache.storage.audit_tables import check_tables, read_tables
-from flowcache.storage.commits import Commits, arrange, chunks_of, done_marker, is_done_key, marker_sha256
+from flowcache.storage.commits import Commits, arrange, chunks_of, done_marker, marker_sha256
 from flowcache.storage.documents import READERS, DeadLetter, RunRecord, SegmentMarker, parse, to_json
 from flowcache.storage.export import export
+from flowcache.storage.keys import foreign, listed
 from flowcache.storage.objects.store import Store
 from flowcache.storage.playlist import playlist
 from flowcache.storage.runs import read_run
@@ -28,12 +29,14 @@ WORKERS = 8  # objects decoded side by side; each holds one object and one frame
 class Report:
     """`problems` is empty where everything is sound. Orphans (leftovers of lost attempts) are no problem.
 
-    `counts`: videos, done, segments, chunks, frames, bytes, objects, rows, orphans.
+    `counts`: videos, done, segments, chunks, frames, bytes, objects, rows, orphans. `foreign`: keys of what somebody
+    else put into the root, which is ignored.
     """
 
     run_id: str
     problems: tuple[Damage, ...]
     counts: dict[str, int]
+    foreign: tuple[str, ...] = ()
 
     @property
     def sound(self) -> bool:
@@ -51,7 +54,9 @@ def verify(store: Store, decode: bool = True) -> Report:
     finished = store.exists(layout.SUCCESS)
     tables = read_tables(store, run, audit)
     commits = read_leniently(store, audit)
-    sizes = {entry.key: entry.size for prefix in (layout.MEDIA, layout.STATES) for entry in store.list(prefix)}
+    sizes = {
+        found.entry.key: found.entry.size for prefix in (layout.MEDIA, layout.STATES) for found in listed(store, prefix)
+    }
     requests = {request["id"]: request for request in run.requests}
     videos = sorted(commits.markers.keys() | commits.done | requests.keys())
     with ThreadPoolExecutor(READERS) as pool:
@@ -63,20 +68,22 @@ def verify(store: Store, decode: bool = True) -> Report:
         for problems in pool.map(lambda check: check_object(store, check, sizes, read_init), checks):
             audit.extend(problems)
     audit.extend(check_tables(tables, run, commits, finished))
-    return Report(run.run_id, tuple(audit.problems), counts(commits, checks, sizes, audit.rows))
+    told = {problem.key for problem in audit.problems}
+    others = tuple(key for key in foreign(store.list()) if key not in told)
+    return Report(run.run_id, tuple(audit.problems), counts(commits, checks, sizes, audit.rows), others)
 
 
 def read_leniently(store: Store, audit: Audit) -> Commits:
     """The commits that can be read; damaged documents become problems."""
-    keys = [entry.key for entry in store.list(layout.COMMITS)]
-    done = [key.split("/")[1] for key in keys if is_done_key(key)]
+    found = listed(store, layout.COMMITS)
+    done = [one.video_id for one in found if one.kind == "done"]
     markers = []
-    for key, marker in read_each(store, SegmentMarker, [key for key in keys if not is_done_key(key)], audit):
+    for key, marker in read_each(store, SegmentMarker, [one.entry.key for one in found if one.kind == "marker"], audit):
         if layout.marker_key(marker.video_id, marker.segment) == key:
             markers.append(marker)
         else:
             audit.problems.append(Damage("the marker belongs elsewhere", key.split("/")[1], key=key))
-    letters = read_each(store, DeadLetter, [entry.key for entry in store.list(layout.DEAD_LETTERS)], audit)
+    letters = read_each(store, DeadLetter, [letter.entry.key for letter in listed(store, layout.DEAD_LETTERS)], audit)
     return arrange(markers, done, [letter for _, letter in letters])
 
 
