@@ -36,14 +36,15 @@ def read_table(store: Store, run: RunRecord, name: str, audit: Audit) -> Iterato
             continue  # replaced since it was listed
         try:
             table = completed(pq.read_table(io.BytesIO(data)), TABLES[name])
-        except (pa.ArrowInvalid, OSError) as fault:
+            rows = table.to_pylist()
+        except (pa.ArrowException, OSError, ValueError) as fault:
             audit.problems.append(Damage(f"is no readable Parquet file: {fault}", key=entry.key))
             continue
         if not table.schema.equals(TABLES[name]):
             audit.problems.append(Damage(f"has another schema than meta/{name} of this version", key=entry.key))
             continue
         audit.rows += table.num_rows
-        yield from table.to_pylist()
+        yield from rows
 
 
 def completed(table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -25,6 +25,7 @@ PATTERNS = {  # by the first folder, what lies in it
         "parts": r"_parts/[0-9A-Za-z]+\.json",
     },
     layout.LINKS: {"link": VIDEO + r"/(?P<number>\d+)\.m3u8"},
+    layout.WITHDRAWN: {"withdrawal": VIDEO + r"/(?P<attempt>[0-9a-z]+)\.json"},
     layout.SUCCESS: {"success": ""},
     layout.STOPPED: {"stopped": ""},
 }

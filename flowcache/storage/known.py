@@ -44,11 +44,11 @@ def markers_of(part: bytes, run: RunRecord, requests: dict[str, dict]) -> Iterat
 
     try:
         table = completed(pq.read_table(io.BytesIO(part)), CHUNKS)
-    except (pa.ArrowInvalid, OSError):
+        if not table.schema.equals(CHUNKS):
+            return
+        columns = [table[name].to_pylist() for name in COLUMNS]
+    except (pa.ArrowException, OSError, ValueError):
         return
-    if not table.schema.equals(CHUNKS):
-        return
-    columns = [table[name].to_pylist() for name in COLUMNS]
     places = [COLUMNS.index(name) for name in ("video_id", "segment")]
     for (video_id, _), rows in groupby(zip(*columns, strict=True), key=lambda row: (row[places[0]], row[places[1]])):
         if video_id in requests:

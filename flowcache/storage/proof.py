@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 
 from flowcache.errors import StoreError, masked
 from flowcache.storage import layout
-from flowcache.storage.commits import Listing, list_commits
+from flowcache.storage.commits import Listing, list_commits, put_playlist, read_markers
 from flowcache.storage.documents import RunRecord
 from flowcache.storage.keys import listed
 from flowcache.storage.objects.store import Store, looks
@@ -36,10 +36,22 @@ def read_back(
         lacking = list(lacks(store, run, shown, left))
         if not lacking:
             return shown
+        mend_playlists(store, run, shown)
         unfinished = len(run.plan["videos"].keys() - shown.done - shown.dead_letters.keys())
         listing = None
     message = f"{masked(store.url)} does not show all of the run, however often it is listed: {some_of(lacking)}"
     raise Unproven(f"{message}. Nothing is marked finished", unfinished)
+
+
+def mend_playlists(store: Store, run: RunRecord, listing: Listing) -> None:
+    """Write anew the playlists of finished videos that are not there: their markers say all that is in them."""
+    there = {found.video_id for found in listed(store, layout.MEDIA, "playlist")}
+    lost = [name for name in run.plan["videos"] if name in listing.done and name not in there]
+    markers, damaged = read_markers(store, listing, lost)
+    for name in lost:
+        found = [markers[name][segment] for segment in sorted(markers[name])]
+        if found and name not in damaged:
+            put_playlist(store, name, found, done=True)
 
 
 def lacks(store: Store, run: RunRecord, listing: Listing, left: Collection[str] = ()) -> Iterator[str]:

@@ -9,7 +9,7 @@ from flowcache.errors import InputError, Problem, StoreError, masked
 from flowcache.inputs.options import NUMERICS
 from flowcache.records import RenderRequest, Segment
 from flowcache.storage import layout
-from flowcache.storage.documents import SCHEMA_VERSION, RunRecord, canonical, parse, sha256, to_json
+from flowcache.storage.documents import SCHEMA_VERSION, Damaged, RunRecord, canonical, parse, sha256, to_json
 from flowcache.storage.keys import listed
 from flowcache.storage.objects.store import Store
 
@@ -77,7 +77,7 @@ def begin_run(store: Store, record: RunRecord) -> RunRecord:
 
     Returns the record in the store. InputError naming what differs where the root holds another run.
     """
-    existing = read_runs(store)
+    existing = read_runs(store, record)
     others = [run for run in existing if run.spec_hash != record.spec_hash]
     if others:
         raise InputError(differences(masked(store.url), others[0], record))
@@ -94,11 +94,26 @@ def begin_run(store: Store, record: RunRecord) -> RunRecord:
     return record if created else parse(RunRecord, store.get(key), masked(store.uri(key)))
 
 
-def read_runs(store: Store) -> list[RunRecord]:
-    """Without those that are withdrawn while we read."""
+def read_runs(store: Store, ours: RunRecord | None = None) -> list[RunRecord]:
+    """Without those that are withdrawn while we read. ours: takes the place of a damaged one of the same run."""
     keys = [found.entry.key for found in listed(store, layout.RUNS)]
     found = [(key, store.find(key)) for key in keys]
-    return [parse(RunRecord, data, masked(store.uri(key))) for key, data in found if data is not None]
+    return [run_at(store, key, data, ours) for key, data in found if data is not None]
+
+
+def run_at(store: Store, key: str, data: bytes, ours: RunRecord | None) -> RunRecord:
+    try:
+        run = parse(RunRecord, data, masked(store.uri(key)))
+        if layout.run_key(run.run_id) != key or run.run_id != run.spec_hash[:16]:
+            raise Damaged(f"{masked(store.uri(key))} is damaged: it is that of run {run.run_id}")
+        return run
+    except Damaged as damage:
+        if ours is None:
+            raise Damaged(f"{damage}. `flowcache render` with the run's manifest writes it anew") from damage
+        if key != layout.run_key(ours.run_id):
+            raise
+        store.put(key, to_json(ours))
+        return ours
 
 
 def read_run(store: Store) -> RunRecord:
