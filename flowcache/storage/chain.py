@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
+from flowcache.storage import layout
 from flowcache.storage.audit import Damage
 from flowcache.storage.commits import marker_sha256
 from flowcache.storage.documents import RunRecord, SegmentMarker
@@ -17,6 +18,8 @@ def check_markers(run: RunRecord, markers: Iterable[SegmentMarker]) -> Iterator[
             yield Damage("continues a segment that is not the committed one", **where)
         if marker.frames != sum(chunk.frames for chunk in marker.chunks):
             yield Damage(f"says {marker.frames} frames, its chunks say otherwise", **where)
+        if marker.init_key != layout.init_key(marker.video_id):
+            yield Damage(f"names {marker.init_key!r:.60} as its init segment", **where)
         earlier.add(marker_sha256(marker))
 
 

@@ -20,6 +20,7 @@ from flowcache.storage.objects.store import Store
 from flowcache.storage.playlist import playlist
 from flowcache.storage.runs import read_run
 from flowcache.storage.status import StatusReport, VideoStatus, status
+from flowcache.storage.texts import fault_of
 
 __all__ = ["Damage", "Report", "StatusReport", "VideoStatus", "export", "status", "verify"]
 
@@ -64,10 +65,13 @@ def verify(store: Store, decode: bool = True) -> Report:
         for problems in pool.map(lambda name: list(check_video(store, run, commits, name, finished)), videos):
             audit.extend(problems)
     checks = [check for video_id in sorted(commits.markers) for check in objects_of(commits.all(video_id), requests)]
-    read_init = lru_cache(maxsize=64)(store.find) if decode else None
+    read_init = lru_cache(maxsize=64)(lambda key: store.find(key) if key in sizes else None) if decode else None
     with ThreadPoolExecutor(WORKERS if decode else READERS) as pool:
         for problems in pool.map(lambda check: check_object(store, check, sizes, read_init), checks):
             audit.extend(problems)
+    with ThreadPoolExecutor(READERS) as pool:
+        texts = [found.entry.key for found in listed(store, layout.TEXTS)]
+        audit.extend(chain.from_iterable(pool.map(lambda key: list(check_text(store, key)), texts)))
     audit.extend(check_tables(tables, run, commits, finished))
     told = {problem.key for problem in audit.problems}
     others = tuple(key for key in foreign(store.list()) if key not in told)
@@ -104,6 +108,13 @@ def check_video(store: Store, run: RunRecord, commits: Commits, video_id: str, f
     elif finished and video_id not in commits.dead_letters:
         yield Damage("is neither done nor a dead letter, though the run is marked finished", video_id)
     yield from check_playlist(store, commits, video_id, finished)
+
+
+def check_text(store: Store, key: str) -> Iterator[Damage]:
+    data = store.find(key)  # None: made anew since it was listed
+    why = data is not None and fault_of(data)
+    if why:
+        yield Damage(f"the encoded text is damaged: {why}", key=key)
 
 
 def check_done(store: Store, video_id: str, markers: tuple[SegmentMarker, ...]) -> Iterator[Damage]:

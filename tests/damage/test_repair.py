@@ -1,5 +1,5 @@
-"""Every kind of object, damaged in every way: verify names it, a rerun stops at no more than its video, and repair and a
-rerun end in the bytes of the undisturbed run."""
+"""Every kind of object, damaged in every way: verify names it, a rerun stops at no more than its video, and repair and
+a rerun end in the bytes of the undisturbed run."""
 
 import random
 import uuid
