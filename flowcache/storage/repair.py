@@ -11,6 +11,7 @@ from flowcache.storage import layout
 from flowcache.storage.audit import Damage
 from flowcache.storage.commits import (
     clear_dead_letter,
+    done_marker,
     list_commits,
     mark_done,
     marker_sha256,
@@ -18,7 +19,7 @@ from flowcache.storage.commits import (
     withdraw_success,
 )
 from flowcache.storage.committed import read_at
-from flowcache.storage.documents import Damaged, DoneMarker, RunRecord, SegmentMarker, parse, sha256
+from flowcache.storage.documents import Damaged, DoneMarker, RunRecord, SegmentMarker, parse, sha256, to_json
 from flowcache.storage.keys import listed, named
 from flowcache.storage.media import encode_chunk
 from flowcache.storage.objects.backend import Entry
@@ -83,8 +84,7 @@ def repair(store: Store, decode: bool = True) -> Repaired:
         faults.add(problem)
     withdrawn = {name: mend_video(store, run, name, bad, faults.why[name]) for name, bad in faults.videos.items()}
     for name, letter in list_commits(store).dead_letters.items():
-        if name in faults.letters or letter.kind == "damaged" or withdrawn.get(name):
-            withdraw(store, name, [layout.dead_letter_key(name)], ["its dead letter: " + letter.cause])
+        if name in faults.letters or letter.kind == "damaged":
             clear_dead_letter(store, name)
     for key in faults.texts:
         store.delete(key)
@@ -110,7 +110,10 @@ def mend_video(store: Store, run: RunRecord, video_id: str, bad: set[int], why: 
     names = {layout.marker_key(video_id, marker.segment) for marker in kept}
     gone = sorted(set(there) - names)
     whole = len(kept) == planned > 0
-    withdraw(store, video_id, [*gone, layout.done_key(video_id)], why)  # DONE is put again if all is there
+    if gone:
+        withdraw(store, video_id, gone, why)
+    if not whole or store.find(layout.done_key(video_id)) != to_json(done_marker(video_id, kept)):
+        store.delete(layout.done_key(video_id))
     if not kept:
         store.delete(layout.init_key(video_id))
     together = [marker for index, marker in enumerate(kept) if marker.segment == index]

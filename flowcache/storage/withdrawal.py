@@ -13,12 +13,12 @@ from flowcache.storage.objects.store import MissingObject, Store
 
 
 def withdraw(store: Store, video_id: str, keys: Iterable[str], why: list[str]) -> None:
-    """Take these markers (and DONE, and the dead letter) of the video back, in one step."""
-    objects = {key: data.decode("latin-1") for key, data in read_each(store, list(keys)) if isinstance(data, bytes)}
-    if objects:
-        withdrawal = Withdrawal(video_id, time.time(), why, objects)
-        store.put(layout.withdrawn_key(video_id, new_attempt()), to_json(withdrawal))
-        remove(store, withdrawal)
+    """Take these markers of the video back, in one step, with its DONE and dead letter."""
+    keys = [*keys, layout.done_key(video_id), layout.dead_letter_key(video_id)]
+    objects = {key: data.decode("latin-1") for key, data in read_each(store, keys) if isinstance(data, bytes)}
+    withdrawal = Withdrawal(video_id, time.time(), why, objects)
+    store.put(layout.withdrawn_key(video_id, new_attempt()), to_json(withdrawal))
+    remove(store, withdrawal)
 
 
 def finish_withdrawals(store: Store) -> None:
@@ -34,7 +34,13 @@ def finish_withdrawals(store: Store) -> None:
 
 
 def remove(store: Store, withdrawal: Withdrawal) -> None:
-    """DONE first, then the markers from the last one on: a reader in between sees a video that is under way."""
-    for key in sorted(withdrawal.objects, reverse=True):
-        if store.find(key) == withdrawal.objects[key].encode("latin-1"):
-            store.delete(key)
+    """The dead letter, DONE, then the markers from the last one on: a reader in between sees a video under way.
+
+    Once the markers are gone there is nothing more to do: letter and DONE that come later may be the same bytes.
+    """
+    objects = {key: text.encode("latin-1") for key, text in withdrawal.objects.items()}
+    markers = [key for key in objects if key.startswith(f"{layout.COMMITS}/") and not key.endswith("/DONE.json")]
+    if any(store.find(key) == objects[key] for key in markers):
+        for key in sorted(objects, reverse=True):
+            if store.find(key) == objects[key]:
+                store.delete(key)
