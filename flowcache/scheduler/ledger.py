@@ -86,6 +86,7 @@ class Ledger:
             markers = [self.markers[name][number] for number in sorted(self.markers.get(name, {}))]
             cause = damaged.get(name) or next(map(str, check_markers(self.record, markers)), None)
             if cause and not video.dead:
+                withdraw_success(self.store)
                 cause = f"{cause}. {CURE}"
                 letter = DeadLetter(name, None, None, cause, "damaged", 0, "", without_credentials(video.request))
                 self.dead_letter(name, cause, lambda letter=letter: letter)

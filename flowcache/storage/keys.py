@@ -8,7 +8,7 @@ from flowcache.storage import layout
 from flowcache.storage.objects.backend import Entry
 from flowcache.storage.objects.store import Store
 
-VIDEO = r"(?P<video>[A-Za-z0-9][A-Za-z0-9._-]*)"  # as manifests may name one
+VIDEO = r"(?P<video>[^/]+)"
 PATTERNS = {  # by the first folder, what lies in it
     layout.RUNS: {"run": r"[0-9A-Za-z]+\.json"},
     layout.COMMITS: {"marker": VIDEO + r"/(?P<number>\d{5,})\.json", "done": VIDEO + r"/DONE\.json"},

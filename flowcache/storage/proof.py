@@ -4,8 +4,9 @@ from collections.abc import Collection, Iterator
 
 from flowcache.errors import StoreError, masked
 from flowcache.storage import layout
-from flowcache.storage.commits import Listing, list_commits, put_playlist, read_markers
-from flowcache.storage.documents import RunRecord
+from flowcache.storage.commits import Listing, dead_letter, list_commits, put_playlist, read_markers, withdraw_success
+from flowcache.storage.committed import CURE
+from flowcache.storage.documents import DeadLetter, RunRecord
 from flowcache.storage.keys import listed
 from flowcache.storage.objects.store import Store, looks
 from flowcache.storage.runs import some_of
@@ -44,7 +45,10 @@ def read_back(
 
 
 def mend_playlists(store: Store, run: RunRecord, listing: Listing) -> None:
-    """Write anew the playlists of finished videos that are not there: their markers say all that is in them."""
+    """Write anew the playlists of finished videos that are not there: their markers say all that is in them.
+
+    A video whose markers are damaged is not finished, but given up until it is repaired.
+    """
     there = {found.video_id for found in listed(store, layout.MEDIA, "playlist")}
     lost = [name for name in run.plan["videos"] if name in listing.done and name not in there]
     markers, damaged = read_markers(store, listing, lost)
@@ -52,6 +56,13 @@ def mend_playlists(store: Store, run: RunRecord, listing: Listing) -> None:
         found = [markers[name][segment] for segment in sorted(markers[name])]
         if found and name not in damaged:
             put_playlist(store, name, found, done=True)
+    for request in run.requests:
+        why = damaged.get(request["id"])
+        if why:
+            letter = DeadLetter(request["id"], None, None, f"{why}. {CURE}", "damaged", 0, "", request)
+            withdraw_success(store)
+            store.delete(layout.done_key(letter.video_id))
+            dead_letter(store, letter)
 
 
 def lacks(store: Store, run: RunRecord, listing: Listing, left: Collection[str] = ()) -> Iterator[str]:

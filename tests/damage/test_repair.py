@@ -224,6 +224,16 @@ def test_a_hundred_random_damages_in_a_row(wanted):
     random_damages(100, uuid.uuid4().int % 10**6, wanted)
 
 
+def test_a_lost_playlist_beside_a_damaged_marker_is_that_videos_trouble_alone(wanted):
+    store = night()
+    store.delete(layout.playlist_key("long"))
+    store.put(layout.marker_key("long", 1), b"damaged")
+    summary = render(store)
+    assert (summary.exit_code, set(summary.done)) == (3, {"other", "short"})
+    assert "flowcache repair" in summary.failed["long"]
+    check_cured(store, wanted)
+
+
 def test_a_withdrawal_takes_no_newer_marker_back(wanted):
     """Its deleting is done again by whoever comes; what was rendered since are other bytes."""
     store = night()
