@@ -28,6 +28,7 @@ PATTERNS = {  # by the first folder, what lies in it
     layout.WITHDRAWN: {"withdrawal": VIDEO + r"/(?P<attempt>[0-9a-z]+)\.json"},
     layout.SUCCESS: {"success": ""},
     layout.STOPPED: {"stopped": ""},
+    layout.OWNER: {"owner": ""},
 }
 KINDS = {folder: [(kind, re.compile(pattern)) for kind, pattern in kinds.items()] for folder, kinds in PATTERNS.items()}
 

@@ -4,7 +4,7 @@ RUNS, COMMITS, DEAD_LETTERS, STATES, MEDIA, META = "_run", "_commits", "_dead_le
 LINKS = "_links"
 TEXTS = "_texts"
 WITHDRAWN = "_withdrawn"
-SUCCESS, STOPPED = "_SUCCESS", "_STOPPED"
+SUCCESS, STOPPED, OWNER = "_SUCCESS", "_STOPPED", "_OWNER"
 
 
 def run_key(run_id: str) -> str:

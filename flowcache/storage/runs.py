@@ -1,5 +1,6 @@
 """One output root holds one run: its record, its identity, and the refusal of any other."""
 
+import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -13,6 +14,7 @@ from flowcache.storage.documents import SCHEMA_VERSION, Damaged, RunRecord, cano
 from flowcache.storage.keys import listed
 from flowcache.storage.objects.store import Store
 
+OF_RUN = re.compile(rb'"run_id":"([0-9a-f]{16})"')
 SHOWN = 10  # differences named in a message before the rest is only counted
 
 
@@ -83,15 +85,29 @@ def begin_run(store: Store, record: RunRecord) -> RunRecord:
         raise InputError(differences(masked(store.url), others[0], record))
     if existing:
         return existing[0]
+    claim(store, record)
     key = layout.run_key(record.run_id)
     created = store.create(key, to_json(record))
-    # Two drivers may have found the root empty together: whoever sees another after creating, withdraws.
-    others = [run for run in read_runs(store) if run.spec_hash != record.spec_hash]
-    if others:
-        if created:
-            store.delete(key)
-        raise InputError(differences(masked(store.url), others[0], record))
-    return record if created else parse(RunRecord, store.get(key), masked(store.uri(key)))
+    return record if created else run_at(store, key, store.get(key), record)
+
+
+def claim(store: Store, record: RunRecord) -> None:
+    """Make the root this run's, by one exclusive key: of drivers that find it empty together one run's go on.
+
+    InputError where it is another run's, which may not have come to write its record.
+    """
+    if store.create(layout.OWNER, canonical({"run_id": record.run_id, "spec_hash": record.spec_hash})):
+        return
+    owner = OF_RUN.search(store.get(layout.OWNER))
+    key = owner and layout.run_key(owner[1].decode())
+    data = store.find(key) if key else None
+    if key and data:
+        raise InputError(differences(masked(store.url), run_at(store, key, data, None), record))
+    message = (
+        f"is claimed by another run, which has not begun. If no driver is at work there, delete {layout.OWNER} or "
+        "give another output"
+    )
+    raise InputError([Problem(file=masked(store.url), field="output", message=message)])
 
 
 def read_runs(store: Store, ours: RunRecord | None = None) -> list[RunRecord]:

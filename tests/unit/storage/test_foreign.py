@@ -111,6 +111,7 @@ def test_every_key_of_ours_is_known(studio):
         layout.link_key(video, 99): "link",
         layout.SUCCESS: "success",
         layout.STOPPED: "stopped",
+        layout.OWNER: "owner",
     }
     assert {key: named(Entry(key, 1)).kind for key in ours} == ours
     found = named(Entry(layout.media_key(video, 7, attempt), 1))
