@@ -81,10 +81,14 @@ class CountingBackend:
         return len(self.objects[key]) if key in self.objects else None
 
     def list(self, prefix: str) -> Iterator[Entry]:
-        found = [Entry(key, len(data)) for key, data in list(self.objects.items()) if key.startswith(f"{prefix}/")]
+        folder = f"{prefix}/" if prefix else ""
+        found = [Entry(key, len(data)) for key, data in list(self.objects.items()) if key.startswith(folder)]
         self.pages += 1 + len(found) // 1000
         self._ask("list", f"{prefix}/")
         return iter(found)
+
+    def leftovers(self, before: float) -> Iterator[Entry]:
+        return iter(())
 
     def delete(self, key: str) -> None:
         self._ask("delete", key)

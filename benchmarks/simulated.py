@@ -143,7 +143,7 @@ def render(provider: SimulatedProvider, name: str, task: Task) -> SegmentMarker:
         spec_hash=provider.settings.spec_hash,
         seed=request.seed,
         parent_sha256=task.parent and marker_sha256(task.parent),
-        init_key=put_init(store, request.id, INIT),
+        init_key=put_init(store, request.id, INIT, task.parent and task.parent.init_sha256),
         init_sha256=sha256(INIT),
         state_key=layout.state_key(request.id, segment.index, attempt) if state else None,
         state_sha256=sha256(state) if state else None,

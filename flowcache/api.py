@@ -25,7 +25,9 @@ from flowcache.runtime.cluster import ray_provider
 from flowcache.runtime.metrics import RunMetrics
 from flowcache.scheduler.driver import Summary, run
 from flowcache.storage.objects.store import Store
+from flowcache.storage.repair import repair as repair_store
 from flowcache.storage.runs import new_run
+from flowcache.storage.withdrawal import finish_withdrawals
 
 __all__ = [
     "Cluster", "Link", "Node", "Plan", "RowDefaults", "RunOptions", "Summary", "check", "load_model", "plan", "render",
@@ -45,6 +47,7 @@ def render(
     progress: Listener | None = None,
     warn: Callable[[Problem], None] = lambda problem: None,
     media: Mapping[str, str] | None = None,
+    repair: bool = False,
 ) -> Summary:
     """Render every request below `output`, or what is missing of them there.
 
@@ -55,6 +58,7 @@ def render(
     storage_options: for the output's fsspec filesystem, such as endpoint_url; s3:// inputs are opened with them too.
     progress: its `on` is called with every event of the run (flowcache.progress.events).
     media: where pictures and videos lie that lie elsewhere than the requests say, by what those say.
+    repair: first withdraw what is damaged below the output (flowcache.storage.repair).
 
     Raises InputError with every fault before anything is started, StoreError if the output can't be
     used or does not show in the end what the run did, ClusterError if no gang comes up. Videos that fail are in
@@ -71,7 +75,16 @@ def render(
     digests = {name: spec.digest for name, spec in specs.items()}
     record = new_run(good, digests, segments, flowcache.__version__, problems, options.numerics)
     listeners = [RunMetrics()] if progress is None else [progress, RunMetrics()]
-    return run(store, record, good, specs, options, Together(*listeners), ray_provider)
+    return run(
+        store,
+        record,
+        good,
+        specs,
+        options,
+        Together(*listeners),
+        ray_provider,
+        repair_store if repair else finish_withdrawals,
+    )
 
 
 def plan(

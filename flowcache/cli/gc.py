@@ -15,7 +15,7 @@ def gc(
     endpoint_url: Endpoint = None,
     as_json: Json = False,
 ) -> None:
-    """Remove what lost attempts left behind, and expired links.
+    """Remove what lost attempts and dead processes left behind, and expired links.
 
     Only objects that no marker names, of segments which another attempt has committed. Safe while a run goes on.
     """

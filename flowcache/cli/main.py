@@ -14,6 +14,7 @@ from flowcache.cli.links import links
 from flowcache.cli.models import models
 from flowcache.cli.plan import plan
 from flowcache.cli.render import render
+from flowcache.cli.repair import repair
 from flowcache.cli.report import report
 from flowcache.cli.sheet import sheet
 from flowcache.cli.status import status
@@ -23,8 +24,8 @@ from flowcache.errors import FlowcacheError, InputError
 
 EXIT_CODES = """
 Exit codes: 0 done; 2 bad input and nothing was started; 3 finished, but some videos failed or rows were
-rejected; 4 verify found damage; 5 stopped with videos left, at the deadline or by SIGTERM; 1 anything else
-(run the same command again to go on).
+rejected; 4 verify found damage, or repair left some; 5 stopped with videos left, at the deadline or by SIGTERM;
+1 anything else (run the same command again to go on).
 """
 
 app = typer.Typer(
@@ -34,7 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for command in (render, submit, plan, status, verify, models, export, sheet, report, links, gc):
+for command in (render, submit, plan, status, verify, repair, models, export, sheet, report, links, gc):
     app.command()(command)
 
 

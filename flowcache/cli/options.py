@@ -34,6 +34,7 @@ Until = Annotated[
 KeepGoing = Annotated[bool | None, typer.Option(help="Render the good rows, record the bad ones.")]
 
 RetryFailed = Annotated[bool, typer.Option(help="Try dead-lettered videos again.")]
+Repair = Annotated[bool, typer.Option("--repair", help="Mend the output first, as flowcache repair does.")]
 LogJson = Annotated[bool, typer.Option(help="Progress as JSON lines, for programs.")]
 Media = Annotated[Path | None, typer.Option(hidden=True, help="Written by submit: where it put media.")]
 

@@ -32,6 +32,7 @@ def render(
     until: options.Until = None,
     keep_going: options.KeepGoing = None,
     retry_failed: options.RetryFailed = False,
+    repair: options.Repair = False,
     log_json: options.LogJson = False,
     media: options.Media = None,
     endpoint_url: Endpoint = None,
@@ -68,12 +69,14 @@ def render(
         until=until,
         keep_going=keep_going,
     )
-    summary = run_job(spec, endpoint_url, retry_failed, log_json, media)
+    summary = run_job(spec, endpoint_url, retry_failed, log_json, media, repair)
     (print_as_json if as_json else print_summary)(summary)
     raise typer.Exit(summary.exit_code)
 
 
-def run_job(spec: Any, endpoint: str | None, retry_failed: bool, log_json: bool, media: Path | None) -> Any:
+def run_job(
+    spec: Any, endpoint: str | None, retry_failed: bool, log_json: bool, media: Path | None, repair: bool = False
+) -> Any:
     """The Summary of what a JobSpec asks for. Ctrl-C becomes an error that says how to go on."""
     from flowcache.api import render as render_requests
     from flowcache.inputs.media import media_table
@@ -91,6 +94,7 @@ def run_job(spec: Any, endpoint: str | None, retry_failed: bool, log_json: bool,
             progress=JsonProgress() if log_json else progress_for(err),
             warn=lambda problem: err.print(f"[yellow]warning:[/] {escape(str(problem))}"),
             media=media_table(media) if media else None,
+            repair=repair,
         )
     except KeyboardInterrupt:
         raise FlowcacheError("stopped; what is committed stays, and the same command goes on from there") from None

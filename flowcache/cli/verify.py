@@ -19,6 +19,7 @@ def verify(
 
     Exit code 4 when anything is damaged or missing; each damage is named.
     """
+    from flowcache.storage.runs import some_of
     from flowcache.storage.verify import verify as verify_store
 
     report = verify_store(open_store(output, endpoint_url), decode=decode)
@@ -27,6 +28,8 @@ def verify(
     else:
         for problem in report.problems:
             err.print(f"[red]damaged:[/] {escape(str(problem))}")
+        if report.foreign:
+            err.print(f"ignored, of somebody else: {escape(some_of(report.foreign))}")
         counted = ", ".join(f"{number} {name}" for name, number in report.counts.items())
         out.print(f"{'sound' if report.sound else f'{len(report.problems)} problems'}: {counted}")
     raise typer.Exit(0 if report.sound else 4)

@@ -4,6 +4,7 @@ Keeps no state of its own: killed and started again, it reads the store and rend
 """
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from flowcache.errors import InputError, Problem, StoreError
@@ -20,6 +21,7 @@ from flowcache.storage.commits import success, withdraw_stopped
 from flowcache.storage.documents import RunRecord
 from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import begin_run
+from flowcache.storage.withdrawal import finish_withdrawals
 from flowcache.worker.task import Event, Flawed, Task
 
 WATCH_EVERY = 1.0  # seconds between two looks for stalls and for room in the cluster
@@ -33,10 +35,12 @@ def run(
     options: RunOptions,
     listener: Listener,
     connect: Connect,
+    prepare: Callable[[Store], object] = finish_withdrawals,
 ) -> Summary:
     """Render what the store lacks of `requests`, write tables and summary. `specs`: model name -> spec.
 
-    listener: is told of every event; connect: brings up what gangs run on.
+    listener: is told of every event; connect: brings up what gangs run on; prepare: what
+    is done to the store first.
     """
     begin = time.monotonic()
     try:
@@ -45,6 +49,7 @@ def run(
         raise InputError([Problem("output", "", str(error))]) from error
     record = begin_run(store, record)
     withdraw_stopped(store)
+    prepare(store)
     ledger, stopping = Ledger(store, record, requests, specs, options, listener.on), Stopping(options)
     try:
         ledger.settle_committed()

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from flowcache.inputs.options import RunOptions
 from flowcache.inputs.segments import plan
@@ -22,17 +23,22 @@ from flowcache.records import ChunkRecord, ModelSpec, RenderRequest, Segment
 from flowcache.scheduler.protocols import GangWork
 from flowcache.scheduler.queue import SegmentQueue, Video
 from flowcache.scheduler.store_writer import StoreWriter
+from flowcache.storage.chain import check_markers
 from flowcache.storage.commits import (
     Listing,
     clear_dead_letter,
+    done_key,
     list_commits,
     read_markers,
     stopped,
     withdraw_success,
 )
+from flowcache.storage.committed import CURE
 from flowcache.storage.documents import DeadLetter, RunRecord, SegmentMarker, Stopped
 from flowcache.storage.objects.store import Store
 from flowcache.storage.proof import Unproven, read_back
+from flowcache.storage.runs import without_credentials
+from flowcache.storage.tables import outdate
 from flowcache.worker.task import Task, worker_settings
 
 
@@ -49,15 +55,41 @@ class Ledger:
         tell: Callable[[RunEvent], None],
     ):
         self.store, self.record, self.options, self.tell = store, record, options, tell
-        self.listing = list_commits(store)
-        self.changed = False  # whether the store may hold more than `listing` says
+        self.listing, self.changed = self._listed()  # changed: whether the store may hold more than `listing` says
+        outdate(store, record, self.listing)
         revived = self._revive() if options.retry_failed else set()
         dead = self.listing.dead_letters.keys() - revived
         self.queue = SegmentQueue(self._video(request, specs[request.model], dead) for request in requests)
-        self.markers = read_markers(store, self.listing, self.queue.videos.keys() - self.listing.done)
+        self.markers, damaged = read_markers(store, self.listing, self.queue.videos.keys() - self.listing.done)
         self.writer = StoreWriter(store, options.patience)
         self.rendered = 0  # chunks
         tell(RunBegan(record.run_id, tuple(map(begun, self.queue.videos.values()))))
+        self._give_up(damaged)
+
+    def _listed(self) -> tuple[Listing, bool]:
+        """What is committed, and whether something was taken back: a DONE without its segments says nothing."""
+        listing, planned = list_commits(self.store), self.record.plan["videos"]
+        untrue = {
+            name
+            for name in listing.done & planned.keys()
+            if listing.segments.get(name) != list(range(planned[name]["segments"]))
+        }
+        if untrue:
+            withdraw_success(self.store)
+        for name in untrue:
+            self.store.delete(done_key(name))
+        return replace(listing, done=listing.done - untrue), bool(untrue)
+
+    def _give_up(self, damaged: dict[str, str]) -> None:
+        """The videos of which something is committed that can't be gone on with. damaged: by video, why."""
+        for name, video in self.queue.videos.items():
+            markers = [self.markers[name][number] for number in sorted(self.markers.get(name, {}))]
+            cause = damaged.get(name) or next(map(str, check_markers(self.record, markers)), None)
+            if cause and not video.dead:
+                withdraw_success(self.store)
+                cause = f"{cause}. {CURE}"
+                letter = DeadLetter(name, None, None, cause, "damaged", 0, "", without_credentials(video.request))
+                self.dead_letter(name, cause, lambda letter=letter: letter)
 
     def _revive(self) -> set[str]:
         """Give the videos that failed another chance."""

@@ -54,6 +54,7 @@ class ObjectCheck:
     bytes: int | None = None
     chunk: ChunkRecord | None = None  # of media, which are also decoded:
     init_key: str = ""
+    init_sha256: str = ""
     fps: int = 1
     size: tuple[int, int] | None = None  # height, width in pixels
 
@@ -73,7 +74,13 @@ def objects_of(markers: Iterable[SegmentMarker], requests: dict[str, dict[str, A
             yield ObjectCheck(marker.init_key, marker.init_sha256, **where)
         if marker.state_key is not None:
             yield ObjectCheck(marker.state_key, marker.state_sha256 or "", bytes=marker.state_bytes, **where)
-        media = {"init_key": marker.init_key, "fps": marker.fps, "size": size, **where}
+        media = {
+            "init_key": marker.init_key,
+            "init_sha256": marker.init_sha256,
+            "fps": marker.fps,
+            "size": size,
+            **where,
+        }
         for chunk in marker.chunks:
             yield ObjectCheck(chunk.key, chunk.sha256, bytes=chunk.bytes, chunk=chunk, **media)
 
@@ -97,13 +104,14 @@ def check_object(store: Store, check: ObjectCheck, sizes: dict[str, int], read_i
         return [check.damage("is damaged: its sha256 is not the one in its marker")]
     if check.chunk is None or read_init is None:
         return []
-    return list(check_frames(check, check.chunk, data, read_init(check.init_key)))
+    init = read_init(check.init_key)
+    if init is None or sha256(init) != check.init_sha256:
+        return []  # reported already, and no fault of the chunk
+    return list(check_frames(check, check.chunk, data, init))
 
 
-def check_frames(check: ObjectCheck, chunk: ChunkRecord, data: bytes, init: bytes | None) -> Iterator[Damage]:
+def check_frames(check: ObjectCheck, chunk: ChunkRecord, data: bytes, init: bytes) -> Iterator[Damage]:
     """Decode the chunk after its init segment; count its frames and compare their times."""
-    if init is None:
-        return  # reported as missing already
     count = 0
     try:
         for pixels, seconds in decode(init, [data]):

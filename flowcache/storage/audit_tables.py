@@ -28,21 +28,23 @@ def read_table(store: Store, run: RunRecord, name: str, audit: Audit) -> Iterato
     prefix = layout.table_prefix(name, run.run_id)
     for entry in store.list(f"{layout.META}/{name}"):
         if not (entry.key.startswith(f"{prefix}/part-") and entry.key.endswith(".parquet")):
-            audit.problems.append(Damage(f"a foreign file among the {name} tables breaks readers", key=entry.key))
+            if entry.size or "." in entry.key.rpartition("/")[2]:  # else a folder, as consoles mark it
+                audit.problems.append(Damage(f"a foreign file among the {name} tables breaks readers", key=entry.key))
             continue
         data = store.find(entry.key)
         if data is None:
             continue  # replaced since it was listed
         try:
             table = completed(pq.read_table(io.BytesIO(data)), TABLES[name])
-        except (pa.ArrowInvalid, OSError) as fault:
+            rows = table.to_pylist()
+        except (pa.ArrowException, OSError, ValueError) as fault:
             audit.problems.append(Damage(f"is no readable Parquet file: {fault}", key=entry.key))
             continue
         if not table.schema.equals(TABLES[name]):
             audit.problems.append(Damage(f"has another schema than meta/{name} of this version", key=entry.key))
             continue
         audit.rows += table.num_rows
-        yield from table.to_pylist()
+        yield from rows
 
 
 def completed(table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -6,14 +6,23 @@ For a video: playlist, then DONE. For a run: tables, then _SUCCESS. See docs/sto
 
 import secrets
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from flowcache.errors import StoreError, masked
-from flowcache.records import ChunkRecord
 from flowcache.storage import layout
+from flowcache.storage.committed import (
+    Commits,
+    Listing,
+    arrange,
+    chunks_of,
+    list_commits,
+    read_commits,
+    read_markers,
+)
 from flowcache.storage.documents import (
+    Damaged,
     DeadLetter,
     DoneMarker,
     RunRecord,
@@ -21,7 +30,6 @@ from flowcache.storage.documents import (
     Stopped,
     canonical,
     parse,
-    read_all,
     sha256,
     to_json,
 )
@@ -42,14 +50,18 @@ __all__ = [
     "Commits",
     "DeadLetter",
     "DoneMarker",
+    "Listing",
     "RunRecord",
     "SegmentMarker",
+    "arrange",
     "begin_run",
+    "chunks_of",
     "clear_dead_letter",
     "commit_segment",
     "dead_letter",
     "done_key",
     "init_key",
+    "list_commits",
     "mark_done",
     "marker_key",
     "marker_sha256",
@@ -60,6 +72,7 @@ __all__ = [
     "put_init",
     "put_playlist",
     "read_commits",
+    "read_markers",
     "read_run",
     "read_stopped",
     "run_key",
@@ -82,10 +95,16 @@ def marker_sha256(marker: SegmentMarker) -> str:
     return sha256(to_json(marker))
 
 
-def put_init(store: Store, video_id: str, data: bytes) -> str:
-    """Store the video's init segment and return its key. Every attempt must bring the same bytes."""
+def put_init(store: Store, video_id: str, data: bytes, committed: str | None = None) -> str:
+    """Store the video's init segment and return its key. Every attempt must bring the same bytes.
+
+    committed: its sha256 in the video's markers, by which a damaged one is told from another encoder's.
+    """
     key = layout.init_key(video_id)
     if not store.create(key, data):
+        if committed == sha256(data):
+            store.put(key, data)
+            return key
         raise StoreError(
             f"{masked(store.uri(key))} differs from what this worker's encoder makes: chunks of other sizes, frame "
             "rates or ffmpeg versions cannot be joined. Use one software version for all workers of a run"
@@ -167,99 +186,14 @@ def stopped(store: Store, end: Stopped) -> None:
 
 
 def read_stopped(store: Store) -> Stopped | None:
+    """What the last driver said in the end, if it left videos and no other is at work."""
     data = store.find(layout.STOPPED)
-    return None if data is None else parse(Stopped, data, masked(store.uri(layout.STOPPED)))
+    try:
+        return None if data is None else parse(Stopped, data, masked(store.uri(layout.STOPPED)))
+    except Damaged as damage:
+        return Stopped("", str(damage), 1, 0, 0.0)
 
 
 def withdraw_stopped(store: Store) -> None:
     """A driver is at work again."""
     store.delete(layout.STOPPED)
-
-
-def chunks_of(markers: Sequence[SegmentMarker]) -> list[ChunkRecord]:
-    return [chunk for marker in markers for chunk in marker.chunks]
-
-
-@dataclass(frozen=True)
-class Commits:
-    """Everything that is committed below a root."""
-
-    markers: dict[str, tuple[SegmentMarker, ...]]  # by video: segments 0..n without a gap, in order
-    beyond: dict[str, tuple[SegmentMarker, ...]]  # by video: those after a gap (later shots run side by side)
-    done: frozenset[str]  # videos with DONE
-    dead_letters: dict[str, DeadLetter]
-
-    def all(self, video_id: str) -> tuple[SegmentMarker, ...]:
-        """Every committed segment of the video, in order."""
-        return self.markers.get(video_id, ()) + self.beyond.get(video_id, ())
-
-    def find(self, video_id: str, segment: int) -> SegmentMarker | None:
-        contiguous = self.markers.get(video_id, ())
-        if segment < len(contiguous):
-            return contiguous[segment]
-        return next((m for m in self.beyond.get(video_id, ()) if m.segment == segment), None)
-
-
-@dataclass(frozen=True)
-class Listing:
-    """What is committed, by names alone: markers are not read, only dead letters (there are few)."""
-
-    segments: dict[str, list[int]]  # by video: its committed segments, ascending
-    done: frozenset[str]  # videos with DONE
-    dead_letters: dict[str, DeadLetter]
-
-
-def list_commits(store: Store) -> Listing:
-    """Two listings, and the dead letters in parallel."""
-    segments: dict[str, list[int]] = {}
-    done = set()
-    for entry in store.list(layout.COMMITS):
-        _, video_id, name = entry.key.split("/")
-        if is_done_key(entry.key):
-            done.add(video_id)
-        else:
-            segments.setdefault(video_id, []).append(int(name.removesuffix(".json")))
-    letters = read_all(store, DeadLetter, [entry.key for entry in store.list(layout.DEAD_LETTERS)])
-    return Listing(segments, frozenset(done), {letter.video_id: letter for letter in letters})
-
-
-def read_markers(store: Store, listing: Listing, videos: Iterable[str]) -> dict[str, dict[int, SegmentMarker]]:
-    """The committed markers of these videos by segment, read in parallel. StoreError for a damaged one."""
-    found: dict[str, dict[int, SegmentMarker]] = {name: {} for name in videos}
-    keys = [layout.marker_key(name, segment) for name in found for segment in listing.segments.get(name, ())]
-    for marker in read_all(store, SegmentMarker, keys):
-        found[marker.video_id][marker.segment] = marker
-    return found
-
-
-def read_commits(store: Store, known: dict[str, SegmentMarker] | None = None) -> Commits:
-    """Two listings, then the markers in parallel. StoreError for a damaged marker.
-
-    known: markers by key that were read before and never change; those that are new are added to it.
-    """
-    known = {} if known is None else known
-    keys = [entry.key for entry in store.list(layout.COMMITS)]
-    letters = read_all(store, DeadLetter, [entry.key for entry in store.list(layout.DEAD_LETTERS)])
-    wanted = [key for key in keys if not is_done_key(key)]
-    new = [key for key in wanted if key not in known]
-    known.update(zip(new, read_all(store, SegmentMarker, new), strict=True))
-    return arrange([known[key] for key in wanted], [key.split("/")[1] for key in keys if is_done_key(key)], letters)
-
-
-def is_done_key(key: str) -> bool:
-    return key.endswith("/DONE.json")
-
-
-def arrange(markers: Iterable[SegmentMarker], done: Iterable[str], letters: Iterable[DeadLetter]) -> Commits:
-    """Sort the markers of each video into those without a gap from segment 0 and the rest."""
-    by_video: dict[str, list[SegmentMarker]] = {}
-    for marker in markers:
-        by_video.setdefault(marker.video_id, []).append(marker)
-    contiguous, beyond = {}, {}
-    for video_id, found in by_video.items():
-        found.sort(key=lambda marker: marker.segment)
-        length = next((i for i, marker in enumerate(found) if marker.segment != i), len(found))
-        contiguous[video_id] = tuple(found[:length])
-        if length < len(found):
-            beyond[video_id] = tuple(found[length:])
-    return Commits(contiguous, beyond, frozenset(done), {letter.video_id: letter for letter in letters})

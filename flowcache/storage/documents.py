@@ -2,14 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from functools import cache
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from flowcache.errors import StoreError, masked
 from flowcache.records import ChunkRecord
-from flowcache.storage.objects.store import Store
+from flowcache.storage.objects.store import MissingObject, Store
 
 SCHEMA_VERSION = 1  # of everything in the store: keys, documents, tables
 READERS = 64  # parallel small reads: as many as S3 has connections
@@ -101,11 +103,22 @@ class DeadLetter:
     segment: int | None  # None: before the first segment
     rank: int | None
     cause: str
-    kind: Literal["work", "infra", "rejected"]
+    kind: Literal["work", "infra", "rejected", "damaged"]  # damaged: what the store holds of it can't be gone on with
     attempts: int
     log_tail: str
     request: dict[str, Any] | None
     continues: str | None = None  # key of the marker whose state the segment began with: with `request` all its inputs
+    schema_version: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True)
+class Withdrawal:
+    """What a repair took back of one video, in one step: from the moment that this is written it does not count."""
+
+    video_id: str
+    at: float  # unix seconds
+    why: list[str]
+    objects: dict[str, str]  # the bytes of markers, DONE and dead letter (each a character) by key
     schema_version: int = SCHEMA_VERSION
 
 
@@ -121,7 +134,11 @@ class Stopped:
     schema_version: int = SCHEMA_VERSION
 
 
-Document = RunRecord | SegmentMarker | DoneMarker | DeadLetter | Stopped
+Document = RunRecord | SegmentMarker | DoneMarker | DeadLetter | Withdrawal | Stopped
+
+
+class Damaged(StoreError):
+    """A document in the store is not what it should be, or of a version that this one does not know."""
 
 
 def to_json(document: Document) -> bytes:
@@ -134,21 +151,59 @@ def to_json(document: Document) -> bytes:
 
 
 def parse(kind: type, data: bytes, name: str) -> Any:
-    """The `kind` of document in `data`; StoreError naming the object `name` where it is damaged or of a
+    """The `kind` of document in `data`; Damaged naming the object `name` where it is damaged or of a
     schema that this version does not know."""
     try:
         fields = json.loads(data)
         if fields["schema_version"] != SCHEMA_VERSION:
-            raise StoreError(
+            raise Damaged(
                 f"{name} has schema version {fields['schema_version']}, this flowcache reads {SCHEMA_VERSION}"
             )
         if kind is SegmentMarker:
-            fields["chunks"] = tuple(ChunkRecord(**chunk) for chunk in fields["chunks"])
+            fields["chunks"] = tuple(typed(ChunkRecord(**chunk)) for chunk in fields["chunks"])
         if kind is DoneMarker:
             fields["markers"] = tuple(fields["markers"])
-        return kind(**fields)
-    except (ValueError, KeyError, TypeError, AttributeError) as fault:
-        raise StoreError(f"{name} is damaged: no valid {kind.__name__} ({fault})") from fault
+        return typed(kind(**fields))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as fault:
+        raise Damaged(f"{name} is damaged: no valid {kind.__name__} ({fault})") from fault
+
+
+def typed(document: Any) -> Any:
+    """The document itself; TypeError where a field is of another type than it is declared."""
+    for name, types in types_of(type(document)).items():
+        value = getattr(document, name)
+        if not isinstance(value, types):
+            raise TypeError(f"{name} is {value!r:.60}")
+    return document
+
+
+@cache
+def types_of(kind: type) -> dict[str, tuple[type, ...]]:
+    return {name: tuple(classes(hint)) for name, hint in get_type_hints(kind).items()}
+
+
+def classes(hint: Any) -> Iterator[type]:
+    """What a value of the annotation is an instance of."""
+    if isinstance(hint, UnionType):
+        for part in get_args(hint):
+            yield from classes(part)
+    elif get_origin(hint) is Literal:
+        yield str
+    else:
+        yield from (float, int) if hint is float else (get_origin(hint) or hint,)
+
+
+def read_each(store: Store, keys: Sequence[str]) -> Iterator[tuple[str, bytes | MissingObject]]:
+    """Keys with their objects, in order, read in parallel; what is missing is told in its place."""
+
+    def read(key: str) -> bytes | MissingObject:
+        try:
+            return store.get(key)
+        except MissingObject as missing:
+            return missing
+
+    with ThreadPoolExecutor(READERS) as pool:
+        yield from zip(keys, pool.map(read, keys), strict=True)
 
 
 def read_all(store: Store, kind: type, keys: Sequence[str]) -> list[Any]:

@@ -5,8 +5,9 @@ from typing import Any
 
 from flowcache.errors import StoreError, masked
 from flowcache.storage import layout
-from flowcache.storage.commits import chunks_of, is_done_key
+from flowcache.storage.commits import chunks_of
 from flowcache.storage.documents import SegmentMarker, read_all
+from flowcache.storage.keys import listed
 from flowcache.storage.media import join
 from flowcache.storage.objects.store import Store
 
@@ -18,7 +19,7 @@ def export(store: Store, video_id: str, target_url: str, **storage_options: Any)
 
     An unfinished video gives what plays so far. StoreError where it has no chunk.
     """
-    keys = [e.key for e in store.list(f"{layout.COMMITS}/{video_id}") if not is_done_key(e.key)]
+    keys = [found.entry.key for found in listed(store, f"{layout.COMMITS}/{video_id}", "marker")]
     markers = read_all(store, SegmentMarker, keys)
     markers = [marker for index, marker in enumerate(markers) if marker.segment == index]
     if not markers:

@@ -11,6 +11,7 @@ from itertools import groupby
 from flowcache.records import ChunkRecord
 from flowcache.storage import layout
 from flowcache.storage.documents import RunRecord, SegmentMarker
+from flowcache.storage.keys import listed
 from flowcache.storage.objects.store import Store
 
 FEW = 500  # segments of a run whose markers are read sooner than pyarrow is loaded
@@ -25,7 +26,7 @@ def known_markers(store: Store, run: RunRecord) -> dict[str, SegmentMarker]:
     not for verifying, collecting or going on."""
     if run.plan["segments"] < FEW:
         return {}
-    keys = [entry.key for entry in store.list(layout.table_prefix("chunks", run.run_id))]
+    keys = [found.entry.key for found in listed(store, layout.table_prefix("chunks", run.run_id))]
     requests = {request["id"]: request for request in run.requests}
     with ThreadPoolExecutor(READERS) as pool:
         parts = list(pool.map(store.find, keys))
@@ -43,11 +44,11 @@ def markers_of(part: bytes, run: RunRecord, requests: dict[str, dict]) -> Iterat
 
     try:
         table = completed(pq.read_table(io.BytesIO(part)), CHUNKS)
-    except (pa.ArrowInvalid, OSError):
+        if not table.schema.equals(CHUNKS):
+            return
+        columns = [table[name].to_pylist() for name in COLUMNS]
+    except (pa.ArrowException, OSError, ValueError):
         return
-    if not table.schema.equals(CHUNKS):
-        return
-    columns = [table[name].to_pylist() for name in COLUMNS]
     places = [COLUMNS.index(name) for name in ("video_id", "segment")]
     for (video_id, _), rows in groupby(zip(*columns, strict=True), key=lambda row: (row[places[0]], row[places[1]])):
         if video_id in requests:

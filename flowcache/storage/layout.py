@@ -3,7 +3,8 @@
 RUNS, COMMITS, DEAD_LETTERS, STATES, MEDIA, META = "_run", "_commits", "_dead_letter", "_state", "media", "meta"
 LINKS = "_links"
 TEXTS = "_texts"
-SUCCESS, STOPPED = "_SUCCESS", "_STOPPED"
+WITHDRAWN = "_withdrawn"
+SUCCESS, STOPPED, OWNER = "_SUCCESS", "_STOPPED", "_OWNER"
 
 
 def run_key(run_id: str) -> str:
@@ -62,6 +63,11 @@ def part_key(table: str, run_id: str, part: int) -> str:
 def parts_key(run_id: str) -> str:
     """What each part of the tables was made from."""
     return f"{META}/_parts/{run_id}.json"
+
+
+def withdrawn_key(video_id: str, moment: str) -> str:
+    """What a repair took back of the video."""
+    return f"{WITHDRAWN}/{video_id}/{moment}.json"
 
 
 def link_key(video_id: str, expires: int) -> str:

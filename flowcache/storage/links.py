@@ -6,8 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from flowcache.errors import InputError, Problem, StoreError, masked
 from flowcache.storage import layout
-from flowcache.storage.commits import chunks_of, is_done_key
+from flowcache.storage.commits import chunks_of
 from flowcache.storage.documents import SegmentMarker, read_all
+from flowcache.storage.keys import listed
 from flowcache.storage.objects.schemes import scheme_of
 from flowcache.storage.objects.store import Store
 from flowcache.storage.playlist import playlist
@@ -37,12 +38,12 @@ def links(store: Store, videos: Sequence[str], expires: int) -> dict[str, str]:
 
 def link(store: Store, video_id: str, expires: int, until: int) -> str:
     """One signed URL. until: unix seconds of its end, which `gc` reads from the playlist's name."""
-    listed = [entry.key for entry in store.list(f"{layout.COMMITS}/{video_id}")]
-    markers = read_all(store, SegmentMarker, [key for key in listed if not is_done_key(key)])
+    found = listed(store, f"{layout.COMMITS}/{video_id}")
+    markers = read_all(store, SegmentMarker, [one.entry.key for one in found if one.kind == "marker"])
     markers = [marker for index, marker in enumerate(markers) if marker.segment == index]
     if not markers:
         raise StoreError(f"{masked(store.url)} holds no chunks of video {video_id}")
-    done = any(is_done_key(key) for key in listed)
+    done = any(one.kind == "done" for one in found)
     plain = playlist(chunks_of(markers), markers[0].fps, done)
     signed = {key.rpartition("/")[2]: store.sign(key, expires) for key in keys_of(markers)}
     lines = [signed.get(line, line) for line in plain.splitlines()]

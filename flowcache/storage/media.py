@@ -112,7 +112,7 @@ def join(init: bytes, segments: Iterable[bytes]) -> bytes:
         try:
             with av.open(io.BytesIO(init + b"".join(segments)), "r") as source:
                 remux(source, path)
-        except (FFmpegError, IndexError) as fault:
+        except (FFmpegError, IndexError, ValueError) as fault:
             raise StoreError(f"the chunks do not join: {fault}") from fault
         return path.read_bytes()
 
@@ -138,5 +138,5 @@ def decode(init: bytes, segments: Iterable[bytes]) -> Iterator[tuple[np.ndarray,
                 if frame.pts is None or frame.time_base is None:
                     raise StoreError("the video does not decode: a frame has no time")
                 yield frame.to_ndarray(format="rgb24"), float(frame.pts * frame.time_base)
-    except (FFmpegError, IndexError) as fault:
+    except (FFmpegError, IndexError, ValueError) as fault:  # ValueError: metadata that are no text
         raise StoreError(f"the video does not decode: {fault}") from fault

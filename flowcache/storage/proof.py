@@ -4,8 +4,10 @@ from collections.abc import Collection, Iterator
 
 from flowcache.errors import StoreError, masked
 from flowcache.storage import layout
-from flowcache.storage.commits import Listing, list_commits
-from flowcache.storage.documents import RunRecord
+from flowcache.storage.commits import Listing, dead_letter, list_commits, put_playlist, read_markers, withdraw_success
+from flowcache.storage.committed import CURE
+from flowcache.storage.documents import DeadLetter, RunRecord
+from flowcache.storage.keys import listed
 from flowcache.storage.objects.store import Store, looks
 from flowcache.storage.runs import some_of
 from flowcache.storage.tables import Known, table_keys, write_tables
@@ -35,15 +37,37 @@ def read_back(
         lacking = list(lacks(store, run, shown, left))
         if not lacking:
             return shown
+        mend_playlists(store, run, shown)
         unfinished = len(run.plan["videos"].keys() - shown.done - shown.dead_letters.keys())
         listing = None
     message = f"{masked(store.url)} does not show all of the run, however often it is listed: {some_of(lacking)}"
     raise Unproven(f"{message}. Nothing is marked finished", unfinished)
 
 
+def mend_playlists(store: Store, run: RunRecord, listing: Listing) -> None:
+    """Write anew the playlists of finished videos that are not there: their markers say all that is in them.
+
+    A video whose markers are damaged is not finished, but given up until it is repaired.
+    """
+    there = {found.video_id for found in listed(store, layout.MEDIA, "playlist")}
+    lost = [name for name in run.plan["videos"] if name in listing.done and name not in there]
+    markers, damaged = read_markers(store, listing, lost)
+    for name in lost:
+        found = [markers[name][segment] for segment in sorted(markers[name])]
+        if found and name not in damaged:
+            put_playlist(store, name, found, done=True)
+    for request in run.requests:
+        why = damaged.get(request["id"])
+        if why:
+            letter = DeadLetter(request["id"], None, None, f"{why}. {CURE}", "damaged", 0, "", request)
+            withdraw_success(store)
+            store.delete(layout.done_key(letter.video_id))
+            dead_letter(store, letter)
+
+
 def lacks(store: Store, run: RunRecord, listing: Listing, left: Collection[str] = ()) -> Iterator[str]:
     """The difference: each video that is neither dead nor whole, each table's part that is not there."""
-    playlists = {entry.key for entry in store.list(layout.MEDIA) if entry.key.endswith(".m3u8")}
+    playlists = {found.entry.key for found in listed(store, layout.MEDIA, "playlist")}
     for video_id, planned in run.plan["videos"].items():
         dead = video_id in listing.dead_letters and video_id not in listing.done
         lack = "" if dead or video_id in left else lack_of(video_id, planned["segments"], listing, playlists)

@@ -1,5 +1,6 @@
 """One output root holds one run: its record, its identity, and the refusal of any other."""
 
+import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -9,9 +10,11 @@ from flowcache.errors import InputError, Problem, StoreError, masked
 from flowcache.inputs.options import NUMERICS
 from flowcache.records import RenderRequest, Segment
 from flowcache.storage import layout
-from flowcache.storage.documents import SCHEMA_VERSION, RunRecord, canonical, parse, sha256, to_json
+from flowcache.storage.documents import SCHEMA_VERSION, Damaged, RunRecord, canonical, parse, sha256, to_json
+from flowcache.storage.keys import listed
 from flowcache.storage.objects.store import Store
 
+OF_RUN = re.compile(rb'"run_id":"([0-9a-f]{16})"')
 SHOWN = 10  # differences named in a message before the rest is only counted
 
 
@@ -76,28 +79,57 @@ def begin_run(store: Store, record: RunRecord) -> RunRecord:
 
     Returns the record in the store. InputError naming what differs where the root holds another run.
     """
-    existing = read_runs(store)
+    existing = read_runs(store, record)
     others = [run for run in existing if run.spec_hash != record.spec_hash]
     if others:
         raise InputError(differences(masked(store.url), others[0], record))
     if existing:
         return existing[0]
+    claim(store, record)
     key = layout.run_key(record.run_id)
     created = store.create(key, to_json(record))
-    # Two drivers may have found the root empty together: whoever sees another after creating, withdraws.
-    others = [run for run in read_runs(store) if run.spec_hash != record.spec_hash]
-    if others:
-        if created:
-            store.delete(key)
-        raise InputError(differences(masked(store.url), others[0], record))
-    return record if created else parse(RunRecord, store.get(key), masked(store.uri(key)))
+    return record if created else run_at(store, key, store.get(key), record)
 
 
-def read_runs(store: Store) -> list[RunRecord]:
-    """Without those that are withdrawn while we read."""
-    keys = [entry.key for entry in store.list(layout.RUNS) if entry.key.endswith(".json")]
+def claim(store: Store, record: RunRecord) -> None:
+    """Make the root this run's, by one exclusive key: of drivers that find it empty together one run's go on.
+
+    InputError where it is another run's, which may not have come to write its record.
+    """
+    if store.create(layout.OWNER, canonical({"run_id": record.run_id, "spec_hash": record.spec_hash})):
+        return
+    owner = OF_RUN.search(store.get(layout.OWNER))
+    key = owner and layout.run_key(owner[1].decode())
+    data = store.find(key) if key else None
+    if key and data:
+        raise InputError(differences(masked(store.url), run_at(store, key, data, None), record))
+    message = (
+        f"is claimed by another run, which has not begun. If no driver is at work there, delete {layout.OWNER} or "
+        "give another output"
+    )
+    raise InputError([Problem(file=masked(store.url), field="output", message=message)])
+
+
+def read_runs(store: Store, ours: RunRecord | None = None) -> list[RunRecord]:
+    """Without those that are withdrawn while we read. ours: takes the place of a damaged one of the same run."""
+    keys = [found.entry.key for found in listed(store, layout.RUNS)]
     found = [(key, store.find(key)) for key in keys]
-    return [parse(RunRecord, data, masked(store.uri(key))) for key, data in found if data is not None]
+    return [run_at(store, key, data, ours) for key, data in found if data is not None]
+
+
+def run_at(store: Store, key: str, data: bytes, ours: RunRecord | None) -> RunRecord:
+    try:
+        run = parse(RunRecord, data, masked(store.uri(key)))
+        if layout.run_key(run.run_id) != key or run.run_id != run.spec_hash[:16]:
+            raise Damaged(f"{masked(store.uri(key))} is damaged: it is that of run {run.run_id}")
+        return run
+    except Damaged as damage:
+        if ours is None:
+            raise Damaged(f"{damage}. `flowcache render` with the run's manifest writes it anew") from damage
+        if key != layout.run_key(ours.run_id):
+            raise
+        store.put(key, to_json(ours))
+        return ours
 
 
 def read_run(store: Store) -> RunRecord:

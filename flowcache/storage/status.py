@@ -152,5 +152,5 @@ def video_status(run: RunRecord, video_id: str, commits: Commits, over: bool) ->
         steps_computed=sum(chunk.steps_computed for chunk in chunks),
         steps_reused=sum(chunk.steps_reused for chunk in chunks),
         playlist=layout.playlist_key(video_id) if commits.markers.get(video_id) else None,
-        error=letter.cause if letter and state != "done" else None,
+        error=commits.damaged.get(video_id) or (letter.cause if letter and state != "done" else None),
     )

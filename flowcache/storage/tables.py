@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from flowcache.storage import layout
 from flowcache.storage.commits import Commits, Listing, arrange, list_commits, read_markers
 from flowcache.storage.documents import RunRecord, SegmentMarker, canonical, sha256
+from flowcache.storage.keys import listed
 from flowcache.storage.objects.store import Store
 from flowcache.storage.schemas import CHUNKS, VIDEOS
 
@@ -34,9 +35,9 @@ def write_tables(store: Store, run: RunRecord, listing: Listing | None = None, k
     """
     listing = listing or list_commits(store)
     key, parts, keys = layout.parts_key(run.run_id), list(videos_by_part(run)), table_keys(run)
-    there = {entry.key for name in TABLES for entry in store.list(layout.table_prefix(name, run.run_id))}
+    there = {part.entry.key for name in TABLES for part in listed(store, layout.table_prefix(name, run.run_id))}
     wanted = {str(number): fingerprint(videos, listing) for number, videos in enumerate(parts)}
-    stored = json.loads(store.find(key) or b"{}")
+    stored = stored_parts(store, run)
     stale = [n for n in range(len(parts)) if stored.get(str(n)) != wanted[str(n)] or not there.issuperset(keys[n])]
     old = there.difference(*keys)
     if not stale and not old:
@@ -49,6 +50,28 @@ def write_tables(store: Store, run: RunRecord, listing: Listing | None = None, k
         store.delete(part)
     store.put(key, canonical(wanted))
     return [key for number in stale for key in keys[number]]
+
+
+def stored_parts(store: Store, run: RunRecord) -> dict[str, Any]:
+    """Fingerprints of the parts as they were written, by number; nothing where that is lost or damaged."""
+    try:
+        stored = json.loads(store.find(layout.parts_key(run.run_id)) or b"{}")
+    except (ValueError, RecursionError):
+        return {}
+    return stored if isinstance(stored, dict) else {}
+
+
+def outdate(store: Store, run: RunRecord, listing: Listing) -> None:
+    """Forget the parts that were made from other markers than are there now.
+
+    To be called before anything is rendered: a marker that comes again under the name of one that was taken away is
+    another attempt's, which its name does not tell.
+    """
+    stored = stored_parts(store, run)
+    wanted = {str(number): fingerprint(videos, listing) for number, videos in enumerate(videos_by_part(run))}
+    right = {number: stored[number] for number in stored if stored[number] == wanted.get(number)}
+    if right != stored:
+        store.put(layout.parts_key(run.run_id), canonical(right))
 
 
 def videos_by_part(run: RunRecord) -> Iterator[list[str]]:
@@ -72,7 +95,7 @@ def table_keys(run: RunRecord) -> list[list[str]]:
 
 
 def fingerprint(videos: list[str], listing: Listing) -> str:
-    """Of all that decides on the rows of these videos. Markers never change, so that their names are enough."""
+    """Of all that decides on the rows of these videos, by the names of markers; see `outdate`."""
     states = [
         [name, listing.segments.get(name), name in listing.done, listing.dead_letters.get(name)] for name in videos
     ]
@@ -83,7 +106,8 @@ def commits_of(store: Store, listing: Listing, videos: list[str], known: Known) 
     """The commits of these videos; only what is not `known` in full is read."""
     whole = (name for name in videos if name in known and known[name].keys() >= set(listing.segments.get(name, ())))
     markers_of = {name: known[name] for name in whole}
-    markers_of |= read_markers(store, listing, [name for name in videos if name not in markers_of])
+    read, _ = read_markers(store, listing, [name for name in videos if name not in markers_of])
+    markers_of |= read
     letters = [listing.dead_letters[name] for name in videos if name in listing.dead_letters]
     markers = [marker for by_segment in markers_of.values() for marker in by_segment.values()]
     return arrange(markers, [name for name in videos if name in listing.done], letters)

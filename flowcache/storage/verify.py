@@ -1,23 +1,26 @@
 """Proof that a store holds what its markers say: every byte hashed, every chunk decoded, every row compared."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
-from typing import Any
 
-from flowcache.errors import StoreError, masked
+from flowcache.errors import StoreError
 from flowcache.storage import layout
 from flowcache.storage.audit import Audit, Damage, ObjectCheck, check_object, objects_of
 from flowcache.storage.audit_tables import check_tables, read_tables
-from flowcache.storage.commits import Commits, arrange, chunks_of, done_marker, is_done_key, marker_sha256
-from flowcache.storage.documents import READERS, DeadLetter, RunRecord, SegmentMarker, parse, to_json
+from flowcache.storage.chain import check_continuity, check_markers
+from flowcache.storage.commits import Commits, arrange, chunks_of, done_marker
+from flowcache.storage.committed import read_at, read_letters
+from flowcache.storage.documents import READERS, RunRecord, SegmentMarker, to_json
 from flowcache.storage.export import export
+from flowcache.storage.keys import foreign, listed
 from flowcache.storage.objects.store import Store
 from flowcache.storage.playlist import playlist
 from flowcache.storage.runs import read_run
 from flowcache.storage.status import StatusReport, VideoStatus, status
+from flowcache.storage.texts import fault_of
 
 __all__ = ["Damage", "Report", "StatusReport", "VideoStatus", "export", "status", "verify"]
 
@@ -28,12 +31,14 @@ WORKERS = 8  # objects decoded side by side; each holds one object and one frame
 class Report:
     """`problems` is empty where everything is sound. Orphans (leftovers of lost attempts) are no problem.
 
-    `counts`: videos, done, segments, chunks, frames, bytes, objects, rows, orphans.
+    `counts`: videos, done, segments, chunks, frames, bytes, objects, rows, orphans. `foreign`: keys of what somebody
+    else put into the root, which is ignored.
     """
 
     run_id: str
     problems: tuple[Damage, ...]
     counts: dict[str, int]
+    foreign: tuple[str, ...] = ()
 
     @property
     def sound(self) -> bool:
@@ -51,51 +56,38 @@ def verify(store: Store, decode: bool = True) -> Report:
     finished = store.exists(layout.SUCCESS)
     tables = read_tables(store, run, audit)
     commits = read_leniently(store, audit)
-    sizes = {entry.key: entry.size for prefix in (layout.MEDIA, layout.STATES) for entry in store.list(prefix)}
+    sizes = {
+        found.entry.key: found.entry.size for prefix in (layout.MEDIA, layout.STATES) for found in listed(store, prefix)
+    }
     requests = {request["id"]: request for request in run.requests}
     videos = sorted(commits.markers.keys() | commits.done | requests.keys())
     with ThreadPoolExecutor(READERS) as pool:
         for problems in pool.map(lambda name: list(check_video(store, run, commits, name, finished)), videos):
             audit.extend(problems)
     checks = [check for video_id in sorted(commits.markers) for check in objects_of(commits.all(video_id), requests)]
-    read_init = lru_cache(maxsize=64)(store.find) if decode else None
+    read_init = lru_cache(maxsize=64)(lambda key: store.find(key) if key in sizes else None) if decode else None
     with ThreadPoolExecutor(WORKERS if decode else READERS) as pool:
         for problems in pool.map(lambda check: check_object(store, check, sizes, read_init), checks):
             audit.extend(problems)
+    with ThreadPoolExecutor(READERS) as pool:
+        texts = [found.entry.key for found in listed(store, layout.TEXTS)]
+        audit.extend(chain.from_iterable(pool.map(lambda key: list(check_text(store, key)), texts)))
     audit.extend(check_tables(tables, run, commits, finished))
-    return Report(run.run_id, tuple(audit.problems), counts(commits, checks, sizes, audit.rows))
+    told = {problem.key for problem in audit.problems}
+    others = tuple(key for key in foreign(store.list()) if key not in told)
+    return Report(run.run_id, tuple(audit.problems), counts(commits, checks, sizes, audit.rows), others)
 
 
 def read_leniently(store: Store, audit: Audit) -> Commits:
     """The commits that can be read; damaged documents become problems."""
-    keys = [entry.key for entry in store.list(layout.COMMITS)]
-    done = [key.split("/")[1] for key in keys if is_done_key(key)]
-    markers = []
-    for key, marker in read_each(store, SegmentMarker, [key for key in keys if not is_done_key(key)], audit):
-        if layout.marker_key(marker.video_id, marker.segment) == key:
-            markers.append(marker)
-        else:
-            audit.problems.append(Damage("the marker belongs elsewhere", key.split("/")[1], key=key))
-    letters = read_each(store, DeadLetter, [entry.key for entry in store.list(layout.DEAD_LETTERS)], audit)
-    return arrange(markers, done, [letter for _, letter in letters])
-
-
-def read_each(store: Store, kind: type, keys: list[str], audit: Audit) -> Iterator[tuple[str, Any]]:
-    """The documents that can be read, with their keys, in order; read in parallel."""
-
-    def read(key: str) -> Any:
-        try:
-            return parse(kind, store.get(key), masked(store.uri(key)))
-        except StoreError as fault:
-            return fault
-
-    with ThreadPoolExecutor(READERS) as pool:
-        for key, found in zip(keys, pool.map(read, keys), strict=True):
-            if isinstance(found, StoreError):
-                video_id = key.split("/")[1] if kind is SegmentMarker else None
-                audit.problems.append(Damage(str(found), video_id, key=key))
-            else:
-                yield key, found
+    found = listed(store, layout.COMMITS)
+    done = [one.video_id for one in found if one.kind == "done"]
+    markers, damaged = read_at(store, [one.entry.key for one in found if one.kind == "marker"])
+    audit.extend(Damage(why, key.split("/")[1], key=key) for key, why in damaged.items())
+    letters = read_letters(store)
+    broken = [letter for letter in letters.values() if letter.kind == "damaged" and letter.request is None]
+    audit.extend(Damage(one.cause, one.video_id, key=layout.dead_letter_key(one.video_id)) for one in broken)
+    return arrange(markers.values(), done, letters.values())
 
 
 def check_video(store: Store, run: RunRecord, commits: Commits, video_id: str, finished: bool) -> Iterator[Damage]:
@@ -118,28 +110,11 @@ def check_video(store: Store, run: RunRecord, commits: Commits, video_id: str, f
     yield from check_playlist(store, commits, video_id, finished)
 
 
-def check_markers(run: RunRecord, markers: Iterable[SegmentMarker]) -> Iterator[Damage]:
-    earlier: set[str] = set()
-    for marker in markers:
-        where = {"video_id": marker.video_id, "segment": marker.segment}
-        if marker.spec_hash != run.spec_hash:
-            yield Damage(f"was committed by another run ({marker.run_id})", **where)
-        if marker.parent_sha256 is not None and marker.parent_sha256 not in earlier:
-            yield Damage("continues a segment that is not the committed one", **where)
-        if marker.frames != sum(chunk.frames for chunk in marker.chunks):
-            yield Damage(f"says {marker.frames} frames, its chunks say otherwise", **where)
-        earlier.add(marker_sha256(marker))
-
-
-def check_continuity(markers: Iterable[SegmentMarker]) -> Iterator[Damage]:
-    """Chunk numbers and frames must follow each other without gap from 0."""
-    number = frame = 0
-    for marker in markers:
-        for chunk in marker.chunks:
-            if (chunk.chunk, chunk.start_frame) != (number, frame):
-                message = f"starts at frame {chunk.start_frame}, expected chunk {number} at frame {frame}"
-                yield Damage(message, marker.video_id, marker.segment, chunk.chunk)
-            number, frame = chunk.chunk + 1, chunk.start_frame + chunk.frames
+def check_text(store: Store, key: str) -> Iterator[Damage]:
+    data = store.find(key)  # None: made anew since it was listed
+    why = data is not None and fault_of(data)
+    if why:
+        yield Damage(f"the encoded text is damaged: {why}", key=key)
 
 
 def check_done(store: Store, video_id: str, markers: tuple[SegmentMarker, ...]) -> Iterator[Damage]:

@@ -7,11 +7,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from flowcache.errors import StoreError, masked
 from flowcache.records import RenderRequest
 from flowcache.storage import layout
 from flowcache.storage.documents import sha256
 from flowcache.storage.objects.store import Store
+from flowcache.storage.texts import BLANK, fault_of, seal
 
 
 def texts_of(requests: Iterable[RenderRequest]) -> dict[str, list[str]]:
@@ -44,12 +44,19 @@ class TextCache:
 
     def put(self, text: str, words: Tensor) -> bool:
         """Whether these words are there now. The first ones stay: another GPU's may differ in the last bits."""
-        return self.store.create(self.key(text), save({"words": words.contiguous()}))
+        return self.store.create(self.key(text), seal(save({"words": words.contiguous()}, {"sha256": BLANK})))
 
     def find(self, text: str) -> Tensor | None:
+        """None too where it is damaged: it is taken away, to be encoded anew."""
         key = self.key(text)
         data = self.store.find(key)
+        if data is None:
+            return None
         try:
-            return None if data is None else load(data)["words"]
-        except (SafetensorError, KeyError) as error:
-            raise StoreError(f"{masked(self.store.uri(key))} is damaged: {error}") from error
+            if fault_of(data) is None:
+                return load(data)["words"]
+        except (SafetensorError, KeyError):
+            pass  # of a version that sealed none
+        if self.store.find(key) == data:  # else another rank has put it anew
+            self.store.delete(key)
+        return None

@@ -23,6 +23,7 @@ from flowcache.parallel.decoding import open_sharing
 from flowcache.parallel.mesh import GangMesh, Mesh, arrange, exchanging, world
 from flowcache.sampling.records import NotFinite
 from flowcache.storage.commits import commit_segment, new_attempt
+from flowcache.storage.committed import CURE
 from flowcache.storage.documents import sha256
 from flowcache.storage.objects.store import Store
 from flowcache.worker.given import clip, picture
@@ -207,9 +208,11 @@ class RankWorker:
                 raise StoreError(f"the marker of segment {task.parent.segment} names no state to continue from")
             key, data = self._tail or ("", b"")
             if key != wanted:  # another attempt's, or another video's
-                data = self.store.get(wanted)
+                data = self.store.find(wanted) or b""
             if sha256(data) != task.parent.state_sha256:
-                raise StoreError(f"{self.store.uri(wanted)} is damaged: its sha256 is not the marker's")
+                raise StoreError(
+                    f"{self.store.uri(wanted)} is missing or damaged: its sha256 is not the marker's. {CURE}"
+                )
             return tail_from_bytes(data), shown_from_bytes(data)
         if task.segment.shot > 0:
             return None, None

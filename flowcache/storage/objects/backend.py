@@ -42,6 +42,10 @@ class Backend(Protocol):
 
     def list(self, prefix: str) -> Iterator[Entry]: ...
 
+    def leftovers(self, before: float) -> Iterator[Entry]:
+        """Writes that were begun and never finished, last touched before then (unix seconds)."""
+        ...
+
     def delete(self, key: str) -> None:
         """No error where nothing is there."""
         ...

@@ -68,6 +68,10 @@ class RemoteBackend:
             if path.startswith(f"{folder}/") and not path.endswith("/"):
                 yield Entry(path[len(self.root) + 1 :], info["size"])
 
+    def leftovers(self, before: float) -> Iterator[Entry]:
+        """None: an object that did not arrive whole is not there."""
+        return iter(())
+
     def delete(self, key: str) -> None:
         try:
             self.fs.rm_file(self._path(key))

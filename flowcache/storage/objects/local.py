@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from flowcache.errors import StoreError
 from flowcache.storage.objects.backend import OF_MACHINE, Entry
 
 PASSING = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
+UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.part")  # as `_stage` names them
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -70,6 +72,15 @@ class LocalBackend:
                     yield Entry(os.path.relpath(path, self.root).replace(os.sep, "/"), os.stat(path).st_size)
                 except FileNotFoundError:
                     continue  # a temporary file that was moved into place meanwhile
+
+    def leftovers(self, before: float) -> Iterator[Entry]:
+        for entry in self.list(""):
+            if UNFINISHED.fullmatch(entry.key.rpartition("/")[2]):
+                try:
+                    if self._path(entry.key).stat().st_mtime < before:
+                        yield entry
+                except FileNotFoundError:
+                    continue  # moved into place meanwhile
 
     def delete(self, key: str) -> None:
         self._path(key).unlink(missing_ok=True)

@@ -80,6 +80,10 @@ class Store:
     def exists(self, key: str) -> bool:
         return self._attempt("look up", key, lambda: self.backend.size(checked(key))) is not None
 
+    def leftovers(self, before: float) -> list[Entry]:
+        """Local writes that were never finished, last touched before then (unix seconds)."""
+        return self._attempt("list", "", lambda: list(self.backend.leftovers(before)))
+
     def list(self, prefix: str = "") -> list[Entry]:
         """All objects below the folder `prefix`, sorted by key; [] where there is no such folder.
 

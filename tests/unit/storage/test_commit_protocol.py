@@ -45,9 +45,9 @@ def undisturbed() -> tuple[dict, int]:
 
 
 def test_the_sequence_has_the_writes_that_the_crash_tests_cover():
-    # run record; per segment 2 media, state, init, marker, playlist; per video playlist, DONE;
+    # owner, run record; per segment 2 media, state, init, marker, playlist; per video playlist, DONE;
     # the tables' index is withdrawn, 2 tables, the index; _SUCCESS
-    assert undisturbed()[1] == 1 + 3 * 6 + 2 * 2 + 4 + 1
+    assert undisturbed()[1] == 2 + 3 * 6 + 2 * 2 + 4 + 1
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
@@ -86,6 +86,9 @@ def test_a_reader_sees_a_sound_store_after_every_single_write():
     store, seen = fresh(), []
 
     def read():
+        if not store.list(layout.RUNS):  # claimed, and not begun
+            seen.append(0)
+            return
         report = verify(store, decode=False)
         assert report.sound, report.problems
         for marker in (m for video in read_commits(store).markers.values() for m in video):
@@ -172,11 +175,11 @@ def test_a_damaged_marker_is_named():
     store = fresh()
     Studio(store, REQUESTS).run()
     store.put(layout.marker_key("cat", 1), b'{"schema_version":1}')
-    with pytest.raises(StoreError, match="_commits/cat/00001.json is damaged: no valid SegmentMarker"):
-        read_commits(store)
+    commits = read_commits(store)
+    assert "_commits/cat/00001.json is damaged: no valid SegmentMarker" in commits.damaged["cat"]
+    assert len(commits.all("cat")) == 1 and len(commits.all("dog")) == 1
     store.put(layout.marker_key("cat", 1), b'{"schema_version":99}')
-    with pytest.raises(StoreError, match="has schema version 99, this flowcache reads 1"):
-        read_commits(store)
+    assert "has schema version 99, this flowcache reads 1" in read_commits(store).damaged["cat"]
 
 
 def test_attempts_are_unique_safe_and_sort_by_time():

@@ -50,8 +50,10 @@ def test_the_layout_is_the_documented_one():
         layout.playlist_key("<video_id>"),
         layout.SUCCESS,
         layout.STOPPED,
+        layout.OWNER,
         layout.table_prefix("{videos,chunks}", "<run_id>") + "/part-<n>.parquet",
         layout.parts_key("<run_id>"),
+        layout.withdrawn_key("<video_id>", "<moment>"),
         layout.link_key("<video_id>", "<expires>"),
     }
     assert {line.split()[0] for line in section("## Layout").split("```")[1].strip().splitlines()} == keys

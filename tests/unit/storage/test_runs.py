@@ -8,7 +8,7 @@ import pytest
 
 from flowcache.errors import InputError, Problem, StoreError
 from flowcache.records import Shot
-from flowcache.storage import runs
+from flowcache.storage import layout, runs
 from flowcache.storage.documents import RunRecord, canonical, parse, to_json
 from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import begin_run, new_run, plan_totals, read_run, spec_hash
@@ -100,7 +100,7 @@ def test_two_drivers_with_different_runs_never_share_a_root(store):
     assert {run.run_id for run in runs.read_runs(store)} == begun
 
 
-def test_the_later_of_two_drivers_withdraws(store, monkeypatch):
+def test_the_later_of_two_drivers_is_refused(store, monkeypatch):
     other = record(request("dog"))
     real = Store.create
 
@@ -112,6 +112,24 @@ def test_the_later_of_two_drivers_withdraws(store, monkeypatch):
     monkeypatch.setattr(Store, "create", raced)
     assert "video dog is missing" in refused(store, request("cat"))
     assert read_run(store).run_id == other.run_id
+
+
+def test_a_root_whose_listings_lag_is_no_other_runs(store, monkeypatch):
+    """Three drivers with two manifests, of which none sees what another wrote, unless it asks for it by name."""
+    first, other = record(request("cat")), record(request("dog"))
+    monkeypatch.setattr(Store, "list", lambda self, prefix="": [])
+    assert begin_run(store, first).run_id == begin_run(store, first).run_id == first.run_id
+    with pytest.raises(InputError, match="video cat is missing"):
+        begin_run(store, other)
+    assert not store.exists(layout.run_key(other.run_id))
+
+
+def test_a_claim_of_a_driver_that_died_at_once_is_its_runs_alone(store):
+    first = record(request("cat"))
+    runs.claim(store, first)
+    with pytest.raises(InputError, match="is claimed by another run, which has not begun"):
+        begin_run(store, record(request("dog")))
+    assert begin_run(store, first) == first
 
 
 def test_the_plan_counts_by_video():

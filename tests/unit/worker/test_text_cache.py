@@ -2,13 +2,14 @@
 
 import pytest
 import torch
+from safetensors.torch import save
 
-from flowcache.errors import StoreError
 from flowcache.families.registry import find, load_texts
 from flowcache.models.text import EncodedTexts, StoredTexts
 from flowcache.records import RenderRequest, Shot
 from flowcache.runtime.text_encoding import BATCH, encode_share
 from flowcache.storage.objects.store import Store
+from flowcache.storage.texts import SEAL, fault_of
 from flowcache.worker.text_cache import TextCache, texts_of
 
 MODEL = "tiny-skyreels"
@@ -80,7 +81,29 @@ def test_other_weights_and_precisions_have_shelves_of_their_own(embeddings):
         assert other.missing(["a red circle"]) == ["a red circle"] and other.find("a red circle") is None
 
 
-def test_a_damaged_object_is_named(embeddings):
-    embeddings.store.put(embeddings.key("a"), b"damaged")
-    with pytest.raises(StoreError, match=r"_texts/.*safetensors is damaged"):
-        embeddings.find("a")
+WORDS = torch.arange(6.0).reshape(1, 2, 3)
+
+
+def flipped(data: bytes, bit: int) -> bytes:
+    return bytes(byte ^ (1 << bit % 8) if place == bit // 8 else byte for place, byte in enumerate(data))
+
+
+def test_no_flipped_bit_and_no_cut_is_ever_used(embeddings):
+    assert embeddings.put("a", WORDS) and torch.equal(embeddings.find("a"), WORDS)
+    key = embeddings.key("a")
+    data = embeddings.store.get(key)
+    bad = [flipped(data, bit) for bit in range(0, len(data) * 8, 3)] + [data[:end] for end in range(1, len(data), 7)]
+    for damaged in bad:
+        assert fault_of(damaged), damaged
+    for damaged in [*bad[::40], b"damaged", save({"words": -WORDS}, {"sha256": SEAL.search(data)[1].decode()})]:
+        embeddings.store.put(key, damaged)
+        assert embeddings.find("a") is None and not embeddings.store.exists(key)
+    given = StoredTexts(embeddings, load_texts(MODEL)).encode("a")
+    embeddings.store.put(key, b"damaged")
+    assert torch.equal(StoredTexts(embeddings, load_texts(MODEL)).encode("a"), given)
+    assert fault_of(embeddings.store.get(key)) is None
+
+
+def test_texts_of_older_versions_are_used(embeddings):
+    embeddings.store.put(embeddings.key("a"), save({"words": WORDS}))
+    assert torch.equal(embeddings.find("a"), WORDS)

@@ -1,0 +1,152 @@
+"""What is committed below a root. What is damaged is one video's trouble: it is left out, and told."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from flowcache.errors import masked
+from flowcache.records import ChunkRecord
+from flowcache.storage import layout
+from flowcache.storage.documents import Damaged, DeadLetter, SegmentMarker, parse, read_each
+from flowcache.storage.keys import listed
+from flowcache.storage.objects.store import MissingObject, Store
+
+CURE = "`flowcache repair` withdraws what is damaged, and what was continued from it"
+
+
+def chunks_of(markers: Sequence[SegmentMarker]) -> list[ChunkRecord]:
+    return [chunk for marker in markers for chunk in marker.chunks]
+
+
+@dataclass(frozen=True)
+class Commits:
+    """Everything that is committed below a root."""
+
+    markers: dict[str, tuple[SegmentMarker, ...]]  # by video: segments 0..n without a gap, in order
+    beyond: dict[str, tuple[SegmentMarker, ...]]  # by video: those after a gap (later shots run side by side)
+    done: frozenset[str]  # videos with DONE
+    dead_letters: dict[str, DeadLetter]
+    damaged: dict[str, str] = field(default_factory=dict)  # by video: what is wrong with a marker that is left out
+
+    def all(self, video_id: str) -> tuple[SegmentMarker, ...]:
+        """Every committed segment of the video, in order."""
+        return self.markers.get(video_id, ()) + self.beyond.get(video_id, ())
+
+    def find(self, video_id: str, segment: int) -> SegmentMarker | None:
+        contiguous = self.markers.get(video_id, ())
+        if segment < len(contiguous):
+            return contiguous[segment]
+        return next((m for m in self.beyond.get(video_id, ()) if m.segment == segment), None)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What is committed, by names alone: markers are not read, only dead letters (there are few)."""
+
+    segments: dict[str, list[int]]  # by video: its committed segments, ascending
+    done: frozenset[str]  # videos with DONE
+    dead_letters: dict[str, DeadLetter]
+
+
+def list_commits(store: Store) -> Listing:
+    """Two listings, and the dead letters in parallel."""
+    segments: dict[str, list[int]] = {}
+    done = set()
+    for found in listed(store, layout.COMMITS):
+        if found.kind == "done":
+            done.add(found.video_id)
+        else:
+            segments.setdefault(found.video_id, []).append(found.number)
+    return Listing(segments, frozenset(done), read_letters(store))
+
+
+def read_letters(store: Store) -> dict[str, DeadLetter]:
+    """By video. A damaged letter still says that its video was given up."""
+    keys = {found.entry.key: found.video_id for found in listed(store, layout.DEAD_LETTERS)}
+    letters = {}
+    for key, data in read_each(store, list(keys)):
+        if isinstance(data, MissingObject):
+            continue
+        video_id = keys[key]
+        try:
+            letters[video_id] = letter_at(key, data, masked(store.uri(key)))
+        except Damaged as damage:
+            letters[video_id] = DeadLetter(video_id, None, None, f"{damage}. {CURE}", "damaged", 0, "", None)
+    return letters
+
+
+def letter_at(key: str, data: bytes, name: str) -> DeadLetter:
+    """Damaged where it is no letter of that place."""
+    letter = parse(DeadLetter, data, name)
+    if layout.dead_letter_key(letter.video_id) != key:
+        raise Damaged(f"{name} is damaged: it is that of video {letter.video_id}")
+    return letter
+
+
+def marker_at(key: str, data: bytes, name: str) -> SegmentMarker:
+    """Damaged where it is no marker of that place."""
+    marker = parse(SegmentMarker, data, name)
+    if layout.marker_key(marker.video_id, marker.segment) != key:
+        raise Damaged("the marker belongs elsewhere")
+    if marker.fps < 1:
+        raise Damaged(f"{name} is damaged: no valid SegmentMarker (fps is {marker.fps})")
+    return marker
+
+
+def read_at(store: Store, keys: Sequence[str]) -> tuple[dict[str, SegmentMarker], dict[str, str]]:
+    """The markers at these keys, read in parallel, and what is wrong with those that can't be used, by key."""
+    found: dict[str, SegmentMarker] = {}
+    damaged: dict[str, str] = {}
+    for key, data in read_each(store, keys):
+        try:
+            if isinstance(data, MissingObject):
+                raise data
+            found[key] = marker_at(key, data, masked(store.uri(key)))
+        except (Damaged, MissingObject) as damage:
+            damaged[key] = str(damage)
+    return found, damaged
+
+
+def read_markers(
+    store: Store, listing: Listing, videos: Iterable[str]
+) -> tuple[dict[str, dict[int, SegmentMarker]], dict[str, str]]:
+    """The committed markers of these videos by segment, read in parallel, and by video what is wrong with a marker."""
+    by_video: dict[str, dict[int, SegmentMarker]] = {name: {} for name in videos}
+    keys = {layout.marker_key(name, n): name for name in by_video for n in listing.segments.get(name, ())}
+    found, damaged = read_at(store, list(keys))
+    for marker in found.values():
+        by_video[marker.video_id][marker.segment] = marker
+    return by_video, {keys[key]: why if key in why else f"{key}: {why}" for key, why in damaged.items()}
+
+
+def read_commits(store: Store, known: dict[str, SegmentMarker] | None = None) -> Commits:
+    """Two listings, then the markers in parallel.
+
+    known: markers by key that were read before; those that are new are added to it.
+    """
+    known = {} if known is None else known
+    there = listed(store, layout.COMMITS)
+    letters = read_letters(store)
+    wanted = {one.entry.key: one.video_id for one in there if one.kind == "marker"}
+    found, damaged = read_at(store, [key for key in wanted if key not in known])
+    known.update(found)
+    commits = arrange(
+        [known[key] for key in wanted if key in known],
+        [one.video_id for one in there if one.kind == "done"],
+        letters.values(),
+    )
+    return replace(commits, damaged={wanted[key]: why for key, why in damaged.items()})
+
+
+def arrange(markers: Iterable[SegmentMarker], done: Iterable[str], letters: Iterable[DeadLetter]) -> Commits:
+    """Sort the markers of each video into those without a gap from segment 0 and the rest."""
+    by_video: dict[str, list[SegmentMarker]] = {}
+    for marker in markers:
+        by_video.setdefault(marker.video_id, []).append(marker)
+    contiguous, beyond = {}, {}
+    for video_id, found in by_video.items():
+        found.sort(key=lambda marker: marker.segment)
+        length = next((i for i, marker in enumerate(found) if marker.segment != i), len(found))
+        contiguous[video_id] = tuple(found[:length])
+        if length < len(found):
+            beyond[video_id] = tuple(found[length:])
+    return Commits(contiguous, beyond, frozenset(done), {letter.video_id: letter for letter in letters})

@@ -1,0 +1,70 @@
+"""What an object is by its key. Whatever has no key of ours was laid into the root by somebody else: it is ignored."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from flowcache.storage import layout
+from flowcache.storage.objects.backend import Entry
+from flowcache.storage.objects.store import Store
+
+VIDEO = r"(?P<video>[^/]+)"
+PATTERNS = {  # by the first folder, what lies in it
+    layout.RUNS: {"run": r"[0-9A-Za-z]+\.json"},
+    layout.COMMITS: {"marker": VIDEO + r"/(?P<number>\d{5,})\.json", "done": VIDEO + r"/DONE\.json"},
+    layout.DEAD_LETTERS: {"letter": VIDEO + r"\.json"},
+    layout.STATES: {"state": VIDEO + r"/(?P<number>\d{5,})\.(?P<attempt>[0-9A-Za-z]+)\.safetensors"},
+    layout.TEXTS: {"text": r"[^/]+/[0-9a-f]{64}\.safetensors"},
+    layout.MEDIA: {
+        "media": VIDEO + r"/(?P<number>\d{5,})\.(?P<attempt>[0-9A-Za-z]+)\.m4s",
+        "init": VIDEO + r"/init\.mp4",
+        "playlist": VIDEO + r"/index\.m3u8",
+    },
+    layout.META: {
+        "part": r"(?:videos|chunks)/run=[^/]+/part-[^/]+\.parquet",
+        "parts": r"_parts/[0-9A-Za-z]+\.json",
+    },
+    layout.LINKS: {"link": VIDEO + r"/(?P<number>\d+)\.m3u8"},
+    layout.WITHDRAWN: {"withdrawal": VIDEO + r"/(?P<attempt>[0-9a-z]+)\.json"},
+    layout.SUCCESS: {"success": ""},
+    layout.STOPPED: {"stopped": ""},
+    layout.OWNER: {"owner": ""},
+}
+KINDS = {folder: [(kind, re.compile(pattern)) for kind, pattern in kinds.items()] for folder, kinds in PATTERNS.items()}
+
+
+@dataclass(frozen=True)
+class Named:
+    """One of our objects. `number`: a marker's or state's segment, a chunk of media, when a link ends."""
+
+    entry: Entry
+    kind: str
+    video_id: str = ""
+    number: int = 0
+    attempt: str = ""
+
+
+def named(entry: Entry) -> Named | None:
+    """What the listed object is; None for somebody else's."""
+    folder, _, rest = entry.key.partition("/")
+    for kind, pattern in KINDS.get(folder, ()):
+        found = pattern.fullmatch(rest)
+        if found:
+            parts = found.groupdict()
+            return Named(entry, kind, parts.get("video", ""), int(parts.get("number", 0)), parts.get("attempt", ""))
+    return None
+
+
+def listed(store: Store, prefix: str, *kinds: str) -> list[Named]:
+    """Our objects below the folder (of these kinds, if any are given), by key."""
+    return list(ours(store.list(prefix), *kinds))
+
+
+def ours(entries: Iterable[Entry], *kinds: str) -> Iterator[Named]:
+    found = (named(entry) for entry in entries)
+    return (one for one in found if one is not None and (not kinds or one.kind in kinds))
+
+
+def foreign(entries: Iterable[Entry]) -> tuple[str, ...]:
+    """Keys of what is not ours: notes, folders as consoles mark them, files of a desktop."""
+    return tuple(entry.key for entry in entries if named(entry) is None)

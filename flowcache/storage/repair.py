@@ -1,0 +1,174 @@
+"""Withdraws what `verify` finds damaged, so that the next run renders exactly that, and writes anew what follows from
+markers. Not to be called while a driver is at work on the root."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from flowcache.storage import layout
+from flowcache.storage.audit import Damage
+from flowcache.storage.commits import (
+    clear_dead_letter,
+    done_marker,
+    list_commits,
+    mark_done,
+    marker_sha256,
+    put_playlist,
+    withdraw_success,
+)
+from flowcache.storage.committed import read_at
+from flowcache.storage.documents import Damaged, DoneMarker, RunRecord, SegmentMarker, parse, sha256, to_json
+from flowcache.storage.keys import listed, named
+from flowcache.storage.media import encode_chunk
+from flowcache.storage.objects.backend import Entry
+from flowcache.storage.objects.store import Store
+from flowcache.storage.runs import read_run
+from flowcache.storage.tables import write_tables
+from flowcache.storage.verify import verify
+from flowcache.storage.withdrawal import finish_withdrawals, withdraw
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """`problems`: what was found; `withdrawn`: by video the segments that the next run renders; `left`: problems that
+    only a person can mend, such as files of somebody else among the tables."""
+
+    problems: tuple[Damage, ...]
+    withdrawn: dict[str, list[int]]
+    left: tuple[Damage, ...]
+
+
+@dataclass
+class Faults:
+    """What is wrong, by what has to be done about it."""
+
+    videos: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))  # segments
+    why: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # by video
+    letters: set[str] = field(default_factory=set)
+    texts: set[str] = field(default_factory=set)  # keys
+    tables: bool = False
+    left: list[Damage] = field(default_factory=list)
+
+    def add(self, problem: Damage) -> None:
+        found = named(Entry(problem.key, 0)) if problem.key else None
+        kind = found.kind if found else ""
+        if kind == "text":
+            self.texts.add(problem.key or "")
+        elif (problem.key or "").startswith(f"{layout.META}/"):
+            self.tables = True
+            if not found and "." in (problem.key or "").rpartition("/")[2]:
+                self.left.append(problem)
+        elif kind == "letter":
+            self.letters.add(problem.video_id or "")
+        elif problem.video_id is None:
+            self.left.append(problem)
+        else:
+            self.why[problem.video_id].append(str(problem))
+            own = {found.number} if found and kind == "marker" else {problem.segment}
+            derived = kind in ("init", "done", "playlist") or own == {None}
+            self.videos[problem.video_id] |= set() if derived else {number for number in own if number is not None}
+
+
+def repair(store: Store, decode: bool = True) -> Repaired:
+    """Find what `verify` finds and mend it: derived objects are written anew, damaged segments are withdrawn together
+    with what was continued from them, and so are the dead letters of their videos.
+
+    StoreError where the root holds no run. decode: also look for chunks that have the right hash and don't decode.
+    """
+    run = read_run(store)
+    finish_withdrawals(store)
+    report, faults = verify(store, decode), Faults()
+    for problem in report.problems:
+        faults.add(problem)
+    withdrawn = {name: mend_video(store, run, name, bad, faults.why[name]) for name, bad in faults.videos.items()}
+    for name, letter in list_commits(store).dead_letters.items():
+        if name in faults.letters or letter.kind == "damaged":
+            clear_dead_letter(store, name)
+    for key in faults.texts:
+        store.delete(key)
+    listing = list_commits(store)
+    if any(name not in listing.done and name not in listing.dead_letters for name in run.plan["videos"]):
+        withdraw_success(store)
+    if faults.tables:
+        store.delete(layout.parts_key(run.run_id))
+    if report.problems:
+        write_tables(store, run, listing)
+    return Repaired(report.problems, {name: gone for name, gone in withdrawn.items() if gone}, tuple(faults.left))
+
+
+def mend_video(store: Store, run: RunRecord, video_id: str, bad: set[int], why: list[str]) -> list[int]:
+    """Withdraw its damaged segments and their descendants, and write init, playlist and DONE anew where they lack.
+    The numbers of the withdrawn segments. bad: is added to."""
+    there = [found.entry.key for found in listed(store, f"{layout.COMMITS}/{video_id}", "marker")]
+    markers = list(read_at(store, there)[0].values())
+    planned = run.plan["videos"].get(video_id, {"segments": 0})["segments"]
+    bad |= {marker.segment for marker in markers if marker.segment >= planned or marker.spec_hash != run.spec_hash}
+    bad |= of_another_init(store, run, video_id, markers) | against_done(store, video_id, markers)
+    kept = sound_ones(markers, bad)
+    names = {layout.marker_key(video_id, marker.segment) for marker in kept}
+    gone = sorted(set(there) - names)
+    whole = len(kept) == planned > 0
+    if gone:
+        withdraw(store, video_id, gone, why)
+    if not whole or store.find(layout.done_key(video_id)) != to_json(done_marker(video_id, kept)):
+        store.delete(layout.done_key(video_id))
+    if not kept:
+        store.delete(layout.init_key(video_id))
+    together = [marker for index, marker in enumerate(kept) if marker.segment == index]
+    if together:
+        put_playlist(store, video_id, together, whole)
+    else:
+        store.delete(layout.playlist_key(video_id))
+    if whole:
+        mark_done(store, video_id, kept)
+    return sorted(set(range(planned)) - {marker.segment for marker in kept}) if gone or not whole else []
+
+
+def sound_ones(markers: Iterable[SegmentMarker], bad: set[int]) -> list[SegmentMarker]:
+    """Those that are not damaged and continue one of them, or none.
+
+    Where a marker names another parent than is there, one of the two was changed: none of them is believed.
+    """
+    kept: list[SegmentMarker] = []
+    hashes = set[str]()
+    for marker in sorted(markers, key=lambda marker: marker.segment):
+        if marker.parent_sha256 is not None and marker.parent_sha256 not in hashes:
+            if kept and kept[-1].segment == marker.segment - 1:
+                hashes.discard(marker_sha256(kept.pop()))
+        elif marker.segment not in bad:
+            kept.append(marker)
+            hashes.add(marker_sha256(marker))
+    return kept
+
+
+def of_another_init(store: Store, run: RunRecord, video_id: str, markers: list[SegmentMarker]) -> set[int]:
+    """Segments whose init segment is lost. It is made anew where this machine's encoder makes the same."""
+    sums = {marker.init_sha256 for marker in markers}
+    data = store.find(layout.init_key(video_id))
+    if markers and (data is None or sha256(data) not in sums):
+        data = init_of(run, video_id, markers[0].fps)
+        if sha256(data) in sums:
+            store.put(layout.init_key(video_id), data)
+        else:
+            store.delete(layout.init_key(video_id))
+    return {marker.segment for marker in markers if data is None or marker.init_sha256 != sha256(data)}
+
+
+def init_of(run: RunRecord, video_id: str, fps: int) -> bytes:
+    """Follows from size and frame rate alone, whatever the frames show; b"" for a video that is not of the run."""
+    size = next(((one["height"], one["width"]) for one in run.requests if one["id"] == video_id), None)
+    return encode_chunk(np.zeros((1, *size, 3), np.uint8), 0, fps).init if size else b""
+
+
+def against_done(store: Store, video_id: str, markers: list[SegmentMarker]) -> set[int]:
+    """Segments whose markers are not those that DONE was made from, if it can be read."""
+    data = store.find(layout.done_key(video_id))
+    try:
+        done = None if data is None else parse(DoneMarker, data, video_id)
+    except Damaged:
+        return set()
+    if done is None or len(done.markers) != len(markers):
+        return set()
+    return {m.segment for m, wanted in zip(markers, done.markers, strict=True) if marker_sha256(m) != wanted}

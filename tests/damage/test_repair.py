@@ -1,0 +1,246 @@
+"""Every kind of object, damaged in every way: verify names it, a rerun stops at no more than its video, and repair and
+a rerun end in the bytes of the undisturbed run."""
+
+import random
+import uuid
+
+import pytest
+
+from benchmarks.scale import CountingBackend, Memory
+from flowcache.scheduler.protocols import GangFailure
+from flowcache.storage import layout
+from flowcache.storage.commits import list_commits, new_attempt, read_commits
+from flowcache.storage.documents import sha256
+from flowcache.storage.gc import collect
+from flowcache.storage.keys import listed, named
+from flowcache.storage.objects import store as objects
+from flowcache.storage.objects.backend import Entry
+from flowcache.storage.objects.store import Store
+from flowcache.storage.repair import repair
+from flowcache.storage.status import status
+from flowcache.storage.verify import verify
+from tests.unit.scheduler.studio import ONE_SEGMENT, Studio, request
+
+LONG = 3 * 48 + 9  # frames: three segments
+REQUESTS = (request("long", LONG), request("other", LONG), request("short", ONE_SEGMENT), request("bad", ONE_SEGMENT))
+KINDS = ("marker", "done", "letter", "state", "init", "media", "playlist", "part", "parts", "success", "run", "owner")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(objects, "LOOK_PAUSES", (0.0,))
+
+
+def poisoned(task):
+    if task.request.id == "bad":
+        raise GangFailure(0, "work", "ValueError: poisoned", usable=True)
+
+
+def checked_state(store: Store):
+    """As a worker does: a state that is not the marker's is not continued."""
+
+    def fault(task):
+        poisoned(task)
+        if task.parent and sha256(store.find(task.parent.state_key) or b"") != task.parent.state_sha256:
+            raise GangFailure(0, "work", "StoreError: the state is damaged", usable=True)
+
+    return fault
+
+
+def render(store: Store, **options):
+    return Studio(*REQUESTS, store=store).run(retries=0, fault=checked_state(store), **options)
+
+
+def night(upto: int | None = None) -> Store:
+    """A finished run, or one whose last segments are not there yet, with its dead letter."""
+    store = Memory(CountingBackend(0.0))
+    summary = render(store)
+    assert (summary.exit_code, len(summary.done), list(summary.failed)) == (3, 3, ["bad"])
+    if upto is not None:
+        for video in ("long", "other"):
+            store.delete(layout.done_key(video))
+            for number in range(upto, 3):
+                store.delete(layout.marker_key(video, number))
+    return store
+
+
+def outcome(store: Store) -> dict:
+    commits = read_commits(store)
+    media = {
+        name: [(c.chunk, c.start_frame, c.frames, store.get(c.key)) for m in found for c in m.chunks]
+        for name, found in commits.markers.items()
+    }
+    return {"media": media, "done": commits.done, "dead": sorted(commits.dead_letters), "gaps": commits.beyond}
+
+
+def hurt(store: Store, key: str, how: str, chance: random.Random) -> None:
+    data = store.get(key)
+    if how == "removed":
+        store.delete(key)
+    elif how == "cut":
+        store.put(key, data[: chance.randrange(1, len(data))] if len(data) > 1 else b"")
+    elif how == "newer":
+        store.put(key, data.replace(b'"schema_version":1', b'"schema_version":2'))
+    elif how == "foreign":
+        store.put(key, b"this is a note of somebody else\n")
+    else:
+        flipped = bytearray(data)
+        flipped[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        store.put(key, bytes(flipped))
+
+
+def check_cured(store: Store, wanted: dict) -> None:
+    """After whatever happened: repair leaves nothing, verify says so, and the next run ends as the undisturbed one."""
+    done = repair(store, decode=False)
+    assert not done.left
+    for _ in range(2):
+        report = verify(store, decode=False)
+        assert report.sound, (done, report.problems)
+        assert repair(store, decode=False).problems == ()
+    summary = render(store, retry_failed=True)
+    assert summary.exit_code == 3 and outcome(store) == wanted
+    report = verify(store, decode=False)
+    assert report.sound, report.problems
+    render(store)
+    assert outcome(store) == wanted
+
+
+@pytest.fixture(scope="module")
+def wanted():
+    return outcome(night())
+
+
+def damage(store: Store, kind: str, number: int, how: str, chance: random.Random) -> str | None:
+    keys = [found.entry.key for found in listed(store, "") if found.kind == kind]
+    if not keys:
+        return None
+    key = keys[number % len(keys)]
+    hurt(store, key, how, chance)
+    return key
+
+
+@pytest.mark.parametrize("upto", [None, 2], ids=["finished", "under way"])
+@pytest.mark.parametrize("how", ["removed", "cut", "flipped", "newer", "foreign"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_object_damaged_in_each_way(kind, how, upto, wanted):
+    for number in range(4):
+        store, chance = night(upto), random.Random(f"{kind} {how} {number}")
+        key = damage(store, kind, number, how, chance)
+        if key is None:
+            return
+        if kind != "run":
+            status(store)
+            collect(store, grace=0.0)
+            verify(store, decode=False)
+        summary = render(store)
+        hit = named(Entry(key, 1)).video_id
+        sound = {"long", "other", "short"} - {hit}
+        assert sound <= set(summary.done) and summary.exit_code == 3
+        assert set(summary.failed) <= {"bad", hit}
+        check_cured(store, wanted)
+
+
+def test_what_was_continued_goes_with_what_is_damaged_and_is_kept_aside(wanted):
+    store = night()
+    old = {key: store.get(key) for key in (layout.marker_key("long", n) for n in range(3))}
+    store.delete(read_commits(store).markers["long"][1].state_key)
+    assert repair(store, decode=False).withdrawn == {"long": [1, 2]}
+    (aside,) = listed(store, layout.WITHDRAWN)
+    assert aside.video_id == "long"
+    text = store.get(aside.entry.key).decode()
+    assert all(old[layout.marker_key("long", n)].decode().strip() in text.replace('\\"', '"') for n in (1, 2))
+    assert not store.exists(layout.SUCCESS) and list_commits(store).segments["long"] == [0]
+    shown = Studio(*REQUESTS, store=store)
+    shown.run(retries=0, fault=poisoned)
+    assert sorted(shown.notes.order) == [("long", 1), ("long", 2)]
+    assert outcome(store) == wanted and verify(store, decode=False).sound
+
+
+class Dies(BaseException):
+    """The process ends here."""
+
+
+def test_a_repair_that_dies_anywhere_is_finished_by_whoever_comes(wanted, monkeypatch):
+    for point in range(40):
+        store = night()
+        store.delete(read_commits(store).markers["long"][1].state_key)
+        left, whole = [point], Memory.delete
+
+        def delete(self, key, left=left, whole=whole):
+            left[0] -= 1
+            if left[0] < 0:
+                raise Dies
+            whole(self, key)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Memory, "delete", delete, raising=False)
+            try:
+                repair(store, decode=False)
+                over = True
+            except Dies:
+                over = False
+        if point % 2:
+            check_cured(store, wanted)
+        else:
+            render(store)
+            check_cured(store, wanted)
+        if over:
+            return
+    raise AssertionError("never came to an end")
+
+
+def test_tables_name_the_attempt_that_is_there_after_a_marker_was_removed_by_hand():
+    store = night()
+    store.delete(layout.marker_key("long", 2))
+    render(store)
+    report = verify(store, decode=False)
+    assert report.sound, report.problems
+
+
+def random_damages(count: int, seed: int, wanted: dict) -> None:
+    """One after the other in the same root, each a rerun or a repair away from the undisturbed bytes."""
+    chance, store = random.Random(seed), night()
+    for number in range(count):
+        hit = []
+        for _ in range(chance.choice((1, 1, 2, 5))):
+            kind = chance.choice([kind for kind in KINDS if kind != "run"])
+            how = chance.choice(["removed", "cut", "flipped", "newer", "foreign"])
+            hit.append((damage(store, kind, chance.randrange(100), how, chance), how))
+        try:
+            if chance.random() < 0.5:
+                render(store)
+            check_cured(store, wanted)
+        except Exception as error:
+            raise AssertionError(f"damage {number} of seed {seed}: {hit}") from error
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_some_random_damages_in_a_row(seed, wanted):
+    random_damages(8, seed, wanted)
+
+
+@pytest.mark.slow
+def test_a_hundred_random_damages_in_a_row(wanted):
+    random_damages(100, uuid.uuid4().int % 10**6, wanted)
+
+
+def test_a_lost_playlist_beside_a_damaged_marker_is_that_videos_trouble_alone(wanted):
+    store = night()
+    store.delete(layout.playlist_key("long"))
+    store.put(layout.marker_key("long", 1), b"damaged")
+    summary = render(store)
+    assert (summary.exit_code, set(summary.done)) == (3, {"other", "short"})
+    assert "flowcache repair" in summary.failed["long"]
+    check_cured(store, wanted)
+
+
+def test_a_withdrawal_takes_no_newer_marker_back(wanted):
+    """Its deleting is done again by whoever comes; what was rendered since are other bytes."""
+    store = night()
+    store.delete(read_commits(store).markers["long"][0].state_key)
+    repair(store, decode=False)
+    render(store)
+    before = list_commits(store)
+    render(store)
+    assert list_commits(store).segments == before.segments and outcome(store) == wanted
+    assert len(new_attempt()) == 16
