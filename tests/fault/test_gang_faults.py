@@ -76,7 +76,7 @@ def check_noticed(noted: Noted, faults: list[Fault]) -> dict[signal.Signals, lis
 
 def test_a_rank_lost_in_a_collective_is_noticed_and_neither_bytes_nor_neighbours_change(render, tmp_path):
     """Two gangs of two; each video has a twin that nothing is done to."""
-    faults = [Fault("skyreels", 1, 30, KILL, sends=True), Fault("magi", 0, 40, STOP)]
+    faults = [Fault("skyreels", 1, 30, KILL, sends=True), Fault("magi", 0, 12, STOP)]
     twins = [{**row, "id": f"{row['id']}-twin"} for row in (SKYREELS, MAGI)]
     noted = render("out", [SKYREELS, MAGI, *twins], faults, gangs=2)
     check_noticed(noted, faults)  # no twin's segment failed, either

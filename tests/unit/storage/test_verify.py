@@ -269,7 +269,7 @@ def test_a_run_that_goes_on_during_the_check_is_no_damage(studio, monkeypatch):
 
 def write_order(studio) -> list[str]:
     """Keys in the order in which the protocol writes them."""
-    run = [e.key for e in studio.store.list("_run")]
+    run = [layout.OWNER, *(e.key for e in studio.store.list("_run"))]
     for video_id, markers in read_commits(studio.store).markers.items():
         for marker in markers:
             run += [chunk.key for chunk in marker.chunks] + [marker.state_key, marker.init_key]
