@@ -2,6 +2,8 @@
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 # One torch thread in every process of the tests: several processes with two each starve each other on two cores.
@@ -50,15 +52,22 @@ def cluster():
     made.shutdown()
 
 
-@pytest.fixture
-def impatient():
-    """What takes 5 seconds has stopped for good."""
+@contextmanager
+def within(seconds: int) -> Iterator[None]:
+    """What takes longer has stopped for good."""
 
     def stop(*_):
         raise AssertionError("it waits, or reads without end")
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(5)
+    signal.alarm(seconds)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def impatient():
+    """What takes 5 seconds has stopped for good."""
+    with within(5):
+        yield

@@ -1,6 +1,5 @@
 """What the runs of `skyreels_loop` say of themselves, as settings and policies; what is not known here is an error."""
 
-from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
@@ -14,6 +13,7 @@ from flowcache.families.skyreels.sampler import SamplerSettings
 from flowcache.sampling.schedule import schedule
 from flowcache.sampling.solver import sigmas, timesteps
 from tests.parity.given import Given
+from tests.parity.recorded import Recorded
 
 OFFICIAL, FLOWCACHE = "official SkyReels-V2", "FlowCache fork"
 RET_STEPS = {True: 5, False: 1}
@@ -21,17 +21,6 @@ TOLERANCE = 1e-4  # of x0
 EVERYTHING = 10**6  # chunks
 
 Window = tuple[tuple[int, int, int], int]  # latent frames, rows, columns; how many frames come from before
-
-
-@dataclass(frozen=True)
-class Recorded(Compression):
-    """Compression that also notes what it kept."""
-
-    kept: list = field(default_factory=list)
-
-    def select(self, queries, keys, budget):
-        self.kept.append(super().select(queries, keys, budget))
-        return self.kept[-1]
 
 
 def policy_of(run: dict[str, Any], settings: dict[str, Any]) -> Policy:

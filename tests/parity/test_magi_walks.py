@@ -1,15 +1,14 @@
 """MAGI-1's walks against the official sampler's and FlowCache's: forwards in order, decisions, latents, kept tokens."""
 
 import copy
-from dataclasses import dataclass, field
 
 import pytest
 import torch
 
-from flowcache.cache.kv_select import Compression
 from flowcache.families.magi.sampler import model_times
 from flowcache.sampling.loop import denoise
 from tests.parity.magi_runs import OFF, Run, compression_of, transformer
+from tests.parity.recorded import Recorded
 
 TOLERANCE = 1e-3
 RUNS = "magi_sampler_tiny"
@@ -99,17 +98,6 @@ def compare_latents(run, chunks, visits):
     error = (latents[:, latents.shape[1] - final.shape[1] :] - final).abs().max().item()
     assert error <= TOLERANCE
     return error
-
-
-@dataclass(frozen=True)
-class Recorded(Compression):
-    """Compression that also notes what it kept."""
-
-    kept: list = field(default_factory=list)
-
-    def select(self, queries, keys, budget):
-        self.kept.append(super().select(queries, keys, budget))
-        return self.kept[-1]
 
 
 @pytest.mark.golden(CACHED, "runs")

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from flowcache.families.registry import bundled, folder_of
 from flowcache.models import json_files
 from flowcache.models.json_files import read_object
 from flowcache.models.tensors import in_folder
+from tests.conftest import within
 from tests.published import tiny_parts, write_diffusers, write_official
 from tests.published_magi import write_magi
 
@@ -21,15 +21,8 @@ from tests.published_magi import write_magi
 @pytest.fixture
 def impatient():
     """What takes 20 seconds has stopped for good."""
-
-    def stop(*_):
-        raise AssertionError("it waits, or reads without end")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(20)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
+    with within(20):
+        yield
 
 
 @pytest.fixture(scope="module")
