@@ -1,9 +1,6 @@
 """Options of the whole test suite."""
 
 import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 # One torch thread in every process of the tests: several processes with two each starve each other on two cores.
@@ -12,6 +9,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import settings
+
+from tests.time_limit import within
 
 # The same examples every time, so that a failure is the change's; --hypothesis-profile=explore looks further.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -50,20 +49,6 @@ def cluster():
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
     yield made.address
     made.shutdown()
-
-
-@contextmanager
-def within(seconds: int) -> Iterator[None]:
-    """What takes longer has stopped for good."""
-
-    def stop(*_):
-        raise AssertionError("it waits, or reads without end")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from flowcache.families.registry import bundled, folder_of
 from flowcache.models import json_files
 from flowcache.models.json_files import read_object
 from flowcache.models.tensors import in_folder
-from tests.conftest import within
 from tests.published import tiny_parts, write_diffusers, write_official
 from tests.published_magi import write_magi
+from tests.time_limit import within
 
 
 @pytest.fixture
