@@ -1,8 +1,9 @@
 """`flowcache render`."""
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from rich.markup import escape
@@ -46,7 +47,6 @@ def render(
     committed stays, what is missing is rendered, and the bytes are those of an undisturbed run.
 
         flowcache render manifests/demo.jsonl --output runs/demo --policy paper
-
         flowcache render s3://bucket/night.parquet --output s3://bucket/night --gang 4 --address auto
     """
     from flowcache.inputs.job import merged
@@ -73,8 +73,13 @@ def render(
         succeed_with=succeed_with or None,
         keep_going=keep_going,
     )
+    end(spec, lambda: run_job(spec, endpoint_url, retry_failed, log_json, media, repair), as_json)
+
+
+def end(spec: Any, run: Callable[[], Any], as_json: bool) -> NoReturn:
+    """Print how the run ended; its exit code, or 0 where the job says that this one is a success."""
     try:
-        summary = run_job(spec, endpoint_url, retry_failed, log_json, media, repair)
+        summary = run()
     except AtWork as error:
         if error.exit_code not in spec.succeed_with:
             raise
