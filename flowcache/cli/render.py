@@ -43,8 +43,7 @@ def render(
 ) -> None:
     """Render a manifest: every video that is not yet complete at the output.
 
-    All faults of the manifest are reported before anything starts. Killed or stopped, run it again: what is
-    committed stays, what is missing is rendered, and the bytes are those of an undisturbed run.
+    All its faults are told before anything starts. Killed or stopped, run it again: what is missing is rendered.
 
         flowcache render manifests/demo.jsonl --output runs/demo --policy paper
         flowcache render s3://bucket/night.parquet --output s3://bucket/night --gang 4 --address auto

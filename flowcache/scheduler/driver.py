@@ -53,16 +53,18 @@ def run(
         withdraw_stopped(store)
         prepare(store)
         ledger = Ledger(store, record, requests, specs, options, listener.on)
-        return _finish(ledger, stopping, connect, begin)
+        with on_sigterm(stopping) as listen:
+            return _finish(ledger, stopping, connect, listen, begin)
 
 
-def _finish(ledger: Ledger, stopping: Stopping, connect: Connect, begin: float) -> Summary:
+def _finish(ledger: Ledger, stopping: Stopping, connect: Connect, listen: Callable[[], None], begin: float) -> Summary:
     """Render what is left, write what says so, and read it back. begin: of the run, on the monotonic clock."""
     store, record = ledger.store, ledger.record
     try:
         ledger.settle_committed()
         if not ledger.queue.finished and not stopping.late:
-            with connect(ledger.work()) as provider, on_sigterm(stopping):
+            with connect(ledger.work()) as provider:
+                listen()
                 Driver(provider, ledger, stopping).render()
                 ledger.writer.drain()  # dead letters still ask nodes for logs
         ledger.writer.drain()

@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -49,17 +49,15 @@ class Stopping:
 
 
 @contextmanager
-def on_sigterm(stopping: Stopping) -> Iterator[None]:
-    """SIGTERM stops the run; one that comes after its grace ends it like Ctrl-C.
+def on_sigterm(stopping: Stopping) -> Iterator[Callable[[], None]]:
+    """From the call of what it yields on, SIGTERM stops the run; one that comes after its grace ends it like Ctrl-C.
 
-    Those within the grace say the same once more: a pod is told by Ray and by its hook. They must not cut short what a
-    stopped run still writes, so the handler outlives this. To be entered after what gangs run on was connected to,
-    which may set a handler of its own.
+    Those within the grace say the same once more, as a pod is told by Ray and by its hook, and must not cut short what
+    a stopped run still writes. To be called once what gangs run on is connected to, which may set a handler of its own.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield lambda: None
         return
-
     told: list[float] = []  # when, on the monotonic clock
 
     def handler(number: int, frame: FrameType | None) -> None:
@@ -68,9 +66,11 @@ def on_sigterm(stopping: Stopping) -> Iterator[None]:
             signal.default_int_handler(number, frame)
         stopping.stop(TOLD)
 
-    before = signal.signal(signal.SIGTERM, handler)
+    def listen() -> None:
+        signal.signal(signal.SIGTERM, handler)
+
+    before = signal.getsignal(signal.SIGTERM)
     try:
-        yield
+        yield listen
     finally:
-        if not told:
-            signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, before)

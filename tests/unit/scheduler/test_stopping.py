@@ -25,25 +25,31 @@ def told(times: int) -> None:
 
 def test_sigterms_within_the_grace_are_one_and_the_run_may_still_write():
     stopping = Stopping(RunOptions(grace=60))
-    with on_sigterm(stopping):
+    with on_sigterm(stopping) as listen:
+        listen()
         told(3)
-    told(1)  # while tables are written
     assert stopping.why == TOLD
 
 
 def test_a_sigterm_after_the_grace_ends_the_run():
     stopping = Stopping(RunOptions(grace=0.05))
-    with pytest.raises(KeyboardInterrupt), on_sigterm(stopping):
+    with pytest.raises(KeyboardInterrupt), on_sigterm(stopping) as listen:
+        listen()
         told(1)
         time.sleep(0.1)
         told(1)
 
 
-def test_a_run_that_was_not_told_leaves_the_handler_as_it_was():
-    before = signal.getsignal(signal.SIGTERM)
-    with on_sigterm(Stopping(RunOptions())):
-        assert signal.getsignal(signal.SIGTERM) != before
-    assert signal.getsignal(signal.SIGTERM) == before
+def test_nothing_is_heard_before_it_listens_and_the_handler_is_put_back():
+    seen = []
+    signal.signal(signal.SIGTERM, lambda *_: seen.append("before"))
+    before, stopping = signal.getsignal(signal.SIGTERM), Stopping(RunOptions())
+    with on_sigterm(stopping) as listen:
+        told(1)
+        assert seen == ["before"] and stopping.why is None
+        listen()
+        told(1)
+    assert seen == ["before"] and stopping.why == TOLD and signal.getsignal(signal.SIGTERM) is before
 
 
 def test_after_the_deadline_what_is_started_is_finished_until_a_sigterm_comes():
