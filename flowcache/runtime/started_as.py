@@ -4,8 +4,8 @@ import json
 import os
 import re
 
-# What is new with each try: of a RayJob five letters that KubeRay appends, of `flowcache submit` a number.
-TRY = re.compile(r"-(?:[a-z0-9]{5}|\d{1,4})$")
+# What is new with each try: of a RayJob five of these characters, which KubeRay appends; of `flowcache submit` a number.
+TRY = re.compile(r"-(?:[bcdfghjklmnpqrstvwxz2456789]{5}|\d{1,4})$")
 
 
 def started_as() -> str | None:

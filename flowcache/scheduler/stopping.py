@@ -73,4 +73,4 @@ def on_sigterm(stopping: Stopping) -> Iterator[Callable[[], None]]:
     try:
         yield listen
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
