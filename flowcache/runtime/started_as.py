@@ -4,7 +4,7 @@ import json
 import os
 import re
 
-# What is new with each try: of a RayJob five of these characters, which KubeRay appends; of `flowcache submit` a number.
+# What is new with each try: of a RayJob five of these characters, by KubeRay; of `flowcache submit` a number.
 TRY = re.compile(r"-(?:[bcdfghjklmnpqrstvwxz2456789]{5}|\d{1,4})$")
 
 

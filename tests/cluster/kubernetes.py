@@ -1,4 +1,4 @@
-"""What Kubernetes itself makes of a pod and of a NetworkPolicy: the rules that matter here, as its documentation has them."""
+"""What Kubernetes makes of a pod and of a NetworkPolicy: the rules that matter here, as its documentation has them."""
 
 import re
 from collections.abc import Iterator
@@ -44,10 +44,8 @@ def not_restricted(pod: dict[str, Any]) -> Iterator[str]:
             yield f"{name}: privileged, or a port of the host"
         if own.get("capabilities", {}).get("drop") != ["ALL"] or own["capabilities"].get("add"):
             yield f"{name}: capabilities"
-        if own.get("runAsNonRoot", whole.get("runAsNonRoot")) is not True or 0 in (
-            own.get("runAsUser"),
-            whole.get("runAsUser"),
-        ):
+        users = own.get("runAsUser"), whole.get("runAsUser")
+        if own.get("runAsNonRoot", whole.get("runAsNonRoot")) is not True or 0 in users:
             yield f"{name}: runAsNonRoot"
         profile = own.get("seccompProfile", whole.get("seccompProfile", {}))
         if profile.get("type") not in ("RuntimeDefault", "Localhost"):
