@@ -153,7 +153,7 @@ class Health(BaseHTTPRequestHandler):
         self.send_response(self.status if self.path == "/api/gcs_healthz" else 404)
         self.end_headers()
 
-    def log_message(self, *_):
+    def log_message(self, format, *args):
         pass
 
 
