@@ -48,7 +48,7 @@ class HeadPod:
         return self.process.poll() is None
 
     def wait_until_ready(self) -> None:
-        for url in (f"{self.url}/api/version", self.address.metrics):
+        for url in self.address.healthy:
             if not answers(url, lambda: self.running):
                 self._log.seek(0)
                 pytest.fail(f"the head did not come up:\n{self._log.read()}")

@@ -25,6 +25,7 @@ STARTS_WITHIN = 120  # seconds
 class Address:
     url: str  # of the dashboard
     metrics: str
+    healthy: tuple[str, ...]  # what a readiness probe asks: the agent that starts jobs is up, too
     command: tuple[str, ...]  # that starts the head there, and stays
 
 
@@ -46,7 +47,9 @@ def new_address(folder: str) -> Address:
     }
     options = (f"--{name}" + (f"={value}" if value else "") for name, value in arguments.items())
     command = (str(BIN / "ray"), "start", *options)
-    return Address(f"http://127.0.0.1:{dashboard}", f"http://127.0.0.1:{metrics}/metrics", command)
+    url = f"http://127.0.0.1:{dashboard}"
+    healthy = f"{url}/api/gcs_healthz", f"http://127.0.0.1:{agent}/api/local_raylet_healthz"
+    return Address(url, f"http://127.0.0.1:{metrics}/metrics", healthy, command)
 
 
 def environment() -> dict[str, str]:
@@ -70,8 +73,10 @@ def answers(url: str, alive: Callable[[], bool]) -> bool:
         try:
             urllib.request.urlopen(url, timeout=5).close()
             return True
-        except urllib.error.HTTPError:
-            return True  # the token is missing
+        except urllib.error.HTTPError as error:
+            if error.code < 500:
+                return True  # the token is missing
+            time.sleep(0.3)
         except OSError:
             time.sleep(0.3)
     return False

@@ -54,10 +54,10 @@ class JobApi:
         headers = self.headers | ({"Content-Type": "application/json"} if data else {})
         request = urllib.request.Request(f"{self.head.url}/api/{path}", data, headers, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=5) as answer:
+            with urllib.request.urlopen(request, timeout=60 if data else 5) as answer:
                 return json.loads(answer.read())
         except urllib.error.HTTPError as error:
-            raise (Missing if error.code == 404 else OSError)(str(error)) from error
+            raise (Missing if error.code == 404 else OSError)(f"{error}: {error.read()[:1000]}") from error
 
     def status(self, name: str) -> dict[str, Any]:
         return self.ask(f"jobs/{name}")
@@ -81,7 +81,8 @@ class Submitter(threading.Thread):
             asyncio.run(self._follow())
             self.api.status(self.name_)
             self.code = 0  # whatever the job's was
-        except (OSError, RuntimeError, Missing, aiohttp.ClientError):
+        except (OSError, RuntimeError, Missing, aiohttp.ClientError) as error:
+            self.log += f"submitter: {error!r}\n"
             self.code = 1
         self.ended = time.monotonic()
 
