@@ -124,7 +124,7 @@ class Operator:
         self.heads: dict[str, Head] = {}  # of the RayJob's cluster
         self.unanswered: dict[str, float] = {}  # since when
 
-    def run(self, until: Callable[[], bool], *jobs: RayJob, within: float = 300.0) -> None:
+    def run(self, until: Callable[[], bool], *jobs: RayJob, within: float = 600.0) -> None:
         limit = time.monotonic() + within
         while not until():
             shown = [(job.name, job.history, job.status, job.reason, job.message, job.log[-3000:]) for job in jobs]
