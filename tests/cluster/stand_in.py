@@ -30,8 +30,6 @@ class Head(Protocol):
     @property
     def running(self) -> bool: ...
 
-    def wait_until_ready(self) -> None: ...
-
     def delete(self) -> None: ...
 
 
@@ -117,7 +115,7 @@ class RayJob:
 
 
 class Operator:
-    """`reconcile` is one look at one RayJob."""
+    """`reconcile` is one look at one RayJob. new_head: starts one, and waits until it is ready."""
 
     def __init__(self, new_head: Callable[[dict[str, Any]], Head], status_checks: float = 300.0):
         self.new_head, self.status_checks = new_head, status_checks
@@ -153,7 +151,6 @@ class Operator:
 
     def _begin(self, job: RayJob) -> None:
         head = self.heads[job.name] = self.new_head(job.spec["rayClusterSpec"])
-        head.wait_until_ready()
         name = f"{job.name}-{''.join(random.choices(LETTERS, k=5))}"
         job.tries.append(Submitter(JobApi(head), name, job.spec["entrypoint"]))
         job.started, job.deployment = time.monotonic(), "Running"
