@@ -13,7 +13,7 @@ from flowcache.errors import InputError, Problem
 from flowcache.inputs.deadline import ACCEPTED, deadline
 from flowcache.inputs.options import Device, Dtype, RunOptions, Tiling
 from flowcache.inputs.output_url import ACCEPTED as ROOTS
-from flowcache.inputs.output_url import fault, without_secrets
+from flowcache.inputs.output_url import fault
 from flowcache.inputs.schema import (
     ACCEPTS,
     Defaults,
@@ -27,6 +27,7 @@ from flowcache.inputs.schema import (
     text,
     whole,
 )
+from flowcache.masking import masked_url
 from flowcache.records import Weights
 
 SIZE_LIMIT = 1 << 20  # bytes
@@ -65,7 +66,7 @@ def readable(text: str) -> str:
 def root(url: str) -> str:
     found = fault(url, typed=True)
     if found:
-        raise PydanticCustomError("root", "{given} {found}", {"given": shown(without_secrets(url)), "found": found})
+        raise PydanticCustomError("root", "{given} {found}", {"given": shown(masked_url(url)), "found": found})
     return url
 
 
