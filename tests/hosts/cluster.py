@@ -7,18 +7,23 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
 from pathlib import Path
+
+import pytest
 
 from flowcache.storage.commits import list_commits
 from flowcache.storage.objects.store import Store
 from tests.hosts.network import OUTSIDE, Network
 from tests.hosts.s3_server import KEY, SECRET
+from tests.soak.night import compare
 from tests.soak.servers import wait_until_up
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 HEAD, NODES, STORE = "head", ("one", "two"), "store"
 PORT, GCS = 5000, 6379
+SEGMENTS = 2  # of each video of the tests' rows
 # A node is declared dead after some 20 s: by default it takes 65 s.
 HEALTH = {
     "health_check_initial_delay_ms": 1000,
@@ -108,26 +113,64 @@ class Hosts:
     def tell_store(self, what: str) -> None:
         urllib.request.urlopen(f"{self.endpoint}/{what}", data=b"", timeout=20).close()
 
-    def driver(self, rows: list[dict], name: str = "", more: str = "", **environment: str) -> "Driver":
+    def until_noted(self, status: str, **fields: str) -> dict[str, str]:
+        """The first write that the store noted with a status that begins so, and those fields."""
+        deadline = time.monotonic() + UP
+        while True:
+            for request in self.requests():
+                if request["status"].startswith(status) and fields.items() <= request.items():
+                    return request
+            assert time.monotonic() < deadline, self.requests()[-20:]
+            time.sleep(0.2)
+
+    def well(self) -> None:
+        """Every host is there again as it should be, its links and its clock, too."""
+        self.net.heal()
+        for name in NODES:
+            if self._given[name] or not self.net.pids(name):
+                self.node(name)
+        self.until_alive(*NODES)
+
+    def clock(self, seconds: int) -> dict[str, str]:
+        """The environment of processes whose wall clock is off by so many seconds; skips where that can't be made."""
+        library = self.folder / "off_by.so"
+        if not shutil.which("cc"):
+            pytest.skip("needs a C compiler, for a clock that is off")
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", library, Path(__file__).with_name("off_by.c")], check=True)
+        return {"LD_PRELOAD": str(library), "OFF_BY": str(seconds)}
+
+    def driver(self, rows: list[dict], name: str = "", patience: float = 0.0, **environment: str) -> "Driver":
         self._runs += 1
-        return Driver(self, rows, name or f"run-{self._runs}", more, environment)
+        return Driver(self, rows, name or f"run-{self._runs}", patience, environment)
 
     def close(self) -> None:
         self.net.close()
 
 
+# What no job can say: how long the driver waits for the store.
+WITH_PATIENCE = """
+from dataclasses import replace
+from flowcache.cli.main import main
+from flowcache.inputs.job import JobSpec
+run_options = JobSpec.run_options
+JobSpec.run_options = lambda spec, *rest: replace(run_options(spec, *rest), patience={})
+main()
+"""
+
+
 class Driver:
     """`flowcache render` on the head."""
 
-    def __init__(self, hosts: Hosts, rows: list[dict], name: str, more: str, environment: dict[str, str]):
-        self.hosts, self.name, self.store = hosts, name, hosts.store(name)
+    def __init__(self, hosts: Hosts, rows: list[dict], name: str, patience: float, environment: dict[str, str]):
+        self.hosts, self.name, self.store, self.rows = hosts, name, hosts.store(name), rows
         home = hosts.folder / HEAD
         (home / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         job = f"manifest: /tmp/{name}.jsonl\noutput: s3://night/{name}\naddress: {hosts.net.address(HEAD)}:{GCS}\n"
-        (home / f"{name}.yaml").write_text(job + RUN + more)
+        (home / f"{name}.yaml").write_text(job + RUN)
         self.log = home / f"{name}.log"
         self.begun = time.monotonic()
-        command = ["flowcache", "render", "--job", f"/tmp/{name}.yaml", "--log-json"]
+        code = ["-c", WITH_PATIENCE.format(patience)] if patience else ["-m", "flowcache.cli"]
+        command = [sys.executable, *code, "render", "--job", f"/tmp/{name}.yaml", "--log-json"]
         self.process = hosts.net.run(HEAD, *command, env=hosts.environment(**environment), log=self.log.name)
 
     def said(self) -> str:
@@ -153,9 +196,17 @@ class Driver:
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still at it after {seconds:.0f} s: {self.said()[-3000:]}") from None
 
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self.begun
+    def whole(self, calm: Store) -> None:
+        """Every video is done with the bytes of the undisturbed run, and every segment was committed once."""
+        assert self.ended() == 0, self.said()[-4000:]
+        assert compare(calm, self.store, [])["lost"] == 0
+        marked = Counter(request["path"] for request in self.hosts.requests() if self._commits(request))
+        videos = len(self.rows)
+        assert set(marked.values()) == {1} and len(marked) == SEGMENTS * videos + videos, marked
+
+    def _commits(self, request: dict[str, str]) -> bool:
+        """Whether it created a marker or a DONE of this run."""
+        return f"/{self.name}/_commits/" in request["path"] and request["status"].startswith("200")
 
 
 __all__ = ["HEAD", "NODES", "OUTSIDE", "STORE", "Driver", "Hosts"]
