@@ -2,7 +2,9 @@
 
 import os
 import sys
+import traceback
 from dataclasses import asdict
+from types import TracebackType
 
 import typer
 from rich.markup import escape
@@ -21,7 +23,7 @@ from flowcache.cli.status import status
 from flowcache.cli.stop import stop
 from flowcache.cli.submit import submit
 from flowcache.cli.verify import verify
-from flowcache.errors import FlowcacheError, InputError
+from flowcache.errors import FlowcacheError, InputError, masked
 
 EXIT_CODES = """
 Exit codes: 0 done; 2 bad input and nothing was started; 3 finished, but some videos failed or rows were
@@ -49,8 +51,14 @@ def fail(error: FlowcacheError, as_json: bool) -> int:
     return error.exit_code
 
 
+def show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What nobody foresaw, as Python shows it, without credentials that it may quote."""
+    sys.stderr.write(masked("".join(traceback.format_exception(kind, error, trace))))
+
+
 def main() -> None:
     """Entry point: deliberate errors become a message and an exit code, never a traceback."""
+    sys.excepthook = show_traceback
     try:
         app()
     except FlowcacheError as error:

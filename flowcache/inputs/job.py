@@ -15,7 +15,7 @@ from flowcache.inputs.duration import ACCEPTED as DURATIONS
 from flowcache.inputs.duration import seconds
 from flowcache.inputs.options import Device, Dtype, RunOptions, Tiling
 from flowcache.inputs.output_url import ACCEPTED as ROOTS
-from flowcache.inputs.output_url import fault, without_secrets
+from flowcache.inputs.output_url import fault
 from flowcache.inputs.schema import (
     ACCEPTS,
     Defaults,
@@ -29,6 +29,7 @@ from flowcache.inputs.schema import (
     text,
     whole,
 )
+from flowcache.masking import masked_url
 from flowcache.records import Weights
 
 SIZE_LIMIT = 1 << 20  # bytes
@@ -70,7 +71,7 @@ def readable(text: str) -> str:
 def root(url: str) -> str:
     found = fault(url, typed=True)
     if found:
-        raise PydanticCustomError("root", "{given} {found}", {"given": shown(without_secrets(url)), "found": found})
+        raise PydanticCustomError("root", "{given} {found}", {"given": shown(masked_url(url)), "found": found})
     return url
 
 
