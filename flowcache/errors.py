@@ -35,6 +35,12 @@ class Problem:
         return f"{self.file}{row}:{field} {self.message}"
 
 
+class AtWork(FlowcacheError):
+    """Another job renders into this output; nothing was started."""
+
+    exit_code = 5
+
+
 class InputError(FlowcacheError):
     """Bad input, found before any work started. Holds every fault, not only the first."""
 

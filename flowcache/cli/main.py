@@ -20,6 +20,7 @@ from flowcache.cli.repair import repair
 from flowcache.cli.report import report
 from flowcache.cli.sheet import sheet
 from flowcache.cli.status import status
+from flowcache.cli.stop import stop
 from flowcache.cli.submit import submit
 from flowcache.cli.verify import verify
 from flowcache.errors import FlowcacheError, InputError, masked
@@ -37,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for command in (render, submit, plan, status, verify, repair, models, export, sheet, report, links, gc):
+for command in (render, submit, plan, status, verify, repair, models, export, sheet, report, links, gc, stop):
     app.command()(command)
 
 

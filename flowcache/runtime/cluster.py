@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -17,9 +17,12 @@ from flowcache.inputs.options import RunOptions
 from flowcache.runtime.gang import GangShape, RayGang
 from flowcache.runtime.node_check import NodeChecks
 from flowcache.runtime.text_encoding import EncodingPlan, encode_ahead
+from flowcache.scheduler.gang_pool import ClusterError
 from flowcache.scheduler.protocols import GangWork
 from flowcache.storage.objects.store import Store
 from flowcache.worker.task import WorkerSettings
+
+GPU_POLL = 2.0  # seconds
 
 
 @contextmanager
@@ -100,7 +103,7 @@ def ray_provider(work: GangWork) -> Iterator[RayGangProvider]:
     """
     options = work.settings.options
     with joined(options) as local, _checks(work, local) as checks:
-        shape = shape_of(options)
+        shape = shape_of(options, work.note)
         provider = RayGangProvider(work.store, replace(work.settings, device=shape.device), shape, checks)
         if checks:
             checks.begin(provider.addresses, options.patience)
@@ -127,8 +130,28 @@ def _checks(work: GangWork, local: bool) -> Iterator[NodeChecks | None]:
         checks.close()
 
 
-def shape_of(options: RunOptions) -> GangShape:
+def shape_of(options: RunOptions, note: Callable[[str], None]) -> GangShape:
     gpus = ray.cluster_resources().get("GPU", 0)
+    if (
+        not gpus
+        and options.device != "cpu"
+        and options.wait_for_gpus
+        and (options.address or "RAY_ADDRESS" in os.environ)
+    ):
+        gpus = first_gpus(options.wait_for_gpus, note)
     if options.device == "cuda" and not gpus:
         raise InputError([Problem("--device", "", "the Ray cluster has no GPU: take cpu or auto")])
     return GangShape(options.gang, options.threads, gpu=bool(gpus) and options.device != "cpu")
+
+
+def first_gpus(seconds: float, note: Callable[[str], None]) -> float:
+    """The GPUs of a joined cluster once it has any: its nodes may be on the way. ClusterError after so long."""
+    note(f"the cluster has no GPU yet: waiting {seconds:g} s for the first one")
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        time.sleep(min(GPU_POLL, seconds))
+        gpus = ray.cluster_resources().get("GPU", 0)
+        if gpus:
+            note(f"the cluster has {gpus:g} GPUs")
+            return gpus
+    raise ClusterError(f"no GPU has joined the cluster in {seconds:g} s: look at its pending nodes, or wait longer")
