@@ -25,6 +25,7 @@ NAMED = frozenset(
     "accountkey accesskey sharedaccesskey sharedaccesssignature".split()
 )
 SLASHES, PAIR = re.compile("//?"), re.compile("(?<![A-Za-z0-9_.-])([A-Za-z0-9_.-]+)(['\"]?)([=:])(?=.)")
+SIGNS = ("//", ":/", "=", "':", '":', "uthorization:", "UTHORIZATION:")  # of a URL, a pair or a header
 HEADERS = ("authorization:", "proxy-authorization:")  # a scheme and a credential follow
 # A variable of the environment is a secret where a part of its name is one of these, unless it says where one lies.
 SECRETS = frozenset("SECRET TOKEN PASSWORD PASSWD KEY APIKEY SAS CONNECTION".split())
@@ -36,7 +37,7 @@ def masked(text: str) -> str:
     """`text` without credentials, as messages, logs and documents that people read may show it."""
     for secret in known():
         text = text.replace(secret, HIDDEN)
-    if "/" not in text and "=" not in text and ":" not in text:
+    if not any(sign in text for sign in SIGNS):
         return text
     parts, hide = re.split(r"(\s+)", text), 0  # hide: so many of the next words
     for place in range(0, len(parts), 2):
