@@ -148,9 +148,10 @@ def _first_pair(word: str, at: int, end: int) -> int:
 def _url(scheme: str, rest: str) -> str:
     """What comes after the scheme and the slashes."""
     before, shown = login(scheme, rest), ""
-    port = re.split("[/?#;]", rest, maxsplit=1)[0].rpartition(":")
-    if re.search("[?#;]", before) or (not before and port[1] and not re.fullmatch(r"\d*\W*", port[2])):
-        return HIDDEN  # a sign of the password, or a query after the login; or a login that was cut off
+    _, colon, port = re.split("[/?#;]", rest, maxsplit=1)[0].rpartition(":")
+    cut_off = colon and not before and rest[0] != "[" and not re.fullmatch(r"\d*\W*", port)  # [: an IPv6 address
+    if cut_off or re.search("[?#;]", before):  # of the password, or the login ended before and this is a query
+        return HIDDEN
     if before:
         shown, rest = f"{HIDDEN}@", rest[len(before) + 1 :]
     for found in re.finditer("[?#;]", rest):
