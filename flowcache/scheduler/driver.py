@@ -7,18 +7,18 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from flowcache.errors import InputError, Problem, StoreError
+from flowcache.errors import FlowcacheError, InputError, Problem, StoreError
 from flowcache.inputs.options import RunOptions
-from flowcache.progress.events import Listener, NodesAvoided, RunEnded, Tick
+from flowcache.progress.events import Listener, NodesAvoided, Note, RunEnded, Tick
 from flowcache.records import ChunkRecord, ModelSpec, RenderRequest
 from flowcache.scheduler.failures import Failures
-from flowcache.scheduler.gang_pool import ClusterError, GangPool
-from flowcache.scheduler.ledger import Ledger
+from flowcache.scheduler.gang_pool import GangPool
+from flowcache.scheduler.ledger import Ledger, tell_stopped
 from flowcache.scheduler.protocols import Connect, Gang, GangFailure, GangProvider
 from flowcache.scheduler.stopping import Stopping, on_sigterm
 from flowcache.scheduler.summary import Summary, summarise
 from flowcache.storage.commits import success, withdraw_stopped
-from flowcache.storage.documents import RunRecord
+from flowcache.storage.documents import RunRecord, Stopped
 from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import begin_run
 from flowcache.storage.withdrawal import finish_withdrawals
@@ -46,11 +46,18 @@ def run(
     try:
         store.probe()
     except StoreError as error:
+        if error.passing:
+            raise
         raise InputError([Problem("output", "", str(error))]) from error
     record = begin_run(store, record)
-    withdraw_stopped(store)
-    prepare(store)
-    ledger, stopping = Ledger(store, record, requests, specs, options, listener.on), Stopping(options)
+    try:
+        withdraw_stopped(store)
+        prepare(store)
+        ledger, stopping = Ledger(store, record, requests, specs, options, listener.on), Stopping(options)
+    except StoreError as error:
+        end = Stopped(record.run_id, str(error), error.exit_code, len(requests), time.time())
+        tell_stopped(store, end, lambda message: listener.on(Note(message)))
+        raise
     try:
         ledger.settle_committed()
         if not ledger.queue.finished and not stopping.late:
@@ -59,8 +66,8 @@ def run(
                 ledger.writer.drain()  # dead letters still ask nodes for logs
         ledger.writer.drain()
         ledger.tell_finished()
-    except ClusterError as error:
-        ledger.stopped(str(error), error.exit_code, len(ledger.queue.left))
+    except FlowcacheError as error:
+        ledger.gave_up(error)
         raise
     finally:
         ledger.writer.close()
@@ -116,6 +123,7 @@ class Driver:
             self.pool.adjust(self.queue.startable)
         self.queue.release(lambda node, segment: self.pool.elsewhere(node))
         self.failures.settle()
+        self.failures.refusals.tend(any(gang.task for gang in self.pool.gangs) or self.failures.in_doubt)
         self.tell(NodesAvoided(len(self.pool.avoided)))
         for gang in self.pool.gangs:
             self._assign(gang)
@@ -152,6 +160,7 @@ class Driver:
             self._again_without_reuse(task, event)
         else:
             self.pool.nodes.committed(gang.node)
+            self.failures.refusals.committed()
             self.ledger.committed(event)
 
     def _again_without_reuse(self, task: Task, event: Flawed) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from flowcache.errors import StoreError
+from flowcache.errors import ObjectError
 from flowcache.records import ChunkRecord
 from flowcache.storage.documents import SegmentMarker, sha256
 from flowcache.storage.media import decode
@@ -98,8 +98,6 @@ def check_object(store: Store, check: ObjectCheck, sizes: dict[str, int], read_i
         data = store.get(check.key)
     except MissingObject:
         return [check.damage("is missing")]
-    except StoreError as fault:
-        return [check.damage(str(fault))]
     if sha256(data) != check.sha256:
         return [check.damage("is damaged: its sha256 is not the one in its marker")]
     if check.chunk is None or read_init is None:
@@ -123,7 +121,7 @@ def check_frames(check: ObjectCheck, chunk: ChunkRecord, data: bytes, init: byte
                 yield check.damage(f"is {pixels.shape[1]}x{pixels.shape[0]}, requested {check.size[1]}x{check.size[0]}")
                 return
             count += 1
-    except StoreError as fault:
+    except ObjectError as fault:
         yield check.damage(str(fault))
         return
     if count != chunk.frames:
