@@ -41,7 +41,7 @@ class Failures:
             self.pool.lost(gang, failure)
         if task and failure.kind in ("store", "node"):
             self._suspects.append((task, failure, gang))
-            self._answers = self._answers or self.ledger.writer.answers(self.ledger.record.run_id)
+            self._answers = self._answers or self.ledger.writer.answers()
         elif task and failure.kind == "memory":
             self._make_room(task, failure, gang)
         elif task:

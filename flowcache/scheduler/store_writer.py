@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from flowcache.errors import ObjectError, StoreError
 from flowcache.storage.commits import dead_letter, mark_done, put_playlist
 from flowcache.storage.documents import DeadLetter, SegmentMarker
-from flowcache.storage.layout import run_key
+from flowcache.storage.layout import OWNER
 from flowcache.storage.objects.store import Store, Unusable
 
 WRITERS = 64  # as many as the store has connections
@@ -52,13 +52,13 @@ class StoreWriter:
         """letter: may take its time, to find a log."""
         self._submit(f"letter of {video_id}", lambda: dead_letter(self.store, letter()))
 
-    def answers(self, run_id: str) -> Future[bool]:
+    def answers(self) -> Future[bool]:
         """Whether the store answers at once; the answer may take as long as its outage. StoreError if it refuses the
         driver, too."""
 
         def look() -> bool:
             begun = time.monotonic()
-            self._patiently(lambda: self.store.exists(run_key(run_id)))
+            self._patiently(lambda: self.store.find(OWNER))  # a small object, whose refusal has words
             at_once = time.monotonic() - begun < PAUSES[0]
             self._patiently(self.store.probe)
             return at_once

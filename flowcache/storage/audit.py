@@ -9,6 +9,7 @@ from flowcache.records import ChunkRecord
 from flowcache.storage.documents import SegmentMarker, sha256
 from flowcache.storage.media import decode
 from flowcache.storage.objects.store import MissingObject, Store
+from flowcache.storage.proven import read_sound
 
 ReadInit = Callable[[str], bytes | None]
 
@@ -58,6 +59,12 @@ class ObjectCheck:
     fps: int = 1
     size: tuple[int, int] | None = None  # height, width in pixels
 
+    def sound(self, data: bytes) -> bytes:
+        """The object's bytes; ObjectError where they are others."""
+        if sha256(data) != self.sha256:
+            raise ObjectError("is damaged: its sha256 is not the one in its marker")
+        return data
+
     def damage(self, message: str) -> Damage:
         return Damage(message, self.video_id, self.segment, self.chunk.chunk if self.chunk else None, self.key)
 
@@ -95,11 +102,11 @@ def check_object(store: Store, check: ObjectCheck, sizes: dict[str, int], read_i
     if check.bytes is not None and sizes[check.key] != check.bytes:
         return [check.damage(f"has {sizes[check.key]} bytes, its marker says {check.bytes}")]
     try:
-        data = store.get(check.key)
+        data = read_sound(store, check.key, check.sound)
     except MissingObject:
         return [check.damage("is missing")]
-    if sha256(data) != check.sha256:
-        return [check.damage("is damaged: its sha256 is not the one in its marker")]
+    except ObjectError as fault:
+        return [check.damage(str(fault))]
     if check.chunk is None or read_init is None:
         return []
     init = read_init(check.init_key)

@@ -112,7 +112,7 @@ def check_video(store: Store, run: RunRecord, commits: Commits, video_id: str, f
 
 def check_text(store: Store, key: str) -> Iterator[Damage]:
     data = store.find(key)  # None: made anew since it was listed
-    why = data is not None and fault_of(data)
+    why = data is not None and fault_of(data, key)
     if why:
         yield Damage(f"the encoded text is damaged: {why}", key=key)
 
