@@ -1,11 +1,16 @@
 """A run of the real driver on S3 behind a proxy, over gangs that write what workers write."""
 
+import copy
+import os
 import re
+import uuid
 from collections.abc import Callable
+from functools import cache
 from urllib.parse import quote
 
 from flowcache.errors import FlowcacheError
 from flowcache.storage.commits import read_commits
+from flowcache.storage.objects.s3 import S3Backend
 from flowcache.storage.objects.store import Store
 from flowcache.worker.text_cache import TextCache
 from tests.soak.proxy import Asked, Judge, Proxy
@@ -19,9 +24,10 @@ class Night:
     """One root, seen through the proxy by who works, and directly by who looks."""
 
     def __init__(self, server, proxy: Proxy):
-        self.proxy, self.direct = proxy, server.store()
+        self.proxy = proxy
         self.proxy.judge = lambda asked: None
-        self.store = Store(self.direct.url, **{**self.direct.options, "endpoint_url": proxy.url})
+        root = f"s3://{server.shared}/{uuid.uuid4().hex}/night 1"
+        self.direct, self.store = (connected(root, url, server.options()) for url in (server.endpoint, proxy.url))
         self.studio = Studio(*(request(name, frames) for name, frames in FRAMES.items()), store=self.store)
 
     def run(self, judge: Judge = lambda asked: None, **options) -> tuple[int, str]:
@@ -50,6 +56,21 @@ class Night:
 
     def unblamed(self) -> None:
         assert not self.direct.list("_dead_letter")
+
+
+@cache
+def client(bucket: str, endpoint: str, key: str, secret: str) -> S3Backend:
+    """A second of CPU each."""
+    return S3Backend(f"s3://{bucket}", {"endpoint_url": endpoint, "key": key, "secret": secret})
+
+
+def connected(root: str, endpoint: str, options: dict) -> Store:
+    """A store over a client that all of an endpoint share."""
+    store = Store(root, **{**options, "endpoint_url": endpoint})
+    backend = copy.copy(client(root.split("/")[2], endpoint, options["key"], options["secret"]))
+    backend.url, backend.root = root, root.removeprefix("s3://")
+    store._backend, store._process = backend, os.getpid()
+    return store
 
 
 def where(operations: str, pattern: str, spoil: Spoil, times: int = 1 << 30, after: int = 0) -> Judge:
