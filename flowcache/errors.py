@@ -47,7 +47,7 @@ def problems_of(read: Callable[[], object]) -> list[Problem]:
 
 
 class StoreError(FlowcacheError):
-    """The object store refused or lost something, which is never a video's fault; the message names the URL and the cause.
+    """The object store refused or lost something: never a video's fault. The message names the URL and the cause.
 
     `passing`: it did not answer as it should for a while, and may do so again. `of_machine`: the fault lies with this
     machine (its credentials, rights or disk), and another one may fare better.

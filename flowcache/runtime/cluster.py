@@ -1,9 +1,6 @@
-"""Ray itself: a local one started for the run, or a cluster that is joined, and the gangs on it."""
+"""The gangs of a run on Ray."""
 
-import logging
 import os
-import signal
-import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,34 +12,11 @@ import ray
 from flowcache.errors import InputError, Problem
 from flowcache.inputs.options import RunOptions
 from flowcache.runtime.gang import GangShape, RayGang
+from flowcache.runtime.session import RayWatch, joined
 from flowcache.runtime.text_encoding import EncodingPlan, encode_ahead
 from flowcache.scheduler.protocols import GangWork
 from flowcache.storage.objects.store import Store
 from flowcache.worker.task import WorkerSettings
-
-
-@contextmanager
-def joined(options: RunOptions) -> Iterator[None]:
-    """Ray for the time of the run. A local one is ours and ends with us; a joined one is left as it was."""
-    address = options.address or os.environ.get("RAY_ADDRESS")  # Ray sets it for submitted jobs
-    common = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "flowcache"}
-    ours = not ray.is_initialized()
-    if ours and address:
-        try:
-            ray.init(address=address, **common)
-        except ConnectionError as error:
-            raise InputError([Problem("--address", "", f"no Ray cluster answers at {address}: {error}")]) from None
-    elif ours:
-        wanted = options.gang * options.threads * (options.gangs or 1)
-        ray.init(address="local", num_cpus=max(os.cpu_count() or 1, wanted), include_dashboard=False, **common)
-    if threading.current_thread() is threading.main_thread():
-        # A polite kill ends a run like Ctrl-C until `on_sigterm`. Set after ray.init, which would abort on SIGTERM.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        if ours:
-            ray.shutdown()
 
 
 class RayGangProvider:
@@ -50,18 +24,20 @@ class RayGangProvider:
 
     now = staticmethod(time.monotonic)
 
-    def __init__(self, store: Store, settings: WorkerSettings, shape: GangShape):
-        self.store, self.settings, self.shape = store, settings, shape
+    def __init__(self, store: Store, settings: WorkerSettings, shape: GangShape, watch: RayWatch):
+        self.store, self.settings, self.shape, self.watch = store, settings, shape, watch
 
     def places(self) -> dict[str, int]:
         """Node by node: a gang needs all its ranks on one."""
-        found = {node["NodeID"]: self.shape.fits(node["Resources"]) for node in ray.nodes() if node["Alive"]}
+        found = {node["NodeID"]: self.shape.fits(node["Resources"]) for node in self.watch.nodes}
         return {node: gangs for node, gangs in found.items() if gangs}
 
     def start(self, name: str, avoided: Collection[str] = ()) -> RayGang:
-        return RayGang(name, self.shape, self.store, self.settings, avoided)
+        self.watch.check()
+        return RayGang(name, self.shape, self.store, self.settings, self.watch, avoided)
 
     def wait(self, gangs: Sequence[RayGang], seconds: float) -> list[tuple[RayGang, list[Any]]]:
+        self.watch.check()
         items = {item: gang for gang in gangs for item in gang.waiting_for()}
         if not items:
             time.sleep(seconds)  # nothing runs: the store or the cluster has to come back first
@@ -82,9 +58,9 @@ def ray_provider(work: GangWork) -> Iterator[RayGangProvider]:
     See `protocols.Connect`.
     """
     options = work.settings.options
-    with joined(options):
+    with joined(options, work.note) as watch:
         shape = shape_of(options)
-        provider = RayGangProvider(work.store, replace(work.settings, device=shape.device), shape)
+        provider = RayGangProvider(work.store, replace(work.settings, device=shape.device), shape, watch)
         room = sum(provider.places().values())
         if not room and not options.address and "RAY_ADDRESS" not in os.environ:
             need = ", ".join(f"{amount * shape.ranks:g} {name}" for name, amount in shape.bundle.items())

@@ -19,6 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 from flowcache.errors import FlowcacheError
 from flowcache.parallel.mesh import PeerLost
 from flowcache.runtime.actor import HEALTH, RankActor, end_of
+from flowcache.runtime.session import RayWatch, said
 from flowcache.scheduler.protocols import GangFailure, kind_of
 from flowcache.storage.documents import SegmentMarker
 from flowcache.storage.objects.store import Store
@@ -57,10 +58,16 @@ class RayGang:
     """
 
     def __init__(
-        self, name: str, shape: GangShape, store: Store, settings: WorkerSettings, avoided: Collection[str] = ()
+        self,
+        name: str,
+        shape: GangShape,
+        store: Store,
+        settings: WorkerSettings,
+        watch: RayWatch,
+        avoided: Collection[str] = (),
     ):
         """avoided: ids of nodes that it must not be placed on."""
-        self.name, self.shape = name, shape
+        self.name, self.shape, self.watch = name, shape, watch
         elsewhere = {NODE_LABEL: f"!in({','.join(sorted(avoided))})"} if avoided else {}
         self.group: PlacementGroup = placement_group(
             [shape.bundle] * shape.ranks, strategy="STRICT_PACK", bundle_label_selector=[elsewhere] * shape.ranks
@@ -123,7 +130,7 @@ class RayGang:
             del self._pending[item]
             return None
         except RayActorError as error:
-            rank, how = self._lost() or (rank, f"its process is gone ({first_line(error)})")
+            rank, how = self._lost() or (rank, f"its process is gone ({said(error)})")
             raise GangFailure(rank, "infra", how) from error
         except RayTaskError as error:
             cause = error.cause if error.cause is not None else error
@@ -138,7 +145,7 @@ class RayGang:
                 self._stream = self.task = None
             raise GangFailure(rank, kind_of(cause), f"{type(cause).__name__}: {cause}", plain(error), usable) from error
         except RayError as error:  # such as OutOfDiskError, ObjectLostError, ActorUnschedulableError
-            how = f"Ray has lost its answer ({type(error).__name__}: {first_line(error)})"
+            how = f"Ray has lost its answer ({type(error).__name__}: {said(error)})"
             raise GangFailure(rank, "infra", how) from error
 
     def _lost(self) -> tuple[int, str] | None:
@@ -154,12 +161,12 @@ class RayGang:
             try:
                 ray.get(ping)
             except RayActorError as error:
-                return rank, f"its process is gone ({first_line(error)})"
+                return rank, f"its process is gone ({said(error)})"
         return None
 
     def log_of(self, rank: int) -> str:
         """The end of what a rank has written, alive or not, if its node is still there to read it."""
-        if not ray.is_initialized():
+        if not ray.is_initialized() or self.watch.lost:
             return ""
         there = NodeAffinitySchedulingStrategy(self.node, soft=False)
         read = ray.remote(num_cpus=0, max_retries=0)(end_of).options(scheduling_strategy=there)
@@ -170,13 +177,11 @@ class RayGang:
 
     def tear_down(self) -> None:
         """Kill every rank and give the resources back; a gang is never mended, only made anew."""
+        if self.watch.lost:
+            return  # so is the gang, and nobody would answer
         for actor in self.actors:
             ray.kill(actor, no_restart=True)
         remove_placement_group(self.group)
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def plain(error: BaseException) -> str:

@@ -127,6 +127,6 @@ class GangPool:
         for gang in self.gangs:
             try:
                 gang.tear_down()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 (anything of what gangs run on)
                 self.note(f"{gang.name} could not be torn down ({type(error).__name__}: {masked(str(error))})")
         self.gangs.clear()

@@ -68,6 +68,7 @@ class Ledger:
         self.markers, damaged = read_markers(store, self.listing, self.queue.videos.keys() - self.listing.done)
         self.writer = StoreWriter(store, options.patience)
         self.rendered = 0  # chunks
+        self.made: list[SegmentMarker] = []  # since this driver is at work
         tell(RunBegan(record.run_id, tuple(map(begun, self.queue.videos.values()))))
         self._give_up(damaged)
 
@@ -147,6 +148,7 @@ class Ledger:
     def committed(self, marker: SegmentMarker) -> None:
         segment = self.queue.videos[marker.video_id].segments[marker.segment]
         self.changed = True
+        self.made.append(marker)
         self.markers[marker.video_id][marker.segment] = marker
         video = self.queue.commit(segment)
         self.tell(SegmentCommitted(segment.video_id, segment.index, segment.chunks))
@@ -224,7 +226,10 @@ class Ledger:
         """What the store shows when it is read back, tables written; Unproven where that is less than the run did."""
         left = {video.request.id for video in self.queue.left}
         try:
-            return read_back(self.store, self.record, self.markers, None if self.changed else self.listing, left)
+            if self.made:
+                self.store.probe()  # whether commits were exclusive to the end
+            listing = None if self.changed else self.listing
+            return read_back(self.store, self.record, self.markers, listing, left, self.made)
         except StoreError as error:
             if isinstance(error, Unproven):
                 self._quietly("take back _SUCCESS", lambda: withdraw_success(self.store))

@@ -12,7 +12,7 @@ LONGEST = 60.0  # seconds between two rounds of what the store refuses
 
 
 class Refusals:
-    """What is refused is set aside: until something is committed, `infra_retries` times; then until nothing else is left.
+    """What is refused is set aside until something is committed, `infra_retries` times; then until all else is done.
 
     The run ends when nothing was committed between so many refusals that everybody has met one.
     """

@@ -21,7 +21,7 @@ class StoreWriter:
     """Writes of one video come one after the other, and of several playlists in a row only the last is written.
 
     A store that does not answer is tried again for `patience` seconds; after that the error comes out of `check` and
-    `drain`. What it refuses is tried again in `drain`, which raises what is refused then: the others do not wait for it.
+    `drain`. What it refuses is tried again in `drain`, which raises what is refused then: others don't wait for it.
     """
 
     def __init__(self, store: Store, patience: float):

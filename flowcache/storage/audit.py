@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from flowcache.errors import ObjectError
@@ -59,12 +60,6 @@ class ObjectCheck:
     fps: int = 1
     size: tuple[int, int] | None = None  # height, width in pixels
 
-    def sound(self, data: bytes) -> bytes:
-        """The object's bytes; ObjectError where they are others."""
-        if sha256(data) != self.sha256:
-            raise ObjectError("is damaged: its sha256 is not the one in its marker")
-        return data
-
     def damage(self, message: str) -> Damage:
         return Damage(message, self.video_id, self.segment, self.chunk.chunk if self.chunk else None, self.key)
 
@@ -92,6 +87,13 @@ def objects_of(markers: Iterable[SegmentMarker], requests: dict[str, dict[str, A
             yield ObjectCheck(chunk.key, chunk.sha256, bytes=chunk.bytes, chunk=chunk, **media)
 
 
+def as_marked(check: ObjectCheck, data: bytes) -> bytes:
+    """The object's bytes; ObjectError where they are others."""
+    if sha256(data) != check.sha256:
+        raise ObjectError("is damaged: its sha256 is not the one in its marker")
+    return data
+
+
 def check_object(store: Store, check: ObjectCheck, sizes: dict[str, int], read_init: ReadInit | None) -> list[Damage]:
     """What is wrong with the object: missing, of another size or hash, or not the frames that it should be.
 
@@ -102,7 +104,7 @@ def check_object(store: Store, check: ObjectCheck, sizes: dict[str, int], read_i
     if check.bytes is not None and sizes[check.key] != check.bytes:
         return [check.damage(f"has {sizes[check.key]} bytes, its marker says {check.bytes}")]
     try:
-        data = read_sound(store, check.key, check.sound)
+        data = read_sound(store, check.key, partial(as_marked, check))
     except MissingObject:
         return [check.damage("is missing")]
     except ObjectError as fault:

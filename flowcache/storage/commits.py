@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from flowcache.errors import ObjectError, StoreError, masked
+from flowcache.errors import ObjectError, masked
 from flowcache.storage import layout
 from flowcache.storage.committed import (
     Commits,

@@ -13,6 +13,7 @@ from flowcache.storage.commits import read_commits
 from flowcache.storage.objects.s3 import S3Backend
 from flowcache.storage.objects.store import Store
 from flowcache.worker.text_cache import TextCache
+from flowcache.worker.worker import state_at
 from tests.soak.proxy import Asked, Judge, Proxy
 from tests.soak.spoils import Spoil
 from tests.unit.scheduler.studio import Studio, request, sound
@@ -33,7 +34,7 @@ class Night:
     def run(self, judge: Judge = lambda asked: None, **options) -> tuple[int, str]:
         """The exit code and what was told."""
         self.proxy.judge = judge
-        settings = {"infra_retries": 2, "retries": 0, "patience": 1.0, "fault": self.reads_a_text, **options}
+        settings = {"infra_retries": 2, "retries": 0, "patience": 1.0, "fault": self.reads, **options}
         try:
             return self.studio.run(size=2, **settings).exit_code, ""
         except FlowcacheError as error:
@@ -41,8 +42,11 @@ class Night:
         finally:
             self.proxy.judge = lambda asked: None
 
-    def reads_a_text(self, task) -> None:
+    def reads(self, task) -> None:
+        """What a worker reads: a text, and the state that its segment continues."""
         TextCache(self.store, "d" * 64, "float32").find(f"the text of {task.request.id}")
+        if task.parent:
+            state_at(self.store, task.parent.state_key, task.parent.state_sha256)
 
     def path(self, key: str) -> str:
         return "/" + quote(f"{self.direct.url.removeprefix('s3://')}/{key}")

@@ -127,6 +127,18 @@ def tagged(etag: str) -> Spoil:
     return spoil
 
 
+class Frozen:
+    """Answers as the first time that it was asked for the same."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Answer] = {}
+
+    def __call__(self, handler, body: bytes) -> None:
+        if handler.path not in self.answers:
+            self.answers[handler.path] = handler.upstream(body)
+        handler.answer(self.answers[handler.path])
+
+
 BY_NAME = {
     **{str(status): refuse(status, code) for status, code in CODES.items()},
     "lost request": lost_request,

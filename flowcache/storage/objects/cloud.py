@@ -10,7 +10,6 @@ from flowcache.storage.objects.backend import advised
 from flowcache.storage.objects.fsspec_backend import RemoteBackend
 from flowcache.storage.objects.schemes import Scheme
 
-
 ANSWER = 60.0  # seconds in which a request without much to send is answered
 READ = 300.0  # seconds in which an object is read
 LISTED = 3600.0  # seconds in which a folder of any size is listed

@@ -165,7 +165,7 @@ class Store:
     def _quietly_delete(self, key: str) -> None:
         try:
             self.backend.delete(key)
-        except Exception:
+        except Exception:  # noqa: BLE001 (whatever comes from below)
             return  # a probe left behind is hidden from listings; the first error is the one to show
 
     def _name(self, key: str) -> str:
@@ -183,7 +183,7 @@ class Store:
                 if verb == "read":
                     raise MissingObject(f"{self._name(key)} does not exist") from fault
                 last: Exception = fault
-            except Exception as fault:
+            except Exception as fault:  # noqa: BLE001 (whatever comes from below)
                 last = fault
             pauses = RETRY_PAUSES if backend.passing(last) else REFUSED_PAUSES
             if tried >= len(pauses) or time.monotonic() - begun > LIMIT:

@@ -169,7 +169,7 @@ def test_a_video_that_the_store_refuses_is_left_when_all_others_are_done(kind, s
             raise GangFailure(0, kind, "StoreError: QuotaExceeded", usable=True)
 
     cured, studio = False, Studio(*(request(name) for name in "abcdefgh"))
-    with pytest.raises(Refused, match=r"all that is left \(1 video, 3 attempts in a row\); the last one: video b, segme"):
+    with pytest.raises(Refused, match=r"all that is left \(1 video, 3 attempts in a row\); the last one: video b, s"):
         studio.run(size=size, nodes=nodes, fault=fault, retries=0, infra_retries=2)
     commits, seen = read_commits(studio.store), status(studio.store)
     assert commits.done == set("acdefgh") and not commits.dead_letters
