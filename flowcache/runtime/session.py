@@ -30,8 +30,10 @@ class RayWatch:
 
     def __init__(self, ours: bool, tell: Callable[[str], None]):
         self.ours, self.tell = ours, tell
-        self.node = ray.get_runtime_context().get_node_id()
+        context = ray.get_runtime_context()
+        self.node, self.head = context.get_node_id(), context.gcs_address
         self._nodes, self._heard = ray.nodes(), time.monotonic()
+        self._gone = False  # the head of a Ray of our own, which nobody starts again
         self._closing, self._told = threading.Event(), threading.Event()
         for work in (self._look, self._end_if_stuck):
             threading.Thread(target=work, daemon=True, name=f"ray-watch{work.__name__}").start()
@@ -47,6 +49,8 @@ class RayWatch:
         """Why nothing more can be done with this Ray."""
         whose = "the local Ray" if self.ours else "the Ray cluster"
         quiet = time.monotonic() - self._heard
+        if self._gone:
+            return f"{whose} is lost: its head (the GCS process) has died or was stopped"
         if quiet > SILENCE:
             return f"{whose} is lost: its head (the GCS process) has not answered for {quiet:.0f} s"
         if not any(node["NodeID"] == self.node and node["Alive"] for node in self._nodes):
@@ -71,9 +75,22 @@ class RayWatch:
     def _end_if_stuck(self) -> None:
         """The run does not hear that Ray is lost where a call to Ray never ends; nothing but this can end that."""
         while not self._closing.wait(1.0):
+            self._gone = self._gone or (self.ours and not answers(self.head))
             if (why := self.lost) and not self._told.wait(STUCK) and self.lost and not self._closing.is_set():
                 self.tell(f"{why}. What is committed stays, and the same command goes on from there")
                 _end()
+
+
+def answers(address: str) -> bool:
+    """Whether a process listens there; one that has stopped does, too."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), DIAL).close()
+    except ConnectionRefusedError:
+        return False
+    except OSError:
+        return True  # nobody knows
+    return True
 
 
 @contextmanager

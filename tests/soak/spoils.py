@@ -1,7 +1,7 @@
 """What a proxy does to a request. Each takes its handler and the request's body."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,10 +29,9 @@ def nothing(handler, body: bytes) -> None:
     handler.answer(handler.upstream(body))
 
 
-def refuse(status: int, code: str, headers: Mapping[str, str] | None = None) -> Spoil:
+def refuse(status: int, code: str) -> Spoil:
     """Answered so, and not passed on."""
-    xml = {"Content-Type": "application/xml", **(headers or {})}
-    return lambda handler, body: handler.answer(Answer(status, list(xml.items()), error(code)))
+    return page(status, error(code), "application/xml")
 
 
 def page(status: int, data: bytes, kind: str = "text/html") -> Spoil:
