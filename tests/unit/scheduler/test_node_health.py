@@ -49,7 +49,18 @@ def test_the_store_refuses_a_node_at_once_but_never_the_last_one():
     nodes = NodeHealth()
     assert not nodes.failed("a", segment("x"), "node", ("a", "b"), 0.0)  # it was counted as infra before
     assert nodes.avoided(0.0) == {"a"}
-    nodes.failed("b", segment("x"), "node", ("a", "b"), 0.0)
+    nodes.failed("b", segment("y"), "node", ("a", "b"), 0.0)
+    assert nodes.avoided(0.0) == {"a"}
+
+
+def test_a_video_that_the_store_refuses_everywhere_speaks_against_no_node():
+    nodes, known = NodeHealth(), ("a", "b", "c")
+    nodes.failed("a", segment("x"), "node", known, 0.0)
+    assert nodes.avoided(0.0) == {"a"}
+    for node in "bcabc":
+        assert not nodes.failed(node, segment("x"), "node", known, 0.0) and not nodes.avoided(0.0)
+        assert nodes.trusted(node)
+    nodes.failed("a", segment("y"), "node", known, 0.0)
     assert nodes.avoided(0.0) == {"a"}
 
 
