@@ -1,7 +1,8 @@
 """Which machines are trusted with work. Pure: no Ray, no clock, no store.
 
 A video that fails on sound nodes is at fault itself. A node is, where attempts fail in a row while most other nodes do
-well, or where the store refuses it what it gives others. It gets no work for a while, and its failures were not the work's own.
+well, or where the store refuses it what it gives others. It gets no work for a while, and its failures were not the
+work's own.
 """
 
 from collections import Counter
@@ -59,7 +60,7 @@ class NodeHealth:
         return Attempts()
 
     def _refused_elsewhere(self, node: str, video: str) -> bool:
-        """The store refuses the video on several nodes: that is its place in the store, and none of these is avoided."""
+        """The store refuses the video on several nodes: it is the video's place there, and none of these is avoided."""
         refused = self._refused.setdefault(video, set())
         refused.add(node)
         if len(refused) == 1:

@@ -37,7 +37,7 @@ ANSWERS = {  # code -> status, what the cause must say
     "ServiceUnavailable": (503, "ServiceUnavailable"),
     "SignatureDoesNotMatch": (403, "credentials are not accepted (SignatureDoesNotMatch)"),
     "SlowDown": (503, "SlowDown"),
-    "TemporaryRedirect": (307, "TemporaryRedirect"),
+    "TemporaryRedirect": (307, "set AWS_DEFAULT_REGION, or --endpoint-url"),
     "TooManyRequests": (429, "TooManyRequests"),
     "UnavailableForLegalReasons": (451, "UnavailableForLegalReasons"),
     "XMinioStorageFull": (507, "make room there, or raise the quota"),

@@ -104,6 +104,8 @@ class S3Backend(CloudBackend):
 
     def answer(self, fault: BaseException | None) -> Answer | None:
         for link in chain(fault):
+            if isinstance(link, RecursionError):  # botocore asks without end where a redirect names no region
+                return Answer(301, "PermanentRedirect")
             if isinstance(link, ClientError):
                 error, sent = link.response.get("Error", {}), link.response.get("ResponseMetadata", {})
                 return Answer(sent.get("HTTPStatusCode", 0), str(error.get("Code", "")), error.get("Message", ""))
