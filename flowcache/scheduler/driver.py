@@ -17,6 +17,7 @@ from flowcache.scheduler.ledger import Ledger, tell_stopped
 from flowcache.scheduler.protocols import Connect, Gang, GangFailure, GangProvider
 from flowcache.scheduler.stopping import Stopping, on_sigterm
 from flowcache.scheduler.summary import Summary, summarise
+from flowcache.scheduler.turn import turn
 from flowcache.storage.commits import success, withdraw_stopped
 from flowcache.storage.documents import RunRecord, Stopped
 from flowcache.storage.objects.store import Store
@@ -49,19 +50,28 @@ def run(
         if error.passing:
             raise
         raise InputError([Problem("output", "", str(error))]) from error
-    record = begin_run(store, record)
-    try:
-        withdraw_stopped(store)
-        prepare(store)
-        ledger, stopping = Ledger(store, record, requests, specs, options, listener.on), Stopping(options)
-    except StoreError as error:
-        end = Stopped(record.run_id, str(error), error.exit_code, len(requests), time.time())
-        tell_stopped(store, end, lambda message: listener.on(Note(message)))
-        raise
+    record, stopping, note = begin_run(store, record), Stopping(options), lambda message: listener.on(Note(message))
+    with turn(store, options.started_as, stopping, note):
+        try:
+            withdraw_stopped(store)
+            prepare(store)
+            ledger = Ledger(store, record, requests, specs, options, listener.on)
+        except StoreError as error:
+            end = Stopped(record.run_id, str(error), error.exit_code, len(requests), time.time())
+            tell_stopped(store, end, note)
+            raise
+        with on_sigterm(stopping) as listen:
+            return _finish(ledger, stopping, connect, listen, begin)
+
+
+def _finish(ledger: Ledger, stopping: Stopping, connect: Connect, listen: Callable[[], None], begin: float) -> Summary:
+    """Render what is left, write what says so, and read it back. begin: of the run, on the monotonic clock."""
+    store, record = ledger.store, ledger.record
     try:
         ledger.settle_committed()
         if not ledger.queue.finished and not stopping.late:
-            with connect(ledger.work()) as provider, on_sigterm(stopping.stop):
+            with connect(ledger.work()) as provider:
+                listen()
                 Driver(provider, ledger, stopping).render()
                 ledger.writer.drain()  # dead letters still ask nodes for logs
         ledger.writer.drain()
