@@ -10,11 +10,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 from ray.exceptions import RayError
 
-from flowcache.errors import FlowcacheError, InputError, Problem
+from flowcache.errors import InputError, Problem
 from flowcache.inputs.options import RunOptions, address_fault
 from flowcache.scheduler.gang_pool import ClusterError
 
@@ -100,7 +101,7 @@ def joined(options: RunOptions, tell: Callable[[str], None] = lambda message: No
     address = options.address or os.environ.get("RAY_ADDRESS")  # Ray sets it for submitted jobs
     ours = not ray.is_initialized()
     if ours:
-        _connect(address, options)
+        _connect(address, options, tell)
     if threading.current_thread() is threading.main_thread():
         # A polite kill ends a run like Ctrl-C until `on_sigterm`. Set after ray.init, which would abort on SIGTERM.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -116,27 +117,35 @@ def joined(options: RunOptions, tell: Callable[[str], None] = lambda message: No
             _leave(watch.lost is not None)
 
 
-def _connect(address: str | None, options: RunOptions) -> None:
+def _connect(address: str | None, options: RunOptions, tell: Callable[[str], None]) -> None:
     common = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "flowcache"}
+    if address:
+        _dial(address)
+        if fault := _fault_of(address=address, **common):
+            raise InputError([Problem("--address", "", f"no Ray cluster answers at {address}: {said(fault)}")])
+        return
+    wanted = options.gang * options.threads * (options.gangs or 1)
+    own = {"address": "local", "num_cpus": max(os.cpu_count() or 1, wanted), "include_dashboard": False, **common}
+    fault = _fault_of(**own)
+    if fault:  # as a rule, half a minute was too short for a busy machine
+        tell(f"Ray did not start ({said(fault)}); trying once more")
+        fault = _fault_of(**own)
+    if fault:
+        raise ClusterError(
+            f"Ray did not start on this machine ({said(fault)}). Is it short of memory, processes or room in /tmp? "
+            "The same command tries again"
+        ) from fault
+
+
+def _fault_of(**settings: Any) -> Exception | None:
+    """Why Ray can't be had so."""
     try:
-        if address:
-            _dial(address)
-            ray.init(address=address, **common)
-        else:
-            wanted = options.gang * options.threads * (options.gangs or 1)
-            ray.init(address="local", num_cpus=max(os.cpu_count() or 1, wanted), include_dashboard=False, **common)
-    except FlowcacheError:
-        raise
-    except Exception as error:  # also plain ones: "The current node timed out during startup"
+        ray.init(**settings)
+    except Exception as error:  # noqa: BLE001 (also plain ones: "The current node timed out during startup")
         if ray.is_initialized():
             ray.shutdown()
-        if address:
-            message = f"no Ray cluster answers at {address}: {said(error)}"
-            raise InputError([Problem("--address", "", message)]) from None
-        raise ClusterError(
-            f"Ray did not start on this machine ({said(error)}). Is it short of memory, processes or room in /tmp? "
-            "The same command tries again"
-        ) from error
+        return error
+    return None
 
 
 def _dial(address: str) -> None:

@@ -86,6 +86,7 @@ def in_time(monkeypatch):
     monkeypatch.setattr(s3.S3Backend, "reading", {"timeout": 6.0})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lie", DRIPS)
 def test_what_drips_is_given_up_in_time(night, wanted, in_time, lie):
     spoil, operations, pattern = DRIPS[lie]
@@ -97,6 +98,7 @@ def test_what_drips_is_given_up_in_time(night, wanted, in_time, lie):
     assert night.run() == (0, "") and night.outcome() == wanted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lie", LIES)
 @pytest.mark.parametrize("times", [2, 1 << 30], ids=["for a while", "for good"])
 def test_a_lie_costs_no_video(night, wanted, lie, times):

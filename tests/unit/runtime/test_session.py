@@ -99,6 +99,19 @@ def test_a_ray_that_does_not_start_is_one_sentence(ray, fault):
         session.joined(RunOptions(address="auto")).__enter__()
 
 
+def test_a_ray_that_does_not_start_is_tried_once_more(ray):
+    init, said = ray.init, []
+
+    def late(**settings):
+        ray.fault = None if ray.started else Exception("The current node timed out during startup. This")
+        init(**settings)
+
+    ray.init = late
+    with session.joined(RunOptions(), said.append):
+        assert len(ray.started) == 2
+    assert said == ["Ray did not start (The current node timed out during startup. This); trying once more"]
+
+
 def test_a_ray_of_our_own_ends_with_us_and_another_one_stays(ray):
     with session.joined(RunOptions()) as watch:
         assert watch.ours and len(watch.nodes) == 2 and watch.lost is None
