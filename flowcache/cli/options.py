@@ -32,6 +32,10 @@ Until = Annotated[
     str | None, typer.Option(help="Start nothing after 07:00, or 2026-11-23T07:00; what is left: exit code 5.")
 ]
 KeepGoing = Annotated[bool | None, typer.Option(help="Render the good rows, record the bad ones.")]
+AllowPrivateMedia = Annotated[
+    bool | None,
+    typer.Option("--allow-private-media", help="Media at http(s) may lie at private and local addresses, too."),
+]
 
 RetryFailed = Annotated[bool, typer.Option(help="Try dead-lettered videos again.")]
 Repair = Annotated[bool, typer.Option("--repair", help="Mend the output first, as flowcache repair does.")]

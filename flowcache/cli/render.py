@@ -31,6 +31,7 @@ def render(
     address: options.Address = None,
     until: options.Until = None,
     keep_going: options.KeepGoing = None,
+    allow_private_media: options.AllowPrivateMedia = None,
     retry_failed: options.RetryFailed = False,
     repair: options.Repair = False,
     log_json: options.LogJson = False,
@@ -68,6 +69,7 @@ def render(
         address=address,
         until=until,
         keep_going=keep_going,
+        allow_private_media=allow_private_media,
     )
     summary = run_job(spec, endpoint_url, retry_failed, log_json, media, repair)
     (print_as_json if as_json else print_summary)(summary)
@@ -79,7 +81,7 @@ def run_job(
 ) -> Any:
     """The Summary of what a JobSpec asks for. Ctrl-C becomes an error that says how to go on."""
     from flowcache.api import render as render_requests
-    from flowcache.inputs.media import media_table
+    from flowcache.inputs.manifest import media_table
     from flowcache.progress.json_lines import JsonProgress
     from flowcache.progress.terminal import progress_for
 

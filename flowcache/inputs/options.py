@@ -32,7 +32,8 @@ class RunOptions:
     slowest included. `start_timeout`: seconds that a gang may take to come up. `retry_failed`: dead-lettered videos are
     tried again. `until`: unix seconds after which no segment is started any more; `grace`: seconds that segments under
     way get after a SIGTERM. `patience`: seconds for which a store that does not answer is waited for. `idle_release`:
-    seconds after which a gang without work gives its resources back.
+    seconds after which a gang without work gives its resources back. `allow_private_media`: pictures and videos at
+    http:// and https:// may lie at addresses that are not public.
     `dtype`: bf16, fp32 or auto; `weights`: int8, fp8 or auto (`records.Weights`); `vae_dtype`: of the VAE, as `dtype`;
     `vae_tiling`: on, off or auto; `compile`: the transformers' blocks (`models.compile.compile_blocks`): these five
     alone change what is rendered.
@@ -59,6 +60,7 @@ class RunOptions:
     grace: float = 20.0
     patience: float = 1800.0
     idle_release: float = 120.0
+    allow_private_media: bool = False
 
     @property
     def numerics(self) -> dict[str, str]:

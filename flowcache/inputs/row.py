@@ -26,6 +26,7 @@ from flowcache.inputs.schema import (
     path_name,
     shown,
 )
+from flowcache.inputs.shape import misshapen
 from flowcache.records import LATER, OWN, MediaInfo, ModelSpec, Shot
 
 Loc = tuple[int | str, ...]  # where in a row: ("shots", 1, "frames")
@@ -36,11 +37,11 @@ class ReadRow:
     """One row past the check of types, and what was found wrong with it.
 
     `says`: the row without its faulty fields. `bad`: where those are; nothing more can be said of them.
-    `video`: the row's id, where it is its own.
+    `video`: the row's id, where it is its own. `brief`: only whether it has a problem is of interest.
     """
 
-    def __init__(self, file: str, number: int):
-        self.file, self.number = file, number
+    def __init__(self, file: str, number: int, brief: bool = False):
+        self.file, self.number, self.brief = file, number, brief
         self.says, self.bad = Row(), set[Loc]()
         self.video: str | None = None
         self.problems: list[Problem] = []
@@ -48,9 +49,15 @@ class ReadRow:
 
     def read(self, fields: dict[str, Any]) -> None:
         """Check types and ranges."""
+        if fault := misshapen(fields):
+            self.fault((), fault)
+            self.bad.add(())
+            return
         try:
             self.says = Row.model_validate(fields)
         except ValidationError as error:
+            if self.brief:
+                return self.fault((), "is at fault")
             for loc, message in faults(error, Row, ACCEPTS):
                 self.fault(loc, message)
                 self.bad.add(loc[:3] if loc[0] == "shots" else loc[:1])  # of a shot one field, else the whole field
