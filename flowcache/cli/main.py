@@ -3,6 +3,7 @@
 import os
 import sys
 from dataclasses import asdict
+from io import TextIOWrapper
 
 import typer
 from rich.markup import escape
@@ -50,6 +51,9 @@ def fail(error: FlowcacheError, as_json: bool) -> int:
 
 def main() -> None:
     """Entry point: deliberate errors become a message and an exit code, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):  # names of files may hold what no encoding has
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except FlowcacheError as error:
