@@ -91,6 +91,8 @@ class _Manifest:
         values = look(row, spec, self.defaults)
         spec = windows(row, spec, values)
         values["shots"] = shots(row, spec, values["fps"], self.defaults)
+        if row.brief and row.problems:
+            return None
         values["policy"] = policy(row, spec, self.defaults.policy)
         check_pictures(row, spec, values["shots"])
         if "video" in found and values["fps"]:
