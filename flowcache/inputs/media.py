@@ -28,6 +28,7 @@ PIXEL_LIMIT = 64_000_000  # of one picture or frame
 PICTURES = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 CONTAINERS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,ogg"  # the demuxers that may open a file
 STRIP = 256  # rows of a picture that are brought to RGB together
+LONGEST = 30 * 86_400  # seconds of a video
 PROBED_TAIL = 20  # seconds at a video's end that a probe decodes
 BROKEN_PICTURE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 BROKEN_VIDEO = (FFmpegError, OSError, ValueError)
@@ -48,6 +49,7 @@ def probe_media(url: str, kind: str, base: str, access: Access | None = None, pr
             next(video.sampled([video.first]))
             tail = max(video.first, video.last - PROBED_TAIL)
             size = [(frame.width, frame.height) for frame in video.sampled([tail, video.last])][-1]
+            _check_pixels(*size)
             seconds = float(video.last - video.first)
             return MediaInfo(absolute, *size, video.count, video.fps, seconds, _sha256(file))
 
@@ -168,6 +170,7 @@ def _plain(image: Image.Image) -> Image.Image:
 
 def _upright(frame: av.VideoFrame) -> Image.Image:
     """The frame as a picture, turned as its camera was held."""
+    _check_pixels(frame.width, frame.height)  # which need not be those of the container
     image = Image.fromarray(frame.to_ndarray(format="rgb24"))
     return image.rotate(frame.rotation, expand=True) if frame.rotation % 360 else image
 
@@ -213,6 +216,8 @@ class _Video:
             raise MediaError("has no frames")
         self.count, self._base = count, base
         self.first, self.last = times[0] * base, times[1] * base
+        if self.last - self.first > LONGEST:
+            raise MediaError(f"says that it lasts {float(self.last - self.first):,.0f} s; accepted: at most {LONGEST:,}")
         self.fps = float((self.count - 1) / (self.last - self.first)) if self.last > self.first else 0.0
 
     def _decoded(self, time: Fraction) -> Iterator[tuple[Fraction, av.VideoFrame]]:

@@ -18,7 +18,7 @@ from flowcache.inputs.urls import FETCH_SECONDS, Access, OpenFile, download, ope
 from flowcache.records import MediaInfo
 
 MEMORY = 3 << 29  # bytes: a WebP picture of 64 million pixels takes 1.2 GB, a video of 8K 0.9 GB
-LIMITS = {"image": Limits(MEMORY, cpu=15, wall=120), "video": Limits(MEMORY, cpu=120, wall=600)}
+LIMITS = {"image": Limits(MEMORY, cpu=15, wall=300), "video": Limits(MEMORY, cpu=120, wall=1200)}
 FETCH = Limits(1 << 30, cpu=300, wall=int(FETCH_SECONDS) + 60)  # of a manifest
 AT_ONCE = min(8, 2 * (os.cpu_count() or 4))
 PATIENCE = 3  # times in a row that a host may be too slow before the rest of it is not tried any more

@@ -72,14 +72,19 @@ async def _written(answer: aiohttp.ClientResponse, file: IO[bytes], limit: int) 
     if (packed := answer.headers.get("Content-Encoding", "identity").lower()) != "identity":
         raise UnreadableError(f"comes compressed ({packed[:20]!r}), which was not asked for")
     begun, size = time.monotonic(), 0
+    _check_size(answer.content_length or 0, limit)
     async for block in answer.content.iter_chunked(BLOCK):
         size += len(block)
-        if max(size, answer.content_length or 0) > limit:
-            raise UnreadableError(f"is larger than {limit >> 20:,} MiB")
+        _check_size(size, limit)
         took = time.monotonic() - begun
         if took > QUIET and size < LEAST * took:
             raise UnreadableError(f"comes too slowly ({size:,} bytes in {took:.0f} s)", slow=True)
         file.write(block)
+
+
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
+        raise UnreadableError(f"is larger than {limit >> 20:,} MiB")
 
 
 def _told(error: Exception, refused: list[str]) -> UnreadableError:
