@@ -27,6 +27,7 @@ from flowcache.inputs.schema import (
     text,
     whole,
 )
+from flowcache.inputs.shape import misshapen
 from flowcache.inputs.urls import cause, opened
 from flowcache.records import Weights
 
@@ -124,6 +125,8 @@ def merged(path: str | Path | None = None, **options: Any) -> JobSpec:
     given = {name: value for name, value in options.items() if value is not None}
     file = str(path) if path else "command line"
     written = _read(Path(path)) if path else {}
+    if fault := misshapen(written):
+        raise InputError([Problem(file, "", fault)])
     try:
         job = JobSpec.model_validate(written | given)
         if None in (job.defaults.seconds, job.defaults.frames):

@@ -217,7 +217,9 @@ class _Video:
         self.count, self._base = count, base
         self.first, self.last = times[0] * base, times[1] * base
         if self.last - self.first > LONGEST:
-            raise MediaError(f"says that it lasts {float(self.last - self.first):,.0f} s; accepted: at most {LONGEST:,}")
+            raise MediaError(
+                f"says that it lasts {float(self.last - self.first):,.0f} s; accepted: at most {LONGEST:,}"
+            )
         self.fps = float((self.count - 1) / (self.last - self.first)) if self.last > self.first else 0.0
 
     def _decoded(self, time: Fraction) -> Iterator[tuple[Fraction, av.VideoFrame]]:

@@ -127,7 +127,9 @@ def endless_mkv(path: Path) -> None:
     head = bytes.fromhex("1a45dfa3a342868101 42f7810142f2810442f38108".replace(" ", "")) + b"\x42\x82\x88matroska"
     head += bytes.fromhex("42878104428581024286810142868101")
     segment = b"\x18\x53\x80\x67\x01" + b"\xff" * 6 + b"\xfe"
-    path.write_bytes(head + segment + b"\x15\x49\xa9\x66\x01\xff\xff\xff\xff\xff\xff\xfe\x4d\x80\x10\x20\x00\x00" + bytes(5000))
+    path.write_bytes(
+        head + segment + b"\x15\x49\xa9\x66\x01\xff\xff\xff\xff\xff\xff\xfe\x4d\x80\x10\x20\x00\x00" + bytes(5000)
+    )
 
 
 # Tables
