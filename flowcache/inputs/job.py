@@ -29,9 +29,9 @@ from flowcache.inputs.schema import (
     text,
     whole,
 )
-from flowcache.masking import masked_url
 from flowcache.inputs.shape import misshapen
 from flowcache.inputs.urls import cause, opened
+from flowcache.masking import masked_url
 from flowcache.records import Weights
 
 SIZE_LIMIT = 64 << 10  # bytes; pure Python takes seconds for more
