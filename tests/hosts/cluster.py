@@ -135,11 +135,12 @@ class Hosts:
 
     def clock(self, seconds: int) -> dict[str, str]:
         """The environment of processes whose wall clock is off by so many seconds; skips where that can't be made."""
-        library = self.folder / "off_by.so"
         if not shutil.which("cc"):
             pytest.skip("needs a C compiler, for a clock that is off")
-        subprocess.run(["cc", "-shared", "-fPIC", "-o", library, Path(__file__).with_name("off_by.c")], check=True)
-        return {"LD_PRELOAD": str(library), "OFF_BY": str(seconds)}
+        for name in (HEAD, *NODES):
+            library, source = self.folder / name / "off_by.so", Path(__file__).with_name("off_by.c")
+            subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
+        return {"LD_PRELOAD": "/tmp/off_by.so", "OFF_BY": str(seconds)}
 
     def driver(self, rows: list[dict], name: str = "", patience: float = 0.0, **environment: str) -> "Driver":
         self._runs += 1
