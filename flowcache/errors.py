@@ -24,6 +24,7 @@ class Problem:
     message: str
     row: int | None = None  # 1-based row of a manifest; None for a fault of the whole file
     video: str | None = None  # the row's id, where it has a usable one
+    rows: int = 1  # for how many it stands: this one and later ones of which nothing more is said
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "file", masked(self.file))
@@ -82,3 +83,14 @@ class OutOfMemory(FlowcacheError):
 
 class MediaError(FlowcacheError):
     """A picture or video cannot be fetched or decoded; the message is the cause in a person's words."""
+
+
+class UnreadableError(FlowcacheError):
+    """Something can't be opened, fetched or read; the message says what is wrong with it, without its URL.
+
+    `slow`: time was up.
+    """
+
+    def __init__(self, message: str, slow: bool = False):
+        self.slow = slow
+        super().__init__(message)

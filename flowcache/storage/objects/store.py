@@ -13,8 +13,9 @@ from itertools import count
 from typing import Any, TypeVar
 
 from flowcache.errors import ObjectError, StoreError, masked
+from flowcache.inputs.output_url import check_endpoint
 from flowcache.storage.objects.backend import Backend, Entry
-from flowcache.storage.objects.registry import check_endpoint, connect, normalise
+from flowcache.storage.objects.registry import connect, normalise
 
 T = TypeVar("T")
 
@@ -49,7 +50,7 @@ class Store:
     """
 
     def __init__(self, url: str, **storage_options: Any):
-        check_endpoint(storage_options)
+        check_endpoint(storage_options.get("endpoint_url"))
         self.url = normalise(url)
         self.options = storage_options
         self._backend: Backend | None = None
