@@ -225,7 +225,7 @@ def kinds(seeds: dict[str, tuple[bytes, ...]]) -> dict[str, Kind]:
     files = [file.relative_to(source).as_posix() for file in sorted(source.rglob("*.json"))]
     keys = {file: ["", *json.loads((source / file).read_text())] for file in files}
     changes = st.sampled_from(files).flatmap(
-        lambda file: st.tuples(st.just(file), st.sampled_from(keys[file]) | texts, values, st.integers(0, 20))
+        lambda file: st.tuples(st.just(file), st.sampled_from(keys[file]) | texts, values, st.integers(0, 99))
     )
     return {
         "rows": Kind(st.lists(rows, max_size=3), row),
