@@ -1,19 +1,23 @@
 """Every error that flowcache raises on purpose, and the exit code that the command line gives it."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from flowcache.masking import masked as masked
+
 
 class FlowcacheError(Exception):
-    """Base of all deliberate errors; `exit_code` is what the command line ends with."""
+    """Base of all deliberate errors, without credentials; `exit_code` is what the command line ends with."""
 
     exit_code = 1
+
+    def __init__(self, message: str = ""):
+        super().__init__(masked(message))
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One fault of an input: where it is, what was given, what would be accepted."""
+    """One fault of an input: where it is, what was given, what would be accepted. Without credentials."""
 
     file: str
     field: str
@@ -22,10 +26,20 @@ class Problem:
     video: str | None = None  # the row's id, where it has a usable one
     rows: int = 1  # for how many it stands: this one and later ones of which nothing more is said
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "file", masked(self.file))
+        object.__setattr__(self, "message", masked(self.message))
+
     def __str__(self) -> str:
         row = "" if self.row is None else f" row {self.row}"
         field = f" {self.field}:" if self.field else ""
         return f"{self.file}{row}:{field} {self.message}"
+
+
+class AtWork(FlowcacheError):
+    """Another job renders into this output; nothing was started."""
+
+    exit_code = 5
 
 
 class InputError(FlowcacheError):
@@ -76,9 +90,3 @@ class UnreadableError(FlowcacheError):
     def __init__(self, message: str, slow: bool = False):
         self.slow = slow
         super().__init__(message)
-
-
-def masked(text: str) -> str:
-    """`text` without the user:password and the query of any URL in it: messages must hold no credentials."""
-    text = re.sub(r"(\w://)[^/\s]*@", r"\1***@", text)
-    return re.sub(r"(\w://[^?\s]*\?)\S+", r"\1***", text)
