@@ -39,7 +39,10 @@ def plan(
     gpus: options.Gpus = None,
     gang: options.Gang = None,
     shard_weights: options.PlanShardWeights = None,
+    dtype: options.Dtype = None,
     weights: options.Weights = None,
+    vae_dtype: options.VaeDtype = None,
+    vae_tiling: options.VaeTiling = None,
     like: options.Like = None,
     tflops: options.Tflops = None,
     efficiency: options.Efficiency = 0.4,
@@ -60,9 +63,11 @@ def plan(
     """
     from flowcache.api import plan as plan_requests
     from flowcache.inputs.job import merged
+    from flowcache.records import Precision
 
     rest = {} if job else {"output": "unused"}  # nothing is written, so a manifest alone will do
-    asked = {"policy": policy, "gang": gang, "shard_weights": shard_weights, "weights": weights}
+    asked = {"policy": policy, "gang": gang, "shard_weights": shard_weights, "dtype": dtype, "weights": weights,
+             "vae_dtype": vae_dtype, "vae_tiling": vae_tiling}  # fmt: skip
     spec = merged(job, manifest=manifest, model=model, **asked, **rest)
     timed = gpus or like or tflops or until
     of_job = spec.gang * spec.gangs if timed and spec.gangs else None
@@ -71,7 +76,8 @@ def plan(
         gpus=gpus or of_job,
         gang=spec.gang,
         sharded=spec.shard_weights,
-        weights=spec.weights,
+        precision=Precision(spec.dtype, spec.weights, spec.vae_dtype),
+        tiling=spec.vae_tiling,
         node_gpus=node_gpus,
         like=like,
         endpoint_url=endpoint_url,

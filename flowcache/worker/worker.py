@@ -114,9 +114,10 @@ class RankWorker:
             return
         gc.collect()  # here the error is gone, and with it the frames that held tensors
         torch.cuda.empty_cache()
-        spec = find(self.settings.models.get(task.request.model, task.request.model))
+        options, spec = self.settings.options, find(self.settings.models.get(task.request.model, task.request.model))
         sized = replace(spec, width=task.request.width, height=task.request.height)
-        raise OutOfMemory(f"{message}. {what_fits(sized, self.settings.device, self.world)}")
+        how = self.settings.device, self.world, options.shard_weights, options.precision
+        raise OutOfMemory(f"{message}. {what_fits(sized, *how)}")
 
     def _rendered(self, task: Task) -> Iterator[Event]:
         """See `render`."""
@@ -170,7 +171,7 @@ class RankWorker:
         number, spec = precision(options.dtype, settings.device), find(path)
         size = settings.sizes.get(name, (spec.width, spec.height))
         tiling = "on" if frugal and options.vae_tiling == "auto" else options.vae_tiling
-        tile = choose_tile(tiling, spec, size, settings.device, number.itemsize)
+        tile = choose_tile(tiling, spec, size, settings.device, options.precision)
         embeddings = TextCache(self.store, spec.digest, str(number).removeprefix("torch."))
         load = None
         if options.shard_weights:
