@@ -66,6 +66,11 @@ class MediaError(FlowcacheError):
     """A picture or video cannot be fetched or decoded; the message is the cause in a person's words."""
 
 
+def first_line(error: BaseException) -> str:
+    """Of what it says; its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def masked(text: str) -> str:
     """`text` without the user:password and the query of any URL in it: messages must hold no credentials."""
     text = re.sub(r"(\w://)[^/\s]*@", r"\1***@", text)

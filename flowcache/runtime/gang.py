@@ -16,7 +16,7 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
-from flowcache.errors import FlowcacheError, OutOfMemory, StoreError
+from flowcache.errors import FlowcacheError, OutOfMemory, StoreError, first_line
 from flowcache.parallel.mesh import PeerLost
 from flowcache.runtime.actor import HEALTH, RankActor, end_of
 from flowcache.scheduler.protocols import FailureKind, GangFailure
@@ -181,10 +181,6 @@ def kind_of(cause: BaseException) -> FailureKind:
     if isinstance(cause, OutOfMemory):
         return "memory"
     return "work"
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def plain(error: BaseException) -> str:

@@ -10,9 +10,10 @@ import ray
 import torch
 from ray.exceptions import RayError
 
+from flowcache.errors import first_line
 from flowcache.families.registry import load_texts, precision
 from flowcache.inputs.options import RunOptions
-from flowcache.runtime.gang import GangShape, first_line
+from flowcache.runtime.gang import GangShape
 from flowcache.scheduler.protocols import GangWork
 from flowcache.worker.text_cache import TextCache, texts_of
 
