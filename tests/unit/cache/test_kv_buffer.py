@@ -18,7 +18,10 @@ class Int8Buffer:
     """One scale for each token and head."""
 
     def __init__(self, size, dtype, device):
-        self.parts = [(torch.zeros(size, dtype=torch.int8), torch.zeros(*size[:-1], 1)) for _ in range(2)]
+        self.parts = [
+            tuple(torch.zeros(shape, dtype=kind, device=device) for shape, kind in ((size, torch.int8), (one, dtype)))
+            for one in [(*size[:-1], 1)] * 2
+        ]
 
     @property
     def nbytes(self):
@@ -26,7 +29,7 @@ class Int8Buffer:
 
     def write(self, layer, branches, tokens, keys, values):
         for (codes, scales), x in zip(self.parts, (keys, values), strict=True):
-            scale = x.abs().amax(-1, keepdim=True) / 127
+            scale = (x.abs().amax(-1, keepdim=True) / 127).clamp(min=1e-20)
             codes[layer, branches, tokens] = (x / scale).round().to(torch.int8)
             scales[layer, branches, tokens] = scale
 
