@@ -16,12 +16,15 @@ from flowcache.models.log_sum_exp import kernel, shared_out
 
 Unit = Literal["token", "frame", "chunk"]
 Weighting = Literal["even", "hard_code", "exponential", "polynomial", "upper_convex_polynomial", "gaussian"]
-EVERY_QUERY = 2048  # so many are asked at the most; of more every third: its choice is nearly the same
+EVERY_QUERY = 2048  # of more than so many
+ASKED = 1024  # at most so many are asked: their choice is nearly the same
 QUERIES_AT_ONCE = 256  # bounds the logits that exist at a time: memory grows with the keys alone
 
 
 class Local:
     """Where the keys to choose from lie: all here. What is asked of it is the same in every place, and in one order."""
+
+    count = 1  # of places
 
     def tokens(self, own: int) -> int:
         """How long the whole history is, where `own` tokens of it are here."""
@@ -85,8 +88,13 @@ class Compression:
 
 
 def sampled(queries: Tensor) -> Tensor:
-    """Those that are asked. Every third, since a video's rows are even: every second would ask some columns alone."""
-    return queries if len(queries) <= EVERY_QUERY else queries[1::3]
+    """Those that are asked: every n-th, where n divides no side of the video, so that rows and columns all are."""
+    if len(queries) <= EVERY_QUERY:
+        return queries
+    step = -(-len(queries) // ASKED)
+    while math.gcd(step, len(queries)) > 1:
+        step += 1
+    return queries[step // 2 :: step]
 
 
 def by_age(score: Tensor, weighting: Weighting, power: float, chunk: int) -> Tensor:
@@ -125,15 +133,25 @@ def importance(queries: Tensor, keys: Tensor, places: Local = LOCAL) -> Tensor:
 
 def by_logits(queries: Tensor, keys: Tensor, places: Local = LOCAL) -> Tensor:
     """`importance` for any heads: logits are formed, since no fused kernel takes the highest of several heads."""
-    grouped, keys = queries.float().unflatten(1, (keys.shape[1], -1)), keys.float()
-    total = keys.new_zeros(keys.shape[1], len(keys), dtype=torch.float64)
+    grouped, keys = queries.unflatten(1, (keys.shape[1], -1)), keys.permute(1, 2, 0)
+    total = torch.zeros(keys.shape[0], keys.shape[2], dtype=torch.float64, device=keys.device)
     for some in grouped.split(QUERIES_AT_ONCE):
-        logits = torch.einsum("qhgd,khd->hgqk", some, keys).amax(1) / keys.shape[-1] ** 0.5
-        highest = logits.amax(-1)
-        weights = (logits - highest[..., None]).exp_()
-        normaliser = places.parts(highest + weights.sum(-1).log()).double().logsumexp(0)
-        total += ((highest - normaliser).exp().float()[:, None] @ weights)[:, 0]
+        logits = products(some.permute(1, 2, 0, 3).flatten(1, 2), keys).unflatten(1, (-1, len(some))).amax(1)
+        logits *= keys.shape[1] ** -0.5
+        weights = logits.softmax(-1)
+        shares = torch.ones_like(weights[..., 0])
+        if places.count > 1:
+            here = (logits.amax(-1) - weights.amax(-1).log()).double()  # their log-sum-exp
+            shares = (here - places.parts(here).logsumexp(0)).exp().float()
+        total += (shares[:, None] @ weights)[:, 0]
     return places.whole((total / len(queries)).float())
+
+
+def products(rows: Tensor, columns: Tensor) -> Tensor:
+    """[B, n, D] @ [B, D, m], summed up and given in fp32."""
+    if rows.device.type == "cuda" and rows.dtype == torch.bfloat16 and not torch.is_grad_enabled():
+        return torch.bmm(rows, columns, out_dtype=torch.float32)  # exact in fp32, so neither need be widened
+    return rows.float() @ columns.float()
 
 
 def redundancy(keys: Tensor, places: Local = LOCAL) -> Tensor:

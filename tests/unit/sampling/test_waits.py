@@ -49,6 +49,7 @@ POLICIES = {
     "magi flowcache": (MAGI, Policy("flowcache", OFTEN, "refresh", cache=CacheOf(RepeatVelocity))),
     "magi distilled": (MAGI, Policy("flowcache", OFTEN, "refresh", cache=CacheOf(RepeatVelocity))),
 }
+TIMED = {name for name, (config, policy) in POLICIES.items() if config is SKYREELS and policy.reuse}
 END, DECISION = ("value read", "sampling/latents.py replace"), ("value read", "cache/reuse.py relative_change")
 
 
@@ -87,7 +88,7 @@ def test_rows_wait_for_ends_and_decisions_alone(name, given):
         assert not waits
     (waits, _, _) = first
     once = ("copied to the host", "sampling/time_signals.py __init__")
-    assert waits == ({once: 1} if name.split()[1] in ("flowcache", "paper", "teacache", "compressed", "counted") and "sky" in name else {})
+    assert waits == ({once: 1} if name in TIMED else {})
 
 
 def test_decisions_of_tokens_are_looked_at():
