@@ -16,8 +16,8 @@ from flowcache.models.log_sum_exp import kernel, shared_out
 
 Unit = Literal["token", "frame", "chunk"]
 Weighting = Literal["even", "hard_code", "exponential", "polynomial", "upper_convex_polynomial", "gaussian"]
-EVERY_QUERY = 2048  # of more than so many
-ASKED = 1024  # at most so many are asked: their choice is nearly the same
+EVERY_QUERY = 2048  # of more than so many a third is asked: its choice is nearly the same
+ASKED = 1024  # or so many, where query heads share key heads, whose scores take ten times as long
 QUERIES_AT_ONCE = 256  # bounds the logits that exist at a time: memory grows with the keys alone
 
 
@@ -76,7 +76,7 @@ class Compression:
 
     def select(self, queries: Tensor, keys: Tensor, budget: int, places: Local = LOCAL) -> Tensor:
         """Indices [budget, kv_heads] of the tokens to keep, best first, each head for itself."""
-        score = self.score(sampled(places.queries(queries, self.asked)), keys, places)
+        score = self.score(sampled(places.queries(queries, self.asked), shares(queries, keys)), keys, places)
         if self.group == 1 and self.weighting != "even":
             score = by_age(score - score.amin(-1, keepdim=True), self.weighting, self.power, self.chunk)
         return top(score, budget, self.group)
@@ -87,11 +87,16 @@ class Compression:
         return self.mix * pooled - (1 - self.mix) * redundancy(keys, places)
 
 
-def sampled(queries: Tensor) -> Tensor:
-    """Those that are asked: every n-th, where n divides no side of the video, so that rows and columns all are."""
+def shares(queries: Tensor, keys: Tensor) -> bool:
+    """Whether query heads share key heads."""
+    return queries.shape[1] != keys.shape[1]
+
+
+def sampled(queries: Tensor, shared: bool) -> Tensor:
+    """Those that are asked: every n-th, where n divides no side of the video, so that all rows and columns are."""
     if len(queries) <= EVERY_QUERY:
         return queries
-    step = -(-len(queries) // ASKED)
+    step = max(3, -(-len(queries) // ASKED)) if shared else 3
     while math.gcd(step, len(queries)) > 1:
         step += 1
     return queries[step // 2 :: step]
@@ -124,7 +129,7 @@ def importance(queries: Tensor, keys: Tensor, places: Local = LOCAL) -> Tensor:
 
     Query heads that share a key head are merged by their highest logit.
     """
-    if queries.shape[1] != keys.shape[1]:
+    if shares(queries, keys):
         return by_logits(queries, keys, places)
     q, k = (x.transpose(0, 1).contiguous() for x in (queries, keys))
     totals = places.parts(kernel(q[None], k[None], k[None])[1][0]).double().logsumexp(0)
