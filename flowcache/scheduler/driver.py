@@ -9,7 +9,7 @@ from typing import Any
 
 from flowcache.errors import InputError, Problem, StoreError
 from flowcache.inputs.options import RunOptions
-from flowcache.progress.events import Listener, NodesAvoided, RunEnded, Tick
+from flowcache.progress.events import Listener, NodesAvoided, Note, RunEnded, Tick
 from flowcache.records import ChunkRecord, ModelSpec, RenderRequest
 from flowcache.scheduler.failures import Failures
 from flowcache.scheduler.gang_pool import ClusterError, GangPool
@@ -17,6 +17,7 @@ from flowcache.scheduler.ledger import Ledger
 from flowcache.scheduler.protocols import Connect, Gang, GangFailure, GangProvider
 from flowcache.scheduler.stopping import Stopping, on_sigterm
 from flowcache.scheduler.summary import Summary, summarise
+from flowcache.scheduler.turn import turn
 from flowcache.storage.commits import success, withdraw_stopped
 from flowcache.storage.documents import RunRecord
 from flowcache.storage.objects.store import Store
@@ -47,14 +48,23 @@ def run(
         store.probe()
     except StoreError as error:
         raise InputError([Problem("output", "", str(error))]) from error
-    record = begin_run(store, record)
-    withdraw_stopped(store)
-    prepare(store)
-    ledger, stopping = Ledger(store, record, requests, specs, options, listener.on), Stopping(options)
+    record, stopping = begin_run(store, record), Stopping(options)
+    with turn(store, options.started_as, stopping, lambda message: listener.on(Note(message))):
+        withdraw_stopped(store)
+        prepare(store)
+        ledger = Ledger(store, record, requests, specs, options, listener.on)
+        with on_sigterm(stopping) as listen:
+            return _finish(ledger, stopping, connect, listen, begin)
+
+
+def _finish(ledger: Ledger, stopping: Stopping, connect: Connect, listen: Callable[[], None], begin: float) -> Summary:
+    """Render what is left, write what says so, and read it back. begin: of the run, on the monotonic clock."""
+    store, record = ledger.store, ledger.record
     try:
         ledger.settle_committed()
         if not ledger.queue.finished and not stopping.late:
-            with connect(ledger.work()) as provider, on_sigterm(stopping.stop):
+            with connect(ledger.work()) as provider:
+                listen()
                 Driver(provider, ledger, stopping).render()
                 ledger.writer.drain()  # dead letters still ask nodes for logs
         ledger.writer.drain()

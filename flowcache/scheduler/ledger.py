@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+from flowcache.errors import masked
 from flowcache.inputs.options import RunOptions
 from flowcache.inputs.segments import plan
 from flowcache.progress.events import (
@@ -125,7 +126,7 @@ class Ledger:
 
     def note(self, message: str) -> None:
         """Tell the operator."""
-        self.tell(Note(message))
+        self.tell(Note(masked(message)))
 
     def task(self, request: RenderRequest, segment: Segment, reuse: bool, frugal: bool = False) -> Task:
         """What a gang is given, for a segment that the queue says runs from now on."""
