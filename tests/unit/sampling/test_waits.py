@@ -21,7 +21,7 @@ from flowcache.sampling.latents import Given
 from flowcache.sampling.plan import finished_in
 from flowcache.sampling.records import Texts
 from flowcache.sampling.window import Window
-from tests.unit.cache.test_kv_buffer import Int8Buffer
+from tests.unit.cache.int8_buffer import Int8Buffer
 
 CHUNK, CHUNKS, STEPS, WIDTH = 2, 3, 4, 16
 SKYREELS = SkyReelsConfig(64, 96, 4, 1, text_dim=WIDTH, inject_sample_info=True)
