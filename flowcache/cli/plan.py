@@ -13,6 +13,7 @@ from flowcache.cli.common import Endpoint, Json, out, print_json
 from flowcache.report.words import duration, size
 
 if TYPE_CHECKING:
+    from flowcache.inputs.job import JobSpec
     from flowcache.planner.advice import Advice
     from flowcache.planner.cost import Cost
     from flowcache.planner.estimate import Cluster, Estimate
@@ -50,6 +51,7 @@ def plan(
     gpu_memory: options.GpuMemory = "80GB",
     node_gpus: options.NodeGpus = 8,
     until: options.PlanUntil = None,
+    allow_private_media: options.AllowPrivateMedia = None,
     endpoint_url: Endpoint = None,
     as_json: Json = False,
 ) -> None:
@@ -63,34 +65,46 @@ def plan(
     """
     from flowcache.api import plan as plan_requests
     from flowcache.inputs.job import merged
-    from flowcache.records import Precision
 
     rest = {} if job else {"output": "unused"}  # nothing is written, so a manifest alone will do
-    asked = {"policy": policy, "gang": gang, "shard_weights": shard_weights, "dtype": dtype, "weights": weights,
-             "vae_dtype": vae_dtype, "vae_tiling": vae_tiling}  # fmt: skip
+    asked = {"policy": policy, "gang": gang, "shard_weights": shard_weights, "dtype": dtype, "weights": weights}
+    asked |= {"vae_dtype": vae_dtype, "vae_tiling": vae_tiling, "allow_private_media": allow_private_media}
     spec = merged(job, manifest=manifest, model=model, **asked, **rest)
-    timed = gpus or like or tflops or until
-    of_job = spec.gang * spec.gangs if timed and spec.gangs else None
     cluster = cluster_of(
         {"--link": link, "--gpu-memory": gpu_memory, "--until": until},
-        gpus=gpus or of_job,
-        gang=spec.gang,
-        sharded=spec.shard_weights,
-        precision=Precision(spec.dtype, spec.weights, spec.vae_dtype),
-        tiling=spec.vae_tiling,
         node_gpus=node_gpus,
         like=like,
         endpoint_url=endpoint_url,
         tflops=tflops,
         efficiency=efficiency,
+        **of_job(spec, gpus, timed=bool(gpus or like or tflops or until)),
     )
     access = {"endpoint_url": endpoint_url} if endpoint_url else {}
-    found = plan_requests(spec.manifest, defaults=spec.row_defaults(), cluster=cluster, storage_options=access)
+    found = plan_requests(
+        spec.manifest,
+        defaults=spec.row_defaults(),
+        cluster=cluster,
+        storage_options=access,
+        allow_private_media=spec.allow_private_media,
+    )
     if as_json:
         document = asdict(found)
         print_json(document["cost"] | {key: document[key] for key in ("estimate", "gangs")})
     else:
         print_plan(found)
+
+
+def of_job(spec: "JobSpec", gpus: int | None, timed: bool) -> dict[str, Any]:
+    """What a job says of its cluster. timed: its gangs count where time is asked for."""
+    from flowcache.records import Precision
+
+    return {
+        "gpus": gpus or (spec.gang * spec.gangs if timed and spec.gangs else None),
+        "gang": spec.gang,
+        "sharded": spec.shard_weights,
+        "precision": Precision(spec.dtype, spec.weights, spec.vae_dtype),
+        "tiling": spec.vae_tiling,
+    }
 
 
 def cluster_of(written: dict[str, str | None], node_gpus: int, **given: Any) -> "Cluster":

@@ -16,11 +16,12 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
-from flowcache.errors import FlowcacheError, OutOfMemory, StoreError, first_line
+from flowcache.errors import FlowcacheError, first_line
 from flowcache.parallel.mesh import PeerLost
 from flowcache.runtime.actor import HEALTH, RankActor, end_of
 from flowcache.runtime.node_check import PASSED, NodeChecks
-from flowcache.scheduler.protocols import FailureKind, GangFailure
+from flowcache.runtime.session import RayWatch
+from flowcache.scheduler.protocols import GangFailure, kind_of
 from flowcache.storage.documents import SegmentMarker
 from flowcache.storage.objects.store import Store
 from flowcache.worker.task import Event, Flawed, Task, WorkerSettings
@@ -63,11 +64,12 @@ class RayGang:
         shape: GangShape,
         store: Store,
         settings: WorkerSettings,
+        watch: RayWatch,
         avoided: Collection[str] = (),
         checks: NodeChecks | None = None,
     ):
         """avoided: ids of nodes that it must not be placed on; checks: that its node must have passed, if any."""
-        self.name, self.shape, self.checks = name, shape, checks
+        self.name, self.shape, self.watch, self.checks = name, shape, watch, checks
         self.group: PlacementGroup = placement_group(
             [shape.bundle] * shape.ranks,
             strategy="STRICT_PACK",
@@ -180,7 +182,7 @@ class RayGang:
 
     def log_of(self, rank: int) -> str:
         """The end of what a rank has written, alive or not, if its node is still there to read it."""
-        if not ray.is_initialized():
+        if not ray.is_initialized() or self.watch.lost:
             return ""
         there = NodeAffinitySchedulingStrategy(self.node, soft=False)
         read = ray.remote(num_cpus=0, max_retries=0)(end_of).options(scheduling_strategy=there)
@@ -191,6 +193,8 @@ class RayGang:
 
     def tear_down(self) -> None:
         """Kill every rank and give the resources back; a gang is never mended, only made anew."""
+        if self.watch.lost:
+            return  # so is the gang, and nobody would answer
         for actor in self.actors:
             ray.kill(actor, no_restart=True)
         remove_placement_group(self.group)
@@ -199,14 +203,6 @@ class RayGang:
 def elsewhere(avoided: Collection[str]) -> dict[str, str]:
     """The label selector of what must not be placed on those nodes."""
     return {NODE_LABEL: f"!in({','.join(sorted(avoided))})"} if avoided else {}
-
-
-def kind_of(cause: BaseException) -> FailureKind:
-    if isinstance(cause, StoreError) and (cause.passing or cause.of_machine):
-        return "store" if cause.passing else "node"
-    if isinstance(cause, OutOfMemory):
-        return "memory"
-    return "work"
 
 
 def plain(error: BaseException) -> str:
