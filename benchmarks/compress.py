@@ -2,11 +2,12 @@
 
 python -m benchmarks.compress scores random keys of 5, 20 and 80 chunks (one layer, the queries of one chunk) and
 prints the extra memory at its peak and the time, both from one run. With --gpu: what a cut is predicted to take on one
-H100 (assumptions: benchmarks.roofline), all layers and branches, fused and by logits, of all queries and of a third.
-With --bundled: how many of the tokens that all queries choose a third of them chooses too, in windows of both models.
+H100 (assumptions: benchmarks.roofline), all layers and branches, of all queries and of those that are asked.
+With --bundled: how many of the tokens that all queries choose every third, seventh and thirteenth choose too.
 """
 
 import argparse
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from unittest import mock
@@ -27,6 +28,7 @@ from flowcache.models import log_sum_exp
 from flowcache.records import RenderRequest, Shot
 from flowcache.worker.renderer import SegmentRenderer
 
+FEWER = 3, 7, 13  # every so many-th
 PROMPTS = "a red circle moving right on a blue background", "a white square growing on a green background"
 
 
@@ -60,12 +62,12 @@ def predicted(name: str) -> list[str]:
     """Five chunks' keys are cut down to four; a chunk is denoised in the model's usual steps."""
     case = roofline.CASES[name]
     config, tokens = case.config, case.frames * (case.rows // 2) * (case.columns // 2)
-    branches, forwards = (1, 64 * 3) if case.magi else (2, 30 * 2)
+    branches, forwards = (1, 16) if case.magi else (2, 30 * 2)  # distilled MAGI-1: the fewest that it takes
     denoising = roofline.forward(*roofline.simulate(case, roofline.COMPUTED[case.magi])).total * forwards / 1e3
     cells = []
-    for form, every in ((kv_select.by_logits, 10**9), (kv_select.importance, 10**9), (kv_select.importance, 2048)):
-        with pretend_gpu() as tally, torch.inference_mode(), mock.patch.multiple(
-            kv_select, importance=form, EVERY_QUERY=every
+    for every in (10**9, kv_select.EVERY_QUERY):
+        with pretend_gpu() as tally, torch.inference_mode(), mock.patch.object(
+            kv_select, "EVERY_QUERY", every
         ), mock.patch.object(log_sum_exp, "can_use_flash_attention", lambda _: True):  # fmt: skip
             q = torch.empty(tokens, config.heads, config.head_dim, dtype=torch.bfloat16, device=DEVICE)
             k = torch.empty(5 * tokens, config.kv_heads, config.head_dim, dtype=torch.bfloat16, device=DEVICE)
@@ -77,17 +79,18 @@ def predicted(name: str) -> list[str]:
 
 
 def agreement(name: str, mix: float) -> list[str]:
-    """Of the tokens that all queries choose, those that every third chooses."""
-    model, same, all_of_them = load_model(name), 0, 0
+    """Of the tokens that all queries choose, those that fewer choose."""
+    model, same, all_of_them = load_model(name), Counter(), 0
     spec = model.spec
 
     def select(compression: Compression, queries: Tensor, keys: Tensor, budget: int, *places: Local) -> Tensor:
-        nonlocal same, all_of_them
+        nonlocal all_of_them
         chosen = choose(compression, queries, keys, budget, *places)
-        with mock.patch.object(kv_select, "EVERY_QUERY", 0):
-            third = choose(compression, queries, keys, budget, *places)
-        for ours, theirs in zip(chosen.T.tolist(), third.T.tolist(), strict=True):
-            same, all_of_them = same + len(set(ours) & set(theirs)), all_of_them + len(ours)
+        all_of_them += chosen.numel()
+        for step in FEWER:
+            fewer = choose(compression, queries[step // 2 :: step], keys, budget, *places)
+            pairs = zip(chosen.T.tolist(), fewer.T.tolist(), strict=True)
+            same[step] += sum(len(set(ours) & set(theirs)) for ours, theirs in pairs)
         return chosen
 
     choose = Compression.select
@@ -100,7 +103,7 @@ def agreement(name: str, mix: float) -> list[str]:
                 guidance=spec.guidance, steps=spec.steps, model=name, policy={"name": "flowcache", "kv": kv},
             )  # fmt: skip
             list(SegmentRenderer(model, request, plan(request, spec)[0], conditioning=None).finished())
-    return [name, f"{mix}", f"{all_of_them:,}", f"{same / all_of_them:.1%}"]
+    return [name, f"{mix}", f"{all_of_them:,}", *(f"{same[step] / all_of_them:.1%}" for step in FEWER)]
 
 
 @torch.inference_mode()
@@ -114,12 +117,12 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.gpu:
-        forms = [f"{form}, {unit}" for form in ("logits", "fused", "a third") for unit in ("s", "of it")]
+        forms = [f"{form}, {unit}" for form in ("all queries", "those asked") for unit in ("s", "of it")]
         print(roofline.ASSUMED, "\n")
         return print(markdown(["model", "a chunk, s", *forms], [predicted(name) for name in ("1.3B", "14B", "4.5B")]))
     if arguments.bundled:
         rows = [agreement(name, mix) for name in ("tiny-skyreels", "tiny-magi") for mix in (0.07, 0.5, 1.0)]
-        return print(markdown(["model", "mix", "tokens kept", "the same"], rows))
+        return print(markdown(["model", "mix", "tokens kept", *(f"one in {step}" for step in FEWER)], rows))
     torch.manual_seed(0)
     rows = [measure(chunks, arguments.tokens, arguments.heads) for chunks in arguments.chunks]
     tokens = arguments.tokens

@@ -139,7 +139,8 @@ class PretendGPU(TorchDispatchMode):
             kind, flops = "matmul", flop_registry[aten.addmm](*args[:3], out_val=result)
         elif func.overloadpacket in flop_registry:
             kind = "convolution" if func.overloadpacket is aten.convolution else "matmul"
-            flops = flop_registry[func.overloadpacket](*args, **kwargs, out_val=result)
+            factors = args[:2] if func.overloadpacket is aten.bmm else args  # the registry knows no `out_dtype`
+            flops = flop_registry[func.overloadpacket](*factors, **kwargs, out_val=result)
             precision = str(there[-1].dtype).removeprefix("torch.")  # of the factors; a bias may come first
         self.tally.kernels.setdefault((kind, precision), Counter())[flops, moved] += 1
 

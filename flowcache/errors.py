@@ -94,3 +94,8 @@ class UnreadableError(FlowcacheError):
     def __init__(self, message: str, slow: bool = False):
         self.slow = slow
         super().__init__(message)
+
+
+def first_line(error: BaseException) -> str:
+    """Of what it says; its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -7,6 +7,30 @@ from typing import Any, Literal
 
 # How the matrices of a transformer's blocks are held: in 8 bits, or (auto) as the rest.
 Weights = Literal["auto", "int8", "fp8"]
+Dtype = Literal["auto", "bf16", "fp32"]
+
+
+@dataclass(frozen=True)
+class Precision:
+    """In what numbers a model is held. dtype: of the transformer, `weights` but for its blocks' matrices; vae_dtype: of
+    the VAE. "auto" is what it is on a GPU: bf16, and the VAE as its official program has it.
+    """
+
+    dtype: Dtype = "auto"
+    weights: Weights = "auto"
+    vae_dtype: Dtype = "auto"
+
+    @property
+    def element(self) -> int:
+        """Bytes of a number of the transformer's."""
+        return 4 if self.dtype == "fp32" else 2
+
+    def on(self, device: str) -> "Precision":
+        """Where "auto" is fp32, that is said."""
+        if device.startswith("cuda"):
+            return self
+        dtype: Dtype = "fp32" if self.dtype == "auto" else self.dtype
+        return Precision(dtype, self.weights, "fp32" if self.vae_dtype == "auto" else self.vae_dtype)
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,15 @@ from flowcache.models.log_sum_exp import kernel, shared_out
 
 Unit = Literal["token", "frame", "chunk"]
 Weighting = Literal["even", "hard_code", "exponential", "polynomial", "upper_convex_polynomial", "gaussian"]
-EVERY_QUERY = 2048  # so many are asked at the most; of more every third: its choice is nearly the same
+EVERY_QUERY = 2048  # of more than so many a third is asked: its choice is nearly the same
+ASKED = 1024  # or so many, where query heads share key heads, whose scores take ten times as long
 QUERIES_AT_ONCE = 256  # bounds the logits that exist at a time: memory grows with the keys alone
 
 
 class Local:
     """Where the keys to choose from lie: all here. What is asked of it is the same in every place, and in one order."""
+
+    count = 1  # of places
 
     def tokens(self, own: int) -> int:
         """How long the whole history is, where `own` tokens of it are here."""
@@ -73,7 +76,7 @@ class Compression:
 
     def select(self, queries: Tensor, keys: Tensor, budget: int, places: Local = LOCAL) -> Tensor:
         """Indices [budget, kv_heads] of the tokens to keep, best first, each head for itself."""
-        score = self.score(sampled(places.queries(queries, self.asked)), keys, places)
+        score = self.score(sampled(places.queries(queries, self.asked), shares(queries, keys)), keys, places)
         if self.group == 1 and self.weighting != "even":
             score = by_age(score - score.amin(-1, keepdim=True), self.weighting, self.power, self.chunk)
         return top(score, budget, self.group)
@@ -84,9 +87,19 @@ class Compression:
         return self.mix * pooled - (1 - self.mix) * redundancy(keys, places)
 
 
-def sampled(queries: Tensor) -> Tensor:
-    """Those that are asked. Every third, since a video's rows are even: every second would ask some columns alone."""
-    return queries if len(queries) <= EVERY_QUERY else queries[1::3]
+def shares(queries: Tensor, keys: Tensor) -> bool:
+    """Whether query heads share key heads."""
+    return queries.shape[1] != keys.shape[1]
+
+
+def sampled(queries: Tensor, shared: bool) -> Tensor:
+    """Those that are asked: every n-th, where n divides no side of the video, so that all rows and columns are."""
+    if len(queries) <= EVERY_QUERY:
+        return queries
+    step = max(3, -(-len(queries) // ASKED)) if shared else 3
+    while math.gcd(step, len(queries)) > 1:
+        step += 1
+    return queries[step // 2 :: step]
 
 
 def by_age(score: Tensor, weighting: Weighting, power: float, chunk: int) -> Tensor:
@@ -116,7 +129,7 @@ def importance(queries: Tensor, keys: Tensor, places: Local = LOCAL) -> Tensor:
 
     Query heads that share a key head are merged by their highest logit.
     """
-    if queries.shape[1] != keys.shape[1]:
+    if shares(queries, keys):
         return by_logits(queries, keys, places)
     q, k = (x.transpose(0, 1).contiguous() for x in (queries, keys))
     totals = places.parts(kernel(q[None], k[None], k[None])[1][0]).double().logsumexp(0)
@@ -125,15 +138,25 @@ def importance(queries: Tensor, keys: Tensor, places: Local = LOCAL) -> Tensor:
 
 def by_logits(queries: Tensor, keys: Tensor, places: Local = LOCAL) -> Tensor:
     """`importance` for any heads: logits are formed, since no fused kernel takes the highest of several heads."""
-    grouped, keys = queries.float().unflatten(1, (keys.shape[1], -1)), keys.float()
-    total = keys.new_zeros(keys.shape[1], len(keys), dtype=torch.float64)
+    grouped, keys = queries.unflatten(1, (keys.shape[1], -1)), keys.permute(1, 2, 0)
+    total = torch.zeros(keys.shape[0], keys.shape[2], dtype=torch.float64, device=keys.device)
     for some in grouped.split(QUERIES_AT_ONCE):
-        logits = torch.einsum("qhgd,khd->hgqk", some, keys).amax(1) / keys.shape[-1] ** 0.5
-        highest = logits.amax(-1)
-        weights = (logits - highest[..., None]).exp_()
-        normaliser = places.parts(highest + weights.sum(-1).log()).double().logsumexp(0)
-        total += ((highest - normaliser).exp().float()[:, None] @ weights)[:, 0]
+        logits = products(some.permute(1, 2, 0, 3).flatten(1, 2), keys).unflatten(1, (-1, len(some))).amax(1)
+        logits *= keys.shape[1] ** -0.5
+        weights = logits.softmax(-1)
+        shares = torch.ones_like(weights[..., 0])
+        if places.count > 1:
+            here = (logits.amax(-1) - weights.amax(-1).log()).double()  # their log-sum-exp
+            shares = (here - places.parts(here).logsumexp(0)).exp().float()
+        total += (shares[:, None] @ weights)[:, 0]
     return places.whole((total / len(queries)).float())
+
+
+def products(rows: Tensor, columns: Tensor) -> Tensor:
+    """[B, n, D] @ [B, D, m], summed up and given in fp32."""
+    if rows.device.type == "cuda" and rows.dtype == torch.bfloat16 and not torch.is_grad_enabled():
+        return torch.bmm(rows, columns, out_dtype=torch.float32)  # exact in fp32, so neither need be widened
+    return rows.float() @ columns.float()
 
 
 def redundancy(keys: Tensor, places: Local = LOCAL) -> Tensor:

@@ -78,6 +78,7 @@ def check_model(path: str, as_json: bool) -> None:
     from flowcache.families.known import family
     from flowcache.families.memory import memory
     from flowcache.families.registry import folder_of
+    from flowcache.records import Precision
 
     report = check(folder_of(path))
     needs, sharded, eight, steps = {}, {}, {}, {}
@@ -87,7 +88,7 @@ def check_model(path: str, as_json: bool) -> None:
         sizes = [ranks for ranks in (1, 2, 4, 8, 16) if ranks <= tokens]
         needs = {ranks: memory(spec, report.config, ranks) for ranks in sizes}
         sharded = {ranks: memory(spec, report.config, ranks, sharded=True) for ranks in sizes[1:]}
-        eight = {ranks: memory(spec, report.config, ranks, weights="int8") for ranks in sizes[:1]}
+        eight = {ranks: memory(spec, report.config, ranks, precision=Precision(weights="int8")) for ranks in sizes[:1]}
     if report.spec and not report.problems:
         owner = family(report.spec.family)
         steps = owner.preset_steps(report.spec, owner.layout(Path(report.spec.path)))

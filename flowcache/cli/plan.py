@@ -13,6 +13,7 @@ from flowcache.cli.common import Endpoint, Json, out, print_json
 from flowcache.report.words import duration, size
 
 if TYPE_CHECKING:
+    from flowcache.inputs.job import JobSpec
     from flowcache.planner.advice import Advice
     from flowcache.planner.cost import Cost
     from flowcache.planner.estimate import Cluster, Estimate
@@ -39,7 +40,10 @@ def plan(
     gpus: options.Gpus = None,
     gang: options.Gang = None,
     shard_weights: options.PlanShardWeights = None,
+    dtype: options.Dtype = None,
     weights: options.Weights = None,
+    vae_dtype: options.VaeDtype = None,
+    vae_tiling: options.VaeTiling = None,
     like: options.Like = None,
     tflops: options.Tflops = None,
     efficiency: options.Efficiency = 0.4,
@@ -63,22 +67,17 @@ def plan(
     from flowcache.inputs.job import merged
 
     rest = {} if job else {"output": "unused"}  # nothing is written, so a manifest alone will do
-    asked = {"policy": policy, "gang": gang, "shard_weights": shard_weights, "weights": weights}
-    asked |= {"allow_private_media": allow_private_media}
+    asked = {"policy": policy, "gang": gang, "shard_weights": shard_weights, "dtype": dtype, "weights": weights}
+    asked |= {"vae_dtype": vae_dtype, "vae_tiling": vae_tiling, "allow_private_media": allow_private_media}
     spec = merged(job, manifest=manifest, model=model, **asked, **rest)
-    timed = gpus or like or tflops or until
-    of_job = spec.gang * spec.gangs if timed and spec.gangs else None
     cluster = cluster_of(
         {"--link": link, "--gpu-memory": gpu_memory, "--until": until},
-        gpus=gpus or of_job,
-        gang=spec.gang,
-        sharded=spec.shard_weights,
-        weights=spec.weights,
         node_gpus=node_gpus,
         like=like,
         endpoint_url=endpoint_url,
         tflops=tflops,
         efficiency=efficiency,
+        **of_job(spec, gpus, timed=bool(gpus or like or tflops or until)),
     )
     access = {"endpoint_url": endpoint_url} if endpoint_url else {}
     found = plan_requests(
@@ -93,6 +92,19 @@ def plan(
         print_json(document["cost"] | {key: document[key] for key in ("estimate", "gangs")})
     else:
         print_plan(found)
+
+
+def of_job(spec: "JobSpec", gpus: int | None, timed: bool) -> dict[str, Any]:
+    """What a job says of its cluster. timed: its gangs count where time is asked for."""
+    from flowcache.records import Precision
+
+    return {
+        "gpus": gpus or (spec.gang * spec.gangs if timed and spec.gangs else None),
+        "gang": spec.gang,
+        "sharded": spec.shard_weights,
+        "precision": Precision(spec.dtype, spec.weights, spec.vae_dtype),
+        "tiling": spec.vae_tiling,
+    }
 
 
 def cluster_of(written: dict[str, str | None], node_gpus: int, **given: Any) -> "Cluster":

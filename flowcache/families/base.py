@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 from flowcache.errors import Problem
 from flowcache.families.layouts import Layout
 from flowcache.families.policy_settings import PolicyDeclaration
-from flowcache.records import ModelSpec, RenderRequest
+from flowcache.records import Dtype, ModelSpec, RenderRequest
 
 if TYPE_CHECKING:
     import torch
@@ -264,5 +264,8 @@ class Family(ABC):
         """By a window that keeps all K/V that are ever seen, and reuses."""
 
     @abstractmethod
-    def codec_bytes(self, spec: ModelSpec, tile: int | None) -> int:
-        """Of decoding frames of the spec's size, whole or in squares of `tile` pixels a side."""
+    def codec_bytes(self, spec: ModelSpec, tile: int | None, dtype: Dtype) -> int:
+        """Of decoding frames of the spec's size and fps, whole or in squares of `tile` pixels a side, weights included.
+
+        dtype: of the weights; "auto": as on a GPU.
+        """

@@ -7,7 +7,7 @@ from typing import Literal
 
 from flowcache.errors import Problem
 from flowcache.families.known import family
-from flowcache.records import ModelSpec, Weights
+from flowcache.records import Dtype, ModelSpec, Precision, Weights
 
 SHARDING = "2.13"  # the first torch whose FSDP2 can be told to forget its notes (`reset_iter_state`)
 
@@ -16,7 +16,6 @@ TOGETHER = "got {} with --shard-weights; accepted: one of them, weights in 8 bit
 ADDRESS = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}")  # of a Ray cluster's head
 
 Device = Literal["auto", "cpu", "cuda"]
-Dtype = Literal["auto", "bf16", "fp32"]
 Tiling = Literal["auto", "on", "off"]
 # What changes bytes, where nothing is asked for.
 NUMERICS = {"dtype": "auto", "weights": "auto", "vae_dtype": "auto", "vae_tiling": "auto", "compile": "off"}
@@ -78,6 +77,10 @@ class RunOptions:
         asked = {name: getattr(self, name) for name in ("dtype", "weights", "vae_dtype", "vae_tiling")}
         asked["compile"] = "on" if self.compile else "off"
         return {name: value for name, value in asked.items() if value != NUMERICS[name]}
+
+    @property
+    def precision(self) -> Precision:
+        return Precision(self.dtype, self.weights, self.vae_dtype)
 
     def faults(self, specs: Iterable[ModelSpec] = ()) -> list[Problem]:
         """What speaks against such a run of these models."""

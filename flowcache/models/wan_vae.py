@@ -20,7 +20,7 @@ from flowcache.models.tensors import fault, in_folder, in_pth
 RESNETS = 3  # of each level of the decoder, before its upsampler
 WIDTH = 96  # channels at full resolution
 HISTORY, WORK = 25, 26  # full-resolution frames of that width that decoding remembers, and holds beside them
-WEIGHTS = 508 * 2**20  # bytes, of the decoder and the encoder
+WEIGHTS = 127 * 2**20  # numbers, of the decoder and the encoder
 
 # Official -> diffusers: as prefixes, then inside a residual block.
 TOP = {
@@ -44,8 +44,8 @@ RESIDUAL = {
 }
 
 
-def decoding_bytes(width: int, height: int, tile: int | None) -> int:
-    """Of frames in float32, the weights included; in bfloat16 half of it (benchmarks/roofline.py counts the same).
+def decoding_bytes(width: int, height: int, tile: int | None, element: int) -> int:
+    """Of frames, the weights included (benchmarks/roofline.py counts the same). element: bytes of a number.
 
     tile: side of the squares in which it is done, as in WanCodec; each remembers a history of its own.
     """
@@ -53,7 +53,8 @@ def decoding_bytes(width: int, height: int, tile: int | None) -> int:
     rows, columns = (
         sum(min(size, side - at) for at in starts(side, size, size - size // 8)) for side in (height, width)
     )
-    return 4 * WIDTH * (HISTORY * rows * columns + WORK * min(size, height) * min(size, width)) + WEIGHTS
+    frames = HISTORY * rows * columns + WORK * min(size, height) * min(size, width)
+    return element * (WIDTH * frames + WEIGHTS)
 
 
 class WanCodec:

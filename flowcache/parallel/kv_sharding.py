@@ -68,6 +68,10 @@ class Sharded(Local):
     mesh: Mesh
     runs: list[int]
 
+    @property
+    def count(self) -> int:
+        return self.mesh.size
+
     def tokens(self, own: int) -> int:
         return own // self.runs[self.mesh.rank] * sum(self.runs)
 

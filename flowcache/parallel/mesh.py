@@ -11,7 +11,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowcache.errors import FlowcacheError
+from flowcache.errors import FlowcacheError, first_line
+from flowcache.models.exhausted import ran_out
 
 
 class PeerLost(FlowcacheError):
@@ -29,10 +30,10 @@ def exchanging(
     """
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise
     except RuntimeError as error:  # gloo's errors have no type of their own
-        raise kind(f"{failed}: {str(error).splitlines()[0]}") from error
+        if ran_out(error):  # here, and not with a peer
+            raise
+        raise kind(f"{failed}: {first_line(error)}") from error
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from flowcache.errors import Problem
-from flowcache.families.memory import GIB, codec_bytes, memory
-from flowcache.families.vae_tiling import TILE, USABLE
+from flowcache.families.memory import GIB, codec_bytes
+from flowcache.families.vae_tiling import USABLE, tile_for
 from flowcache.planner.estimate import Cluster, spans, verdict
 from flowcache.planner.gang_cost import GangCost, gang_cost
 from flowcache.planner.hardware import Node
@@ -59,11 +59,18 @@ def advise(work: Workload, throughput: Throughput, cluster: Cluster, now: float)
     options = tuple(option(work, throughput, cluster, heaviest, ranks) for ranks in sizes)
     recommended, reason = choose(options, work, cluster, now)
     room = f"{USABLE:.0%} of a GPU's {cluster.node.memory / GIB:.1f} GiB (--gpu-memory) can be filled"
-    eight = "" if work.costs.weights == "auto" else f", those of the blocks in 8 bits (--weights {work.costs.weights})"
+    held = work.costs.precision
+    eight = "" if held.weights == "auto" else f", those of the blocks in 8 bits (--weights {held.weights})"
+    number = "float32" if held.element == 4 else "bfloat16"
+    tiles = {
+        "on": "in tiles",
+        "off": "whole",
+        "auto": "in tiles where whole ones would not fit the GPU of a gang of one",
+    }
     rests_on = (
         *throughput.rests_on,
-        f"{room}; K/V and weights in bfloat16{eight}, activations and VAE estimated",
-        "frames are decoded in tiles where whole ones would not fit the GPU of a gang of one",
+        f"{room}; K/V and weights in {number}{eight}, activations and VAE estimated",
+        f"frames are decoded {tiles[cluster.tiling]}",
     )
     if work.costs.sharded:
         rests_on += ("weights are sharded: each block's are gathered while the one before it computes",)
@@ -95,10 +102,11 @@ def heaviest_windows(work: Workload, throughput: Throughput, cluster: Cluster) -
 
 def cost_of(work: Workload, case: Case, ranks: int, throughput: Throughput, cluster: Cluster) -> GangCost:
     cost = gang_cost(work.price(case, ranks), work.price(case), throughput)
-    spec = replace(work.costs.specs[cost.model], width=cost.width, height=cost.height)
-    if memory(spec, work.costs.configs[cost.model], 1).total <= USABLE * cluster.node.memory:
-        return cost
-    return replace(cost, memory=replace(cost.memory, codec=codec_bytes(spec, TILE)))  # as `choose_tile` decides
+    spec, precision = work.costs.specs[cost.model], work.costs.precision
+    spec = replace(spec, width=cost.width, height=cost.height, fps=case.window.settings.fps)
+    tile = tile_for(cluster.tiling, spec, work.costs.configs[cost.model], precision, cluster.node.memory)
+    codec = codec_bytes(spec, tile, precision.vae_dtype)
+    return replace(cost, memory=replace(cost.memory, codec=codec))
 
 
 def option(

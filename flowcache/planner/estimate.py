@@ -7,12 +7,12 @@ from itertools import count
 from typing import Literal
 
 from flowcache.errors import Problem
-from flowcache.inputs.options import TOGETHER
+from flowcache.inputs.options import TOGETHER, Tiling
 from flowcache.planner.hardware import EFFICIENCY, TFLOPS, Node
 from flowcache.planner.price import CostModel
 from flowcache.planner.throughput import Throughput, assumed, measured
 from flowcache.planner.workload import Workload
-from flowcache.records import Weights
+from flowcache.records import Precision
 from flowcache.storage.objects.store import Store
 
 Verdict = Literal["yes", "no", "perhaps"]
@@ -21,8 +21,8 @@ Verdict = Literal["yes", "no", "perhaps"]
 @dataclass(frozen=True)
 class Cluster:
     """What is to render. gpus: ranks in all; None: one gang; gang: ranks that render one video together; sharded: each
-    of which holds a part of the weights; weights: how they are held; node: what its machines are; deadline: unix
-    seconds.
+    of which holds a part of the weights; precision: in what they are held; tiling: of the VAE; node: what its machines
+    are; deadline: unix seconds.
 
     How fast: as an earlier run's output `like` shows (endpoint_url: for it), or `tflops` that each GPU can do at
     most, of which the share `efficiency` is reached.
@@ -37,7 +37,8 @@ class Cluster:
     deadline: float | None = None
     node: Node = Node()
     sharded: bool = False
-    weights: Weights = "auto"
+    precision: Precision = Precision()
+    tiling: Tiling = "auto"
 
     @property
     def ranks(self) -> int:
@@ -55,8 +56,8 @@ class Cluster:
         if self.timed and (self.like is None) == (self.tflops is None):
             given = "both" if self.like else "neither"
             found.append(Problem("--like", "", f"got {given} --like and --tflops; accepted: one of them"))
-        if self.sharded and self.weights != "auto":
-            found.append(Problem("--weights", "", TOGETHER.format(self.weights)))
+        if self.sharded and self.precision.weights != "auto":
+            found.append(Problem("--weights", "", TOGETHER.format(self.precision.weights)))
         return found
 
     def throughput(self, costs: CostModel) -> Throughput:

@@ -28,7 +28,7 @@ def plan(requests: Sequence[RenderRequest], specs: Mapping[str, ModelSpec], clus
     InputError where a model's transformer config can't be read, or where the earlier run that the cluster names says
     nothing about its speed.
     """
-    costs = cost_model(specs, cluster.sharded, cluster.weights)
+    costs = cost_model(specs, cluster.sharded, cluster.precision)
     work, throughput = workload(requests, costs), cluster.throughput(costs)
     timed = estimate(work, throughput, cluster, now) if cluster.timed else None
     return Plan(cost(work), advise(work, throughput, cluster, now), timed)

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field, replace
 
 from flowcache.cache.policy import Policy
 from flowcache.families.base import Config
-from flowcache.families.memory import Memory, rank_memory
+from flowcache.families.memory import GPU, Memory, rank_memory
 from flowcache.families.settings import config_of, settings_of
 from flowcache.inputs.segments import continues
 from flowcache.parallel.mesh import head_groups
 from flowcache.planner.communication import sent_bytes
 from flowcache.planner.rank_work import RankWork, flops, kv_bytes, query_bytes, rank_work, residual_bytes, shape_of
-from flowcache.records import ModelSpec, RenderRequest, Segment, Weights
+from flowcache.records import ModelSpec, Precision, RenderRequest, Segment
 from flowcache.sampling.dry_run import WindowWork, at_least, at_most, dry_run
 from flowcache.sampling.plan import Settings
 
@@ -39,7 +39,7 @@ def window(request: RenderRequest, segment: Segment, spec: ModelSpec) -> Window:
 class Work:
     """forwards: of a chunk through the transformer's blocks, guidance branches counted.
 
-    kv_bytes: of the largest window, all guidance branches, in bf16, before ranks share the heads.
+    kv_bytes: of the largest window, all guidance branches, before ranks share the heads.
     """
 
     forwards: int = 0
@@ -84,13 +84,13 @@ class Price:
 @dataclass(frozen=True)
 class CostModel:
     """Prices windows, each once. specs, configs: by model name; sharded: each rank holds a part of the weights.
-    weights: how they are held.
+    precision: in what they are held.
     """
 
     specs: Mapping[str, ModelSpec]
     configs: Mapping[str, Config]
     sharded: bool = False
-    weights: Weights = "auto"
+    precision: Precision = GPU
     _prices: dict[tuple[Window, Policy, int], Price] = field(default_factory=dict, repr=False, compare=False)
     _dry_runs: dict[tuple[Window, Policy], WindowWork] = field(default_factory=dict, repr=False, compare=False)
 
@@ -104,13 +104,14 @@ class CostModel:
     def _count(self, window: Window, policy: Policy, ranks: int) -> Price:
         spec, config = self.specs[window.model], self.configs[window.model]
         width, height = window.shape[2] * spec.space_stride, window.shape[1] * spec.space_stride
-        spec = replace(spec, width=width, height=height, chunk=window.settings.chunk)
+        asked, item = window.settings, self.precision.element
+        spec = replace(spec, width=width, height=height, chunk=asked.chunk, fps=asked.fps)
         most, least = (self._dry_run(window, bound(policy)) for bound in (at_most, at_least))
-        shape = shape_of(config, most.tokens)
+        shape = shape_of(config, most.tokens, item)
         at_once = window.shape[0] // spec.chunk if policy.attention == "full" else None
-        stored = kv_bytes(config, most, ranks)
-        residuals = residual_bytes(config, policy, most, ranks, channels=spec.channels)
-        residuals += query_bytes(config, policy, most, ranks)
+        stored = kv_bytes(config, most, ranks, item)
+        residuals = residual_bytes(config, policy, most, ranks, item, spec.channels)
+        residuals += query_bytes(config, policy, most, ranks, item)
         return Price(
             model=window.model,
             width=spec.width,
@@ -118,12 +119,12 @@ class CostModel:
             ranks=ranks,
             heads=head_groups(ranks, config.kv_heads),
             steps=most.steps,
-            most=work(config, most),
-            least=work(config, least),
-            rank_most=rank_work(config, most, ranks, sharded=self.sharded),
-            rank_least=rank_work(config, least, ranks, sharded=self.sharded),
+            most=work(config, most, item),
+            least=work(config, least, item),
+            rank_most=rank_work(config, most, ranks, item, self.sharded),
+            rank_least=rank_work(config, least, ranks, item, self.sharded),
             forward_bytes=max(sent_bytes(shape, ranks, rank) for rank in range(ranks)),
-            memory=rank_memory(spec, config, ranks, stored, residuals, self.sharded, self.weights, at_once),
+            memory=rank_memory(spec, config, ranks, stored, residuals, self.sharded, self.precision, at_once),
         )
 
     def _dry_run(self, window: Window, policy: Policy) -> WindowWork:
@@ -133,12 +134,12 @@ class CostModel:
         return self._dry_runs[window, policy]
 
 
-def cost_model(specs: Mapping[str, ModelSpec], sharded: bool = False, weights: Weights = "auto") -> CostModel:
+def cost_model(specs: Mapping[str, ModelSpec], sharded: bool = False, precision: Precision = GPU) -> CostModel:
     """specs: model name -> spec. InputError where a model's transformer config can't be read."""
     configs = {name: config_of(spec) for name, spec in specs.items()}
-    return CostModel(specs, configs, sharded, weights)
+    return CostModel(specs, configs, sharded, precision)
 
 
-def work(config: Config, done: WindowWork) -> Work:
-    """Of one window under one policy."""
-    return Work(done.forwards, flops(config, done), kv_bytes(config, done, 1))
+def work(config: Config, done: WindowWork, item: int) -> Work:
+    """Of one window under one policy; item: bytes of a number."""
+    return Work(done.forwards, flops(config, done), kv_bytes(config, done, 1, item))

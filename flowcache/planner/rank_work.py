@@ -10,9 +10,11 @@ from flowcache.families.memory import reuse_bytes, weight_bytes
 from flowcache.parallel.mesh import head_groups, runs_of, shares
 from flowcache.planner.communication import Shape, block_bytes, block_collectives, output_bytes
 from flowcache.planner.hardware import Link
+from flowcache.records import Precision
 from flowcache.sampling.dry_run import WindowWork
 
 ELEMENT = 2  # bytes of a value in bf16, in which published checkpoints run
+PRECISION = {2: Precision(), 4: Precision("fp32")}  # by the bytes of a number
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def rank_work(config: Config, done: WindowWork, ranks: int, item: int = ELEMENT,
         flops=shared_flops(config, done) * largest + whole_flops(config, done),
         sent=done.forwards * blocks + done.outputs * output_bytes(shape, ranks),
         collectives=done.forwards * block_collectives(shape, ranks) + done.outputs * (ranks > 1),
-        weights=done.forwards * weight_bytes(config, ranks).sent if sharded else 0,
+        weights=done.forwards * weight_bytes(config, ranks, PRECISION[item]).sent if sharded else 0,
     )
 
 

@@ -16,11 +16,11 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
-from flowcache.errors import FlowcacheError
+from flowcache.errors import FlowcacheError, first_line
 from flowcache.parallel.mesh import PeerLost
 from flowcache.runtime.actor import HEALTH, RankActor, end_of
 from flowcache.runtime.node_check import PASSED, NodeChecks
-from flowcache.runtime.session import RayWatch, said
+from flowcache.runtime.session import RayWatch
 from flowcache.scheduler.protocols import GangFailure, kind_of
 from flowcache.storage.documents import SegmentMarker
 from flowcache.storage.objects.store import Store
@@ -146,7 +146,7 @@ class RayGang:
             del self._pending[item]
             return None
         except RayActorError as error:
-            rank, how = self._lost() or (rank, f"its process is gone ({said(error)})")
+            rank, how = self._lost() or (rank, f"its process is gone ({first_line(error)})")
             raise GangFailure(rank, "infra", how) from error
         except RayTaskError as error:
             cause = error.cause if error.cause is not None else error
@@ -161,7 +161,7 @@ class RayGang:
                 self._stream = self.task = None
             raise GangFailure(rank, kind_of(cause), f"{type(cause).__name__}: {cause}", plain(error), usable) from error
         except RayError as error:  # such as OutOfDiskError, ObjectLostError, ActorUnschedulableError
-            how = f"Ray has lost its answer ({type(error).__name__}: {said(error)})"
+            how = f"Ray has lost its answer ({type(error).__name__}: {first_line(error)})"
             raise GangFailure(rank, "infra", how) from error
 
     def _lost(self) -> tuple[int, str] | None:
@@ -177,7 +177,7 @@ class RayGang:
             try:
                 ray.get(ping)
             except RayActorError as error:
-                return rank, f"its process is gone ({said(error)})"
+                return rank, f"its process is gone ({first_line(error)})"
         return None
 
     def log_of(self, rank: int) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from flowcache.errors import InputError, Problem
+from flowcache.errors import InputError, Problem, first_line
 from flowcache.inputs.options import RunOptions, address_fault
 from flowcache.scheduler.gang_pool import ClusterError
 
@@ -110,7 +110,7 @@ def joined(options: RunOptions, tell: Callable[[str], None] = lambda message: No
         yield watch
     except RayError as error:
         watch.check()
-        raise ClusterError(f"Ray failed: {type(error).__name__}: {said(error)}") from error
+        raise ClusterError(f"Ray failed: {type(error).__name__}: {first_line(error)}") from error
     finally:
         watch.close()
         if ours:
@@ -122,18 +122,18 @@ def _connect(address: str | None, options: RunOptions, tell: Callable[[str], Non
     if address:
         _dial(address)
         if fault := _fault_of(address=address, **common):
-            raise InputError([Problem("--address", "", f"no Ray cluster answers at {address}: {said(fault)}")])
+            raise InputError([Problem("--address", "", f"no Ray cluster answers at {address}: {first_line(fault)}")])
         return
     wanted = options.gang * options.threads * (options.gangs or 1)
     own = {"address": "local", "num_cpus": max(os.cpu_count() or 1, wanted), "include_dashboard": False, **common}
     fault = _fault_of(**own)
     if fault:  # as a rule, half a minute was too short for a busy machine
-        tell(f"Ray did not start ({said(fault)}); trying once more")
+        tell(f"Ray did not start ({first_line(fault)}); trying once more")
         fault = _fault_of(**own)
     if fault:
         raise ClusterError(
-            f"Ray did not start on this machine ({said(fault)}). Is it short of memory, processes or room in /tmp? "
-            "The same command tries again"
+            f"Ray did not start on this machine ({first_line(fault)}). Is it short of memory, processes or room in "
+            "/tmp? The same command tries again"
         ) from fault
 
 
@@ -179,8 +179,3 @@ def _end() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(ClusterError.exit_code)
-
-
-def said(error: BaseException) -> str:
-    """The first line of an error's message."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -10,10 +10,10 @@ import ray
 import torch
 from ray.exceptions import RayError
 
+from flowcache.errors import first_line
 from flowcache.families.registry import load_texts, precision
 from flowcache.inputs.options import RunOptions
 from flowcache.runtime.gang import GangShape, elsewhere
-from flowcache.runtime.session import said
 from flowcache.scheduler.protocols import GangWork
 from flowcache.worker.text_cache import TextCache, texts_of
 
@@ -88,7 +88,7 @@ def _follow(streams: list[ray.ObjectRefGenerator], patience: float, note: Callab
             streams.remove(stream)
         except RayError as error:
             cause = getattr(error, "cause", None) or error
-            note(f"texts could not be encoded ahead ({type(cause).__name__}: {said(cause)})")
+            note(f"texts could not be encoded ahead ({type(cause).__name__}: {first_line(cause)})")
             streams.remove(stream)
 
 

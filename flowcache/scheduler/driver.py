@@ -150,7 +150,7 @@ class Driver:
         if taken:
             request, segment = taken
             place = request.id, segment.index
-            task = self.ledger.task(request, segment, place not in self.spoilt, place in self.failures.too_large)
+            task = self.ledger.task(request, segment, place not in self.spoilt, self.failures.tight(request))
             gang.assign(task)
 
     def _hear(self, gang: Gang, news: list[Any]) -> None:

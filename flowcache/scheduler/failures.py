@@ -1,10 +1,12 @@
 """What follows from a failed attempt: whose fault it was, and whether it is tried again or the video given up."""
 
+import json
 from collections import Counter
 from concurrent.futures import Future
 from typing import Literal
 
 from flowcache.errors import masked
+from flowcache.records import SAMPLING, RenderRequest
 from flowcache.scheduler.gang_pool import GangPool
 from flowcache.scheduler.ledger import Ledger
 from flowcache.scheduler.protocols import Gang, GangFailure
@@ -15,7 +17,16 @@ from flowcache.storage.runs import without_credentials
 from flowcache.worker.task import Task
 
 Budget = Literal["work", "infra"]  # what a failure is counted against
+# Fields of a request that the memory of its windows follows.
+WINDOW = ("model", "width", "height", "fps", "steps", "ar_step", "guidance", "policy", *SAMPLING)
 LOG = 4000  # characters of a log that a dead letter keeps
+
+
+def alike(request: RenderRequest) -> str:
+    """The same for requests whose windows need the same memory."""
+    fields = request.to_dict()
+    frames = request.frames if request.segment == "all" else None
+    return json.dumps([frames, *(fields.get(name) for name in WINDOW)], sort_keys=True, default=str)
 
 
 class Failures:
@@ -25,7 +36,7 @@ class Failures:
         self.pool, self.ledger = pool, ledger
         self.budgets: dict[Budget, int] = {"work": ledger.options.retries, "infra": ledger.options.infra_retries}
         self.counted: Counter[tuple[str, int, str]] = Counter()  # (video, segment, kind) -> failures
-        self.too_large: set[tuple[str, int]] = set()  # (video, segment) that a GPU had no room for
+        self._too_large: set[str] = set()  # kinds of windows that a GPU had no room for
         self.refusals = Refusals(ledger, pool.provider.now)
         self._suspects: list[tuple[Task, GangFailure, Gang]] = []  # attempts that the store refused
         self._answers: Future[bool] | None = None
@@ -67,15 +78,18 @@ class Failures:
             self.counted[*nodes_own, "work"] -= attempts
             self.counted[*nodes_own, "infra"] += attempts
 
+    def tight(self, request: RenderRequest) -> bool:
+        """Whether windows like the request's did not fit: all of them are then rendered with less memory."""
+        return alike(request) in self._too_large
+
     def _make_room(self, task: Task, failure: GangFailure, gang: Gang) -> None:
         """Once more with less memory, which is nobody's fault; what then does not fit never will."""
         segment = task.segment
-        place = segment.video_id, segment.index
-        self.ledger.failed(segment, failure.rank, failure.cause, "memory", again=place not in self.too_large)
-        if place in self.too_large:
-            self.counted[*place, "work"] += 1
+        self._too_large.add(alike(task.request))
+        self.ledger.failed(segment, failure.rank, failure.cause, "memory", again=not task.frugal)
+        if task.frugal:
+            self.counted[segment.video_id, segment.index, "work"] += 1
             self._dead_letter(task, failure, gang, "work")
-        self.too_large.add(place)
 
     def _count(self, task: Task, failure: GangFailure, gang: Gang) -> None:
         """Try the segment again while its budgets last, on another node if there is one; else dead-letter the video."""

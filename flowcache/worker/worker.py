@@ -13,11 +13,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from flowcache.errors import ObjectError, OutOfMemory, masked
-from flowcache.families.registry import find, load_model, precision
+from flowcache.errors import ObjectError, OutOfMemory, first_line, masked
+from flowcache.families.registry import find, load_model, load_texts, precision
 from flowcache.families.vae_tiling import choose_tile, what_fits
 from flowcache.inputs.sandbox import Sandbox
 from flowcache.models.base import LoadedModel, Share, alone
+from flowcache.models.exhausted import ran_out
 from flowcache.parallel.apply import ShardedModel
 from flowcache.parallel.decoding import open_sharing
 from flowcache.parallel.mesh import GangMesh, Mesh, arrange, exchanging, world
@@ -42,7 +43,7 @@ from flowcache.worker.renderer import (
     to_pixels,
 )
 from flowcache.worker.task import Event, Flawed, Task, WorkerSettings
-from flowcache.worker.text_cache import TextCache
+from flowcache.worker.text_cache import TextCache, texts_of
 from flowcache.worker.upload import Upload
 
 # Models whose graphs are kept: torch makes eight of one function and fails at the next; a model may need two.
@@ -85,6 +86,7 @@ class RankWorker:
     def assist(self, task: Task) -> None:
         """Ranks above 0: take part in denoising and decoding; rank 0 stores what comes out."""
         with self._room(task):
+            self._texts_first(task)
             renderer = self._renderer(self._load(task.request.model, task.frugal), task)
             try:
                 with closing(renderer.chunks()) as chunks:
@@ -108,19 +110,23 @@ class RankWorker:
         """What does not fit the GPU is said in words, and its memory given back."""
         try:
             yield
-        except torch.OutOfMemoryError as error:
-            message = str(error).splitlines()[0]
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
+            message = first_line(error)
         else:
             return
         gc.collect()  # here the error is gone, and with it the frames that held tensors
         torch.cuda.empty_cache()
-        spec = find(self.settings.models.get(task.request.model, task.request.model))
+        options, spec = self.settings.options, find(self.settings.models.get(task.request.model, task.request.model))
         sized = replace(spec, width=task.request.width, height=task.request.height)
-        raise OutOfMemory(f"{message}. {what_fits(sized, self.settings.device, self.world)}")
+        how = self.settings.device, self.world, options.shard_weights, options.precision
+        raise OutOfMemory(f"{message}. {what_fits(sized, *how)}")
 
     def _rendered(self, task: Task) -> Iterator[Event]:
         """See `render`."""
         started, begin = time.time(), time.perf_counter()
+        self._texts_first(task)
         model = self._load(task.request.model, task.frugal)
         loaded = time.perf_counter()
         renderer = self._renderer(model, task)
@@ -149,6 +155,27 @@ class RankWorker:
         told = self.settings, self.gang, self.world, started, seconds, hardware_of(model.transformer)
         yield commit_segment(self.store, upload.marker(*told))
 
+    def _texts_first(self, task: Task) -> None:
+        """Where memory is short texts are encoded before the transformer comes: their encoder may be as large."""
+        if not task.frugal or (self.world > 1 and self._model is not None):  # ranks load a model together
+            return
+        options, path = self.settings.options, self.settings.models.get(task.request.model, task.request.model)
+        embeddings = self._embeddings(path)
+        missing = [text for text in texts_of([task.request])[task.request.model] if embeddings.find(text) is None]
+        if not missing:
+            return
+        self._model, self._name = None, ""
+        gc.collect()
+        encoder = load_texts(path, self.settings.device, options.dtype)
+        encoder.prepare(missing)
+        for text in missing:
+            embeddings.put(text, encoder.words[text])
+
+    def _embeddings(self, path: str) -> TextCache:
+        """Of the model that lies there."""
+        number = precision(self.settings.options.dtype, self.settings.device)
+        return TextCache(self.store, find(path).digest, str(number).removeprefix("torch."))
+
     def _load(self, name: str, frugal: bool = False) -> LoadedModel:
         if self._model is not None and (name, frugal) == (self._name, self._frugal):
             return self._model
@@ -167,17 +194,16 @@ class RankWorker:
     def _open(self, name: str, frugal: bool = False) -> LoadedModel:
         """frugal: decodes in tiles, unless the run was told not to."""
         settings, options, path = self.settings, self.settings.options, self.settings.models.get(name, name)
-        number, spec = precision(options.dtype, settings.device), find(path)
+        spec = find(path)
         size = settings.sizes.get(name, (spec.width, spec.height))
         tiling = "on" if frugal and options.vae_tiling == "auto" else options.vae_tiling
-        tile = choose_tile(tiling, spec, size, settings.device, number.itemsize)
-        embeddings = TextCache(self.store, spec.digest, str(number).removeprefix("torch."))
+        tile = choose_tile(tiling, spec, size, settings.device, options.precision)
         load = None
         if options.shard_weights:
             from flowcache.parallel.sharding import load_sharded  # a second of imports that others do without
 
             load = partial(load_sharded, ranks=Mesh(dist.group.WORLD))
-        how = {"tile": tile, "embeddings": embeddings, "load": load}
+        how = {"tile": tile, "embeddings": self._embeddings(path), "load": load}
         precisions = {"dtype": options.dtype, "weights": options.weights, "vae_dtype": options.vae_dtype}
         model = load_model(path, settings.device, **precisions, **how)
         if options.compile:

@@ -16,7 +16,7 @@ from flowcache.families.magi.layout import special_tokens
 from flowcache.families.magi.pipeline import Pipeline
 from flowcache.families.magi.policies import POLICIES
 from flowcache.families.magi.tokens import OFFICIAL
-from flowcache.records import ModelSpec, RenderRequest
+from flowcache.records import Dtype, ModelSpec, RenderRequest
 
 if TYPE_CHECKING:
     import torch
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from flowcache.families.magi.transformer import MagiTransformer
     from flowcache.models.part import Part
     from flowcache.models.text import T5TextEncoder
-
-VAE_BYTES = 1145 * 2**20  # the VAE in bfloat16, and what one of its tiles takes
 
 
 class Magi(Family):
@@ -141,9 +139,10 @@ class Magi(Family):
         seen = max(spec.pipeline.kv_ranges, default=spec.window // spec.chunk)
         return Kept(kv_branches=1, kv_chunks=seen, chunks_in_flight=spec.pipeline.window)
 
-    def codec_bytes(self, spec: ModelSpec, tile: int | None) -> int:
-        """Decoded always in tiles, whose results lie beside one another."""
-        return VAE_BYTES + 4 * 4 * 3 * spec.chunk_frames * spec.width * spec.height
+    def codec_bytes(self, spec: ModelSpec, tile: int | None, dtype: Dtype) -> int:
+        from flowcache.families.magi.vae_codec import decoding_bytes
+
+        return decoding_bytes(spec.width, spec.height, spec.chunk_frames, spec.fps, tile, 4 if dtype == "fp32" else 2)
 
 
 FAMILY = Magi()

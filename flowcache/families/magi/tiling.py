@@ -43,7 +43,11 @@ class Tiling:
     def _starts(self, shape: torch.Size) -> list[range]:
         """First rows, and first columns, of the tiles."""
         sides = zip(shape[2:], (self.rows, self.columns), strict=True)
-        return [range(0, extent, int(side * (1 - self.overlap))) for extent, side in sides]
+        return [self.starts(extent, side) for extent, side in sides]
+
+    def starts(self, extent: int, side: int) -> range:
+        """Where tiles of `side` begin in what is `extent` long."""
+        return range(0, extent, int(side * (1 - self.overlap)))
 
     def _joined(self, grid: list[list[Tensor]], scale: float) -> Tensor:
         full = [int(side * scale) for side in (self.rows, self.columns)]  # of a whole tile that was run

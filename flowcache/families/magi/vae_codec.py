@@ -1,17 +1,20 @@
 """MAGI-1's video VAE as a `Codec`: tiles, normalised latents, every latent frame four video frames."""
 
+import math
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor
 
 from flowcache.families.magi.tiling import Tiling
 from flowcache.families.magi.vae import ViTVAE
+from flowcache.families.magi.vae_config import ViTVAEConfig
 from flowcache.models.base import Share, alone
 
 SCALE = 0.18215  # `scale_factor` of the official runtime configs
 FRAMES = 12  # of a temporal tile at 24 fps, for which the VAE is published
+HIDDEN = 11  # states of `embed_dim` that a tile's tokens have at once, those inside a feed-forward layer included
 
 
 def tile_frames(fps: int, latent: int = 4) -> int:
@@ -22,6 +25,33 @@ def tile_frames(fps: int, latent: int = 4) -> int:
     """
     whole = fps // 2 // latent * latent
     return whole if whole > latent else FRAMES
+
+
+def decoding_bytes(width: int, height: int, chunk: int, fps: int, tile: int | None, element: int) -> int:
+    """Of `chunk` video frames by the published VAE, the weights included (benchmarks/roofline.py counts the same).
+
+    tile: as in `MagiCodec`; element: bytes of a number of the weights. What was decoded is float32: all tiles wait for
+    the last one, and are then joined, run by run of frames.
+    """
+    config = ViTVAEConfig()
+    side, frames = tile or config.video_size, tile_frames(fps, config.patch_length)
+    tokens = math.prod(
+        -(-min(most, given) // each)
+        for most, given, each in zip((frames, side, side), (chunk, height, width), config.patch, strict=True)
+    )
+    starts = Tiling(frames, side, side).starts
+    area = math.prod(sum(min(side, extent - at) for at in starts(extent, side)) for extent in (height, width))
+    pixel = 4 * config.in_chans
+    shown, tiles, run = pixel * chunk * width * height, pixel * chunk * area, min(frames / chunk, 1)
+    joining = shown + run * (shown + tiles)
+    return element * numbers(config) + tiles + max(element * HIDDEN * tokens * config.embed_dim, int(joining))
+
+
+@cache
+def numbers(config: ViTVAEConfig) -> int:
+    """Of a VAE's weights."""
+    with torch.device("meta"):
+        return sum(x.numel() for x in ViTVAE(config).parameters())
 
 
 class MagiCodec:

@@ -11,7 +11,7 @@ from flowcache.families.layouts import Layout, kv_heads
 from flowcache.families.skyreels import flops, layout, look_alikes, published, requests
 from flowcache.families.skyreels.config import SkyReelsConfig
 from flowcache.families.skyreels.policies import POLICIES
-from flowcache.records import SAMPLING, ModelSpec, RenderRequest
+from flowcache.records import SAMPLING, Dtype, ModelSpec, RenderRequest
 
 if TYPE_CHECKING:
     import torch
@@ -117,10 +117,10 @@ class SkyReels(Family):
         chunks = spec.window // spec.chunk
         return Kept(kv_branches=2, kv_chunks=chunks, chunks_in_flight=chunks)
 
-    def codec_bytes(self, spec: ModelSpec, tile: int | None) -> int:
+    def codec_bytes(self, spec: ModelSpec, tile: int | None, dtype: Dtype) -> int:
         from flowcache.models.wan_vae import decoding_bytes
 
-        return decoding_bytes(spec.width, spec.height, tile)
+        return decoding_bytes(spec.width, spec.height, tile, 2 if dtype == "bf16" else 4)
 
 
 FAMILY = SkyReels()

@@ -4,9 +4,9 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-from flowcache.errors import StoreError, masked
+from flowcache.errors import StoreError, first_line, masked
 from flowcache.storage.objects.backend import Entry
-from flowcache.storage.objects.cloud import Answer, Client, CloudBackend, chain, first_line
+from flowcache.storage.objects.cloud import Answer, Client, CloudBackend, chain
 from flowcache.storage.objects.schemes import AZURE, ONE_REQUEST
 
 logging.getLogger("azure").addHandler(logging.NullHandler())  # it logs what it raises, and would print it

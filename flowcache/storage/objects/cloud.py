@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from flowcache.errors import StoreError, masked
+from flowcache.errors import StoreError, first_line, masked
 from flowcache.storage.objects.backend import advised
 from flowcache.storage.objects.fsspec_backend import RemoteBackend
 from flowcache.storage.objects.schemes import Scheme
@@ -142,7 +142,3 @@ def chain(fault: BaseException | None) -> Iterator[BaseException]:
     while fault is not None:
         yield fault
         fault = fault.__cause__
-
-
-def first_line(fault: BaseException) -> str:
-    return (str(fault).strip().splitlines() or [type(fault).__name__])[0]

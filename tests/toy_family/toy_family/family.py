@@ -75,7 +75,7 @@ class Toy(Family):
     def kept(self, spec: ModelSpec) -> Kept:
         return Kept(kv_branches=1, kv_chunks=spec.window // spec.chunk, chunks_in_flight=1)
 
-    def codec_bytes(self, spec: ModelSpec, tile: int | None) -> int:
+    def codec_bytes(self, spec: ModelSpec, tile: int | None, dtype: str) -> int:
         return 4 * 3 * spec.chunk_frames * spec.width * spec.height
 
 

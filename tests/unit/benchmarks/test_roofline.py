@@ -12,12 +12,15 @@ from benchmarks.roofline import (
     DENSE,
     GIB,
     OFF,
+    decoding,
     forward,
+    magi_codec,
     seconds,
     settings_of,
     simulate,
 )
 from flowcache.families.magi.pipeline import Pipeline
+from flowcache.families.magi.vae_codec import MagiCodec
 from flowcache.families.memory import codec_bytes
 from flowcache.families.vae_tiling import TILE
 from flowcache.planner.price import CostModel, Window
@@ -73,4 +76,11 @@ def test_what_plan_says_of_decoding(name):
     if name.endswith("1280x720"):
         width = 1280
     spec = ModelSpec("", "magi" if magi else "skyreels", "", "", 6, 6, 6, 16, width=width, height=height)
-    assert codec_bytes(spec) == pytest.approx(peak * (2 if name.endswith("bf16") else 1), rel=0.1)
+    assert codec_bytes(spec, dtype="bf16" if name.endswith("bf16") else "auto") == pytest.approx(peak, rel=0.05)
+
+
+@pytest.mark.parametrize(("tile", "fps"), [(512, 24), (None, 48), (1024, 24)])
+def test_what_plan_says_of_other_tiles_of_magis_vae(tile, fps):
+    _, peak = decoding(lambda: MagiCodec(magi_codec().vae, tile).at(fps), 6, 60, 60)
+    spec = ModelSpec("", "magi", "", "", 6, 6, 6, 16, width=480, height=480, fps=fps)
+    assert codec_bytes(spec, tile) == pytest.approx(peak, rel=0.05)

@@ -9,35 +9,10 @@ from flowcache.cache.kv_buffer import PlainBuffer
 from flowcache.cache.kv_cache import KVStore
 from flowcache.families.skyreels.sampler import SamplerSettings
 from flowcache.sampling.loop import Texts, denoise
+from tests.unit.cache.int8_buffer import Int8Buffer
 from tests.unit.sampling.small import POLICIES, small_model
 
 CPU = torch.device("cpu")
-
-
-class Int8Buffer:
-    """One scale for each token and head."""
-
-    def __init__(self, size, dtype, device):
-        self.parts = [(torch.zeros(size, dtype=torch.int8), torch.zeros(*size[:-1], 1)) for _ in range(2)]
-
-    @property
-    def nbytes(self):
-        return sum(x.nbytes for part in self.parts for x in part)
-
-    def write(self, layer, branches, tokens, keys, values):
-        for (codes, scales), x in zip(self.parts, (keys, values), strict=True):
-            scale = x.abs().amax(-1, keepdim=True) / 127
-            codes[layer, branches, tokens] = (x / scale).round().to(torch.int8)
-            scales[layer, branches, tokens] = scale
-
-    def read(self, layer, branches, tokens):
-        return tuple(codes[layer, branches, tokens] * scales[layer, branches, tokens] for codes, scales in self.parts)
-
-    def move(self, layer, branch, clean, keys, values):
-        kept, end = len(keys), self.parts[0][0].shape[2]
-        rest = self.read(layer, slice(branch, branch + 1), slice(clean, end))
-        moved = [torch.cat([x[None], old], dim=1) for x, old in zip((keys, values), rest, strict=True)]
-        self.write(layer, slice(branch, branch + 1), slice(0, kept + end - clean), *moved)
 
 
 def test_moving_up_keeps_what_follows():

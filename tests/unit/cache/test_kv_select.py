@@ -55,11 +55,24 @@ def test_fused_importance_is_that_of_the_logits(seed, asking, asked, size, half)
     torch.testing.assert_close(importance(queries, keys), by_logits(queries, keys), atol=3e-5, rtol=1e-3)
 
 
-def test_of_many_queries_every_third_is_asked(monkeypatch):
+def test_of_many_queries_all_rows_and_columns_are_asked():
+    """At true sizes: (frames, rows, columns) of a chunk's tokens."""
+    for sizes in ((5, 34, 60), (5, 45, 80), (6, 45, 45), (6, 45, 80), (5, 30, 52)):
+        total = sizes[0] * sizes[1] * sizes[2]
+        for shared in (True, False):
+            asked = sampled(torch.arange(total)[:, None], shared)[:, 0]
+            assert 512 < len(asked) <= 1024 if shared else total / 8 < len(asked) < total / 3
+            places = torch.stack(torch.unravel_index(asked, sizes))
+            assert [len(own.unique()) for own in places] == [*sizes]
+
+
+def test_few_queries_are_all_asked(monkeypatch):
     queries = torch.arange(10.0)[:, None, None]
-    assert torch.equal(sampled(queries), queries)
+    assert torch.equal(sampled(queries, True), queries) and torch.equal(sampled(queries, False), queries)
     monkeypatch.setattr(kv_select, "EVERY_QUERY", 9)
-    assert sampled(queries).flatten().tolist() == [1, 4, 7]
+    assert sampled(queries, False).flatten().tolist() == sampled(queries, True).flatten().tolist() == [1, 4, 7]
+    monkeypatch.setattr(kv_select, "ASKED", 2)
+    assert sampled(queries, False).flatten().tolist() == [1, 4, 7] and sampled(queries, True).flatten().tolist() == [3]
 
 
 @settings(deadline=None)

@@ -20,6 +20,7 @@ from flowcache.families.memory import weight_bytes
 from flowcache.families.registry import bundled, find, load_model
 from flowcache.models.eight_bit import EightBit, matrices, packed
 from flowcache.models.tensors import in_folder
+from flowcache.records import Precision
 from tests.published import tiny_parts, write_diffusers
 from tests.published_magi import PER_CHANNEL, write_magi
 
@@ -69,14 +70,16 @@ def test_bundled_models_hold_their_blocks_in_8_bits(name, kind, most, dtype):
 
 @pytest.mark.parametrize("name", bundled())
 @pytest.mark.parametrize("kind", ERROR)
-def test_memory_counts_what_is_held(name, kind):
-    model = load_model(name, dtype="bf16", weights=kind).transformer
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_memory_counts_what_is_held(name, kind, dtype):
+    model = load_model(name, dtype=dtype, weights=kind).transformer
     parameters = [p.data for p in model.parameters()]
     held = [p for p in parameters if isinstance(p, EightBit)]
     there = sum(p.packed.nbytes + p.scale.nbytes for p in held)
     there += sum(p.nbytes for p in parameters if not isinstance(p, EightBit))
-    counted = weight_bytes(model.config, 1, kind).resident - max(2 * p.numel() for p in held)
-    assert counted == there < weight_bytes(model.config).resident * 0.75
+    precision = Precision(dtype, kind)
+    counted = weight_bytes(model.config, 1, precision).resident - max(precision.element * p.numel() for p in held)
+    assert counted == there < weight_bytes(model.config, 1, Precision(dtype)).resident * 0.75
 
 
 # Checkpoints that store 8 bits.

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from flowcache.models.exhausted import ran_out
 from flowcache.parallel.agreement import Disagreement, check_agreement
 from flowcache.parallel.kv_sharding import HeadSharded
 from flowcache.parallel.mesh import ALONE, GangMesh, PeerLost, exchanging
@@ -74,6 +75,36 @@ def test_what_is_read_of_others_lies_where_the_host_is():
     assert HeadSharded(ALONE, CPU).total(torch.ones(2)).tolist() == [1, 1]
 
 
-def test_too_little_memory_is_no_peers_fault():
-    with pytest.raises(torch.OutOfMemoryError), exchanging():
-        raise torch.OutOfMemoryError("9 GiB")
+NO_MEMORY = [
+    torch.OutOfMemoryError("9 GiB"),
+    torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    torch.distributed.DistBackendError(
+        "NCCL error in: ProcessGroupNCCL.cpp:77, unhandled cuda error\nLast error:\nCuda failure 2 'out of memory'"
+    ),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"),
+    MemoryError(),
+]
+LOST = [
+    torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
+    torch.AcceleratorError("CUDA error: unspecified launch failure"),
+    torch.distributed.DistBackendError("NCCL communicator was aborted on rank 1."),
+    torch.distributed.DistNetworkError("Connection reset by peer"),
+    RuntimeError("Rank 0 successfully reached monitoredBarrier, but received errors while waiting for send/recv"),
+    RuntimeError(""),
+]
+
+
+@pytest.mark.parametrize("error", NO_MEMORY, ids=str)
+def test_too_little_memory_is_no_peers_fault(error):
+    with pytest.raises(type(error)), exchanging():
+        raise error
+    assert ran_out(error)
+
+
+@pytest.mark.parametrize("error", LOST, ids=str)
+def test_other_errors_of_an_exchange_are_a_lost_peer(error):
+    with pytest.raises(PeerLost), exchanging():
+        raise error
+    assert not ran_out(error)

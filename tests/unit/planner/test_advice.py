@@ -13,7 +13,7 @@ from flowcache.planner.estimate import Cluster
 from flowcache.planner.hardware import Link, Node
 from flowcache.planner.price import cost_model
 from flowcache.planner.workload import workload
-from flowcache.records import ModelSpec, RenderRequest, Shot
+from flowcache.records import ModelSpec, Precision, RenderRequest, Shot
 
 CONFIG = {
     "dim": 1536, "ffn_dim": 8960, "num_heads": 12, "num_layers": 30, "in_dim": 16, "out_dim": 16, "text_dim": 4096,
@@ -89,8 +89,27 @@ def test_frames_are_decoded_in_tiles_where_they_would_not_fit_one_rank(specs):
     ample, tight = (advice([request()], specs, Cluster(node=Node(memory=size))) for size in (80e9, 24e9))
     for whole, tiled in zip(ample.options, tight.options, strict=True):
         memory = whole.costs[0].memory
-        assert memory.codec == decoding_bytes(960, 544, None) > 1.3 * decoding_bytes(960, 544, TILE)
-        assert tiled.costs[0].memory == replace(memory, codec=decoding_bytes(960, 544, TILE))
+        assert memory.codec == decoding_bytes(960, 544, None, 4) > 1.3 * decoding_bytes(960, 544, TILE, 4)
+        assert tiled.costs[0].memory == replace(memory, codec=decoding_bytes(960, 544, TILE, 4))
+
+
+def test_the_plan_counts_numbers_and_tiles_as_the_run_is_told(specs):
+    """What a job says of them changes what a rank holds."""
+
+    def held(**how):
+        tiling = how.pop("tiling", "auto")
+        cluster = Cluster(precision=Precision(**how), tiling=tiling)
+        costs = cost_model(specs, False, cluster.precision)
+        found = advise(workload([request()], costs), cluster.throughput(costs), cluster, 0.0)
+        return found.options[0].costs[0].memory, found.rests_on
+
+    usual, (full, said) = held()[0], held(dtype="fp32")
+    assert full.keys_values == 2 * usual.keys_values and 1.9 < full.weights / usual.weights <= 2
+    assert full.activations == 2 * usual.activations and full.codec == usual.codec and "float32" in said[-2]
+    assert held(vae_dtype="bf16")[0].codec == usual.codec // 2
+    tiled, said = held(tiling="on")
+    assert tiled.codec == decoding_bytes(960, 544, TILE, 4) and "decoded in tiles" in said[-1]
+    assert held(tiling="off")[0] == usual
 
 
 def test_sharded_weights_let_smaller_gangs_fit(specs):

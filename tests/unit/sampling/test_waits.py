@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from benchmarks.pretend import filled, pretend_gpu
+from flowcache.cache.kv_select import Compression
 from flowcache.cache.policy import Policy
-from flowcache.cache.reuse import JointReuse, Reuse
-from flowcache.cache.step_cache import CacheOf, RepeatVelocity
+from flowcache.cache.reuse import CountedReuse, JointReuse, Reuse
+from flowcache.cache.step_cache import CacheOf, RepeatIncrement, RepeatVelocity
 from flowcache.families.known import family_of
 from flowcache.families.magi.config import MagiConfig
 from flowcache.families.magi.pipeline import Pipeline
@@ -20,6 +21,7 @@ from flowcache.sampling.latents import Given
 from flowcache.sampling.plan import finished_in
 from flowcache.sampling.records import Texts
 from flowcache.sampling.window import Window
+from tests.unit.cache.int8_buffer import Int8Buffer
 
 CHUNK, CHUNKS, STEPS, WIDTH = 2, 3, 4, 16
 SKYREELS = SkyReelsConfig(64, 96, 4, 1, text_dim=WIDTH, inject_sample_info=True)
@@ -29,16 +31,25 @@ SETTINGS = {
     MAGI: MagiSettings(STEPS, lag=1, chunk=CHUNK, fps=24, guidance=7.5, pipeline=Pipeline()),
 }
 OFTEN = Reuse(threshold=2.0, warmup_steps=1, coefficients=(1.0, 0.0))  # what is read is 1: every other step is reused
+LATE = Policy(
+    "paper", OFTEN, "stale", clean=1, compression=Compression(), cache=CacheOf(RepeatIncrement), cut="after",
+    near_clean_guidance=False,
+)  # fmt: skip
 POLICIES = {
     "skyreels off": (SKYREELS, Policy("off")),
     "skyreels dense": (SKYREELS, Policy("dense", attention="full")),
     "skyreels flowcache": (SKYREELS, Policy("flowcache", OFTEN, "refresh")),
     "skyreels paper": (SKYREELS, Policy("paper", OFTEN, "stale", clean=1)),
+    "skyreels compressed": (SKYREELS, Policy("flowcache", OFTEN, "refresh", clean=1, compression=Compression())),
+    "skyreels int8": (SKYREELS, Policy("flowcache", None, "refresh", clean=1, kv_buffer=Int8Buffer)),
+    "skyreels counted": (SKYREELS, Policy("teacache", CountedReuse(**vars(OFTEN)))),
+    "magi paper": (MAGI, LATE),
     "skyreels teacache": (SKYREELS, Policy("teacache", JointReuse(**vars(OFTEN)), "refresh")),
     "magi off": (MAGI, Policy("off", kv_update="refresh")),
     "magi flowcache": (MAGI, Policy("flowcache", OFTEN, "refresh", cache=CacheOf(RepeatVelocity))),
     "magi distilled": (MAGI, Policy("flowcache", OFTEN, "refresh", cache=CacheOf(RepeatVelocity))),
 }
+TIMED = {name for name, (config, policy) in POLICIES.items() if config is SKYREELS and policy.reuse}
 END, DECISION = ("value read", "sampling/latents.py replace"), ("value read", "cache/reuse.py relative_change")
 
 
@@ -77,7 +88,7 @@ def test_rows_wait_for_ends_and_decisions_alone(name, given):
         assert not waits
     (waits, _, _) = first
     once = ("copied to the host", "sampling/time_signals.py __init__")
-    assert waits == ({once: 1} if name.split()[1] in ("flowcache", "paper", "teacache") and "sky" in name else {})
+    assert waits == ({once: 1} if name in TIMED else {})
 
 
 def test_decisions_of_tokens_are_looked_at():

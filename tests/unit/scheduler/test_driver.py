@@ -135,6 +135,24 @@ def test_what_a_gpu_has_no_room_for_is_tried_once_more_with_less_memory(fits):
     sound(studio.store)
 
 
+def test_what_is_as_large_as_what_did_not_fit_is_not_tried_first():
+    """One attempt lost for all that are alike: a model of 14B takes minutes to load, and is loaded anew for each."""
+    tried = []
+
+    def fault(task):
+        tried.append((task.request.id, task.segment.index, task.frugal))
+        if task.request.width == 64 and not task.frugal:
+            raise GangFailure(0, "memory", "118.0 GiB", usable=True)
+
+    small = replace(request("small"), width=32)
+    studio = Studio(request("a"), request("b"), replace(request("c"), seed=7), small)
+    summary = studio.run(fault=fault, retries=0, infra_retries=0)
+    assert summary.exit_code == 0 and studio.notes.again == [True]
+    assert [each for each in tried if each[0] != "small"][0] == ("a", 0, False)
+    assert {frugal for name, _, frugal in tried[1:] if name != "small"} == {True}
+    assert {frugal for name, _, frugal in tried if name == "small"} == {False}
+
+
 def test_a_dead_letter_names_what_the_segment_continues():
     def fault(task):
         if task.segment.index == 1:

@@ -13,6 +13,7 @@ from flowcache.errors import MediaError, OutOfMemory, StoreError
 from flowcache.families.registry import load_model
 from flowcache.inputs.options import RunOptions
 from flowcache.inputs.segments import plan
+from flowcache.models.text import EncodedTexts
 from flowcache.parallel.sharding import load_sharded
 from flowcache.records import RenderRequest, Shot
 from flowcache.sampling.records import NotFinite
@@ -233,3 +234,46 @@ def test_a_segment_too_large_says_what_would_fit_and_the_rank_stays_sound(worker
     *_, marker = worker.render(replace(task, frugal=True))
     assert marker.frames == task.segment.frames
     assert [packed for _, packed in asked] == [True, False] and opened == [None, 256]
+
+
+@pytest.mark.parametrize("share", ["render", "assist"])
+def test_whatever_says_that_memory_ran_out_is_heard(worker, monkeypatch, share):
+    """cuBLAS, NCCL and the host have no type of their own for it; another error is told as it is."""
+    task = tasks()[1][0]
+    for error in (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), MemoryError()):
+        monkeypatch.setattr(worker, "_load", raising(error))
+        with pytest.raises(OutOfMemory, match="is planned with .* GiB"):
+            list(getattr(worker, share)(task) or ())
+    monkeypatch.setattr(worker, "_load", raising(RuntimeError("sizes differ")))
+    with pytest.raises(RuntimeError, match="sizes differ"):
+        list(getattr(worker, share)(task) or ())
+
+
+def raising(error):
+    def load(name, frugal=False):
+        raise error
+
+    return load
+
+
+def test_where_memory_is_short_texts_are_encoded_before_the_transformer_is_there(tmp_path, monkeypatch):
+    """Their encoder may be as large as what is left."""
+    done = []
+
+    class Encoder(EncodedTexts):
+        def prepare(self, texts):
+            if new := [text for text in texts if text not in self.words]:
+                done.append((new, worker._model is None))
+            super().prepare(texts)
+
+    monkeypatch.setattr("flowcache.models.text.EncodedTexts", Encoder)
+    worker = RankWorker(Store(str(tmp_path)), WorkerSettings("run", "hash"), "gang", 0, 1)
+    _, (first, _, other) = tasks()
+    *_, marker = worker.render(replace(first, frugal=True))
+    assert done == [(["", "a red circle", "a blue square"], True)] and marker.frames == first.segment.frames
+    list(worker.render(replace(other, frugal=True)))  # its texts are stored
+    changed = replace(other, request=replace(other.request, negative_prompt="a green square"), frugal=True)
+    list(worker.render(changed))
+    assert done[1:] == [(["a green square"], True)]
+    list(worker.render(replace(changed, request=replace(other.request, negative_prompt="a white ring"), frugal=False)))
+    assert done[2:] == [(["a white ring"], False)]
