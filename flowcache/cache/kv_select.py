@@ -16,7 +16,8 @@ from flowcache.models.log_sum_exp import kernel, shared_out
 
 Unit = Literal["token", "frame", "chunk"]
 Weighting = Literal["even", "hard_code", "exponential", "polynomial", "upper_convex_polynomial", "gaussian"]
-EVERY_QUERY = 2048  # of more than so many a third is asked: its choice is nearly the same
+EVERY_QUERY = 2048  # of more than so many two in five are asked: their choice is nearly the same
+GOLDEN = (5**0.5 - 1) / 2  # its multiples are spread evenly over any width
 ASKED = 1024  # or so many, where query heads share key heads, whose scores take ten times as long
 QUERIES_AT_ONCE = 256  # bounds the logits that exist at a time: memory grows with the keys alone
 
@@ -93,13 +94,12 @@ def shares(queries: Tensor, keys: Tensor) -> bool:
 
 
 def sampled(queries: Tensor, shared: bool) -> Tensor:
-    """Those that are asked: every n-th, where n divides no side of the video, so that all rows and columns are."""
+    """Those that are asked: evenly spaced, by no whole number, so that every row and column of a video is."""
     if len(queries) <= EVERY_QUERY:
         return queries
-    step = max(3, -(-len(queries) // ASKED)) if shared else 3
-    while math.gcd(step, len(queries)) > 1:
-        step += 1
-    return queries[step // 2 :: step]
+    stride = GOLDEN + (max(2, len(queries) // ASKED) if shared else 2)
+    places = torch.arange(int(len(queries) / stride), dtype=torch.float64, device=queries.device)
+    return queries[((places + 0.5) * stride).long()]
 
 
 def by_age(score: Tensor, weighting: Weighting, power: float, chunk: int) -> Tensor:

@@ -61,7 +61,7 @@ def test_of_many_queries_all_rows_and_columns_are_asked():
         total = sizes[0] * sizes[1] * sizes[2]
         for shared in (True, False):
             asked = sampled(torch.arange(total)[:, None], shared)[:, 0]
-            assert 512 < len(asked) <= 1024 if shared else total / 8 < len(asked) < total / 3
+            assert 512 < len(asked) <= 1024 if shared else total / 2.7 < len(asked) < total / 2.6
             places = torch.stack(torch.unravel_index(asked, sizes))
             assert [len(own.unique()) for own in places] == [*sizes]
 
@@ -70,9 +70,9 @@ def test_few_queries_are_all_asked(monkeypatch):
     queries = torch.arange(10.0)[:, None, None]
     assert torch.equal(sampled(queries, True), queries) and torch.equal(sampled(queries, False), queries)
     monkeypatch.setattr(kv_select, "EVERY_QUERY", 9)
-    assert sampled(queries, False).flatten().tolist() == sampled(queries, True).flatten().tolist() == [1, 4, 7]
+    assert sampled(queries, False).flatten().tolist() == sampled(queries, True).flatten().tolist() == [1, 3, 6]
     monkeypatch.setattr(kv_select, "ASKED", 2)
-    assert sampled(queries, False).flatten().tolist() == [1, 4, 7] and sampled(queries, True).flatten().tolist() == [3]
+    assert sampled(queries, False).flatten().tolist() == [1, 3, 6] and sampled(queries, True).flatten().tolist() == [2]
 
 
 @settings(deadline=None)
