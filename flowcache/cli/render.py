@@ -42,9 +42,7 @@ def render(
     endpoint_url: Endpoint = None,
     as_json: Json = False,
 ) -> None:
-    """Render a manifest: every video that is not yet complete at the output.
-
-    All its faults are told before anything starts. Killed or stopped, run it again: what is missing is rendered.
+    """Render a manifest: every video not yet complete at the output. Killed or stopped, the same command goes on.
 
         flowcache render manifests/demo.jsonl --output runs/demo --policy paper
         flowcache render s3://bucket/night.parquet --output s3://bucket/night --gang 4 --address auto
