@@ -42,12 +42,10 @@ def render(
     endpoint_url: Endpoint = None,
     as_json: Json = False,
 ) -> None:
-    """Render a manifest: every video that is not yet complete at the output.
+    """Render a manifest: every video not yet complete at the output. Killed or stopped, the same command goes on.
 
-    All its faults are told before anything starts. Killed or stopped, run it again: what is missing is rendered.
-
-        flowcache render manifests/demo.jsonl --output runs/demo --policy paper
-        flowcache render s3://bucket/night.parquet --output s3://bucket/night --gang 4 --address auto
+    For example: `flowcache render manifests/demo.jsonl --output runs/demo --policy paper`, or, on a cluster,
+    `flowcache render s3://bucket/night.parquet --output s3://bucket/night --gang 4 --address auto`
     """
     from flowcache.inputs.job import merged
 
