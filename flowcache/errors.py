@@ -4,11 +4,19 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+MOST = 300  # characters of a field that are printed: it may be the name of a tensor
+
 
 class FlowcacheError(Exception):
     """Base of all deliberate errors; `exit_code` is what the command line ends with."""
 
     exit_code = 1
+
+
+def printable(text: str) -> str:
+    """With what a terminal would obey, or can't write, as an escape: names inside a file may be anything."""
+    return CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 @dataclass(frozen=True)
@@ -23,8 +31,8 @@ class Problem:
 
     def __str__(self) -> str:
         row = "" if self.row is None else f" row {self.row}"
-        field = f" {self.field}:" if self.field else ""
-        return f"{self.file}{row}:{field} {self.message}"
+        field = f" {self.field[:MOST]}:" if self.field else ""
+        return printable(f"{self.file}{row}:{field} {self.message}")
 
 
 class InputError(FlowcacheError):

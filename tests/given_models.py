@@ -99,7 +99,7 @@ def tensors(name: str, state: dict) -> Make:
 
 def clip(folder: Path) -> None:
     (folder / "model").mkdir()
-    (folder / "model" / "config.json").write_text(json.dumps(OFFICIAL))
+    (folder / "model" / "config.json").write_text(json.dumps(OFFICIAL | {"model_type": "i2v", "in_dim": 36}))
     (folder / "model" / "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth").write_bytes(b"")
 
 

@@ -50,6 +50,8 @@ def fail(error: FlowcacheError, as_json: bool) -> int:
 
 def main() -> None:
     """Entry point: deliberate errors become a message and an exit code, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # pyright: ignore
     try:
         app()
     except FlowcacheError as error:

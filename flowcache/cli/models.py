@@ -79,7 +79,7 @@ def check_model(path: str, as_json: bool) -> None:
     from flowcache.families.memory import memory
     from flowcache.families.registry import folder_of
 
-    report = check(folder_of(path))
+    report = check(folder_of(path), path)
     needs, sharded, eight, steps = {}, {}, {}, {}
     if report.spec and report.config:
         spec = report.spec

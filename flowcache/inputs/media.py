@@ -29,6 +29,7 @@ __all__ = ["load_clip", "load_image", "probe_media", "read_rows"]
 
 SCHEMES = ("file", "s3", "gs", "gcs", "az", "abfs", "http", "https", "memory")
 BYTE_LIMIT = 512 << 20
+TABLE_LIMIT = 100_000_000  # bytes, of what `submit` wrote
 PIXEL_LIMIT = 64_000_000  # of one picture or frame
 PICTURES = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 CONTAINERS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,ogg"  # the demuxers that may open a file
@@ -58,7 +59,7 @@ def probe_media(url: str, kind: str, base: str, access: Access | None = None) ->
 
 def media_table(path: Path) -> dict[str, str]:
     """What `submit` wrote of where it put media, by what rows call them. InputError."""
-    found = read_object(path, "table of media")
+    found = read_object(path, "table of media", TABLE_LIMIT)
     wrong = [Problem(str(path), name[:200], f"got {shown(where)}; accepted: a path or URL")
              for name, where in found.items() if not (isinstance(where, str) and where.strip())]  # fmt: skip
     if wrong:
