@@ -149,14 +149,22 @@ def _picture(file: OpenFile) -> Image.Image:
     _check_pixels(*image.size)
     try:
         image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I"):  # 16 bits a pixel
-            image = Image.fromarray((np.asarray(image, dtype=np.uint32) >> 8).clip(0, 255).astype(np.uint8))
+        if image.mode.startswith(("I", "F")):
+            image = _eight_bit(image)
         if "A" in image.getbands() or "transparency" in image.info:
             image = image.convert("RGBA")
             return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
         return image.convert("RGB")
     except BROKEN_PICTURE as error:
         raise MediaError(f"is a damaged picture ({str(error)[:100] or 'cannot be decoded'})") from error
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Of 16 bits a pixel; of more, and of floats, nobody says what is white. MediaError."""
+    values = np.asarray(image)
+    if image.mode == "F" or values.min() < 0 or values.max() > 0xFFFF:
+        raise MediaError("has numbers of 32 bits a pixel; accepted: 8 or 16 bits")
+    return Image.fromarray((values.astype(np.uint32) >> 8).astype(np.uint8))
 
 
 def _upright(frame: av.VideoFrame) -> Image.Image:
@@ -202,6 +210,7 @@ class _Video:
             raise MediaError("has no frames" if not packets else "has frames without times")
         self.count, self._base = len(times), base
         self.first, self.last = min(times) * base, max(times) * base
+        self._begin = min(self.first, *(packet.dts * base for packet in packets if packet.dts is not None))
         self.fps = float((self.count - 1) / (self.last - self.first)) if self.last > self.first else 0.0
 
     def _decoded(self, time: Fraction) -> Iterator[tuple[Fraction, av.VideoFrame]]:
@@ -219,8 +228,8 @@ class _Video:
         """(time, frame) of all frames from the key frame at or before `time`. MediaError: cannot be decoded."""
         frames = self._decoded(max(time, self.first))
         head = next(frames, None)
-        if head is None or head[0] > time:  # MPEG transport streams are sought roughly
-            frames = self._decoded(self.first)
+        if head is None or head[0] > time:  # MPEG transport streams are sought roughly, by times of decoding
+            frames = self._decoded(self._begin)
             head = next(frames, None)
         if head is not None:
             yield head
