@@ -4,14 +4,19 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from flowcache.masking import masked as masked
+
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 MOST = 300  # characters of a field that are printed: it may be the name of a tensor
 
 
 class FlowcacheError(Exception):
-    """Base of all deliberate errors; `exit_code` is what the command line ends with."""
+    """Base of all deliberate errors, without credentials; `exit_code` is what the command line ends with."""
 
     exit_code = 1
+
+    def __init__(self, message: str = ""):
+        super().__init__(masked(message))
 
 
 def printable(text: str) -> str:
@@ -21,18 +26,29 @@ def printable(text: str) -> str:
 
 @dataclass(frozen=True)
 class Problem:
-    """One fault of an input: where it is, what was given, what would be accepted."""
+    """One fault of an input: where it is, what was given, what would be accepted. Without credentials."""
 
     file: str
     field: str
     message: str
     row: int | None = None  # 1-based row of a manifest; None for a fault of the whole file
     video: str | None = None  # the row's id, where it has a usable one
+    rows: int = 1  # for how many it stands: this one and later ones of which nothing more is said
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "file", masked(self.file))
+        object.__setattr__(self, "message", masked(self.message))
 
     def __str__(self) -> str:
         row = "" if self.row is None else f" row {self.row}"
         field = f" {self.field[:MOST]}:" if self.field else ""
         return printable(f"{self.file}{row}:{field} {self.message}")
+
+
+class AtWork(FlowcacheError):
+    """Another job renders into this output; nothing was started."""
+
+    exit_code = 5
 
 
 class InputError(FlowcacheError):
@@ -55,7 +71,7 @@ def problems_of(read: Callable[[], object]) -> list[Problem]:
 
 
 class StoreError(FlowcacheError):
-    """The object store refused or lost something; the message names the URL and the cause.
+    """The object store refused or lost something: never a video's fault. The message names the URL and the cause.
 
     `passing`: it did not answer as it should for a while, and may do so again. `of_machine`: the fault lies with this
     machine (its credentials, rights or disk), and another one may fare better.
@@ -66,6 +82,10 @@ class StoreError(FlowcacheError):
         super().__init__(message)
 
 
+class ObjectError(StoreError):
+    """The store answered well, and the object is missing, damaged or another's: the fault of its video alone."""
+
+
 class OutOfMemory(FlowcacheError):
     """A segment does not fit the GPU; the message says what it needs, and what would fit."""
 
@@ -74,7 +94,12 @@ class MediaError(FlowcacheError):
     """A picture or video cannot be fetched or decoded; the message is the cause in a person's words."""
 
 
-def masked(text: str) -> str:
-    """`text` without the user:password and the query of any URL in it: messages must hold no credentials."""
-    text = re.sub(r"(\w://)[^/\s]*@", r"\1***@", text)
-    return re.sub(r"(\w://[^?\s]*\?)\S+", r"\1***", text)
+class UnreadableError(FlowcacheError):
+    """Something can't be opened, fetched or read; the message says what is wrong with it, without its URL.
+
+    `slow`: time was up.
+    """
+
+    def __init__(self, message: str, slow: bool = False):
+        self.slow = slow
+        super().__init__(message)

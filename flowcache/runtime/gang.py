@@ -16,10 +16,12 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
-from flowcache.errors import FlowcacheError, OutOfMemory, StoreError
+from flowcache.errors import FlowcacheError
 from flowcache.parallel.mesh import PeerLost
 from flowcache.runtime.actor import HEALTH, RankActor, end_of
-from flowcache.scheduler.protocols import FailureKind, GangFailure
+from flowcache.runtime.node_check import PASSED, NodeChecks
+from flowcache.runtime.session import RayWatch, said
+from flowcache.scheduler.protocols import GangFailure, kind_of
 from flowcache.storage.documents import SegmentMarker
 from flowcache.storage.objects.store import Store
 from flowcache.worker.task import Event, Flawed, Task, WorkerSettings
@@ -57,18 +59,26 @@ class RayGang:
     """
 
     def __init__(
-        self, name: str, shape: GangShape, store: Store, settings: WorkerSettings, avoided: Collection[str] = ()
+        self,
+        name: str,
+        shape: GangShape,
+        store: Store,
+        settings: WorkerSettings,
+        watch: RayWatch,
+        avoided: Collection[str] = (),
+        checks: NodeChecks | None = None,
     ):
-        """avoided: ids of nodes that it must not be placed on."""
-        self.name, self.shape = name, shape
-        elsewhere = {NODE_LABEL: f"!in({','.join(sorted(avoided))})"} if avoided else {}
+        """avoided: ids of nodes that it must not be placed on; checks: that its node must have passed, if any."""
+        self.name, self.shape, self.watch, self.checks = name, shape, watch, checks
         self.group: PlacementGroup = placement_group(
-            [shape.bundle] * shape.ranks, strategy="STRICT_PACK", bundle_label_selector=[elsewhere] * shape.ranks
+            [shape.bundle] * shape.ranks,
+            strategy="STRICT_PACK",
+            bundle_label_selector=[elsewhere(avoided)] * shape.ranks,
         )
         self.actors = [self._actor(rank, store, settings) for rank in range(shape.ranks)]
         self._logs = [actor.log_file.remote() for actor in self.actors]
-        address = self.actors[0].open_group.remote() if shape.ranks > 1 else None
-        self._pending = {actor.join_group.remote(address): rank for rank, actor in enumerate(self.actors)}
+        rendezvous = self.actors[0].open_group.remote() if shape.ranks > 1 else None
+        self._pending = {actor.join_group.remote(rendezvous): rank for rank, actor in enumerate(self.actors)}
         self._stream: Any = None
         self._end: SegmentMarker | Flawed | None = None
         self.started = False
@@ -106,12 +116,25 @@ class RayGang:
             elif event is not None:
                 events.append(event)
         if not self.waiting_for():
-            if not self.started:
-                self.started, self.node = True, placement_group_table(self.group)["bundles_to_node_id"][0]
+            self._arrive()
             if self._end:
                 events.append(self._end)
                 self._end = self.task = None
         return events
+
+    def _arrive(self) -> None:
+        """All ranks have joined; it may take work once its node has shown that it reaches the store."""
+        self.node = self.node or placement_group_table(self.group)["bundles_to_node_id"][0]
+        verdict = self.checks.verdict(self.node) if self.checks else PASSED
+        if verdict and verdict.why:
+            raise GangFailure(0, "node", verdict.why)
+        self.started = self.started or verdict is not None
+
+    @property
+    def admitted(self) -> bool:
+        """It has to be polled: it has arrived, and now its node has answered."""
+        arrived = bool(self.node) and not self.started
+        return arrived and (self.checks is None or self.checks.verdict(self.node) is not None)
 
     def _take(self, item: Any) -> Event | None:
         rank = self._pending.get(item, 0) if item is not self._stream else 0
@@ -123,7 +146,7 @@ class RayGang:
             del self._pending[item]
             return None
         except RayActorError as error:
-            rank, how = self._lost() or (rank, f"its process is gone ({first_line(error)})")
+            rank, how = self._lost() or (rank, f"its process is gone ({said(error)})")
             raise GangFailure(rank, "infra", how) from error
         except RayTaskError as error:
             cause = error.cause if error.cause is not None else error
@@ -138,7 +161,7 @@ class RayGang:
                 self._stream = self.task = None
             raise GangFailure(rank, kind_of(cause), f"{type(cause).__name__}: {cause}", plain(error), usable) from error
         except RayError as error:  # such as OutOfDiskError, ObjectLostError, ActorUnschedulableError
-            how = f"Ray has lost its answer ({type(error).__name__}: {first_line(error)})"
+            how = f"Ray has lost its answer ({type(error).__name__}: {said(error)})"
             raise GangFailure(rank, "infra", how) from error
 
     def _lost(self) -> tuple[int, str] | None:
@@ -154,12 +177,12 @@ class RayGang:
             try:
                 ray.get(ping)
             except RayActorError as error:
-                return rank, f"its process is gone ({first_line(error)})"
+                return rank, f"its process is gone ({said(error)})"
         return None
 
     def log_of(self, rank: int) -> str:
         """The end of what a rank has written, alive or not, if its node is still there to read it."""
-        if not ray.is_initialized():
+        if not ray.is_initialized() or self.watch.lost:
             return ""
         there = NodeAffinitySchedulingStrategy(self.node, soft=False)
         read = ray.remote(num_cpus=0, max_retries=0)(end_of).options(scheduling_strategy=there)
@@ -170,21 +193,16 @@ class RayGang:
 
     def tear_down(self) -> None:
         """Kill every rank and give the resources back; a gang is never mended, only made anew."""
+        if self.watch.lost:
+            return  # so is the gang, and nobody would answer
         for actor in self.actors:
             ray.kill(actor, no_restart=True)
         remove_placement_group(self.group)
 
 
-def kind_of(cause: BaseException) -> FailureKind:
-    if isinstance(cause, StoreError) and (cause.passing or cause.of_machine):
-        return "store" if cause.passing else "node"
-    if isinstance(cause, OutOfMemory):
-        return "memory"
-    return "work"
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def elsewhere(avoided: Collection[str]) -> dict[str, str]:
+    """The label selector of what must not be placed on those nodes."""
+    return {NODE_LABEL: f"!in({','.join(sorted(avoided))})"} if avoided else {}
 
 
 def plain(error: BaseException) -> str:

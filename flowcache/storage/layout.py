@@ -4,7 +4,7 @@ RUNS, COMMITS, DEAD_LETTERS, STATES, MEDIA, META = "_run", "_commits", "_dead_le
 LINKS = "_links"
 TEXTS = "_texts"
 WITHDRAWN = "_withdrawn"
-SUCCESS, STOPPED, OWNER = "_SUCCESS", "_STOPPED", "_OWNER"
+SUCCESS, STOPPED, OWNER, TURN = "_SUCCESS", "_STOPPED", "_OWNER", "_TURN"
 
 
 def run_key(run_id: str) -> str:

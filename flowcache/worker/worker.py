@@ -12,20 +12,22 @@ from functools import partial
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]: torch documents it here
 
-from flowcache.errors import OutOfMemory, StoreError
+from flowcache.errors import ObjectError, OutOfMemory, masked
 from flowcache.families.registry import find, load_model, precision
 from flowcache.families.vae_tiling import choose_tile, what_fits
+from flowcache.inputs.sandbox import Sandbox
 from flowcache.models.base import LoadedModel, Share, alone
 from flowcache.parallel.apply import ShardedModel
 from flowcache.parallel.decoding import open_sharing
 from flowcache.parallel.mesh import GangMesh, Mesh, arrange, exchanging, world
+from flowcache.parallel.rendezvous import open_rendezvous, rendezvous_at
 from flowcache.sampling.records import NotFinite
 from flowcache.storage.commits import commit_segment, new_attempt
 from flowcache.storage.committed import CURE
-from flowcache.storage.documents import sha256
-from flowcache.storage.objects.store import Store
+from flowcache.storage.documents import Damaged, sha256
+from flowcache.storage.objects.store import MissingObject, Store
+from flowcache.storage.proven import read_sound
 from flowcache.worker.given import clip, picture
 from flowcache.worker.hardware import hardware_of
 from flowcache.worker.prefetch import Beside
@@ -61,19 +63,17 @@ class RankWorker:
         self._beside = Beside()
         self._tail: tuple[str, bytes] | None = None  # key and bytes of the last state, which may be asked for next
 
-    def open_group(self) -> tuple[str, int]:
-        """Rank 0: opens the rendezvous on a free port of its own choice, and says where it is."""
-        host = "127.0.0.1"  # a gang is on one node, so no name needs to be looked up
-        self._rendezvous = TCPStore(host, 0, self.world, is_master=True, wait_for_workers=False)
-        return host, self._rendezvous.port
+    def open_group(self) -> str:
+        """Rank 0: opens the rendezvous, and says where it is."""
+        return open_rendezvous()
 
-    def join_group(self, address: tuple[str, int] | None) -> int:
+    def join_group(self, path: str | None) -> int:
         """Every rank: joins the gang's process group (nothing to do alone); returns the process id."""
         if self.world > 1:
             timeout, world = self.exchange_timeout, self.world
             backend = "nccl" if self.settings.device == "cuda" else "gloo"
             with exchanging():
-                rendezvous = self._rendezvous if self.rank == 0 else _rendezvous_at(address, world, timeout)
+                rendezvous = rendezvous_at(path, timeout)
                 dist.init_process_group(backend, store=rendezvous, rank=self.rank, world_size=world, timeout=timeout)
                 self._share = open_sharing(timeout)
         return os.getpid()
@@ -205,21 +205,18 @@ class RankWorker:
         if task.parent:
             wanted = task.parent.state_key
             if wanted is None:
-                raise StoreError(f"the marker of segment {task.parent.segment} names no state to continue from")
+                raise ObjectError(f"the marker of segment {task.parent.segment} names no state to continue from")
             key, data = self._tail or ("", b"")
             if key != wanted:  # another attempt's, or another video's
-                data = self.store.find(wanted) or b""
-            if sha256(data) != task.parent.state_sha256:
-                raise StoreError(
-                    f"{self.store.uri(wanted)} is missing or damaged: its sha256 is not the marker's. {CURE}"
-                )
+                data = state_at(self.store, wanted, task.parent.state_sha256)
             return tail_from_bytes(data), shown_from_bytes(data)
         if task.segment.shot > 0:
             return None, None
-        if (frames := picture(request, spec, self.store.options)) is not None:
-            return encode_pixels(model, frames), None
-        if (frames := clip(request, spec, self.store.options)) is not None:
-            return encode_pixels(model, frames, request.fps), to_pixels(frames)
+        with self._sandbox() as sandbox:
+            if (frames := picture(request, spec, sandbox)) is not None:
+                return encode_pixels(model, frames), None
+            if (frames := clip(request, spec, sandbox)) is not None:
+                return encode_pixels(model, frames, request.fps), to_pixels(frames)
         return None, None
 
     def _end(self, model: LoadedModel, task: Task) -> Tensor | None:
@@ -227,12 +224,23 @@ class RankWorker:
         request, segment = task.request, task.segment
         if segment.start_frame + segment.frames < request.frames:
             return None
-        frames = picture(request, model.spec, self.store.options, end=True)
+        with self._sandbox() as sandbox:
+            frames = picture(request, model.spec, sandbox, end=True)
         return None if frames is None else encode_end(model, frames)
 
+    def _sandbox(self) -> Sandbox:
+        return Sandbox(self.store.options, self.settings.options.allow_private_media, most=1)
 
-def _rendezvous_at(address: tuple[str, int] | None, world: int, timeout: timedelta) -> TCPStore:
-    if address is None:
-        raise ValueError("ranks above 0 must be told where rank 0 waits")
-    host, port = address
-    return TCPStore(host, port, world, timeout=timeout)
+
+def state_at(store: Store, key: str, wanted: str | None) -> bytes:
+    """wanted: its sha256."""
+
+    def read(data: bytes) -> bytes:
+        if sha256(data) != wanted:
+            raise Damaged(f"{masked(store.uri(key))} is damaged: its sha256 is not the marker's. {CURE}")
+        return data
+
+    try:
+        return read_sound(store, key, read)
+    except MissingObject as missing:
+        raise MissingObject(f"{missing}. {CURE}") from missing

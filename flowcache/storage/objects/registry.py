@@ -5,7 +5,8 @@ import re
 from typing import Any
 
 from flowcache.errors import InputError, Problem, StoreError, masked
-from flowcache.inputs.output_url import FOLDERS, check_root, split
+from flowcache.inputs.output_url import FOLDERS, check_root
+from flowcache.masking import split
 from flowcache.storage.objects.backend import Backend
 from flowcache.storage.objects.schemes import AZURE, GCS, Scheme, scheme_of
 

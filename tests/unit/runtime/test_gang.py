@@ -3,10 +3,13 @@
 import pytest
 from ray.exceptions import ObjectLostError, OutOfDiskError
 
-from flowcache.errors import MediaError, StoreError
+from flowcache.errors import MediaError, ObjectError, OutOfMemory, StoreError
 from flowcache.runtime import gang
 from flowcache.runtime.actor import end_of
-from flowcache.scheduler.protocols import GangFailure
+from flowcache.runtime.node_check import Verdict
+from flowcache.scheduler.protocols import GangFailure, kind_of
+from flowcache.storage.documents import Damaged
+from flowcache.storage.objects.store import MissingObject
 
 
 @pytest.mark.parametrize("error", [OutOfDiskError("no disk"), ObjectLostError("a" * 56, None, "")])
@@ -23,18 +26,50 @@ def test_what_ray_itself_cannot_do_is_no_fault_of_the_work(error, monkeypatch):
     assert (caught.value.rank, caught.value.kind, caught.value.usable) == (2, "infra", False)
 
 
+class Asked:
+    """Checks of nodes whose answer is `said`."""
+
+    said: Verdict | None = None
+
+    def verdict(self, node):
+        assert node == "n"
+        return self.said
+
+
+@pytest.mark.parametrize("why", ["", "no S3 credentials found"])
+def test_a_gang_that_comes_to_a_new_node_waits_until_that_has_shown_its_store(why, monkeypatch):
+    made = gang.RayGang.__new__(gang.RayGang)
+    made._pending, made._stream, made._end, made.group = {}, None, None, "group"
+    made.node, made.started, made.checks = "", False, Asked()
+    monkeypatch.setattr(gang, "placement_group_table", lambda group: {"bundles_to_node_id": {0: "n"}})
+    assert made.poll([]) == [] and not made.started and made.node == "n" and not made.admitted
+    made.checks.said = Verdict(why)
+    assert made.admitted
+    if why:
+        with pytest.raises(GangFailure, match=why) as caught:
+            made.poll([])
+        assert (caught.value.kind, caught.value.usable) == ("node", False)
+    else:
+        assert made.poll([]) == [] and made.started and not made.admitted
+
+
 @pytest.mark.parametrize(
     ("cause", "kind"),
     [
         (StoreError("no answer", passing=True), "store"),
         (StoreError("no credentials", of_machine=True), "node"),
-        (StoreError("init.mp4 differs"), "work"),
+        (StoreError("no answer", passing=True, of_machine=True), "store"),
+        (StoreError("QuotaExceeded"), "store"),
+        (ObjectError("init.mp4 differs"), "work"),
+        (MissingObject("the state does not exist"), "work"),
+        (Damaged("the marker is damaged"), "work"),
+        (OutOfMemory("118 GiB"), "memory"),
         (MediaError("no picture"), "work"),
         (RuntimeError("CUDA error"), "work"),
     ],
 )
 def test_whose_fault_an_error_is(cause, kind):
-    assert gang.kind_of(cause) == kind
+    assert kind_of(cause) == kind
 
 
 def test_the_end_of_a_log_is_text_or_nothing(tmp_path):
