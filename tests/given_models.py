@@ -35,7 +35,7 @@ class Given:
         """Of `flowcache models check NAME`, the current directory being an empty one."""
         self.make(Path())
         try:
-            return check(folder_of(self.name)).problems
+            return check(folder_of(self.name), self.name).problems
         except InputError as error:
             return error.problems
 

@@ -18,19 +18,21 @@ def look_at_zip(file: Path) -> None:
     try:
         with opened(file) as stream, zipfile.ZipFile(stream) as archive:
             entries = archive.infolist()
-            small = next((entry for entry in entries if _of("byteorder", entry) and entry.file_size < 99), None)
+            small = next((entry for entry in entries[:MOST] if _of("byteorder", entry) and entry.file_size < 99), None)
             order = archive.read(small) if small else b"little"
     except (OSError, ValueError, RuntimeError, zipfile.BadZipFile):
         message = f"is a zip archive cut short at {file.stat().st_size:,} bytes, or damaged: it has no sound end"
         raise fault(file, f"{message}; download it again") from None
+    if len(entries) > MOST:
+        raise fault(file, f"holds {len(entries):,} entries; accepted: {MOST:,} at most")
     if any(_of("constants.pkl", entry) for entry in entries):
         raise fault(file, "is a TorchScript program, which is not run; accepted: a state dict of torch.save")
     pickles = [entry.file_size for entry in entries if _of("data.pkl", entry)]
     if not pickles or any(entry.compress_type for entry in entries):
         raise fault(file, "is a zip archive that torch.save did not write; accepted: a state dict of torch.save")
-    if len(entries) > MOST or max(pickles) > PICKLE_LIMIT:
-        held = f"{len(entries):,} entries and {max(pickles):,} bytes that say what they are"
-        raise fault(file, f"holds {held}; accepted: at most {MOST:,} and {PICKLE_LIMIT:,}")
+    if max(pickles) > PICKLE_LIMIT:
+        message = f"holds {max(pickles):,} bytes that say what its tensors are; accepted: {PICKLE_LIMIT:,} at most"
+        raise fault(file, message)
     if order != b"little":
         raise fault(file, f"is of byte order {order.decode('latin-1')!r}; accepted: 'little'")
 

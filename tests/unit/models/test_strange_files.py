@@ -40,7 +40,7 @@ def test_what_would_be_mapped_as_other_numbers_is_refused(tmp_path):
 
 
 def test_an_archive_that_unpacks_without_end_is_refused(tmp_path):
-    with pytest.raises(InputError, match="bytes that say what they are; accepted: at most"):
+    with pytest.raises(InputError, match="bytes that say what its tensors are; accepted: 10,000,000 at most"):
         in_pth(written_anew(tmp_path / "vae.pth", data_pkl=bytes(11_000_000)))
     with zipfile.ZipFile(tmp_path / "many.pth", "w") as archive:
         for name in ("data.pkl", *map(str, range(20_001))):
