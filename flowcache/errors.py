@@ -1,9 +1,13 @@
 """Every error that flowcache raises on purpose, and the exit code that the command line gives it."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from flowcache.masking import masked as masked
+
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+MOST = 300  # characters of a field that are printed: it may be the name of a tensor
 
 
 class FlowcacheError(Exception):
@@ -13,6 +17,11 @@ class FlowcacheError(Exception):
 
     def __init__(self, message: str = ""):
         super().__init__(masked(message))
+
+
+def printable(text: str) -> str:
+    """With what a terminal would obey, or can't write, as an escape: names inside a file may be anything."""
+    return CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 @dataclass(frozen=True)
@@ -32,8 +41,8 @@ class Problem:
 
     def __str__(self) -> str:
         row = "" if self.row is None else f" row {self.row}"
-        field = f" {self.field}:" if self.field else ""
-        return f"{self.file}{row}:{field} {self.message}"
+        field = f" {self.field[:MOST]}:" if self.field else ""
+        return printable(f"{self.file}{row}:{field} {self.message}")
 
 
 class AtWork(FlowcacheError):

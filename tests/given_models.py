@@ -35,7 +35,7 @@ class Given:
         """Of `flowcache models check NAME`, the current directory being an empty one."""
         self.make(Path())
         try:
-            return check(folder_of(self.name)).problems
+            return check(folder_of(self.name), self.name).problems
         except InputError as error:
             return error.problems
 
@@ -99,7 +99,7 @@ def tensors(name: str, state: dict) -> Make:
 
 def clip(folder: Path) -> None:
     (folder / "model").mkdir()
-    (folder / "model" / "config.json").write_text(json.dumps(OFFICIAL))
+    (folder / "model" / "config.json").write_text(json.dumps(OFFICIAL | {"model_type": "i2v", "in_dim": 36}))
     (folder / "model" / "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth").write_bytes(b"")
 
 

@@ -80,7 +80,7 @@ def check_model(path: str, as_json: bool) -> None:
     from flowcache.families.registry import folder_of
     from flowcache.records import Precision
 
-    report = check(folder_of(path))
+    report = check(folder_of(path), path)
     needs, sharded, eight, steps = {}, {}, {}, {}
     if report.spec and report.config:
         spec = report.spec

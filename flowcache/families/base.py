@@ -139,12 +139,14 @@ class PreparedTexts(Protocol):
 @dataclass(frozen=True)
 class CodecKind:
     """part: what a `vae` folder with this `_class_name` holds, given its config.json; codec: the module, ready to be
-    used, in tiles of so many pixels a side or whole. half: its official program runs it in bfloat16.
+    used, in tiles of so many pixels a side or whole. half: its official program runs it in bfloat16. grid: of a module
+    its latents' channels, and the video frames and pixels that one stands for, to be compared with the transformer's.
     """
 
     part: "Callable[[Path, dict[str, Any]], Part[Any]]"
     codec: "Callable[[Any, int | None], Codec]"
     half: bool = False
+    grid: "Callable[[Any], tuple[int, int, int]] | None" = None
 
 
 class Family(ABC):

@@ -1,16 +1,20 @@
 """What a checkpoint is, and what is wrong with it: read off its headers, without its weights."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from flowcache.errors import InputError, Problem
+from flowcache.errors import InputError, Problem, problems_of
 from flowcache.families.base import Config, Family
-from flowcache.families.codecs import codec_part
+from flowcache.families.codecs import codec_part, latent_grid
 from flowcache.families.known import PackageError, family
 from flowcache.families.layouts import Layout
 from flowcache.families.registry import BUNDLED, SPEC_FILE, find, locate
+from flowcache.models.formats import readable
 from flowcache.models.part import Part
+from flowcache.models.text import load_tokenizer
 from flowcache.records import ModelSpec
 
 NAMED = 3  # faults that the message of `sound` spells out
@@ -41,22 +45,25 @@ class Report:
         self.problems += [problem for problem in problems if problem not in self.problems]
 
 
-def check(path: Path) -> Report:
+def check(path: Path, name: str | None = None) -> Report:
     """Every fault of a checkpoint in any layout, given its folder or config file; raises nothing for a damaged one.
 
+    name: as it was given, for messages.
     PackageError where its family can't be used.
     """
     report, found = Report(), None
     try:
-        found = locate(path)
+        with readable(path):
+            found = locate(path)
         if found:
             report.family, report.layout = found[0].name, found[1].name
             report.problems += _another(*found)
             if report.problems:
                 return report
             report.warnings += _doubts(*found)
-            report.problems += found[1].missing()
-        report.spec = find(str(path))
+            with readable(path):
+                report.problems += found[1].missing()
+        report.spec = find(name or str(path))
     except PackageError:
         raise
     except InputError as error:
@@ -74,25 +81,47 @@ def _look(owner: Family, layout: Layout, report: Report) -> None:
         "text_encoder": owner.text_part,
     }
     faulty = {Path(problem.file) for problem in report.problems}
+    modules: dict[str, Any] = {}  # None: the family says nothing of its part
     for name, make in makers.items():
         path = getattr(layout, name)
-        if path is None or not path.exists():
-            continue
-        config = layout.config if name == "transformer" else path / "config.json"
-        if config in faulty:
-            continue
         try:
-            part = make(path)
+            with readable(layout.root):
+                if path is None or not path.exists() or _config(layout, name) in faulty:
+                    continue
+                part = make(path)
+                modules[name] = part and part.module
+                report.problems += part.problems() if part else []
         except InputError as error:
             report.note(error.problems)
             continue
         if part is None:
             continue
         report.parts[name] = PartReport(part.numbers, part.precision)
-        report.problems += part.problems()
         if name == "transformer":
             report.config = part.module.config
     report.note(owner.damage(layout, report.config))
+    report.note(_misfits(layout, modules, report))
+
+
+def _config(layout: Layout, part: str) -> Path:
+    return layout.config if part == "transformer" else getattr(layout, part) / "config.json"
+
+
+def _misfits(layout: Layout, modules: Mapping[str, Any], report: Report) -> Iterator[Problem]:
+    """Of parts that are sound each, and not of one model."""
+    spec, config, vae, text = report.spec, report.config, modules.get("vae"), modules.get("text_encoder")
+    grid = latent_grid(layout.vae, vae) if vae else None
+    if spec and grid and grid != (wanted := (spec.channels, spec.time_stride, spec.space_stride)):
+        said = "{} channels for {} frames of {} x {} pixels".format
+        message = f"makes latents of {said(*grid, grid[2])}; the transformer takes {said(*wanted, wanted[2])}"
+        yield Problem(str(layout.vae), "", message)
+    made = getattr(text and text.config, "d_model", None)
+    if config and made not in (None, config.text_dim):
+        message = f"makes {made} numbers of a token; the transformer takes {config.text_dim}"
+        yield Problem(str(layout.text_encoder), "", message)
+    where, known = layout.tokenizer, getattr(text and text.config, "vocab_size", None)
+    if where and where.exists() and modules.get("text_encoder", True):
+        yield from problems_of(partial(load_tokenizer, where, known))
 
 
 def _another(owner: Family, layout: Layout) -> list[Problem]:

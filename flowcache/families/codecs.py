@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -138,10 +140,22 @@ def codec_part(path: Path) -> Part:
     return _opened(path)[0]
 
 
+def latent_grid(path: Path, module: Any) -> tuple[int, int, int] | None:
+    """Channels, and video frames and pixels of a latent one, of a codec's module; None: its kind does not tell."""
+    grid = _kind(path)[0].grid
+    return grid and grid(module)
+
+
 def _opened(path: Path) -> tuple[Part, CodecKind]:
     """The module, and what it is."""
+    kind, config = _kind(path)
+    return kind.part(path, config) if path.is_dir() else official_part(path), kind
+
+
+def _kind(path: Path) -> tuple[CodecKind, dict[str, Any]]:
+    """Of what lies there, and what its config says."""
     if not path.is_dir():
-        return official_part(path), KINDS["AutoencoderKLWan"]
+        return KINDS["AutoencoderKLWan"], {}
     config = read_object(path / "config.json", "codec config")
     name, known = config.get("_class_name"), dict(KINDS)
     for _, own in answers(lambda family: dict(family.codecs())) if name not in [*known] else ():  # it may be anything
@@ -151,7 +165,7 @@ def _opened(path: Path) -> tuple[Part, CodecKind]:
     if name not in [*known]:
         message = f"has codec {name!r}; accepted: {', '.join(known)}{left_out()}"
         raise fault(path / "config.json", message, "_class_name")
-    return known[name].part(path, config), known[name]
+    return known[name], config
 
 
 def _patch_part(path: Path, config: dict) -> Part:
@@ -163,7 +177,8 @@ def _patch_part(path: Path, config: dict) -> Part:
 
 
 # Of no one family; by `_class_name`.
+PATCHES: Callable[[Any], tuple[int, int, int]] = attrgetter("channels", "time_stride", "space_stride")
 KINDS = {
-    "PatchCodec": CodecKind(_patch_part, lambda codec, tile: codec),
-    "AutoencoderKLWan": CodecKind(diffusers_part, WanCodec),
+    "PatchCodec": CodecKind(_patch_part, lambda codec, tile: codec, grid=PATCHES),
+    "AutoencoderKLWan": CodecKind(diffusers_part, WanCodec, grid=lambda vae: (vae.config.z_dim, 4, 8)),
 }

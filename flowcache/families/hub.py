@@ -22,9 +22,12 @@ def snapshot(path: Path) -> Path:
 
     InputError where none of them can be meant.
     """
+    path = path.parent if path.name == SNAPSHOTS and path.parent.name.startswith(CACHED) else path
     revisions = path / SNAPSHOTS
-    if not path.name.startswith(CACHED) or not revisions.is_dir():
+    if not path.name.startswith(CACHED) or not path.is_dir():
         return path
+    if not revisions.is_dir():
+        raise InputError([Problem(str(path), "", f"holds no {SNAPSHOTS}; {_again(path)}")])
     there = sorted(each.name for each in revisions.iterdir() if each.is_dir())
     main = path / "refs" / "main"
     if main.exists():

@@ -92,8 +92,11 @@ def value(file: Path, key: str) -> object:
 def kv_heads(config: Path) -> int:
     """Heads with keys and values of their own by a transformer's config, in any published layout."""
     raw = read_object(config, "transformer config")
-    try:
-        raw = raw.get("model_config", raw)
-        return raw.get("num_query_groups") or raw.get("num_attention_heads") or raw["num_heads"]
-    except (KeyError, AttributeError) as error:
-        raise InputError([Problem(str(config), "", f"is no transformer config: {error!r}")]) from None
+    raw = raw["model_config"] if isinstance(raw.get("model_config"), dict) else raw
+    names = [name for name in ("num_query_groups", "num_attention_heads", "num_heads") if raw.get(name) is not None]
+    if not names:
+        raise InputError([Problem(str(config), "", "is no transformer config: it has no num_attention_heads")])
+    if type(raw[names[0]]) is not int or raw[names[0]] < 1:
+        given = f"got {str(raw[names[0]])[:60]!r}"
+        raise InputError([Problem(str(config), names[0], f"{given}; accepted: a whole number above 0")])
+    return raw[names[0]]

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 from functools import cache, partial
@@ -16,7 +17,7 @@ from flowcache.families.hub import snapshot
 from flowcache.families.known import accepted, answers, family, is_known, left_out, recognise
 from flowcache.families.layouts import Layout
 from flowcache.families.spec_file import faults
-from flowcache.models.formats import opened
+from flowcache.models.formats import opened, readable
 from flowcache.models.json_files import read_object
 from flowcache.records import ModelSpec, Weights
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 BUNDLED = {"tiny-magi": "tiny/magi", "tiny-skyreels": "tiny/skyreels"}
 SPEC_FILE = "flowcache.json"
 SUFFIXES = (".json", ".safetensors", ".model", ".pth", ".bin", ".npz")
+SURROGATES = re.compile("[\ud800-\udfff]")  # bytes of a path that are not UTF-8
 HASHED_WHOLE, SAMPLE, SAMPLES = 64 * 2**20, 2**20, 16  # bytes, bytes, how many
 
 
@@ -46,8 +48,9 @@ def find(name: str) -> ModelSpec:
     Hugging Face cache (`hub.snapshot`). Looks at no weights: `check` does.
     """
     folder = folder_of(name)
-    raw = _written(folder)
-    return _published(name, folder) if raw is None else _spec(raw, folder)
+    with readable(folder):
+        raw = _written(folder)
+        return _published(name, folder) if raw is None else _spec(raw, folder)
 
 
 def locate(path: Path) -> tuple[Family, Layout] | None:
@@ -71,6 +74,9 @@ def folder_of(name: str) -> Path:
     path = Path(name)
     if "\0" in name:
         raise InputError([Problem("model", "", f"{name!r} is no path: it holds a null character")])
+    if SURROGATES.search(str(path.absolute())):
+        message = f"{name[:80]!r} can't be read by all that reads weights: the path is not UTF-8; rename it"
+        raise InputError([Problem("model", "", message)])
     try:
         path.exists()  # False is no fault yet
         return snapshot(path)
@@ -155,11 +161,15 @@ def folder_digest(path: Path) -> str:
     digest = hashlib.sha256()
     known = None if path.is_dir() else recognise(path)
     for root in known[1].roots if known else [path]:
-        inside = (file for file in root.rglob("*") if file.suffix in SUFFIXES and not file.is_dir())
-        for file in sorted(inside) if root.is_dir() else [root]:
+        for file in sorted(filter(_counts, root.rglob("*"))) if root.is_dir() else [root]:
             digest.update(file.relative_to(root if root.is_dir() else root.parent).as_posix().encode() + b"\0")
             digest.update(_file_digest(file))
     return digest.hexdigest()
+
+
+def _counts(file: Path) -> bool:
+    """Whether a file can be a part of a checkpoint; hidden ones are none."""
+    return file.suffix in SUFFIXES and not file.name.startswith(".") and not file.is_dir()
 
 
 def _file_digest(file: Path) -> bytes:

@@ -36,7 +36,7 @@ def _fault(request: RenderRequest, spec: ModelSpec) -> str:
     try:
         policy = resolve_policy(request.policy, spec)
         hash(policy)  # plans count those that are alike once
-        plan_for(settings_of(request, spec), spec.chunk, policy)
+        plan_for(settings_of(request, spec), spec.asked(vars(request)).chunk, policy)
     except ValueError as error:
         return str(error)
     except (TypeError, AttributeError, LookupError, ImportError) as error:  # of a package

@@ -20,6 +20,7 @@ Probe = Callable[[str, str], MediaInfo]  # (url as written, "image" or "video") 
 Media = dict[tuple[str, str], MediaInfo | MediaError]  # by url as written and kind
 MEDIA = {"image": "image", "video": "video", "end_image": "image"}  # fields that name a file, and its kind
 PROBES_AT_ONCE = 8
+TABLE_LIMIT = 100_000_000  # bytes, of what `submit` wrote
 BATCH = 512  # rows that are looked at together
 
 
@@ -134,7 +135,7 @@ class _Manifest:
 
 def media_table(path: Path) -> dict[str, str]:
     """What `submit` wrote of where it put media, by what rows call them. InputError."""
-    found = read_object(path, "table of media")
+    found = read_object(path, "table of media", TABLE_LIMIT)
     wrong = [Problem(str(path), name[:200], f"got {shown(where)}; accepted: a path or URL")
              for name, where in found.items() if not (isinstance(where, str) and where.strip())]  # fmt: skip
     if wrong:

@@ -158,10 +158,18 @@ def _picture(file: OpenFile) -> Image.Image:
         raise MediaError(f"is a damaged picture ({str(error)[:100] or 'cannot be decoded'})") from error
 
 
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Of 16 bits a pixel; of more, and of floats, nobody says what is white. MediaError."""
+    values = np.asarray(image)
+    if image.mode == "F" or values.min() < 0 or values.max() > 0xFFFF:
+        raise MediaError("has numbers of 32 bits a pixel; accepted: 8 or 16 bits")
+    return Image.fromarray((values.astype(np.uint32) >> 8).astype(np.uint8))
+
+
 def _plain(image: Image.Image) -> Image.Image:
     """RGB of 8 bits on white."""
-    if image.mode.startswith("I"):  # 16 bits a pixel
-        image = Image.fromarray((np.asarray(image, dtype=np.uint32) >> 8).clip(0, 255).astype(np.uint8))
+    if image.mode.startswith(("I", "F")):
+        image = _eight_bit(image)
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
@@ -203,19 +211,25 @@ class _Video:
         if self._stream.codec_context is None:
             raise MediaError("is a video of a kind that cannot be decoded")
         _check_pixels(self._stream.codec_context.width, self._stream.codec_context.height)
-        count, times, base = 0, (2**63, -(2**63)), self._stream.time_base  # kept one by one they would be gigabytes
+        count, begin, times, base = (
+            0,
+            2**63,
+            (2**63, -(2**63)),
+            self._stream.time_base,
+        )  # kept one by one they would be gigabytes
         try:
             for packet in self._container.demux(self._stream):
                 if packet.size and not packet.is_discard:
                     if packet.pts is None or base is None:
                         raise MediaError("has frames without times")
+                    begin = min(begin, packet.pts, packet.pts if packet.dts is None else packet.dts)
                     count, times = count + 1, (min(times[0], packet.pts), max(times[1], packet.pts))
         except BROKEN_VIDEO as error:
             raise MediaError("is a damaged video: its end cannot be read") from error
         if not count or base is None:
             raise MediaError("has no frames")
         self.count, self._base = count, base
-        self.first, self.last = times[0] * base, times[1] * base
+        self.first, self.last, self._begin = times[0] * base, times[1] * base, begin * base
         if self.last - self.first > LONGEST:
             raise MediaError(
                 f"says that it lasts {float(self.last - self.first):,.0f} s; accepted: at most {LONGEST:,}"
@@ -237,8 +251,8 @@ class _Video:
         """(time, frame) of all frames from the key frame at or before `time`. MediaError: cannot be decoded."""
         frames = self._decoded(max(time, self.first))
         head = next(frames, None)
-        if head is None or head[0] > time:  # MPEG transport streams are sought roughly
-            frames = self._decoded(self.first)
+        if head is None or head[0] > time:  # MPEG transport streams are sought roughly, by times of decoding
+            frames = self._decoded(self._begin)
             head = next(frames, None)
         if head is not None:
             yield head

@@ -137,6 +137,7 @@ def _check_traits(row: ReadRow, values: dict[str, Any], spec: ModelSpec) -> None
     for name in OWN:
         if values[name] is not None and name not in traits.fields:
             row.fault((name,), f"does not go with {spec.name}; accepted: none")
+            values[name] = None  # nothing more follows from it
 
 
 def _origin(row: ReadRow, name: str) -> str:

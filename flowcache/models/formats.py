@@ -5,7 +5,8 @@ import os
 import pickletools
 import re
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from enum import Enum
 from io import BufferedReader
 from pathlib import Path
@@ -93,12 +94,25 @@ def expect(file: Path, kinds: Collection[Kind], accepted: str) -> Kind:
     with opened(file) as stream:
         head, size = stream.read(HEAD), os.fstat(stream.fileno()).st_size
     kind = recognise(head, size)
-    if kind in kinds:
-        return kind
+    if kind not in kinds:
+        raise fault(file, said(kind, head, size, accepted))
+    return kind
+
+
+def said(kind: Kind, head: bytes, size: int, accepted: str) -> str:
+    """Of a file of that kind, where `accepted` is needed."""
     quote = masked(head.decode(errors="replace").strip().split("\n")[0])[:40]
     numbers = {"header": _header(head), "rest": size - 8}
-    said = kind.value.format(accepted=accepted, quote=repr(quote), method=_method(head), **numbers)
-    raise fault(file, said)
+    return kind.value.format(accepted=accepted, quote=repr(quote), method=_method(head), **numbers)
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """What the system says inside (no permission, a name too long) is an InputError of the file that it names."""
+    try:
+        yield
+    except OSError as error:
+        raise fault(Path(os.fsdecode(error.filename or path)), f"can't be read: {error.strerror or error}") from None
 
 
 def opened(file: Path) -> BufferedReader:

@@ -7,6 +7,8 @@ from typing import Any
 
 from flowcache.models.formats import Kind, expect, fault, opened
 
+LIMIT = 10_000_000  # bytes; published models have some 200 for each tensor, and 100 million take minutes and gigabytes
+
 
 def read_header(file: Path) -> dict[str, dict[str, Any]]:
     """By tensor: `dtype` as safetensors names it, and `shape`. InputError for another file, or a cut one."""
@@ -15,6 +17,8 @@ def read_header(file: Path) -> dict[str, dict[str, Any]]:
         with opened(file) as stream:
             size = os.fstat(stream.fileno()).st_size
             length = int.from_bytes(stream.read(8), "little")  # `expect` has seen that it is no more than the file
+            if length > LIMIT:
+                raise fault(file, f"has a header of {length:,} bytes; accepted: {LIMIT:,} at most")
             header = json.loads(stream.read(length))
         header.pop("__metadata__", None)
         found = {name: {"dtype": v["dtype"], "shape": tuple(v["shape"])} for name, v in sorted(header.items())}

@@ -54,7 +54,21 @@ class Part(Generic[M]):
             if name is not None:
                 found[name] = entry
         missing = [name for name in expected if name not in found and self.tied.get(name, name) not in found]
-        return problems + [Problem(str(self.where), name, "is missing") for name in sorted(missing)]
+        problems += [Problem(str(self.where), name, "is missing") for name in sorted(missing)]
+        return problems or self._scale_problems()
+
+    def _scale_problems(self) -> list[Problem]:
+        """What shapes do not show of weights of 8 bits: a scale that is lost or spoilt makes noise of them."""
+        eight = [entry for entry in self.stored if entry.dtype in FLOATS8 and len(entry.shape) > 1]
+        lone = [entry for entry in eight if not entry.scales]
+        message = f"has no weight_scale, which the others of 8 bits have; {TAKE}"
+        problems = [Problem(str(entry.file), entry.name, message) for entry in lone if len(lone) < len(eight)]
+        for entry, tensor in read(self._scales, "cpu"):
+            if not (tensor.float().isfinite() & (tensor > 0)).all():
+                problems.append(
+                    Problem(str(entry.file), entry.name, f"holds other than finite numbers above 0; {TAKE}")
+                )
+        return problems
 
     @staticmethod
     def _message(entry: Stored, name: str | None, expected: Mapping, found: Mapping[str, Stored]) -> str | None:

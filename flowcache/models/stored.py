@@ -37,13 +37,25 @@ class Stored:
 
     @property
     def misfit(self) -> str | None:
-        """What is wrong with the scales."""
+        """What is wrong with the scales, but for their values."""
+        names = [*self.scales]
+        if names and not any(key in names for key in WEIGHT_SCALES):
+            return f"has {names[0]} and no weight_scale; {TAKE}"
+        official = len(self.shape) > len(self.matrix) or SMOOTH in names
+        if official and not (INPUT_SCALES[0] in names and (SMOOTH in names or self._per_column(INPUT_SCALES[0]))):
+            wanted = "input_scale, a number for each column or beside smooth_scale"
+            return f"is stored as MAGI-1 stores its weights of 8 bits, without {wanted}; {TAKE}"
         for key, scale in self.scales.items():
             side = "row" if key in WEIGHT_SCALES else "column"
             several = self.matrix[0 if side == "row" else -1]
+            if scale.dtype not in FLOATS:
+                return f"has {key} of dtype {scale.dtype}; accepted: {', '.join(FLOATS)}; {TAKE}"
             if math.prod(scale.shape) not in (1, several) or sum(n > 1 for n in scale.shape) > 1:
                 return f"has {key} of shape {list(scale.shape)}; accepted: one number, or one for each {side}; {TAKE}"
         return None
+
+    def _per_column(self, key: str) -> bool:
+        return math.prod(self.scales[key].shape) == self.matrix[-1]
 
 
 def joined(stored: Iterable[Stored]) -> list[Stored]:

@@ -1,6 +1,7 @@
 """Tensors on disk: what lies where by the headers alone, and every fault of it. Nothing here unpickles code."""
 
 import json
+import os
 import pickle
 import re
 import struct
@@ -19,7 +20,8 @@ from flowcache.models.json_files import read_object
 from flowcache.models.saved import look_at_pickles, look_at_zip
 from flowcache.models.stored import TAKE, Stored, joined
 
-MOST_SHARDS = 1000
+MOST_SHARDS, LONGEST = 1000, 256  # and bytes of a file name
+OTHERS = (".bin", ".pth", ".pt", ".ckpt", ".gguf", ".zst", ".SAFETENSORS")  # what there may be instead
 PTH_DTYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
     torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2",
@@ -39,9 +41,21 @@ def in_folder(folder: Path, suffix: str = ".safetensors") -> list[Stored]:
             found += in_safetensors(file) if suffix == ".safetensors" else in_pth(file)
         except InputError as error:
             problems += error.problems
-    if problems:
+    if problems := problems or _repeated(found):
         raise InputError(problems)
     return joined(found)
+
+
+def _repeated(stored: list[Stored]) -> list[Problem]:
+    """Files with tensors that another one has: whose would be taken?"""
+    files: dict[str, Path] = {}
+    twice: dict[tuple[Path, Path], str] = {}
+    for entry in stored:
+        first = files.setdefault(entry.name, entry.file)
+        if first != entry.file:
+            twice.setdefault((first, entry.file), entry.name)
+    return [Problem(str(file), name, f"is there twice: also in {first.name}; keep one of the files")
+            for (first, file), name in twice.items()]  # fmt: skip
 
 
 def _refuse_methods(config: Path) -> None:
@@ -57,12 +71,13 @@ def _refuse_methods(config: Path) -> None:
 
 
 def _files(folder: Path, suffix: str) -> list[Path]:
-    indices = sorted(folder.glob(f"*{suffix}.index.json"))
+    indices = _named(folder, f"{suffix}.index.json")
     if len(indices) > 1:
         raise fault(folder, f"holds {len(indices)} indices of {suffix[1:]} shards; accepted: one")
-    files = _indexed(indices[0]) if indices else sorted(folder.glob(f"*{suffix}"))
+    files = _indexed(indices[0]) if indices else _named(folder, suffix)
     if not files:
-        raise fault(folder, f"holds no *{suffix} file")
+        others = [file.name for end in OTHERS for file in _named(folder, end)][:1]
+        raise fault(folder, f"holds no *{suffix} file{f', but {others[0]}' if others else ''}")
     if len(files) > MOST_SHARDS:
         raise fault(indices[0] if indices else folder, f"{len(files):,} shards; accepted: {MOST_SHARDS:,} at most")
     missing = [file for file in files if not file.exists()]
@@ -71,6 +86,11 @@ def _files(folder: Path, suffix: str) -> list[Path]:
     if missing:
         raise InputError([Problem(str(file), "", "is missing") for file in dict.fromkeys(missing)])
     return files
+
+
+def _named(folder: Path, end: str) -> list[Path]:
+    """Its files whose names end so, but for hidden ones, such as those that macOS leaves beside each (._NAME)."""
+    return sorted(file for file in folder.glob(f"*{end}") if not file.name.startswith("."))
 
 
 def _missing_shards(file: Path) -> list[Path]:
@@ -91,10 +111,20 @@ def _indexed(index: Path) -> list[Path]:
     found = read_object(index, "index of shards").get("weight_map")
     if not isinstance(found, dict):
         raise fault(index, "is no index of shards: it has no object weight_map", "weight_map")
-    outside = [name for name in found.values() if not isinstance(name, str) or Path(name).name != name]
+    end = index.name.removesuffix(".index.json")
+    end = end[end.rindex(".") :]
+    outside = [name for name in found.values() if not _beside(name, end)]
     if outside:
-        raise fault(index, f"names {outside[0]!r}; accepted: file names in the same folder", "weight_map")
+        given = f"names {str(outside[0])[:80]!r}"
+        raise fault(index, f"{given}; accepted: names of *{end} files in the same folder", "weight_map")
     return [index.parent / name for name in sorted(set(found.values()))]
+
+
+def _beside(name: object, end: str) -> bool:
+    """Whether it can be the name of a shard."""
+    if not isinstance(name, str) or Path(name).name != name or not name.isprintable():
+        return False
+    return name.endswith(end) and len(os.fsencode(name)) < LONGEST
 
 
 def in_safetensors(file: Path) -> list[Stored]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from flowcache.models.base import WordEncoder
 from flowcache.models.build import built
-from flowcache.models.json_files import check_regular, read_object
+from flowcache.models.json_files import check_files, read_object
 from flowcache.models.part import Part
 from flowcache.models.prompts import clean_wan
 from flowcache.models.tensors import fault, in_folder, in_pth
@@ -21,6 +21,7 @@ from flowcache.models.tensors import fault, in_folder, in_pth
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+DECODER = ("decoder.", "lm_head.")  # of a T5 that was saved as a whole
 EMBEDDING = "shared.weight"
 TIED = {EMBEDDING: "encoder.embed_tokens.weight", "encoder.embed_tokens.weight": EMBEDDING}
 
@@ -147,15 +148,19 @@ def load_text_encoder(
     return T5TextEncoder(text_part(Path(path)).load(device, dtype), tokenizer, text_len, clean)
 
 
-def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+def load_tokenizer(folder: Path, known: int | None = None) -> "PreTrainedTokenizerBase":
+    """InputError for none, and for one of more tokens than the encoder knows."""
     from transformers import AutoTokenizer
 
-    check_regular(folder)
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    check_files(folder)
+    try:  # without the last word transformers asks on the terminal whether to run the code that a folder brings
+        found = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever is odd in its files, and in the config beside them
         said = " ".join(str(error).split())[:160]
         raise fault(folder, f"holds no tokenizer: {said}") from error
+    if known is not None and len(found) > known:
+        raise fault(folder, f"has {len(found):,} tokens, the text encoder knows {known:,}: they are not of one model")
+    return found
 
 
 def text_part(path: Path) -> Part:
@@ -168,7 +173,8 @@ def text_part(path: Path) -> Part:
         kind = config.pop("model_type", "umt5")
         if kind not in [*kinds]:  # compared, as it may be anything
             raise fault(path / "config.json", f"is {kind!r}; accepted: {', '.join(kinds)}", "model_type")
-        stored, rename = in_folder(path, _suffix(path)), _kept
+        whole = in_folder(path, _suffix(path))
+        stored, rename = [entry for entry in whole if not entry.name.startswith(DECODER)], _kept
     else:
         stored, rename, kind = in_pth(path), transformers_name, "umt5"
         config = _config_of({entry.name: entry.shape for entry in stored}, path)

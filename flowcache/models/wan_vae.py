@@ -3,6 +3,7 @@
 Computes in the precision of its weights; the official code has float32 weights and decodes under bfloat16 autocast.
 """
 
+import math
 import re
 from collections.abc import Callable
 from functools import partial
@@ -178,4 +179,11 @@ def diffusers_part(folder: Path, config: dict) -> Part:
 
     # `from_config` gives a pair only where it is asked to
     make: Any = AutoencoderKLWan.from_config
-    return Part(folder, built(lambda: make(config), folder / "config.json", config), in_folder(folder))
+    module = built(lambda: make(config), folder / "config.json", config)
+    for name, least in (("latents_mean", -math.inf), ("latents_std", 0)):
+        values, channels = getattr(module.config, name), module.config.z_dim
+        sound = isinstance(values, list | tuple) and all(type(value) in (int, float) for value in values)
+        if not sound or len(values) != channels or not all(least < value < math.inf for value in values):
+            accepted = f"{channels} numbers{' above 0' if least == 0 else ''}, one for each latent channel"
+            raise fault(folder / "config.json", f"got {str(values)[:60]}; accepted: {accepted}", name)
+    return Part(folder, module, in_folder(folder))

@@ -28,6 +28,8 @@ from flowcache.families.magi.tokens import (
 from flowcache.models.formats import Kind, expect, fault
 from flowcache.records import RenderRequest
 
+LIMIT = 200_000_000  # bytes of special tokens; published are 2 million
+
 DURATION = 7  # the row that says "nothing remains"; the next ones: one chunk, two, ...
 LONGEST = 7  # chunks that remain; more are told as so many
 ROWS = 1 + max(DURATION + LONGEST, *MARKS.values())
@@ -113,6 +115,10 @@ def read_special_tokens(file: Path, dim: int, **settings: Any) -> SpecialTokens:
         raise fault(file, f"is missing; {SPECIAL_TOKENS_SOURCE}")
     expect(file, (Kind.ZIP,), "an .npz of arrays")  # numpy takes all else for a pickle, and advises to run it
     try:
+        with zipfile.ZipFile(file) as packed:
+            size = sum(entry.file_size for entry in packed.infolist())
+        if size > LIMIT:
+            raise fault(file, f"unpacks to {size:,} bytes; accepted: {LIMIT:,} at most")
         with np.load(file, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in (ARRAY, *NEGATIVE_ARRAYS) if name in arrays}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
@@ -127,6 +133,8 @@ def _rows(file: Path, name: str, rows: np.ndarray, dim: int, least: int) -> Tens
     if rows.ndim != 2 or rows.shape[1] != dim or len(rows) < least or rows.dtype.kind != "f":
         accepted = f"floats [{least} or more, {dim}]"
         raise fault(file, f"is {rows.dtype} {list(rows.shape)}; accepted: {accepted}", name)
+    if not np.isfinite(rows).all():
+        raise fault(file, "holds numbers that are not finite", name)
     return torch.from_numpy(rows.astype(np.float16)).float()
 
 

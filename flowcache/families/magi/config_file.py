@@ -29,6 +29,12 @@ NUMBERS = {"x_rescale_factor": "rescale", "layernorm_epsilon": "eps"}
 # What is accepted, in words and as a test.
 Rule = tuple[str, Callable[[Any], bool]]
 COUNT: Rule = "a whole number above 0", lambda value: type(value) is int and value > 0
+
+
+def up_to(most: int) -> Rule:
+    return f"a whole number from 1 to {most:,}", lambda value: COUNT[1](value) and value <= most
+
+
 NUMBER: Rule = "a number above 0", lambda value: _number(value) and value > 0
 SWITCH: Rule = "true or false", lambda value: type(value) is bool
 NAME: Rule = "a path", lambda value: isinstance(value, str) and value != ""
@@ -71,8 +77,11 @@ RULES: dict[str, dict[str, Rule]] = {
         **dict.fromkeys(("xattn_cond_hidden_ratio", "cond_gating_ratio", "t_patch_size"), only(1)),
     },
     "runtime_config": {
-        **dict.fromkeys(("num_frames", "video_size_h", "video_size_w", "num_steps"), COUNT),
-        **dict.fromkeys(("window_size", "fps", "chunk_width"), COUNT),
+        **dict.fromkeys(("video_size_h", "video_size_w"), up_to(8192)),
+        "num_frames": up_to(1_000_000),
+        **dict.fromkeys(("num_steps", "window_size"), up_to(1000)),
+        "fps": up_to(120),
+        "chunk_width": up_to(1024),
         **dict.fromkeys(("cfg_t_range", "prev_chunk_scales", "text_scales"), SCALES),
         **dict.fromkeys(("load", "t5_pretrained", "vae_pretrained"), NAME),
         "cfg_number": only(1, 3),

@@ -62,15 +62,11 @@ class Magi(Family):
 
     def damage(self, layout: Layout, config: MagiConfig | None) -> list[Problem]:
         from flowcache.families.magi.captions import read_special_tokens
-        from flowcache.models.text import load_tokenizer
 
-        found, special = [], special_tokens(layout)
-        if special and special.exists() and config:
-            found += problems_of(partial(read_special_tokens, special, config.text_dim))
-        where = layout.tokenizer
-        if where and where.exists():
-            found += problems_of(partial(load_tokenizer, where))
-        return found
+        special = special_tokens(layout)
+        if config is None or special is None or not special.exists():
+            return []
+        return problems_of(partial(read_special_tokens, special, config.text_dim))
 
     def defaults(self, spec: ModelSpec) -> Mapping[str, Any]:
         """How far chunks lie apart follows from the steps and the chunks in flight."""
@@ -129,10 +125,10 @@ class Magi(Family):
         return Captions(texts.tokens, special and read_special_tokens(special, config.text_dim), config.text_len)
 
     def codecs(self) -> Mapping[str, CodecKind]:
-        from flowcache.families.magi.vae import vae_part
+        from flowcache.families.magi.vae import latent_grid, vae_part
         from flowcache.families.magi.vae_codec import MagiCodec
 
-        return {"ViTVAE": CodecKind(vae_part, MagiCodec, half=True)}
+        return {"ViTVAE": CodecKind(vae_part, MagiCodec, half=True, grid=latent_grid)}
 
     def kept(self, spec: ModelSpec) -> Kept:
         """One of the passes fills the only K/V store."""

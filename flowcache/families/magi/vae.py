@@ -115,6 +115,11 @@ class Decoder(Trunk):
         return self.last_layer(blocks.flatten(6, 7).flatten(4, 5).flatten(2, 3))
 
 
+def latent_grid(vae: "ViTVAE") -> tuple[int, int, int]:
+    """Channels, and what one of them stands for: frames, pixels a side."""
+    return vae.config.z_chans, vae.config.patch_length, vae.config.patch_size
+
+
 class ViTVAE(nn.Module):
     """`encoder` and `decoder` of one tile; `vae_codec.MagiCodec` cuts videos into tiles."""
 

@@ -1,11 +1,10 @@
 """SkyReels-V2 as a `Family`. What needs torch is imported where it is asked for."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flowcache.errors import Problem, problems_of
+from flowcache.errors import Problem
 from flowcache.families.base import Asked, Family, Kept, Traits
 from flowcache.families.layouts import Layout, kv_heads
 from flowcache.families.skyreels import flops, layout, look_alikes, published, requests
@@ -54,12 +53,6 @@ class SkyReels(Family):
         from flowcache.families.skyreels.weights import read_config
 
         return read_config(layout.transformer)
-
-    def damage(self, layout: Layout, config: SkyReelsConfig | None) -> list[Problem]:
-        from flowcache.models.text import load_tokenizer
-
-        where = layout.tokenizer
-        return problems_of(partial(load_tokenizer, where)) if where and where.exists() else []
 
     def negative_prompts(self) -> Mapping[str, str]:
         return {"official": published.NEGATIVE_PROMPT}

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -26,6 +27,7 @@ TOP = {
     "head.modulation": "scale_shift_table",
     "head.head.": "proj_out.",
 }
+MOST = 1_000_000
 TEXT_DIM = 4096  # what official configs never say: the class keeps it out of them (`ignore_for_config`)
 BLOCK = {
     "self_attn.norm_": "attn1.norm_",
@@ -73,7 +75,7 @@ def read_config(folder: Path) -> SkyReelsConfig:
     raw = read_object(folder / "config.json", "transformer config")
     try:
         if "num_attention_heads" in raw:  # diffusers
-            dim = raw["num_attention_heads"] * raw["attention_head_dim"]
+            dim = _product(raw["num_attention_heads"], raw["attention_head_dim"])
             positions = raw.get("positions")
             names = ("ffn_dim", "num_attention_heads", "num_layers", "in_channels", "out_channels")
             extra = {"patch": tuple(raw["patch_size"]), "positions": tuple(positions) if positions else None}
@@ -102,12 +104,20 @@ def read_config(folder: Path) -> SkyReelsConfig:
     return config
 
 
+def _product(heads: Any, width: Any) -> Any:
+    """Of two numbers; else whichever is none."""
+    if isinstance(heads, int) and isinstance(width, int):
+        return heads * width
+    return heads if isinstance(width, int) else width
+
+
 def _check(config: SkyReelsConfig, path: Path) -> None:
     names = ("dim", "ffn_dim", "heads", "layers", "in_channels", "out_channels", "text_dim", "text_len", "freq_dim")
+    values = {name: getattr(config, name) for name in names}
     problems = [
-        Problem(str(path), name, f"got {getattr(config, name)!r}; accepted: a whole number above 0")
-        for name in names
-        if type(getattr(config, name)) is not int or getattr(config, name) < 1
+        Problem(str(path), name, f"got {str(value)[:60]!r}; accepted: a whole number from 1 to {MOST:,}")
+        for name, value in values.items()
+        if type(value) is not int or not 1 <= value <= MOST
     ]
     if type(config.eps) not in (int, float) or not 0 < config.eps < 1:
         problems.append(Problem(str(path), "eps", f"got {str(config.eps)[:60]!r}; accepted: a number from 0 to 1"))

@@ -80,7 +80,8 @@ def test_what_is_written_above_has_every_option_of_a_job():
     ("content", "why"),
     [
         (None, "is missing"),
-        ("", "is no table of media: Expecting value"),
+        ("", "is empty"),
+        ("{,}", "is no table of media: Expecting property name"),
         ("[1]", "is no table of media: got list; accepted: an object"),
         ("{" * 100_000, "is no table of media"),
         ('{"a.png": 3}', "a.png: got 3; accepted: a path or URL"),

@@ -141,6 +141,8 @@ def test_other_transformers_are_refused_by_their_class(copied, layout):
 def test_image_to_video_models_are_known_by_what_they_see_pictures_with(copied):
     folder = copied("official")
     (folder / "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth").write_bytes(b"x")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "i2v"}))
     assert "belongs to an image-to-video model" in told(folder)
 
 

@@ -25,13 +25,14 @@ from flowcache.families.policy_settings import (
     by_name,
     unsound,
 )
+from flowcache.families.registry import find
 from flowcache.families.setting import Choice, Group, Number
-from flowcache.families.settings import resolve_policy
+from flowcache.families.settings import policy_faults, resolve_policy
 from flowcache.families.skyreels import published
 from flowcache.families.skyreels.family import FAMILY as SKYREELS
 from flowcache.inputs import schema
 from flowcache.inputs.policy_schema import sentence
-from flowcache.records import ModelSpec
+from flowcache.records import ModelSpec, RenderRequest, Shot
 
 PRESETS = {
     "slow": {"threshold": 0.1, "ret_steps": 5, "coefficients": [2.0, 0.0]},
@@ -226,3 +227,23 @@ def test_unknown_names_are_refused(policy, message):
 def test_a_preset_out_of_range_is_named():
     with pytest.raises(ValueError, match="preset 'slow' of tiny: ret_steps must be a whole number .* not 2.5"):
         resolve_policy({"name": "paper"}, replace(SPEC, reuse={"slow": PRESETS["slow"] | {"ret_steps": 2.5}}))
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 5, 7])
+@pytest.mark.parametrize("policy", [{"name": "off"}, {"name": "dense"}, {"name": "paper", "preset": "slow"}])
+def test_a_policy_is_tried_on_chunks_of_the_length_that_the_row_asks_for(size, policy):
+    spec = find("tiny-skyreels")
+    asked = RenderRequest(
+        "a",
+        (Shot("a red circle", 1 + 4 * (size - 1)),),
+        64,
+        64,
+        12,
+        0,
+        6.0,
+        8,
+        spec.name,
+        policy,
+        causal_block_size=size,
+    )
+    assert policy_faults([asked], {spec.name: spec}, "m.jsonl") == []

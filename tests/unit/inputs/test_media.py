@@ -280,6 +280,15 @@ def test_a_picture_of_the_right_size_is_taken_as_it_is(tmp_path):
     assert np.array_equal(load_image(str(tmp_path / "a.png"), 64, 48)[0], pixels)
 
 
+@pytest.mark.parametrize(
+    "values", [np.full((4, 4), 0.5, np.float32), np.full((4, 4), 1 << 20, np.int32), np.full((4, 4), -1, np.int32)]
+)
+def test_pictures_whose_white_nobody_knows_are_refused(tmp_path, values):
+    Image.fromarray(values).save(tmp_path / "deep.tif")
+    with pytest.raises(MediaError, match="has numbers of 32 bits a pixel; accepted: 8 or 16 bits"):
+        load_image(str(tmp_path / "deep.tif"), 16, 16)
+
+
 def test_odd_pictures(tmp_path):
     Image.new("I;16", (20, 30), 65535).save(tmp_path / "deep.png")
     Image.new("RGBA", (20, 30), (0, 0, 0, 0)).save(tmp_path / "clear.png")
@@ -360,7 +369,8 @@ def numbers(pixels: np.ndarray) -> list[int]:
 
 KINDS = {
     "a.mp4": {}, "frag.mp4": {"movflags": "frag_keyframe+empty_moov"}, "onekey.mp4": {"gop": 1000}, "a.mkv": {},
-    "a.webm": {"codec": "libvpx-vp9"}, "b.webm": {"codec": "libvpx"}, "a.ts": {}, "a.avi": {"codec": "ffv1"},
+    "a.webm": {"codec": "libvpx-vp9"}, "b.webm": {"codec": "libvpx"}, "a.ts": {}, "onekey.ts": {"gop": 1000},
+    "a.avi": {"codec": "ffv1"},
 }  # fmt: skip
 
 
