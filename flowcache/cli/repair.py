@@ -22,7 +22,7 @@ def repair(
     """
     from flowcache.storage.repair import repair as repair_store
 
-    done = repair_store(open_store(output, endpoint_url), decode)
+    done = repair_store(open_store(output, endpoint_url), decode, lambda message: err.print(escape(message)))
     if as_json:
         print_json(asdict(done))
     else:

@@ -16,10 +16,10 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
-from flowcache.errors import FlowcacheError, OutOfMemory, StoreError
+from flowcache.errors import FlowcacheError
 from flowcache.parallel.mesh import PeerLost
 from flowcache.runtime.actor import HEALTH, RankActor, end_of
-from flowcache.scheduler.protocols import FailureKind, GangFailure
+from flowcache.scheduler.protocols import GangFailure, kind_of
 from flowcache.storage.documents import SegmentMarker
 from flowcache.storage.objects.store import Store
 from flowcache.worker.task import Event, Flawed, Task, WorkerSettings
@@ -173,14 +173,6 @@ class RayGang:
         for actor in self.actors:
             ray.kill(actor, no_restart=True)
         remove_placement_group(self.group)
-
-
-def kind_of(cause: BaseException) -> FailureKind:
-    if isinstance(cause, StoreError) and (cause.passing or cause.of_machine):
-        return "store" if cause.passing else "node"
-    if isinstance(cause, OutOfMemory):
-        return "memory"
-    return "work"
 
 
 def first_line(error: BaseException) -> str:

@@ -5,11 +5,12 @@ Keeps no state of its own: killed and started again, it reads the store and rend
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from flowcache.errors import InputError, Problem, StoreError
 from flowcache.inputs.options import RunOptions
-from flowcache.progress.events import Listener, NodesAvoided, RunEnded, Tick
+from flowcache.progress.events import Listener, NodesAvoided, Note, RunEnded, Tick
 from flowcache.records import ChunkRecord, ModelSpec, RenderRequest
 from flowcache.scheduler.failures import Failures
 from flowcache.scheduler.gang_pool import ClusterError, GangPool
@@ -20,6 +21,7 @@ from flowcache.scheduler.summary import Summary, summarise
 from flowcache.storage.commits import success, withdraw_stopped
 from flowcache.storage.documents import RunRecord
 from flowcache.storage.objects.store import Store
+from flowcache.storage.ownership import Hold, Superseded, take
 from flowcache.storage.runs import begin_run
 from flowcache.storage.withdrawal import finish_withdrawals
 from flowcache.worker.task import Event, Flawed, Task
@@ -35,12 +37,12 @@ def run(
     options: RunOptions,
     listener: Listener,
     connect: Connect,
-    prepare: Callable[[Store], object] = finish_withdrawals,
+    prepare: Callable[[Store, Hold], object] = lambda store, hold: finish_withdrawals(store),
 ) -> Summary:
     """Render what the store lacks of `requests`, write tables and summary. `specs`: model name -> spec.
 
     listener: is told of every event; connect: brings up what gangs run on; prepare: what
-    is done to the store first.
+    is done to the store first. Superseded where another driver takes the root over meanwhile.
     """
     begin = time.monotonic()
     try:
@@ -48,9 +50,21 @@ def run(
     except StoreError as error:
         raise InputError([Problem("output", "", str(error))]) from error
     record = begin_run(store, record)
-    withdraw_stopped(store)
-    prepare(store)
-    ledger, stopping = Ledger(store, record, requests, specs, options, listener.on), Stopping(options)
+    with take(store, record, "render", lambda message: listener.on(Note(message))) as hold:
+        withdraw_stopped(store)
+        prepare(store, hold)
+        ledger = Ledger(store, record, hold, requests, specs, options, listener.on)
+        try:
+            return finish(ledger, connect, begin)
+        except Superseded:
+            with suppress(StoreError):
+                ledger.put_right()
+            raise
+
+
+def finish(ledger: Ledger, connect: Connect, begin: float) -> Summary:
+    """Render what is left, and prove that all is there. begin: of the run, on the monotonic clock."""
+    store, record, stopping = ledger.store, ledger.record, Stopping(ledger.options)
     try:
         ledger.settle_committed()
         if not ledger.queue.finished and not stopping.late:
@@ -108,6 +122,7 @@ class Driver:
         if now - self._watched < WATCH_EVERY:
             return
         self._watched = now
+        self.ledger.hold.check()
         for gang in list(self.pool.gangs):
             failure = self.pool.overdue(gang)
             if failure:
@@ -152,7 +167,7 @@ class Driver:
             self._again_without_reuse(task, event)
         else:
             self.pool.nodes.committed(gang.node)
-            self.ledger.committed(event)
+            self.failures.mending.committed(task, event, gang)
 
     def _again_without_reuse(self, task: Task, event: Flawed) -> None:
         """Nobody's fault: it may be what the prompt asks for, and then it comes out so again and is kept."""

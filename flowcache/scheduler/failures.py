@@ -7,6 +7,7 @@ from typing import Literal
 from flowcache.errors import masked
 from flowcache.scheduler.gang_pool import ClusterError, GangPool
 from flowcache.scheduler.ledger import Ledger
+from flowcache.scheduler.mending import Mending
 from flowcache.scheduler.protocols import Gang, GangFailure
 from flowcache.storage.documents import DeadLetter
 from flowcache.storage.layout import marker_key
@@ -24,6 +25,7 @@ class Failures:
         self.pool, self.ledger = pool, ledger
         self.budgets: dict[Budget, int] = {"work": ledger.options.retries, "infra": ledger.options.infra_retries}
         self.counted: Counter[tuple[str, int, str]] = Counter()  # (video, segment, kind) -> failures
+        self.mending = Mending(ledger, self._count, self._give_up)
         self.too_large: set[tuple[str, int]] = set()  # (video, segment) that a GPU had no room for
         self._suspects: list[tuple[Task, GangFailure, Gang]] = []  # failures that may be the store's
         self._answers: Future[bool] | None = None
@@ -42,11 +44,16 @@ class Failures:
             self._answers = self._answers or self.ledger.writer.answers(self.ledger.record.run_id)
         elif task and failure.kind == "memory":
             self._make_room(task, failure, gang)
+        elif task and failure.kind == "damaged":
+            self.mending.damaged(task, failure, gang)
         elif task:
+            if failure.kind == "superseded":
+                self.ledger.hold.look()
             self._count(task, failure, gang)
 
     def settle(self) -> None:
         """A store that answers the driver failed the segment, one that does not failed everybody: nobody's fault."""
+        self.mending.settle()
         if self._answers is None or not self._answers.done():
             return
         counts = self._answers.result()
@@ -83,6 +90,12 @@ class Failures:
         if spent:
             self._dead_letter(task, failure, gang, spent)
 
+    def _give_up(self, task: Task, failure: GangFailure, gang: Gang) -> None:
+        """What the video goes on from is damaged again and again."""
+        segment = task.segment
+        self.ledger.failed(segment, failure.rank, failure.cause, "damaged", again=False)
+        self._dead_letter(task, failure, gang, "damaged")
+
     def _spent(self, place: tuple[str, int]) -> Budget | None:
         """A budget of the segment that is used up."""
         for kind, budget in self.budgets.items():
@@ -90,8 +103,10 @@ class Failures:
                 return kind
         return None
 
-    def _dead_letter(self, task: Task, failure: GangFailure, gang: Gang, kind: Budget) -> None:
-        segment, attempts = task.segment, self.counted[task.segment.video_id, task.segment.index, kind]
+    def _dead_letter(self, task: Task, failure: GangFailure, gang: Gang, kind: Budget | Literal["damaged"]) -> None:
+        segment = task.segment
+        counted = self.counted[segment.video_id, segment.index, kind]
+        attempts = self.mending.mended[segment.video_id] if kind == "damaged" else counted
 
         def letter() -> DeadLetter:
             return DeadLetter(

@@ -5,18 +5,21 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
-from flowcache.errors import masked
+from flowcache.errors import OutOfMemory, StoreError, masked
 from flowcache.records import RenderRequest
+from flowcache.storage.documents import Damaged
 from flowcache.storage.objects.store import Store
+from flowcache.storage.ownership import Superseded
 from flowcache.worker.task import Event, Task, WorkerSettings
 
-FailureKind = Literal["infra", "store", "node", "memory", "work"]
+FailureKind = Literal["infra", "store", "node", "memory", "damaged", "superseded", "work"]
 
 
 class GangFailure(Exception):
     """A rank failed. `kind`: "infra" for a lost process, "store" where the store did not answer it, "node" where its
-    machine is at fault (no rights in the store, a full disk), "memory" where the GPU had not enough of it, "work" for
-    another exception of the work itself.
+    machine is at fault (no rights in the store, a full disk), "memory" where the GPU had not enough of it, "damaged"
+    where the store holds something else than what the segment goes on from, "superseded" where the root is held by
+    somebody else, "work" for another exception of the work itself.
 
     `usable`: the gang can take another task; otherwise it is only good for `tear_down`.
     """
@@ -26,6 +29,17 @@ class GangFailure(Exception):
         self.kind: FailureKind = kind
         self.cause, self.log = masked(cause), masked(log)  # they go into logs and dead letters
         super().__init__(f"rank {rank}: {self.cause}")
+
+
+def kind_of(cause: BaseException) -> FailureKind:
+    """Whose fault an exception of a rank is."""
+    if isinstance(cause, Damaged | Superseded):
+        return "damaged" if isinstance(cause, Damaged) else "superseded"
+    if isinstance(cause, StoreError) and (cause.passing or cause.of_machine):
+        return "store" if cause.passing else "node"
+    if isinstance(cause, OutOfMemory):
+        return "memory"
+    return "work"
 
 
 class Gang(Protocol):

@@ -5,12 +5,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 from flowcache.errors import StoreError
 from flowcache.storage.commits import dead_letter, mark_done, put_playlist
 from flowcache.storage.documents import DeadLetter, SegmentMarker
 from flowcache.storage.layout import run_key
 from flowcache.storage.objects.store import Store
+
+T = TypeVar("T")
 
 WRITERS = 64  # as many as the store has connections
 PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)  # seconds between tries while the store does not answer; the last one again
@@ -59,6 +62,10 @@ class StoreWriter:
 
         return self._pool.submit(look)
 
+    def later(self, job: Callable[[], T]) -> Future[T]:
+        """What takes several requests and gives something; it may be done twice in part."""
+        return self._pool.submit(self._patiently, job)
+
     def check(self) -> None:
         """Raise what made a write fail for good, StoreError as a rule."""
         if self._error:
@@ -101,14 +108,14 @@ class StoreWriter:
                 self._error = self._error or error
                 self._changed.notify_all()
 
-    def _patiently(self, operation: Callable[[], object]) -> None:
-        begun = time.monotonic()
-        for tried in range(1 << 20):
+    def _patiently(self, operation: Callable[[], T]) -> T:
+        begun, tried = time.monotonic(), 0
+        while True:
             try:
-                operation()
-                return
+                return operation()
             except StoreError as error:
                 if not error.passing or time.monotonic() - begun > self.patience:
                     raise
                 if self._closing.wait(PAUSES[min(tried, len(PAUSES) - 1)]):
                     raise
+                tried += 1

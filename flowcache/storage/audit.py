@@ -24,6 +24,7 @@ class Damage:
     segment: int | None = None
     chunk: int | None = None
     key: str | None = None
+    unreadable: bool = False  # the store refuses the object, which may be sound
 
     def __str__(self) -> str:
         named = (("video", self.video_id), ("segment", self.segment), ("chunk", self.chunk))
@@ -58,8 +59,9 @@ class ObjectCheck:
     fps: int = 1
     size: tuple[int, int] | None = None  # height, width in pixels
 
-    def damage(self, message: str) -> Damage:
-        return Damage(message, self.video_id, self.segment, self.chunk.chunk if self.chunk else None, self.key)
+    def damage(self, message: str, unreadable: bool = False) -> Damage:
+        chunk = self.chunk.chunk if self.chunk else None
+        return Damage(message, self.video_id, self.segment, chunk, self.key, unreadable)
 
 
 def objects_of(markers: Iterable[SegmentMarker], requests: dict[str, dict[str, Any]]) -> Iterator[ObjectCheck]:
@@ -99,7 +101,7 @@ def check_object(store: Store, check: ObjectCheck, sizes: dict[str, int], read_i
     except MissingObject:
         return [check.damage("is missing")]
     except StoreError as fault:
-        return [check.damage(str(fault))]
+        return [check.damage(str(fault), unreadable=True)]
     if sha256(data) != check.sha256:
         return [check.damage("is damaged: its sha256 is not the one in its marker")]
     if check.chunk is None or read_init is None:

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]: torch documents it here
 
-from flowcache.errors import OutOfMemory, StoreError
+from flowcache.errors import OutOfMemory
 from flowcache.families.registry import find, load_model, precision
 from flowcache.families.vae_tiling import choose_tile, what_fits
 from flowcache.models.base import LoadedModel, Share, alone
@@ -22,8 +22,7 @@ from flowcache.parallel.apply import ShardedModel
 from flowcache.parallel.decoding import open_sharing
 from flowcache.parallel.mesh import GangMesh, Mesh, arrange, exchanging, world
 from flowcache.sampling.records import NotFinite
-from flowcache.storage.commits import commit_segment, new_attempt
-from flowcache.storage.committed import CURE
+from flowcache.storage.commits import commit_segment, new_attempt, read_state
 from flowcache.storage.documents import sha256
 from flowcache.storage.objects.store import Store
 from flowcache.worker.given import clip, picture
@@ -147,7 +146,7 @@ class RankWorker:
         self._tail = upload.tail
         seconds["text"] = renderer.text_seconds
         told = self.settings, self.gang, self.world, started, seconds, hardware_of(model.transformer)
-        yield commit_segment(self.store, upload.marker(*told))
+        yield commit_segment(self.store, upload.marker(*told), self.settings.holder)
 
     def _load(self, name: str, frugal: bool = False) -> LoadedModel:
         if self._model is not None and (name, frugal) == (self._name, self._frugal):
@@ -203,16 +202,11 @@ class RankWorker:
         """The latents that the segment begins with, and the pixels of before that may still be asked for."""
         request, spec = task.request, model.spec.asked(vars(task.request))
         if task.parent:
-            wanted = task.parent.state_key
-            if wanted is None:
-                raise StoreError(f"the marker of segment {task.parent.segment} names no state to continue from")
             key, data = self._tail or ("", b"")
-            if key != wanted:  # another attempt's, or another video's
-                data = self.store.find(wanted) or b""
-            if sha256(data) != task.parent.state_sha256:
-                raise StoreError(
-                    f"{self.store.uri(wanted)} is missing or damaged: its sha256 is not the marker's. {CURE}"
-                )
+            if (
+                key != task.parent.state_key or sha256(data) != task.parent.state_sha256
+            ):  # another attempt's, or video's
+                data = read_state(self.store, task.parent)
             return tail_from_bytes(data), shown_from_bytes(data)
         if task.segment.shot > 0:
             return None, None

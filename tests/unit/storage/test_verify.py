@@ -150,7 +150,10 @@ def test_a_damaged_marker_does_not_stop_the_rest(studio):
 def test_a_marker_in_the_wrong_place_or_of_another_run_is_found(studio):
     marker = cat(studio, 2)
     studio.store.put(layout.marker_key("cat", 7), to_json(marker))
-    assert "video cat: the marker belongs elsewhere (_commits/cat/00007.json)" in found(studio)
+    assert (
+        f"video cat: {studio.store.uri('_commits/cat/00007.json')} is damaged: it is that of segment 0 of video emu"
+        in found(studio)
+    )
     commit_segment(studio.store, dataclasses.replace(marker, video_id="emu", segment=0))
     assert "video emu: is not part of this run" in found(studio)
     studio.store.put(layout.marker_key("cat", 2), to_json(dataclasses.replace(marker, spec_hash="0", run_id="zero")))
