@@ -6,6 +6,7 @@ Nothing here compares clocks of two machines: who is alive shows by its beats, w
 
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -20,6 +21,7 @@ from flowcache.storage.objects.store import Store
 
 BEAT = 5.0  # seconds between two signs of life
 SILENT = 30.0  # seconds without one after which nobody is at work
+NAME = re.compile(r"[0-9a-f]{16}")  # of runs and holders
 LOOKS = 5  # at an `_OWNER` that nobody can read, a beat apart: whose it is writes it anew
 
 
@@ -32,7 +34,6 @@ class Owner:
     """What `_OWNER` says. holder: who is at work, "" before anybody was."""
 
     run_id: str
-    spec_hash: str
     holder: str = ""
 
 
@@ -43,7 +44,19 @@ def read_owner(store: Store) -> Owner | None:
         owner = Owner(**fields)
     except (ValueError, TypeError, RecursionError):
         return None
-    return owner if all(isinstance(value, str) for value in vars(owner).values()) else None
+    names = (owner.run_id, *([owner.holder] if owner.holder else []))
+    sound = all(isinstance(name, str) and NAME.fullmatch(name) for name in names)
+    return owner if sound else None
+
+
+def held_by_another(store: Store, holder: str) -> str | None:
+    """Who else holds the root, in words. "" where nobody can tell: `_OWNER` is missing or damaged, or names one that
+    never was."""
+    owner = read_owner(store)
+    if owner is None or owner.holder == holder:
+        return None if owner else ""
+    other = read_holder(store, owner.holder) if owner.holder else None
+    return str(other) if other else ""
 
 
 def read_holder(store: Store, name: str) -> Holder | None:
@@ -59,20 +72,15 @@ def read_holder(store: Store, name: str) -> Holder | None:
 def confirm(store: Store, holder: str) -> None:
     """Superseded unless the root is still held by the one of that name: to be called right before each commit."""
     for look in range(LOOKS):
-        owner = read_owner(store)
-        if owner is not None and owner.holder == holder:
+        other = held_by_another(store, holder)
+        if other is None:
             return
-        if owner is not None:
-            raise Superseded(f"{masked(store.url)} is held by {described(store, owner)} now")
+        if other:
+            raise Superseded(f"{masked(store.url)} is held by {other} now")
         if look < LOOKS - 1:
             time.sleep(BEAT)
     name = masked(store.uri(layout.OWNER))
     raise StoreError(f"{name} is missing or damaged, and no driver has written it anew", passing=True)
-
-
-def described(store: Store, owner: Owner) -> str:
-    """Who holds the root, in words."""
-    return str(read_holder(store, owner.holder) or f"another driver ({owner.holder or 'of an older version'})")
 
 
 class Hold:
@@ -80,7 +88,7 @@ class Hold:
 
     def __init__(self, store: Store, run: RunRecord, holder: Holder):
         self.store, self.holder = store, holder
-        self.owner = Owner(run.run_id, run.spec_hash, holder.name)
+        self.owner = Owner(run.run_id, holder.name)
         self._lost: str | None = None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._live, name="holds the root", daemon=True)
@@ -111,12 +119,11 @@ class Hold:
 
     def look(self) -> None:
         """Superseded where somebody else is at work by now. What is missing or damaged is written anew."""
-        owner = read_owner(self.store)
-        if owner is None:
+        other = held_by_another(self.store, self.name)
+        if other == "":
             self._restore()
-        elif owner != self.owner:
-            by = described(self.store, owner)
-            self._lost = f"{by} took {masked(self.store.url)} over; it goes on from what is committed"
+        elif other:
+            self._lost = f"{other} took {masked(self.store.url)} over; it goes on from what is committed"
         self.check()
 
     def _restore(self) -> None:

@@ -1,6 +1,5 @@
 """One output root holds one run: its record, its identity, and the refusal of any other."""
 
-import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -10,12 +9,11 @@ from flowcache.errors import InputError, Problem, StoreError, masked
 from flowcache.inputs.options import NUMERICS
 from flowcache.records import RenderRequest, Segment
 from flowcache.storage import layout
-from flowcache.storage.documents import SCHEMA_VERSION, Damaged, Newer, RunRecord, canonical, parse, sha256, to_json
+from flowcache.storage.documents import SCHEMA_VERSION, Damaged, RunRecord, canonical, parse, sha256, to_json
 from flowcache.storage.keys import listed
 from flowcache.storage.objects.store import Store
 from flowcache.storage.ownership import Owner, read_owner
 
-RUN_ID = re.compile(r"[0-9a-f]{16}")
 MEDIA_SUMS = {"image": "media_sha256", "video": "media_sha256", "end_image": "end_image_sha256"}
 TOTALS = ("segments", "chunks", "frames")
 SHOWN = 10  # differences named in a message before the rest is only counted
@@ -85,6 +83,10 @@ def begin_run(store: Store, record: RunRecord) -> RunRecord:
 
     Returns the record in the store. InputError naming what differs where the root holds another run.
     """
+    owner, key = read_owner(store), layout.run_key(record.run_id)
+    data = store.find(key) if owner and owner.run_id == record.run_id else None
+    if data is not None:  # whatever else lies there
+        return run_at(store, key, data, record)
     existing = read_runs(store, record)
     others = [run for run in existing if run.spec_hash != record.spec_hash]
     if others:
@@ -92,7 +94,6 @@ def begin_run(store: Store, record: RunRecord) -> RunRecord:
     claim(store, record)
     if existing:
         return existing[0]
-    key = layout.run_key(record.run_id)
     created = store.create(key, to_json(record))
     return record if created else run_at(store, key, store.get(key), record)
 
@@ -102,13 +103,13 @@ def claim(store: Store, record: RunRecord) -> None:
 
     InputError where it is another run's, which may not have come to write its record.
     """
-    ours = canonical(Owner(record.run_id, record.spec_hash))
+    ours = canonical(Owner(record.run_id))
     if store.create(layout.OWNER, ours):
         return
     owner = read_owner(store)
-    if owner is not None and owner.spec_hash == record.spec_hash:
+    if owner is not None and owner.run_id == record.run_id:
         return
-    if owner is not None and RUN_ID.fullmatch(owner.run_id):
+    if owner is not None:
         key = layout.run_key(owner.run_id)
         data = store.find(key)
         if data:
@@ -142,7 +143,7 @@ def run_at(store: Store, key: str, data: bytes, ours: RunRecord | None) -> RunRe
     except Damaged as damage:
         if ours is None:
             raise Damaged(f"{damage}. `flowcache render` with the run's manifest writes it anew") from damage
-        if key != layout.run_key(ours.run_id) or isinstance(damage, Newer):
+        if key != layout.run_key(ours.run_id):
             raise
         store.put(key, to_json(ours))
         return ours
@@ -169,6 +170,11 @@ def fault_of(run: RunRecord, ours: RunRecord | None) -> str | None:
 
 def read_run(store: Store) -> RunRecord:
     """The root's run; StoreError where there is none."""
+    owner = read_owner(store)
+    key = layout.run_key(owner.run_id) if owner else ""
+    data = store.find(key) if owner else None
+    if data is not None:
+        return run_at(store, key, data, None)
     runs = read_runs(store)
     if not runs:
         raise StoreError(f"{masked(store.url)} holds no run; was it rendered with --output {masked(store.url)}?")
