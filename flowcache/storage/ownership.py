@@ -49,6 +49,16 @@ def read_owner(store: Store) -> Owner | None:
     return owner if sound else None
 
 
+def whose(store: Store) -> str | None:
+    """The run that the root is for: by `_OWNER`, if its holder was ever here; else by all who were, if they agree."""
+    owner = read_owner(store)
+    if owner and (not owner.holder or read_holder(store, owner.holder)):
+        return owner.run_id
+    holders = (read_holder(store, one.attempt) for one in listed(store, layout.HOLDERS))
+    runs = {holder.run_id for holder in holders if holder}
+    return runs.pop() if len(runs) == 1 else owner and owner.run_id
+
+
 def held_by_another(store: Store, holder: str) -> str | None:
     """Who else holds the root, in words. "" where nobody can tell: `_OWNER` is missing or damaged, or names one that
     never was."""

@@ -12,7 +12,7 @@ from flowcache.storage import layout
 from flowcache.storage.documents import SCHEMA_VERSION, Damaged, RunRecord, canonical, parse, sha256, to_json
 from flowcache.storage.keys import listed
 from flowcache.storage.objects.store import Store
-from flowcache.storage.ownership import Owner, read_owner
+from flowcache.storage.ownership import Owner, whose
 
 MEDIA_SUMS = {"image": "media_sha256", "video": "media_sha256", "end_image": "end_image_sha256"}
 TOTALS = ("segments", "chunks", "frames")
@@ -83,8 +83,8 @@ def begin_run(store: Store, record: RunRecord) -> RunRecord:
 
     Returns the record in the store. InputError naming what differs where the root holds another run.
     """
-    owner, key = read_owner(store), layout.run_key(record.run_id)
-    data = store.find(key) if owner and owner.run_id == record.run_id else None
+    key = layout.run_key(record.run_id)
+    data = store.find(key) if whose(store) == record.run_id else None
     if data is not None:  # whatever else lies there
         return run_at(store, key, data, record)
     existing = read_runs(store, record)
@@ -106,11 +106,11 @@ def claim(store: Store, record: RunRecord) -> None:
     ours = canonical(Owner(record.run_id))
     if store.create(layout.OWNER, ours):
         return
-    owner = read_owner(store)
-    if owner is not None and owner.run_id == record.run_id:
+    owner = whose(store)
+    if owner == record.run_id:
         return
     if owner is not None:
-        key = layout.run_key(owner.run_id)
+        key = layout.run_key(owner)
         data = store.find(key)
         if data:
             raise InputError(differences(masked(store.url), run_at(store, key, data, None), record))
@@ -170,12 +170,14 @@ def fault_of(run: RunRecord, ours: RunRecord | None) -> str | None:
 
 def read_run(store: Store) -> RunRecord:
     """The root's run; StoreError where there is none."""
-    owner = read_owner(store)
-    key = layout.run_key(owner.run_id) if owner else ""
-    data = store.find(key) if owner else None
-    if data is not None:
-        return run_at(store, key, data, None)
+    owner = whose(store)
+    data = store.find(layout.run_key(owner)) if owner else None
+    if owner and data is not None:
+        return run_at(store, layout.run_key(owner), data, None)
     runs = read_runs(store)
+    if len(runs) > 1:
+        names = ", ".join(run.run_id for run in runs)
+        raise StoreError(f"{masked(store.url)} holds records of several runs ({names}), and none says whose it is")
     if not runs:
         raise StoreError(f"{masked(store.url)} holds no run; was it rendered with --output {masked(store.url)}?")
     return runs[0]

@@ -3,6 +3,7 @@
 import random
 
 from benchmarks.scale import CountingBackend, Memory
+from flowcache.errors import StoreError
 from flowcache.scheduler.protocols import GangFailure
 from flowcache.storage import layout
 from flowcache.storage.commits import read_commits
@@ -66,12 +67,15 @@ def hurt(store: Store, key: str, how: str, chance: random.Random) -> None:
 
 def check_cured(store: Store, wanted: dict) -> None:
     """After whatever happened: repair leaves nothing, verify says so, and the next run ends as the undisturbed one."""
-    done = repair(store, decode=False)
-    assert not done.left
-    for _ in range(2):
-        report = verify(store, decode=False)
-        assert report.sound, (done, report.problems)
-        assert repair(store, decode=False).problems == ()
+    try:
+        done = repair(store, decode=False)
+        assert not done.left
+        for _ in range(2):
+            report = verify(store, decode=False)
+            assert report.sound, (done, report.problems)
+            assert repair(store, decode=False).problems == ()
+    except StoreError as error:
+        assert "writes it anew" in str(error)  # the run record, which only the run's own manifest brings back
     summary = render(store, retry_failed=True)
     assert summary.exit_code == 3 and outcome(store) == wanted
     report = verify(store, decode=False)

@@ -15,7 +15,8 @@ BY_HOP = {"connection", "transfer-encoding", "content-length", "keep-alive", "da
 
 
 class FaultyProxy(ThreadingHTTPServer):
-    """Spoils a share `rate` of the requests, drawn from `seed`; `given` counts them by kind."""
+    """Spoils a share `rate` of the requests, drawn from `seed`; `given` counts them by kind. `stuck`: by the end of a
+    path, what an object holds and keeps holding, whatever is done to it."""
 
     daemon_threads = True
     request_queue_size = 256
@@ -25,6 +26,7 @@ class FaultyProxy(ThreadingHTTPServer):
         self.upstream, self.rate = urlsplit(upstream), rate
         self.given: Counter[str] = Counter()
         self.requests = 0
+        self.stuck: dict[str, bytes] = {}
         self._draw, self._lock = random.Random(seed), threading.Lock()
 
     @property
@@ -54,6 +56,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def pass_on(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        stuck = next((data for end, data in self.server.stuck.items() if urlsplit(self.path).path.endswith(end)), None)
+        if stuck is not None and self.command != "POST":
+            return self.hold_on_to(stuck)
         fault = self.server.fault()
         if fault in CODES:
             return self.answer(int(fault), [], ERROR.format(code=CODES[fault]).encode())
@@ -70,6 +75,13 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(status, headers, data, cut=fault == "half an answer")
 
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = pass_on  # noqa: N815 (the names that http.server calls)
+
+    def hold_on_to(self, data: bytes) -> None:
+        if self.command == "PUT":
+            return self.answer(412, [], ERROR.format(code="PreconditionFailed").encode())
+        if self.command == "DELETE":
+            return self.answer(204, [], b"")
+        self.answer(200, [("content-length", str(len(data)))], data)
 
     def upstream(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
         """The server's answer; the Host header stays the client's, since it is signed."""
