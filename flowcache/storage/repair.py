@@ -55,6 +55,7 @@ class Repaired:
 class Faults:
     """What is wrong, by what has to be done about it."""
 
+    run_id: str
     videos: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))  # segments
     why: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # by video
     letters: set[str] = field(default_factory=set)
@@ -71,8 +72,8 @@ class Faults:
             self.texts.add(problem.key or "")
         elif (problem.key or "").startswith(f"{layout.META}/"):
             self.tables = True
-            if not found and "." in (problem.key or "").rpartition("/")[2]:
-                self.left.append(problem)
+            if "." in (problem.key or "").rpartition("/")[2] and not (found and self.run_id in (problem.key or "")):
+                self.left.append(problem)  # a note, or another run's
         elif kind == "letter":
             self.letters.add(problem.video_id or "")
         elif problem.video_id is None:
@@ -102,7 +103,7 @@ def mend(store: Store, hold: Hold, decode: bool = True) -> Repaired:
     """
     run = read_run(store)
     finish_withdrawals(store)
-    report, faults = verify(store, decode), Faults()
+    report, faults = verify(store, decode), Faults(run.run_id)
     for problem in report.problems:
         faults.add(problem)
     hold.look()

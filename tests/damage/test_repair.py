@@ -97,6 +97,16 @@ def test_tables_name_the_attempt_that_is_there_after_a_marker_was_removed_by_han
     assert report.sound, report.problems
 
 
+def test_tables_of_another_run_are_left_and_told():
+    store = night()
+    (part, *_) = [one.entry.key for one in listed(store, layout.META, "part")]
+    key = layout.part_key("videos", "0" * 16, 0)
+    store.put(key, store.get(part))
+    done = repair(store, decode=False)
+    assert [problem.key for problem in done.left] == [key] and store.exists(key)
+    assert done.withdrawn == {}
+
+
 def random_damages(count: int, seed: int, wanted: dict) -> None:
     """One after the other in the same root, each a rerun or a repair away from the undisturbed bytes."""
     chance, store = random.Random(seed), night()
