@@ -1,19 +1,23 @@
 """Every error that flowcache raises on purpose, and the exit code that the command line gives it."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from flowcache.masking import masked as masked
+
 
 class FlowcacheError(Exception):
-    """Base of all deliberate errors; `exit_code` is what the command line ends with."""
+    """Base of all deliberate errors, without credentials; `exit_code` is what the command line ends with."""
 
     exit_code = 1
+
+    def __init__(self, message: str = ""):
+        super().__init__(masked(message))
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One fault of an input: where it is, what was given, what would be accepted."""
+    """One fault of an input: where it is, what was given, what would be accepted. Without credentials."""
 
     file: str
     field: str
@@ -21,10 +25,20 @@ class Problem:
     row: int | None = None  # 1-based row of a manifest; None for a fault of the whole file
     video: str | None = None  # the row's id, where it has a usable one
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "file", masked(self.file))
+        object.__setattr__(self, "message", masked(self.message))
+
     def __str__(self) -> str:
         row = "" if self.row is None else f" row {self.row}"
         field = f" {self.field}:" if self.field else ""
         return f"{self.file}{row}:{field} {self.message}"
+
+
+class AtWork(FlowcacheError):
+    """Another driver renders into this output, and this one leaves it to that one."""
+
+    exit_code = 5
 
 
 class InputError(FlowcacheError):
@@ -64,9 +78,3 @@ class OutOfMemory(FlowcacheError):
 
 class MediaError(FlowcacheError):
     """A picture or video cannot be fetched or decoded; the message is the cause in a person's words."""
-
-
-def masked(text: str) -> str:
-    """`text` without the user:password and the query of any URL in it: messages must hold no credentials."""
-    text = re.sub(r"(\w://)[^/\s]*@", r"\1***@", text)
-    return re.sub(r"(\w://[^?\s]*\?)\S+", r"\1***", text)

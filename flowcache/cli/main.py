@@ -2,7 +2,9 @@
 
 import os
 import sys
+import traceback
 from dataclasses import asdict
+from types import TracebackType
 
 import typer
 from rich.markup import escape
@@ -18,9 +20,10 @@ from flowcache.cli.repair import repair
 from flowcache.cli.report import report
 from flowcache.cli.sheet import sheet
 from flowcache.cli.status import status
+from flowcache.cli.stop import stop
 from flowcache.cli.submit import submit
 from flowcache.cli.verify import verify
-from flowcache.errors import FlowcacheError, InputError
+from flowcache.errors import FlowcacheError, InputError, masked
 
 EXIT_CODES = """
 Exit codes: 0 done; 2 bad input and nothing was started; 3 finished, but some videos failed or rows were
@@ -35,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for command in (render, submit, plan, status, verify, repair, models, export, sheet, report, links, gc):
+for command in (render, submit, plan, status, verify, repair, models, export, sheet, report, links, gc, stop):
     app.command()(command)
 
 
@@ -48,8 +51,14 @@ def fail(error: FlowcacheError, as_json: bool) -> int:
     return error.exit_code
 
 
+def show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What nobody foresaw, as Python shows it, without credentials that it may quote."""
+    sys.stderr.write(masked("".join(traceback.format_exception(kind, error, trace))))
+
+
 def main() -> None:
     """Entry point: deliberate errors become a message and an exit code, never a traceback."""
+    sys.excepthook = show_traceback
     try:
         app()
     except FlowcacheError as error:

@@ -31,6 +31,12 @@ Address = Annotated[str | None, typer.Option(help="Ray cluster to join; else a l
 Until = Annotated[
     str | None, typer.Option(help="Start nothing after 07:00, or 2026-11-23T07:00; what is left: exit code 5.")
 ]
+WaitForGpus = Annotated[
+    str | None, typer.Option(help="Wait so long for the first GPU of a cluster whose nodes still come: 30m.")
+]
+SucceedWith = Annotated[
+    list[int] | None, typer.Option(help="End with 0 in place of 3 (some failed) or 5 (deadline); can be given twice.")
+]
 KeepGoing = Annotated[bool | None, typer.Option(help="Render the good rows, record the bad ones.")]
 
 RetryFailed = Annotated[bool, typer.Option(help="Try dead-lettered videos again.")]

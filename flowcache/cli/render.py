@@ -1,15 +1,16 @@
 """`flowcache render`."""
 
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from rich.markup import escape
 
 from flowcache.cli import options
 from flowcache.cli.common import Endpoint, Json, err, out, print_json
-from flowcache.errors import FlowcacheError
+from flowcache.errors import AtWork, FlowcacheError
 
 
 def render(
@@ -30,6 +31,8 @@ def render(
     compile: options.Compile = None,
     address: options.Address = None,
     until: options.Until = None,
+    wait_for_gpus: options.WaitForGpus = None,
+    succeed_with: options.SucceedWith = None,
     keep_going: options.KeepGoing = None,
     retry_failed: options.RetryFailed = False,
     repair: options.Repair = False,
@@ -40,11 +43,9 @@ def render(
 ) -> None:
     """Render a manifest: every video that is not yet complete at the output.
 
-    All faults of the manifest are reported before anything starts. Killed or stopped, run it again: what is
-    committed stays, what is missing is rendered, and the bytes are those of an undisturbed run.
+    All its faults are told before anything starts. Killed or stopped, run it again: what is missing is rendered.
 
         flowcache render manifests/demo.jsonl --output runs/demo --policy paper
-
         flowcache render s3://bucket/night.parquet --output s3://bucket/night --gang 4 --address auto
     """
     from flowcache.inputs.job import merged
@@ -67,11 +68,30 @@ def render(
         compile=compile,
         address=address,
         until=until,
+        wait_for_gpus=wait_for_gpus,
+        succeed_with=succeed_with or None,
         keep_going=keep_going,
     )
-    summary = run_job(spec, endpoint_url, retry_failed, log_json, media, repair)
-    (print_as_json if as_json else print_summary)(summary)
-    raise typer.Exit(summary.exit_code)
+    end(spec, lambda: run_job(spec, endpoint_url, retry_failed, log_json, media, repair), as_json)
+
+
+def end(spec: Any, run: Callable[[], Any], as_json: bool) -> NoReturn:
+    """Print how the run ended; its exit code, or 0 where the job says that this one is a success."""
+    try:
+        summary = run()
+    except AtWork as error:
+        if error.exit_code not in spec.succeed_with:
+            raise
+        err.print(escape(str(error)), soft_wrap=True)
+        raise typer.Exit(0) from None
+    code = summary.code(spec.succeed_with)
+    if as_json:
+        print_json({**asdict(summary), "exit_code": code})
+    else:
+        print_summary(summary)
+    if code != summary.exit_code:
+        err.print(f"exit code {code} in place of {summary.exit_code}, as succeed_with says", highlight=False)
+    raise typer.Exit(code)
 
 
 def run_job(
@@ -82,13 +102,14 @@ def run_job(
     from flowcache.inputs.media import media_table
     from flowcache.progress.json_lines import JsonProgress
     from flowcache.progress.terminal import progress_for
+    from flowcache.runtime.started_as import started_as
 
     try:
         return render_requests(
             spec.manifest,
             output=spec.output,
             defaults=spec.row_defaults(),
-            options=spec.run_options(retry_failed),
+            options=replace(spec.run_options(retry_failed), started_as=started_as()),
             keep_going=spec.keep_going,
             storage_options={"endpoint_url": endpoint} if endpoint else {},
             progress=JsonProgress() if log_json else progress_for(err),
@@ -98,10 +119,6 @@ def run_job(
         )
     except KeyboardInterrupt:
         raise FlowcacheError("stopped; what is committed stays, and the same command goes on from there") from None
-
-
-def print_as_json(summary: Any) -> None:
-    print_json({**asdict(summary), "exit_code": summary.exit_code})
 
 
 def print_summary(summary: Any) -> None:

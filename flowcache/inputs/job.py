@@ -3,17 +3,19 @@
 import re
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from flowcache.errors import InputError, Problem
 from flowcache.inputs.deadline import ACCEPTED, deadline
+from flowcache.inputs.duration import ACCEPTED as DURATIONS
+from flowcache.inputs.duration import seconds
 from flowcache.inputs.options import Device, Dtype, RunOptions, Tiling
 from flowcache.inputs.output_url import ACCEPTED as ROOTS
-from flowcache.inputs.output_url import fault, without_secrets
+from flowcache.inputs.output_url import fault
 from flowcache.inputs.schema import (
     ACCEPTS,
     Defaults,
@@ -27,6 +29,7 @@ from flowcache.inputs.schema import (
     text,
     whole,
 )
+from flowcache.masking import masked_url
 from flowcache.records import Weights
 
 SIZE_LIMIT = 1 << 20  # bytes
@@ -51,6 +54,9 @@ JOB_ACCEPTS = ACCEPTS | {
     "exchange_timeout": "seconds from 1 to 604,800",
     "until": ACCEPTED,
     "grace": "seconds from 0 to 86,400",
+    "wait_for_gpus": DURATIONS,
+    "succeed_with": "a list of 3 and 5",
+    "succeed_with.*": "3 (some videos failed) or 5 (stopped at the deadline)",
     "defaults": "an object with negative_prompt, seconds or frames, width, height, fps, seed, guidance, steps, "
     "ar_step, segment, shift, addnoise_condition, base_num_frames, overlap_history, causal_block_size, fit, "
     "video_from, special_tokens, prev_chunks_scale",
@@ -65,7 +71,7 @@ def readable(text: str) -> str:
 def root(url: str) -> str:
     found = fault(url, typed=True)
     if found:
-        raise PydanticCustomError("root", "{given} {found}", {"given": shown(without_secrets(url)), "found": found})
+        raise PydanticCustomError("root", "{given} {found}", {"given": shown(masked_url(url)), "found": found})
     return url
 
 
@@ -77,7 +83,7 @@ class JobSpec(Written):
     model: Annotated[str, text(4096)] = "tiny-skyreels"
     policy: Policy = Policy(name="off")
     defaults: Defaults = Defaults()
-    # From here on fields of RunOptions, which says what they mean, but for one.
+    # From here on fields of RunOptions, which says what they mean, but for two.
     gang: Annotated[int, whole(1, 1024)] = RunOptions.gang
     gangs: Annotated[int, whole(1, 100_000)] | None = RunOptions.gangs
     shard_weights: bool = RunOptions.shard_weights
@@ -96,6 +102,9 @@ class JobSpec(Written):
     exchange_timeout: Annotated[float, real(1, 604_800)] = RunOptions.exchange_timeout
     until: Annotated[str, text(64), AfterValidator(readable)] | None = None  # as written: read when the run begins
     grace: Annotated[float, real(0, 86_400)] = RunOptions.grace
+    wait_for_gpus: Annotated[float, BeforeValidator(seconds), real(0, 604_800)] = RunOptions.wait_for_gpus
+    # Exit codes of `render` that become 0, for what would start the job again: 5 by SIGTERM never does.
+    succeed_with: Annotated[list[Literal[3, 5]], Field(max_length=2)] = []
 
     def row_defaults(self) -> RowDefaults:
         """What holds for every row of the manifest that does not say otherwise."""

@@ -31,8 +31,10 @@ class RunOptions:
     counts as lost. `exchange_timeout`: seconds that an exchange between the ranks of a gang may take, waiting for the
     slowest included. `start_timeout`: seconds that a gang may take to come up. `retry_failed`: dead-lettered videos are
     tried again. `until`: unix seconds after which no segment is started any more; `grace`: seconds that segments under
-    way get after a SIGTERM. `patience`: seconds for which a store that does not answer is waited for. `idle_release`:
-    seconds after which a gang without work gives its resources back.
+    way get after a SIGTERM. `wait_for_gpus`: seconds for which a cluster without a GPU is waited for. `started_as`:
+    the name of what starts this run, and starts it again where it fails; None: nothing does. `patience`: seconds for
+    which a store that does not answer is waited for. `idle_release`: seconds after which a gang without work gives its
+    resources back.
     `dtype`: bf16, fp32 or auto; `weights`: int8, fp8 or auto (`records.Weights`); `vae_dtype`: of the VAE, as `dtype`;
     `vae_tiling`: on, off or auto; `compile`: the transformers' blocks (`models.compile.compile_blocks`): these five
     alone change what is rendered.
@@ -57,6 +59,8 @@ class RunOptions:
     retry_failed: bool = False
     until: float | None = None
     grace: float = 20.0
+    wait_for_gpus: float = 0.0
+    started_as: str | None = None
     patience: float = 1800.0
     idle_release: float = 120.0
 

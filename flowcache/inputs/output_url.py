@@ -3,12 +3,11 @@
 import re
 
 from flowcache.errors import InputError, Problem
+from flowcache.masking import login, masked_url, split
 
 ACCEPTED = "a folder or URL such as s3://bucket/prefix"
-URL = re.compile(r"([^/]*:/{1,2})(.*)", re.DOTALL)  # scheme with its slashes, and the rest
-AZURE = ("az://", "abfs://", "abfss://")  # their container@account is no login
 FOLDERS = ("file://", "local://")
-SERVED = (*FOLDERS, "memory://", "s3://", "s3a://", "gs://", "gcs://", *AZURE)
+SERVED = (*FOLDERS, "memory://", "s3://", "s3a://", "gs://", "gcs://", "az://", "abfs://", "abfss://")
 # Characters that no name of an object or file should hold: controls, line separators, what UTF-8 can't say.
 UNUSABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 # In bytes: of a folder's name, of its path, of a prefix (keys may have 1,024 bytes)
@@ -22,7 +21,7 @@ def check_root(url: str, typed: bool = False, name: str = "output") -> None:
     """
     found = fault(url, typed)
     if found:
-        raise InputError([Problem(name, "", f"{without_secrets(url)!r} {found}; accepted: {ACCEPTED}")])
+        raise InputError([Problem(name, "", f"{masked_url(url)!r} {found}; accepted: {ACCEPTED}")])
 
 
 def fault(url: str, typed: bool = False) -> str | None:
@@ -32,7 +31,7 @@ def fault(url: str, typed: bool = False) -> str | None:
     if re.match(r"[A-Za-z]:[\\/]", url):
         return "begins with a drive of Windows"
     scheme, rest = split(url)
-    if scheme and holds_login(scheme, rest):
+    if scheme and login(scheme, rest):
         return (
             "holds credentials; they belong in the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), in a "
             "profile, or with the machine as its instance role"
@@ -67,25 +66,3 @@ def _too_long(path: str, folder: bool) -> str | None:
     if folder and any(len(part.encode()) > NAME_LIMIT for part in path.split("/")):
         return f"has a part of more than {NAME_LIMIT} bytes"
     return None
-
-
-def without_secrets(url: str) -> str:
-    """`url` as a message may show it. A secret may hold slashes, so a login reaches to the last @."""
-    scheme, rest = split(url)
-    if not scheme:
-        return url
-    if holds_login(scheme, rest):
-        rest = f"***@{rest.rpartition('@')[2]}"
-    return scheme + re.sub(r"([?#]).*", r"\1***", rest, flags=re.DOTALL)
-
-
-def holds_login(scheme: str, rest: str) -> bool:
-    """user@ or user:secret@ before the first slash, which the secret may hold too."""
-    authority = re.split(r"[/?#]", rest)[0]
-    return "@" in rest and (":" in authority or ("@" in authority and scheme not in AZURE))
-
-
-def split(url: str) -> tuple[str, str]:
-    """("s3://", "bucket/prefix"), the scheme in lower case as its case means nothing; ("", path) of what is no URL."""
-    found = URL.match(url)
-    return (found[1].lower(), found[2]) if found else ("", url)

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -15,15 +15,19 @@ import ray
 from flowcache.errors import InputError, Problem
 from flowcache.inputs.options import RunOptions
 from flowcache.runtime.gang import GangShape, RayGang
+from flowcache.runtime.node_check import NodeChecks
 from flowcache.runtime.text_encoding import EncodingPlan, encode_ahead
+from flowcache.scheduler.gang_pool import ClusterError
 from flowcache.scheduler.protocols import GangWork
 from flowcache.storage.objects.store import Store
 from flowcache.worker.task import WorkerSettings
 
+GPU_POLL = 2.0  # seconds
+
 
 @contextmanager
-def joined(options: RunOptions) -> Iterator[None]:
-    """Ray for the time of the run. A local one is ours and ends with us; a joined one is left as it was."""
+def joined(options: RunOptions) -> Iterator[bool]:
+    """Ray for the time of the run. A local one (True) is ours and ends with us; a joined one is left as it was."""
     address = options.address or os.environ.get("RAY_ADDRESS")  # Ray sets it for submitted jobs
     common = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "flowcache"}
     ours = not ray.is_initialized()
@@ -39,7 +43,7 @@ def joined(options: RunOptions) -> Iterator[None]:
         # A polite kill ends a run like Ctrl-C until `on_sigterm`. Set after ray.init, which would abort on SIGTERM.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        yield
+        yield ours and not address
     finally:
         if ours:
             ray.shutdown()
@@ -50,26 +54,42 @@ class RayGangProvider:
 
     now = staticmethod(time.monotonic)
 
-    def __init__(self, store: Store, settings: WorkerSettings, shape: GangShape):
-        self.store, self.settings, self.shape = store, settings, shape
+    def __init__(self, store: Store, settings: WorkerSettings, shape: GangShape, checks: NodeChecks | None):
+        """checks: that nodes must have passed; None where the one node is this machine."""
+        self.store, self.settings, self.shape, self.checks = store, settings, shape, checks
 
     def places(self) -> dict[str, int]:
-        """Node by node: a gang needs all its ranks on one."""
-        found = {node["NodeID"]: self.shape.fits(node["Resources"]) for node in ray.nodes() if node["Alive"]}
-        return {node: gangs for node, gangs in found.items() if gangs}
+        """Node by node: a gang needs all its ranks on one, and its node must reach the store."""
+        found = self._roomy()
+        admitted = (
+            self.checks.admitted({node: address for node, (address, _) in found.items()}) if self.checks else found
+        )
+        return {node: gangs for node, (_, gangs) in found.items() if node in admitted}
+
+    def addresses(self) -> dict[str, str]:
+        """Of the nodes that have room for a gang."""
+        return {node: address for node, (address, _) in self._roomy().items()}
+
+    def _roomy(self) -> dict[str, tuple[str, int]]:
+        """By node, its address and how many gangs it holds, if any."""
+        alive = [node for node in ray.nodes() if node["Alive"]]
+        found = {node["NodeID"]: (node["NodeManagerAddress"], self.shape.fits(node["Resources"])) for node in alive}
+        return {node: place for node, place in found.items() if place[1]}
 
     def start(self, name: str, avoided: Collection[str] = ()) -> RayGang:
-        return RayGang(name, self.shape, self.store, self.settings, avoided)
+        unproven = self.checks.unproven if self.checks else set()
+        return RayGang(name, self.shape, self.store, self.settings, unproven.union(avoided), self.checks)
 
     def wait(self, gangs: Sequence[RayGang], seconds: float) -> list[tuple[RayGang, list[Any]]]:
         items = {item: gang for gang in gangs for item in gang.waiting_for()}
+        news: dict[RayGang, list[Any]] = {gang: [] for gang in gangs if gang.admitted}
         if not items:
-            time.sleep(seconds)  # nothing runs: the store or the cluster has to come back first
-            return []
-        ready, _ = ray.wait(list(items), timeout=seconds)
+            if not news:
+                time.sleep(seconds)  # nothing runs: the store or the cluster has to come back first
+            return list(news.items())
+        ready, _ = ray.wait(list(items), timeout=0 if news else seconds)
         if ready:
             ready, _ = ray.wait(list(items), num_returns=len(items), timeout=0)
-        news: dict[RayGang, list[Any]] = {}
         for item in ready:
             news.setdefault(items[item], []).append(item)
         return list(news.items())
@@ -82,21 +102,56 @@ def ray_provider(work: GangWork) -> Iterator[RayGangProvider]:
     See `protocols.Connect`.
     """
     options = work.settings.options
-    with joined(options):
-        shape = shape_of(options)
-        provider = RayGangProvider(work.store, replace(work.settings, device=shape.device), shape)
+    with joined(options) as local, _checks(work, local) as checks:
+        shape = shape_of(options, work.note)
+        provider = RayGangProvider(work.store, replace(work.settings, device=shape.device), shape, checks)
+        if checks:
+            checks.begin(provider.addresses, options.patience)
         room = sum(provider.places().values())
         if not room and not options.address and "RAY_ADDRESS" not in os.environ:
             need = ", ".join(f"{amount * shape.ranks:g} {name}" for name, amount in shape.bundle.items())
             has = ray.cluster_resources()
             raise InputError([Problem("--gang", "", f"a gang of {shape.ranks} needs {need}; this machine has {has}")])
         gangs = max(1, min(options.gangs or room, work.startable))
-        encode_ahead(work, EncodingPlan(shape, gangs * shape.ranks, options))
+        encode_ahead(work, EncodingPlan(shape, gangs * shape.ranks, options, checks.unproven if checks else ()))
         yield provider
 
 
-def shape_of(options: RunOptions) -> GangShape:
+@contextmanager
+def _checks(work: GangWork, local: bool) -> Iterator[NodeChecks | None]:
+    """None of a Ray of our own: its one node is this machine."""
+    if local:
+        yield None
+        return
+    checks = NodeChecks(work.store, work.note)
+    try:
+        yield checks
+    finally:
+        checks.close()
+
+
+def shape_of(options: RunOptions, note: Callable[[str], None]) -> GangShape:
     gpus = ray.cluster_resources().get("GPU", 0)
+    if (
+        not gpus
+        and options.device != "cpu"
+        and options.wait_for_gpus
+        and (options.address or "RAY_ADDRESS" in os.environ)
+    ):
+        gpus = first_gpus(options.wait_for_gpus, note)
     if options.device == "cuda" and not gpus:
         raise InputError([Problem("--device", "", "the Ray cluster has no GPU: take cpu or auto")])
     return GangShape(options.gang, options.threads, gpu=bool(gpus) and options.device != "cpu")
+
+
+def first_gpus(seconds: float, note: Callable[[str], None]) -> float:
+    """The GPUs of a joined cluster once it has any: its nodes may be on the way. ClusterError after so long."""
+    note(f"the cluster has no GPU yet: waiting {seconds:g} s for the first one")
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        time.sleep(min(GPU_POLL, seconds))
+        gpus = ray.cluster_resources().get("GPU", 0)
+        if gpus:
+            note(f"the cluster has {gpus:g} GPUs")
+            return gpus
+    raise ClusterError(f"no GPU has joined the cluster in {seconds:g} s: look at its pending nodes, or wait longer")

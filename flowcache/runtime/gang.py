@@ -19,6 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 from flowcache.errors import FlowcacheError
 from flowcache.parallel.mesh import PeerLost
 from flowcache.runtime.actor import HEALTH, RankActor, end_of
+from flowcache.runtime.node_check import PASSED, NodeChecks
 from flowcache.scheduler.protocols import GangFailure, kind_of
 from flowcache.storage.documents import SegmentMarker
 from flowcache.storage.objects.store import Store
@@ -57,18 +58,25 @@ class RayGang:
     """
 
     def __init__(
-        self, name: str, shape: GangShape, store: Store, settings: WorkerSettings, avoided: Collection[str] = ()
+        self,
+        name: str,
+        shape: GangShape,
+        store: Store,
+        settings: WorkerSettings,
+        avoided: Collection[str] = (),
+        checks: NodeChecks | None = None,
     ):
-        """avoided: ids of nodes that it must not be placed on."""
-        self.name, self.shape = name, shape
-        elsewhere = {NODE_LABEL: f"!in({','.join(sorted(avoided))})"} if avoided else {}
+        """avoided: ids of nodes that it must not be placed on; checks: that its node must have passed, if any."""
+        self.name, self.shape, self.checks = name, shape, checks
         self.group: PlacementGroup = placement_group(
-            [shape.bundle] * shape.ranks, strategy="STRICT_PACK", bundle_label_selector=[elsewhere] * shape.ranks
+            [shape.bundle] * shape.ranks,
+            strategy="STRICT_PACK",
+            bundle_label_selector=[elsewhere(avoided)] * shape.ranks,
         )
         self.actors = [self._actor(rank, store, settings) for rank in range(shape.ranks)]
         self._logs = [actor.log_file.remote() for actor in self.actors]
-        address = self.actors[0].open_group.remote() if shape.ranks > 1 else None
-        self._pending = {actor.join_group.remote(address): rank for rank, actor in enumerate(self.actors)}
+        rendezvous = self.actors[0].open_group.remote() if shape.ranks > 1 else None
+        self._pending = {actor.join_group.remote(rendezvous): rank for rank, actor in enumerate(self.actors)}
         self._stream: Any = None
         self._end: SegmentMarker | Flawed | None = None
         self.started = False
@@ -106,12 +114,25 @@ class RayGang:
             elif event is not None:
                 events.append(event)
         if not self.waiting_for():
-            if not self.started:
-                self.started, self.node = True, placement_group_table(self.group)["bundles_to_node_id"][0]
+            self._arrive()
             if self._end:
                 events.append(self._end)
                 self._end = self.task = None
         return events
+
+    def _arrive(self) -> None:
+        """All ranks have joined; it may take work once its node has shown that it reaches the store."""
+        self.node = self.node or placement_group_table(self.group)["bundles_to_node_id"][0]
+        verdict = self.checks.verdict(self.node) if self.checks else PASSED
+        if verdict and verdict.why:
+            raise GangFailure(0, "node", verdict.why)
+        self.started = self.started or verdict is not None
+
+    @property
+    def admitted(self) -> bool:
+        """It has to be polled: it has arrived, and now its node has answered."""
+        arrived = bool(self.node) and not self.started
+        return arrived and (self.checks is None or self.checks.verdict(self.node) is not None)
 
     def _take(self, item: Any) -> Event | None:
         rank = self._pending.get(item, 0) if item is not self._stream else 0
@@ -173,6 +194,11 @@ class RayGang:
         for actor in self.actors:
             ray.kill(actor, no_restart=True)
         remove_placement_group(self.group)
+
+
+def elsewhere(avoided: Collection[str]) -> dict[str, str]:
+    """The label selector of what must not be placed on those nodes."""
+    return {NODE_LABEL: f"!in({','.join(sorted(avoided))})"} if avoided else {}
 
 
 def first_line(error: BaseException) -> str:

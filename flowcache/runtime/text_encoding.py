@@ -1,7 +1,7 @@
 """Encodes a run's texts in tasks of their own, before any gang has a model: they end, and their GPUs are free."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from ray.exceptions import RayError
 
 from flowcache.families.registry import load_texts, precision
 from flowcache.inputs.options import RunOptions
-from flowcache.runtime.gang import GangShape, first_line
+from flowcache.runtime.gang import GangShape, elsewhere, first_line
 from flowcache.scheduler.protocols import GangWork
 from flowcache.worker.text_cache import TextCache, texts_of
 
@@ -24,7 +24,8 @@ FEW = 32  # texts that are not worth a process where there is no GPU to be clear
 
 @dataclass(frozen=True)
 class EncodingPlan:
-    """Where and how texts are encoded. slots: how many tasks of one rank's resources fit side by side.
+    """Where and how texts are encoded. slots: how many tasks of one rank's resources fit side by side; avoided: nodes
+    that get none.
 
     Of the options: `dtype`, `infra_retries` of a task whose process is lost, and `segment_timeout`, here the seconds
     without a finished batch before going on without.
@@ -33,6 +34,7 @@ class EncodingPlan:
     shape: GangShape
     slots: int
     options: RunOptions
+    avoided: Collection[str] = ()
 
 
 def encode_ahead(work: GangWork, plan: EncodingPlan) -> None:
@@ -59,6 +61,7 @@ def _start(embeddings: TextCache, path: str, texts: list[str], plan: EncodingPla
         num_gpus=int(plan.shape.gpu),
         num_returns="streaming",
         max_retries=plan.options.infra_retries,
+        label_selector=elsewhere(plan.avoided),
     )
     return [
         task.remote(

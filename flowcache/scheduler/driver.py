@@ -18,6 +18,7 @@ from flowcache.scheduler.ledger import Ledger
 from flowcache.scheduler.protocols import Connect, Gang, GangFailure, GangProvider
 from flowcache.scheduler.stopping import Stopping, on_sigterm
 from flowcache.scheduler.summary import Summary, summarise
+from flowcache.scheduler.turn import turn
 from flowcache.storage.commits import success, withdraw_stopped
 from flowcache.storage.documents import RunRecord
 from flowcache.storage.objects.store import Store
@@ -49,26 +50,32 @@ def run(
         store.probe()
     except StoreError as error:
         raise InputError([Problem("output", "", str(error))]) from error
-    record = begin_run(store, record)
-    with take(store, record, "render", lambda message: listener.on(Note(message))) as hold:
+    record, stopping = begin_run(store, record), Stopping(options)
+
+    def note(message: str) -> None:
+        listener.on(Note(message))
+
+    with turn(store, options.started_as, stopping, note), take(store, record, "render", note) as hold:
         withdraw_stopped(store)
         prepare(store, hold)
         ledger = Ledger(store, record, hold, requests, specs, options, listener.on)
         try:
-            return finish(ledger, connect, begin)
+            with on_sigterm(stopping) as listen:
+                return _finish(ledger, stopping, connect, listen, begin)
         except Superseded:
             with suppress(StoreError):
                 ledger.put_right()
             raise
 
 
-def finish(ledger: Ledger, connect: Connect, begin: float) -> Summary:
-    """Render what is left, and prove that all is there. begin: of the run, on the monotonic clock."""
-    store, record, stopping = ledger.store, ledger.record, Stopping(ledger.options)
+def _finish(ledger: Ledger, stopping: Stopping, connect: Connect, listen: Callable[[], None], begin: float) -> Summary:
+    """Render what is left, write what says so, and read it back. begin: of the run, on the monotonic clock."""
+    store, record = ledger.store, ledger.record
     try:
         ledger.settle_committed()
         if not ledger.queue.finished and not stopping.late:
-            with connect(ledger.work()) as provider, on_sigterm(stopping.stop):
+            with connect(ledger.work()) as provider:
+                listen()
                 Driver(provider, ledger, stopping).render()
                 ledger.writer.drain()  # dead letters still ask nodes for logs
         ledger.writer.drain()

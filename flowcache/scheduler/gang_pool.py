@@ -90,6 +90,8 @@ class GangPool:
         if gang.started:
             return
         self.note(f"{gang.name} did not start ({failure})")
+        if failure.kind == "node" and self.room:  # a node that came meanwhile; the next gang goes elsewhere
+            return
         self._failures += 1
         if self._failures < START_FAILURES:  # a rank may be lost then, too
             return

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Set
 from concurrent.futures import Future
 from dataclasses import replace
 
-from flowcache.errors import StoreError
+from flowcache.errors import StoreError, masked
 from flowcache.inputs.options import RunOptions
 from flowcache.inputs.segments import plan
 from flowcache.progress.events import (
@@ -159,7 +159,7 @@ class Ledger:
 
     def note(self, message: str) -> None:
         """Tell the operator."""
-        self.tell(Note(message))
+        self.tell(Note(masked(message)))
 
     def task(self, request: RenderRequest, segment: Segment, reuse: bool, frugal: bool = False) -> Task:
         """What a gang is given, for a segment that the queue says runs from now on."""

@@ -10,13 +10,14 @@ from types import FrameType
 from flowcache.inputs.options import RunOptions
 
 LATE = "its deadline came"
+TOLD = "SIGTERM came"
 
 
 class Stopping:
     """At the deadline what is started is finished; stopped otherwise, segments under way get `grace` seconds."""
 
     def __init__(self, options: RunOptions):
-        self.options = options
+        self.grace, self.until = options.grace, options.until
         self.why: str | None = None
         self._until: float | None = None  # the deadline on the gangs' clock
         self._leave: float | None = None  # when segments under way are given up, on that clock
@@ -24,46 +25,52 @@ class Stopping:
     @property
     def late(self) -> bool:
         """Whether the deadline has passed before anything was started."""
-        if self.options.until is not None and time.time() >= self.options.until:
+        if self.until is not None and time.time() >= self.until:
             self.why = LATE
         return self.why is not None
 
     def stop(self, why: str) -> None:
-        """Start nothing more. Safe to call from a signal handler."""
+        """Start nothing more. Safe to call from a signal handler and from another thread."""
         self.why = why
 
     def begin(self, now: float) -> None:
         """Gangs are there. now: on their clock, which need not be the wall's."""
-        self._until = None if self.options.until is None else now + self.options.until - time.time()
+        self._until = None if self.until is None else now + self.until - time.time()
 
     def over(self, now: float, under_way: bool) -> bool:
         """Whether a stopped run has nothing more to wait for. under_way: some gang has work."""
         if self._until is not None and now >= self._until and not self.why:
             self.why = LATE
-            self._leave = float("inf")  # what is started is finished
         if not self.why:
             return False
-        if self._leave is None:
-            self._leave = now + self.options.grace
-        return not under_way or now > self._leave
+        if self.why != LATE and self._leave is None:
+            self._leave = now + self.grace
+        return not under_way or (self._leave is not None and now > self._leave)
 
 
 @contextmanager
-def on_sigterm(stop: Callable[[str], None]) -> Iterator[None]:
-    """The first SIGTERM calls `stop`, another one ends the run like Ctrl-C.
+def on_sigterm(stopping: Stopping) -> Iterator[Callable[[], None]]:
+    """From the call of what it yields on, SIGTERM stops the run; one that comes after its grace ends it like Ctrl-C.
 
-    To be entered after what gangs run on was connected to, which may set a handler of its own.
+    Those within the grace say the same once more, as a pod is told by Ray and by its hook, and must not cut short what
+    a stopped run still writes. To be called once what gangs run on is connected to, which may set a handler of its own.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield lambda: None
         return
+    told: list[float] = []  # when, on the monotonic clock
 
-    def first(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        stop("SIGTERM came")
+    def handler(number: int, frame: FrameType | None) -> None:
+        told.append(time.monotonic())
+        if told[-1] - told[0] > stopping.grace:
+            signal.default_int_handler(number, frame)
+        stopping.stop(TOLD)
 
-    before = signal.signal(signal.SIGTERM, first)
+    def listen() -> None:
+        signal.signal(signal.SIGTERM, handler)
+
+    before = signal.getsignal(signal.SIGTERM)
     try:
-        yield
+        yield listen
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)

@@ -1,9 +1,11 @@
 """How a run ended."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from flowcache.errors import masked
 from flowcache.scheduler.queue import SegmentQueue
+from flowcache.scheduler.stopping import TOLD
 from flowcache.storage.commits import Listing
 from flowcache.storage.documents import RunRecord
 from flowcache.storage.objects.store import Store
@@ -27,6 +29,10 @@ class Summary:
     @property
     def exit_code(self) -> int:
         return 5 if self.left else 3 if self.failed or self.rejected else 0
+
+    def code(self, succeed_with: Collection[int]) -> int:
+        """What to end with where these exit codes are a success: SIGTERM's never is, whoever sent it starts anew."""
+        return 0 if self.exit_code in succeed_with and self.stopped != TOLD else self.exit_code
 
 
 def summarise(

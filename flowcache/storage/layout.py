@@ -8,7 +8,7 @@ LINKS = "_links"
 TEXTS = "_texts"
 WITHDRAWN = "_withdrawn"
 HOLDERS = "_holders"
-SUCCESS, STOPPED, OWNER = "_SUCCESS", "_STOPPED", "_OWNER"
+SUCCESS, STOPPED, OWNER, TURN = "_SUCCESS", "_STOPPED", "_OWNER", "_TURN"
 
 
 def new_attempt() -> str:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from flowcache.errors import FlowcacheError, InputError, Problem, StoreError, masked
+from flowcache.errors import AtWork, InputError, Problem, StoreError, masked
 from flowcache.storage import layout
 from flowcache.storage.documents import Damaged, Holder, RunRecord, Work, canonical, parse, to_json
 from flowcache.storage.keys import listed
@@ -25,7 +25,7 @@ NAME = re.compile(r"[0-9a-f]{16}")  # of runs and holders
 LOOKS = 5  # at an `_OWNER` that nobody can read, a beat apart: whose it is writes it anew
 
 
-class Superseded(FlowcacheError):
+class Superseded(AtWork):
     """Somebody else is at work on the root now."""
 
 

@@ -12,7 +12,6 @@ from functools import partial
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]: torch documents it here
 
 from flowcache.errors import OutOfMemory
 from flowcache.families.registry import find, load_model, precision
@@ -21,6 +20,7 @@ from flowcache.models.base import LoadedModel, Share, alone
 from flowcache.parallel.apply import ShardedModel
 from flowcache.parallel.decoding import open_sharing
 from flowcache.parallel.mesh import GangMesh, Mesh, arrange, exchanging, world
+from flowcache.parallel.rendezvous import open_rendezvous, rendezvous_at
 from flowcache.sampling.records import NotFinite
 from flowcache.storage.commits import commit_segment, new_attempt, read_state
 from flowcache.storage.documents import sha256
@@ -60,19 +60,17 @@ class RankWorker:
         self._beside = Beside()
         self._tail: tuple[str, bytes] | None = None  # key and bytes of the last state, which may be asked for next
 
-    def open_group(self) -> tuple[str, int]:
-        """Rank 0: opens the rendezvous on a free port of its own choice, and says where it is."""
-        host = "127.0.0.1"  # a gang is on one node, so no name needs to be looked up
-        self._rendezvous = TCPStore(host, 0, self.world, is_master=True, wait_for_workers=False)
-        return host, self._rendezvous.port
+    def open_group(self) -> str:
+        """Rank 0: opens the rendezvous, and says where it is."""
+        return open_rendezvous()
 
-    def join_group(self, address: tuple[str, int] | None) -> int:
+    def join_group(self, path: str | None) -> int:
         """Every rank: joins the gang's process group (nothing to do alone); returns the process id."""
         if self.world > 1:
             timeout, world = self.exchange_timeout, self.world
             backend = "nccl" if self.settings.device == "cuda" else "gloo"
             with exchanging():
-                rendezvous = self._rendezvous if self.rank == 0 else _rendezvous_at(address, world, timeout)
+                rendezvous = rendezvous_at(path, timeout)
                 dist.init_process_group(backend, store=rendezvous, rank=self.rank, world_size=world, timeout=timeout)
                 self._share = open_sharing(timeout)
         return os.getpid()
@@ -223,10 +221,3 @@ class RankWorker:
             return None
         frames = picture(request, model.spec, self.store.options, end=True)
         return None if frames is None else encode_end(model, frames)
-
-
-def _rendezvous_at(address: tuple[str, int] | None, world: int, timeout: timedelta) -> TCPStore:
-    if address is None:
-        raise ValueError("ranks above 0 must be told where rank 0 waits")
-    host, port = address
-    return TCPStore(host, port, world, timeout=timeout)

@@ -1,14 +1,11 @@
 """A Ray with dashboard, job API, token authentication and metrics, as a cluster has them."""
 
 import json
-import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
@@ -19,11 +16,7 @@ import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
-ROOT = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
-# Metrics every half second, not ten; a busy machine may be slow to start the node's agent.
-SYSTEM = {"metrics_report_interval_ms": 500, "agent_register_timeout_ms": 120_000}
-STARTS_WITHIN = 120  # seconds
+from tests.cluster.ray_head import answers, environment, new_address
 
 
 @dataclass(frozen=True)
@@ -64,34 +57,17 @@ class Finished:
 @pytest.fixture(scope="session")
 def head() -> Iterator[Head]:
     """Started as an operator starts it, in processes of its own: the mode of authentication is one per process."""
-    dashboard, metrics, clients, agent = (free_port() for _ in range(4))
-    client = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": os.urandom(32).hex()}
-    client |= {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    client = environment()
     folder = tempfile.mkdtemp(prefix="ray-")  # short: paths of sockets end at 107 characters
-    arguments = {
-        "port": "0",
-        "num-cpus": "2",
-        "temp-dir": folder,
-        "dashboard-port": str(dashboard),
-        "ray-client-server-port": str(clients),
-        "metrics-export-port": str(metrics),
-        "dashboard-agent-listen-port": str(agent),
-        "system-config": json.dumps(SYSTEM),
-        "disable-usage-stats": "",
-        "head": "",
-        "block": "",
-    }
-    command = [
-        BIN / "ray",
-        "start",
-        *(f"--{name}" + (f"={value}" if value else "") for name, value in arguments.items()),
-    ]
+    address = new_address(folder)
     with open(Path(folder) / "start.log", "w+") as log:
-        process = subprocess.Popen(command, env=client, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(address.command, env=client, stdout=log, stderr=subprocess.STDOUT)
         try:
-            wait_for(f"http://127.0.0.1:{dashboard}/api/version", process, log)
-            wait_for(f"http://127.0.0.1:{metrics}/metrics", process, log)
-            yield Head(f"http://127.0.0.1:{dashboard}", f"http://127.0.0.1:{metrics}/metrics", client)
+            for url in (f"{address.url}/api/version", address.metrics):
+                if not answers(url, lambda: process.poll() is None):
+                    log.seek(0)
+                    pytest.fail(f"ray start did not come up:\n{log.read()}")
+            yield Head(address.url, address.metrics, client)
             if process.poll() is not None:
                 pytest.fail(f"the head died:\n{Path(log.name).read_text()}")
         finally:
@@ -120,23 +96,3 @@ def finished(head, tmp_path_factory) -> Finished:
         time.sleep(0.3)
     out, err = process.communicate()
     return Finished(job, process.returncode, out, err, seen)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def wait_for(url: str, process: subprocess.Popen, log) -> None:
-    until = time.monotonic() + STARTS_WITHIN
-    while time.monotonic() < until and process.poll() is None:
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-            return
-        except urllib.error.HTTPError:
-            return  # it answers: the token is missing
-        except OSError:
-            time.sleep(0.3)
-    log.seek(0)
-    pytest.fail(f"ray start did not come up:\n{log.read()}")

@@ -46,3 +46,21 @@ def cluster_of(resource: dict[str, Any]) -> dict[str, Any]:
 def pods(resource: dict[str, Any]) -> list[dict[str, Any]]:
     cluster = cluster_of(resource)
     return [group["template"]["spec"] for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])]
+
+
+def made(resource: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Each kind of pod that the operator makes, by name, with the containers that it adds (KubeRay 1.7)."""
+    cluster = cluster_of(resource)
+    head, *workers = copy.deepcopy(pods(resource))
+    if cluster.get("enableInTreeAutoscaling"):
+        options = cluster["autoscalerOptions"]
+        added = {name: options[name] for name in ("resources", "securityContext", "args") if name in options}
+        head["containers"].append({"name": "autoscaler", **added})
+    found = {"head": head}
+    for group, worker in zip(cluster["workerGroupSpecs"], workers, strict=True):
+        waits = {"name": "wait-gcs-ready", "securityContext": worker["containers"][0]["securityContext"]}
+        worker["initContainers"] = [waits | {"resources": {"requests": {"cpu": "200m", "memory": "256Mi"}}}]
+        found[group["groupName"]] = worker
+    if resource["kind"] != "RayCluster":
+        found["submitter"] = copy.deepcopy(job_of(resource)["submitterPodTemplate"]["spec"])
+    return found

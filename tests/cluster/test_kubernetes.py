@@ -75,6 +75,7 @@ def test_spot_workers_are_the_others_elsewhere():
     on_demand, spot = cluster_of(ray("gpu-spot-job"))["workerGroupSpecs"]
     assert spot["template"]["spec"].pop("nodeSelector") and spot["minReplicas"] == 0
     del spot["template"]["spec"]["tolerations"][-1]
+    assert on_demand["template"]["spec"].pop("affinity")
     assert spot["template"] == on_demand["template"]
 
 

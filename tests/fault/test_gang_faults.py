@@ -29,7 +29,7 @@ def wide():
     """A Ray with room for a gang of four or two of two. Yields its address."""
     from ray.cluster_utils import Cluster
 
-    ours = [sys.modules[name] for name in (__name__, "tests.fault.victims")]
+    ours = [sys.modules[name] for name in (__name__, "tests.fault.victims", "tests.listening")]
     for module in ours:
         ray.cloudpickle.register_pickle_by_value(module)
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False})

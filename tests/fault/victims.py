@@ -17,6 +17,7 @@ from ray.util import placement_group_table
 from flowcache.progress.events import Note, SegmentFailed
 from flowcache.runtime.actor import RankActor
 from tests.fault.failures import Failures
+from tests.listening import listening
 
 DEAD = "Z", "X"  # states of a process that is no more than an entry
 
@@ -37,20 +38,19 @@ class Fault:
 
 
 def victims(faults: list[Fault], folder: Path) -> type[RankActor]:
-    """Actors that note their process and port in `folder`, and when each fault struck."""
+    """Actors that note their process and ports in `folder`, and when each fault struck."""
 
     class Victim(RankActor):
-        def open_group(self):
-            address = super().open_group()
-            (folder / f"port-{address[1]}").touch()
-            return address
-
-        def join_group(self, address):
+        def join_group(self, path):
             (folder / f"pid-{os.getpid()}").touch()
             self.exchange, self.calls, self.video = dist.all_to_all_single, -1, ""
             self.strike()
             dist.all_to_all_single = self.counted
-            return super().join_group(address)
+            before = listening(os.getpid())
+            found = super().join_group(path)
+            for _, port in listening(os.getpid()) - before:
+                (folder / f"port-{port}").touch()
+            return found
 
         def render(self, task):
             self.calls, self.video = -1, task.request.id

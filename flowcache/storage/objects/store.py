@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from flowcache.errors import StoreError, masked
 from flowcache.storage.objects.backend import Backend, Entry
-from flowcache.storage.objects.registry import connect, normalise
+from flowcache.storage.objects.registry import check_endpoint, connect, normalise
 
 T = TypeVar("T")
 
@@ -42,6 +42,7 @@ class Store:
     """
 
     def __init__(self, url: str, **storage_options: Any):
+        check_endpoint(storage_options)
         self.url = normalise(url)
         self.options = storage_options
         self._backend: Backend | None = None

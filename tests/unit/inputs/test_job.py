@@ -154,8 +154,8 @@ def test_a_deadline_that_is_none_is_refused(text):
         merged(None, manifest="m.jsonl", output="out", until=text)
 
 
-WHAT = {"manifest", "output", "model", "policy", "defaults", "keep_going"}  # the rest says how
-UNSAID = {"start_timeout", "retry_failed", "patience", "idle_release"}  # what no job says
+WHAT = {"manifest", "output", "model", "policy", "defaults", "keep_going", "succeed_with"}  # the rest says how
+UNSAID = {"start_timeout", "retry_failed", "patience", "idle_release", "started_as"}  # what no job says
 
 
 def test_a_setting_has_one_name_from_the_job_to_the_run():
@@ -169,9 +169,28 @@ def test_what_a_job_says_of_the_run_is_what_the_run_is_told():
         "gang": 2, "gangs": 3, "shard_weights": True, "threads": 4, "device": "cpu", "dtype": "bf16",
         "weights": "fp8", "vae_dtype": "bf16", "vae_tiling": "on", "compile": True, "address": "auto",
         "retries": 7, "infra_retries": 8, "segment_timeout": 9.0,
-        "exchange_timeout": 10.0, "grace": 11.0,
+        "exchange_timeout": 10.0, "grace": 11.0, "wait_for_gpus": 12.0,
     }  # fmt: skip
     moment = "2100-01-01T07:00+00:00"
     made = JobSpec(manifest="m.csv", output="o", until=moment, **said).run_options(retry_failed=True)
     assert said.keys() | {"until"} == set(JobSpec.model_fields) - WHAT
     assert made == RunOptions(**said, until=deadline(moment), retry_failed=True)
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"), [("30m", 1800), ("90s", 90), ("2h", 7200), ("1.5m", 90), ("45", 45), (45, 45), (0, 0)]
+)
+def test_a_length_of_time_has_a_unit_or_counts_seconds(written, seconds):
+    assert merged(None, manifest="m.csv", output="o", wait_for_gpus=written).wait_for_gpus == seconds
+
+
+@pytest.mark.parametrize("written", ["a while", "30 minutes", "8d", "-1", -1, "1e9", "", [3]])
+def test_what_is_no_length_of_time_is_refused(written):
+    with pytest.raises(InputError, match="wait_for_gpus: .*; accepted: seconds, or such as '90s'"):
+        merged(None, manifest="m.csv", output="o", wait_for_gpus=written)
+
+
+@pytest.mark.parametrize("written", [[0], [1], [2], ["3"], [3, 5, 3], 3])
+def test_only_a_night_with_a_report_may_succeed(written):
+    with pytest.raises(InputError, match="succeed_with.*accepted: "):
+        merged(None, manifest="m.csv", output="o", succeed_with=written)

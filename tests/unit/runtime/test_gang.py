@@ -6,6 +6,7 @@ from ray.exceptions import ObjectLostError, OutOfDiskError
 from flowcache.errors import MediaError, StoreError
 from flowcache.runtime import gang
 from flowcache.runtime.actor import end_of
+from flowcache.runtime.node_check import Verdict
 from flowcache.scheduler.protocols import GangFailure
 
 
@@ -21,6 +22,33 @@ def test_what_ray_itself_cannot_do_is_no_fault_of_the_work(error, monkeypatch):
     with pytest.raises(GangFailure, match=f"Ray has lost its answer .{type(error).__name__}") as caught:
         made.poll(["joined"])
     assert (caught.value.rank, caught.value.kind, caught.value.usable) == (2, "infra", False)
+
+
+class Asked:
+    """Checks of nodes whose answer is `said`."""
+
+    said: Verdict | None = None
+
+    def verdict(self, node):
+        assert node == "n"
+        return self.said
+
+
+@pytest.mark.parametrize("why", ["", "no S3 credentials found"])
+def test_a_gang_that_comes_to_a_new_node_waits_until_that_has_shown_its_store(why, monkeypatch):
+    made = gang.RayGang.__new__(gang.RayGang)
+    made._pending, made._stream, made._end, made.group = {}, None, None, "group"
+    made.node, made.started, made.checks = "", False, Asked()
+    monkeypatch.setattr(gang, "placement_group_table", lambda group: {"bundles_to_node_id": {0: "n"}})
+    assert made.poll([]) == [] and not made.started and made.node == "n" and not made.admitted
+    made.checks.said = Verdict(why)
+    assert made.admitted
+    if why:
+        with pytest.raises(GangFailure, match=why) as caught:
+            made.poll([])
+        assert (caught.value.kind, caught.value.usable) == ("node", False)
+    else:
+        assert made.poll([]) == [] and made.started and not made.admitted
 
 
 @pytest.mark.parametrize(

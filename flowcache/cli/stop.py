@@ -1,0 +1,76 @@
+"""`flowcache stop`."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flowcache.cli.common import err
+
+PROCESSES = Path("/proc")
+POLL = 0.2  # seconds
+
+
+def stop(
+    linger: Annotated[
+        float, typer.Option(min=0, help="Wait so many seconds more, for those who ask how the run ended.")
+    ] = 0.0,
+) -> None:
+    """Tell every `flowcache render` of yours on this machine to stop, and wait until they have.
+
+    As by SIGTERM: segments under way get the job's `grace`, the rest waits for the next run; exit code 5. This is what
+    a pod that holds a driver does before it ends (cluster/base). Linux only.
+
+        flowcache stop
+    """
+    told = [process for process in drivers() if tell(process)]
+    while any(map(alive, told)):
+        time.sleep(POLL)
+    err.print(f"{len(told)} stopped" if told else "nothing runs here", highlight=False)
+    if told:
+        time.sleep(linger)
+
+
+def drivers() -> list[int]:
+    """Processes of this user that run `flowcache render`, without those that they forked."""
+    found = {int(entry.name): entry for entry in PROCESSES.iterdir() if entry.name.isdecimal() and renders(entry)}
+    return sorted(process for process, entry in found.items() if parent(entry) not in found)
+
+
+def renders(entry: Path) -> bool:
+    try:
+        if entry.stat().st_uid != os.geteuid():
+            return False
+        words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:  # it has ended
+        return False
+    programs = [
+        number for number, word in enumerate(words) if word == "flowcache.cli" or Path(word).name == "flowcache"
+    ]
+    return any(words[number + 1 : number + 2] == ["render"] for number in programs)
+
+
+def parent(entry: Path) -> int:
+    try:
+        return int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def alive(process: int) -> bool:
+    """Whether it has not ended; one that nobody has fetched the exit code of has."""
+    try:
+        return (PROCESSES / str(process) / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def tell(process: int) -> bool:
+    try:
+        os.kill(process, signal.SIGTERM)
+    except ProcessLookupError:
+        return False
+    return True
