@@ -81,7 +81,8 @@ def _finish(ledger: Ledger, stopping: Stopping, connect: Connect, listen: Callab
         ledger.writer.drain()
         ledger.tell_finished()
     except ClusterError as error:
-        ledger.stopped(str(error), error.exit_code, len(ledger.queue.left))
+        with suppress(StoreError):  # which would hide the cause
+            ledger.stopped(str(error), error.exit_code, len(ledger.queue.left))
         raise
     finally:
         ledger.writer.close()
