@@ -23,6 +23,7 @@ from flowcache.storage.committed import read_at
 from flowcache.storage.documents import (
     Damaged,
     DoneMarker,
+    Newer,
     RunRecord,
     SegmentMarker,
     Unreadable,
@@ -167,7 +168,10 @@ def take_back(
     if not keys:
         store.delete(layout.init_key(video_id))
         return set()
-    markers = {marker_sha256(marker): marker for marker in read_at(store, keys)[0].values()}
+    found, faults = read_at(store, keys)
+    if any(isinstance(fault, Newer) for fault in faults.values()):
+        return set()  # not ours to take back
+    markers = {marker_sha256(marker): marker for marker in found.values()}
     parent = next((marker for marker in markers.values() if marker.segment == continued), None)
     while parent is not None and not has_state(store, parent):
         bad.add(parent.segment)

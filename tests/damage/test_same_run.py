@@ -133,6 +133,20 @@ def test_a_marker_of_a_newer_version_is_not_ours_to_take_back():
     assert not listed(store, layout.WITHDRAWN)
 
 
+def test_a_newer_version_that_commits_meanwhile_is_not_taken_back():
+    store, key = night(upto=1), layout.marker_key("long", 1)
+    newer = store.get(layout.marker_key("long", 0)).replace(b'"schema_version":1', b'"schema_version":2')
+
+    def meddle(task: Task):
+        poisoned(task)
+        if (task.request.id, task.segment.index) == ("long", 1):
+            store.create(key, newer)
+
+    summary = Studio(*REQUESTS, store=store).run(retries=0, fault=meddle)
+    assert set(summary.failed) == {"bad", "long"} and "schema version 2" in summary.failed["long"]
+    assert store.get(key) == newer and not listed(store, layout.WITHDRAWN)
+
+
 def test_a_marker_that_the_store_refuses_alone_stays_and_is_one_videos_trouble(wanted):
     held, key = night(upto=2).backend.objects, layout.marker_key("long", 1)
     before = held[key]
