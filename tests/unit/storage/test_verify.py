@@ -151,7 +151,7 @@ def test_a_marker_in_the_wrong_place_or_of_another_run_is_found(studio):
     marker = cat(studio, 2)
     studio.store.put(layout.marker_key("cat", 7), to_json(marker))
     assert (
-        f"video cat: {studio.store.uri('_commits/cat/00007.json')} is damaged: it is that of segment 0 of video emu"
+        f"video cat: {studio.store.uri('_commits/cat/00007.json')} is damaged: it is that of segment 2 of video cat"
         in found(studio)
     )
     commit_segment(studio.store, dataclasses.replace(marker, video_id="emu", segment=0))
