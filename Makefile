@@ -42,7 +42,7 @@ test: setup
 	@$(MAKE) --no-print-directory -j2 -Otarget test-half-1 test-half-2
 
 test-half-1: setup
-	@$(BIN)/python -m pytest --golden $(GOLDEN) tests/unit tests/parity tests/s3 tests/damage tests/soak
+	@$(BIN)/python -m pytest --golden $(GOLDEN) tests/unit tests/parity tests/s3 tests/damage tests/soak tests/hostile
 
 test-half-2: setup
 	@$(BIN)/python -m pytest tests/e2e tests/fault tests/cluster
@@ -58,6 +58,7 @@ test-slow: setup
 soak: setup
 	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python -m tests.soak
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow tests/damage
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s -m slow tests/hostile
 
 scale: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.scale

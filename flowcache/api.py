@@ -10,10 +10,12 @@ from flowcache.families.check import doubts, sound
 from flowcache.families.registry import load_model
 from flowcache.families.settings import policy_faults
 from flowcache.inputs.manifest import validate
-from flowcache.inputs.media import probe_media, read_rows
 from flowcache.inputs.options import RunOptions
+from flowcache.inputs.readers import rows_of
+from flowcache.inputs.sandbox import Sandbox
 from flowcache.inputs.schema import RowDefaults
 from flowcache.inputs.segments import plan as segments_of
+from flowcache.inputs.told import Told
 from flowcache.planner.advice import check_gang
 from flowcache.planner.estimate import Cluster
 from flowcache.planner.hardware import Link, Node
@@ -65,7 +67,9 @@ def render(
     the Summary, not raised.
     """
     options, store = options or RunOptions(), Store(output, **(storage_options or {}))
-    good, problems, warnings, specs = check(requests, defaults or RowDefaults(), storage_options, media)
+    private = options.allow_private_media
+    found = check(requests, defaults or RowDefaults(), storage_options, media, private, keep_going)
+    good, problems, warnings, specs = found
     problems += options.faults(specs.values()) + check_gang(good, specs, options.gang)
     for warning in warnings:
         warn(warning)
@@ -93,14 +97,15 @@ def plan(
     defaults: RowDefaults | None = None,
     cluster: Cluster | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    allow_private_media: bool = False,
 ) -> Plan:
     """What rendering the requests takes, without weights: segments, chunk forwards, FLOPs, memory, and gang by gang.
 
     cluster: what is to render it; where it says how fast, also an estimate of the time. storage_options: what s3://
-    inputs are opened with. Raises InputError with every fault of the requests.
+    inputs are opened with; allow_private_media: as in RunOptions. Raises InputError with every fault of the requests.
     """
     cluster, now = cluster or Cluster(), time.time()
-    good, problems, _, specs = check(requests, defaults or RowDefaults(), storage_options)
+    good, problems, _, specs = check(requests, defaults or RowDefaults(), storage_options, private=allow_private_media)
     problems += cluster.faults() + check_gang(good, specs, cluster.gang)
     if problems:
         raise InputError(problems)
@@ -112,19 +117,14 @@ def check(
     defaults: RowDefaults,
     access: Mapping[str, Any] | None = None,
     media: Mapping[str, str] | None = None,
+    private: bool = False,
+    thorough: bool = False,
 ) -> tuple[list[RenderRequest], list[Problem], list[Problem], dict[str, ModelSpec]]:
     """Requests, faults, warnings, and the specs of the models that the good requests name. Starts nothing.
 
-    access: what s3:// URLs of the manifest and in it are opened with. media: as for `render`.
+    access: what s3:// URLs of the manifest and in it are opened with. media: as for `render`. private: media may lie at
+    any address. thorough: see `validate`.
     """
-    if isinstance(requests, str):
-        file = base = requests
-        rows, problems = read_rows(requests, access)
-    else:
-        file, base = "requests", ""
-        rows, problems = [(number, dict(row)) for number, row in enumerate(requests, 1)], []
-        if not rows:
-            problems.append(Problem(file, "", "is empty; accepted: at least one row"))
     specs: dict[str, ModelSpec] = {}
     doubted: list[Problem] = []
 
@@ -133,10 +133,16 @@ def check(
         doubted.extend(doubts(specs[name]))
         return specs[name]
 
-    def probe(url: str, kind: str) -> MediaInfo:
-        return probe_media((media or {}).get(url, url), kind, base, access)
+    file, told = requests if isinstance(requests, str) else "requests", Told()
+    with Sandbox(access, private) as sandbox:
 
-    good, faults, warnings = validate(rows, file, spec_of, defaults, probe)
+        def probe(url: str, kind: str) -> MediaInfo:
+            return sandbox.probe((media or {}).get(url, url), kind, requests if isinstance(requests, str) else "")
+
+        rows = rows_of(requests, sandbox, told) if isinstance(requests, str) else enumerate(map(dict, requests), 1)
+        good, problems, warnings = validate(rows, file, spec_of, defaults, probe, told, thorough)
+    if not isinstance(requests, str) and not requests:
+        problems.append(Problem(file, "", "is empty; accepted: at least one row"))
     used = {request.model for request in good}
-    faults += policy_faults(good, specs, masked(file))
-    return good, problems + faults, doubted + warnings, {name: spec for name, spec in specs.items() if name in used}
+    problems += policy_faults(good, specs, masked(file))
+    return good, problems, doubted + warnings, {name: spec for name, spec in specs.items() if name in used}

@@ -24,6 +24,7 @@ class Problem:
     message: str
     row: int | None = None  # 1-based row of a manifest; None for a fault of the whole file
     video: str | None = None  # the row's id, where it has a usable one
+    rows: int = 1  # for how many it stands: this one and later ones of which nothing more is said
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "file", masked(self.file))
@@ -61,7 +62,7 @@ def problems_of(read: Callable[[], object]) -> list[Problem]:
 
 
 class StoreError(FlowcacheError):
-    """The object store refused or lost something; the message names the URL and the cause.
+    """The object store refused or lost something: never a video's fault. The message names the URL and the cause.
 
     `passing`: it did not answer as it should for a while, and may do so again. `of_machine`: the fault lies with this
     machine (its credentials, rights or disk), and another one may fare better.
@@ -72,9 +73,24 @@ class StoreError(FlowcacheError):
         super().__init__(message)
 
 
+class ObjectError(StoreError):
+    """The store answered well, and the object is missing, damaged or another's: the fault of its video alone."""
+
+
 class OutOfMemory(FlowcacheError):
     """A segment does not fit the GPU; the message says what it needs, and what would fit."""
 
 
 class MediaError(FlowcacheError):
     """A picture or video cannot be fetched or decoded; the message is the cause in a person's words."""
+
+
+class UnreadableError(FlowcacheError):
+    """Something can't be opened, fetched or read; the message says what is wrong with it, without its URL.
+
+    `slow`: time was up.
+    """
+
+    def __init__(self, message: str, slow: bool = False):
+        self.slow = slow
+        super().__init__(message)

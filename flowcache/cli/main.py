@@ -4,6 +4,7 @@ import os
 import sys
 import traceback
 from dataclasses import asdict
+from io import TextIOWrapper
 from types import TracebackType
 
 import typer
@@ -59,6 +60,9 @@ def show_traceback(kind: type[BaseException], error: BaseException, trace: Trace
 def main() -> None:
     """Entry point: deliberate errors become a message and an exit code, never a traceback."""
     sys.excepthook = show_traceback
+    for stream in (sys.stdout, sys.stderr):  # names of files may hold what no encoding has
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except FlowcacheError as error:

@@ -38,6 +38,10 @@ SucceedWith = Annotated[
     list[int] | None, typer.Option(help="End with 0 in place of 3 (some failed) or 5 (deadline); can be given twice.")
 ]
 KeepGoing = Annotated[bool | None, typer.Option(help="Render the good rows, record the bad ones.")]
+AllowPrivateMedia = Annotated[
+    bool | None,
+    typer.Option("--allow-private-media", help="Media at http(s) may lie at private and local addresses, too."),
+]
 
 RetryFailed = Annotated[bool, typer.Option(help="Try dead-lettered videos again.")]
 Repair = Annotated[bool, typer.Option("--repair", help="Mend the output first, as flowcache repair does.")]

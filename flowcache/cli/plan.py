@@ -47,6 +47,7 @@ def plan(
     gpu_memory: options.GpuMemory = "80GB",
     node_gpus: options.NodeGpus = 8,
     until: options.PlanUntil = None,
+    allow_private_media: options.AllowPrivateMedia = None,
     endpoint_url: Endpoint = None,
     as_json: Json = False,
 ) -> None:
@@ -63,6 +64,7 @@ def plan(
 
     rest = {} if job else {"output": "unused"}  # nothing is written, so a manifest alone will do
     asked = {"policy": policy, "gang": gang, "shard_weights": shard_weights, "weights": weights}
+    asked |= {"allow_private_media": allow_private_media}
     spec = merged(job, manifest=manifest, model=model, **asked, **rest)
     timed = gpus or like or tflops or until
     of_job = spec.gang * spec.gangs if timed and spec.gangs else None
@@ -79,7 +81,13 @@ def plan(
         efficiency=efficiency,
     )
     access = {"endpoint_url": endpoint_url} if endpoint_url else {}
-    found = plan_requests(spec.manifest, defaults=spec.row_defaults(), cluster=cluster, storage_options=access)
+    found = plan_requests(
+        spec.manifest,
+        defaults=spec.row_defaults(),
+        cluster=cluster,
+        storage_options=access,
+        allow_private_media=spec.allow_private_media,
+    )
     if as_json:
         document = asdict(found)
         print_json(document["cost"] | {key: document[key] for key in ("estimate", "gangs")})

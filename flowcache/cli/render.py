@@ -34,6 +34,7 @@ def render(
     wait_for_gpus: options.WaitForGpus = None,
     succeed_with: options.SucceedWith = None,
     keep_going: options.KeepGoing = None,
+    allow_private_media: options.AllowPrivateMedia = None,
     retry_failed: options.RetryFailed = False,
     repair: options.Repair = False,
     log_json: options.LogJson = False,
@@ -71,6 +72,7 @@ def render(
         wait_for_gpus=wait_for_gpus,
         succeed_with=succeed_with or None,
         keep_going=keep_going,
+        allow_private_media=allow_private_media,
     )
     end(spec, lambda: run_job(spec, endpoint_url, retry_failed, log_json, media, repair), as_json)
 
@@ -99,7 +101,7 @@ def run_job(
 ) -> Any:
     """The Summary of what a JobSpec asks for. Ctrl-C becomes an error that says how to go on."""
     from flowcache.api import render as render_requests
-    from flowcache.inputs.media import media_table
+    from flowcache.inputs.manifest import media_table
     from flowcache.progress.json_lines import JsonProgress
     from flowcache.progress.terminal import progress_for
     from flowcache.runtime.started_as import started_as

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from flowcache.cli.common import Endpoint, Json, err, print_json
-from flowcache.cli.options import RetryFailed
+from flowcache.cli.options import AllowPrivateMedia, RetryFailed
 from flowcache.errors import FlowcacheError
 
 
@@ -20,6 +20,7 @@ def submit(
     output: Annotated[str | None, typer.Option(help="In place of the job's: a URL, or a path all nodes share.")] = None,
     follow: Annotated[bool, typer.Option(help="Show the job's log and end with its exit code.")] = True,
     retry_failed: RetryFailed = False,
+    allow_private_media: AllowPrivateMedia = None,
     endpoint_url: Endpoint = None,
     as_json: Json = False,
 ) -> None:
@@ -34,10 +35,13 @@ def submit(
         flowcache submit jobs/overnight-skyreels.yaml --address http://head:8265 --output s3://bucket/night
     """
     from flowcache.inputs.job import merged
+    from flowcache.inputs.output_url import check_endpoint
     from flowcache.runtime import submit as jobs
 
+    check_endpoint(endpoint_url)  # it would stand in the cluster's list of jobs
     options = ["--retry-failed"] * retry_failed + (["--endpoint-url", endpoint_url] if endpoint_url else [])
-    submission = jobs.prepare(merged(job, manifest=manifest, output=output), options)
+    spec = merged(job, manifest=manifest, output=output, allow_private_media=allow_private_media)
+    submission = jobs.prepare(spec, options)
     client = jobs.connect(address)
     name, started = jobs.submit(client, submission)
     err.print(f"{name} {'submitted' if started else 'was submitted before'}", highlight=False)

@@ -113,7 +113,8 @@ def _spec(raw: dict[str, Any], folder: Path) -> ModelSpec:
     known = {field.name for field in fields(ModelSpec)} - {"path", "digest", "heads"}
     unknown = sorted(set(raw) - known)
     if unknown:
-        raise InputError([Problem(str(path), key, "is no known key") for key in unknown])
+        named = (key if key.isprintable() and len(key) <= 50 else repr(key[:50]) for key in unknown[:100])
+        raise InputError([Problem(str(path), key, "is no known key") for key in named])
     owner, raw = _family(raw, folder), _frozen(raw)
     if problems := [Problem(str(path), key, message) for key, message in faults(raw)]:
         raise InputError(problems)

@@ -9,7 +9,7 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
-from flowcache.errors import InputError, Problem
+from flowcache.errors import InputError, Problem, UnreadableError
 from flowcache.inputs.deadline import ACCEPTED, deadline
 from flowcache.inputs.duration import ACCEPTED as DURATIONS
 from flowcache.inputs.duration import seconds
@@ -29,10 +29,12 @@ from flowcache.inputs.schema import (
     text,
     whole,
 )
+from flowcache.inputs.shape import misshapen
+from flowcache.inputs.urls import cause, opened
 from flowcache.masking import masked_url
 from flowcache.records import Weights
 
-SIZE_LIMIT = 1 << 20  # bytes
+SIZE_LIMIT = 64 << 10  # bytes; pure Python takes seconds for more
 JOB_ACCEPTS = ACCEPTS | {
     "manifest": "a path or URL of a .jsonl, .ndjson, .csv or .parquet file",
     "output": ROOTS,
@@ -57,6 +59,7 @@ JOB_ACCEPTS = ACCEPTS | {
     "wait_for_gpus": DURATIONS,
     "succeed_with": "a list of 3 and 5",
     "succeed_with.*": "3 (some videos failed) or 5 (stopped at the deadline)",
+    "allow_private_media": "true or false",
     "defaults": "an object with negative_prompt, seconds or frames, width, height, fps, seed, guidance, steps, "
     "ar_step, segment, shift, addnoise_condition, base_num_frames, overlap_history, causal_block_size, fit, "
     "video_from, special_tokens, prev_chunks_scale",
@@ -105,6 +108,7 @@ class JobSpec(Written):
     wait_for_gpus: Annotated[float, BeforeValidator(seconds), real(0, 604_800)] = RunOptions.wait_for_gpus
     # Exit codes of `render` that become 0, for what would start the job again: 5 by SIGTERM never does.
     succeed_with: Annotated[list[Literal[3, 5]], Field(max_length=2)] = []
+    allow_private_media: bool = RunOptions.allow_private_media
 
     def row_defaults(self) -> RowDefaults:
         """What holds for every row of the manifest that does not say otherwise."""
@@ -130,6 +134,8 @@ def merged(path: str | Path | None = None, **options: Any) -> JobSpec:
     given = {name: value for name, value in options.items() if value is not None}
     file = str(path) if path else "command line"
     written = _read(Path(path)) if path else {}
+    if fault := misshapen(written):
+        raise InputError([Problem(file, "", fault)])
     try:
         job = JobSpec.model_validate(written | given)
         if None in (job.defaults.seconds, job.defaults.frames):
@@ -143,9 +149,29 @@ def merged(path: str | Path | None = None, **options: Any) -> JobSpec:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as people mean it: `off` is a word and no boolean, and a key given twice is a fault."""
+    """YAML as people mean it: `off` is a word and no boolean, and a key given twice is a fault.
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+    Without aliases, of which a few lines make gigabytes; a value that its own type refuses is a fault, too.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            said = f"*{event.anchor} repeats what stands elsewhere; accepted: values written out"
+            raise yaml.constructor.ConstructorError(None, None, said, event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
+            kind = node.tag.rpartition(":")[2]
+            said = f"{shown(node.value)} can't be read as {kind[:40]}"
+            raise yaml.constructor.ConstructorError(None, None, said, node.start_mark) from error
+
+    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict:
+        if not isinstance(node, yaml.MappingNode):
+            raise yaml.constructor.ConstructorError(None, None, f"{shown(node.value)} is no mapping", node.start_mark)
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
@@ -172,19 +198,23 @@ def _read(path: Path) -> dict[str, Any]:
         return InputError([Problem(str(path), "", message)])
 
     try:
-        if path.stat().st_size > SIZE_LIMIT:
+        with opened(str(path), 1 << 40) as stream:
+            text = stream.read(SIZE_LIMIT + 1)
+        if len(text) > SIZE_LIMIT:
             raise refused(f"is larger than {SIZE_LIMIT >> 10:,} KiB, too large for a job file")
-        found = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
-    except FileNotFoundError:
-        raise refused("does not exist") from None
+        found = yaml.load(text.decode("utf-8-sig"), _Loader)
+    except UnreadableError as error:
+        raise refused(str(error)) from error
     except OSError as error:
-        raise refused(f"cannot be read ({(error.strerror or str(error)).lower()})") from error
+        raise refused(cause(error)) from error
     except UnicodeDecodeError:
         raise refused("is not UTF-8 text") from None
     except yaml.MarkedYAMLError as error:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise refused(f"is broken YAML{line}: {error.problem}") from None
-    except (yaml.YAMLError, RecursionError) as error:
+    except RecursionError:
+        raise refused("is broken YAML: nested too deeply") from None
+    except yaml.YAMLError as error:
         raise refused(f"is broken YAML: {(str(error).splitlines() or [''])[0][:200]}") from None
     if not isinstance(found, dict):
         raise refused(f"is {'empty' if found is None else shown(found)}; accepted: a mapping with manifest and output")

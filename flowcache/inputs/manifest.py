@@ -4,11 +4,15 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from flowcache.errors import InputError, MediaError, Problem, masked
 from flowcache.inputs.row import ReadRow, check_pictures, check_tail, check_without_model, look, policy, shots, windows
 from flowcache.inputs.schema import RowDefaults, shown, usable_id
+from flowcache.inputs.told import Told
+from flowcache.models.json_files import read_object
 from flowcache.records import MediaInfo, ModelSpec, RenderRequest, said
 
 SpecOf = Callable[[str], ModelSpec]  # raises InputError for an unknown model
@@ -16,23 +20,36 @@ Probe = Callable[[str, str], MediaInfo]  # (url as written, "image" or "video") 
 Media = dict[tuple[str, str], MediaInfo | MediaError]  # by url as written and kind
 MEDIA = {"image": "image", "video": "video", "end_image": "image"}  # fields that name a file, and its kind
 PROBES_AT_ONCE = 8
+BATCH = 512  # rows that are looked at together
 
 
 def validate(
-    rows: Iterable[tuple[int, dict[str, Any]]], file: str, spec_of: SpecOf, defaults: RowDefaults, probe: Probe
+    rows: Iterable[tuple[int, dict[str, Any]]],
+    file: str,
+    spec_of: SpecOf,
+    defaults: RowDefaults,
+    probe: Probe,
+    told: Told | None = None,
+    thorough: bool = True,
 ) -> tuple[list[RenderRequest], list[Problem], list[Problem]]:
     """The requests of all rows without fault, all faults, and warnings (words a tiny model does not know).
 
-    `rows`: (row number, fields); `spec_of` is called once for each model; `probe` once for each picture or
-    video, from several threads.
+    `rows`: (row number, fields), of which few are in memory at a time; `spec_of` is called once for each model; `probe`
+    once for each picture or video, from several threads. `told`: where faults go. `thorough`: False to open no more
+    pictures and videos once so many faults are known that further ones are only counted.
     """
-    manifest = _Manifest(masked(file), spec_of, defaults)
-    read = [manifest.read(number, fields) for number, fields in rows]
-    media = _probed(read, probe)
-    requests = [manifest.request(row, media) for row in read]
-    problems = [problem for row in read for problem in row.problems]
-    warnings = [warning for row in read for warning in row.warnings]
-    return [request for request in requests if request], problems, warnings
+    manifest, told, warned = _Manifest(masked(file), spec_of, defaults), told or Told(), Told()
+    requests, media, source = [], Media(), iter(rows)
+    with ThreadPoolExecutor(PROBES_AT_ONCE) as pool:
+        while batch := list(islice(source, BATCH)):
+            read = [manifest.read(number, fields, told.full) for number, fields in batch]
+            if thorough or not told.full:
+                media |= _probed(read, probe, media, pool)
+            for row in read:
+                requests += manifest.requests(row, media)
+                told.add(row.problems)
+                warned.add(row.warnings)
+    return requests, told.problems, warned.problems
 
 
 class _Manifest:
@@ -43,9 +60,9 @@ class _Manifest:
         self.specs: dict[str, ModelSpec | str] = {}  # or why there is none
         self.taken: dict[str, int] = {}  # id in lower case -> row that has it
 
-    def read(self, number: int, fields: dict[str, Any]) -> ReadRow:
+    def read(self, number: int, fields: dict[str, Any], brief: bool = False) -> ReadRow:
         """Check the row's types and ranges, and take its id."""
-        row = ReadRow(self.file, number)
+        row = ReadRow(self.file, number, brief)
         if given := usable_id(fields.get("id")):
             first = self._claim(given, number)
             if first == number:
@@ -59,6 +76,11 @@ class _Manifest:
         """Take an id, which no other row may have, nor one that differs in case only: the row that has it."""
         return self.taken.setdefault(name.lower(), number)
 
+    def requests(self, row: ReadRow, media: Media) -> list[RenderRequest]:
+        """The one of the row, if it has no fault."""
+        found = None if row.brief and row.problems else self.request(row, media)
+        return [found] if found else []
+
     def request(self, row: ReadRow, media: Media) -> RenderRequest | None:
         """The finished request; None after any fault. Faults of independent fields are all found."""
         found, model = _opened(row, media), row.says.model or self.defaults.model
@@ -69,6 +91,8 @@ class _Manifest:
         values = look(row, spec, self.defaults)
         spec = windows(row, spec, values)
         values["shots"] = shots(row, spec, values["fps"], self.defaults)
+        if row.brief and row.problems:
+            return None
         values["policy"] = policy(row, spec, self.defaults.policy)
         check_pictures(row, spec, values["shots"])
         if "video" in found and values["fps"]:
@@ -108,8 +132,18 @@ class _Manifest:
         return None
 
 
-def _probed(rows: list[ReadRow], probe: Probe) -> Media:
-    """Every distinct picture and video, opened: what it is, or why it is not."""
+def media_table(path: Path) -> dict[str, str]:
+    """What `submit` wrote of where it put media, by what rows call them. InputError."""
+    found = read_object(path, "table of media")
+    wrong = [Problem(str(path), name[:200], f"got {shown(where)}; accepted: a path or URL")
+             for name, where in found.items() if not (isinstance(where, str) and where.strip())]  # fmt: skip
+    if wrong:
+        raise InputError(wrong)
+    return found
+
+
+def _probed(rows: list[ReadRow], probe: Probe, known: Media, pool: ThreadPoolExecutor) -> Media:
+    """Every distinct picture and video that is not known, opened: what it is, or why it is not."""
 
     def attempt(media: tuple[str, str]) -> MediaInfo | MediaError:
         try:
@@ -118,9 +152,8 @@ def _probed(rows: list[ReadRow], probe: Probe) -> Media:
             return error
 
     named = ((getattr(row.says, name), kind) for row in rows for name, kind in MEDIA.items())
-    wanted = list(dict.fromkeys((url, kind) for url, kind in named if url))
-    with ThreadPoolExecutor(PROBES_AT_ONCE) as pool:
-        return dict(zip(wanted, pool.map(attempt, wanted), strict=True))
+    wanted = list(dict.fromkeys((url, kind) for url, kind in named if url and (url, kind) not in known))
+    return dict(zip(wanted, pool.map(attempt, wanted), strict=True))
 
 
 def _opened(row: ReadRow, media: Media) -> dict[str, MediaInfo]:

@@ -1,4 +1,4 @@
-"""Pictures and videos that requests start from: looked at before the run, loaded as pixels when needed.
+"""Pictures and videos that requests start from, opened and decoded in this process: `sandbox.py` has one for that.
 
 What a person names may be anything, so sizes are capped, picture and container formats are listed (no
 playlists, which could name further files), and every failure is a MediaError with a cause to read.
@@ -10,41 +10,38 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 from av.error import FFmpegError
 from PIL import Image, ImageOps
 
-from flowcache.errors import InputError, MediaError, Problem
+from flowcache.errors import MediaError, UnreadableError
 from flowcache.inputs.fit import Fit, fitted
-from flowcache.inputs.readers import read_rows
-from flowcache.inputs.urls import Access, OpenFile, UnreadableError, opened, resolve, scheme_of
-from flowcache.inputs.written import shown
-from flowcache.models.json_files import read_object
+from flowcache.inputs.urls import WEB, Access, OpenFile, opened, resolve, scheme_of
 from flowcache.records import MediaInfo
-
-__all__ = ["load_clip", "load_image", "probe_media", "read_rows"]
 
 SCHEMES = ("file", "s3", "gs", "gcs", "az", "abfs", "http", "https", "memory")
 BYTE_LIMIT = 512 << 20
 PIXEL_LIMIT = 64_000_000  # of one picture or frame
 PICTURES = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 CONTAINERS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,ogg"  # the demuxers that may open a file
+STRIP = 256  # rows of a picture that are brought to RGB together
+LONGEST = 30 * 86_400  # seconds of a video
 PROBED_TAIL = 20  # seconds at a video's end that a probe decodes
 BROKEN_PICTURE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 BROKEN_VIDEO = (FFmpegError, OSError, ValueError)
 
 
-def probe_media(url: str, kind: str, base: str, access: Access | None = None) -> MediaInfo:
+def probe_media(url: str, kind: str, base: str, access: Access | None = None, private: bool = False) -> MediaInfo:
     """What the "image" or "video" at `url` is; a relative path lies beside the file `base`.
 
     Decodes the whole picture, or a video's first frame and its last 20 seconds. MediaError says what is wrong.
-    `access`: what s3:// URLs are opened with, here and below.
+    `access`: what s3:// URLs are opened with, `private`: whether http:// may lead to any address; here and below.
     """
     absolute = resolve(url, base)
-    with _fetched(absolute, access) as file:
+    with _fetched(absolute, access, private) as file:
         if kind == "image":
             image = _picture(file)
             return MediaInfo(absolute, image.width, image.height, sha256=_sha256(file))
@@ -52,32 +49,34 @@ def probe_media(url: str, kind: str, base: str, access: Access | None = None) ->
             next(video.sampled([video.first]))
             tail = max(video.first, video.last - PROBED_TAIL)
             size = [(frame.width, frame.height) for frame in video.sampled([tail, video.last])][-1]
+            _check_pixels(*size)
             seconds = float(video.last - video.first)
             return MediaInfo(absolute, *size, video.count, video.fps, seconds, _sha256(file))
 
 
-def media_table(path: Path) -> dict[str, str]:
-    """What `submit` wrote of where it put media, by what rows call them. InputError."""
-    found = read_object(path, "table of media")
-    wrong = [Problem(str(path), name[:200], f"got {shown(where)}; accepted: a path or URL")
-             for name, where in found.items() if not (isinstance(where, str) and where.strip())]  # fmt: skip
-    if wrong:
-        raise InputError(wrong)
-    return found
-
-
 def load_image(
-    url: str, width: int, height: int, sha256: str | None = None, access: Access | None = None, fit: Fit = "crop"
+    url: str,
+    width: int,
+    height: int,
+    sha256: str | None = None,
+    access: Access | None = None,
+    fit: Fit = "crop",
+    private: bool = False,
 ) -> np.ndarray:
     """The picture as uint8 [1, height, width, 3], see `fit.fitted`.
 
     MediaError where it can't be read, or is not the file of that `sha256` any more (None: whatever is there).
     """
-    with _fetched(url, access, sha256) as file:
+    with _fetched(url, access, private, sha256) as file:
         return np.asarray(fitted(_picture(file), width, height, fit))[None]
 
 
-def load_clip(
+def load_clip(url: str, frames: int, fps: int, width: int, height: int, *how: Any, **also: Any) -> np.ndarray:
+    """uint8 [frames, height, width, 3]: all that `clip_frames` gives."""
+    return np.stack(list(clip_frames(url, frames, fps, width, height, *how, **also)))
+
+
+def clip_frames(
     url: str,
     frames: int,
     fps: int,
@@ -88,15 +87,15 @@ def load_clip(
     access: Access | None = None,
     fit: Fit = "crop",
     start: bool = False,
-) -> np.ndarray:
-    """The last (or first: `start`) `frames` frames sampled at `fps`, uint8 [frames, height, width, 3], sized like
-    load_image's.
+    private: bool = False,
+) -> Iterator[np.ndarray]:
+    """The last (or first: `start`) `frames` frames sampled at `fps`, uint8 [height, width, 3], sized like load_image's.
 
     least: a video that has fewer gives a multiple of this many. The last sample is the video's last frame, the others
     lie 1/fps apart before it (or after the first one) and take the frame nearest in time. MediaError as of load_image,
     and where there are too few.
     """
-    with _fetched(url, access, sha256) as file, _Video(file) as video:
+    with _fetched(url, access, private, sha256) as file, _Video(file) as video:
         have = MediaInfo(url, 0, 0, seconds=float(video.last - video.first)).frames_at(fps)
         if least and least <= have < frames:
             frames = have // least * least
@@ -106,17 +105,17 @@ def load_clip(
             times = [video.first + Fraction(i, fps) for i in range(frames)]
         else:
             times = [video.last - Fraction(i, fps) for i in reversed(range(frames))]
-        found = video.sampled(times)
-        return np.stack([np.asarray(fitted(_upright(frame), width, height, fit)) for frame in found])
+        for frame in video.sampled(times):
+            yield np.asarray(fitted(_upright(frame), width, height, fit))
 
 
 @contextmanager
-def _fetched(url: str, access: Access | None, sha256: str | None = None) -> Iterator[OpenFile]:
+def _fetched(url: str, access: Access | None, private: bool, sha256: str | None = None) -> Iterator[OpenFile]:
     scheme = scheme_of(url)
-    if scheme not in SCHEMES or "::" in url:
+    if scheme not in SCHEMES or ("::" in url and scheme not in WEB):  # as in [::1] there, else two of fsspec's
         raise MediaError(f"has the scheme {scheme[:20]!r}; accepted: a path or {', '.join(SCHEMES)}")
     try:
-        with opened(url, BYTE_LIMIT, access) as file:
+        with opened(url, BYTE_LIMIT, access, private) as file:
             if not file.read(1):
                 raise MediaError("is empty")
             if sha256 and _sha256(file) != sha256:
@@ -148,18 +147,30 @@ def _picture(file: OpenFile) -> Image.Image:
     _check_pixels(*image.size)
     try:
         image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I"):  # 16 bits a pixel
-            image = Image.fromarray((np.asarray(image, dtype=np.uint32) >> 8).clip(0, 255).astype(np.uint8))
-        if "A" in image.getbands() or "transparency" in image.info:
-            image = image.convert("RGBA")
-            return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-        return image.convert("RGB")
+        if image.mode == "RGB" and "transparency" not in image.info:
+            image.load()
+            return image
+        plain, (width, height) = Image.new("RGB", image.size), image.size
+        for top in range(0, height, STRIP):  # whole copies of each step would be gigabytes
+            plain.paste(_plain(image.crop((0, top, width, min(top + STRIP, height)))), (0, top))
+        return plain
     except BROKEN_PICTURE as error:
         raise MediaError(f"is a damaged picture ({str(error)[:100] or 'cannot be decoded'})") from error
 
 
+def _plain(image: Image.Image) -> Image.Image:
+    """RGB of 8 bits on white."""
+    if image.mode.startswith("I"):  # 16 bits a pixel
+        image = Image.fromarray((np.asarray(image, dtype=np.uint32) >> 8).clip(0, 255).astype(np.uint8))
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
 def _upright(frame: av.VideoFrame) -> Image.Image:
     """The frame as a picture, turned as its camera was held."""
+    _check_pixels(frame.width, frame.height)  # which need not be those of the container
     image = Image.fromarray(frame.to_ndarray(format="rgb24"))
     return image.rotate(frame.rotation, expand=True) if frame.rotation % 360 else image
 
@@ -192,15 +203,23 @@ class _Video:
         if self._stream.codec_context is None:
             raise MediaError("is a video of a kind that cannot be decoded")
         _check_pixels(self._stream.codec_context.width, self._stream.codec_context.height)
+        count, times, base = 0, (2**63, -(2**63)), self._stream.time_base  # kept one by one they would be gigabytes
         try:
-            packets = [p for p in self._container.demux(self._stream) if p.size and not p.is_discard]
+            for packet in self._container.demux(self._stream):
+                if packet.size and not packet.is_discard:
+                    if packet.pts is None or base is None:
+                        raise MediaError("has frames without times")
+                    count, times = count + 1, (min(times[0], packet.pts), max(times[1], packet.pts))
         except BROKEN_VIDEO as error:
             raise MediaError("is a damaged video: its end cannot be read") from error
-        times, base = [packet.pts for packet in packets if packet.pts is not None], self._stream.time_base
-        if not packets or len(times) < len(packets) or base is None:
-            raise MediaError("has no frames" if not packets else "has frames without times")
-        self.count, self._base = len(times), base
-        self.first, self.last = min(times) * base, max(times) * base
+        if not count or base is None:
+            raise MediaError("has no frames")
+        self.count, self._base = count, base
+        self.first, self.last = times[0] * base, times[1] * base
+        if self.last - self.first > LONGEST:
+            raise MediaError(
+                f"says that it lasts {float(self.last - self.first):,.0f} s; accepted: at most {LONGEST:,}"
+            )
         self.fps = float((self.count - 1) / (self.last - self.first)) if self.last > self.first else 0.0
 
     def _decoded(self, time: Fraction) -> Iterator[tuple[Fraction, av.VideoFrame]]:

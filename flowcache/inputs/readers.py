@@ -3,23 +3,21 @@
 import csv
 import json
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from decimal import Decimal
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from flowcache.errors import Problem, masked
+from flowcache.errors import Problem, UnreadableError, masked
+from flowcache.inputs.parquet import ROW_BYTES, parquet_rows, repeated
+from flowcache.inputs.sandbox import Sandbox
 from flowcache.inputs.schema import NESTED_FIELDS, REAL_FIELDS, WHOLE_FIELDS, path_name, shown, usable_id
-from flowcache.inputs.urls import Access, UnreadableError, opened
+from flowcache.inputs.told import Told
+from flowcache.inputs.urls import Access
 
-Rows = list[tuple[int, dict[str, Any]]]
+NumberedRow = tuple[int, dict[str, Any]]
 
 FILE_LIMIT = 2 << 30  # bytes
 LINE_LIMIT = 16 << 20  # bytes
-ROW_LIMIT = 5_000_000  # of a Parquet file, whose bytes may unpack to far more
+COLUMN_LIMIT = 1000
 KINDS = {".jsonl": "JSON Lines", ".ndjson": "JSON Lines", ".csv": "CSV", ".parquet": "Parquet"}
 MAGIC = (
     (b"PAR1", "a Parquet file"),
@@ -43,35 +41,41 @@ class _Fault(ValueError):
         super().__init__(message)
 
 
-def read_rows(url: str, access: Access | None = None) -> tuple[Rows, list[Problem]]:
-    """The rows of a manifest with their numbers, and a problem for each that cannot be read.
+def read_rows(url: str, access: Access | None = None) -> tuple[list[NumberedRow], list[Problem]]:
+    """All that `rows_of` gives, and the problems."""
+    told = Told()
+    with Sandbox(access, most=1) as sandbox:
+        return list(rows_of(url, sandbox, told)), told.problems
+
+
+def rows_of(url: str, sandbox: Sandbox, told: Told) -> Iterator[NumberedRow]:
+    """The rows of a manifest with their numbers, one by one; `told` gets a problem for each that cannot be read.
 
     The number is the line on which the row begins (JSON Lines, CSV: the header is line 1) or the record
-    (Parquet), from 1. Nothing is raised for bad input; a row with a problem is left out. `access`: to s3:// URLs.
+    (Parquet), from 1. Nothing is raised for bad input; a row with a problem is left out.
     """
-    reader = _Reader(url)
+    reader = _Reader(url, sandbox, told)
     try:
-        with opened(url, FILE_LIMIT, access) as file:
-            reader.read(file)
+        with sandbox.opened(url, FILE_LIMIT) as file:
+            yield from reader.read(file)
     except UnreadableError as error:
         reader.problem(str(error))
     except OSError as error:
         reader.problem(f"cannot be read ({masked(str(error))})")
-    return reader.rows, reader.problems
 
 
 class _Reader:
-    """Collects the rows and problems of one file."""
+    """The rows of one file, and its problems."""
 
-    def __init__(self, url: str):
+    def __init__(self, url: str, sandbox: Sandbox, told: Told):
         self.name, self.file = url.partition("?")[0] if "://" in url else url, masked(url)
-        self.rows: Rows = []
-        self.problems: list[Problem] = []
+        self.sandbox, self.told, self.none = sandbox, told, True  # none: neither row nor problem yet
 
     def problem(self, message: str, row: int | None = None, field: str = "", video: str | None = None) -> None:
-        self.problems.append(Problem(self.file, field, message, row, video))
+        self.none = False
+        self.told.add([Problem(self.file, field, message, row, video)])
 
-    def read(self, file: BinaryIO) -> None:
+    def read(self, file: BinaryIO) -> Iterator[NumberedRow]:
         suffix = "." + self.name.rpartition(".")[2].lower()
         kind = KINDS.get(suffix)
         if kind is None:
@@ -85,27 +89,29 @@ class _Reader:
             found = "JSON"
         if found != ("a Parquet file" if kind == "Parquet" else "text"):
             return self.problem(f"is named {suffix} but holds {found}; accepted: {kind}, or a name that fits")
-        {"JSON Lines": self._json_lines, "CSV": self._csv, "Parquet": self._parquet}[kind](file)
-        if not self.rows and not self.problems:
+        yield from {"JSON Lines": self._json_lines, "CSV": self._csv, "Parquet": self._parquet}[kind](file)
+        if self.none:
             self.problem("has no rows: a manifest has at least one")
 
-    def _json_lines(self, file: BinaryIO) -> None:
-        first = b""
+    def _json_lines(self, file: BinaryIO) -> Iterator[NumberedRow]:
+        first, good = b"", False
         for number, line in _lines(file):
             if line is None or line.strip():
                 first = first or (line or b'{"').strip()
-                self._row(number, lambda line=line: _json_object(line))
-        if self.rows or not first:
+                for row in self._row(number, lambda line=line: _json_object(line)):
+                    good = True
+                    yield row
+        if good or not first:
             return
         suffix = self.name[self.name.rfind(".") :]
         if first.startswith(b"[") or first == b"{":  # one problem says more than one for each line
-            self.problems = []
+            self.told.clear()
             self.problem(f"is named {suffix} but holds JSON over many lines; accepted: one object a line")
         elif not first.startswith(b"{"):
-            self.problems = []
+            self.told.clear()
             self.problem(f"is named {suffix} but its lines are no JSON; accepted: one object a line")
 
-    def _csv(self, file: BinaryIO) -> None:
+    def _csv(self, file: BinaryIO) -> Iterator[NumberedRow]:
         texts = _Texts(file, self)
         records = _records(texts)
         start, header = next(records, (1, []))
@@ -117,29 +123,20 @@ class _Reader:
         names = [name.strip() for name in header]
         for number, record in records:
             if record:
-                self._row(number, lambda record=record: _csv_row(names, record))
+                yield from self._row(number, lambda record=record: _csv_row(names, record))
 
-    def _parquet(self, file: BinaryIO) -> None:
-        try:
-            table = pq.ParquetFile(file)
-            if twice := _repeated(table.schema_arrow.names):
-                return self.problem("is the name of two columns", field=path_name((twice,)))
-            if table.metadata.num_rows > ROW_LIMIT:
-                return self.problem(f"has {table.metadata.num_rows:,} rows; accepted: at most {ROW_LIMIT:,}")
-            number = 0
-            for batch in table.iter_batches(batch_size=4096):
-                for record in batch.to_pylist():
-                    number += 1
-                    self._row(number, lambda record=record: _unflattened(_parquet_row(record)))
-        except (pa.ArrowException, OSError, ValueError):
-            self.problem("is a damaged or incomplete Parquet file")
+    def _parquet(self, file: BinaryIO) -> Iterator[NumberedRow]:
+        for number, record in parquet_rows(file.name, self.sandbox, FILE_LIMIT):
+            yield from self._row(number, lambda record=record: _parquet_row(record))
 
-    def _row(self, number: int, read: Any) -> None:
-        """Keep what `read` gives, or the fault it raises."""
+    def _row(self, number: int, read: Callable[[], dict[str, Any]]) -> Iterator[NumberedRow]:
+        """What `read` gives; the fault that it raises is a problem."""
         try:
-            self.rows.append((number, read()))
+            row = read()
         except _Fault as fault:
-            self.problem(str(fault), number, fault.field, usable_id(fault.id))
+            return self.problem(str(fault), number, fault.field, usable_id(fault.id))
+        self.none = False
+        yield number, row
 
 
 def _content(head: bytes) -> str:
@@ -192,14 +189,9 @@ def _json(text: str) -> Any:
 
 def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
-    if twice := _repeated(name for name, _ in pairs):
+    if twice := repeated(name for name, _ in pairs):
         raise _Fault("is given twice in one object", path_name((twice,)), found.get("id"))
     return found
-
-
-def _repeated(names: Iterable[str]) -> str | None:
-    """A name that occurs more than once."""
-    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 class _Texts:
@@ -231,13 +223,15 @@ def _records(texts: _Texts) -> Iterator[tuple[int, list[str] | _Fault]]:
 
 
 def _header_fault(names: list[str]) -> _Fault | None:
+    if len(names) > COLUMN_LIMIT:
+        return _Fault(f"has {len(names):,} columns; accepted: at most {COLUMN_LIMIT:,}")
     names = [name.strip() for name in names]
     separator = re.search(r"[;\t|]", names[0]) if len(names) == 1 else None
     if separator:
         return _Fault(f"the columns are separated by {shown(separator[0])}; accepted: commas")
     if not all(names) or any(_undecoded(name) for name in names):
         return _Fault("a column has no name" if not all(names) else "a column's name is not UTF-8")
-    twice = _repeated(names)
+    twice = repeated(names)
     return _Fault(f"the column {shown(twice)} is given twice") if twice else None
 
 
@@ -289,22 +283,7 @@ def _unflattened(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _parquet_row(record: dict[str, Any]) -> dict[str, Any]:
-    """A record as a row: without nulls, empty maps and the index that pandas writes."""
-    row = {name: value for name, value in _plain(record).items() if not name.startswith("__index_level_")}
-    if row.get("labels") == []:
-        del row["labels"]
-    return row
-
-
-def _plain(value: Any) -> Any:
-    """A Parquet value in JSON's types: null members dropped, maps and decimals as objects and numbers."""
-    if isinstance(value, dict):
-        return {name: _plain(member) for name, member in value.items() if member is not None}
-    if isinstance(value, list):
-        if value and all(isinstance(member, tuple) for member in value):
-            return _plain(dict(value))
-        return [_plain(member) for member in value]
-    if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
-    return value
+def _parquet_row(record: dict[str, Any] | None) -> dict[str, Any]:
+    if record is None:
+        raise _Fault(f"holds more than {ROW_BYTES >> 20} MiB")
+    return _unflattened(record)

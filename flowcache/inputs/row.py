@@ -26,21 +26,23 @@ from flowcache.inputs.schema import (
     path_name,
     shown,
 )
+from flowcache.inputs.shape import misshapen
 from flowcache.records import LATER, OWN, MediaInfo, ModelSpec, Shot
 
 Loc = tuple[int | str, ...]  # where in a row: ("shots", 1, "frames")
-LOOK = ("width", "height", "fps", "seed", "guidance", "steps", "ar_step", "segment", "negative_prompt", *LATER)
+OF_MODEL = ("width", "height", "fps", "seed", "guidance", "steps", "ar_step", "segment", "negative_prompt")
+LOOK = (*OF_MODEL, *LATER)
 
 
 class ReadRow:
     """One row past the check of types, and what was found wrong with it.
 
     `says`: the row without its faulty fields. `bad`: where those are; nothing more can be said of them.
-    `video`: the row's id, where it is its own.
+    `video`: the row's id, where it is its own. `brief`: only whether it has a problem is of interest.
     """
 
-    def __init__(self, file: str, number: int):
-        self.file, self.number = file, number
+    def __init__(self, file: str, number: int, brief: bool = False):
+        self.file, self.number, self.brief = file, number, brief
         self.says, self.bad = Row(), set[Loc]()
         self.video: str | None = None
         self.problems: list[Problem] = []
@@ -48,16 +50,22 @@ class ReadRow:
 
     def read(self, fields: dict[str, Any]) -> None:
         """Check types and ranges."""
+        if fault := misshapen(fields):
+            self.fault((), fault)
+            self.bad.add(())
+            return
         try:
             self.says = Row.model_validate(fields)
         except ValidationError as error:
+            if self.brief:
+                return self.fault((), "is at fault")
             for loc, message in faults(error, Row, ACCEPTS):
                 self.fault(loc, message)
                 self.bad.add(loc[:3] if loc[0] == "shots" else loc[:1])  # of a shot one field, else the whole field
             self.says = Row.model_validate(_without(fields, self.bad))
 
     def good(self, *loc: int | str) -> bool:
-        return not any(loc[: len(bad)] == bad for bad in self.bad)
+        return not self.bad or not any(loc[: len(bad)] == bad for bad in self.bad)
 
     def fault(self, loc: Loc, message: str) -> None:
         self.problems.append(Problem(self.file, path_name(loc), message, self.number, self.video))
@@ -81,17 +89,19 @@ def _without(fields: dict[str, Any], bad: set[Loc]) -> dict[str, Any]:
 def look(row: ReadRow, spec: ModelSpec, defaults: RowDefaults) -> dict[str, Any]:
     """Fields whose default comes from the job, else the model; None where the row's own is faulty."""
     owner, values = family(spec.family), {}
-    fallbacks = {name: None if name in LATER else getattr(spec, name, None) for name in LOOK} | {**owner.defaults(spec)}
+    own = {name: value for name, value in vars(row.says).items() if value is not None}
+    of_job, of_model = vars(defaults), vars(spec)
+    of_model = {name: of_model.get(name) for name in OF_MODEL} | {**owner.defaults(spec)}
     for name in LOOK:
-        said = getattr(row.says, name), getattr(defaults, name), fallbacks[name]
-        chosen = next((value for value in said if value is not None), None)
+        chosen = own.get(name)
+        if chosen is None and (chosen := of_job[name]) is None:
+            chosen = of_model.get(name)
         values[name] = chosen if row.good(name) else None
     if values["steps"] is not None and values["steps"] > spec.max_steps:
         accepted = f"a whole number from 1 to {spec.max_steps:,} with {spec.name}"
         row.fault(("steps",), f"got {values['steps']:,}{_origin(row, 'steps')}; accepted: {accepted}")
     _check_size(row, values["width"], values["height"], spec)
-    own = {name for name in Row.model_fields if getattr(row.says, name) is not None}
-    media = {name: getattr(row.says, name) for name in ("image", "video", "end_image")}
+    media = {name: own.get(name) for name in ("image", "video", "end_image")}
     for name, message in owner.check(Asked(values | media, frozenset(own)), spec):
         row.fault((name,), message)
     _check_traits(row, values, spec)

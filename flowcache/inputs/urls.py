@@ -7,23 +7,21 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from io import BufferedRandom, BufferedReader
-from typing import Any
+from io import BufferedReader
+from typing import IO, Any
 
 import fsspec
 from fsspec.core import url_to_fs
 
-from flowcache.errors import FlowcacheError, masked
+from flowcache.errors import UnreadableError, masked
 
 BLOCK = 1 << 20  # bytes
-FETCH_SECONDS = 600.0  # for one object: a server that sends a byte now and then must not hold up everybody
+FETCH_SECONDS = 600.0  # for one object
+WEB = ("http", "https")
+S3 = {"config_kwargs": {"connect_timeout": 10, "read_timeout": 30}}  # seconds
 
-OpenFile = BufferedReader | BufferedRandom
+OpenFile = BufferedReader
 Access = Mapping[str, Any]  # what s3:// URLs are opened with: endpoint_url, key, secret ...
-
-
-class UnreadableError(FlowcacheError):
-    """Something cannot be opened or fetched; the message says what is wrong with it, without its URL."""
 
 
 def scheme_of(url: str) -> str:
@@ -46,16 +44,20 @@ def resolve(url: str, base: str) -> str:
 
 
 @contextmanager
-def opened(url: str, limit: int, access: Access | None = None) -> Iterator[OpenFile]:
-    """The object as a local file, open at its start. UnreadableError: absent, no file, over `limit` bytes."""
+def opened(url: str, limit: int, access: Access | None = None, private: bool = False) -> Iterator[OpenFile]:
+    """The object as a local file, open at its start. UnreadableError: absent, no file, over `limit` bytes.
+
+    private: of http:// and https://, also what lies at addresses that are not public.
+    """
     if scheme_of(url) == "file":
         with _local(os.path.expanduser(url.partition("://")[2] or url), limit) as file:
             yield file
         return
-    with tempfile.TemporaryFile() as file:
-        _download(url, file, limit, access or {})
-        file.seek(0)
-        yield file
+    with tempfile.NamedTemporaryFile() as copy:
+        download(url, copy, limit, access, private)
+        copy.flush()
+        with open(copy.name, "rb") as file:
+            yield file
 
 
 @contextmanager
@@ -74,28 +76,37 @@ def _local(path: str, limit: int) -> Iterator[OpenFile]:
         yield file
 
 
-def _download(url: str, file: OpenFile, limit: int, access: Access) -> None:
+def download(url: str, file: IO[bytes], limit: int, access: Access | None = None, private: bool = False) -> None:
+    """Write what lies at a URL to `file`; as `opened`."""
     scheme = scheme_of(url)
+    if scheme in WEB:
+        from flowcache.inputs.web import fetch  # a tenth of a second of imports
+
+        return fetch(url, file, limit, private, FETCH_SECONDS)
     if scheme not in fsspec.available_protocols() and "::" not in url:
         raise UnreadableError(f"has the unknown scheme {scheme!r}")
     try:
-        filesystem, path = url_to_fs(url, **(access if scheme in ("s3", "s3a") else {}))
-        found = filesystem.info(path)
-        if found.get("type") == "directory":
-            raise UnreadableError("is a folder, not a file")
-        _check_size(found.get("size") or 0, limit)
-        size, begun = 0, time.monotonic()
-        with filesystem.open(path, "rb", block_size=4 * BLOCK) as remote:
-            while block := remote.read(BLOCK):
-                size += len(block)
-                _check_size(size, limit)
-                if time.monotonic() - begun > FETCH_SECONDS:
-                    raise UnreadableError(f"takes longer than {FETCH_SECONDS:.0f} s to fetch")
-                file.write(block)
+        filesystem, path = url_to_fs(url, **(S3 | dict(access or {}) if scheme in ("s3", "s3a") else {}))
+        _copy(filesystem, path, file, limit)
     except UnreadableError:
         raise
     except Exception as fault:  # fsspec's filesystems pass on what the client libraries below them raise
         raise UnreadableError(cause(fault)) from fault
+
+
+def _copy(filesystem: Any, path: str, file: IO[bytes], limit: int) -> None:
+    found = filesystem.info(path)
+    if found.get("type") == "directory":
+        raise UnreadableError("is a folder, not a file")
+    _check_size(found.get("size") or 0, limit)
+    size, begun = 0, time.monotonic()
+    with filesystem.open(path, "rb", block_size=4 * BLOCK) as remote:
+        while block := remote.read(BLOCK):
+            size += len(block)
+            _check_size(size, limit)
+            if time.monotonic() - begun > FETCH_SECONDS:
+                raise UnreadableError(f"takes longer than {FETCH_SECONDS:.0f} s to fetch", slow=True)
+            file.write(block)
 
 
 def _check_size(size: int, limit: int) -> None:

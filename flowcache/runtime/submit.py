@@ -15,7 +15,7 @@ import logging
 import os
 import shlex
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -33,7 +33,9 @@ from flowcache.errors import FlowcacheError, InputError, MediaError, Problem
 from flowcache.families.registry import bundled
 from flowcache.inputs.job import JobSpec
 from flowcache.inputs.manifest import MEDIA, refusal
-from flowcache.inputs.media import probe_media, read_rows
+from flowcache.inputs.readers import rows_of
+from flowcache.inputs.sandbox import Sandbox
+from flowcache.inputs.told import Told
 from flowcache.inputs.urls import cause, resolve
 
 LIMIT = 100 << 20  # bytes of all that is sent; Ray holds it in the head's memory
@@ -101,33 +103,36 @@ def _beside(manifest: Path) -> tuple[dict[str, bytes], list[Problem]]:
     Rows stay as written: their ids and seeds are hashes of that. Whether they make sense is for the cluster to say: it
     has the models.
     """
-    rows, problems = read_rows(str(manifest))
-    if problems:
-        return {}, problems
-    files, table = {_manifest_name(manifest): manifest.read_bytes()}, {}
-    room = LIMIT - manifest.stat().st_size
-    for (name, kind), places in _relative(rows).items():
-        if room < 0:
-            break
-        try:
-            data = _media(manifest, name, kind)
-        except MediaError as error:
-            message = refusal(name, kind, error)
-            problems += [Problem(str(manifest), field, message, row=number) for number, field in places]
-            continue
-        table[name] = f"media-{hashlib.sha256(data).hexdigest()[:32]}"
-        sent = f"{DATA}/{table[name]}"
-        room -= 0 if sent in files else len(data)
-        files[sent] = data
+    with Sandbox(most=1) as sandbox:
+        told = Told()
+        named = _relative(rows_of(str(manifest), sandbox, told))
+        if told.problems:
+            return {}, told.problems
+        room = LIMIT - manifest.stat().st_size
+        files, table = {_manifest_name(manifest): manifest.read_bytes() if room >= 0 else b""}, {}
+        for (name, kind), places in named.items():
+            if room < 0 or told.full:
+                break
+            try:
+                data = _media(sandbox, manifest, name, kind)
+            except MediaError as error:
+                message = refusal(name, kind, error)
+                for number, field in places:
+                    told.add([Problem(str(manifest), field, message, row=number)])
+                continue
+            table[name] = f"media-{hashlib.sha256(data).hexdigest()[:32]}"
+            sent = f"{DATA}/{table[name]}"
+            room -= 0 if sent in files else len(data)
+            files[sent] = data
     if room < 0:
         limit = f"is more than {LIMIT >> 20} MiB with the files that it names; accepted: URLs for so much"
-        problems.append(Problem(str(manifest), "", limit))
+        told.add([Problem(str(manifest), "", limit)])
     if table:
         files[TABLE] = json.dumps(table).encode()
-    return files, problems
+    return files, told.problems
 
 
-def _relative(rows: Sequence[tuple[int, dict[str, Any]]]) -> dict[tuple[str, str], list[tuple[int, str]]]:
+def _relative(rows: Iterable[tuple[int, dict[str, Any]]]) -> dict[tuple[str, str], list[tuple[int, str]]]:
     """(row, field) of all places that name a file beside the manifest, by (name, kind)."""
     found: dict[tuple[str, str], list[tuple[int, str]]] = {}
     for number, row in rows:
@@ -138,14 +143,14 @@ def _relative(rows: Sequence[tuple[int, dict[str, Any]]]) -> dict[tuple[str, str
     return found
 
 
-def _media(manifest: Path, name: str, kind: str) -> bytes:
+def _media(sandbox: Sandbox, manifest: Path, name: str, kind: str) -> bytes:
     """The picture or video beside the manifest, opened and decoded before any of it is sent. MediaError: it is none."""
     path = resolve(name, str(manifest))
     try:
         # Links are followed first: a manifest that came with one must not send what lies elsewhere on this machine.
         if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(manifest.parent)):
             raise MediaError("leaves the manifest's folder; accepted: a path in it, or a URL")
-        checked = probe_media(path, kind, "")
+        checked = sandbox.probe(path, kind, "")
         data = Path(path).read_bytes()
     except (OSError, ValueError) as error:
         raise MediaError(cause(error)) from error

@@ -8,19 +8,19 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from flowcache.errors import InputError, Problem, StoreError
+from flowcache.errors import FlowcacheError, InputError, Problem, StoreError
 from flowcache.inputs.options import RunOptions
 from flowcache.progress.events import Listener, NodesAvoided, Note, RunEnded, Tick
 from flowcache.records import ChunkRecord, ModelSpec, RenderRequest
 from flowcache.scheduler.failures import Failures
-from flowcache.scheduler.gang_pool import ClusterError, GangPool
-from flowcache.scheduler.ledger import Ledger
+from flowcache.scheduler.gang_pool import GangPool
+from flowcache.scheduler.ledger import Ledger, tell_stopped
 from flowcache.scheduler.protocols import Connect, Gang, GangFailure, GangProvider
 from flowcache.scheduler.stopping import Stopping, on_sigterm
 from flowcache.scheduler.summary import Summary, summarise
 from flowcache.scheduler.turn import turn
 from flowcache.storage.commits import success, withdraw_stopped
-from flowcache.storage.documents import RunRecord
+from flowcache.storage.documents import RunRecord, Stopped
 from flowcache.storage.objects.store import Store
 from flowcache.storage.ownership import Hold, Superseded, take
 from flowcache.storage.runs import begin_run
@@ -49,16 +49,19 @@ def run(
     try:
         store.probe()
     except StoreError as error:
+        if error.passing:
+            raise
         raise InputError([Problem("output", "", str(error))]) from error
-    record, stopping = begin_run(store, record), Stopping(options)
-
-    def note(message: str) -> None:
-        listener.on(Note(message))
-
+    record, stopping, note = begin_run(store, record), Stopping(options), lambda message: listener.on(Note(message))
     with turn(store, options.started_as, stopping, note), take(store, record, "render", note) as hold:
-        withdraw_stopped(store)
-        prepare(store, hold)
-        ledger = Ledger(store, record, hold, requests, specs, options, listener.on)
+        try:
+            withdraw_stopped(store)
+            prepare(store, hold)
+            ledger = Ledger(store, record, hold, requests, specs, options, listener.on)
+        except StoreError as error:
+            end = Stopped(record.run_id, str(error), error.exit_code, len(requests), time.time())
+            tell_stopped(store, end, note)
+            raise
         try:
             with on_sigterm(stopping) as listen:
                 return _finish(ledger, stopping, connect, listen, begin)
@@ -80,9 +83,10 @@ def _finish(ledger: Ledger, stopping: Stopping, connect: Connect, listen: Callab
                 ledger.writer.drain()  # dead letters still ask nodes for logs
         ledger.writer.drain()
         ledger.tell_finished()
-    except ClusterError as error:
-        with suppress(StoreError):  # which would hide the cause
-            ledger.stopped(str(error), error.exit_code, len(ledger.queue.left))
+    except Superseded:
+        raise
+    except FlowcacheError as error:
+        ledger.gave_up(error)
         raise
     finally:
         ledger.writer.close()
@@ -139,6 +143,7 @@ class Driver:
             self.pool.adjust(self.queue.startable)
         self.queue.release(lambda node, segment: self.pool.elsewhere(node))
         self.failures.settle()
+        self.failures.refusals.tend(any(gang.task for gang in self.pool.gangs) or self.failures.in_doubt)
         self.tell(NodesAvoided(len(self.pool.avoided)))
         for gang in self.pool.gangs:
             self._assign(gang)
@@ -175,6 +180,7 @@ class Driver:
             self._again_without_reuse(task, event)
         else:
             self.pool.nodes.committed(gang.node)
+            self.failures.refusals.committed()
             self.failures.mending.committed(task, event, gang)
 
     def _again_without_reuse(self, task: Task, event: Flawed) -> None:

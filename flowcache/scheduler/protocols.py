@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
-from flowcache.errors import OutOfMemory, StoreError, masked
+from flowcache.errors import ObjectError, OutOfMemory, StoreError, masked
 from flowcache.records import RenderRequest
 from flowcache.storage.documents import Damaged
 from flowcache.storage.objects.store import Store
@@ -16,10 +16,10 @@ FailureKind = Literal["infra", "store", "node", "memory", "damaged", "superseded
 
 
 class GangFailure(Exception):
-    """A rank failed. `kind`: "infra" for a lost process, "store" where the store did not answer it, "node" where its
-    machine is at fault (no rights in the store, a full disk), "memory" where the GPU had not enough of it, "damaged"
-    where the store holds something else than what the segment goes on from, "superseded" where the root is held by
-    somebody else, "work" for another exception of the work itself.
+    """A rank failed. `kind`: "infra" for a lost process, "store" where the store refused it or did not answer, "node"
+    where that may lie with its machine (no rights in the store, a full disk), "memory" where the GPU had not enough of
+    it, "damaged" where the store holds something else than what the segment goes on from, "superseded" where the root
+    is somebody else's, "work" for another exception of the work itself.
 
     `usable`: the gang can take another task; otherwise it is only good for `tear_down`.
     """
@@ -32,14 +32,12 @@ class GangFailure(Exception):
 
 
 def kind_of(cause: BaseException) -> FailureKind:
-    """Whose fault an exception of a rank is."""
+    """By where an exception came from: the store's are never the work's, unless an object was proven damaged."""
     if isinstance(cause, Damaged | Superseded):
         return "damaged" if isinstance(cause, Damaged) else "superseded"
-    if isinstance(cause, StoreError) and (cause.passing or cause.of_machine):
-        return "store" if cause.passing else "node"
-    if isinstance(cause, OutOfMemory):
-        return "memory"
-    return "work"
+    if isinstance(cause, StoreError) and not isinstance(cause, ObjectError):
+        return "node" if cause.of_machine and not cause.passing else "store"
+    return "memory" if isinstance(cause, OutOfMemory) else "work"
 
 
 class Gang(Protocol):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from flowcache.errors import StoreError, masked
+from flowcache.errors import ObjectError, StoreError, masked
 from flowcache.storage import layout
 from flowcache.storage.committed import (
     Commits,
@@ -44,9 +44,10 @@ from flowcache.storage.layout import (
     run_key,
     state_key,
 )
-from flowcache.storage.objects.store import Store
+from flowcache.storage.objects.store import MissingObject, Store
 from flowcache.storage.ownership import confirm
 from flowcache.storage.playlist import playlist
+from flowcache.storage.proven import read_sound
 from flowcache.storage.runs import begin_run, new_run, read_run, spec_hash
 
 __all__ = [
@@ -105,7 +106,7 @@ def put_init(store: Store, video_id: str, data: bytes, committed: str | None = N
         if committed == sha256(data):
             store.put(key, data)
             return key
-        raise (StoreError if committed else Damaged)(
+        raise (ObjectError if committed else Damaged)(
             f"{masked(store.uri(key))} differs from what this worker's encoder makes: chunks of other sizes, frame "
             "rates or ffmpeg versions cannot be joined. Use one software version for all workers of a run"
         )
@@ -135,15 +136,20 @@ def read_state(store: Store, marker: SegmentMarker) -> bytes:
     if marker.state_key is None:
         raise Damaged(f"the marker of segment {marker.segment} names no state to continue from")
     name = masked(store.uri(marker.state_key))
+
+    def read(data: bytes) -> bytes:
+        if sha256(data) != marker.state_sha256:
+            raise Damaged(f"{name} is missing or damaged: its sha256 is not the marker's")
+        return data
+
     try:
-        data = store.find(marker.state_key) or b""
+        return read_sound(store, marker.state_key, read)
+    except MissingObject as missing:
+        raise Damaged(f"{name} is missing or damaged: {missing}") from missing
     except StoreError as fault:
-        if not fault.passing and gives(store, layout.OWNER):
+        if fault.of_machine and gives(store, layout.OWNER):
             raise Unreadable(f"{name} alone can't be read: {fault}") from fault
         raise
-    if sha256(data) != marker.state_sha256:
-        raise Damaged(f"{name} is missing or damaged: its sha256 is not the marker's")
-    return data
 
 
 def put_playlist(store: Store, video_id: str, markers: Sequence[SegmentMarker], done: bool = False) -> str:
@@ -156,7 +162,7 @@ def put_playlist(store: Store, video_id: str, markers: Sequence[SegmentMarker], 
 def done_marker(video_id: str, markers: Sequence[SegmentMarker]) -> DoneMarker:
     """What DONE.json of these markers says; a pure function of them."""
     if [marker.segment for marker in markers] != list(range(len(markers))) or not markers:
-        raise StoreError(f"video {video_id} is not done: its committed segments have gaps")
+        raise ObjectError(f"video {video_id} is not done: its committed segments have gaps")
     chunks = chunks_of(markers)
     return DoneMarker(
         video_id=video_id,
@@ -178,7 +184,7 @@ def mark_done(store: Store, video_id: str, markers: Sequence[SegmentMarker]) -> 
     done = done_marker(video_id, markers)
     key = layout.done_key(video_id)
     if not store.create(key, to_json(done)):
-        raise StoreError(f"{masked(store.uri(key))} says something else than the segment markers beside it")
+        raise ObjectError(f"{masked(store.uri(key))} says something else than the segment markers beside it")
     return done
 
 

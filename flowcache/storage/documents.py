@@ -10,7 +10,7 @@ from functools import cache
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from flowcache.errors import StoreError, masked
+from flowcache.errors import ObjectError, StoreError, masked
 from flowcache.records import ChunkRecord
 from flowcache.storage import layout
 from flowcache.storage.objects.store import MissingObject, Store
@@ -161,7 +161,7 @@ class Holder:
 Document = RunRecord | SegmentMarker | DoneMarker | DeadLetter | Withdrawal | Stopped | Holder
 
 
-class Damaged(StoreError):
+class Damaged(ObjectError):
     """An object in the store is not what it should be: it has to be made anew."""
 
 
@@ -244,7 +244,7 @@ def read_each(store: Store, keys: Sequence[str]) -> Iterator[tuple[str, bytes | 
         except MissingObject as missing:
             return missing
         except StoreError as fault:
-            if fault.passing or not gives(store, layout.OWNER):
+            if not fault.of_machine or not gives(store, layout.OWNER):
                 raise
             return Unreadable(f"{masked(store.uri(key))} alone can't be read: {fault}")
 

@@ -95,7 +95,7 @@ def status(store: Store) -> StatusReport:
 def status_of(run: RunRecord, commits: Commits, finished: bool, stopped: Stopped | None) -> StatusReport:
     over = finished or stopped is not None
     videos = tuple(video_status(run, request["id"], commits, over) for request in run.requests)
-    rejected = len({(problem["file"], problem["row"]) for problem in run.rejected})
+    rejected = sum({(each["file"], each["row"]): each.get("rows", 1) for each in run.rejected}.values())
     markers = [marker for found in (commits.markers, commits.beyond) for each in found.values() for marker in each]
     rate = chunk_rate(markers)
     waited_for = [video for video in videos if video.state not in ("done", "dead")]

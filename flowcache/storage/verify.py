@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 
-from flowcache.errors import StoreError
+from flowcache.errors import ObjectError, StoreError
 from flowcache.storage import layout
 from flowcache.storage.audit import Audit, Damage, ObjectCheck, check_object, objects_of
 from flowcache.storage.audit_tables import check_tables, read_tables
@@ -117,7 +117,7 @@ def check_text(store: Store, key: str) -> Iterator[Damage]:
     except StoreError as fault:
         yield Damage(str(fault), key=key, unreadable=True)
         return
-    why = data is not None and fault_of(data)
+    why = data is not None and fault_of(data, key)
     if why:
         yield Damage(f"the encoded text is damaged: {why}", key=key)
 
@@ -132,7 +132,7 @@ def check_done(store: Store, video_id: str, markers: tuple[SegmentMarker, ...]) 
     try:
         if data != to_json(done_marker(video_id, markers)):
             yield Damage("DONE does not agree with the segment markers", video_id, key=key)
-    except StoreError as fault:
+    except ObjectError as fault:
         yield Damage(str(fault), video_id, key=key)
 
 

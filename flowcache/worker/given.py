@@ -1,6 +1,6 @@
-"""What a request gives as pictures or a video, loaded as pixels of its size."""
+"""What a request gives as pictures or a video, loaded as pixels of its size by a process with limits."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,23 +9,21 @@ import numpy as np
 from flowcache.errors import MediaError, masked
 from flowcache.families.known import family
 from flowcache.inputs.lengths import shortest_history
-from flowcache.inputs.media import load_clip, load_image
+from flowcache.inputs.sandbox import Sandbox
 from flowcache.records import ModelSpec, RenderRequest
 
-Access = Mapping[str, Any]  # what s3:// URLs are opened with
 
-
-def picture(request: RenderRequest, spec: ModelSpec, access: Access, end: bool = False) -> np.ndarray | None:
+def picture(request: RenderRequest, spec: ModelSpec, sandbox: Sandbox, end: bool = False) -> np.ndarray | None:
     """uint8 [1, H, W, 3]: what the request begins with, or ends with; None: neither. MediaError names it."""
     url = request.end_image if end else request.image
     sha256 = request.end_image_sha256 if end else request.media_sha256
     if url is None:
         return None
     with naming(url):
-        return load_image(url, request.width, request.height, sha256, access, _fit(request, spec))
+        return sandbox.image(url, request.width, request.height, sha256=sha256, fit=_fit(request, spec))
 
 
-def clip(request: RenderRequest, spec: ModelSpec, access: Access) -> np.ndarray | None:
+def clip(request: RenderRequest, spec: ModelSpec, sandbox: Sandbox) -> np.ndarray | None:
     """uint8 [T, H, W, 3]: the part of the request's video that is continued; None: it has none. MediaError names it."""
     if request.video is None:
         return None
@@ -34,9 +32,9 @@ def clip(request: RenderRequest, spec: ModelSpec, access: Access) -> np.ndarray 
     if start and traits.video_start:
         frames, least = traits.video_start, spec.time_stride
     with naming(request.video):
-        return load_clip(
-            request.video, frames, request.fps, request.width, request.height, request.media_sha256,
-            least, access, _fit(request, spec), start,
+        return sandbox.clip(
+            request.video, frames, request.fps, request.width, request.height, sha256=request.media_sha256,
+            least=least, fit=_fit(request, spec), start=start,
         )  # fmt: skip
 
 

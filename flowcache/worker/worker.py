@@ -16,6 +16,7 @@ from torch import Tensor
 from flowcache.errors import OutOfMemory
 from flowcache.families.registry import find, load_model, precision
 from flowcache.families.vae_tiling import choose_tile, what_fits
+from flowcache.inputs.sandbox import Sandbox
 from flowcache.models.base import LoadedModel, Share, alone
 from flowcache.parallel.apply import ShardedModel
 from flowcache.parallel.decoding import open_sharing
@@ -201,17 +202,16 @@ class RankWorker:
         request, spec = task.request, model.spec.asked(vars(task.request))
         if task.parent:
             key, data = self._tail or ("", b"")
-            if (
-                key != task.parent.state_key or sha256(data) != task.parent.state_sha256
-            ):  # another attempt's, or video's
+            if (key, sha256(data)) != (task.parent.state_key, task.parent.state_sha256):  # another attempt's
                 data = read_state(self.store, task.parent)
             return tail_from_bytes(data), shown_from_bytes(data)
         if task.segment.shot > 0:
             return None, None
-        if (frames := picture(request, spec, self.store.options)) is not None:
-            return encode_pixels(model, frames), None
-        if (frames := clip(request, spec, self.store.options)) is not None:
-            return encode_pixels(model, frames, request.fps), to_pixels(frames)
+        with self._sandbox() as sandbox:
+            if (frames := picture(request, spec, sandbox)) is not None:
+                return encode_pixels(model, frames), None
+            if (frames := clip(request, spec, sandbox)) is not None:
+                return encode_pixels(model, frames, request.fps), to_pixels(frames)
         return None, None
 
     def _end(self, model: LoadedModel, task: Task) -> Tensor | None:
@@ -219,5 +219,9 @@ class RankWorker:
         request, segment = task.request, task.segment
         if segment.start_frame + segment.frames < request.frames:
             return None
-        frames = picture(request, model.spec, self.store.options, end=True)
+        with self._sandbox() as sandbox:
+            frames = picture(request, model.spec, sandbox, end=True)
         return None if frames is None else encode_end(model, frames)
+
+    def _sandbox(self) -> Sandbox:
+        return Sandbox(self.store.options, self.settings.options.allow_private_media, most=1)

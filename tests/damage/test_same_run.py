@@ -24,6 +24,9 @@ class Refusing(CountingBackend):
         super().__init__(0.0)
         self.objects, self.refused = held, refused
 
+    def of_machine(self, fault):
+        return isinstance(fault, PermissionError)
+
     def get(self, key):
         if self.refused(key):
             raise PermissionError("403 AccessDenied")

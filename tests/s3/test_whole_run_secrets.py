@@ -1,5 +1,5 @@
-"""A render whose manifest, job, output, endpoint and pictures are URLs with secrets; one of the pictures is refused once
-the workers ask for it. None of the secrets is in anything that the run leaves or says."""
+"""A render whose manifest, job, output, endpoint and pictures are URLs with secrets; one of the pictures is refused
+once the workers ask for it. None of the secrets is in anything that the run leaves or says."""
 
 import io
 import json
@@ -69,7 +69,7 @@ def pictures():
 
 @pytest.fixture
 def run(moto, pictures):
-    """run(*arguments) -> (exit code, all it said): the command line, with the store's keys and a Ray folder of its own."""
+    """run(*arguments) -> (exit code, all it said): with the keys of the store and a Ray folder of its own."""
     ray = Path(tempfile.mkdtemp(prefix="fcs", dir="/tmp"))  # sockets' paths must be short
 
     def call(*arguments: str) -> tuple[int, str]:

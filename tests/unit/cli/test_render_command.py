@@ -30,12 +30,13 @@ HOW = RunOptions(
     retry_failed=True,
     until=deadline(UNTIL),
     wait_for_gpus=1800.0,
+    allow_private_media=True,
 )
 WRITTEN = (
     "m.jsonl --output out --model tiny-magi --policy paper --gang 2 --gangs 3 --shard-weights --threads 4 --device cpu "
     f"--dtype fp32 --weights int8 --vae-dtype bf16 --vae-tiling on --compile --address auto --until {UNTIL} "
     "--wait-for-gpus 30m --succeed-with 5 "
-    "--keep-going --retry-failed --log-json --endpoint-url http://localhost:1 --json"
+    "--keep-going --allow-private-media --retry-failed --log-json --endpoint-url http://localhost:1 --json"
 )
 
 
@@ -72,7 +73,7 @@ def test_a_job_is_replaced_by_options_alone(asked, tmp_path):
 def test_what_is_written_above_has_every_option_of_a_job():
     of_job = inspect.signature(render).parameters.keys() & JobSpec.model_fields.keys()
     absent = [name for name in of_job - {"manifest"} if f"--{name.replace('_', '-')} " not in WRITTEN]
-    assert len(of_job) == 19 and absent == []
+    assert len(of_job) == 20 and absent == []
 
 
 @pytest.mark.parametrize(

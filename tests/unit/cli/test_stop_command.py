@@ -79,3 +79,11 @@ def test_the_shell_that_runs_a_driver_is_none(start, only):
     finally:
         shell.kill()
         shell.wait()
+
+
+def test_what_has_another_network_is_another_pods(start, only, monkeypatch):
+    driver = start("flowcache", "render")
+    only(driver)
+    network = module.network
+    monkeypatch.setattr(module, "network", lambda entry: "net:[1]" if entry.name == "self" else network(entry))
+    assert module.drivers() == []

@@ -105,7 +105,7 @@ def test_all_faults_of_file_and_options_come_at_once(tmp_path):
         ("--- 1\n--- 2\n", "broken YAML"),
         ("[" * 5000, "broken YAML"),
         (b"manifest: caf\xe9\n", "is not UTF-8"),
-        (MINIMAL + "#" * (1 << 20), "is larger than 1,024 KiB"),
+        (MINIMAL + "#" * (1 << 20), "is larger than 64 KiB"),
     ],
 )
 def test_files_that_are_no_jobs(tmp_path, text, cause):
@@ -115,7 +115,7 @@ def test_files_that_are_no_jobs(tmp_path, text, cause):
 
 def test_missing_files_and_folders(tmp_path):
     assert problems(tmp_path / "none.yaml")[0][2] == "does not exist"
-    assert problems(tmp_path)[0][2] == "cannot be read (is a directory)"
+    assert problems(tmp_path)[0][2] == "is a folder, not a file"
 
 
 def test_seconds_and_frames_exclude_each_other_in_defaults(tmp_path):
@@ -168,7 +168,7 @@ def test_what_a_job_says_of_the_run_is_what_the_run_is_told():
     said = {
         "gang": 2, "gangs": 3, "shard_weights": True, "threads": 4, "device": "cpu", "dtype": "bf16",
         "weights": "fp8", "vae_dtype": "bf16", "vae_tiling": "on", "compile": True, "address": "auto",
-        "retries": 7, "infra_retries": 8, "segment_timeout": 9.0,
+        "retries": 7, "infra_retries": 8, "segment_timeout": 9.0, "allow_private_media": True,
         "exchange_timeout": 10.0, "grace": 11.0, "wait_for_gpus": 12.0,
     }  # fmt: skip
     moment = "2100-01-01T07:00+00:00"

@@ -21,7 +21,8 @@ from flowcache.errors import InputError, MediaError, Problem
 from flowcache.families.skyreels.published import NEGATIVE_PROMPT
 from flowcache.inputs.job import load_job
 from flowcache.inputs.manifest import default_seed, validate
-from flowcache.inputs.media import probe_media, read_rows
+from flowcache.inputs.media import probe_media
+from flowcache.inputs.readers import read_rows
 from flowcache.inputs.schema import ACCEPTS, Row, RowDefaults, shown
 from flowcache.inputs.segments import plan
 from flowcache.models.tensors import in_pth, in_safetensors

@@ -23,7 +23,10 @@ from flowcache.errors import MediaError, masked
 from flowcache.inputs import media as sources
 from flowcache.inputs import readers as rows
 from flowcache.inputs import urls
-from flowcache.inputs.media import load_clip, load_image, probe_media, read_rows
+from flowcache.inputs.media import load_clip, load_image, probe_media
+from flowcache.inputs.readers import read_rows, rows_of
+from flowcache.inputs.sandbox import Sandbox
+from flowcache.inputs.told import Told
 
 ROOT = Path(__file__).parents[3]
 GREY_STEP = 5  # the frame with number i of a test video is grey i * GREY_STEP
@@ -136,12 +139,14 @@ def test_parquet_of_pandas_reads_without_its_index(tmp_path):
 
 def test_damaged_parquet_files_never_raise(tmp_path):
     whole = (ROOT / "manifests" / "example.parquet").read_bytes()
-    for cut in range(0, len(whole), 197):
-        broken = bytearray(whole)
-        broken[cut : cut + 60] = b"\x99" * len(broken[cut : cut + 60])
-        for content in (whole[:cut], bytes(broken)):
-            found, problems = read(tmp_path, "m.parquet", content)
-            assert found or problems
+    with Sandbox(most=1) as sandbox:
+        for cut in range(0, len(whole), 197):
+            broken = bytearray(whole)
+            broken[cut : cut + 60] = b"\x99" * len(broken[cut : cut + 60])
+            for content in (whole[:cut], bytes(broken)):
+                (tmp_path / "m.parquet").write_bytes(content)
+                told = Told()
+                assert list(rows_of(str(tmp_path / "m.parquet"), sandbox, told)) or told.problems
 
 
 @pytest.mark.parametrize(

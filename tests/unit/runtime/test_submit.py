@@ -172,14 +172,14 @@ def test_nothing_from_outside_the_manifests_folder_is_sent(tmp_path):
 
 
 def test_a_file_that_changes_after_it_was_looked_at_is_not_sent(tmp_path, monkeypatch):
-    path, look = picture(tmp_path / "a.png"), jobs.probe_media
+    path, look = picture(tmp_path / "a.png"), jobs.Sandbox.probe
 
     def replaced(*arguments):
         found = look(*arguments)
         path.write_text("import os")
         return found
 
-    monkeypatch.setattr(jobs, "probe_media", replaced)
+    monkeypatch.setattr(jobs.Sandbox, "probe", replaced)
     ((row, field, message),) = refused(rows(tmp_path, {"image": "a.png"}))
     assert (row, field) == (1, "image") and message.startswith("'a.png' changed while it was read")
 

@@ -321,7 +321,7 @@ def test_status_reads_no_media(studio, monkeypatch):
     real, read = type(studio.store).get, []
     monkeypatch.setattr(type(studio.store), "get", lambda self, key: (read.append(key), real(self, key))[1])
     status(studio.store)
-    assert {key.split("/")[0] for key in read} == {"_run", "_STOPPED", "_commits"}
+    assert {key.split("/")[0] for key in read} == {"_run", "_STOPPED", "_commits", "_OWNER"}
 
 
 def test_the_plan_of_the_samples_is_what_was_committed(studio):

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from flowcache.errors import MediaError
+from flowcache.inputs.sandbox import Sandbox
 from flowcache.records import ModelSpec, RenderRequest, Shot
 from flowcache.worker.given import clip, picture
 
@@ -15,6 +16,12 @@ SKYREELS = ModelSpec("s", "skyreels", "path", "digest", chunk=5, window=25, over
 
 def request(**fields):
     return RenderRequest("v", (Shot("a", 24),), 32, 16, 24, 1, 3.0, 2, "m", {"name": "off"}, **fields)
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    with Sandbox(most=1) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -36,19 +43,19 @@ def numbers(frames):
     return [int(frame[8, -1, 0]) // 6 for frame in frames]
 
 
-def test_a_video_is_continued_from_its_end_or_its_start(video):
+def test_a_video_is_continued_from_its_end_or_its_start(video, sandbox):
     """MAGI-1's start is 32 frames, as officially; its end as many whole chunks as there are, up to four."""
-    assert numbers(clip(request(video=video), MAGI, {})) == list(range(16, 40))
-    assert numbers(clip(request(video=video, video_from="end"), MAGI, {})) == list(range(16, 40))
-    assert numbers(clip(request(video=video, video_from="start"), MAGI, {})) == list(range(32))
-    assert numbers(clip(request(video=video), SKYREELS, {})) == list(range(23, 40))
-    assert numbers(clip(request(video=video, video_from="start"), SKYREELS, {})) == list(range(17))
+    assert numbers(clip(request(video=video), MAGI, sandbox)) == list(range(16, 40))
+    assert numbers(clip(request(video=video, video_from="end"), MAGI, sandbox)) == list(range(16, 40))
+    assert numbers(clip(request(video=video, video_from="start"), MAGI, sandbox)) == list(range(32))
+    assert numbers(clip(request(video=video), SKYREELS, sandbox)) == list(range(23, 40))
+    assert numbers(clip(request(video=video, video_from="start"), SKYREELS, sandbox)) == list(range(17))
     shorter = request(video=video, video_from="start", overlap_history=37)
-    assert numbers(clip(shorter, SKYREELS.asked(vars(shorter)), {})) == list(range(37))
-    assert clip(request(), SKYREELS, {}) is None
+    assert numbers(clip(shorter, SKYREELS.asked(vars(shorter)), sandbox)) == list(range(37))
+    assert clip(request(), SKYREELS, sandbox) is None
 
 
-def test_pictures_and_videos_come_to_size_as_the_row_or_the_family_says(video, tmp_path):
+def test_pictures_and_videos_come_to_size_as_the_row_or_the_family_says(video, tmp_path, sandbox):
     """A square of which the left half is black, in frames twice as wide as high."""
     square = np.zeros((64, 64, 3), np.uint8)
     square[:16, 32:], square[16:, 32:] = 120, 240  # the first is cut off by "crop"
@@ -57,18 +64,18 @@ def test_pictures_and_videos_come_to_size_as_the_row_or_the_family_says(video, t
     for fit, columns in black.items():
         wanted = request(image=str(tmp_path / "a.png"), end_image=str(tmp_path / "a.png"), fit=fit)
         for end in (False, True):
-            shown = picture(wanted, SKYREELS, {}, end)
+            shown = picture(wanted, SKYREELS, sandbox, end)
             assert shown.shape == (1, 16, 32, 3) and (shown[0, 8, :, 0] < 60).sum() == columns
-        moving = clip(request(video=video, fit=fit), SKYREELS, {})
+        moving = clip(request(video=video, fit=fit), SKYREELS, sandbox)
         assert (moving[-1, 8, :, 0] < 60).sum() == columns
-    of_family = [picture(request(image=str(tmp_path / "a.png")), spec, {}) for spec in (SKYREELS, MAGI)]
-    assert np.array_equal(of_family[0], picture(request(image=str(tmp_path / "a.png"), fit="crop"), MAGI, {}))
-    assert np.array_equal(of_family[1], picture(request(image=str(tmp_path / "a.png"), fit="stretch"), SKYREELS, {}))
-    assert not np.array_equal(*of_family) and picture(request(), SKYREELS, {}) is None
+    of_family = [picture(request(image=str(tmp_path / "a.png")), spec, sandbox) for spec in (SKYREELS, MAGI)]
+    assert np.array_equal(of_family[0], picture(request(image=str(tmp_path / "a.png"), fit="crop"), MAGI, sandbox))
+    assert np.array_equal(of_family[1], picture(request(image=str(tmp_path / "a.png"), fit="stretch"), SKYREELS, sandbox))
+    assert not np.array_equal(*of_family) and picture(request(), SKYREELS, sandbox) is None
 
 
-def test_what_cannot_be_loaded_is_named(tmp_path):
+def test_what_cannot_be_loaded_is_named(tmp_path, sandbox):
     with pytest.raises(MediaError, match=r"nowhere\.png.*does not exist"):
-        picture(request(image=str(tmp_path / "nowhere.png")), SKYREELS, {})
+        picture(request(image=str(tmp_path / "nowhere.png")), SKYREELS, sandbox)
     with pytest.raises(MediaError, match=r"nowhere\.mp4.*does not exist"):
-        clip(request(video=str(tmp_path / "nowhere.mp4")), SKYREELS, {})
+        clip(request(video=str(tmp_path / "nowhere.mp4")), SKYREELS, sandbox)

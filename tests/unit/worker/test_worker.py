@@ -21,6 +21,7 @@ from flowcache.worker import worker as worker_module
 from flowcache.worker.renderer import RenderedChunk, SegmentRenderer
 from flowcache.worker.task import Flawed, WorkerSettings
 from flowcache.worker.worker import RankWorker, Task
+from tests.hostile.servers import sends, serving
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +106,19 @@ def test_a_picture_that_changed_is_named(worker, model, tmp_path):
     _, three = tasks(end_image=str(tmp_path / "end.png"), end_image_sha256="0" * 64)
     with pytest.raises(MediaError, match=r"end\.png: is not the file any more"):
         worker._end(model, three[2])
+
+
+def test_media_at_private_addresses_are_for_runs_that_allow_them(worker, model, tmp_path):
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    with serving(sends((tmp_path / "a.png").read_bytes())) as server:
+        _, three = tasks(image=f"{server.url}/a.png", end_image=f"{server.url}/b.png")
+        for begin in (lambda: worker._before(model, three[0]), lambda: worker._end(model, three[2])):
+            with pytest.raises(MediaError, match="no public address; accepted: public ones, or --allow-private-media"):
+                begin()
+        assert server.asked == []
+        worker.settings = WorkerSettings("run", "hash", RunOptions(allow_private_media=True))
+        assert worker._before(model, three[0])[0] is not None and worker._end(model, three[2]) is not None
+        assert server.asked == ["/a.png", "/b.png"]
 
 
 class Pixels:
