@@ -14,7 +14,7 @@ from flowcache.errors import FlowcacheError
 from flowcache.records import ChunkRecord
 from flowcache.scheduler.protocols import Connect, GangFailure, GangWork, kind_of
 from flowcache.storage import layout
-from flowcache.storage.commits import commit_segment, marker_sha256, new_attempt, put_init
+from flowcache.storage.commits import commit_segment, marker_sha256, new_attempt, put_init, read_state
 from flowcache.storage.documents import SegmentMarker, sha256
 from flowcache.storage.objects.store import Store
 from flowcache.worker.task import Event, Task, WorkerSettings
@@ -51,6 +51,9 @@ class PretendedGang:
         try:
             self.provider.fault_on(self.node, task)
             end = render(self.provider, self.name, task)
+        except FlowcacheError as error:  # which leaves a rank sound
+            self.task = None
+            raise GangFailure(0, kind_of(error), f"{type(error).__name__}: {error}", usable=True) from error
         except GangFailure as failure:
             if failure.usable:
                 self.task = None
@@ -134,7 +137,7 @@ def render(provider: SimulatedProvider, name: str, task: Task) -> SegmentMarker:
     provider.fault(task)
     store, request, segment, attempt = provider.store, task.request, task.segment, new_attempt()
     if task.parent:
-        store.get(task.parent.state_key)
+        read_state(store, task.parent)
     chunks = tuple(upload(store, task, segment.first_chunk + i, attempt) for i in range(segment.chunks))
     state = None if task.last else f"tail of {request.id} {segment.index}".encode()
     if state:
@@ -147,7 +150,7 @@ def render(provider: SimulatedProvider, name: str, task: Task) -> SegmentMarker:
         spec_hash=provider.settings.spec_hash,
         seed=request.seed,
         parent_sha256=task.parent and marker_sha256(task.parent),
-        init_key=put_init(store, request.id, INIT, task.parent and task.parent.init_sha256),
+        init_key=put_init(store, request.id, INIT, task.init),
         init_sha256=sha256(INIT),
         state_key=layout.state_key(request.id, segment.index, attempt) if state else None,
         state_sha256=sha256(state) if state else None,
@@ -164,7 +167,7 @@ def render(provider: SimulatedProvider, name: str, task: Task) -> SegmentMarker:
         finished=provider.clock,
         seconds={"conditioning": 0.0},
     )
-    return commit_segment(store, marker)
+    return commit_segment(store, marker, provider.settings.holder)
 
 
 def upload(store: Store, task: Task, chunk: int, attempt: str) -> ChunkRecord:

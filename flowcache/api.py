@@ -27,7 +27,7 @@ from flowcache.runtime.cluster import ray_provider
 from flowcache.runtime.metrics import RunMetrics
 from flowcache.scheduler.driver import Summary, run
 from flowcache.storage.objects.store import Store
-from flowcache.storage.repair import repair as repair_store
+from flowcache.storage.repair import mend
 from flowcache.storage.runs import new_run
 from flowcache.storage.withdrawal import finish_withdrawals
 
@@ -87,7 +87,7 @@ def render(
         options,
         Together(*listeners),
         ray_provider,
-        repair_store if repair else finish_withdrawals,
+        mend if repair else lambda store, hold: finish_withdrawals(store),
     )
 
 

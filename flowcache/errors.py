@@ -46,7 +46,7 @@ class Problem:
 
 
 class AtWork(FlowcacheError):
-    """Another job renders into this output; nothing was started."""
+    """Another driver renders into this output, and this one leaves it to that one."""
 
     exit_code = 5
 

@@ -17,12 +17,12 @@ def repair(
 ) -> None:
     """Mend what verify finds: lists and tables are written anew, damaged segments withdrawn for the next render.
 
-    What was continued from a damaged segment goes with it; the old markers are kept below _withdrawn. Not while a
-    run goes on. Exit code 4 where something is left that only a person can mend.
+    What was continued from a damaged segment goes with it; the old markers are kept below _withdrawn. Refused (exit
+    code 2) while a driver is at work there. Exit code 4 where something is left that only a person can mend.
     """
     from flowcache.storage.repair import repair as repair_store
 
-    done = repair_store(open_store(output, endpoint_url), decode)
+    done = repair_store(open_store(output, endpoint_url), decode, lambda message: err.print(escape(message)))
     if as_json:
         print_json(asdict(done))
     else:

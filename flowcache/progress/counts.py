@@ -11,6 +11,7 @@ from flowcache.progress.events import (
     SegmentCommitted,
     SegmentFailed,
     SegmentStarted,
+    SegmentsWithdrawn,
     VideoDead,
     VideoDone,
 )
@@ -52,7 +53,7 @@ class Counts:
                 self.made += 1
                 self.computed += event.steps_computed
                 self.reused += event.steps_reused
-            case SegmentCommitted() | SegmentFailed():
+            case SegmentCommitted() | SegmentsWithdrawn() | SegmentFailed():
                 self._settle(event)
             case VideoDone():
                 self.finished_videos += self.videos[event.video].state != "done"
@@ -69,11 +70,13 @@ class Counts:
             self.finished_chunks += there
         self._since = time.monotonic()
 
-    def _settle(self, event: SegmentCommitted | SegmentFailed) -> None:
+    def _settle(self, event: SegmentCommitted | SegmentsWithdrawn | SegmentFailed) -> None:
         """Only what is committed counts, when an attempt has ended."""
         video = self.videos[event.video]
         if isinstance(event, SegmentCommitted):
             video.committed += event.chunks
+        elif isinstance(event, SegmentsWithdrawn):
+            video.committed -= event.chunks
         self._count(event.video, video.committed)
 
     def _count(self, name: str, chunks: int) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 FailureKind = Literal[
-    "infra", "store", "node", "memory", "work", "flaw"
+    "infra", "store", "node", "memory", "damaged", "superseded", "work", "flaw"
 ]  # flaw: rendered again without reuse, nobody's fault
 
 
@@ -22,7 +22,7 @@ class VideoBegan:
 
 @dataclass(frozen=True, slots=True)
 class RunBegan:
-    """The first event of a run."""
+    """The first event of a run, but for notes."""
 
     run_id: str
     videos: tuple[VideoBegan, ...]
@@ -54,6 +54,15 @@ class SegmentCommitted:
     video: str
     segment: int
     chunks: int  # of this segment
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentsWithdrawn:
+    """What this or an earlier driver committed was found damaged, and has to be rendered again."""
+
+    video: str
+    segments: int  # so many
+    chunks: int  # of those segments
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +121,7 @@ RunEvent = (
     | SegmentStarted
     | ChunkDone
     | SegmentCommitted
+    | SegmentsWithdrawn
     | SegmentFailed
     | VideoDone
     | VideoDead

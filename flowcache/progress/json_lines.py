@@ -17,6 +17,7 @@ from flowcache.progress.events import (
     SegmentCommitted,
     SegmentFailed,
     SegmentStarted,
+    SegmentsWithdrawn,
     Tick,
     VideoDead,
     VideoDone,
@@ -80,6 +81,8 @@ class JsonProgress:
                 log.info("chunk finished", extra={**place(event.video, event.segment), "chunk": event.chunk})
             case SegmentCommitted():
                 log.info("segment committed", extra=place(event.video, event.segment))
+            case SegmentsWithdrawn():
+                log.warning(f"{event.segments} damaged segments withdrawn", extra={"video": event.video})
             case SegmentFailed():
                 self._failed(event)
             case VideoDone() if self.counts.videos[event.video].started:

@@ -21,6 +21,7 @@ from flowcache.progress.events import (
     RunEvent,
     SegmentCommitted,
     SegmentFailed,
+    SegmentsWithdrawn,
     Tick,
     VideoDead,
     VideoDone,
@@ -59,6 +60,8 @@ class LogProgress:
             case SegmentCommitted():
                 place = f"segment {event.segment + 1} of {self.counts.videos[event.video].segments}"
                 return f"{event.video}: {place} committed; {self.counts.summary()}"
+            case SegmentsWithdrawn():
+                return withdrawn(event)
             case SegmentFailed():
                 place = f"segment {event.segment} failed on rank {event.rank}"
                 return f"{event.video}: {place}: {event.cause}; {then(event)}"
@@ -88,6 +91,8 @@ class LiveProgress:
                 self._draw()
             case Note():
                 self._print(event.message)
+            case SegmentsWithdrawn():
+                self._print(withdrawn(event))
             case SegmentFailed():
                 place = f"{event.video} segment {event.segment}, rank {event.rank}"
                 self._print(f"{place}: {event.cause}; {then(event)}")
@@ -113,6 +118,10 @@ class LiveProgress:
         if len(videos) > SHOWN:
             table.add_row(f"and {len(videos) - SHOWN} more", "", "", "")
         return table
+
+
+def withdrawn(event: SegmentsWithdrawn) -> str:
+    return f"{event.video}: {event.segments} damaged segments were withdrawn, and are rendered again"
 
 
 def then(event: SegmentFailed) -> str:

@@ -15,6 +15,7 @@ from flowcache.progress.events import (
     SegmentCommitted,
     SegmentFailed,
     SegmentStarted,
+    SegmentsWithdrawn,
     VideoDead,
     VideoDone,
 )
@@ -78,6 +79,10 @@ class RunMetrics:
                 self._running.discard((event.video, event.segment))
                 self._left[event.video] -= 1
                 self._committed.inc()
+                self._show()
+            case SegmentsWithdrawn():
+                self._left[event.video] += event.segments
+                self._waiting += event.segments
                 self._show()
             case SegmentFailed():
                 self._running.discard((event.video, event.segment))

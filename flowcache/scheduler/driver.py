@@ -5,6 +5,7 @@ Keeps no state of its own: killed and started again, it reads the store and rend
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from flowcache.errors import FlowcacheError, InputError, Problem, StoreError
@@ -21,6 +22,7 @@ from flowcache.scheduler.turn import turn
 from flowcache.storage.commits import success, withdraw_stopped
 from flowcache.storage.documents import RunRecord, Stopped
 from flowcache.storage.objects.store import Store
+from flowcache.storage.ownership import Hold, Superseded, take
 from flowcache.storage.runs import begin_run
 from flowcache.storage.withdrawal import finish_withdrawals
 from flowcache.worker.task import Event, Flawed, Task
@@ -36,12 +38,12 @@ def run(
     options: RunOptions,
     listener: Listener,
     connect: Connect,
-    prepare: Callable[[Store], object] = finish_withdrawals,
+    prepare: Callable[[Store, Hold], object] = lambda store, hold: finish_withdrawals(store),
 ) -> Summary:
     """Render what the store lacks of `requests`, write tables and summary. `specs`: model name -> spec.
 
     listener: is told of every event; connect: brings up what gangs run on; prepare: what
-    is done to the store first.
+    is done to the store first. Superseded where another driver takes the root over meanwhile.
     """
     begin = time.monotonic()
     try:
@@ -51,17 +53,22 @@ def run(
             raise
         raise InputError([Problem("output", "", str(error))]) from error
     record, stopping, note = begin_run(store, record), Stopping(options), lambda message: listener.on(Note(message))
-    with turn(store, options.started_as, stopping, note):
+    with turn(store, options.started_as, stopping, note), take(store, record, "render", note) as hold:
         try:
             withdraw_stopped(store)
-            prepare(store)
-            ledger = Ledger(store, record, requests, specs, options, listener.on)
+            prepare(store, hold)
+            ledger = Ledger(store, record, hold, requests, specs, options, listener.on)
         except StoreError as error:
             end = Stopped(record.run_id, str(error), error.exit_code, len(requests), time.time())
             tell_stopped(store, end, note)
             raise
-        with on_sigterm(stopping) as listen:
-            return _finish(ledger, stopping, connect, listen, begin)
+        try:
+            with on_sigterm(stopping) as listen:
+                return _finish(ledger, stopping, connect, listen, begin)
+        except Superseded:
+            with suppress(StoreError):
+                ledger.put_right()
+            raise
 
 
 def _finish(ledger: Ledger, stopping: Stopping, connect: Connect, listen: Callable[[], None], begin: float) -> Summary:
@@ -76,6 +83,8 @@ def _finish(ledger: Ledger, stopping: Stopping, connect: Connect, listen: Callab
                 ledger.writer.drain()  # dead letters still ask nodes for logs
         ledger.writer.drain()
         ledger.tell_finished()
+    except Superseded:
+        raise
     except FlowcacheError as error:
         ledger.gave_up(error)
         raise
@@ -125,6 +134,7 @@ class Driver:
         if now - self._watched < WATCH_EVERY:
             return
         self._watched = now
+        self.ledger.hold.check()
         for gang in list(self.pool.gangs):
             failure = self.pool.overdue(gang)
             if failure:
@@ -171,7 +181,7 @@ class Driver:
         else:
             self.pool.nodes.committed(gang.node)
             self.failures.refusals.committed()
-            self.ledger.committed(event)
+            self.failures.mending.committed(task, event, gang)
 
     def _again_without_reuse(self, task: Task, event: Flawed) -> None:
         """Nobody's fault: it may be what the prompt asks for, and then it comes out so again and is kept."""

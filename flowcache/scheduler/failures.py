@@ -9,6 +9,7 @@ from flowcache.errors import masked
 from flowcache.records import SAMPLING, RenderRequest
 from flowcache.scheduler.gang_pool import GangPool
 from flowcache.scheduler.ledger import Ledger
+from flowcache.scheduler.mending import Mending
 from flowcache.scheduler.protocols import Gang, GangFailure
 from flowcache.scheduler.refusals import Refusals
 from flowcache.storage.documents import DeadLetter
@@ -37,6 +38,7 @@ class Failures:
         self.budgets: dict[Budget, int] = {"work": ledger.options.retries, "infra": ledger.options.infra_retries}
         self.counted: Counter[tuple[str, int, str]] = Counter()  # (video, segment, kind) -> failures
         self._too_large: set[str] = set()  # kinds of windows that a GPU had no room for
+        self.mending = Mending(ledger, self._count, self._give_up)
         self.refusals = Refusals(ledger, pool.provider.now)
         self._suspects: list[tuple[Task, GangFailure, Gang]] = []  # attempts that the store refused
         self._answers: Future[bool] | None = None
@@ -55,11 +57,16 @@ class Failures:
             self._answers = self._answers or self.ledger.writer.answers()
         elif task and failure.kind == "memory":
             self._make_room(task, failure, gang)
+        elif task and failure.kind == "damaged":
+            self.mending.damaged(task, failure, gang)
         elif task:
+            if failure.kind == "superseded":
+                self.ledger.hold.look()
             self._count(task, failure, gang)
 
     def settle(self) -> None:
         """Once the driver knows how the store fares with itself; StoreError if it is refused, too, or not answered."""
+        self.mending.settle()
         if self._answers is None or not self._answers.done():
             return
         answered = self._answers.result()
@@ -103,6 +110,12 @@ class Failures:
         if spent:
             self._dead_letter(task, failure, gang, spent)
 
+    def _give_up(self, task: Task, failure: GangFailure, gang: Gang) -> None:
+        """What the video goes on from is damaged again and again."""
+        segment = task.segment
+        self.ledger.failed(segment, failure.rank, failure.cause, "damaged", again=False)
+        self._dead_letter(task, failure, gang, "damaged")
+
     def _spent(self, place: tuple[str, int]) -> Budget | None:
         """A budget of the segment that is used up."""
         for kind, budget in self.budgets.items():
@@ -110,8 +123,10 @@ class Failures:
                 return kind
         return None
 
-    def _dead_letter(self, task: Task, failure: GangFailure, gang: Gang, kind: Budget) -> None:
-        segment, attempts = task.segment, self.counted[task.segment.video_id, task.segment.index, kind]
+    def _dead_letter(self, task: Task, failure: GangFailure, gang: Gang, kind: Budget | Literal["damaged"]) -> None:
+        segment = task.segment
+        counted = self.counted[segment.video_id, segment.index, kind]
+        attempts = self.mending.mended[segment.video_id] if kind == "damaged" else counted
 
         def letter() -> DeadLetter:
             return DeadLetter(

@@ -1,7 +1,10 @@
 """What of a run the store holds, and what is left of it."""
 
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Set
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 
 from flowcache.errors import FlowcacheError, StoreError, masked
@@ -16,6 +19,7 @@ from flowcache.progress.events import (
     SegmentCommitted,
     SegmentFailed,
     SegmentStarted,
+    SegmentsWithdrawn,
     VideoBegan,
     VideoDead,
     VideoDone,
@@ -30,16 +34,19 @@ from flowcache.storage.commits import (
     clear_dead_letter,
     done_key,
     list_commits,
+    put_playlist,
     read_markers,
     stopped,
     withdraw_success,
 )
 from flowcache.storage.committed import CURE
-from flowcache.storage.documents import DeadLetter, RunRecord, SegmentMarker, Stopped
+from flowcache.storage.documents import Damaged, DeadLetter, Newer, RunRecord, SegmentMarker, Stopped, Unreadable
 from flowcache.storage.objects.store import Store
+from flowcache.storage.ownership import Hold
 from flowcache.storage.proof import Unproven, read_back
+from flowcache.storage.repair import fault_of_commit, mend_video, take_back
 from flowcache.storage.runs import without_credentials
-from flowcache.storage.tables import outdate
+from flowcache.storage.tables import outdate, write_tables
 from flowcache.worker.task import Task, worker_settings
 
 
@@ -54,18 +61,20 @@ class Ledger:
         self,
         store: Store,
         record: RunRecord,
+        hold: Hold,
         requests: list[RenderRequest],
         specs: dict[str, ModelSpec],
         options: RunOptions,
         tell: Callable[[RunEvent], None],
     ):
-        self.store, self.record, self.options, self.tell = store, record, options, tell
+        self.store, self.record, self.hold, self.options, self.tell = store, record, hold, options, tell
+        self._mending = threading.Lock()
         self.listing, self.changed = self._listed()  # changed: whether the store may hold more than `listing` says
+        dead = self.listing.dead_letters.keys() - self._revive()
+        open_ones = [request.id for request in requests if request.id not in self.listing.done]
+        self.markers, damaged = self._usable(open_ones, dead)
         outdate(store, record, self.listing)
-        revived = self._revive() if options.retry_failed else set()
-        dead = self.listing.dead_letters.keys() - revived
         self.queue = SegmentQueue(self._video(request, specs[request.model], dead) for request in requests)
-        self.markers, damaged = read_markers(store, self.listing, self.queue.videos.keys() - self.listing.done)
         self.writer = StoreWriter(store, options.patience)
         self.rendered = 0  # chunks
         self.made: list[SegmentMarker] = []  # since this driver is at work
@@ -86,20 +95,45 @@ class Ledger:
             self.store.delete(done_key(name))
         return replace(listing, done=listing.done - untrue), bool(untrue)
 
+    def _usable(self, names: list[str], dead: Set[str]) -> tuple[dict[str, dict[int, SegmentMarker]], dict[str, str]]:
+        """The markers of these videos, and by video what can't be gone on with. What is damaged was withdrawn before,
+        with what was continued from it; not what a newer version wrote or the store refuses to give."""
+        markers, faults = self._read(names)
+        lasting = {name for name, why in faults.items() if isinstance(why, Newer | Unreadable)}
+        mendable = sorted(faults.keys() - dead - lasting)
+        if mendable:
+            withdraw_success(self.store)
+            self.changed = True
+        for name in mendable:
+            self.hold.check()
+            self.note(f"video {name}: {faults[name]}; what is damaged was withdrawn, and is rendered again")
+            mend_video(self.store, self.record, name, set(), [str(faults.pop(name))])
+        if mendable:
+            self.listing = list_commits(self.store)
+            again, left = self._read(mendable)
+            markers, faults = markers | again, faults | left
+        return markers, {name: str(why) for name, why in faults.items() if name not in dead}
+
+    def _read(self, names: Collection[str]) -> tuple[dict[str, dict[int, SegmentMarker]], dict[str, StoreError]]:
+        markers, faults = read_markers(self.store, self.listing, names)
+        for name in markers.keys() - faults.keys():
+            wrong = next(check_markers(self.record, [markers[name][n] for n in sorted(markers[name])]), None)
+            if wrong:
+                faults[name] = Damaged(str(wrong))
+        return markers, faults
+
     def _give_up(self, damaged: dict[str, str]) -> None:
         """The videos of which something is committed that can't be gone on with. damaged: by video, why."""
-        for name, video in self.queue.videos.items():
-            markers = [self.markers[name][number] for number in sorted(self.markers.get(name, {}))]
-            cause = damaged.get(name) or next(map(str, check_markers(self.record, markers)), None)
-            if cause and not video.dead:
-                withdraw_success(self.store)
-                cause = f"{cause}. {CURE}"
-                letter = DeadLetter(name, None, None, cause, "damaged", 0, "", without_credentials(video.request))
-                self.dead_letter(name, cause, lambda letter=letter: letter)
+        for name, why in damaged.items():
+            withdraw_success(self.store)
+            cause, request = f"{why}. {CURE}", without_credentials(self.queue.videos[name].request)
+            letter = DeadLetter(name, None, None, cause, "damaged", 0, "", request)
+            self.dead_letter(name, cause, lambda letter=letter: letter)
 
     def _revive(self) -> set[str]:
-        """Give the videos that failed another chance."""
-        failed = {name for name, letter in self.listing.dead_letters.items() if letter.kind != "rejected"}
+        """Give another chance to videos that were given up for what was damaged; if asked to, to all that failed."""
+        kinds = {"damaged"} | ({"work", "infra"} if self.options.retry_failed else set())
+        failed = {name for name, letter in self.listing.dead_letters.items() if letter.kind in kinds}
         if failed:
             self.changed = True
             withdraw_success(self.store)
@@ -125,7 +159,7 @@ class Ledger:
         """What gangs are needed for."""
         queue, record = self.queue, self.record
         every = [video.request for video in queue.videos.values()]  # done ones too: always the same settings
-        settings = worker_settings(record, every, self.options)
+        settings = worker_settings(record, self.hold.name, every, self.options)
         waiting = [video.request for video in queue.left]
         return GangWork(self.store, settings, record.models, waiting, queue.startable, self.note)
 
@@ -135,10 +169,12 @@ class Ledger:
 
     def task(self, request: RenderRequest, segment: Segment, reuse: bool, frugal: bool = False) -> Task:
         """What a gang is given, for a segment that the queue says runs from now on."""
-        parent = None if segment.after is None else self.markers[request.id][segment.after]
+        committed = self.markers[request.id]
+        parent = None if segment.after is None else committed[segment.after]
+        init = next((marker.init_sha256 for marker in committed.values()), None)
         last = not self.queue.videos[request.id].continued(segment.index)
         self.tell(SegmentStarted(request.id, segment.index))
-        return Task(request, segment, parent, last, reuse, frugal)
+        return Task(request, segment, parent, last, init, reuse, frugal)
 
     def chunk_done(self, segment: Segment, record: ChunkRecord) -> None:
         self.rendered += 1
@@ -173,6 +209,34 @@ class Ledger:
         else:
             self.queue.requeue(segment, not_on if again else None)
 
+    def take_back(self, segment: Segment, cause: str, bad: Iterable[int]) -> Future[set[int]]:
+        """Withdraw, in the background, what the segment can't go on from, and the segments `bad`. Until `taken_back`
+        nothing of the video is started."""
+        self.changed = True
+        self.queue.pause(segment.video_id)
+
+        def work() -> set[int]:
+            with self._mending:
+                gone = take_back(self.store, self.record, segment.video_id, segment.after, [cause], set(bad))
+                outdate(self.store, self.record, list_commits(self.store))
+            return gone
+
+        return self.writer.later(work)
+
+    def taken_back(self, segment: Segment, gone: set[int]) -> None:
+        """These segments of its video are not there any more, and its own attempt is lost."""
+        committed = self.markers[segment.video_id]
+        lost = [committed.pop(number) for number in gone & committed.keys()]
+        self.made = [marker for marker in self.made if marker not in lost]
+        self.tell(SegmentsWithdrawn(segment.video_id, len(lost), sum(len(marker.chunks) for marker in lost)))
+        self.queue.withdraw(segment.video_id, gone)
+        self.queue.requeue(segment)
+        self._publish(self.queue.videos[segment.video_id])
+
+    def doubt(self, marker: SegmentMarker, parent: SegmentMarker | None) -> Future[str | None]:
+        """What is wrong with a marker that was just committed, if anything; looked up in the background."""
+        return self.writer.later(lambda: fault_of_commit(self.store, marker, parent))
+
     def _publish(self, video: Video) -> None:
         """What can be watched by now: the committed segments from the start on."""
         self.changed = True
@@ -201,7 +265,9 @@ class Ledger:
             self.note(f"{refusals.popleft()}; going on, and trying again in the end")
 
     def stopped(self, why: str, exit_code: int, left: int) -> None:
-        """Tell who watches the store, if it can be told. left: videos."""
+        """Tell who watches the store, if it can be told, unless another driver is at work there. left: videos."""
+        with suppress(StoreError):
+            self.hold.look()
         tell_stopped(self.store, Stopped(self.record.run_id, why, exit_code, left, time.time()), self.note)
 
     def gave_up(self, error: FlowcacheError) -> None:
@@ -225,17 +291,31 @@ class Ledger:
     def prove(self) -> Listing:
         """What the store shows when it is read back, tables written; Unproven where that is less than the run did."""
         left = {video.request.id for video in self.queue.left}
+        self.hold.look()
         try:
             if self.made:
                 self.store.probe()  # whether commits were exclusive to the end
             listing = None if self.changed else self.listing
-            return read_back(self.store, self.record, self.markers, listing, left, self.made)
+            shown = read_back(self.store, self.record, self.markers, listing, left, self.made)
+            self.hold.look()
+            return shown
         except StoreError as error:
             if isinstance(error, Unproven):
                 self._quietly("take back _SUCCESS", lambda: withdraw_success(self.store))
             unfinished = error.left if isinstance(error, Unproven) else len(left)
             self.stopped(str(error), error.exit_code, unfinished)
             raise
+
+    def put_right(self) -> None:
+        """Another driver has taken over: what follows from markers and was written last by us may be older than its
+        own. To be called once the writer is closed."""
+        listing = list_commits(self.store)
+        touched = [name for name, found in self.markers.items() if found and name in listing.done]
+        markers, faults = read_markers(self.store, listing, touched)
+        for name in touched:
+            if name not in faults and markers[name]:
+                put_playlist(self.store, name, [markers[name][n] for n in sorted(markers[name])], done=True)
+        write_tables(self.store, self.record)
 
 
 def tell_stopped(store: Store, end: Stopped, note: Callable[[str], None]) -> None:

@@ -17,14 +17,19 @@ class Video:
         dead: bool = False,
     ):
         self.request, self.segments, self.dead = request, segments, dead
+        self.paused = False
         self.committed: set[int] = set(committed)
         self.running: set[int] = set()
         self.chunks_left = sum(segment.chunks for segment in segments if segment.index not in self.committed)
-        self._ready = [segment.index for segment in segments if self._can_start(segment)]  # ascending: a heap
+        self._ready = self._startable()
 
     def _can_start(self, segment: Segment) -> bool:
         done = self.committed
         return segment.index not in done and (segment.after is None or segment.after in done)
+
+    def _startable(self) -> list[int]:
+        """Ascending: a heap."""
+        return [one.index for one in self.segments if one.index not in self.running and self._can_start(one)]
 
     @property
     def done(self) -> bool:
@@ -33,7 +38,7 @@ class Video:
     @property
     def startable(self) -> int:
         """Segments that could start now: not done, not running, and what they continue is committed."""
-        return 0 if self.dead else len(self._ready)
+        return 0 if self.dead or self.paused else len(self._ready)
 
     def continued(self, index: int) -> bool:
         """Whether the next segment goes on from this one's tail."""
@@ -57,7 +62,15 @@ class Video:
     def requeue(self, index: int) -> None:
         if index in self.running:
             self.running.discard(index)
-            heapq.heappush(self._ready, index)
+            if self._can_start(self.segments[index]):  # else what it continues was withdrawn
+                heapq.heappush(self._ready, index)
+
+    def withdraw(self, indices: Iterable[int]) -> None:
+        """These committed segments are not there any more."""
+        gone = self.committed.intersection(indices)
+        self.committed -= gone
+        self.chunks_left += sum(self.segments[index].chunks for index in gone)
+        self._ready = self._startable()
 
 
 class SegmentQueue:
@@ -176,6 +189,23 @@ class SegmentQueue:
         video.requeue(segment.index)
         self._offer(video, video.startable - startable)
         self._settle(video)
+
+    def pause(self, video_id: str) -> None:
+        """Start nothing of this video until something of it is withdrawn."""
+        self.release(lambda node, segment: segment.video_id != video_id)
+        video = self.videos[video_id]
+        self.startable -= video.startable
+        video.paused = True
+
+    def withdraw(self, video_id: str, indices: Iterable[int]) -> None:
+        """These segments, which were committed, have to be rendered again. The video goes on."""
+        video = self.videos[video_id]
+        before = video.chunks_left
+        video.withdraw(indices)
+        video.paused = False
+        if video_id in self._open:
+            self.chunks_left += video.chunks_left - before
+        self._offer(video, video.startable)
 
     def set_aside(self, segment: Segment) -> None:
         """The segment's attempt failed; nobody may take it until it is resumed."""

@@ -5,12 +5,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 from flowcache.errors import ObjectError, StoreError
 from flowcache.storage.commits import dead_letter, mark_done, put_playlist
 from flowcache.storage.documents import DeadLetter, SegmentMarker
 from flowcache.storage.layout import OWNER
 from flowcache.storage.objects.store import Store, Unusable
+
+T = TypeVar("T")
 
 WRITERS = 64  # as many as the store has connections
 PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)  # seconds between tries while the store does not answer; the last one again
@@ -64,6 +67,10 @@ class StoreWriter:
             return at_once
 
         return self._pool.submit(look)
+
+    def later(self, job: Callable[[], T]) -> Future[T]:
+        """What takes several requests and gives something; it may be done twice in part."""
+        return self._pool.submit(self._patiently, job)
 
     def check(self) -> None:
         """Raise what made a write fail for good, StoreError as a rule."""
@@ -131,15 +138,15 @@ class StoreWriter:
             return error
         return None
 
-    def _patiently(self, operation: Callable[[], object]) -> None:
-        begun = time.monotonic()
-        for tried in range(1 << 20):
+    def _patiently(self, operation: Callable[[], T]) -> T:
+        begun, tried = time.monotonic(), 0
+        while True:
             try:
-                operation()
-                return
+                return operation()
             except StoreError as error:
                 lasting = not error.passing and (tried >= REFUSALS or isinstance(error, ObjectError | Unusable))
                 if lasting or time.monotonic() - begun > self.patience:
                     raise
                 if self._closing.wait(PAUSES[min(tried, len(PAUSES) - 1)]):
                     raise
+                tried += 1

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from flowcache.errors import ObjectError
+from flowcache.errors import ObjectError, StoreError
 from flowcache.records import ChunkRecord
 from flowcache.storage.documents import SegmentMarker, sha256
 from flowcache.storage.media import decode
@@ -26,6 +26,7 @@ class Damage:
     segment: int | None = None
     chunk: int | None = None
     key: str | None = None
+    unreadable: bool = False  # the store refuses the object, which may be sound
 
     def __str__(self) -> str:
         named = (("video", self.video_id), ("segment", self.segment), ("chunk", self.chunk))
@@ -60,8 +61,9 @@ class ObjectCheck:
     fps: int = 1
     size: tuple[int, int] | None = None  # height, width in pixels
 
-    def damage(self, message: str) -> Damage:
-        return Damage(message, self.video_id, self.segment, self.chunk.chunk if self.chunk else None, self.key)
+    def damage(self, message: str, unreadable: bool = False) -> Damage:
+        chunk = self.chunk.chunk if self.chunk else None
+        return Damage(message, self.video_id, self.segment, chunk, self.key, unreadable)
 
 
 def objects_of(markers: Iterable[SegmentMarker], requests: dict[str, dict[str, Any]]) -> Iterator[ObjectCheck]:
@@ -109,6 +111,10 @@ def check_object(store: Store, check: ObjectCheck, sizes: dict[str, int], read_i
         return [check.damage("is missing")]
     except ObjectError as fault:
         return [check.damage(str(fault))]
+    except StoreError as fault:
+        if fault.passing:
+            raise
+        return [check.damage(str(fault), unreadable=True)]
     if check.chunk is None or read_init is None:
         return []
     init = read_init(check.init_key)

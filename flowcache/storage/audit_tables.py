@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from flowcache.errors import StoreError
 from flowcache.storage import layout
 from flowcache.storage.audit import Audit, Damage
 from flowcache.storage.commits import Commits
@@ -31,7 +32,11 @@ def read_table(store: Store, run: RunRecord, name: str, audit: Audit) -> Iterato
             if entry.size or "." in entry.key.rpartition("/")[2]:  # else a folder, as consoles mark it
                 audit.problems.append(Damage(f"a foreign file among the {name} tables breaks readers", key=entry.key))
             continue
-        data = store.find(entry.key)
+        try:
+            data = store.find(entry.key)
+        except StoreError as fault:
+            audit.problems.append(Damage(str(fault), key=entry.key, unreadable=True))
+            continue
         if data is None:
             continue  # replaced since it was listed
         try:

@@ -4,13 +4,11 @@ Order for one segment: media and state under attempt-unique keys, then the marke
 For a video: playlist, then DONE. For a run: tables, then _SUCCESS. See docs/storage.md for why.
 """
 
-import secrets
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from flowcache.errors import ObjectError, masked
+from flowcache.errors import ObjectError, StoreError, masked
 from flowcache.storage import layout
 from flowcache.storage.committed import (
     Commits,
@@ -18,6 +16,7 @@ from flowcache.storage.committed import (
     arrange,
     chunks_of,
     list_commits,
+    marker_at,
     read_commits,
     read_markers,
 )
@@ -28,7 +27,9 @@ from flowcache.storage.documents import (
     RunRecord,
     SegmentMarker,
     Stopped,
+    Unreadable,
     canonical,
+    gives,
     parse,
     sha256,
     to_json,
@@ -38,12 +39,15 @@ from flowcache.storage.layout import (
     init_key,
     marker_key,
     media_key,
+    new_attempt,
     playlist_key,
     run_key,
     state_key,
 )
-from flowcache.storage.objects.store import Store
+from flowcache.storage.objects.store import MissingObject, Store
+from flowcache.storage.ownership import confirm
 from flowcache.storage.playlist import playlist
+from flowcache.storage.proven import read_sound
 from flowcache.storage.runs import begin_run, new_run, read_run, spec_hash
 
 __all__ = [
@@ -74,6 +78,7 @@ __all__ = [
     "read_commits",
     "read_markers",
     "read_run",
+    "read_state",
     "read_stopped",
     "run_key",
     "spec_hash",
@@ -85,11 +90,6 @@ __all__ = [
 ]
 
 
-def new_attempt() -> str:
-    """A short unique name for one try at one segment; later ones sort after earlier ones (to the second)."""
-    return f"{int(time.time()):08x}{secrets.token_hex(4)}"
-
-
 def marker_sha256(marker: SegmentMarker) -> str:
     """sha256 of the marker's object, as the next segment's `parent_sha256`."""
     return sha256(to_json(marker))
@@ -98,29 +98,58 @@ def marker_sha256(marker: SegmentMarker) -> str:
 def put_init(store: Store, video_id: str, data: bytes, committed: str | None = None) -> str:
     """Store the video's init segment and return its key. Every attempt must bring the same bytes.
 
-    committed: its sha256 in the video's markers, by which a damaged one is told from another encoder's.
+    committed: its sha256 in the video's markers, by which a damaged one is told from another encoder's. Damaged where
+    nothing is committed, so that the one there may be anybody's: a lost attempt's of another version, or a broken one.
     """
     key = layout.init_key(video_id)
     if not store.create(key, data):
         if committed == sha256(data):
             store.put(key, data)
             return key
-        raise ObjectError(
+        raise (ObjectError if committed else Damaged)(
             f"{masked(store.uri(key))} differs from what this worker's encoder makes: chunks of other sizes, frame "
             "rates or ffmpeg versions cannot be joined. Use one software version for all workers of a run"
         )
     return key
 
 
-def commit_segment(store: Store, marker: SegmentMarker) -> SegmentMarker:
+def commit_segment(store: Store, marker: SegmentMarker, holder: str | None = None) -> SegmentMarker:
     """Commit the segment, unless another attempt did. The winner: `marker` itself, or the other's.
 
-    Everything that `marker` names must be in the store already.
+    Everything that `marker` names must be in the store already. holder: who must hold the root (`ownership.confirm`),
+    so that what a lost driver left behind commits nothing. Damaged where the marker that is there is another run's.
     """
+    if holder is not None:
+        confirm(store, holder)
     key = layout.marker_key(marker.video_id, marker.segment)
     if store.create(key, to_json(marker)):
         return marker
-    return parse(SegmentMarker, store.get(key), masked(store.uri(key)))
+    other = marker_at(key, store.get(key), masked(store.uri(key)))
+    if other.spec_hash != marker.spec_hash:
+        raise Damaged(f"{masked(store.uri(key))} was committed by another run ({other.run_id})")
+    return other
+
+
+def read_state(store: Store, marker: SegmentMarker) -> bytes:
+    """What the next segment continues from. Damaged where it is not what the marker says, Unreadable where the store
+    refuses it and nothing else."""
+    if marker.state_key is None:
+        raise Damaged(f"the marker of segment {marker.segment} names no state to continue from")
+    name = masked(store.uri(marker.state_key))
+
+    def read(data: bytes) -> bytes:
+        if sha256(data) != marker.state_sha256:
+            raise Damaged(f"{name} is missing or damaged: its sha256 is not the marker's")
+        return data
+
+    try:
+        return read_sound(store, marker.state_key, read)
+    except MissingObject as missing:
+        raise Damaged(f"{name} is missing or damaged: {missing}") from missing
+    except StoreError as fault:
+        if fault.of_machine and gives(store, layout.OWNER):
+            raise Unreadable(f"{name} alone can't be read: {fault}") from fault
+        raise
 
 
 def put_playlist(store: Store, video_id: str, markers: Sequence[SegmentMarker], done: bool = False) -> str:

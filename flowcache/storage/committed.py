@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from flowcache.errors import masked
+from flowcache.errors import StoreError, masked
 from flowcache.records import ChunkRecord
 from flowcache.storage import layout
-from flowcache.storage.documents import Damaged, DeadLetter, SegmentMarker, parse, read_each
+from flowcache.storage.documents import Damaged, DeadLetter, Newer, SegmentMarker, Unreadable, parse, read_each
 from flowcache.storage.keys import listed
 from flowcache.storage.objects.store import MissingObject, Store
 
@@ -68,6 +68,8 @@ def read_letters(store: Store) -> dict[str, DeadLetter]:
             continue
         video_id = keys[key]
         try:
+            if isinstance(data, Unreadable):
+                raise data
             letters[video_id] = letter_at(key, data, masked(store.uri(key)))
         except Damaged as damage:
             letters[video_id] = DeadLetter(video_id, None, None, f"{damage}. {CURE}", "damaged", 0, "", None)
@@ -86,36 +88,41 @@ def marker_at(key: str, data: bytes, name: str) -> SegmentMarker:
     """Damaged where it is no marker of that place."""
     marker = parse(SegmentMarker, data, name)
     if layout.marker_key(marker.video_id, marker.segment) != key:
-        raise Damaged("the marker belongs elsewhere")
+        raise Damaged(f"{name} is damaged: it is that of segment {marker.segment} of video {marker.video_id}")
     if marker.fps < 1:
         raise Damaged(f"{name} is damaged: no valid SegmentMarker (fps is {marker.fps})")
     return marker
 
 
-def read_at(store: Store, keys: Sequence[str]) -> tuple[dict[str, SegmentMarker], dict[str, str]]:
+def read_at(store: Store, keys: Sequence[str]) -> tuple[dict[str, SegmentMarker], dict[str, StoreError]]:
     """The markers at these keys, read in parallel, and what is wrong with those that can't be used, by key."""
     found: dict[str, SegmentMarker] = {}
-    damaged: dict[str, str] = {}
+    damaged: dict[str, StoreError] = {}
     for key, data in read_each(store, keys):
         try:
-            if isinstance(data, MissingObject):
+            if not isinstance(data, bytes):
                 raise data
             found[key] = marker_at(key, data, masked(store.uri(key)))
         except (Damaged, MissingObject) as damage:
-            damaged[key] = str(damage)
+            damaged[key] = damage
     return found, damaged
 
 
 def read_markers(
     store: Store, listing: Listing, videos: Iterable[str]
-) -> tuple[dict[str, dict[int, SegmentMarker]], dict[str, str]]:
-    """The committed markers of these videos by segment, read in parallel, and by video what is wrong with a marker."""
+) -> tuple[dict[str, dict[int, SegmentMarker]], dict[str, StoreError]]:
+    """The committed markers of these videos by segment, read in parallel, and by video what is wrong with a marker:
+    first of all what must not be taken back."""
     by_video: dict[str, dict[int, SegmentMarker]] = {name: {} for name in videos}
     keys = {layout.marker_key(name, n): name for name in by_video for n in listing.segments.get(name, ())}
     found, damaged = read_at(store, list(keys))
     for marker in found.values():
         by_video[marker.video_id][marker.segment] = marker
-    return by_video, {keys[key]: why if key in why else f"{key}: {why}" for key, why in damaged.items()}
+    faults: dict[str, StoreError] = {}
+    for key, why in damaged.items():
+        if keys[key] not in faults or isinstance(why, Newer | Unreadable):
+            faults[keys[key]] = why
+    return by_video, faults
 
 
 def read_commits(store: Store, known: dict[str, SegmentMarker] | None = None) -> Commits:
@@ -134,7 +141,7 @@ def read_commits(store: Store, known: dict[str, SegmentMarker] | None = None) ->
         [one.video_id for one in there if one.kind == "done"],
         letters.values(),
     )
-    return replace(commits, damaged={wanted[key]: why for key, why in damaged.items()})
+    return replace(commits, damaged={wanted[key]: str(why) for key, why in damaged.items()})
 
 
 def arrange(markers: Iterable[SegmentMarker], done: Iterable[str], letters: Iterable[DeadLetter]) -> Commits:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -9,11 +10,13 @@ from functools import cache
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from flowcache.errors import ObjectError, masked
+from flowcache.errors import ObjectError, StoreError, masked
 from flowcache.records import ChunkRecord
+from flowcache.storage import layout
 from flowcache.storage.objects.store import MissingObject, Store
 
 SCHEMA_VERSION = 1  # of everything in the store: keys, documents, tables
+Work = Literal["render", "repair"]
 READERS = 64  # parallel small reads: as many as S3 has connections
 
 
@@ -134,11 +137,40 @@ class Stopped:
     schema_version: int = SCHEMA_VERSION
 
 
-Document = RunRecord | SegmentMarker | DoneMarker | DeadLetter | Withdrawal | Stopped
+@dataclass(frozen=True)
+class Holder:
+    """Who is, or was, at work on the root. Written again and again while it lives, with one beat more."""
+
+    name: str  # later ones sort after earlier ones, as far as clocks agree
+    run_id: str
+    work: Work
+    host: str
+    process: int
+    at: float  # unix seconds, when it began
+    after: str | None  # name of the one that held the root before
+    ended: str | None = None  # how, once it has ended by itself
+    beats: int = 0
+    schema_version: int = SCHEMA_VERSION
+
+    def __str__(self) -> str:
+        work = "driver" if self.work == "render" else self.work
+        began = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(self.at))
+        return f"the {work} on {self.host} (process {self.process}, begun {began} UTC)"
+
+
+Document = RunRecord | SegmentMarker | DoneMarker | DeadLetter | Withdrawal | Stopped | Holder
 
 
 class Damaged(ObjectError):
-    """A document in the store is not what it should be, or of a version that this one does not know."""
+    """An object in the store is not what it should be: it has to be made anew."""
+
+
+class Newer(Damaged):
+    """A document of a version that this one does not know: it is not ours to take back."""
+
+
+class Unreadable(Damaged):
+    """The store gives everything but this object: what it holds may be sound."""
 
 
 def to_json(document: Document) -> bytes:
@@ -156,9 +188,7 @@ def parse(kind: type, data: bytes, name: str) -> Any:
     try:
         fields = json.loads(data)
         if fields["schema_version"] != SCHEMA_VERSION:
-            raise Damaged(
-                f"{name} has schema version {fields['schema_version']}, this flowcache reads {SCHEMA_VERSION}"
-            )
+            raise Newer(f"{name} has schema version {fields['schema_version']}, this flowcache reads {SCHEMA_VERSION}")
         if kind is SegmentMarker:
             fields["chunks"] = tuple(typed(ChunkRecord(**chunk)) for chunk in fields["chunks"])
         if kind is DoneMarker:
@@ -169,17 +199,28 @@ def parse(kind: type, data: bytes, name: str) -> Any:
 
 
 def typed(document: Any) -> Any:
-    """The document itself; TypeError where a field is of another type than it is declared."""
-    for name, types in types_of(type(document)).items():
+    """The document itself; TypeError where a field, or a value in it, is of another type than it is declared."""
+    for name, (types, values) in types_of(type(document)).items():
         value = getattr(document, name)
-        if not isinstance(value, types):
+        held = value.values() if isinstance(value, dict) else value if values and isinstance(value, list) else ()
+        if not isinstance(value, types) or (values and not all(isinstance(one, values) for one in held)):
             raise TypeError(f"{name} is {value!r:.60}")
     return document
 
 
 @cache
-def types_of(kind: type) -> dict[str, tuple[type, ...]]:
-    return {name: tuple(classes(hint)) for name, hint in get_type_hints(kind).items()}
+def types_of(kind: type) -> dict[str, tuple[tuple[type, ...], tuple[type, ...]]]:
+    """By field what its value is an instance of, and what the values in it are; () for anything."""
+    return {name: (tuple(classes(hint)), tuple(values_of(hint))) for name, hint in get_type_hints(kind).items()}
+
+
+def values_of(hint: Any) -> Iterator[type]:
+    """What the values of a dict or list of the annotation are instances of; nothing for anything."""
+    if isinstance(hint, UnionType):
+        for part in get_args(hint):
+            yield from values_of(part)
+    elif get_origin(hint) in (dict, list) and get_args(hint)[-1] is not Any:
+        yield from classes(get_args(hint)[-1])
 
 
 def classes(hint: Any) -> Iterator[type]:
@@ -193,17 +234,30 @@ def classes(hint: Any) -> Iterator[type]:
         yield from (float, int) if hint is float else (get_origin(hint) or hint,)
 
 
-def read_each(store: Store, keys: Sequence[str]) -> Iterator[tuple[str, bytes | MissingObject]]:
-    """Keys with their objects, in order, read in parallel; what is missing is told in its place."""
+def read_each(store: Store, keys: Sequence[str]) -> Iterator[tuple[str, bytes | MissingObject | Unreadable]]:
+    """Keys with their objects, in order, read in parallel; what is missing, or refused while the store gives another
+    object, is told in its place."""
 
-    def read(key: str) -> bytes | MissingObject:
+    def read(key: str) -> bytes | MissingObject | Unreadable:
         try:
             return store.get(key)
         except MissingObject as missing:
             return missing
+        except StoreError as fault:
+            if not fault.of_machine or not gives(store, layout.OWNER):
+                raise
+            return Unreadable(f"{masked(store.uri(key))} alone can't be read: {fault}")
 
     with ThreadPoolExecutor(READERS) as pool:
         yield from zip(keys, pool.map(read, keys), strict=True)
+
+
+def gives(store: Store, key: str) -> bool:
+    """Whether the store lets us read this object, so that another one that it refuses is that one's trouble."""
+    try:
+        return store.find(key) is not None
+    except StoreError:
+        return False
 
 
 def read_all(store: Store, kind: type, keys: Sequence[str]) -> list[Any]:

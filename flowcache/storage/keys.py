@@ -8,9 +8,9 @@ from flowcache.storage import layout
 from flowcache.storage.objects.backend import Entry
 from flowcache.storage.objects.store import Store
 
-VIDEO = r"(?P<video>[^/]+)"
+VIDEO = r"(?P<video>[0-9A-Za-z][0-9A-Za-z._-]*)"  # as rows may name one
 PATTERNS = {  # by the first folder, what lies in it
-    layout.RUNS: {"run": r"[0-9A-Za-z]+\.json"},
+    layout.RUNS: {"run": r"[0-9a-f]{16}\.json"},
     layout.COMMITS: {"marker": VIDEO + r"/(?P<number>\d{5,})\.json", "done": VIDEO + r"/DONE\.json"},
     layout.DEAD_LETTERS: {"letter": VIDEO + r"\.json"},
     layout.STATES: {"state": VIDEO + r"/(?P<number>\d{5,})\.(?P<attempt>[0-9A-Za-z]+)\.safetensors"},
@@ -26,6 +26,7 @@ PATTERNS = {  # by the first folder, what lies in it
     },
     layout.LINKS: {"link": VIDEO + r"/(?P<number>\d+)\.m3u8"},
     layout.WITHDRAWN: {"withdrawal": VIDEO + r"/(?P<attempt>[0-9a-z]+)\.json"},
+    layout.HOLDERS: {"holder": r"(?P<attempt>[0-9a-f]{16})\.json"},
     layout.SUCCESS: {"success": ""},
     layout.STOPPED: {"stopped": ""},
     layout.OWNER: {"owner": ""},

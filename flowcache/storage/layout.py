@@ -1,10 +1,19 @@
 """Where everything lies below an output root. Keys are relative to the root; see docs/storage.md."""
 
+import secrets
+import time
+
 RUNS, COMMITS, DEAD_LETTERS, STATES, MEDIA, META = "_run", "_commits", "_dead_letter", "_state", "media", "meta"
 LINKS = "_links"
 TEXTS = "_texts"
 WITHDRAWN = "_withdrawn"
+HOLDERS = "_holders"
 SUCCESS, STOPPED, OWNER, TURN = "_SUCCESS", "_STOPPED", "_OWNER", "_TURN"
+
+
+def new_attempt() -> str:
+    """A short unique name for one try at one segment; later ones sort after earlier ones (to the second)."""
+    return f"{int(time.time()):08x}{secrets.token_hex(4)}"
 
 
 def run_key(run_id: str) -> str:
@@ -68,6 +77,11 @@ def parts_key(run_id: str) -> str:
 def withdrawn_key(video_id: str, moment: str) -> str:
     """What a repair took back of the video."""
     return f"{WITHDRAWN}/{video_id}/{moment}.json"
+
+
+def holder_key(name: str) -> str:
+    """Who is, or was, at work on the root."""
+    return f"{HOLDERS}/{name}.json"
 
 
 def link_key(video_id: str, expires: int) -> str:

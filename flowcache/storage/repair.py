@@ -1,8 +1,8 @@
 """Withdraws what `verify` finds damaged, so that the next run renders exactly that, and writes anew what follows from
-markers. Not to be called while a driver is at work on the root."""
+markers. Whoever does so holds the root (`ownership`)."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,14 +16,26 @@ from flowcache.storage.commits import (
     mark_done,
     marker_sha256,
     put_playlist,
+    read_state,
     withdraw_success,
 )
 from flowcache.storage.committed import read_at
-from flowcache.storage.documents import Damaged, DoneMarker, RunRecord, SegmentMarker, parse, sha256, to_json
+from flowcache.storage.documents import (
+    Damaged,
+    DoneMarker,
+    Newer,
+    RunRecord,
+    SegmentMarker,
+    Unreadable,
+    parse,
+    sha256,
+    to_json,
+)
 from flowcache.storage.keys import listed, named
 from flowcache.storage.media import encode_chunk
 from flowcache.storage.objects.backend import Entry
 from flowcache.storage.objects.store import Store
+from flowcache.storage.ownership import Hold, take
 from flowcache.storage.runs import read_run
 from flowcache.storage.tables import write_tables
 from flowcache.storage.verify import verify
@@ -44,6 +56,7 @@ class Repaired:
 class Faults:
     """What is wrong, by what has to be done about it."""
 
+    run_id: str
     videos: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))  # segments
     why: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # by video
     letters: set[str] = field(default_factory=set)
@@ -54,12 +67,14 @@ class Faults:
     def add(self, problem: Damage) -> None:
         found = named(Entry(problem.key, 0)) if problem.key else None
         kind = found.kind if found else ""
-        if kind == "text":
+        if problem.unreadable:
+            self.left.append(problem)
+        elif kind == "text":
             self.texts.add(problem.key or "")
         elif (problem.key or "").startswith(f"{layout.META}/"):
             self.tables = True
-            if not found and "." in (problem.key or "").rpartition("/")[2]:
-                self.left.append(problem)
+            if "." in (problem.key or "").rpartition("/")[2] and not (found and self.run_id in (problem.key or "")):
+                self.left.append(problem)  # a note, or another run's
         elif kind == "letter":
             self.letters.add(problem.video_id or "")
         elif problem.video_id is None:
@@ -71,18 +86,33 @@ class Faults:
             self.videos[problem.video_id] |= set() if derived else {number for number in own if number is not None}
 
 
-def repair(store: Store, decode: bool = True) -> Repaired:
-    """Find what `verify` finds and mend it: derived objects are written anew, damaged segments are withdrawn together
-    with what was continued from them, and so are the dead letters of their videos.
+def repair(store: Store, decode: bool = True, note: Callable[[str], None] = lambda message: None) -> Repaired:
+    """`mend` while nobody else is at work: InputError where somebody is; who comes meanwhile waits.
 
-    StoreError where the root holds no run. decode: also look for chunks that have the right hash and don't decode.
+    StoreError where the root holds no run. note: tells the operator.
+    """
+    with take(store, read_run(store), "repair", note) as hold:
+        return mend(store, hold, decode)
+
+
+def mend(store: Store, hold: Hold, decode: bool = True) -> Repaired:
+    """Find what `verify` finds and mend it: derived objects are written anew, damaged segments are withdrawn together
+    with what was continued from them, and so are the dead letters of their videos. What the store refuses to give is
+    left as it is.
+
+    decode: also look for chunks that have the right hash and don't decode.
     """
     run = read_run(store)
     finish_withdrawals(store)
-    report, faults = verify(store, decode), Faults()
+    report, faults = verify(store, decode), Faults(run.run_id)
     for problem in report.problems:
         faults.add(problem)
-    withdrawn = {name: mend_video(store, run, name, bad, faults.why[name]) for name, bad in faults.videos.items()}
+    hold.look()
+    withdrawn = {}
+    for name, bad in faults.videos.items():
+        hold.check()
+        gone, missing = mend_video(store, run, name, bad, faults.why[name])
+        withdrawn |= {name: missing} if gone or missing else {}
     for name, letter in list_commits(store).dead_letters.items():
         if name in faults.letters or letter.kind == "damaged":
             clear_dead_letter(store, name)
@@ -94,28 +124,30 @@ def repair(store: Store, decode: bool = True) -> Repaired:
     if faults.tables:
         store.delete(layout.parts_key(run.run_id))
     if report.problems:
+        hold.look()
         write_tables(store, run, listing)
-    return Repaired(report.problems, {name: gone for name, gone in withdrawn.items() if gone}, tuple(faults.left))
+    return Repaired(report.problems, withdrawn, tuple(faults.left))
 
 
-def mend_video(store: Store, run: RunRecord, video_id: str, bad: set[int], why: list[str]) -> list[int]:
+def mend_video(
+    store: Store, run: RunRecord, video_id: str, bad: set[int], why: list[str]
+) -> tuple[set[int], list[int]]:
     """Withdraw its damaged segments and their descendants, and write init, playlist and DONE anew where they lack.
-    The numbers of the withdrawn segments. bad: is added to."""
-    there = [found.entry.key for found in listed(store, f"{layout.COMMITS}/{video_id}", "marker")]
-    markers = list(read_at(store, there)[0].values())
+    The numbers of the withdrawn segments, and of those that are to be rendered. bad: is added to."""
+    there = {found.entry.key: found.number for found in listed(store, f"{layout.COMMITS}/{video_id}", "marker")}
+    found, faults = read_at(store, list(there))
+    refused = {key for key, fault in faults.items() if isinstance(fault, Unreadable)}
+    markers = list(found.values())
     planned = run.plan["videos"].get(video_id, {"segments": 0})["segments"]
     bad |= {marker.segment for marker in markers if marker.segment >= planned or marker.spec_hash != run.spec_hash}
     bad |= of_another_init(store, run, video_id, markers) | against_done(store, video_id, markers)
     kept = sound_ones(markers, bad)
-    names = {layout.marker_key(video_id, marker.segment) for marker in kept}
-    gone = sorted(set(there) - names)
+    gone = sorted(there.keys() - {layout.marker_key(video_id, marker.segment) for marker in kept} - refused)
     whole = len(kept) == planned > 0
     if gone:
         withdraw(store, video_id, gone, why)
     if not whole or store.find(layout.done_key(video_id)) != to_json(done_marker(video_id, kept)):
         store.delete(layout.done_key(video_id))
-    if not kept:
-        store.delete(layout.init_key(video_id))
     together = [marker for index, marker in enumerate(kept) if marker.segment == index]
     if together:
         put_playlist(store, video_id, together, whole)
@@ -123,7 +155,49 @@ def mend_video(store: Store, run: RunRecord, video_id: str, bad: set[int], why: 
         store.delete(layout.playlist_key(video_id))
     if whole:
         mark_done(store, video_id, kept)
-    return sorted(set(range(planned)) - {marker.segment for marker in kept}) if gone or not whole else []
+    return {there[key] for key in gone}, sorted(set(range(planned)) - {marker.segment for marker in kept})
+
+
+def take_back(
+    store: Store, run: RunRecord, video_id: str, continued: int | None, why: list[str], bad: set[int]
+) -> set[int]:
+    """Withdraw what can't be gone on with: damaged markers, the segments `bad`, and `continued` where its state is not
+    to be had, with what came before it up to a segment whose state is. An init segment without any marker goes too.
+    The numbers of the withdrawn segments."""
+    keys = [found.entry.key for found in listed(store, f"{layout.COMMITS}/{video_id}", "marker")]
+    if not keys:
+        store.delete(layout.init_key(video_id))
+        return set()
+    found, faults = read_at(store, keys)
+    if any(isinstance(fault, Newer) for fault in faults.values()):
+        return set()  # not ours to take back
+    markers = {marker_sha256(marker): marker for marker in found.values()}
+    parent = next((marker for marker in markers.values() if marker.segment == continued), None)
+    while parent is not None and not has_state(store, parent):
+        bad.add(parent.segment)
+        parent = markers.get(parent.parent_sha256 or "")
+    return mend_video(store, run, video_id, bad, why)[0]
+
+
+def has_state(store: Store, marker: SegmentMarker) -> bool:
+    try:
+        read_state(store, marker)
+    except Damaged:
+        return False
+    return True
+
+
+def fault_of_commit(store: Store, marker: SegmentMarker, parent: SegmentMarker | None) -> str | None:
+    """What is wrong with a marker that was just committed: it continues another one than `parent`, or what it names is
+    not there. None where it is sound."""
+    if marker.parent_sha256 != (parent and marker_sha256(parent)):
+        return f"segment {marker.segment} continues a segment that is not the committed one"
+    folders = (f"{layout.MEDIA}/{marker.video_id}", f"{layout.STATES}/{marker.video_id}")
+    sizes = {entry.key: entry.size for folder in folders for entry in store.list(folder)}
+    named = {chunk.key: chunk.bytes for chunk in marker.chunks}
+    named |= {marker.state_key: marker.state_bytes} if marker.state_key else {}
+    lost = next((key for key, size in named.items() if sizes.get(key) != size), None)
+    return f"{lost} is missing or of another size" if lost else None
 
 
 def sound_ones(markers: Iterable[SegmentMarker], bad: set[int]) -> list[SegmentMarker]:

@@ -1,6 +1,5 @@
 """One output root holds one run: its record, its identity, and the refusal of any other."""
 
-import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -13,22 +12,27 @@ from flowcache.storage import layout
 from flowcache.storage.documents import SCHEMA_VERSION, Damaged, RunRecord, canonical, parse, sha256, to_json
 from flowcache.storage.keys import listed
 from flowcache.storage.objects.store import Store
+from flowcache.storage.ownership import Owner, whose
 
-OF_RUN = re.compile(rb'"run_id":"([0-9a-f]{16})"')
+MEDIA_SUMS = {"image": "media_sha256", "video": "media_sha256", "end_image": "end_image_sha256"}
+TOTALS = ("segments", "chunks", "frames")
 SHOWN = 10  # differences named in a message before the rest is only counted
 
 
 def spec_hash(requests: Iterable[RenderRequest], digests: dict[str, str], numerics: dict[str, str]) -> str:
     """sha256 of what is to be rendered with which weights and numerics; the order of the rows does not matter."""
-    rows = sorted((identity(request.to_dict()) for request in requests), key=lambda row: row["id"])
+    return hash_of((request.to_dict() for request in requests), digests, numerics)
+
+
+def hash_of(requests: Iterable[dict[str, Any]], digests: dict[str, str], numerics: dict[str, str]) -> str:
+    rows = sorted(map(identity, requests), key=lambda row: row["id"])
     document = {"schema_version": SCHEMA_VERSION, "requests": rows, "models": digests}
     return sha256(canonical(document | ({"numerics": numerics} if numerics else {})))
 
 
 def identity(request: dict[str, Any]) -> dict[str, Any]:
     """The request as far as it decides on the pixels: not where a picture or video lies, but what is in it."""
-    sums = {"image": "media_sha256", "video": "media_sha256", "end_image": "end_image_sha256"}
-    files = {name: request.get(name) and (request.get(sha) or request[name]) for name, sha in sums.items()}
+    files = {name: request.get(name) and (request.get(sha) or request[name]) for name, sha in MEDIA_SUMS.items()}
     return {**request, **files}
 
 
@@ -47,7 +51,7 @@ def plan_totals(segments: Iterable[Segment]) -> dict[str, Any]:
         totals["segments"] += 1
         totals["chunks"] += segment.chunks
         totals["frames"] += segment.frames
-    sums = {name: sum(video[name] for video in videos.values()) for name in ("segments", "chunks", "frames")}
+    sums = {name: sum(video[name] for video in videos.values()) for name in TOTALS}
     return {"videos": videos, **sums}
 
 
@@ -79,14 +83,17 @@ def begin_run(store: Store, record: RunRecord) -> RunRecord:
 
     Returns the record in the store. InputError naming what differs where the root holds another run.
     """
+    key = layout.run_key(record.run_id)
+    data = store.find(key) if whose(store) == record.run_id else None
+    if data is not None:  # whatever else lies there
+        return run_at(store, key, data, record)
     existing = read_runs(store, record)
     others = [run for run in existing if run.spec_hash != record.spec_hash]
     if others:
         raise InputError(differences(masked(store.url), others[0], record))
+    claim(store, record)
     if existing:
         return existing[0]
-    claim(store, record)
-    key = layout.run_key(record.run_id)
     created = store.create(key, to_json(record))
     return record if created else run_at(store, key, store.get(key), record)
 
@@ -96,13 +103,20 @@ def claim(store: Store, record: RunRecord) -> None:
 
     InputError where it is another run's, which may not have come to write its record.
     """
-    if store.create(layout.OWNER, canonical({"run_id": record.run_id, "spec_hash": record.spec_hash})):
+    ours = canonical(Owner(record.run_id))
+    if store.create(layout.OWNER, ours):
         return
-    owner = OF_RUN.search(store.get(layout.OWNER))
-    key = owner and layout.run_key(owner[1].decode())
-    data = store.find(key) if key else None
-    if key and data:
-        raise InputError(differences(masked(store.url), run_at(store, key, data, None), record))
+    owner = whose(store)
+    if owner == record.run_id:
+        return
+    if owner is not None:
+        key = layout.run_key(owner)
+        data = store.find(key)
+        if data:
+            raise InputError(differences(masked(store.url), run_at(store, key, data, None), record))
+    if store.exists(layout.run_key(record.run_id)):  # written after its claim: what is there is no claim any more
+        store.put(layout.OWNER, ours)
+        return
     message = (
         f"is claimed by another run, which has not begun. If no driver is at work there, delete {layout.OWNER} or "
         "give another output"
@@ -122,6 +136,9 @@ def run_at(store: Store, key: str, data: bytes, ours: RunRecord | None) -> RunRe
         run = parse(RunRecord, data, masked(store.uri(key)))
         if layout.run_key(run.run_id) != key or run.run_id != run.spec_hash[:16]:
             raise Damaged(f"{masked(store.uri(key))} is damaged: it is that of run {run.run_id}")
+        fault = fault_of(run, ours)
+        if fault:
+            raise Damaged(f"{masked(store.uri(key))} is damaged: {fault}")
         return run
     except Damaged as damage:
         if ours is None:
@@ -132,9 +149,35 @@ def run_at(store: Store, key: str, data: bytes, ours: RunRecord | None) -> RunRe
         return ours
 
 
+def fault_of(run: RunRecord, ours: RunRecord | None) -> str | None:
+    """What is wrong with a record that is one by its fields; None where it is sound. ours: of the same run."""
+    try:
+        videos = run.plan["videos"]
+        sums = {name: sum(video[name] for video in videos.values()) for name in TOTALS}
+        if sums != {name: run.plan[name] for name in TOTALS}:
+            return "its plan does not add up"
+        for problem in run.rejected:
+            Problem(**problem)
+        known = all(not one.get(name) or one.get(sha) for one in run.requests for name, sha in MEDIA_SUMS.items())
+        if known and hash_of(run.requests, run.models, run.numerics) != run.spec_hash:
+            return "its requests, models and settings are not those of its hash"
+    except (KeyError, TypeError, AttributeError) as fault:
+        return f"no valid RunRecord ({fault!r:.60})"
+    if ours and ours.spec_hash == run.spec_hash and canonical(ours.plan) != canonical(run.plan):
+        return "its plan is not that of its requests"
+    return None
+
+
 def read_run(store: Store) -> RunRecord:
     """The root's run; StoreError where there is none."""
+    owner = whose(store)
+    data = store.find(layout.run_key(owner)) if owner else None
+    if owner and data is not None:
+        return run_at(store, layout.run_key(owner), data, None)
     runs = read_runs(store)
+    if len(runs) > 1:
+        names = ", ".join(run.run_id for run in runs)
+        raise StoreError(f"{masked(store.url)} holds records of several runs ({names}), and none says whose it is")
     if not runs:
         raise StoreError(f"{masked(store.url)} holds no run; was it rendered with --output {masked(store.url)}?")
     return runs[0]

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 
-from flowcache.errors import ObjectError
+from flowcache.errors import ObjectError, StoreError
 from flowcache.storage import layout
 from flowcache.storage.audit import Audit, Damage, ObjectCheck, check_object, objects_of
 from flowcache.storage.audit_tables import check_tables, read_tables
 from flowcache.storage.chain import check_continuity, check_markers
 from flowcache.storage.commits import Commits, arrange, chunks_of, done_marker
 from flowcache.storage.committed import read_at, read_letters
-from flowcache.storage.documents import READERS, RunRecord, SegmentMarker, to_json
+from flowcache.storage.documents import READERS, RunRecord, SegmentMarker, Unreadable, to_json
 from flowcache.storage.export import export
 from flowcache.storage.keys import foreign, listed
-from flowcache.storage.objects.store import Store
+from flowcache.storage.objects.store import MissingObject, Store
 from flowcache.storage.playlist import playlist
 from flowcache.storage.runs import read_run
 from flowcache.storage.status import StatusReport, VideoStatus, status
@@ -83,7 +83,8 @@ def read_leniently(store: Store, audit: Audit) -> Commits:
     found = listed(store, layout.COMMITS)
     done = [one.video_id for one in found if one.kind == "done"]
     markers, damaged = read_at(store, [one.entry.key for one in found if one.kind == "marker"])
-    audit.extend(Damage(why, key.split("/")[1], key=key) for key, why in damaged.items())
+    for key, why in damaged.items():
+        audit.problems.append(Damage(str(why), key.split("/")[1], key=key, unreadable=isinstance(why, Unreadable)))
     letters = read_letters(store)
     broken = [letter for letter in letters.values() if letter.kind == "damaged" and letter.request is None]
     audit.extend(Damage(one.cause, one.video_id, key=layout.dead_letter_key(one.video_id)) for one in broken)
@@ -111,7 +112,11 @@ def check_video(store: Store, run: RunRecord, commits: Commits, video_id: str, f
 
 
 def check_text(store: Store, key: str) -> Iterator[Damage]:
-    data = store.find(key)  # None: made anew since it was listed
+    try:
+        data = store.find(key)  # None: made anew since it was listed
+    except StoreError as fault:
+        yield Damage(str(fault), key=key, unreadable=True)
+        return
     why = data is not None and fault_of(data, key)
     if why:
         yield Damage(f"the encoded text is damaged: {why}", key=key)
@@ -120,7 +125,12 @@ def check_text(store: Store, key: str) -> Iterator[Damage]:
 def check_done(store: Store, video_id: str, markers: tuple[SegmentMarker, ...]) -> Iterator[Damage]:
     key = layout.done_key(video_id)
     try:
-        if store.get(key) != to_json(done_marker(video_id, markers)):
+        data = store.get(key)
+    except StoreError as fault:
+        yield Damage(str(fault), video_id, key=key, unreadable=not isinstance(fault, MissingObject))
+        return
+    try:
+        if data != to_json(done_marker(video_id, markers)):
             yield Damage("DONE does not agree with the segment markers", video_id, key=key)
     except ObjectError as fault:
         yield Damage(str(fault), video_id, key=key)
@@ -130,7 +140,11 @@ def check_playlist(store: Store, commits: Commits, video_id: str, finished: bool
     """Exactly the committed chunks; while the video renders, the list may lag behind what we read, or be ahead."""
     markers = commits.markers.get(video_id, ())
     key = layout.playlist_key(video_id)
-    text = (store.find(key) or b"").decode(errors="replace")
+    try:
+        text = (store.find(key) or b"").decode(errors="replace")
+    except StoreError as fault:
+        yield Damage(str(fault), video_id, key=key, unreadable=True)
+        return
     done = video_id in commits.done
     if done or finished:
         wrong = bool(markers) and text != playlist(chunks_of(markers), markers[0].fps, done)

@@ -9,7 +9,7 @@ from flowcache.storage import layout
 from flowcache.storage.commits import new_attempt
 from flowcache.storage.documents import Damaged, Withdrawal, parse, read_each, to_json
 from flowcache.storage.keys import listed
-from flowcache.storage.objects.store import MissingObject, Store
+from flowcache.storage.objects.store import Store
 
 
 def withdraw(store: Store, video_id: str, keys: Iterable[str], why: list[str]) -> None:
@@ -23,12 +23,14 @@ def withdraw(store: Store, video_id: str, keys: Iterable[str], why: list[str]) -
 
 def finish_withdrawals(store: Store) -> None:
     """Remove what was taken back by somebody who did not live to do it. A video's new markers are other bytes."""
-    keys = [found.entry.key for found in listed(store, layout.WITHDRAWN)]
-    for key, data in read_each(store, keys):
-        if isinstance(data, MissingObject):
+    keys = {found.entry.key: found.video_id for found in listed(store, layout.WITHDRAWN)}
+    for key, data in read_each(store, list(keys)):
+        if not isinstance(data, bytes):
             continue
         try:
-            remove(store, parse(Withdrawal, data, masked(store.uri(key))))
+            withdrawal = parse(Withdrawal, data, masked(store.uri(key)))
+            if withdrawal.video_id == keys[key]:
+                remove(store, withdrawal)
         except Damaged:
             continue  # what it took back is named by `verify` again, if it is still there
 
@@ -38,7 +40,13 @@ def remove(store: Store, withdrawal: Withdrawal) -> None:
 
     Once the markers are gone there is nothing more to do: letter and DONE that come later may be the same bytes.
     """
-    objects = {key: text.encode("latin-1") for key, text in withdrawal.objects.items()}
+    video = withdrawal.video_id
+    taken = [layout.done_key(video), layout.dead_letter_key(video)]
+    objects = {
+        key: text.encode("latin-1", "replace")
+        for key, text in withdrawal.objects.items()
+        if key in taken or key.startswith(f"{layout.COMMITS}/{video}/")
+    }
     markers = [key for key in objects if key.startswith(f"{layout.COMMITS}/") and not key.endswith("/DONE.json")]
     if any(store.find(key) == objects[key] for key in markers):
         for key in sorted(objects, reverse=True):

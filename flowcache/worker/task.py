@@ -23,12 +23,16 @@ class WorkerSettings:
     device: str = "cpu"
     models: Mapping[str, str] = field(default_factory=dict)
     sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    holder: str | None = None  # who must hold the root for a segment to be committed
 
 
-def worker_settings(record: RunRecord, requests: Iterable[RenderRequest], options: RunOptions) -> WorkerSettings:
+def worker_settings(
+    record: RunRecord, holder: str, requests: Iterable[RenderRequest], options: RunOptions
+) -> WorkerSettings:
     """What ranks are told of a run; not yet on which device. requests: all of it, also those that are done."""
     models = {name: reference(name) for name in record.models}
-    return WorkerSettings(record.run_id, record.spec_hash, options, models=models, sizes=largest(requests))
+    sizes = largest(requests)
+    return WorkerSettings(record.run_id, record.spec_hash, options, models=models, sizes=sizes, holder=holder)
 
 
 def largest(requests: Iterable[RenderRequest]) -> dict[str, tuple[int, int]]:
@@ -43,12 +47,14 @@ def largest(requests: Iterable[RenderRequest]) -> dict[str, tuple[int, int]]:
 @dataclass(frozen=True)
 class Task:
     """One attempt at a segment. `parent`: the marker that the segment continues; `last`: nothing continues it;
-    `reuse`: False to compute every step, whatever the policy says; `frugal`: with as little memory as can be."""
+    `init`: sha256 of the video's init segment, where anything of it is committed; `reuse`: False to compute every step,
+    whatever the policy says; `frugal`: with as little memory as can be."""
 
     request: RenderRequest
     segment: Segment
     parent: SegmentMarker | None
     last: bool
+    init: str | None = None
     reuse: bool = True
     frugal: bool = False
 

@@ -29,7 +29,7 @@ class Upload:
         encoded = encode_chunk(chunk.frames, chunk.start_frame, self.task.request.fps)
         middle = time.perf_counter()
         if not self.chunks:
-            put_init(self.store, video, encoded.init, self.task.parent and self.task.parent.init_sha256)
+            put_init(self.store, video, encoded.init, self.task.init)
             self.init = encoded.init
         key = layout.media_key(video, chunk.chunk, self.attempt)
         self.store.put(key, encoded.data)

@@ -24,11 +24,9 @@ from flowcache.parallel.decoding import open_sharing
 from flowcache.parallel.mesh import GangMesh, Mesh, arrange, exchanging, world
 from flowcache.parallel.rendezvous import open_rendezvous, rendezvous_at
 from flowcache.sampling.records import NotFinite
-from flowcache.storage.commits import commit_segment, new_attempt
-from flowcache.storage.committed import CURE
-from flowcache.storage.documents import Damaged, sha256
-from flowcache.storage.objects.store import MissingObject, Store
-from flowcache.storage.proven import read_sound
+from flowcache.storage.commits import commit_segment, new_attempt, read_state
+from flowcache.storage.documents import sha256
+from flowcache.storage.objects.store import Store
 from flowcache.worker.given import clip, picture
 from flowcache.worker.hardware import hardware_of
 from flowcache.worker.prefetch import Beside
@@ -153,7 +151,7 @@ class RankWorker:
         self._tail = upload.tail
         seconds["text"] = renderer.text_seconds
         told = self.settings, self.gang, self.world, started, seconds, hardware_of(model.transformer)
-        yield commit_segment(self.store, upload.marker(*told))
+        yield commit_segment(self.store, upload.marker(*told), self.settings.holder)
 
     def _texts_first(self, task: Task) -> None:
         """Where memory is short texts are encoded before the transformer comes: their encoder may be as large."""
@@ -229,12 +227,9 @@ class RankWorker:
         """The latents that the segment begins with, and the pixels of before that may still be asked for."""
         request, spec = task.request, model.spec.asked(vars(task.request))
         if task.parent:
-            wanted = task.parent.state_key
-            if wanted is None:
-                raise ObjectError(f"the marker of segment {task.parent.segment} names no state to continue from")
             key, data = self._tail or ("", b"")
-            if key != wanted:  # another attempt's, or another video's
-                data = state_at(self.store, wanted, task.parent.state_sha256)
+            if (key, sha256(data)) != (task.parent.state_key, task.parent.state_sha256):  # another attempt's
+                data = read_state(self.store, task.parent)
             return tail_from_bytes(data), shown_from_bytes(data)
         if task.segment.shot > 0:
             return None, None
@@ -256,17 +251,3 @@ class RankWorker:
 
     def _sandbox(self) -> Sandbox:
         return Sandbox(self.store.options, self.settings.options.allow_private_media, most=1)
-
-
-def state_at(store: Store, key: str, wanted: str | None) -> bytes:
-    """wanted: its sha256."""
-
-    def read(data: bytes) -> bytes:
-        if sha256(data) != wanted:
-            raise Damaged(f"{masked(store.uri(key))} is damaged: its sha256 is not the marker's. {CURE}")
-        return data
-
-    try:
-        return read_sound(store, key, read)
-    except MissingObject as missing:
-        raise MissingObject(f"{missing}. {CURE}") from missing

@@ -89,7 +89,7 @@ def night(options: argparse.Namespace, folder: Path, cleanup: ExitStack) -> dict
     calm = calm_run(folder, rows, nodes)
     s3fs.S3FileSystem(endpoint_url=s3.url, **access).mkdir("soak")
     direct = Store("s3://soak/night", endpoint_url=s3.url, **access)
-    poison(direct, poisoned)
+    poison(proxy, poisoned)
     draw = random.Random(options.seed)
     schedule = schedule_of(draw, options.actions, committed(calm))
     driver = Driver(rows, "s3://soak/night", nodes.address, nodes.count, options.stall, folder / "stormy.log")

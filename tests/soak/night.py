@@ -10,6 +10,7 @@ from flowcache.storage.commits import Commits, read_commits
 from flowcache.storage.layout import init_key
 from flowcache.storage.objects.store import Store
 from flowcache.storage.verify import verify
+from tests.soak.proxy import FaultyProxy
 
 ROOT = Path(__file__).parents[2]
 PROMPT = "a red circle moving right on a blue background"
@@ -26,10 +27,9 @@ def manifest(path: Path, videos: int) -> list[str]:
     return [row["id"] for row in rows[1::POISONED_EVERY]]
 
 
-def poison(store: Store, videos: list[str]) -> None:
-    """Their init segment is another encoder's, so that every attempt at them is refused."""
-    for name in videos:
-        store.put(init_key(name), b"of another encoder")
+def poison(proxy: FaultyProxy, videos: list[str]) -> None:
+    """Their init segment is another encoder's and stays so, so that every attempt at them is refused."""
+    proxy.stuck |= {f"/{init_key(name)}": b"of another encoder" for name in videos}
 
 
 class Driver:

@@ -56,11 +56,15 @@ class FaultyProxy(Proxy):
     def __init__(self, upstream: str, seed: int, rate: float):
         super().__init__(upstream, self.fault)
         self.rate = rate
+        self.stuck: dict[str, bytes] = {}  # by the end of a key, what its object holds, whatever is done to it
         self.given: Counter[str] = Counter()
         self.requests = 0
         self._draw = random.Random(seed)
 
     def fault(self, asked: Asked) -> Spoil | None:
+        stuck = next((data for end, data in self.stuck.items() if asked.key.endswith(end)), None)
+        if stuck is not None and asked.operation != "list":
+            return lambda handler, body: handler.answer(held(asked, stuck))
         with self.lock:
             self.requests += 1
             if self._draw.random() >= self.rate:
@@ -68,6 +72,15 @@ class FaultyProxy(Proxy):
             fault = self._draw.choice(FAULTS)
             self.given[fault] += 1
             return spoils.BY_NAME[fault]
+
+
+def held(asked: Asked, data: bytes) -> Answer:
+    """What a server says of an object that stays as it is."""
+    if asked.operation in ("put", "create"):
+        return Answer(412, [], spoils.error("PreconditionFailed"))
+    return (
+        Answer(204, [], b"") if asked.operation == "delete" else Answer(200, [("content-length", str(len(data)))], data)
+    )
 
 
 class Handler(BaseHTTPRequestHandler):

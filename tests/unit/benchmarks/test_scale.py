@@ -18,7 +18,8 @@ def test_requests_follow_from_segments_chunks_and_videos_alone(videos):
     assert asked["loop get init"] == asked["loop get state"] == asked["loop put state"] == continued
     assert asked["driver create DONE"] == videos
     assert videos <= asked["driver put playlist"] <= segments  # of several in a row only the last is written
-    named = ("media", "marker", "init", "state", "DONE", "playlist")
+    assert segments <= asked["loop get owner"] < segments + 9  # right before each commit
+    named = ("media", "marker", "init", "state", "owner", "DONE", "playlist")
     rest = sum(count for name, count in asked.items() if name.split()[-1] not in named)
     assert rest < 30  # what a run asks once
     (provider,) = scene.providers

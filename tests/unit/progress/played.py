@@ -10,6 +10,7 @@ from flowcache.progress.events import (
     SegmentCommitted,
     SegmentFailed,
     SegmentStarted,
+    SegmentsWithdrawn,
     Tick,
     VideoBegan,
     VideoDead,
@@ -19,7 +20,7 @@ from flowcache.progress.events import (
 LONG, SHORT = VideoBegan("long", 2, 6, 0, 0, dead=False), VideoBegan("short", 1, 1, 0, 0, dead=False)
 BEGAN = RunBegan("0123456789abcdef", (LONG, SHORT))
 CAUSE = "OSError: s3://key:secret@host/x gone"
-# Two segments of `long` are rendered, the first after a failure; `short` is given up.
+# Two segments of `long` are rendered, the first after a failure and again after damage; `short` is given up.
 EVENTS = (
     BEGAN,
     SegmentStarted("long", 0),
@@ -29,6 +30,9 @@ EVENTS = (
     VideoDead("short", "OSError: no"),
     SegmentStarted("long", 0),
     *(ChunkDone("long", 0, chunk, 6, 2) for chunk in range(5)),
+    SegmentCommitted("long", 0, 5),
+    SegmentsWithdrawn("long", 1, 5),
+    SegmentStarted("long", 0),
     SegmentCommitted("long", 0, 5),
     SegmentStarted("long", 1),
     ChunkDone("long", 1, 5, 6, 2),

@@ -24,8 +24,10 @@ def test_a_log_tells_each_event_on_a_line_of_its_own():
     assert lines[2] == "short: segment 0 failed on rank 1: OSError: s3://key:secret@host/x gone; giving up"
     assert lines[3] == "short: dead-lettered: OSError: no"
     assert lines[4].startswith("long: segment 1 of 2 committed; 0/2 videos, 5/7 chunks, 25% of steps reused, about ")
-    assert lines[5].startswith("long: segment 2 of 2 committed; 0/2 videos, 6/7 chunks, 25% of steps reused, about ")
-    assert lines[6:] == ("long: done", "a note")
+    assert lines[5] == "long: 1 damaged segments were withdrawn, and are rendered again"
+    assert lines[6].startswith("long: segment 1 of 2 committed; 0/2 videos, 5/7 chunks")
+    assert lines[7].startswith("long: segment 2 of 2 committed; 0/2 videos, 6/7 chunks, 25% of steps reused, about ")
+    assert lines[8:] == ("long: done", "a note")
 
 
 def test_a_log_says_nothing_of_videos_that_were_done_before():

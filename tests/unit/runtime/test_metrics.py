@@ -22,7 +22,7 @@ def test_gauges_follow_the_run_to_its_end():
     play(watched)
     assert watched._videos.values == {("waiting",): 0, ("rendering",): 0, ("done",): 1, ("dead",): 1}
     assert watched._segments.values == {("waiting",): 0, ("running",): 0}
-    assert watched._committed.values == {(): 2} and watched._avoided.values == {(): 1}
+    assert watched._committed.values == {(): 3} and watched._avoided.values == {(): 1}
     assert watched._failures.values == {("work", "tried again"): 1, ("work", "given up"): 1}
 
 

@@ -56,6 +56,7 @@ def test_the_layout_is_the_documented_one():
         layout.parts_key("<run_id>"),
         layout.withdrawn_key("<video_id>", "<moment>"),
         layout.link_key("<video_id>", "<expires>"),
+        layout.holder_key("<holder>"),
     }
     assert {line.split()[0] for line in section("## Layout").split("```")[1].strip().splitlines()} == keys
 

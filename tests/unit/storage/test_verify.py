@@ -150,7 +150,10 @@ def test_a_damaged_marker_does_not_stop_the_rest(studio):
 def test_a_marker_in_the_wrong_place_or_of_another_run_is_found(studio):
     marker = cat(studio, 2)
     studio.store.put(layout.marker_key("cat", 7), to_json(marker))
-    assert "video cat: the marker belongs elsewhere (_commits/cat/00007.json)" in found(studio)
+    assert (
+        f"video cat: {studio.store.uri('_commits/cat/00007.json')} is damaged: it is that of segment 2 of video cat"
+        in found(studio)
+    )
     commit_segment(studio.store, dataclasses.replace(marker, video_id="emu", segment=0))
     assert "video emu: is not part of this run" in found(studio)
     studio.store.put(layout.marker_key("cat", 2), to_json(dataclasses.replace(marker, spec_hash="0", run_id="zero")))
@@ -318,7 +321,7 @@ def test_status_reads_no_media(studio, monkeypatch):
     real, read = type(studio.store).get, []
     monkeypatch.setattr(type(studio.store), "get", lambda self, key: (read.append(key), real(self, key))[1])
     status(studio.store)
-    assert {key.split("/")[0] for key in read} == {"_run", "_STOPPED", "_commits"}
+    assert {key.split("/")[0] for key in read} == {"_run", "_STOPPED", "_commits", "_OWNER"}
 
 
 def test_the_plan_of_the_samples_is_what_was_committed(studio):
