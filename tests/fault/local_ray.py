@@ -88,8 +88,8 @@ def command(pid: int) -> str:
     return os.path.basename(words.partition("\0")[0])
 
 
-def alive(pids: Iterable[int], seconds: float = 30.0) -> list[int]:
-    """Those that are still there so long afterwards."""
+def alive(pids: Iterable[int], seconds: float = 120.0) -> list[int]:
+    """Those that are still there so long afterwards: Ray's agents end a minute after it."""
     deadline = time.monotonic() + seconds
     while (left := [pid for pid in pids if running(pid)]) and time.monotonic() < deadline:
         time.sleep(0.2)
