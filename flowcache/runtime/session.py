@@ -118,7 +118,8 @@ def joined(options: RunOptions, tell: Callable[[str], None] = lambda message: No
 
 
 def _connect(address: str | None, options: RunOptions, tell: Callable[[str], None]) -> None:
-    common = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "flowcache"}
+    # Ray's own errors are dumps of its state, such as a lost node's; what they mean for the run is said by us.
+    common = {"log_to_driver": False, "logging_level": logging.CRITICAL, "namespace": "flowcache"}
     if address:
         _dial(address)
         if fault := _fault_of(address=address, **common):

@@ -20,7 +20,7 @@ class LocalRun:
 
     def __init__(self, folder: Path, videos: int = 30, *options: str):
         manifest, self.output = folder / "night.jsonl", folder / "out"
-        rows = ({"id": f"v{n:02d}", "prompt": PROMPT, "frames": 9, "steps": 4, "seed": n} for n in range(videos))
+        rows = ({"id": f"v{n:02d}", "prompt": PROMPT, "frames": 9, "steps": 30, "seed": n} for n in range(videos))
         manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
         self.command = [sys.executable, "-m", "flowcache.cli", "render", str(manifest)]
         self.command += ["--output", str(self.output), "--gangs", "1", *options]
@@ -40,6 +40,8 @@ class LocalRun:
         while not holds():
             if self.process.poll() is not None:
                 said = self.process.communicate()[1]
+                if self.process.returncode == 0 and holds():
+                    return
                 assert BUSY in said, said
                 self.start()
             assert time.monotonic() < deadline, "it never came to that"
@@ -86,8 +88,8 @@ def command(pid: int) -> str:
     return os.path.basename(words.partition("\0")[0])
 
 
-def alive(pids: Iterable[int], seconds: float = 30.0) -> list[int]:
-    """Those that are still there so long afterwards."""
+def alive(pids: Iterable[int], seconds: float = 120.0) -> list[int]:
+    """Those that are still there so long afterwards: Ray's agents end a minute after it."""
     deadline = time.monotonic() + seconds
     while (left := [pid for pid in pids if running(pid)]) and time.monotonic() < deadline:
         time.sleep(0.2)

@@ -105,7 +105,7 @@ class Handler(BaseHTTPRequestHandler):
     def upstream(self, body: bytes, path: str | None = None, without: tuple[str, ...] = ()) -> Answer:
         """The server's answer; the Host header stays the client's, since it is signed."""
         where = self.server.upstream
-        connection = http.client.HTTPConnection(where.hostname, where.port, timeout=60)
+        connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=60)
         try:
             connection.putrequest(self.command, path or self.path, skip_host=True, skip_accept_encoding=True)
             for name, value in self.headers.items():
