@@ -145,6 +145,14 @@ def test_credentials_in_output_and_endpoint_are_refused_and_not_shown(run, pictu
     assert code == 2 and "accepted: " in said and "Traceback" not in said and not told(said)
 
 
+def test_an_endpoint_with_credentials_is_not_submitted(run, tmp_path):
+    (tmp_path / "night.jsonl").write_text('{"prompt": "a red circle"}\n')
+    (tmp_path / "job.yaml").write_text(f"manifest: {tmp_path}/night.jsonl\noutput: s3://bucket/night\n")
+    where = f"https://me:{SECRET}@host:9000"
+    code, said = run("submit", str(tmp_path / "job.yaml"), "--address", "http://127.0.0.1:9", "--endpoint-url", where)
+    assert code == 2 and "holds credentials" in said and not told(said)
+
+
 @pytest.mark.parametrize(
     "name", ["//me:{}@127.0.0.1:1/m.jsonl", "http://me:{}@127.0.0.1:1/m.jsonl", "nothing#token={}"]
 )
