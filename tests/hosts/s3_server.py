@@ -69,8 +69,10 @@ class Watched:
 
     def _told(self, path: str, query: dict[str, list[str]], start: Any) -> list[bytes]:
         if path == "/_hold":
+            self._release.clear()
             self._held.append((query["from"][0], query["match"][0]))
         else:
+            self._held.clear()
             self._release.set()
         start("200 OK", [("Content-Type", "text/plain")])
         return [b"so be it\n"]

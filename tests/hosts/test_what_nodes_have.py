@@ -41,11 +41,16 @@ def test_where_no_node_does_the_run_ends_at_once(hosts, rows):
 def test_a_node_without_credentials_that_comes_later_gets_no_work(hosts, calm, rows):
     hosts.net.kill(ONE)
     hosts.until_alive(TWO)
-    driver = hosts.driver(rows)
+    driver = hosts.driver(rows[:2])
     driver.until(1)
+    hosts.tell_store(f"_hold?from={hosts.net.address(TWO)}&match=/{driver.name}/media/")  # so that the run waits for it
     hosts.node(ONE, AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="")
     driver.until_said(f"node {hosts.net.address(ONE)} (")
+    hosts.tell_store("_release")
     driver.whole(calm)
+    assert not [
+        made for made in hosts.requests() if made["from"] == hosts.net.address(ONE) and driver.name in made["path"]
+    ]
 
 
 def test_a_picture_that_only_the_head_has(hosts, calm, rows):

@@ -93,8 +93,10 @@ def told(text: str | bytes) -> bool:
 def test_a_whole_render_and_a_failing_one_keep_every_secret(run, moto, pictures, tmp_path):
     root = f"s3://{moto.bucket()}/night"
     job = tmp_path / "job.yaml"
-    settings = f"output: {root}\nretries: 0\ngangs: 1\nallow_private_media: true\n"
-    job.write_text(f"manifest: {pictures.url}/night.jsonl?sig={MARK}6\n{settings}")
+    job.write_text(
+        f"manifest: {pictures.url}/night.jsonl?sig={MARK}6\noutput: {root}\nretries: 0\ngangs: 1\n"
+        "allow_private_media: true\n"
+    )
     ready = threading.Thread(target=refuse_after_planning, args=(pictures, Store(root, **moto.options())), daemon=True)
     ready.start()
     code, said = run("render", "--job", str(job), "--log-json")
@@ -139,13 +141,21 @@ def refuse_after_planning(pictures, store: Store) -> None:
 )
 def test_credentials_in_output_and_endpoint_are_refused_and_not_shown(run, pictures, tmp_path, where):
     others = () if where[0] == "--output" else ("--output", "s3://bucket/night")
-    code, said = run("render", f"{pictures.url}/night.jsonl?sig={MARK}6", *where, *others)
+    code, said = run("render", f"{pictures.url}/night.jsonl?sig={MARK}6", "--allow-private-media", *where, *others)
     assert code == 2 and "accepted: " in said and "Traceback" not in said and not told(said)
+
+
+def test_an_endpoint_with_credentials_is_not_submitted(run, tmp_path):
+    (tmp_path / "night.jsonl").write_text('{"prompt": "a red circle"}\n')
+    (tmp_path / "job.yaml").write_text(f"manifest: {tmp_path}/night.jsonl\noutput: s3://bucket/night\n")
+    where = f"https://me:{SECRET}@host:9000"
+    code, said = run("submit", str(tmp_path / "job.yaml"), "--address", "http://127.0.0.1:9", "--endpoint-url", where)
+    assert code == 2 and "holds credentials" in said and not told(said)
 
 
 @pytest.mark.parametrize(
     "name", ["//me:{}@127.0.0.1:1/m.jsonl", "http://me:{}@127.0.0.1:1/m.jsonl", "nothing#token={}"]
 )
 def test_a_manifest_that_cannot_be_read_is_named_without_its_secret(run, tmp_path, name):
-    code, said = run("render", name.format(SECRET), "--output", str(tmp_path / "out"))
+    code, said = run("render", name.format(SECRET), "--allow-private-media", "--output", str(tmp_path / "out"))
     assert code == 2 and "Traceback" not in said and not told(said), said
