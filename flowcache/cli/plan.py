@@ -80,13 +80,8 @@ def plan(
         **of_job(spec, gpus, timed=bool(gpus or like or tflops or until)),
     )
     access = {"endpoint_url": endpoint_url} if endpoint_url else {}
-    found = plan_requests(
-        spec.manifest,
-        defaults=spec.row_defaults(),
-        cluster=cluster,
-        storage_options=access,
-        allow_private_media=spec.allow_private_media,
-    )
+    how = {"storage_options": access, "allow_private_media": spec.allow_private_media}
+    found = plan_requests(spec.manifest, defaults=spec.row_defaults(), cluster=cluster, **how)
     if as_json:
         document = asdict(found)
         print_json(document["cost"] | {key: document[key] for key in ("estimate", "gangs")})

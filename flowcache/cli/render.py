@@ -50,28 +50,12 @@ def render(
     from flowcache.inputs.job import merged
 
     spec = merged(
-        job,
-        manifest=manifest,
-        output=output,
-        model=model,
-        policy=policy,
-        gang=gang,
-        gangs=gangs,
-        shard_weights=shard_weights,
-        threads=threads,
-        device=device,
-        dtype=dtype,
-        weights=weights,
-        vae_dtype=vae_dtype,
-        vae_tiling=vae_tiling,
-        compile=compile,
-        address=address,
-        until=until,
-        wait_for_gpus=wait_for_gpus,
-        succeed_with=succeed_with or None,
-        keep_going=keep_going,
+        job, manifest=manifest, output=output, model=model, policy=policy, gang=gang, gangs=gangs,
+        shard_weights=shard_weights, threads=threads, device=device, dtype=dtype, weights=weights,
+        vae_dtype=vae_dtype, vae_tiling=vae_tiling, compile=compile, address=address, until=until,
+        wait_for_gpus=wait_for_gpus, succeed_with=succeed_with or None, keep_going=keep_going,
         allow_private_media=allow_private_media,
-    )
+    )  # fmt: skip
     end(spec, lambda: run_job(spec, endpoint_url, retry_failed, log_json, media, repair), as_json)
 
 

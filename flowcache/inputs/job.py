@@ -211,7 +211,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise refused("is not UTF-8 text") from None
     except yaml.MarkedYAMLError as error:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise refused(f"is broken YAML{line}: {error.problem}") from None
+        raise refused(f"is broken YAML{line}: {str(error.problem)[:200]}") from None
     except RecursionError:
         raise refused("is broken YAML: nested too deeply") from None
     except yaml.YAMLError as error:

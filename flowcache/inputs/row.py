@@ -26,7 +26,7 @@ from flowcache.inputs.schema import (
     path_name,
     shown,
 )
-from flowcache.inputs.shape import misshapen
+from flowcache.inputs.shape import misshapen, without
 from flowcache.records import LATER, OWN, MediaInfo, ModelSpec, Shot
 
 Loc = tuple[int | str, ...]  # where in a row: ("shots", 1, "frames")
@@ -62,7 +62,7 @@ class ReadRow:
             for loc, message in faults(error, Row, ACCEPTS):
                 self.fault(loc, message)
                 self.bad.add(loc[:3] if loc[0] == "shots" else loc[:1])  # of a shot one field, else the whole field
-            self.says = Row.model_validate(_without(fields, self.bad))
+            self.says = Row.model_validate(without(fields, self.bad))
 
     def good(self, *loc: int | str) -> bool:
         return not self.bad or not any(loc[: len(bad)] == bad for bad in self.bad)
@@ -72,18 +72,6 @@ class ReadRow:
 
     def warn(self, loc: Loc, message: str) -> None:
         self.warnings.append(Problem(self.file, path_name(loc), message, self.number, self.video))
-
-
-def _without(fields: dict[str, Any], bad: set[Loc]) -> dict[str, Any]:
-    """The row without its faulty fields; shots keep their places."""
-    kept = {name: value for name, value in fields.items() if isinstance(name, str) and (name,) not in bad}
-    if isinstance(kept.get("shots"), list):
-        shots = [shot if isinstance(shot, dict) else {} for shot in kept["shots"]]
-        kept["shots"] = [
-            {name: value for name, value in shot.items() if ("shots", i, name) not in bad}
-            for i, shot in enumerate(shots)
-        ]
-    return kept
 
 
 def look(row: ReadRow, spec: ModelSpec, defaults: RowDefaults) -> dict[str, Any]:

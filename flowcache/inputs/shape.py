@@ -35,3 +35,15 @@ def _unusable(name: Any) -> str | None:
         return f"has a name that is no text ({str(name)[:40]!r})"
     found = UNWRITABLE.search(name)
     return f"has a name that holds U+{ord(found[0]):04X} ({name[:40]!r})" if found else None
+
+
+def without(fields: Mapping[str, Any], bad: set[tuple[int | str, ...]]) -> dict[str, Any]:
+    """The row without its faulty fields; shots keep their places."""
+    kept = {name: value for name, value in fields.items() if isinstance(name, str) and (name,) not in bad}
+    if isinstance(kept.get("shots"), list):
+        shots = [shot if isinstance(shot, dict) else {} for shot in kept["shots"]]
+        kept["shots"] = [
+            {name: value for name, value in shot.items() if ("shots", i, name) not in bad}
+            for i, shot in enumerate(shots)
+        ]
+    return kept

@@ -50,8 +50,9 @@ def serving(answer: Answer, host: str = "127.0.0.1") -> Iterator[Server]:
 def sends(body: bytes, status: int = 200, **headers: str) -> Answer:
     def answer(to: BaseHTTPRequestHandler) -> None:
         to.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **headers}.items():
-            to.send_header(name.replace("_", "-"), value)
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        for name, value in {"Content-Length": str(len(body)), **named}.items():
+            to.send_header(name, value)
         to.end_headers()
         to.wfile.write(body)
 
