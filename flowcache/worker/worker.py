@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from flowcache.errors import ObjectError, OutOfMemory, first_line, masked
+from flowcache.errors import OutOfMemory, first_line
 from flowcache.families.registry import find, load_model, load_texts, precision
 from flowcache.families.vae_tiling import choose_tile, what_fits
 from flowcache.inputs.sandbox import Sandbox
