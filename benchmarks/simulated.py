@@ -58,9 +58,6 @@ class PretendedGang:
             if failure.usable:
                 self.task = None
             raise
-        except FlowcacheError as error:  # as with a rank alone
-            self.task = None
-            raise GangFailure(0, kind_of(error), f"{type(error).__name__}: {error}", usable=True) from error
         finally:
             self.provider.worked += time.thread_time() - begin
         self.task = None

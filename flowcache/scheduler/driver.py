@@ -14,10 +14,11 @@ from flowcache.progress.events import Listener, NodesAvoided, Note, RunEnded, Ti
 from flowcache.records import ChunkRecord, ModelSpec, RenderRequest
 from flowcache.scheduler.failures import Failures
 from flowcache.scheduler.gang_pool import GangPool
-from flowcache.scheduler.ledger import Ledger, tell_stopped
+from flowcache.scheduler.ledger import Ledger
 from flowcache.scheduler.protocols import Connect, Gang, GangFailure, GangProvider
 from flowcache.scheduler.stopping import Stopping, on_sigterm
 from flowcache.scheduler.summary import Summary, summarise
+from flowcache.scheduler.telling import tell_stopped
 from flowcache.scheduler.turn import turn
 from flowcache.storage.commits import success, withdraw_stopped
 from flowcache.storage.documents import RunRecord, Stopped

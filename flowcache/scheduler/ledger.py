@@ -20,7 +20,6 @@ from flowcache.progress.events import (
     SegmentFailed,
     SegmentStarted,
     SegmentsWithdrawn,
-    VideoBegan,
     VideoDead,
     VideoDone,
 )
@@ -28,6 +27,7 @@ from flowcache.records import ChunkRecord, ModelSpec, RenderRequest, Segment
 from flowcache.scheduler.protocols import GangWork
 from flowcache.scheduler.queue import SegmentQueue, Video
 from flowcache.scheduler.store_writer import StoreWriter
+from flowcache.scheduler.telling import begun, tell_stopped
 from flowcache.storage.chain import check_markers
 from flowcache.storage.commits import (
     Listing,
@@ -36,7 +36,6 @@ from flowcache.storage.commits import (
     list_commits,
     put_playlist,
     read_markers,
-    stopped,
     withdraw_success,
 )
 from flowcache.storage.committed import CURE
@@ -316,18 +315,3 @@ class Ledger:
             if name not in faults and markers[name]:
                 put_playlist(self.store, name, [markers[name][n] for n in sorted(markers[name])], done=True)
         write_tables(self.store, self.record)
-
-
-def tell_stopped(store: Store, end: Stopped, note: Callable[[str], None]) -> None:
-    """Tell who watches the store; that it can't be told must not hide why the run ends."""
-    try:
-        stopped(store, end)
-    except StoreError as error:
-        note(f"could not say in the store that the run has ended: {error}")
-
-
-def begun(video: Video) -> VideoBegan:
-    """What is told of a video when the run begins."""
-    chunks = sum(segment.chunks for segment in video.segments)
-    there = len(video.committed), chunks - video.chunks_left
-    return VideoBegan(video.request.id, len(video.segments), chunks, *there, video.dead)
