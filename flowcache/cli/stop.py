@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from flowcache.cli.common import err
+from flowcache.errors import FlowcacheError
 
 PROCESSES = Path("/proc")
 POLL = 0.2  # seconds
@@ -26,6 +27,8 @@ def stop(
 
         flowcache stop
     """
+    if not PROCESSES.is_dir():
+        raise FlowcacheError("flowcache stop needs Linux: send SIGTERM to the process of flowcache render instead")
     told = [process for process in drivers() if tell(process)]
     while any(map(alive, told)):
         time.sleep(POLL)

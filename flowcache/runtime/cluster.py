@@ -110,12 +110,8 @@ def _checks(work: GangWork, local: bool) -> Iterator[NodeChecks | None]:
 
 def shape_of(options: RunOptions, note: Callable[[str], None]) -> GangShape:
     gpus = ray.cluster_resources().get("GPU", 0)
-    if (
-        not gpus
-        and options.device != "cpu"
-        and options.wait_for_gpus
-        and (options.address or "RAY_ADDRESS" in os.environ)
-    ):
+    others = bool(options.address or "RAY_ADDRESS" in os.environ)  # a Ray of our own gets no more than it has
+    if not gpus and others and options.wait_for_gpus and options.device != "cpu":
         gpus = first_gpus(options.wait_for_gpus, note)
     if options.device == "cuda" and not gpus:
         raise InputError([Problem("--device", "", "the Ray cluster has no GPU: take cpu or auto")])

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmarks.footprint import descendants
 
+BUSY = "Ray did not start on this machine"  # it has half a minute; the same command tries again
 PROMPT = "a red circle moving right on a blue background"
 
 
@@ -34,10 +35,13 @@ class LocalRun:
     def committed(self) -> int:
         return len(list(self.output.glob("_commits/*/00000.json")))
 
-    def until(self, holds: Callable[[], object], seconds: float = 240.0) -> None:
+    def until(self, holds: Callable[[], object], seconds: float = 480.0) -> None:
         deadline = time.monotonic() + seconds
         while not holds():
-            assert self.process.poll() is None, self.process.communicate()[1]
+            if self.process.poll() is not None:
+                said = self.process.communicate()[1]
+                assert BUSY in said, said
+                self.start()
             assert time.monotonic() < deadline, "it never came to that"
             time.sleep(0.05)
 

@@ -35,9 +35,39 @@ ROOT = Path(__file__).parents[2]
 
 # What is drawn
 
-ODD_TEXTS = ["", " ", "\0", "\ud800", "a\x1b[31m", "../x", "/", "~", "~nobody/x", "none.png", "a.png", "http://127.0.0.1:9/x",
-             "s3://", "http://[::1", "file://h/x", "off", "paper:fast", "paper:", "tiny-magi", "tiny-skyreels", "official",
-             "all", "none", "crop", "end", "07:00", "nan", "1e999", "x" * 20_000, "\u202e", "\U0001f600"]  # fmt: skip
+ODD_TEXTS = [
+    "",
+    " ",
+    "\0",
+    "\ud800",
+    "a\x1b[31m",
+    "../x",
+    "/",
+    "~",
+    "~nobody/x",
+    "none.png",
+    "a.png",
+    "http://127.0.0.1:9/x",
+    "s3://",
+    "http://[::1",
+    "file://h/x",
+    "off",
+    "paper:fast",
+    "paper:",
+    "tiny-magi",
+    "tiny-skyreels",
+    "official",
+    "all",
+    "none",
+    "crop",
+    "end",
+    "07:00",
+    "nan",
+    "1e999",
+    "x" * 20_000,
+    "\u202e",
+    "\U0001f600",
+]
 texts = st.sampled_from(ODD_TEXTS) | st.text(max_size=30)
 numbers = (
     st.sampled_from([0, -1, 1, 9, 57, 64, 2**31, 2**63, 2**64, 10**400, 1e308, 5e-324, float("nan"), float("inf")])
@@ -76,9 +106,43 @@ rows = objects(
     | st.lists(objects(list(ShotRow.model_fields), scalars), max_size=3),
 )
 jobs = objects(list(JobSpec.model_fields), values | objects(list(Row.model_fields), scalars))
-YAML = ["!!int", "!!bool", "!!float", "!!timestamp", "!!binary", "!!set", "!!map", "!!python/name:os.system", "&a", "*a", "<<: *a",
-        "2026-13-45", "9" * 5000, "[" * 50, "{a: ", "- ", "? ", ": ", "\n", "  ", "%YAML 3", "---", "...", "'", '"', "|", ">",
-        "0x", "1:99", "manifest: m.csv\n", "output: o\n", "policy: ", "until: ", "gang: ", "defaults:\n  seed: "]  # fmt: skip
+YAML = [
+    "!!int",
+    "!!bool",
+    "!!float",
+    "!!timestamp",
+    "!!binary",
+    "!!set",
+    "!!map",
+    "!!python/name:os.system",
+    "&a",
+    "*a",
+    "<<: *a",
+    "2026-13-45",
+    "9" * 5000,
+    "[" * 50,
+    "{a: ",
+    "- ",
+    "? ",
+    ": ",
+    "\n",
+    "  ",
+    "%YAML 3",
+    "---",
+    "...",
+    "'",
+    '"',
+    "|",
+    ">",
+    "0x",
+    "1:99",
+    "manifest: m.csv\n",
+    "output: o\n",
+    "policy: ",
+    "until: ",
+    "gang: ",
+    "defaults:\n  seed: ",
+]
 yamls = jobs.map(lambda job: yaml.safe_dump(job, allow_unicode=True)) | st.lists(
     st.sampled_from(YAML) | st.text(max_size=8), max_size=20
 ).map("".join)
@@ -191,9 +255,48 @@ def words(drawn: list[str]) -> None:
 
 COMMANDS = typer.main.get_command(app).commands
 # Nothing outside the current folder is named, and no host that would be waited for.
-ARGUMENTS = ["", " ", "\0", "\ud800", "\udcff", "out", "nodir/x", "m.csv", "m.jsonl", "job.yaml", "model", ".", "-1", "0", "1", "9" * 30,
-             "1e999", "nan", "07:00", "x" * 5000, "file:x", "s3://", "s3://b//p", "memory://x", "ftp://h/x", "C:\\x", "http://127.0.0.1:9",
-             "nonsense", "check", "auto", "cpu", "int8", "--", "-", "--help", "--json", "[red]", "tiny-magi", "nvlink4", "80GB"]  # fmt: skip
+ARGUMENTS = [
+    "",
+    " ",
+    "\0",
+    "\ud800",
+    "\udcff",
+    "out",
+    "nodir/x",
+    "m.csv",
+    "m.jsonl",
+    "job.yaml",
+    "model",
+    ".",
+    "-1",
+    "0",
+    "1",
+    "9" * 30,
+    "1e999",
+    "nan",
+    "07:00",
+    "x" * 5000,
+    "file:x",
+    "s3://",
+    "s3://b//p",
+    "memory://x",
+    "ftp://h/x",
+    "C:\\x",
+    "http://127.0.0.1:9",
+    "nonsense",
+    "check",
+    "auto",
+    "cpu",
+    "int8",
+    "--",
+    "-",
+    "--help",
+    "--json",
+    "[red]",
+    "tiny-magi",
+    "nvlink4",
+    "80GB",
+]
 arguments = st.sampled_from(ARGUMENTS) | st.text(max_size=12).filter(
     lambda text: not text.startswith(("/", "~")) and ".." not in text and "://" not in text
 )
@@ -225,7 +328,7 @@ def kinds(seeds: dict[str, tuple[bytes, ...]]) -> dict[str, Kind]:
     files = [file.relative_to(source).as_posix() for file in sorted(source.rglob("*.json"))]
     keys = {file: ["", *json.loads((source / file).read_text())] for file in files}
     changes = st.sampled_from(files).flatmap(
-        lambda file: st.tuples(st.just(file), st.sampled_from(keys[file]) | texts, values, st.integers(0, 20))
+        lambda file: st.tuples(st.just(file), st.sampled_from(keys[file]) | texts, values, st.integers(0, 99))
     )
     return {
         "rows": Kind(st.lists(rows, max_size=3), row),

@@ -93,7 +93,8 @@ def told(text: str | bytes) -> bool:
 def test_a_whole_render_and_a_failing_one_keep_every_secret(run, moto, pictures, tmp_path):
     root = f"s3://{moto.bucket()}/night"
     job = tmp_path / "job.yaml"
-    job.write_text(f"manifest: {pictures.url}/night.jsonl?sig={MARK}6\noutput: {root}\nretries: 0\ngangs: 1\n")
+    settings = f"output: {root}\nretries: 0\ngangs: 1\nallow_private_media: true\n"
+    job.write_text(f"manifest: {pictures.url}/night.jsonl?sig={MARK}6\n{settings}")
     ready = threading.Thread(target=refuse_after_planning, args=(pictures, Store(root, **moto.options())), daemon=True)
     ready.start()
     code, said = run("render", "--job", str(job), "--log-json")

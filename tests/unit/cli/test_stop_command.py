@@ -87,3 +87,9 @@ def test_what_has_another_network_is_another_pods(start, only, monkeypatch):
     network = module.network
     monkeypatch.setattr(module, "network", lambda entry: "net:[1]" if entry.name == "self" else network(entry))
     assert module.drivers() == []
+
+
+def test_without_proc_it_says_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "PROCESSES", tmp_path / "proc")
+    done = CliRunner().invoke(app, ["stop"])
+    assert done.exit_code and "needs Linux" in str(done.exception)

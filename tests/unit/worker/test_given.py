@@ -70,9 +70,8 @@ def test_pictures_and_videos_come_to_size_as_the_row_or_the_family_says(video, t
         assert (moving[-1, 8, :, 0] < 60).sum() == columns
     of_family = [picture(request(image=str(tmp_path / "a.png")), spec, sandbox) for spec in (SKYREELS, MAGI)]
     assert np.array_equal(of_family[0], picture(request(image=str(tmp_path / "a.png"), fit="crop"), MAGI, sandbox))
-    assert np.array_equal(
-        of_family[1], picture(request(image=str(tmp_path / "a.png"), fit="stretch"), SKYREELS, sandbox)
-    )
+    stretched = request(image=str(tmp_path / "a.png"), fit="stretch")
+    assert np.array_equal(of_family[1], picture(stretched, SKYREELS, sandbox))
     assert not np.array_equal(*of_family) and picture(request(), SKYREELS, sandbox) is None
 
 
