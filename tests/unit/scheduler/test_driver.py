@@ -191,7 +191,7 @@ def test_a_video_that_the_store_refuses_is_left_when_all_others_are_done(kind, s
         studio.run(size=size, nodes=nodes, fault=fault, retries=0, infra_retries=2)
     commits, seen = read_commits(studio.store), status(studio.store)
     assert commits.done == set("acdefgh") and not commits.dead_letters
-    assert tried.count("b") <= 3 + 3 and set(tried[-3:]) == {"b"}
+    assert 3 <= tried.count("b") <= 3 + 3
     assert seen.exit_code == 1 and "QuotaExceeded" in seen.stopped.why and seen.stopped.videos_left == 1
     cured = True
     summary = studio.run(fault=fault)
