@@ -39,8 +39,6 @@ PROMPT = "a red circle moving right on a blue background"
 class CountingBackend:
     """Objects in a dictionary; see `storage.backend.Backend`. `seconds`: that each of the driver's requests takes."""
 
-    faults = (OSError,)
-
     def __init__(self, seconds: float):
         self.seconds, self.objects = seconds, dict[str, bytes]()
         self.requests: Counter[str] = Counter()  # by verb and kind of object, "gang" or "driver" first

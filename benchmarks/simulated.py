@@ -10,8 +10,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from flowcache.errors import FlowcacheError
 from flowcache.records import ChunkRecord
-from flowcache.scheduler.protocols import Connect, GangFailure, GangWork
+from flowcache.scheduler.protocols import Connect, GangFailure, GangWork, kind_of
 from flowcache.storage import layout
 from flowcache.storage.commits import commit_segment, marker_sha256, new_attempt, put_init
 from flowcache.storage.documents import SegmentMarker, sha256
@@ -54,6 +55,9 @@ class PretendedGang:
             if failure.usable:
                 self.task = None
             raise
+        except FlowcacheError as error:  # as with a rank alone
+            self.task = None
+            raise GangFailure(0, kind_of(error), f"{type(error).__name__}: {error}", usable=True) from error
         finally:
             self.provider.worked += time.thread_time() - begin
         self.task = None

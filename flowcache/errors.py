@@ -62,7 +62,7 @@ def problems_of(read: Callable[[], object]) -> list[Problem]:
 
 
 class StoreError(FlowcacheError):
-    """The object store refused or lost something; the message names the URL and the cause.
+    """The object store refused or lost something: never a video's fault. The message names the URL and the cause.
 
     `passing`: it did not answer as it should for a while, and may do so again. `of_machine`: the fault lies with this
     machine (its credentials, rights or disk), and another one may fare better.
@@ -71,6 +71,10 @@ class StoreError(FlowcacheError):
     def __init__(self, message: str, passing: bool = False, of_machine: bool = False):
         self.passing, self.of_machine = passing, of_machine
         super().__init__(message)
+
+
+class ObjectError(StoreError):
+    """The store answered well, and the object is missing, damaged or another's: the fault of its video alone."""
 
 
 class OutOfMemory(FlowcacheError):

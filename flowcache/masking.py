@@ -25,6 +25,7 @@ NAMED = frozenset(
     "accountkey accesskey sharedaccesskey sharedaccesssignature".split()
 )
 SLASHES, PAIR = re.compile("//?"), re.compile("(?<![A-Za-z0-9_.-])([A-Za-z0-9_.-]+)(['\"]?)([=:])(?=.)")
+SIGNS = ("//", ":/", "=", "':", '":', "uthorization:", "UTHORIZATION:")  # of a URL, a pair or a header
 HEADERS = ("authorization:", "proxy-authorization:")  # a scheme and a credential follow
 # A variable of the environment is a secret where a part of its name is one of these, unless it says where one lies.
 SECRETS = frozenset("SECRET TOKEN PASSWORD PASSWD KEY APIKEY SAS CONNECTION".split())
@@ -36,7 +37,7 @@ def masked(text: str) -> str:
     """`text` without credentials, as messages, logs and documents that people read may show it."""
     for secret in known():
         text = text.replace(secret, HIDDEN)
-    if "/" not in text and "=" not in text and ":" not in text:
+    if not any(sign in text for sign in SIGNS):
         return text
     parts, hide = re.split(r"(\s+)", text), 0  # hide: so many of the next words
     for place in range(0, len(parts), 2):
@@ -147,9 +148,10 @@ def _first_pair(word: str, at: int, end: int) -> int:
 def _url(scheme: str, rest: str) -> str:
     """What comes after the scheme and the slashes."""
     before, shown = login(scheme, rest), ""
-    port = re.split("[/?#;]", rest, maxsplit=1)[0].rpartition(":")
-    if re.search("[?#;]", before) or (not before and port[1] and not re.fullmatch(r"\d*\W*", port[2])):
-        return HIDDEN  # a sign of the password, or a query after the login; or a login that was cut off
+    _, colon, port = re.split("[/?#;]", rest, maxsplit=1)[0].rpartition(":")
+    cut_off = colon and not before and rest[0] != "[" and not re.fullmatch(r"\d*\W*", port)  # [: an IPv6 address
+    if cut_off or re.search("[?#;]", before):  # of the password, or the login ended before and this is a query
+        return HIDDEN
     if before:
         shown, rest = f"{HIDDEN}@", rest[len(before) + 1 :]
     for found in re.finditer("[?#;]", rest):

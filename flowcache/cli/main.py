@@ -59,10 +59,10 @@ def show_traceback(kind: type[BaseException], error: BaseException, trace: Trace
 
 def main() -> None:
     """Entry point: deliberate errors become a message and an exit code, never a traceback."""
+    sys.excepthook = show_traceback
     for stream in (sys.stdout, sys.stderr):  # names of files may hold what no encoding has
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    sys.excepthook = show_traceback
     try:
         app()
     except FlowcacheError as error:

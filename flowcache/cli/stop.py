@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from flowcache.cli.common import err
+from flowcache.errors import FlowcacheError
 
 PROCESSES = Path("/proc")
 POLL = 0.2  # seconds
@@ -26,6 +27,8 @@ def stop(
 
         flowcache stop
     """
+    if not PROCESSES.is_dir():
+        raise FlowcacheError("flowcache stop needs Linux: send SIGTERM to the process of flowcache render instead")
     told = [process for process in drivers() if tell(process)]
     while any(map(alive, told)):
         time.sleep(POLL)
@@ -35,14 +38,14 @@ def stop(
 
 
 def drivers() -> list[int]:
-    """Processes of this user that run `flowcache render`, without those that they forked."""
+    """Processes of this user and container that run `flowcache render`, without those that they forked."""
     found = {int(entry.name): entry for entry in PROCESSES.iterdir() if entry.name.isdecimal() and renders(entry)}
     return sorted(process for process, entry in found.items() if parent(entry) not in found)
 
 
 def renders(entry: Path) -> bool:
     try:
-        if entry.stat().st_uid != os.geteuid():
+        if entry.stat().st_uid != os.geteuid() or network(entry) != network(PROCESSES / "self"):
             return False
         words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
     except OSError:  # it has ended
@@ -51,6 +54,11 @@ def renders(entry: Path) -> bool:
         number for number, word in enumerate(words) if word == "flowcache.cli" or Path(word).name == "flowcache"
     ]
     return any(words[number + 1 : number + 2] == ["render"] for number in programs)
+
+
+def network(entry: Path) -> str:
+    """Of the process: what shares it is one pod, even where a machine shows the processes of several."""
+    return os.readlink(entry / "ns" / "net")
 
 
 def parent(entry: Path) -> int:

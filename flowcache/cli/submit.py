@@ -35,8 +35,10 @@ def submit(
         flowcache submit jobs/overnight-skyreels.yaml --address http://head:8265 --output s3://bucket/night
     """
     from flowcache.inputs.job import merged
+    from flowcache.inputs.output_url import check_endpoint
     from flowcache.runtime import submit as jobs
 
+    check_endpoint(endpoint_url)  # it would stand in the cluster's list of jobs
     options = ["--retry-failed"] * retry_failed + (["--endpoint-url", endpoint_url] if endpoint_url else [])
     spec = merged(job, manifest=manifest, output=output, allow_private_media=allow_private_media)
     submission = jobs.prepare(spec, options)

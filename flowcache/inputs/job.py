@@ -56,10 +56,10 @@ JOB_ACCEPTS = ACCEPTS | {
     "exchange_timeout": "seconds from 1 to 604,800",
     "until": ACCEPTED,
     "grace": "seconds from 0 to 86,400",
-    "allow_private_media": "true or false",
     "wait_for_gpus": DURATIONS,
     "succeed_with": "a list of 3 and 5",
     "succeed_with.*": "3 (some videos failed) or 5 (stopped at the deadline)",
+    "allow_private_media": "true or false",
     "defaults": "an object with negative_prompt, seconds or frames, width, height, fps, seed, guidance, steps, "
     "ar_step, segment, shift, addnoise_condition, base_num_frames, overlap_history, causal_block_size, fit, "
     "video_from, special_tokens, prev_chunks_scale",
@@ -105,10 +105,10 @@ class JobSpec(Written):
     exchange_timeout: Annotated[float, real(1, 604_800)] = RunOptions.exchange_timeout
     until: Annotated[str, text(64), AfterValidator(readable)] | None = None  # as written: read when the run begins
     grace: Annotated[float, real(0, 86_400)] = RunOptions.grace
-    allow_private_media: bool = RunOptions.allow_private_media
     wait_for_gpus: Annotated[float, BeforeValidator(seconds), real(0, 604_800)] = RunOptions.wait_for_gpus
     # Exit codes of `render` that become 0, for what would start the job again: 5 by SIGTERM never does.
     succeed_with: Annotated[list[Literal[3, 5]], Field(max_length=2)] = []
+    allow_private_media: bool = RunOptions.allow_private_media
 
     def row_defaults(self) -> RowDefaults:
         """What holds for every row of the manifest that does not say otherwise."""

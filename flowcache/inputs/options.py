@@ -1,5 +1,6 @@
 """How a run is carried out."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -11,6 +12,8 @@ from flowcache.records import ModelSpec, Weights
 SHARDING = "2.13"  # the first torch whose FSDP2 can be told to forget its notes (`reset_iter_state`)
 
 TOGETHER = "got {} with --shard-weights; accepted: one of them, weights in 8 bits or a part of them"
+
+ADDRESS = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}")  # of a Ray cluster's head
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "bf16", "fp32"]
@@ -34,8 +37,8 @@ class RunOptions:
     way get after a SIGTERM. `wait_for_gpus`: seconds for which a cluster without a GPU is waited for. `started_as`:
     the name of what starts this run, and starts it again where it fails; None: nothing does. `patience`: seconds for
     which a store that does not answer is waited for. `idle_release`: seconds after which a gang without work gives its
-    resources back. `allow_private_media`: pictures and videos at http:// and https:// may lie at addresses that are not
-    public.
+    resources back. `allow_private_media`: pictures and videos at http:// and https:// may lie at addresses that are
+    not public.
     `dtype`: bf16, fp32 or auto; `weights`: int8, fp8 or auto (`records.Weights`); `vae_dtype`: of the VAE, as `dtype`;
     `vae_tiling`: on, off or auto; `compile`: the transformers' blocks (`models.compile.compile_blocks`): these five
     alone change what is rendered.
@@ -81,6 +84,8 @@ class RunOptions:
         whole = sorted({spec.family for spec in specs if self.compile and not family(spec.family).traits.compiles})
         found = [Problem("--compile", "", f"models of family {name} can't be compiled; accepted: without it")
                  for name in whole]  # fmt: skip
+        wrong = self.address and address_fault(self.address)
+        found += [Problem("--address", "", wrong)] if wrong else []
         return found + self._sharding_faults()
 
     def _sharding_faults(self) -> list[Problem]:
@@ -96,3 +101,13 @@ class RunOptions:
         if torch.__version__ < SHARDING:
             return [Problem("--shard-weights", "", f"got torch {torch.__version__}; accepted: {SHARDING} or newer")]
         return []
+
+
+def address_fault(address: str) -> str | None:
+    """What speaks against an address of a Ray cluster; None where nothing does."""
+    if address in ("auto", "local") or ADDRESS.fullmatch(address):
+        return None
+    wanted = "accepted: 'auto', or the head's host and port such as head:6379"
+    if address.startswith(("http://", "https://")):
+        return f"got {address!r}, which is a dashboard's (flowcache submit --address takes that); {wanted}"
+    return f"got {address!r}; {wanted}"

@@ -66,3 +66,11 @@ def _too_long(path: str, folder: bool) -> str | None:
     if folder and any(len(part.encode()) > NAME_LIMIT for part in path.split("/")):
         return f"has a part of more than {NAME_LIMIT} bytes"
     return None
+
+
+def check_endpoint(url: str | None) -> None:
+    """InputError for an endpoint that holds a login: clients would send it along, and quote it in what they raise."""
+    scheme, rest = split(url or "")
+    if scheme and login(scheme, rest):
+        cure = "accepted: such as https://host:9000, and credentials in the environment or a profile"
+        raise InputError([Problem("endpoint-url", "", f"{masked_url(scheme + rest)!r} holds credentials; {cure}")])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from flowcache.errors import StoreError
+from flowcache.errors import ObjectError
 from flowcache.records import ChunkRecord
 from flowcache.storage import layout
 from flowcache.storage.media import decode
@@ -16,7 +16,7 @@ from flowcache.storage.objects.store import Store
 def spread_frames(store: Store, video_id: str, chunks: Sequence[ChunkRecord], count: int) -> list[np.ndarray]:
     """At most `count` frames, evenly spaced, uint8 [H, W, 3]; each chunk is fetched and decoded once.
 
-    StoreError where one is damaged.
+    ObjectError where one is damaged.
     """
     total = sum(chunk.frames for chunk in chunks)
     wanted = sorted({round(i * (total - 1) / max(1, count - 1)) for i in range(count)})
@@ -27,7 +27,7 @@ def spread_frames(store: Store, video_id: str, chunks: Sequence[ChunkRecord], co
         inside = [frame - starts[number] for frame in wanted if bisect_right(starts, frame) - 1 == number]
         pictures = [picture for picture, _ in decode(init, [store.get(chunks[number].key)])]
         if len(pictures) != chunks[number].frames:
-            raise StoreError(f"{chunks[number].key} holds {len(pictures)} frames of {chunks[number].frames}")
+            raise ObjectError(f"{chunks[number].key} holds {len(pictures)} frames of {chunks[number].frames}")
         frames += [pictures[frame] for frame in inside]
     return frames
 

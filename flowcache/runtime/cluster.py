@@ -1,9 +1,6 @@
-"""Ray itself: a local one started for the run, or a cluster that is joined, and the gangs on it."""
+"""The gangs of a run on Ray."""
 
-import logging
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +13,7 @@ from flowcache.errors import InputError, Problem
 from flowcache.inputs.options import RunOptions
 from flowcache.runtime.gang import GangShape, RayGang
 from flowcache.runtime.node_check import NodeChecks
+from flowcache.runtime.session import RayWatch, joined
 from flowcache.runtime.text_encoding import EncodingPlan, encode_ahead
 from flowcache.scheduler.gang_pool import ClusterError
 from flowcache.scheduler.protocols import GangWork
@@ -25,38 +23,16 @@ from flowcache.worker.task import WorkerSettings
 GPU_POLL = 2.0  # seconds
 
 
-@contextmanager
-def joined(options: RunOptions) -> Iterator[bool]:
-    """Ray for the time of the run. A local one (True) is ours and ends with us; a joined one is left as it was."""
-    address = options.address or os.environ.get("RAY_ADDRESS")  # Ray sets it for submitted jobs
-    common = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "flowcache"}
-    ours = not ray.is_initialized()
-    if ours and address:
-        try:
-            ray.init(address=address, **common)
-        except ConnectionError as error:
-            raise InputError([Problem("--address", "", f"no Ray cluster answers at {address}: {error}")]) from None
-    elif ours:
-        wanted = options.gang * options.threads * (options.gangs or 1)
-        ray.init(address="local", num_cpus=max(os.cpu_count() or 1, wanted), include_dashboard=False, **common)
-    if threading.current_thread() is threading.main_thread():
-        # A polite kill ends a run like Ctrl-C until `on_sigterm`. Set after ray.init, which would abort on SIGTERM.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield ours and not address
-    finally:
-        if ours:
-            ray.shutdown()
-
-
 class RayGangProvider:
     """Gangs of Ray actors; see `protocols.GangProvider`."""
 
     now = staticmethod(time.monotonic)
 
-    def __init__(self, store: Store, settings: WorkerSettings, shape: GangShape, checks: NodeChecks | None):
+    def __init__(
+        self, store: Store, settings: WorkerSettings, shape: GangShape, watch: RayWatch, checks: NodeChecks | None
+    ):
         """checks: that nodes must have passed; None where the one node is this machine."""
-        self.store, self.settings, self.shape, self.checks = store, settings, shape, checks
+        self.store, self.settings, self.shape, self.watch, self.checks = store, settings, shape, watch, checks
 
     def places(self) -> dict[str, int]:
         """Node by node: a gang needs all its ranks on one, and its node must reach the store."""
@@ -72,15 +48,17 @@ class RayGangProvider:
 
     def _roomy(self) -> dict[str, tuple[str, int]]:
         """By node, its address and how many gangs it holds, if any."""
-        alive = [node for node in ray.nodes() if node["Alive"]]
+        alive = self.watch.nodes
         found = {node["NodeID"]: (node["NodeManagerAddress"], self.shape.fits(node["Resources"])) for node in alive}
         return {node: place for node, place in found.items() if place[1]}
 
     def start(self, name: str, avoided: Collection[str] = ()) -> RayGang:
+        self.watch.check()
         unproven = self.checks.unproven if self.checks else set()
-        return RayGang(name, self.shape, self.store, self.settings, unproven.union(avoided), self.checks)
+        return RayGang(name, self.shape, self.store, self.settings, self.watch, unproven.union(avoided), self.checks)
 
     def wait(self, gangs: Sequence[RayGang], seconds: float) -> list[tuple[RayGang, list[Any]]]:
+        self.watch.check()
         items = {item: gang for gang in gangs for item in gang.waiting_for()}
         news: dict[RayGang, list[Any]] = {gang: [] for gang in gangs if gang.admitted}
         if not items:
@@ -102,9 +80,9 @@ def ray_provider(work: GangWork) -> Iterator[RayGangProvider]:
     See `protocols.Connect`.
     """
     options = work.settings.options
-    with joined(options) as local, _checks(work, local) as checks:
+    with joined(options, work.note) as watch, _checks(work, watch.ours) as checks:
         shape = shape_of(options, work.note)
-        provider = RayGangProvider(work.store, replace(work.settings, device=shape.device), shape, checks)
+        provider = RayGangProvider(work.store, replace(work.settings, device=shape.device), shape, watch, checks)
         if checks:
             checks.begin(provider.addresses, options.patience)
         room = sum(provider.places().values())
@@ -132,12 +110,8 @@ def _checks(work: GangWork, local: bool) -> Iterator[NodeChecks | None]:
 
 def shape_of(options: RunOptions, note: Callable[[str], None]) -> GangShape:
     gpus = ray.cluster_resources().get("GPU", 0)
-    if (
-        not gpus
-        and options.device != "cpu"
-        and options.wait_for_gpus
-        and (options.address or "RAY_ADDRESS" in os.environ)
-    ):
+    others = bool(options.address or "RAY_ADDRESS" in os.environ)  # a Ray of our own gets no more than it has
+    if not gpus and others and options.wait_for_gpus and options.device != "cpu":
         gpus = first_gpus(options.wait_for_gpus, note)
     if options.device == "cuda" and not gpus:
         raise InputError([Problem("--device", "", "the Ray cluster has no GPU: take cpu or auto")])

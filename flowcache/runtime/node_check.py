@@ -106,6 +106,8 @@ class NodeChecks:
         """Of those, given with their addresses, the ones that reach the store. New ones are asked, failed ones again
         after a while."""
         self._addresses.update(nodes)
+        for gone in self._asked.keys() - nodes.keys():
+            del self._asked[gone]
         for node in nodes:
             verdict = self.verdict(node)
             if verdict and verdict.why:

@@ -12,7 +12,8 @@ from ray.exceptions import RayError
 
 from flowcache.families.registry import load_texts, precision
 from flowcache.inputs.options import RunOptions
-from flowcache.runtime.gang import GangShape, elsewhere, first_line
+from flowcache.runtime.gang import GangShape, elsewhere
+from flowcache.runtime.session import said
 from flowcache.scheduler.protocols import GangWork
 from flowcache.worker.text_cache import TextCache, texts_of
 
@@ -87,7 +88,7 @@ def _follow(streams: list[ray.ObjectRefGenerator], patience: float, note: Callab
             streams.remove(stream)
         except RayError as error:
             cause = getattr(error, "cause", None) or error
-            note(f"texts could not be encoded ahead ({type(cause).__name__}: {first_line(cause)})")
+            note(f"texts could not be encoded ahead ({type(cause).__name__}: {said(cause)})")
             streams.remove(stream)
 
 

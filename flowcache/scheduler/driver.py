@@ -7,19 +7,19 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from flowcache.errors import InputError, Problem, StoreError
+from flowcache.errors import FlowcacheError, InputError, Problem, StoreError
 from flowcache.inputs.options import RunOptions
 from flowcache.progress.events import Listener, NodesAvoided, Note, RunEnded, Tick
 from flowcache.records import ChunkRecord, ModelSpec, RenderRequest
 from flowcache.scheduler.failures import Failures
-from flowcache.scheduler.gang_pool import ClusterError, GangPool
-from flowcache.scheduler.ledger import Ledger
+from flowcache.scheduler.gang_pool import GangPool
+from flowcache.scheduler.ledger import Ledger, tell_stopped
 from flowcache.scheduler.protocols import Connect, Gang, GangFailure, GangProvider
 from flowcache.scheduler.stopping import Stopping, on_sigterm
 from flowcache.scheduler.summary import Summary, summarise
 from flowcache.scheduler.turn import turn
 from flowcache.storage.commits import success, withdraw_stopped
-from flowcache.storage.documents import RunRecord
+from flowcache.storage.documents import RunRecord, Stopped
 from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import begin_run
 from flowcache.storage.withdrawal import finish_withdrawals
@@ -47,12 +47,19 @@ def run(
     try:
         store.probe()
     except StoreError as error:
+        if error.passing:
+            raise
         raise InputError([Problem("output", "", str(error))]) from error
-    record, stopping = begin_run(store, record), Stopping(options)
-    with turn(store, options.started_as, stopping, lambda message: listener.on(Note(message))):
-        withdraw_stopped(store)
-        prepare(store)
-        ledger = Ledger(store, record, requests, specs, options, listener.on)
+    record, stopping, note = begin_run(store, record), Stopping(options), lambda message: listener.on(Note(message))
+    with turn(store, options.started_as, stopping, note):
+        try:
+            withdraw_stopped(store)
+            prepare(store)
+            ledger = Ledger(store, record, requests, specs, options, listener.on)
+        except StoreError as error:
+            end = Stopped(record.run_id, str(error), error.exit_code, len(requests), time.time())
+            tell_stopped(store, end, note)
+            raise
         with on_sigterm(stopping) as listen:
             return _finish(ledger, stopping, connect, listen, begin)
 
@@ -69,8 +76,8 @@ def _finish(ledger: Ledger, stopping: Stopping, connect: Connect, listen: Callab
                 ledger.writer.drain()  # dead letters still ask nodes for logs
         ledger.writer.drain()
         ledger.tell_finished()
-    except ClusterError as error:
-        ledger.stopped(str(error), error.exit_code, len(ledger.queue.left))
+    except FlowcacheError as error:
+        ledger.gave_up(error)
         raise
     finally:
         ledger.writer.close()
@@ -126,6 +133,7 @@ class Driver:
             self.pool.adjust(self.queue.startable)
         self.queue.release(lambda node, segment: self.pool.elsewhere(node))
         self.failures.settle()
+        self.failures.refusals.tend(any(gang.task for gang in self.pool.gangs) or self.failures.in_doubt)
         self.tell(NodesAvoided(len(self.pool.avoided)))
         for gang in self.pool.gangs:
             self._assign(gang)
@@ -162,6 +170,7 @@ class Driver:
             self._again_without_reuse(task, event)
         else:
             self.pool.nodes.committed(gang.node)
+            self.failures.refusals.committed()
             self.ledger.committed(event)
 
     def _again_without_reuse(self, task: Task, event: Flawed) -> None:

@@ -5,9 +5,10 @@ from concurrent.futures import Future
 from typing import Literal
 
 from flowcache.errors import masked
-from flowcache.scheduler.gang_pool import ClusterError, GangPool
+from flowcache.scheduler.gang_pool import GangPool
 from flowcache.scheduler.ledger import Ledger
 from flowcache.scheduler.protocols import Gang, GangFailure
+from flowcache.scheduler.refusals import Refusals
 from flowcache.storage.documents import DeadLetter
 from flowcache.storage.layout import marker_key
 from flowcache.storage.runs import without_credentials
@@ -18,14 +19,15 @@ LOG = 4000  # characters of a log that a dead letter keeps
 
 
 class Failures:
-    """Segments have a budget for failures of their own work, and one for those of machines."""
+    """Segments have a budget for failures of their own work, and one for those of machines; none for the store's."""
 
     def __init__(self, pool: GangPool, ledger: Ledger):
         self.pool, self.ledger = pool, ledger
         self.budgets: dict[Budget, int] = {"work": ledger.options.retries, "infra": ledger.options.infra_retries}
         self.counted: Counter[tuple[str, int, str]] = Counter()  # (video, segment, kind) -> failures
         self.too_large: set[tuple[str, int]] = set()  # (video, segment) that a GPU had no room for
-        self._suspects: list[tuple[Task, GangFailure, Gang]] = []  # failures that may be the store's
+        self.refusals = Refusals(ledger, pool.provider.now)
+        self._suspects: list[tuple[Task, GangFailure, Gang]] = []  # attempts that the store refused
         self._answers: Future[bool] | None = None
 
     @property
@@ -37,25 +39,33 @@ class Failures:
         """A gang failed, in its task or before it had one."""
         if not failure.usable:
             self.pool.lost(gang, failure)
-        if task and failure.kind == "store":
+        if task and failure.kind in ("store", "node"):
             self._suspects.append((task, failure, gang))
-            self._answers = self._answers or self.ledger.writer.answers(self.ledger.record.run_id)
+            self._answers = self._answers or self.ledger.writer.answers()
         elif task and failure.kind == "memory":
             self._make_room(task, failure, gang)
         elif task:
             self._count(task, failure, gang)
 
     def settle(self) -> None:
-        """A store that answers the driver failed the segment, one that does not failed everybody: nobody's fault."""
+        """Once the driver knows how the store fares with itself; StoreError if it is refused, too, or not answered."""
         if self._answers is None or not self._answers.done():
             return
-        counts = self._answers.result()
+        answered = self._answers.result()
         suspects, self._suspects, self._answers = self._suspects, [], None
         for task, failure, gang in suspects:
-            if counts:
-                self._count(task, failure, gang)
-            else:
-                self.ledger.failed(task.segment, failure.rank, failure.cause, failure.kind, again=True)
+            elsewhere = None
+            if answered:
+                self._ask_node(gang.node, task, failure)
+                own = failure.kind == "node" and self.pool.elsewhere(gang.node)
+                elsewhere = gang.node if own else None
+            self.refusals.add(task, failure, len(self.pool.gangs), elsewhere, answered)
+
+    def _ask_node(self, node: str, task: Task, failure: GangFailure) -> None:
+        """What of the attempts there was not the work's fault, but the node's."""
+        for nodes_own, attempts in self.pool.failed(node, task.segment, failure).items():
+            self.counted[*nodes_own, "work"] -= attempts
+            self.counted[*nodes_own, "infra"] += attempts
 
     def _make_room(self, task: Task, failure: GangFailure, gang: Gang) -> None:
         """Once more with less memory, which is nobody's fault; what then does not fit never will."""
@@ -72,12 +82,8 @@ class Failures:
         segment, node = task.segment, gang.node
         place = segment.video_id, segment.index
         self.counted[*place, "work" if failure.kind == "work" else "infra"] += 1
-        for nodes_own, attempts in self.pool.failed(node, segment, failure).items():
-            self.counted[*nodes_own, "work"] -= attempts
-            self.counted[*nodes_own, "infra"] += attempts
+        self._ask_node(node, task, failure)
         spent = self._spent(place)
-        if spent and failure.kind == "node":
-            raise ClusterError(f"no node is left that can do the work; the last one: {failure}")
         not_on = node if self.pool.elsewhere(node) else None
         self.ledger.failed(segment, failure.rank, failure.cause, failure.kind, not spent, not_on)
         if spent:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from flowcache.errors import FlowcacheError
+from flowcache.errors import FlowcacheError, masked
 from flowcache.inputs.options import RunOptions
 from flowcache.records import Segment
 from flowcache.scheduler.node_health import Attempts, NodeHealth
@@ -125,6 +125,10 @@ class GangPool:
         return None
 
     def disband(self) -> None:
+        """At the end of a run; what goes wrong then must not hide why it ends."""
         for gang in self.gangs:
-            gang.tear_down()
+            try:
+                gang.tear_down()
+            except Exception as error:  # noqa: BLE001 (anything of what gangs run on)
+                self.note(f"{gang.name} could not be torn down ({type(error).__name__}: {masked(str(error))})")
         self.gangs.clear()

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from flowcache.errors import masked
+from flowcache.errors import FlowcacheError, StoreError, masked
 from flowcache.inputs.options import RunOptions
 from flowcache.inputs.segments import plan
 from flowcache.progress.events import (
@@ -43,6 +43,10 @@ from flowcache.storage.tables import outdate
 from flowcache.worker.task import Task, worker_settings
 
 
+class Refused(StoreError):
+    """The store refuses what is left, to all who tried."""
+
+
 class Ledger:
     """The queue, the markers and what is written of them; tells what changes. Read from the store when it is made."""
 
@@ -64,6 +68,7 @@ class Ledger:
         self.markers, damaged = read_markers(store, self.listing, self.queue.videos.keys() - self.listing.done)
         self.writer = StoreWriter(store, options.patience)
         self.rendered = 0  # chunks
+        self.made: list[SegmentMarker] = []  # since this driver is at work
         tell(RunBegan(record.run_id, tuple(map(begun, self.queue.videos.values()))))
         self._give_up(damaged)
 
@@ -143,19 +148,30 @@ class Ledger:
     def committed(self, marker: SegmentMarker) -> None:
         segment = self.queue.videos[marker.video_id].segments[marker.segment]
         self.changed = True
+        self.made.append(marker)
         self.markers[marker.video_id][marker.segment] = marker
         video = self.queue.commit(segment)
         self.tell(SegmentCommitted(segment.video_id, segment.index, segment.chunks))
         self._publish(video)
 
     def failed(
-        self, segment: Segment, rank: int, cause: str, kind: FailureKind, again: bool, not_on: str | None = None
+        self,
+        segment: Segment,
+        rank: int,
+        cause: str,
+        kind: FailureKind,
+        again: bool,
+        not_on: str | None = None,
+        aside: bool = False,
     ) -> None:
         """An attempt is lost. again: there may be another one, unless the video is given up by now; not_on: the node
-        that failed it, if another one shall try."""
+        that failed it, if another one shall try; aside: not before the queue is told to resume it."""
         again = again and not self.queue.videos[segment.video_id].dead
         self.tell(SegmentFailed(segment.video_id, segment.index, rank, cause, kind, again))
-        self.queue.requeue(segment, not_on if again else None)
+        if again and aside:
+            self.queue.set_aside(segment)
+        else:
+            self.queue.requeue(segment, not_on if again else None)
 
     def _publish(self, video: Video) -> None:
         """What can be watched by now: the committed segments from the start on."""
@@ -177,24 +193,57 @@ class Ledger:
         self.tell(VideoDead(video_id, cause))
 
     def tell_finished(self) -> None:
-        """Tell which videos were marked done since the last call."""
-        finished = self.writer.finished
+        """Tell which videos were marked done since the last call, and what the store refused."""
+        finished, refusals = self.writer.finished, self.writer.refusals
         while finished:
             self.tell(VideoDone(finished.popleft()))
+        while refusals:
+            self.note(f"{refusals.popleft()}; going on, and trying again in the end")
 
     def stopped(self, why: str, exit_code: int, left: int) -> None:
-        """Tell who watches the store. left: videos."""
-        stopped(self.store, Stopped(self.record.run_id, why, exit_code, left, time.time()))
+        """Tell who watches the store, if it can be told. left: videos."""
+        tell_stopped(self.store, Stopped(self.record.run_id, why, exit_code, left, time.time()), self.note)
+
+    def gave_up(self, error: FlowcacheError) -> None:
+        """The run ends by it. Of what the store refuses only to some the others are written to the end."""
+        if isinstance(error, Refused):
+            self._quietly("finish what is done", self._wind_up)
+        self.stopped(str(error), error.exit_code, len(self.queue.left))
+
+    def _wind_up(self) -> None:
+        self.writer.drain()
+        self.tell_finished()
+        read_back(self.store, self.record, self.markers, None, {video.request.id for video in self.queue.left})
+
+    def _quietly(self, what: str, write: Callable[[], object]) -> None:
+        """What comes after the cause of an end must not hide it."""
+        try:
+            write()
+        except StoreError as error:
+            self.note(f"could not {what}: {error}")
 
     def prove(self) -> Listing:
         """What the store shows when it is read back, tables written; Unproven where that is less than the run did."""
         left = {video.request.id for video in self.queue.left}
         try:
-            return read_back(self.store, self.record, self.markers, None if self.changed else self.listing, left)
-        except Unproven as lack:
-            withdraw_success(self.store)
-            self.stopped(str(lack), lack.exit_code, lack.left)
+            if self.made:
+                self.store.probe()  # whether commits were exclusive to the end
+            listing = None if self.changed else self.listing
+            return read_back(self.store, self.record, self.markers, listing, left, self.made)
+        except StoreError as error:
+            if isinstance(error, Unproven):
+                self._quietly("take back _SUCCESS", lambda: withdraw_success(self.store))
+            unfinished = error.left if isinstance(error, Unproven) else len(left)
+            self.stopped(str(error), error.exit_code, unfinished)
             raise
+
+
+def tell_stopped(store: Store, end: Stopped, note: Callable[[str], None]) -> None:
+    """Tell who watches the store; that it can't be told must not hide why the run ends."""
+    try:
+        stopped(store, end)
+    except StoreError as error:
+        note(f"could not say in the store that the run has ended: {error}")
 
 
 def begun(video: Video) -> VideoBegan:

@@ -1,7 +1,8 @@
 """Which machines are trusted with work. Pure: no Ray, no clock, no store.
 
 A video that fails on sound nodes is at fault itself. A node is, where attempts fail in a row while most other nodes do
-well, or where the store refuses it. It gets no work for a while, and its failures were not the work's own.
+well, or where the store refuses it what it gives others. It gets no work for a while, and its failures were not the
+work's own.
 """
 
 from collections import Counter
@@ -21,6 +22,7 @@ class NodeHealth:
     def __init__(self) -> None:
         # By node, since its last commit: video, segment, and whether the work is still blamed for it.
         self._failed: dict[str, list[tuple[str, int, bool]]] = {}
+        self._refused: dict[str, set[str]] = {}  # by video: nodes that the store refused it
         self._proven: set[str] = set()  # nodes that have committed something
         self._until: dict[str, float] = {}  # by node: when it gets work again
         self._times: Counter[str] = Counter()  # by node: how often it was avoided since its last commit
@@ -46,6 +48,8 @@ class NodeHealth:
         all that failed there in a row.
         """
         attempt = segment.video_id, segment.index, kind == "work"
+        if kind == "node" and self._refused_elsewhere(node, segment.video_id):
+            return Attempts()
         if node in self.avoided(now):
             return forgive([attempt])
         if self.trusted(node) and node in self._proven and self._acquit(segment.video_id):
@@ -54,6 +58,20 @@ class NodeHealth:
         if self._at_fault(node, kind, {*known, node}):
             return self._avoid(node, now)
         return Attempts()
+
+    def _refused_elsewhere(self, node: str, video: str) -> bool:
+        """The store refuses the video on several nodes: it is the video's place there, and none of these is avoided."""
+        refused = self._refused.setdefault(video, set())
+        refused.add(node)
+        if len(refused) == 1:
+            return False
+        for other in refused:
+            left = [attempt for attempt in self._failed.pop(other, ()) if attempt[0] != video]
+            if left:
+                self._failed[other] = left
+            else:
+                self._until.pop(other, None)
+        return True
 
     def _acquit(self, video: str) -> bool:
         """A sound node has failed the video: nodes that did so before were right. False: there were none."""

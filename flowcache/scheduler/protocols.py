@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
-from flowcache.errors import masked
+from flowcache.errors import ObjectError, OutOfMemory, StoreError, masked
 from flowcache.records import RenderRequest
 from flowcache.storage.objects.store import Store
 from flowcache.worker.task import Event, Task, WorkerSettings
@@ -14,9 +14,9 @@ FailureKind = Literal["infra", "store", "node", "memory", "work"]
 
 
 class GangFailure(Exception):
-    """A rank failed. `kind`: "infra" for a lost process, "store" where the store did not answer it, "node" where its
-    machine is at fault (no rights in the store, a full disk), "memory" where the GPU had not enough of it, "work" for
-    another exception of the work itself.
+    """A rank failed. `kind`: "infra" for a lost process, "store" where the store refused it or did not answer, "node"
+    where that may lie with its machine (no rights in the store, a full disk), "memory" where the GPU had not enough of
+    it, "work" for another exception of the work itself.
 
     `usable`: the gang can take another task; otherwise it is only good for `tear_down`.
     """
@@ -26,6 +26,13 @@ class GangFailure(Exception):
         self.kind: FailureKind = kind
         self.cause, self.log = masked(cause), masked(log)  # they go into logs and dead letters
         super().__init__(f"rank {rank}: {self.cause}")
+
+
+def kind_of(cause: BaseException) -> FailureKind:
+    """By where an exception came from: the store's are never the work's, unless an object was proven damaged."""
+    if isinstance(cause, StoreError) and not isinstance(cause, ObjectError):
+        return "node" if cause.of_machine and not cause.passing else "store"
+    return "memory" if isinstance(cause, OutOfMemory) else "work"
 
 
 class Gang(Protocol):

@@ -71,6 +71,7 @@ class SegmentQueue:
     def __init__(self, videos: Iterable[Video]):
         self.videos = {video.request.id: video for video in videos}
         self._elsewhere: list[tuple[str, Segment]] = []  # the node that failed it, the segment: running, for its video
+        self._aside: list[Segment] = []  # running, for its video, and not startable
         self._open = {name for name, video in self.videos.items() if not video.done and not video.dead}
         self.chunks_left = sum(self.videos[name].chunks_left for name in self._open)
         self.startable = 0  # segments that could start now
@@ -176,6 +177,17 @@ class SegmentQueue:
         self._offer(video, video.startable - startable)
         self._settle(video)
 
+    def set_aside(self, segment: Segment) -> None:
+        """The segment's attempt failed; nobody may take it until it is resumed."""
+        self._aside.append(segment)
+
+    def resume(self, which: Callable[[Segment], bool]) -> None:
+        """These may be taken again, of what was set aside."""
+        back = [segment for segment in self._aside if which(segment)]
+        self._aside = [segment for segment in self._aside if segment not in back]
+        for segment in back:
+            self.requeue(segment)
+
     def release(self, waits: Callable[[str, Segment], bool]) -> None:
         """Whoever comes may take the segments that need not wait for another node any longer, by (node, segment)."""
         freed = [segment for node, segment in self._elsewhere if not waits(node, segment)]
@@ -187,6 +199,7 @@ class SegmentQueue:
     def dead_letter(self, video_id: str) -> None:
         """Nothing more of this video is started; what runs of it may still end."""
         self.release(lambda node, segment: segment.video_id != video_id)
+        self.resume(lambda segment: segment.video_id == video_id)
         video = self.videos[video_id]
         self.startable -= video.startable
         video.dead = True

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from flowcache.errors import StoreError
+from flowcache.errors import ObjectError
 from flowcache.records import ChunkRecord
 from flowcache.storage.documents import SegmentMarker, sha256
 from flowcache.storage.media import decode
 from flowcache.storage.objects.store import MissingObject, Store
+from flowcache.storage.proven import read_sound
 
 ReadInit = Callable[[str], bytes | None]
 
@@ -85,6 +87,13 @@ def objects_of(markers: Iterable[SegmentMarker], requests: dict[str, dict[str, A
             yield ObjectCheck(chunk.key, chunk.sha256, bytes=chunk.bytes, chunk=chunk, **media)
 
 
+def as_marked(check: ObjectCheck, data: bytes) -> bytes:
+    """The object's bytes; ObjectError where they are others."""
+    if sha256(data) != check.sha256:
+        raise ObjectError("is damaged: its sha256 is not the one in its marker")
+    return data
+
+
 def check_object(store: Store, check: ObjectCheck, sizes: dict[str, int], read_init: ReadInit | None) -> list[Damage]:
     """What is wrong with the object: missing, of another size or hash, or not the frames that it should be.
 
@@ -95,13 +104,11 @@ def check_object(store: Store, check: ObjectCheck, sizes: dict[str, int], read_i
     if check.bytes is not None and sizes[check.key] != check.bytes:
         return [check.damage(f"has {sizes[check.key]} bytes, its marker says {check.bytes}")]
     try:
-        data = store.get(check.key)
+        data = read_sound(store, check.key, partial(as_marked, check))
     except MissingObject:
         return [check.damage("is missing")]
-    except StoreError as fault:
+    except ObjectError as fault:
         return [check.damage(str(fault))]
-    if sha256(data) != check.sha256:
-        return [check.damage("is damaged: its sha256 is not the one in its marker")]
     if check.chunk is None or read_init is None:
         return []
     init = read_init(check.init_key)
@@ -123,7 +130,7 @@ def check_frames(check: ObjectCheck, chunk: ChunkRecord, data: bytes, init: byte
                 yield check.damage(f"is {pixels.shape[1]}x{pixels.shape[0]}, requested {check.size[1]}x{check.size[0]}")
                 return
             count += 1
-    except StoreError as fault:
+    except ObjectError as fault:
         yield check.damage(str(fault))
         return
     if count != chunk.frames:

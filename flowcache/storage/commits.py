@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from flowcache.errors import StoreError, masked
+from flowcache.errors import ObjectError, masked
 from flowcache.storage import layout
 from flowcache.storage.committed import (
     Commits,
@@ -105,7 +105,7 @@ def put_init(store: Store, video_id: str, data: bytes, committed: str | None = N
         if committed == sha256(data):
             store.put(key, data)
             return key
-        raise StoreError(
+        raise ObjectError(
             f"{masked(store.uri(key))} differs from what this worker's encoder makes: chunks of other sizes, frame "
             "rates or ffmpeg versions cannot be joined. Use one software version for all workers of a run"
         )
@@ -133,7 +133,7 @@ def put_playlist(store: Store, video_id: str, markers: Sequence[SegmentMarker], 
 def done_marker(video_id: str, markers: Sequence[SegmentMarker]) -> DoneMarker:
     """What DONE.json of these markers says; a pure function of them."""
     if [marker.segment for marker in markers] != list(range(len(markers))) or not markers:
-        raise StoreError(f"video {video_id} is not done: its committed segments have gaps")
+        raise ObjectError(f"video {video_id} is not done: its committed segments have gaps")
     chunks = chunks_of(markers)
     return DoneMarker(
         video_id=video_id,
@@ -155,7 +155,7 @@ def mark_done(store: Store, video_id: str, markers: Sequence[SegmentMarker]) -> 
     done = done_marker(video_id, markers)
     key = layout.done_key(video_id)
     if not store.create(key, to_json(done)):
-        raise StoreError(f"{masked(store.uri(key))} says something else than the segment markers beside it")
+        raise ObjectError(f"{masked(store.uri(key))} says something else than the segment markers beside it")
     return done
 
 

@@ -9,7 +9,7 @@ from functools import cache
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from flowcache.errors import StoreError, masked
+from flowcache.errors import ObjectError, masked
 from flowcache.records import ChunkRecord
 from flowcache.storage.objects.store import MissingObject, Store
 
@@ -137,7 +137,7 @@ class Stopped:
 Document = RunRecord | SegmentMarker | DoneMarker | DeadLetter | Withdrawal | Stopped
 
 
-class Damaged(StoreError):
+class Damaged(ObjectError):
     """A document in the store is not what it should be, or of a version that this one does not know."""
 
 

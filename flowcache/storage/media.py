@@ -14,7 +14,7 @@ from av.container import InputContainer, OutputContainer
 from av.error import FFmpegError
 from av.video.stream import VideoStream
 
-from flowcache.errors import StoreError
+from flowcache.errors import ObjectError
 from flowcache.storage.playlist import playlist
 
 __all__ = ["EncodedChunk", "decode", "encode_chunk", "join", "playlist"]
@@ -88,7 +88,7 @@ def boxes(data: bytes) -> Iterator[tuple[str, bytes]]:
         if size == 1:
             size, header = int.from_bytes(data[at + 8 : at + 16], "big"), 16
         if size < header or at + size > len(data):
-            raise StoreError(f"broken MP4: a box at byte {at} claims {size} of {len(data) - at} bytes")
+            raise ObjectError(f"broken MP4: a box at byte {at} claims {size} of {len(data) - at} bytes")
         yield data[at + 4 : at + 8].decode("latin-1"), data[at : at + size]
         at += size
 
@@ -105,7 +105,7 @@ def split(file: bytes) -> EncodedChunk:
 
 
 def join(init: bytes, segments: Iterable[bytes]) -> bytes:
-    """One plain MP4 with its index in front, of the same packets, and with the metadata kept; StoreError where
+    """One plain MP4 with its index in front, of the same packets, and with the metadata kept; ObjectError where
     the bytes are no video."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "video.mp4")  # moving the index to the front needs a real file
@@ -113,7 +113,7 @@ def join(init: bytes, segments: Iterable[bytes]) -> bytes:
             with av.open(io.BytesIO(init + b"".join(segments)), "r") as source:
                 remux(source, path)
         except (FFmpegError, IndexError, ValueError) as fault:
-            raise StoreError(f"the chunks do not join: {fault}") from fault
+            raise ObjectError(f"the chunks do not join: {fault}") from fault
         return path.read_bytes()
 
 
@@ -129,14 +129,14 @@ def remux(source: InputContainer, path: Path) -> None:
 
 
 def decode(init: bytes, segments: Iterable[bytes]) -> Iterator[tuple[np.ndarray, float]]:
-    """Every frame as uint8 [H, W, 3] with its time in seconds; StoreError where the bytes do not decode."""
+    """Every frame as uint8 [H, W, 3] with its time in seconds; ObjectError where the bytes do not decode."""
     try:
         with av.open(io.BytesIO(init + b"".join(segments)), "r") as container:
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
             for frame in container.decode(stream):
                 if frame.pts is None or frame.time_base is None:
-                    raise StoreError("the video does not decode: a frame has no time")
+                    raise ObjectError("the video does not decode: a frame has no time")
                 yield frame.to_ndarray(format="rgb24"), float(frame.pts * frame.time_base)
     except (FFmpegError, IndexError, ValueError) as fault:  # ValueError: metadata that are no text
-        raise StoreError(f"the video does not decode: {fault}") from fault
+        raise ObjectError(f"the video does not decode: {fault}") from fault

@@ -1,16 +1,18 @@
 """Proof that a run is done, from what its store lists when it is read back: no marker is read again for it."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 from flowcache.errors import StoreError, masked
 from flowcache.storage import layout
 from flowcache.storage.commits import Listing, dead_letter, list_commits, put_playlist, read_markers, withdraw_success
 from flowcache.storage.committed import CURE
-from flowcache.storage.documents import DeadLetter, RunRecord
+from flowcache.storage.documents import DeadLetter, RunRecord, SegmentMarker
 from flowcache.storage.keys import listed
 from flowcache.storage.objects.store import Store, looks
 from flowcache.storage.runs import some_of
 from flowcache.storage.tables import Known, table_keys, write_tables
+from flowcache.storage.withdrawal import withdraw
 
 
 class Unproven(StoreError):
@@ -23,23 +25,35 @@ class Unproven(StoreError):
 
 
 def read_back(
-    store: Store, run: RunRecord, known: Known, listing: Listing | None = None, left: Collection[str] = ()
+    store: Store,
+    run: RunRecord,
+    known: Known,
+    listing: Listing | None = None,
+    left: Collection[str] = (),
+    made: Iterable[SegmentMarker] = (),
 ) -> Listing:
     """Write the tables, and compare what the store then lists with the requests that the run accepted.
 
     Lists again for a while what does not show, then raises Unproven. known: markers that need not be read; listing:
-    what is committed, where nothing was since; left: videos that the run ends without.
+    what is committed, where nothing was since; left: videos that the run ends without; made: markers of this driver,
+    whose chunks must be there. Segments that have lost one are withdrawn, to be rendered again.
     """
-    lacking, unfinished = [], 0
+    lacking, unfinished, lost = [], 0, dict[str, Lost]()
+    shown: Listing | None = None
     for _ in looks():
         shown = listing or list_commits(store)
         write_tables(store, run, shown, known)
-        lacking = list(lacks(store, run, shown, left))
+        media = {entry.key: entry.size for entry in store.list(layout.MEDIA)}
+        lost = lost_chunks(made, media)
+        lacking = [*lacks(store, run, shown, media, left), *(f"video {name}: {one.why}" for name, one in lost.items())]
         if not lacking:
             return shown
         mend_playlists(store, run, shown)
         unfinished = len(run.plan["videos"].keys() - shown.done - shown.dead_letters.keys())
         listing = None
+    for name, one in lost.items():
+        gone = [n for n in shown.segments.get(name, ()) if n >= one.segment] if shown else []
+        withdraw(store, name, [layout.marker_key(name, number) for number in gone], [one.why])
     message = f"{masked(store.url)} does not show all of the run, however often it is listed: {some_of(lacking)}"
     raise Unproven(f"{message}. Nothing is marked finished", unfinished)
 
@@ -65,24 +79,46 @@ def mend_playlists(store: Store, run: RunRecord, listing: Listing) -> None:
             dead_letter(store, letter)
 
 
-def lacks(store: Store, run: RunRecord, listing: Listing, left: Collection[str] = ()) -> Iterator[str]:
+@dataclass(frozen=True)
+class Lost:
+    """The first segment of a video of which the store took a chunk and does not show it."""
+
+    segment: int
+    why: str
+
+
+def lost_chunks(made: Iterable[SegmentMarker], media: Mapping[str, int]) -> dict[str, Lost]:
+    """By video. media: sizes of what is listed, by key."""
+    found: dict[str, Lost] = {}
+    for marker in made:
+        bad = next((chunk for chunk in marker.chunks if media.get(chunk.key) != chunk.bytes), None)
+        first = found.get(marker.video_id)
+        if bad and (first is None or marker.segment < first.segment):
+            shown = f"has {media[bad.key]} of {bad.bytes} bytes" if bad.key in media else "is not there"
+            why = f"{bad.key} {shown}, though the store took it; the next run renders it again"
+            found[marker.video_id] = Lost(marker.segment, why)
+    return found
+
+
+def lacks(
+    store: Store, run: RunRecord, listing: Listing, media: Container[str], left: Collection[str] = ()
+) -> Iterator[str]:
     """The difference: each video that is neither dead nor whole, each table's part that is not there."""
-    playlists = {found.entry.key for found in listed(store, layout.MEDIA, "playlist")}
     for video_id, planned in run.plan["videos"].items():
         dead = video_id in listing.dead_letters and video_id not in listing.done
-        lack = "" if dead or video_id in left else lack_of(video_id, planned["segments"], listing, playlists)
+        lack = "" if dead or video_id in left else lack_of(video_id, planned["segments"], listing, media)
         if lack:
             yield f"video {video_id}: {lack}"
     there = {entry.key for entry in store.list(layout.META)}
     yield from (f"{key}: not there" for keys in table_keys(run) for key in keys if key not in there)
 
 
-def lack_of(video_id: str, planned: int, listing: Listing, playlists: Collection[str]) -> str:
+def lack_of(video_id: str, planned: int, listing: Listing, media: Container[str]) -> str:
     """What a video lacks that should be done; "" where it is whole. planned: segments."""
     segments = listing.segments.get(video_id, [])
     shows = {
         f"{len(segments)} of {planned} segments": segments == list(range(planned)),
         "not marked done": video_id in listing.done,
-        "no playlist": layout.playlist_key(video_id) in playlists,
+        "no playlist": layout.playlist_key(video_id) in media,
     }
     return ", ".join(words for words, shown in shows.items() if not shown)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 
-from flowcache.errors import StoreError
+from flowcache.errors import ObjectError
 from flowcache.storage import layout
 from flowcache.storage.audit import Audit, Damage, ObjectCheck, check_object, objects_of
 from flowcache.storage.audit_tables import check_tables, read_tables
@@ -112,7 +112,7 @@ def check_video(store: Store, run: RunRecord, commits: Commits, video_id: str, f
 
 def check_text(store: Store, key: str) -> Iterator[Damage]:
     data = store.find(key)  # None: made anew since it was listed
-    why = data is not None and fault_of(data)
+    why = data is not None and fault_of(data, key)
     if why:
         yield Damage(f"the encoded text is damaged: {why}", key=key)
 
@@ -122,7 +122,7 @@ def check_done(store: Store, video_id: str, markers: tuple[SegmentMarker, ...]) 
     try:
         if store.get(key) != to_json(done_marker(video_id, markers)):
             yield Damage("DONE does not agree with the segment markers", video_id, key=key)
-    except StoreError as fault:
+    except ObjectError as fault:
         yield Damage(str(fault), video_id, key=key)
 
 

@@ -44,7 +44,8 @@ class TextCache:
 
     def put(self, text: str, words: Tensor) -> bool:
         """Whether these words are there now. The first ones stay: another GPU's may differ in the last bits."""
-        return self.store.create(self.key(text), seal(save({"words": words.contiguous()}, {"sha256": BLANK})))
+        key = self.key(text)
+        return self.store.create(key, seal(save({"words": words.contiguous()}, {"key": key, "sha256": BLANK})))
 
     def find(self, text: str) -> Tensor | None:
         """None too where it is damaged: it is taken away, to be encoded anew."""
@@ -53,7 +54,7 @@ class TextCache:
         if data is None:
             return None
         try:
-            if fault_of(data) is None:
+            if fault_of(data, key) is None:
                 return load(data)["words"]
         except (SafetensorError, KeyError):
             pass  # of a version that sealed none

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from flowcache.errors import OutOfMemory, StoreError
+from flowcache.errors import ObjectError, OutOfMemory, masked
 from flowcache.families.registry import find, load_model, precision
 from flowcache.families.vae_tiling import choose_tile, what_fits
 from flowcache.inputs.sandbox import Sandbox
@@ -25,8 +25,9 @@ from flowcache.parallel.rendezvous import open_rendezvous, rendezvous_at
 from flowcache.sampling.records import NotFinite
 from flowcache.storage.commits import commit_segment, new_attempt
 from flowcache.storage.committed import CURE
-from flowcache.storage.documents import sha256
-from flowcache.storage.objects.store import Store
+from flowcache.storage.documents import Damaged, sha256
+from flowcache.storage.objects.store import MissingObject, Store
+from flowcache.storage.proven import read_sound
 from flowcache.worker.given import clip, picture
 from flowcache.worker.hardware import hardware_of
 from flowcache.worker.prefetch import Beside
@@ -204,14 +205,10 @@ class RankWorker:
         if task.parent:
             wanted = task.parent.state_key
             if wanted is None:
-                raise StoreError(f"the marker of segment {task.parent.segment} names no state to continue from")
+                raise ObjectError(f"the marker of segment {task.parent.segment} names no state to continue from")
             key, data = self._tail or ("", b"")
             if key != wanted:  # another attempt's, or another video's
-                data = self.store.find(wanted) or b""
-            if sha256(data) != task.parent.state_sha256:
-                raise StoreError(
-                    f"{self.store.uri(wanted)} is missing or damaged: its sha256 is not the marker's. {CURE}"
-                )
+                data = state_at(self.store, wanted, task.parent.state_sha256)
             return tail_from_bytes(data), shown_from_bytes(data)
         if task.segment.shot > 0:
             return None, None
@@ -233,3 +230,17 @@ class RankWorker:
 
     def _sandbox(self) -> Sandbox:
         return Sandbox(self.store.options, self.settings.options.allow_private_media, most=1)
+
+
+def state_at(store: Store, key: str, wanted: str | None) -> bytes:
+    """wanted: its sha256."""
+
+    def read(data: bytes) -> bytes:
+        if sha256(data) != wanted:
+            raise Damaged(f"{masked(store.uri(key))} is damaged: its sha256 is not the marker's. {CURE}")
+        return data
+
+    try:
+        return read_sound(store, key, read)
+    except MissingObject as missing:
+        raise MissingObject(f"{missing}. {CURE}") from missing

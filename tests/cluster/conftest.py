@@ -63,7 +63,7 @@ def head() -> Iterator[Head]:
     with open(Path(folder) / "start.log", "w+") as log:
         process = subprocess.Popen(address.command, env=client, stdout=log, stderr=subprocess.STDOUT)
         try:
-            for url in (f"{address.url}/api/version", address.metrics):
+            for url in (*address.healthy, address.metrics):
                 if not answers(url, lambda: process.poll() is None):
                     log.seek(0)
                     pytest.fail(f"ray start did not come up:\n{log.read()}")

@@ -47,11 +47,9 @@ class HeadPod:
     def running(self) -> bool:
         return self.process.poll() is None
 
-    def wait_until_ready(self) -> None:
-        for url in (f"{self.url}/api/version", self.address.metrics):
-            if not answers(url, lambda: self.running):
-                self._log.seek(0)
-                pytest.fail(f"the head did not come up:\n{self._log.read()}")
+    def ready(self) -> bool:
+        """Waits until it is; False where it died before."""
+        return all(answers(url, lambda: self.running) for url in self.address.healthy)
 
     def delete(self) -> None:
         """As `kubectl delete pod` does: it is asked to end, and goes on for a while."""

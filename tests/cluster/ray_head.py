@@ -18,13 +18,14 @@ BIN = Path(sys.executable).parent
 CLUSTER = ROOT / "cluster" / "base" / "raycluster.yaml"
 # Metrics every half second, not ten; a busy machine may be slow to start the node's agent.
 SYSTEM = {"metrics_report_interval_ms": 500, "agent_register_timeout_ms": 120_000}
-STARTS_WITHIN = 120  # seconds
+STARTS_WITHIN = 180  # seconds, beside other work
 
 
 @dataclass(frozen=True)
 class Address:
     url: str  # of the dashboard
     metrics: str
+    healthy: tuple[str, ...]  # what a readiness probe asks: the agent that starts jobs is up, too
     command: tuple[str, ...]  # that starts the head there, and stays
 
 
@@ -46,13 +47,16 @@ def new_address(folder: str) -> Address:
     }
     options = (f"--{name}" + (f"={value}" if value else "") for name, value in arguments.items())
     command = (str(BIN / "ray"), "start", *options)
-    return Address(f"http://127.0.0.1:{dashboard}", f"http://127.0.0.1:{metrics}/metrics", command)
+    url = f"http://127.0.0.1:{dashboard}"
+    healthy = f"{url}/api/gcs_healthz", f"http://127.0.0.1:{agent}/api/local_raylet_healthz"
+    return Address(url, f"http://127.0.0.1:{metrics}/metrics", healthy, command)
 
 
 def environment() -> dict[str, str]:
     """Of a head as cluster/ has it, and of who may talk to it: with a token of its own."""
     (container,) = yaml.safe_load(CLUSTER.read_text())["spec"]["headGroupSpec"]["template"]["spec"]["containers"]
     found = os.environ | {entry["name"]: entry["value"] for entry in container["env"]}
+    found |= {"RAY_raylet_start_wait_time_s": "90"}  # 60 are too few beside other work
     found |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": os.urandom(32).hex()}
     return found | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
@@ -70,8 +74,10 @@ def answers(url: str, alive: Callable[[], bool]) -> bool:
         try:
             urllib.request.urlopen(url, timeout=5).close()
             return True
-        except urllib.error.HTTPError:
-            return True  # the token is missing
+        except urllib.error.HTTPError as error:
+            if error.code < 500:
+                return True  # the token is missing
+            time.sleep(0.3)
         except OSError:
             time.sleep(0.3)
     return False

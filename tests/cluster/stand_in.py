@@ -30,8 +30,6 @@ class Head(Protocol):
     @property
     def running(self) -> bool: ...
 
-    def wait_until_ready(self) -> None: ...
-
     def delete(self) -> None: ...
 
 
@@ -54,10 +52,10 @@ class JobApi:
         headers = self.headers | ({"Content-Type": "application/json"} if data else {})
         request = urllib.request.Request(f"{self.head.url}/api/{path}", data, headers, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=5) as answer:
+            with urllib.request.urlopen(request, timeout=60 if data else 5) as answer:
                 return json.loads(answer.read())
         except urllib.error.HTTPError as error:
-            raise (Missing if error.code == 404 else OSError)(str(error)) from error
+            raise (Missing if error.code == 404 else OSError)(f"{error}: {error.read()[:1000]}") from error
 
     def status(self, name: str) -> dict[str, Any]:
         return self.ask(f"jobs/{name}")
@@ -81,7 +79,8 @@ class Submitter(threading.Thread):
             asyncio.run(self._follow())
             self.api.status(self.name_)
             self.code = 0  # whatever the job's was
-        except (OSError, RuntimeError, Missing, aiohttp.ClientError):
+        except (OSError, RuntimeError, Missing, aiohttp.ClientError) as error:
+            self.log += f"submitter: {error!r}\n"
             self.code = 1
         self.ended = time.monotonic()
 
@@ -116,14 +115,14 @@ class RayJob:
 
 
 class Operator:
-    """`reconcile` is one look at one RayJob."""
+    """`reconcile` is one look at one RayJob. new_head: starts one, and waits until it is ready."""
 
     def __init__(self, new_head: Callable[[dict[str, Any]], Head], status_checks: float = 300.0):
         self.new_head, self.status_checks = new_head, status_checks
         self.heads: dict[str, Head] = {}  # of the RayJob's cluster
         self.unanswered: dict[str, float] = {}  # since when
 
-    def run(self, until: Callable[[], bool], *jobs: RayJob, within: float = 300.0) -> None:
+    def run(self, until: Callable[[], bool], *jobs: RayJob, within: float = 600.0) -> None:
         limit = time.monotonic() + within
         while not until():
             shown = [(job.name, job.history, job.status, job.reason, job.message, job.log[-3000:]) for job in jobs]
@@ -152,7 +151,6 @@ class Operator:
 
     def _begin(self, job: RayJob) -> None:
         head = self.heads[job.name] = self.new_head(job.spec["rayClusterSpec"])
-        head.wait_until_ready()
         name = f"{job.name}-{''.join(random.choices(LETTERS, k=5))}"
         job.tries.append(Submitter(JobApi(head), name, job.spec["entrypoint"]))
         job.started, job.deployment = time.monotonic(), "Running"

@@ -56,8 +56,13 @@ def pods() -> Iterator[list[HeadPod]]:
 @pytest.fixture
 def operator(pods) -> Operator:
     def new_head(cluster: dict) -> HeadPod:
-        pods.append(HeadPod(cluster["headGroupSpec"]["template"]["spec"]))
-        return pods[-1]
+        for _ in range(3):  # beside other work Ray may give up its own start
+            pod = HeadPod(cluster["headGroupSpec"]["template"]["spec"])
+            if pod.ready():
+                pods.append(pod)
+                return pod
+            pod.remove()
+        pytest.fail("no head came up")
 
     return Operator(new_head)
 
@@ -69,8 +74,6 @@ class Standing:
 
     def __init__(self, head):
         self.url, self.env = head.url, head.client
-
-    def wait_until_ready(self) -> None: ...
 
     def delete(self) -> None: ...
 

@@ -14,7 +14,7 @@ from flowcache import api
 from flowcache.errors import StoreError
 from flowcache.inputs.options import RunOptions
 from flowcache.runtime import text_encoding as encoding
-from flowcache.runtime.cluster import joined
+from flowcache.runtime.session import joined
 from flowcache.storage.objects.store import Store
 from tests.fault.failures import Failures
 from tests.fault.outcome import outcome

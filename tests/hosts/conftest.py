@@ -9,7 +9,7 @@ PROMPT = "a red circle moving right on a blue background"
 @pytest.fixture(scope="session")
 def rows() -> list[dict]:
     """Videos of two segments each, long enough that something can happen to them."""
-    return [{"id": f"v{n}", "prompt": PROMPT, "frames": 69, "steps": 2, "seed": n} for n in range(6)]
+    return [{"id": f"v{n}", "prompt": PROMPT, "frames": 69, "steps": 2, "seed": n} for n in range(4)]
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,5 @@
-"""A render whose manifest, job, output, endpoint and pictures are URLs with secrets; one of the pictures is refused once
-the workers ask for it. None of the secrets is in anything that the run leaves or says."""
+"""A render whose manifest, job, output, endpoint and pictures are URLs with secrets; one of the pictures is refused
+once the workers ask for it. None of the secrets is in anything that the run leaves or says."""
 
 import io
 import json
@@ -69,7 +69,7 @@ def pictures():
 
 @pytest.fixture
 def run(moto, pictures):
-    """run(*arguments) -> (exit code, all it said): the command line, with the store's keys and a Ray folder of its own."""
+    """run(*arguments) -> (exit code, all it said): with the keys of the store and a Ray folder of its own."""
     ray = Path(tempfile.mkdtemp(prefix="fcs", dir="/tmp"))  # sockets' paths must be short
 
     def call(*arguments: str) -> tuple[int, str]:
@@ -93,8 +93,8 @@ def told(text: str | bytes) -> bool:
 def test_a_whole_render_and_a_failing_one_keep_every_secret(run, moto, pictures, tmp_path):
     root = f"s3://{moto.bucket()}/night"
     job = tmp_path / "job.yaml"
-    said = "retries: 0\ngangs: 1\nallow_private_media: true\n"
-    job.write_text(f"manifest: {pictures.url}/night.jsonl?sig={MARK}6\noutput: {root}\n{said}")
+    settings = f"output: {root}\nretries: 0\ngangs: 1\nallow_private_media: true\n"
+    job.write_text(f"manifest: {pictures.url}/night.jsonl?sig={MARK}6\n{settings}")
     ready = threading.Thread(target=refuse_after_planning, args=(pictures, Store(root, **moto.options())), daemon=True)
     ready.start()
     code, said = run("render", "--job", str(job), "--log-json")

@@ -102,7 +102,7 @@ def test_what_is_left_is_of_use(text, shown):
         "cannot read s3://bucket/night/a@b.png: access denied; tokens=2048, key=3, it took 3s;retries=2",
         "does https://host/x exist? yes=no, 12:30 // a comment",
         "az://container@account/prefix and abfss://c@a.dfs.core.windows.net/p",
-        "https://cdn.example/photo@2x.png, http://127.0.0.1:5000: refused, http://[::1]:80/x",
+        "https://cdn.example/photo@2x.png, http://127.0.0.1:5000: refused, http://[::1]:80/x, http://[fe80::a1]/x",
         "/home/me@host/x, C:/Users/me, me@example.org, git@host:repo, a//b, ../x, file:///tmp/x",
         "Traceback (most recent call last):\n  File \"/x/y.py\", line 3, in f\n    token = 3\nKeyError: 'sig'\n",
         "signature: (a, b); password: not accepted; 'token' is no field",

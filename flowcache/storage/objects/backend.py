@@ -6,6 +6,15 @@ from dataclasses import dataclass
 from typing import Protocol
 
 OF_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+ROOM = "make room there, or raise the quota"
+ADVICE = {  # by what the operating system says: what to do about it
+    errno.ENOSPC: ROOM,
+    errno.EDQUOT: ROOM,
+    errno.EROFS: "mount it for writing",
+    errno.EACCES: "give this user the right to read and write there",
+    errno.EPERM: "give this user the right to read and write there",
+    errno.ESTALE: "mount it anew",
+}
 
 
 @dataclass(frozen=True)
@@ -16,13 +25,17 @@ class Entry:
     size: int  # bytes
 
 
-class Backend(Protocol):
-    """One kind of storage. Keys are relative to its root; every object is written whole or not at all."""
+def advised(words: str, fault: Exception) -> str:
+    """A fault in words, and what to do about it where that is known."""
+    advice = ADVICE.get(getattr(fault, "errno", None) or 0)
+    return f"{words}; {advice}" if advice else words
 
-    @property
-    def faults(self) -> tuple[type[Exception], ...]:
-        """What the operations below may raise."""
-        ...
+
+class Backend(Protocol):
+    """One kind of storage. Keys are relative to its root; every object is written whole or not at all.
+
+    Whatever exception an operation raises is a fault of the store, which the last three methods tell about.
+    """
 
     def check(self) -> None:
         """Refuse with StoreError what is known to be unusable before anything is tried."""
@@ -31,7 +44,7 @@ class Backend(Protocol):
     def put(self, key: str, data: bytes) -> None: ...
 
     def create(self, key: str, data: bytes) -> None:
-        """Put if absent; raises any of `faults` where something is there."""
+        """Put if absent; raises anything where something is there."""
         ...
 
     def get(self, key: str) -> bytes:

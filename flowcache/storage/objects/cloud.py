@@ -6,8 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from flowcache.errors import StoreError, masked
+from flowcache.storage.objects.backend import advised
 from flowcache.storage.objects.fsspec_backend import RemoteBackend
 from flowcache.storage.objects.schemes import Scheme
+
+ANSWER = 60.0  # seconds in which a request without much to send is answered
+READ = 300.0  # seconds in which an object is read
+LISTED = 3600.0  # seconds in which a folder of any size is listed
+SLOWEST = 100_000  # bytes a second
+REFUSING = {501, 505, 507, 510, 511}  # of 5xx: what will not pass by itself
 
 
 @dataclass(frozen=True)
@@ -34,26 +41,29 @@ class CloudBackend(RemoteBackend):
     """Objects in a bucket, through a client whose own retries are off: Store alone decides what is tried again."""
 
     scheme: Scheme
+    reading, listing = {"timeout": READ}, {"timeout": LISTED}  # fsspec's: sockets alone never end what drips
 
     def __init__(self, url: str, options: dict[str, Any], client: Client):
         self.client = client
-        self.faults = (OSError, *client.answers, *client.broken, *client.credentials)
         try:
             super().__init__(url, options)
-        except (*self.faults, ValueError) as fault:
+        except Exception as fault:
             detail = type(fault).__name__ if isinstance(fault, OSError) else first_line(fault)  # requests': the token
             message = f"{masked(url)}: {self.scheme.no_credentials} ({masked(detail)})"
             raise StoreError(message, of_machine=True) from fault
         self.bucket = self.root.partition("/")[0]
 
+    def within(self, size: int = 0) -> dict[str, Any]:
+        return {"timeout": ANSWER + size / SLOWEST}
+
     def open_filesystem(self, settings: dict[str, Any]) -> Any:
         return self.client.filesystem(skip_instance_cache=True, **settings)
 
     def put(self, key: str, data: bytes) -> None:
-        self.fs.pipe_file(self._path(key), data, mode="overwrite", **self.scheme.upload)
+        self.fs.pipe_file(self._path(key), data, mode="overwrite", **self.scheme.upload, **self.within(len(data)))
 
     def create(self, key: str, data: bytes) -> None:
-        self.fs.pipe_file(self._path(key), data, mode="create", **self.scheme.upload)
+        self.fs.pipe_file(self._path(key), data, mode="create", **self.scheme.upload, **self.within(len(data)))
 
     def get(self, key: str) -> bytes:
         try:
@@ -88,9 +98,14 @@ class CloudBackend(RemoteBackend):
             return True
         answer = self.answer(fault)
         if answer is not None:
-            return answer.status >= 500 or answer.status in (408, 429) or answer.code in self.scheme.passing
+            busy = answer.status >= 500 and answer.status not in REFUSING
+            return busy or answer.status in (408, 429) or answer.code in self.scheme.passing
         # FileExistsError reaches us only where nothing was found: the other writer is not done yet
-        return isinstance(fault, FileExistsError) or super().passing(fault)
+        return isinstance(fault, FileExistsError) or self._unusable(fault) or super().passing(fault)
+
+    def _unusable(self, fault: Exception) -> bool:
+        """Neither a refusal nor the system's word: the client came upon an answer that it could not read."""
+        return not isinstance(fault, (OSError, *self.client.answers, *self.client.credentials))
 
     def of_machine(self, fault: Exception) -> bool:
         answer = self.answer(fault)
@@ -108,7 +123,8 @@ class CloudBackend(RemoteBackend):
         if answer is None and isinstance(fault, FileExistsError):
             return "its place was taken, and then nothing was there"
         if answer is None:
-            return f"{type(fault).__name__}: {first_line(fault)}" if str(fault) else type(fault).__name__
+            words = f"{type(fault).__name__}: {first_line(fault)}" if str(fault) else type(fault).__name__
+            return advised(words, fault)
         why = f": {answer.message}" if scheme.says_why and answer.message else ""
         if answer.code in scheme.missing:
             return f"{scheme.bucket} {self.bucket!r} does not exist; create it first"
@@ -116,7 +132,9 @@ class CloudBackend(RemoteBackend):
             return f"the {scheme.name} credentials are not accepted ({answer.code}){why}"
         if answer.code in scheme.forbidden:
             return f"access denied: these credentials lack the right for this in {scheme.bucket} {self.bucket!r}{why}"
-        return f"{answer.code}: {answer.message}" if answer.message else f"the server answered {answer.code}"
+        words = f"{answer.code}: {answer.message}" if answer.message else f"the server answered {answer.code}"
+        todo = scheme.advice.get(answer.code) or scheme.advice.get(str(answer.status))
+        return f"{words.rstrip('.')}; {todo}" if todo else words
 
 
 def chain(fault: BaseException | None) -> Iterator[BaseException]:

@@ -2,13 +2,13 @@
 
 import errno
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import fsspec
 
 from flowcache.errors import StoreError, masked
-from flowcache.storage.objects.backend import OF_MACHINE, Entry
+from flowcache.storage.objects.backend import OF_MACHINE, Entry, advised
 
 PASSING = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO}
 
@@ -17,7 +17,8 @@ class RemoteBackend:
     """One fsspec filesystem. Objects are sent in one call each; file-like writers are never used, because
     they publish what was written so far when an exception leaves them."""
 
-    faults: tuple[type[Exception], ...] = (OSError,)
+    reading: Mapping[str, Any] = {}  # arguments of its calls, by which they end in time
+    listing: Mapping[str, Any] = {}
 
     def __init__(self, url: str, options: dict[str, Any]):
         self.url = url
@@ -30,6 +31,10 @@ class RemoteBackend:
 
     def open_filesystem(self, settings: dict[str, Any]) -> Any:
         return fsspec.filesystem(self.url.partition("://")[0], skip_instance_cache=True, **settings)
+
+    def within(self, size: int = 0) -> Mapping[str, Any]:
+        """The same of calls that send so many bytes."""
+        return {}
 
     def check(self) -> None:
         """Nothing is wrong with memory."""
@@ -44,11 +49,11 @@ class RemoteBackend:
             self.fs.pipe_file(self._path(key), data, mode="create")
 
     def get(self, key: str) -> bytes:
-        return self.fs.cat_file(self._path(key))
+        return self.fs.cat_file(self._path(key), **self.reading)
 
     def size(self, key: str) -> int | None:
         try:
-            info = self.fs.info(self._path(key))
+            info = self.fs.info(self._path(key), **self.within())
         except FileNotFoundError:
             return None
         return None if info["type"] == "directory" else info["size"]
@@ -56,7 +61,7 @@ class RemoteBackend:
     def list(self, prefix: str) -> Iterator[Entry]:
         folder = self._path(prefix) if prefix else self.root
         try:
-            found = self.fs.find(folder, detail=True)
+            found = self.fs.find(folder, detail=True, **self.listing)
         except FileNotFoundError as fault:
             if self.absent(fault):
                 return
@@ -74,7 +79,7 @@ class RemoteBackend:
 
     def delete(self, key: str) -> None:
         try:
-            self.fs.rm_file(self._path(key))
+            self.fs.rm_file(self._path(key), **self.within())
         except FileNotFoundError:
             return
 
@@ -92,7 +97,7 @@ class RemoteBackend:
         return isinstance(fault, PermissionError) or getattr(fault, "errno", None) in OF_MACHINE
 
     def explain(self, fault: Exception) -> str:
-        return str(fault) or type(fault).__name__
+        return advised(str(fault) or type(fault).__name__, fault)
 
     def _path(self, key: str) -> str:
         return f"{self.root}/{key}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from flowcache.errors import StoreError
-from flowcache.storage.objects.backend import OF_MACHINE, Entry
+from flowcache.storage.objects.backend import OF_MACHINE, Entry, advised
 
 PASSING = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
 UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.part")  # as `_stage` names them
@@ -18,8 +18,6 @@ NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EM
 
 class LocalBackend:
     """Whole files: written beside their place under a dotted name, made durable, then moved or linked there."""
-
-    faults = (OSError,)
 
     def __init__(self, root: str):
         self.root = root
@@ -95,7 +93,8 @@ class LocalBackend:
         return isinstance(fault, OSError) and fault.errno in OF_MACHINE
 
     def explain(self, fault: Exception) -> str:
-        return fault.strerror or str(fault) if isinstance(fault, OSError) else str(fault)
+        words = fault.strerror if isinstance(fault, OSError) else None
+        return advised(words or str(fault) or type(fault).__name__, fault)
 
     def _path(self, key: str) -> Path:
         return Path(self.root, key)

@@ -2,12 +2,11 @@
 
 import os
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from flowcache.errors import InputError, Problem, StoreError, masked
 from flowcache.inputs.output_url import FOLDERS, check_root
-from flowcache.masking import login, masked_url, split
+from flowcache.masking import split
 from flowcache.storage.objects.backend import Backend
 from flowcache.storage.objects.schemes import AZURE, GCS, Scheme, scheme_of
 
@@ -28,14 +27,6 @@ def normalise(url: str) -> str:
             message = f"{masked(found)}: {bucket!r} is no valid {cloud.bucket} name; it needs {cloud.bucket_rule}"
             raise InputError([Problem("output", "", message)])
     return found
-
-
-def check_endpoint(options: Mapping[str, Any]) -> None:
-    """InputError for an endpoint that holds a login: clients would send it along, and quote it in what they raise."""
-    scheme, rest = split(str(options.get("endpoint_url") or ""))
-    if scheme and login(scheme, rest):
-        message = f"{masked_url(scheme + rest)!r} holds credentials; accepted: such as https://host:9000"
-        raise InputError([Problem("endpoint-url", "", f"{message}, and credentials in the environment or a profile")])
 
 
 def connect(url: str, options: dict[str, Any]) -> Backend:

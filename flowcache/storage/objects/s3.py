@@ -1,7 +1,9 @@
 """Objects on S3 and what speaks its protocol (AWS, Ceph, MinIO, ...), through s3fs."""
 
 import base64
+import errno
 import hashlib
+from collections.abc import Iterator
 from typing import Any
 
 from aiohttp import ClientError as BrokenAnswer
@@ -17,7 +19,8 @@ from botocore.exceptions import (
 )
 from s3fs import S3FileSystem
 
-from flowcache.storage.objects.cloud import Answer, Client, CloudBackend, chain
+from flowcache.storage.objects.backend import Entry
+from flowcache.storage.objects.cloud import ANSWER, Answer, Client, CloudBackend, chain
 from flowcache.storage.objects.schemes import S3
 
 CLIENT = Client(
@@ -37,6 +40,7 @@ class S3Backend(CloudBackend):
     def __init__(self, url: str, options: dict[str, Any]):
         super().__init__(url, options, CLIENT)
         self.fs.retries = 1
+        self._sums = True  # whether the server's ETags may be the MD5 of what was sent (not where it encrypts)
 
     def settings(self, options: dict[str, Any]) -> dict[str, Any]:
         config = {
@@ -56,15 +60,52 @@ class S3Backend(CloudBackend):
         self._send(key, data, mode="create")
 
     def _send(self, key: str, data: bytes, mode: str) -> None:
-        """In one request, with the sum by which the server refuses (BadDigest) what arrived otherwise."""
-        self.fs.pipe_file(self._path(key), data, mode=mode, ContentMD5=md5(data), **S3.upload)
+        """In one request, with the sum by which the server refuses (BadDigest) what arrived otherwise.
+
+        An answer without that sum may be somebody else's, such as a proxy's page: then it is read back.
+        """
+        how = {"ContentMD5": base64.b64encode(md5(data)).decode(), **S3.upload, **self.within(len(data))}
+        answer = self.fs.pipe_file(self._path(key), data, mode=mode, **how)
+        if self._sums and answer.get("ETag", "").strip('"') != md5(data).hex():
+            if self.get(key) != data:
+                raise OSError(errno.EREMOTEIO, "it took what was sent and holds something else")
+            self._sums = False
 
     def read(self, key: str) -> bytes:
         """One request: s3fs's default asks for the size first, and may mix two versions of a large object."""
-        return self.fs.cat_file(self._path(key), max_concurrency=1)
+        return self.fs.cat_file(self._path(key), max_concurrency=1, **self.reading)
+
+    def size(self, key: str) -> int | None:
+        try:
+            return self._ask("head_object", Key=self._path(key).partition("/")[2])["ContentLength"]
+        except FileNotFoundError:
+            return None
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        """Page by page, each in its time."""
+        folder = f"{self._path(prefix) if prefix else self.root}/".partition("/")[2]
+        skipped = len(self.root.partition("/")[2])
+        start = skipped + 1 if skipped else 0
+        token: dict[str, str] = {}
+        while True:
+            page = self._ask("list_objects_v2", Prefix=folder, **token)
+            for found in page.get("Contents", ()):
+                if not found["Key"].endswith("/"):  # what consoles leave to mark a folder
+                    yield Entry(found["Key"][start:], found["Size"])
+            following = {"ContinuationToken": page.get("NextContinuationToken", "")}
+            if page.get("IsTruncated") is False:
+                return
+            if following in (token, {"ContinuationToken": ""}):
+                raise OSError(errno.EREMOTEIO, "its listing does not come to an end")
+            token = following
+
+    def _ask(self, method: str, **arguments: Any) -> dict[str, Any]:
+        return self.fs.call_s3(method, Bucket=self.bucket, timeout=ANSWER, **arguments)
 
     def answer(self, fault: BaseException | None) -> Answer | None:
         for link in chain(fault):
+            if isinstance(link, RecursionError):  # botocore asks without end where a redirect names no region
+                return Answer(301, "PermanentRedirect")
             if isinstance(link, ClientError):
                 error, sent = link.response.get("Error", {}), link.response.get("ResponseMetadata", {})
                 return Answer(sent.get("HTTPStatusCode", 0), str(error.get("Code", "")), error.get("Message", ""))
@@ -76,6 +117,5 @@ class S3Backend(CloudBackend):
         return super().explain(fault)
 
 
-def md5(data: bytes) -> str:
-    """As the header Content-MD5 has it."""
-    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+def md5(data: bytes) -> bytes:
+    return hashlib.md5(data, usedforsecurity=False).digest()

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from flowcache.storage.objects.backend import ROOM
+
 ONE_REQUEST = 5 << 30  # bytes; an upload in parts is not exclusive everywhere
 
 
@@ -11,9 +13,22 @@ def codes(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+ELSEWHERE = "the bucket is in another region or at another address: set AWS_DEFAULT_REGION, or --endpoint-url"
+CLOCK = "set this machine's clock"
+LACKING = "the server has no such operation; take a store such as AWS S3, Ceph or MinIO"
+
+
+def advice(**by_words: str) -> Mapping[str, str]:
+    """By code, where each argument is a sentence's codes."""
+    sentences = {"room": ROOM, "elsewhere": ELSEWHERE, "clock": CLOCK, "lacking": LACKING}
+    return {code: sentences[name] for name, text in by_words.items() for code in text.split()}
+
+
 @dataclass(frozen=True)
 class Scheme:
-    """One cloud's storage. Its codes are those of the server's refusals; 408, 429 and 5xx pass whatever they are."""
+    """One cloud's storage. Its codes are those of the server's refusals: they say what passes sooner than others, which
+    machine may fare better, and what a person is told. Whose fault it is never hangs on them: it is the store's.
+    """
 
     name: str  # as a person calls it
     prefixes: tuple[str, ...]  # of its URLs, before ://
@@ -29,6 +44,7 @@ class Scheme:
     forbidden: frozenset[str]  # they lack a right
     passing: frozenset[str] = frozenset()  # another try may do better
     of_machine: frozenset[str] = frozenset()  # beside unknown and forbidden
+    advice: Mapping[str, str] = field(default_factory=dict)  # by code or status: what a person can do
     says_why: bool = True  # its messages about credentials tell a person more than the codes
     no_signature: str = ""  # what a person is told whose credentials cannot sign; those of S3 always can
     signing: Mapping[str, Any] = field(default_factory=dict)  # arguments of sign
@@ -48,15 +64,24 @@ S3 = Scheme(
         "a profile or a role"
     ),
     missing=codes("NoSuchBucket"),
-    unknown=codes("InvalidAccessKeyId SignatureDoesNotMatch ExpiredToken InvalidToken"),
-    forbidden=codes("AccessDenied 403"),
+    unknown=codes(
+        "InvalidAccessKeyId SignatureDoesNotMatch ExpiredToken InvalidToken TokenRefreshRequired InvalidSecurity 401"
+    ),
+    forbidden=codes("AccessDenied AllAccessDisabled AccountProblem 403"),
     # BadDigest: damaged on the way; PreconditionFailed is asked about only where nothing was found: the other writer
     # is not done yet
     passing=codes(
         "SlowDown RequestTimeout InternalError ServiceUnavailable OperationAborted ConditionalRequestConflict "
         "Throttling ThrottlingException BadDigest PreconditionFailed"
     ),
-    of_machine=codes("RequestTimeTooSkewed"),  # its clock is wrong
+    of_machine=codes("RequestTimeTooSkewed RequestExpired"),  # its clock is wrong
+    advice=advice(
+        room="QuotaExceeded XMinioStorageFull XMinioAdminBucketQuotaExceeded InsufficientStorage 507",
+        elsewhere="PermanentRedirect TemporaryRedirect Redirect AuthorizationHeaderMalformed "
+        "IllegalLocationConstraintException 301 302 307 308",
+        clock="RequestTimeTooSkewed RequestExpired",
+        lacking="MethodNotAllowed NotImplemented 405 501",
+    ),
     says_why=False,
 )
 
@@ -80,6 +105,7 @@ GCS = Scheme(
     missing=codes("404"),
     unknown=codes("401"),
     forbidden=codes("403"),
+    advice=advice(room="507"),
     signing={"version": "v4"},
 )
 
@@ -107,6 +133,7 @@ AZURE = Scheme(
         "AuthorizationResourceTypeMismatch AuthorizationServiceMismatch AuthorizationSourceIPMismatch "
         "InsufficientAccountPermissions KeyBasedAuthenticationNotPermitted PublicAccessNotPermitted 403"
     ),
+    advice=advice(room="507"),
     passing=codes("Md5Mismatch ConditionNotMet ContainerBeingDeleted"),
 )
 

@@ -9,16 +9,20 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any, TypeVar
 
-from flowcache.errors import StoreError, masked
+from flowcache.errors import ObjectError, StoreError, masked
+from flowcache.inputs.output_url import check_endpoint
 from flowcache.storage.objects.backend import Backend, Entry
-from flowcache.storage.objects.registry import check_endpoint, connect, normalise
+from flowcache.storage.objects.registry import connect, normalise
 
 T = TypeVar("T")
 
 UNSAFE = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|\\")  # a part that is empty or points elsewhere
 RETRY_PAUSES = (0.2, 0.6, 1.8, 5.4)  # seconds before the second, third ... attempt after a passing fault
+REFUSED_PAUSES = (1.0,)  # the same after any other: few servers refuse for a moment
+LIMIT = 300.0  # seconds after which an operation is not tried again
 LOOK_PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds before listing again what was written and is not shown yet
 
 
@@ -30,19 +34,23 @@ def looks() -> Iterator[None]:
         yield
 
 
-class MissingObject(StoreError):
+class MissingObject(ObjectError):
     """The object is not there."""
+
+
+class Unusable(StoreError):
+    """No run can be kept in the store: it does what it is asked, and not what it should."""
 
 
 class Store:
     """Objects under one root: a local folder, `s3://`, `gs://`, `az://`, or `memory://`; InputError for others.
 
     `storage_options` go to the fsspec filesystem (`endpoint_url`, `key`, `secret`, ...). Picklable: the
-    connection is made in each process at first use. All errors are StoreError, naming object and cause.
+    connection is made in each process at first use. Whatever goes wrong is a StoreError, naming object and cause.
     """
 
     def __init__(self, url: str, **storage_options: Any):
-        check_endpoint(storage_options)
+        check_endpoint(storage_options.get("endpoint_url"))
         self.url = normalise(url)
         self.options = storage_options
         self._backend: Backend | None = None
@@ -109,13 +117,13 @@ class Store:
         and gateways disagree on the error for "already there". False: somebody else's bytes are there.
         """
         if not data:
-            raise StoreError(f"cannot create {self._name(key)}: an exclusive object must not be empty")
+            raise ObjectError(f"cannot create {self._name(key)}: an exclusive object must not be empty")
 
         def attempt() -> bool:
             try:
                 self.backend.create(checked(key), data)
                 return True
-            except self.backend.faults as fault:
+            except Exception as fault:
                 stored = self.find(key)
                 if stored is None:
                     raise fault
@@ -127,12 +135,13 @@ class Store:
         """Check that the root keeps what is written, each under its own name, that listings show it, and that exclusive
         creates are exclusive; else StoreError. Leaves nothing behind."""
         self.backend.check()
-        key = f"_run/.probe-{secrets.token_hex(6)}"
+        name = secrets.token_hex(6)
+        key, data = f"_run/.probe-{name}", f"probe {name}".encode()  # bytes that no other object has
         try:
-            self._attempt("write to", key, lambda: self.backend.put(key, b"probe"), name=masked(self.url))
-            fault = self._fault_of(key, b"probe")
+            self._attempt("write to", key, lambda: self.backend.put(key, data), name=masked(self.url))
+            fault = self._fault_of(key, data)
             if fault:
-                raise StoreError(f"{masked(self.url)} {fault}. Use a store such as AWS S3, Ceph, MinIO or a local disk")
+                raise Unusable(f"{masked(self.url)} {fault}. Use a store such as AWS S3, Ceph, MinIO or a local disk")
             self.delete(key)
         except BaseException:
             self._quietly_delete(key)
@@ -158,35 +167,36 @@ class Store:
     def _quietly_delete(self, key: str) -> None:
         try:
             self.backend.delete(key)
-        except self.backend.faults:
+        except Exception:  # noqa: BLE001 (whatever comes from below)
             return  # a probe left behind is hidden from listings; the first error is the one to show
 
     def _name(self, key: str) -> str:
         return masked(self.uri(key) if key else self.url)
 
     def _attempt(self, verb: str, key: str, operation: Callable[[], T], name: str | None = None) -> T:
-        """Run `operation`, again after each passing fault; StoreError after the last or a lasting one."""
-        backend = self.backend
-        pauses = iter(RETRY_PAUSES)
-        while True:
+        """Run `operation`, again after a fault; StoreError after the last one, whatever it was that came from below."""
+        backend, begun = self.backend, time.monotonic()
+        for tried in count():
             try:
                 return operation()
+            except StoreError:
+                raise
             except FileNotFoundError as fault:
                 if verb == "read":
                     raise MissingObject(f"{self._name(key)} does not exist") from fault
                 last: Exception = fault
-            except backend.faults as fault:
+            except Exception as fault:  # noqa: BLE001 (whatever comes from below)
                 last = fault
-            pause = next(pauses, None)
-            if pause is None or not backend.passing(last):
-                break
-            time.sleep(pause)
-        message = f"cannot {verb} {name or self._name(key)}: {masked(backend.explain(last))}"
-        raise StoreError(message, backend.passing(last), backend.of_machine(last)) from last
+            pauses = RETRY_PAUSES if backend.passing(last) else REFUSED_PAUSES
+            if tried >= len(pauses) or time.monotonic() - begun > LIMIT:
+                message = f"cannot {verb} {name or self._name(key)}: {masked(backend.explain(last))}"
+                raise StoreError(message, backend.passing(last), backend.of_machine(last)) from last
+            time.sleep(pauses[tried])
+        raise AssertionError("unreachable")
 
 
 def checked(key: str) -> str:
-    """`key` itself; StoreError where it is no plain relative key (it could leave the root)."""
+    """`key` itself; ObjectError where it is no plain relative key (it could leave the root)."""
     if UNSAFE.search(key) or not key.isprintable():
-        raise StoreError(f"{key!r} is no valid object key")
+        raise ObjectError(f"{key!r} is no valid object key")
     return key

@@ -29,8 +29,8 @@ HOW = RunOptions(
     address="auto",
     retry_failed=True,
     until=deadline(UNTIL),
-    allow_private_media=True,
     wait_for_gpus=1800.0,
+    allow_private_media=True,
 )
 WRITTEN = (
     "m.jsonl --output out --model tiny-magi --policy paper --gang 2 --gangs 3 --shard-weights --threads 4 --device cpu "

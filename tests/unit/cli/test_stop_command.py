@@ -79,3 +79,17 @@ def test_the_shell_that_runs_a_driver_is_none(start, only):
     finally:
         shell.kill()
         shell.wait()
+
+
+def test_what_has_another_network_is_another_pods(start, only, monkeypatch):
+    driver = start("flowcache", "render")
+    only(driver)
+    network = module.network
+    monkeypatch.setattr(module, "network", lambda entry: "net:[1]" if entry.name == "self" else network(entry))
+    assert module.drivers() == []
+
+
+def test_without_proc_it_says_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "PROCESSES", tmp_path / "proc")
+    done = CliRunner().invoke(app, ["stop"])
+    assert done.exit_code and "needs Linux" in str(done.exception)

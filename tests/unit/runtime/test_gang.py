@@ -3,11 +3,13 @@
 import pytest
 from ray.exceptions import ObjectLostError, OutOfDiskError
 
-from flowcache.errors import MediaError, StoreError
+from flowcache.errors import MediaError, ObjectError, OutOfMemory, StoreError
 from flowcache.runtime import gang
 from flowcache.runtime.actor import end_of
 from flowcache.runtime.node_check import Verdict
-from flowcache.scheduler.protocols import GangFailure
+from flowcache.scheduler.protocols import GangFailure, kind_of
+from flowcache.storage.documents import Damaged
+from flowcache.storage.objects.store import MissingObject
 
 
 @pytest.mark.parametrize("error", [OutOfDiskError("no disk"), ObjectLostError("a" * 56, None, "")])
@@ -56,13 +58,18 @@ def test_a_gang_that_comes_to_a_new_node_waits_until_that_has_shown_its_store(wh
     [
         (StoreError("no answer", passing=True), "store"),
         (StoreError("no credentials", of_machine=True), "node"),
-        (StoreError("init.mp4 differs"), "work"),
+        (StoreError("no answer", passing=True, of_machine=True), "store"),
+        (StoreError("QuotaExceeded"), "store"),
+        (ObjectError("init.mp4 differs"), "work"),
+        (MissingObject("the state does not exist"), "work"),
+        (Damaged("the marker is damaged"), "work"),
+        (OutOfMemory("118 GiB"), "memory"),
         (MediaError("no picture"), "work"),
         (RuntimeError("CUDA error"), "work"),
     ],
 )
 def test_whose_fault_an_error_is(cause, kind):
-    assert gang.kind_of(cause) == kind
+    assert kind_of(cause) == kind
 
 
 def test_the_end_of_a_log_is_text_or_nothing(tmp_path):

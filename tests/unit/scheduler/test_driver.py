@@ -8,8 +8,10 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.simulated import connector, render
+from flowcache.errors import StoreError
 from flowcache.records import RenderRequest, Shot
 from flowcache.scheduler.gang_pool import ClusterError
+from flowcache.scheduler.ledger import Refused
 from flowcache.scheduler.protocols import GangFailure
 from flowcache.storage.commits import read_commits
 from flowcache.storage.verify import status
@@ -156,15 +158,69 @@ def test_a_store_that_answers_nobody_is_nobodys_fault(monkeypatch):
     assert summary.exit_code == 0 and len(studio.notes.causes) == 20
 
 
-def test_a_gang_that_the_store_refuses_while_it_answers_the_driver_is_at_fault():
-    def fault(task):
-        if task.request.id == "a":
-            raise GangFailure(0, "store", "no answer", usable=True)
+@pytest.mark.parametrize("kind", ["store", "node"])
+@pytest.mark.parametrize(("size", "nodes"), [(1, 1), (2, 1), (3, 3)])
+def test_a_video_that_the_store_refuses_is_left_when_all_others_are_done(kind, size, nodes):
+    tried = []
 
-    studio = Studio(request("a"), request("b"))
-    summary = studio.run(fault=fault, infra_retries=2)
-    assert summary.failed == {"a": "no answer"} and summary.done == ("b",)
-    assert read_commits(studio.store).dead_letters["a"].kind == "infra"
+    def fault(task):
+        tried.append(task.request.id)
+        if task.request.id == "b" and not cured:
+            raise GangFailure(0, kind, "StoreError: QuotaExceeded", usable=True)
+
+    cured, studio = False, Studio(*(request(name) for name in "abcdefgh"))
+    with pytest.raises(Refused, match=r"all that is left \(1 video, 3 attempts in a row\); the last one: video b, s"):
+        studio.run(size=size, nodes=nodes, fault=fault, retries=0, infra_retries=2)
+    commits, seen = read_commits(studio.store), status(studio.store)
+    assert commits.done == set("acdefgh") and not commits.dead_letters
+    assert tried.count("b") <= 3 + 3 and set(tried[-3:]) == {"b"}
+    assert seen.exit_code == 1 and "QuotaExceeded" in seen.stopped.why and seen.stopped.videos_left == 1
+    cured = True
+    summary = studio.run(fault=fault)
+    assert (summary.exit_code, summary.rendered) == (0, 9) and status(studio.store).stopped is None
+
+
+@pytest.mark.parametrize("kind", ["store", "node"])
+@pytest.mark.parametrize("size", [1, 2, 20])
+def test_where_the_store_refuses_everybody_the_run_ends_before_all_have_tried(kind, size):
+    def fault(task):
+        tried.append(task.request.id)
+        raise GangFailure(0, kind, "StoreError: QuotaExceeded", usable=True)
+
+    tried, studio = [], Studio(*(request(f"v{n:02d}") for n in range(40)))
+    with pytest.raises(Refused, match="40 videos, .*QuotaExceeded. What is committed stays"):
+        studio.run(size=size, fault=fault, infra_retries=3)
+    assert len(tried) <= max(4, 2 * size) + 1 and len(set(tried)) == len(tried)  # nobody twice
+    assert not read_commits(studio.store).dead_letters and status(studio.store).exit_code == 1
+
+
+def test_refusals_for_a_while_cost_no_video():
+    outage = iter(range(5))
+
+    def fault(task):
+        if studio.notes.order and next(outage, None) is not None:
+            raise GangFailure(0, "store", "StoreError: AccessDenied", usable=True)
+
+    studio = Studio(*(request(name) for name in "abc"))
+    summary = studio.run(size=2, fault=fault, retries=0)
+    assert (summary.exit_code, len(studio.notes.causes)) == (0, 5)
+    sound(studio.store)
+
+
+def test_what_cannot_be_said_of_an_end_does_not_hide_its_cause():
+    studio = Studio(request("a"))
+    put = studio.store.put
+
+    def refusing(key, data):
+        if key == "_STOPPED":
+            raise StoreError("cannot write _STOPPED: AccessDenied")
+        put(key, data)
+
+    studio.store.put = refusing
+    with pytest.raises(ClusterError, match="3 gangs in a row did not start"):
+        studio.run(start_seconds=1e9, start_timeout=50.0)
+    assert "could not say in the store that the run has ended: cannot write _STOPPED" in studio.notes.said[-1]
+    assert studio.run(until=time.time() - 1).exit_code == 5
 
 
 def test_at_the_deadline_what_is_started_is_finished_and_the_rest_is_left():
@@ -188,7 +244,7 @@ def test_after_its_deadline_a_run_starts_nothing():
 
 
 def test_sigterm_lets_segments_under_way_be_committed_within_the_grace():
-    studio = Studio(*(request(name) for name in "ab"))
+    studio, before = Studio(*(request(name) for name in "ab")), signal.getsignal(signal.SIGTERM)
 
     def seconds(task):
         signal.raise_signal(signal.SIGTERM)
@@ -198,7 +254,7 @@ def test_sigterm_lets_segments_under_way_be_committed_within_the_grace():
     assert studio.notes.order == [("a", 0)]
     assert (summary.exit_code, summary.stopped, summary.left) == (5, "SIGTERM came", 2)
     assert studio.run().exit_code == 0
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def signalled(studio, size, seconds):

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowcache.records import Segment
-from flowcache.scheduler.gang_pool import ClusterError
+from flowcache.scheduler.ledger import Refused
 from flowcache.scheduler.node_health import AVOIDED, IN_A_ROW, NodeHealth
 from flowcache.scheduler.protocols import GangFailure
 from flowcache.storage.commits import read_commits
@@ -49,7 +49,18 @@ def test_the_store_refuses_a_node_at_once_but_never_the_last_one():
     nodes = NodeHealth()
     assert not nodes.failed("a", segment("x"), "node", ("a", "b"), 0.0)  # it was counted as infra before
     assert nodes.avoided(0.0) == {"a"}
-    nodes.failed("b", segment("x"), "node", ("a", "b"), 0.0)
+    nodes.failed("b", segment("y"), "node", ("a", "b"), 0.0)
+    assert nodes.avoided(0.0) == {"a"}
+
+
+def test_a_video_that_the_store_refuses_everywhere_speaks_against_no_node():
+    nodes, known = NodeHealth(), ("a", "b", "c")
+    nodes.failed("a", segment("x"), "node", known, 0.0)
+    assert nodes.avoided(0.0) == {"a"}
+    for node in "bcabc":
+        assert not nodes.failed(node, segment("x"), "node", known, 0.0) and not nodes.avoided(0.0)
+        assert nodes.trusted(node)
+    nodes.failed("a", segment("y"), "node", known, 0.0)
     assert nodes.avoided(0.0) == {"a"}
 
 
@@ -113,6 +124,6 @@ def test_a_run_whose_only_node_is_refused_by_the_store_ends_without_dead_letters
         raise GangFailure(0, "node", "StoreError: no S3 credentials found", usable=True)
 
     studio = Studio(*(request(f"v{n}", ONE_SEGMENT) for n in range(4)))
-    with pytest.raises(ClusterError, match="no node is left that can do the work; .* no S3 credentials found"):
+    with pytest.raises(Refused, match="the store refuses all that is left .* no S3 credentials found"):
         studio.run(fault_on=fault_on)
     assert not read_commits(studio.store).dead_letters

@@ -94,14 +94,14 @@ def test_no_flipped_bit_and_no_cut_is_ever_used(embeddings):
     data = embeddings.store.get(key)
     bad = [flipped(data, bit) for bit in range(0, len(data) * 8, 3)] + [data[:end] for end in range(1, len(data), 7)]
     for damaged in bad:
-        assert fault_of(damaged), damaged
+        assert fault_of(damaged, key), damaged
     for damaged in [*bad[::40], b"damaged", save({"words": -WORDS}, {"sha256": SEAL.search(data)[1].decode()})]:
         embeddings.store.put(key, damaged)
         assert embeddings.find("a") is None and not embeddings.store.exists(key)
     given = StoredTexts(embeddings, load_texts(MODEL)).encode("a")
     embeddings.store.put(key, b"damaged")
     assert torch.equal(StoredTexts(embeddings, load_texts(MODEL)).encode("a"), given)
-    assert fault_of(embeddings.store.get(key)) is None
+    assert fault_of(embeddings.store.get(key), key) is None
 
 
 def test_texts_of_older_versions_are_used(embeddings):

@@ -39,6 +39,7 @@ class Filesystem:
         return f"{place.partition('@')[0]}/{prefix}"
 
     def pipe_file(self, path: str, data: bytes, mode: str, **arguments: Any) -> None:
+        assert arguments.pop("timeout") >= 60
         assert arguments == self.takes
         objects, key = self._objects(path)
         if objects is None:
@@ -48,13 +49,13 @@ class Filesystem:
                 raise FileExistsError(path)
             objects[key] = data
 
-    def cat_file(self, path: str) -> bytes:
+    def cat_file(self, path: str, timeout: float) -> bytes:
         objects, key = self._objects(path)
         if objects is None or key not in objects:
             raise self.no_object(objects)
         return objects[key]
 
-    def info(self, path: str) -> dict[str, Any]:
+    def info(self, path: str, timeout: float = 0) -> dict[str, Any]:
         objects, key = self._objects(path)
         if objects is None:
             raise self.no_object(objects)
@@ -64,7 +65,7 @@ class Filesystem:
             return {"name": path, "type": "directory", "size": 0}
         raise FileNotFoundError(path)
 
-    def rm_file(self, path: str) -> None:
+    def rm_file(self, path: str, timeout: float) -> None:
         objects, key = self._objects(path)
         if objects is None or objects.pop(key, None) is None:
             raise self.no_object(objects)
@@ -114,7 +115,7 @@ class Gcsfs(Filesystem):
     def no_object(self, objects: dict[str, bytes] | None) -> Exception:
         return FileNotFoundError("b/bucket/o/k")
 
-    def find(self, path: str, detail: bool) -> dict[str, dict[str, Any]]:
+    def find(self, path: str, detail: bool, timeout: float) -> dict[str, dict[str, Any]]:
         objects, key = self._objects(path)
         if objects is None:
             raise FileNotFoundError("b/bucket/o")
@@ -175,7 +176,7 @@ class Adlfs(Filesystem):
         fault.__cause__ = self.no_bucket() if objects is None else gone
         return fault
 
-    def find(self, path: str, detail: bool) -> dict[str, dict[str, Any]] | list[str]:
+    def find(self, path: str, detail: bool, timeout: float) -> dict[str, dict[str, Any]] | list[str]:
         objects, key = self._objects(path)
         if objects and key in objects:
             return [path]

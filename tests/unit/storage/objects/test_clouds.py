@@ -112,7 +112,7 @@ def test_every_fault_becomes_a_store_error_and_is_tried_again_where_it_passes(
     assert (told.passing, told.of_machine) == (passing, of_machine)
     assert words in str(told).partition("/k: " if call != "list" else ": ")[2]
     assert told.__cause__ is error
-    assert 99 - len(script) == (len(objects.RETRY_PAUSES) + 1 if passing else 1)
+    assert 99 - len(script) == 1 + len(objects.RETRY_PAUSES if passing else objects.REFUSED_PAUSES)
 
 
 @pytest.mark.parametrize(("scheme", "error"), [("gs", http(503)), ("az", azure(503, "ServerBusy"))])

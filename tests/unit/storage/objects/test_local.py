@@ -31,7 +31,7 @@ def test_a_failed_write_leaves_nothing(store, monkeypatch, write, step):
         monkeypatch.setattr(local, "write_durably", full_disk)
     else:
         monkeypatch.setattr(local.os, "replace" if write == "put" else "link", full_disk)
-    with pytest.raises(StoreError, match=r"out/a/k: No space left on device$"):
+    with pytest.raises(StoreError, match=r"out/a/k: No space left on device; make room there"):
         getattr(store, write)("a/k", b"data")
     assert names(store) == []
 

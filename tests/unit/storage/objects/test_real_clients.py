@@ -89,6 +89,7 @@ def server() -> Iterator[Server]:
 def google(server, monkeypatch) -> Store:
     pytest.importorskip("gcsfs", reason="needs gcsfs: pip install 'flowcache[gcs]'")
     monkeypatch.setattr(objects, "RETRY_PAUSES", (0.01,))
+    monkeypatch.setattr(objects, "REFUSED_PAUSES", ())
     return Store("gs://bucket/night", endpoint_url=f"http://127.0.0.1:{server.port}", token="anon")
 
 
@@ -96,6 +97,7 @@ def google(server, monkeypatch) -> Store:
 def azure(server, monkeypatch) -> Store:
     pytest.importorskip("adlfs", reason="needs adlfs: pip install 'flowcache[azure]'")
     monkeypatch.setattr(objects, "RETRY_PAUSES", (0.01,))
+    monkeypatch.setattr(objects, "REFUSED_PAUSES", ())
     place = f"BlobEndpoint=http://127.0.0.1:{server.port}/account"
     return Store("az://bucket/night", connection_string=f"AccountName=account;AccountKey={KEY};{place}")
 

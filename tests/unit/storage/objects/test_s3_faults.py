@@ -48,7 +48,6 @@ def fault(code: str, status: int, message: str = "") -> Exception:
     ],
 )
 def test_which_faults_pass(backend, error, passing):
-    assert isinstance(error, backend.faults)
     assert backend.passing(error) is passing
 
 
@@ -68,7 +67,6 @@ def test_which_faults_pass(backend, error, passing):
     ],
 )
 def test_which_faults_another_machine_may_not_have(backend, error, of_machine):
-    assert isinstance(error, backend.faults)
     assert backend.of_machine(error) is of_machine
 
 
@@ -78,7 +76,7 @@ def test_which_faults_another_machine_may_not_have(backend, error, of_machine):
         (fault("NoSuchBucket", 404), "bucket 'bucket' does not exist; create it first"),
         (fault("SignatureDoesNotMatch", 403), "the S3 credentials are not accepted (SignatureDoesNotMatch)"),
         (fault("AccessDenied", 403), "access denied: these credentials lack the right for this in bucket 'bucket'"),
-        (fault("QuotaExceeded", 403, "no space"), "QuotaExceeded: no space"),
+        (fault("QuotaExceeded", 403, "no space"), "QuotaExceeded: no space; make room there, or raise the quota"),
         (fault("Odd", 400), "the server answered Odd"),
         (NoCredentialsError(), "no S3 credentials found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the "
          "machine a profile or a role"),

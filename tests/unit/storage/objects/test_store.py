@@ -11,7 +11,7 @@ from flowcache.errors import InputError, StoreError, masked
 from flowcache.storage.objects import store as objects
 from flowcache.storage.objects.backend import Entry
 from flowcache.storage.objects.registry import normalise
-from flowcache.storage.objects.store import RETRY_PAUSES, MissingObject, Store
+from flowcache.storage.objects.store import REFUSED_PAUSES, RETRY_PAUSES, MissingObject, Store
 
 
 class Scripted:
@@ -20,8 +20,6 @@ class Scripted:
     ("lost", fault) writes and then raises, as a server whose answer is lost; ("raced", bytes) lets another
     writer come first.
     """
-
-    faults = (OSError,)
 
     def __init__(self, *script):
         self.held: dict[str, bytes] = {}
@@ -113,11 +111,17 @@ def test_after_the_last_try_the_error_names_object_and_cause(scripted, call):
     assert "secret" not in str(caught.value)
 
 
-def test_lasting_faults_are_not_tried_again(scripted):
+def test_lasting_faults_are_tried_again_once(scripted):
     store, backend, slept = scripted(FULL)
+    store.put("k", b"v")
+    assert backend.calls == ["put", "put"] and slept == list(REFUSED_PAUSES)
+
+
+def test_of_lasting_faults_the_second_one_is_told(scripted):
+    store, backend, slept = scripted(FULL, FULL)
     with pytest.raises(StoreError, match="cannot write s3://.*/k: not yours") as caught:
         store.put("k", b"v")
-    assert backend.calls == ["put"] and not slept
+    assert backend.calls == ["put"] * 2 and slept == list(REFUSED_PAUSES)
     assert caught.value.of_machine and not caught.value.passing
     assert vars(pickle.loads(pickle.dumps(caught.value))) == vars(caught.value)  # it crosses Ray
 
@@ -143,7 +147,7 @@ def test_a_create_that_failed_with_nothing_there_is_tried_again(scripted):
 
 
 def test_a_create_that_is_refused_with_nothing_there_is_an_error(scripted):
-    store, _, _ = scripted(FULL)
+    store, _, _ = scripted(FULL, None, FULL)
     with pytest.raises(StoreError, match="cannot create .*/k: not yours"):
         store.create("k", b"mine")
 
@@ -166,10 +170,10 @@ def test_the_probe_says_when_exclusive_creates_are_ignored(scripted, monkeypatch
 
 
 def test_the_probe_shows_the_first_error_and_not_that_of_its_clean_up(scripted):
-    store, backend, _ = scripted(FULL, OSError("delete failed too"))
+    store, backend, _ = scripted(FULL, FULL, OSError("delete failed too"))
     with pytest.raises(StoreError, match=r"^cannot write to s3://bucket/root: not yours$"):
         store.probe()
-    assert backend.calls == ["put", "delete"]
+    assert backend.calls == ["put", "put", "delete"]
 
 
 def test_credentials_in_the_url_are_refused_and_show_nowhere():

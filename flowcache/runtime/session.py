@@ -1,0 +1,186 @@
+"""Ray for the time of a run: a local one that is started for it, or a cluster that is joined. Whether it is there."""
+
+import atexit
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from flowcache.errors import InputError, Problem
+from flowcache.inputs.options import RunOptions, address_fault
+from flowcache.scheduler.gang_pool import ClusterError
+
+DIAL = 10.0  # seconds in which a cluster's head takes a connection: Ray itself tries for minutes
+LOOK = 2.0  # seconds between two looks at the cluster
+SILENCE = 40.0  # seconds of it: at 60 Ray ends the process of a head that was killed
+STUCK = 30.0  # seconds more, after which a call into Ray is not waited for
+LEAVE = 5.0  # seconds to leave a Ray that is lost
+
+
+class RayWatch:
+    """Looks at the cluster beside the run, since a call to a head that has stopped may never come back."""
+
+    def __init__(self, ours: bool, tell: Callable[[str], None]):
+        self.ours, self.tell = ours, tell
+        context = ray.get_runtime_context()
+        self.node, self.head = context.get_node_id(), context.gcs_address
+        self._nodes, self._heard = ray.nodes(), time.monotonic()
+        self._gone = False  # the head of a Ray of our own, which nobody starts again
+        self._closing, self._told = threading.Event(), threading.Event()
+        for work in (self._look, self._end_if_stuck):
+            threading.Thread(target=work, daemon=True, name=f"ray-watch{work.__name__}").start()
+
+    @property
+    def nodes(self) -> list[dict]:
+        """Those that are there; ClusterError where Ray is lost."""
+        self.check()
+        return [node for node in self._nodes if node["Alive"]]
+
+    @property
+    def lost(self) -> str | None:
+        """Why nothing more can be done with this Ray."""
+        whose = "the local Ray" if self.ours else "the Ray cluster"
+        quiet = time.monotonic() - self._heard
+        if self._gone:
+            return f"{whose} is lost: its head (the GCS process) has died or was stopped"
+        if quiet > SILENCE:
+            return f"{whose} is lost: its head (the GCS process) has not answered for {quiet:.0f} s"
+        if not any(node["NodeID"] == self.node and node["Alive"] for node in self._nodes):
+            return f"{whose} is lost: its process on this machine (the raylet) has died or was stopped"
+        return None
+
+    def check(self) -> None:
+        if why := self.lost:
+            self._told.set()
+            raise ClusterError(f"{why}. What is committed stays, and the same command goes on from there")
+
+    def close(self) -> None:
+        self._closing.set()
+
+    def _look(self) -> None:
+        while not self._closing.wait(LOOK):
+            try:
+                self._nodes, self._heard = ray.nodes(), time.monotonic()
+            except (RayError, RuntimeError, OSError):
+                continue  # it is silent, for now
+
+    def _end_if_stuck(self) -> None:
+        """The run does not hear that Ray is lost where a call to Ray never ends; nothing but this can end that."""
+        while not self._closing.wait(1.0):
+            self._gone = self._gone or (self.ours and not answers(self.head))
+            if (why := self.lost) and not self._told.wait(STUCK) and self.lost and not self._closing.is_set():
+                self.tell(f"{why}. What is committed stays, and the same command goes on from there")
+                _end()
+
+
+def answers(address: str) -> bool:
+    """Whether a process listens there; one that has stopped does, too."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), DIAL).close()
+    except ConnectionRefusedError:
+        return False
+    except OSError:
+        return True  # nobody knows
+    return True
+
+
+@contextmanager
+def joined(options: RunOptions, tell: Callable[[str], None] = lambda message: None) -> Iterator[RayWatch]:
+    """Ray for the time of the run. A local one is ours and ends with us; a joined one is left as it was. tell: the
+    operator."""
+    address = options.address or os.environ.get("RAY_ADDRESS")  # Ray sets it for submitted jobs
+    ours = not ray.is_initialized()
+    if ours:
+        _connect(address, options, tell)
+    if threading.current_thread() is threading.main_thread():
+        # A polite kill ends a run like Ctrl-C until `on_sigterm`. Set after ray.init, which would abort on SIGTERM.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    watch = RayWatch(ours and not address, tell)
+    try:
+        yield watch
+    except RayError as error:
+        watch.check()
+        raise ClusterError(f"Ray failed: {type(error).__name__}: {said(error)}") from error
+    finally:
+        watch.close()
+        if ours:
+            _leave(watch.lost is not None)
+
+
+def _connect(address: str | None, options: RunOptions, tell: Callable[[str], None]) -> None:
+    common = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "flowcache"}
+    if address:
+        _dial(address)
+        if fault := _fault_of(address=address, **common):
+            raise InputError([Problem("--address", "", f"no Ray cluster answers at {address}: {said(fault)}")])
+        return
+    wanted = options.gang * options.threads * (options.gangs or 1)
+    own = {"address": "local", "num_cpus": max(os.cpu_count() or 1, wanted), "include_dashboard": False, **common}
+    fault = _fault_of(**own)
+    if fault:  # as a rule, half a minute was too short for a busy machine
+        tell(f"Ray did not start ({said(fault)}); trying once more")
+        fault = _fault_of(**own)
+    if fault:
+        raise ClusterError(
+            f"Ray did not start on this machine ({said(fault)}). Is it short of memory, processes or room in /tmp? "
+            "The same command tries again"
+        ) from fault
+
+
+def _fault_of(**settings: Any) -> Exception | None:
+    """Why Ray can't be had so."""
+    try:
+        ray.init(**settings)
+    except Exception as error:  # noqa: BLE001 (also plain ones: "The current node timed out during startup")
+        if ray.is_initialized():
+            ray.shutdown()
+        return error
+    return None
+
+
+def _dial(address: str) -> None:
+    """Whether anybody is there at all. InputError where not."""
+    fault = address_fault(address)
+    if fault:
+        raise InputError([Problem("--address", "", fault)])
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not port.isdigit():
+        return  # "auto": Ray looks for the one on this machine
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), DIAL).close()
+    except OSError as error:
+        raise InputError([Problem("--address", "", f"no Ray cluster answers at {address}: {error}")]) from None
+
+
+def _leave(lost: bool) -> None:
+    """Of a Ray that is lost nothing is waited for: its processes end with this one."""
+    if not lost:
+        ray.shutdown()
+        return
+    atexit.unregister(ray.shutdown)  # which would wait at the end of the process
+    leaving = threading.Thread(target=ray.shutdown, daemon=True, name="ray-leave")
+    leaving.start()
+    leaving.join(LEAVE)
+    if leaving.is_alive():
+        atexit.register(_end)  # first of all that is done at the end of the process, where Ray would crash it
+
+
+def _end() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(ClusterError.exit_code)
+
+
+def said(error: BaseException) -> str:
+    """The first line of an error's message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
