@@ -72,6 +72,10 @@ def folder_of(name: str) -> Path:
     if name in BUNDLED:
         return Path(str(resources.files("flowcache.models").joinpath(BUNDLED[name])))
     path = Path(name)
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        raise InputError([Problem("model", "", f"{name[:80]!r} is no path: no file has such a name")]) from None
     if "\0" in name:
         raise InputError([Problem("model", "", f"{name!r} is no path: it holds a null character")])
     if SURROGATES.search(str(path.absolute())):

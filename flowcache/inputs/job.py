@@ -212,6 +212,8 @@ def _read(path: Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise refused(f"is broken YAML{line}: {str(error.problem)[:200]}") from None
+    except (ValueError, TypeError, LookupError):  # of its own scanner
+        raise refused("is broken YAML") from None
     except RecursionError:
         raise refused("is broken YAML: nested too deeply") from None
     except yaml.YAMLError as error:
