@@ -9,11 +9,10 @@ from functools import cache
 from urllib.parse import quote
 
 from flowcache.errors import FlowcacheError
-from flowcache.storage.commits import read_commits
+from flowcache.storage.commits import read_commits, read_state
 from flowcache.storage.objects.s3 import S3Backend
 from flowcache.storage.objects.store import Store
 from flowcache.worker.text_cache import TextCache
-from flowcache.worker.worker import state_at
 from tests.soak.proxy import Asked, Judge, Proxy
 from tests.soak.spoils import Spoil
 from tests.unit.scheduler.studio import Studio, request, sound
@@ -46,7 +45,7 @@ class Night:
         """What a worker reads: a text, and the state that its segment continues."""
         TextCache(self.store, "d" * 64, "float32").find(f"the text of {task.request.id}")
         if task.parent:
-            state_at(self.store, task.parent.state_key, task.parent.state_sha256)
+            read_state(self.store, task.parent)
 
     def path(self, key: str) -> str:
         return "/" + quote(f"{self.direct.url.removeprefix('s3://')}/{key}")
