@@ -18,7 +18,7 @@ from tests.unit.storage.samples import Studio, plan, request
 
 @pytest.fixture
 def studio(tmp_path):
-    studio = Studio(Store(str(tmp_path / "out")), (request("cat", 2), request("[red]dog", 1)))
+    studio = Studio(Store(str(tmp_path / "out")), (request("cat", 2), request("red.dog", 1)))
     begin_run(studio.store, studio.record())
     return studio
 
@@ -63,7 +63,7 @@ def test_a_terminal_is_redrawn(acted, monkeypatch):
     monkeypatch.setattr(command, "out", console)
     assert watch(acted).exit_code == 0
     text = console.file.getvalue()
-    assert "[b]no" in text and "[red]dog" in text and text.count("chunks a minute") == 2
+    assert "[b]no" in text and "red.dog" in text and text.count("chunks a minute") == 2
 
 
 def test_it_ends_where_the_run_stopped_and_goes_on_when_that_does(studio):
@@ -77,6 +77,6 @@ def test_it_ends_where_the_run_stopped_and_goes_on_when_that_does(studio):
 
 
 def test_it_ends_with_the_runs_exit_code(studio):
-    for name in ("cat", "[red]dog"):
+    for name in ("cat", "red.dog"):
         dead_letter(studio.store, DeadLetter(name, 0, 0, "no", "work", 3, "", None))
     assert watch(studio).exit_code == 3
