@@ -141,7 +141,7 @@ FAULTS = {
     ),
     "runtime_config.clean_t": (2, "got 2; accepted: a number from 0 to 1"),
     "runtime_config.load": (None, "got None; accepted: a path"),
-    "runtime_config.chunk_width": (1.5, "got 1.5; accepted: a whole number above 0"),
+    "runtime_config.chunk_width": (1.5, "got 1.5; accepted: a whole number from 1 to 1,024"),
     "engine_config.fp8_quant": (1, "got 1; accepted: true or false"),
     "engine_config.shortcut_mode": ("16,16", 'got \'16,16\'; accepted: "8,16,16" or "16,16,8"'),
 }
