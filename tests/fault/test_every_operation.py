@@ -7,13 +7,11 @@ The process dies there, or the request fails and is tried again, or only its ans
 import io
 import itertools
 from collections import Counter
-from concurrent.futures import Future
 
 import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.scale import CountingBackend, Memory
-from flowcache.errors import StoreError
 from flowcache.scheduler import store_writer as publisher
 from flowcache.scheduler.protocols import GangFailure
 from flowcache.storage import layout
@@ -21,13 +19,10 @@ from flowcache.storage.commits import read_commits
 from flowcache.storage.documents import sha256
 from flowcache.storage.objects import store as objects
 from flowcache.storage.verify import verify
+from tests.fault.inline import Crash, Inline
 from tests.unit.scheduler.studio import ONE_SEGMENT, TWO_SEGMENTS, Studio, request
 
 REQUESTS = (request("long", TWO_SEGMENTS), request("short", ONE_SEGMENT), request("poisoned", ONE_SEGMENT))
-
-
-class Crash(BaseException):
-    """The process dies here: nothing in the code may catch it."""
 
 
 class Passing(OSError):
@@ -81,24 +76,6 @@ class FaultyBackend(CountingBackend):
 
     def delete(self, key):
         return self.around(lambda: super(FaultyBackend, self).delete(key))
-
-
-class Inline:
-    """A thread pool without threads: operations come in the same order every time."""
-
-    def __init__(self, *_):
-        pass
-
-    def submit(self, call, *arguments):
-        future = Future()
-        try:
-            future.set_result(call(*arguments))
-        except (Crash, StoreError) as error:
-            future.set_exception(error)
-        return future
-
-    def shutdown(self, **_):
-        pass
 
 
 @pytest.fixture(autouse=True)

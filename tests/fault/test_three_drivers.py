@@ -18,7 +18,7 @@ from flowcache.storage.keys import listed
 from flowcache.storage.objects import store as objects
 from flowcache.storage.ownership import Superseded
 from flowcache.storage.verify import verify
-from tests.fault.test_every_operation import Inline
+from tests.fault.inline import Inline
 from tests.unit.scheduler.studio import ONE_SEGMENT, TWO_SEGMENTS, Studio, request
 
 MANIFESTS = {

@@ -62,7 +62,7 @@ def test_a_gang_that_comes_to_a_new_node_waits_until_that_has_shown_its_store(wh
         (StoreError("QuotaExceeded"), "store"),
         (ObjectError("init.mp4 differs"), "work"),
         (MissingObject("the state does not exist"), "work"),
-        (Damaged("the marker is damaged"), "work"),
+        (Damaged("the marker is damaged"), "damaged"),
         (OutOfMemory("118 GiB"), "memory"),
         (MediaError("no picture"), "work"),
         (RuntimeError("CUDA error"), "work"),
