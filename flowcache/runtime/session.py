@@ -24,6 +24,7 @@ LOOK = 2.0  # seconds between two looks at the cluster
 SILENCE = 40.0  # seconds of it: at 60 Ray ends the process of a head that was killed
 STUCK = 30.0  # seconds more, after which a call into Ray is not waited for
 LEAVE = 5.0  # seconds to leave a Ray that is lost
+GOES_ON = ". What is committed stays, and the same command goes on from there"
 
 
 class RayWatch:
@@ -61,7 +62,7 @@ class RayWatch:
     def check(self) -> None:
         if why := self.lost:
             self._told.set()
-            raise ClusterError(f"{why}. What is committed stays, and the same command goes on from there")
+            raise ClusterError(why + GOES_ON)
 
     def close(self) -> None:
         self._closing.set()
@@ -78,7 +79,7 @@ class RayWatch:
         while not self._closing.wait(1.0):
             self._gone = self._gone or (self.ours and not answers(self.head))
             if (why := self.lost) and not self._told.wait(STUCK) and self.lost and not self._closing.is_set():
-                self.tell(f"{why}. What is committed stays, and the same command goes on from there")
+                self.tell(f"error: {why}{GOES_ON}")
                 _end()
 
 

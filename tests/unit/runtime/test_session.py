@@ -161,7 +161,8 @@ def test_a_call_into_ray_that_never_ends_is_ended_with_the_process(ray, monkeypa
     with session.joined(RunOptions(), said.append):
         ray.silent.set()
         assert ended.wait(30)
-    assert "has not answered for" in said[0] and said[0].endswith("the same command goes on from there")
+    assert said[0].startswith("error: the local Ray is lost: its head (the GCS process) has not answered for")
+    assert said[0].endswith("the same command goes on from there")
 
 
 def test_what_ray_raises_is_one_sentence(ray):
