@@ -57,12 +57,13 @@ def test_a_lost_ray_ends_the_run_at_once(run, names, number, why, seconds):
 
 
 @pytest.mark.slow
-def test_a_head_that_stops_for_good_at_the_end_of_a_night_ends_it_too(tmp_path):
-    """Nothing is left to start; the call into Ray that gives the gang back never ends."""
+@pytest.mark.parametrize("name", [HEAD, RAYLET])
+def test_what_stops_for_good_at_the_end_of_a_night_ends_it_too(tmp_path, name):
+    """Nothing is left to start; a call into Ray that gives the gang back, or leaves it, never ends."""
     run = LocalRun(tmp_path, 4)
     try:
         run.until(lambda: run.committed)
-        struck = run.strike(signal.SIGSTOP, HEAD)
+        struck = run.strike(signal.SIGSTOP, name)
         code, said = run.ended(180)
         assert code == 1 and "error: the local Ray is lost: " in said and ENDS in said, said
         send(struck, signal.SIGCONT)
