@@ -116,8 +116,8 @@ def joined(options: RunOptions, tell: Callable[[str], None] = lambda message: No
         watch.close()
         lost = watch.lost
         left = not ours or _leave(LEAVE if lost else STUCK)
-    if not left and not lost:
-        raise ClusterError(f"{watch.whose} is lost: it has not let go for {STUCK:.0f} s{GOES_ON}")
+    if not left:
+        raise ClusterError((lost or f"{watch.whose} is lost: it has not let go for {STUCK:.0f} s") + GOES_ON)
 
 
 def _connect(address: str | None, options: RunOptions, tell: Callable[[str], None]) -> None:
