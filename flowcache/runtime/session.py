@@ -24,6 +24,7 @@ LOOK = 2.0  # seconds between two looks at the cluster
 SILENCE = 40.0  # seconds of it: at 60 Ray ends the process of a head that was killed
 STUCK = 30.0  # seconds more, after which a call into Ray is not waited for
 LEAVE = 5.0  # seconds to leave a Ray that is lost
+GOES_ON = ". What is committed stays, and the same command goes on from there"
 
 
 class RayWatch:
@@ -35,6 +36,7 @@ class RayWatch:
         self.node, self.head = context.get_node_id(), context.gcs_address
         self._nodes, self._heard = ray.nodes(), time.monotonic()
         self._gone = False  # the head of a Ray of our own, which nobody starts again
+        self.whose = "the local Ray" if ours else "the Ray cluster"
         self._closing, self._told = threading.Event(), threading.Event()
         for work in (self._look, self._end_if_stuck):
             threading.Thread(target=work, daemon=True, name=f"ray-watch{work.__name__}").start()
@@ -48,8 +50,7 @@ class RayWatch:
     @property
     def lost(self) -> str | None:
         """Why nothing more can be done with this Ray."""
-        whose = "the local Ray" if self.ours else "the Ray cluster"
-        quiet = time.monotonic() - self._heard
+        whose, quiet = self.whose, time.monotonic() - self._heard
         if self._gone:
             return f"{whose} is lost: its head (the GCS process) has died or was stopped"
         if quiet > SILENCE:
@@ -61,7 +62,7 @@ class RayWatch:
     def check(self) -> None:
         if why := self.lost:
             self._told.set()
-            raise ClusterError(f"{why}. What is committed stays, and the same command goes on from there")
+            raise ClusterError(why + GOES_ON)
 
     def close(self) -> None:
         self._closing.set()
@@ -78,7 +79,7 @@ class RayWatch:
         while not self._closing.wait(1.0):
             self._gone = self._gone or (self.ours and not answers(self.head))
             if (why := self.lost) and not self._told.wait(STUCK) and self.lost and not self._closing.is_set():
-                self.tell(f"{why}. What is committed stays, and the same command goes on from there")
+                self.tell(f"error: {why}{GOES_ON}")
                 _end()
 
 
@@ -113,8 +114,10 @@ def joined(options: RunOptions, tell: Callable[[str], None] = lambda message: No
         raise ClusterError(f"Ray failed: {type(error).__name__}: {first_line(error)}") from error
     finally:
         watch.close()
-        if ours:
-            _leave(watch.lost is not None)
+        lost = watch.lost
+        left = not ours or _leave(LEAVE if lost else STUCK)
+    if not left:
+        raise ClusterError((lost or f"{watch.whose} is lost: it has not let go for {STUCK:.0f} s") + GOES_ON)
 
 
 def _connect(address: str | None, options: RunOptions, tell: Callable[[str], None]) -> None:
@@ -163,17 +166,15 @@ def _dial(address: str) -> None:
         raise InputError([Problem("--address", "", f"no Ray cluster answers at {address}: {error}")]) from None
 
 
-def _leave(lost: bool) -> None:
-    """Of a Ray that is lost nothing is waited for: its processes end with this one."""
-    if not lost:
-        ray.shutdown()
-        return
-    atexit.unregister(ray.shutdown)  # which would wait at the end of the process
+def _leave(seconds: float) -> bool:
+    """Whether Ray has let go in time. Its processes end with this one where not, as when its raylet has stopped."""
     leaving = threading.Thread(target=ray.shutdown, daemon=True, name="ray-leave")
     leaving.start()
-    leaving.join(LEAVE)
+    leaving.join(seconds)
     if leaving.is_alive():
+        atexit.unregister(ray.shutdown)  # which would wait at the end of the process
         atexit.register(_end)  # first of all that is done at the end of the process, where Ray would crash it
+    return not leaving.is_alive()
 
 
 def _end() -> None:

@@ -29,6 +29,7 @@ class LocalRun:
 
     def start(self) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)  # a shell's `&` has it ignored, and children inherit that
         self.process = subprocess.Popen(self.command, env=environment, stderr=subprocess.PIPE, text=True)
 
     @property

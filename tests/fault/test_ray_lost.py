@@ -11,7 +11,7 @@ from flowcache.storage.verify import verify
 from tests.fault.local_ray import LocalRun, alive, send
 
 ENDS = "What is committed stays, and the same command goes on from there"
-VIDEOS = 30
+VIDEOS = 300  # longer than any silence that ends a run; two a second
 RAYLET, HEAD = "raylet", "gcs_server"
 
 
@@ -54,6 +54,25 @@ def test_a_lost_ray_ends_the_run_at_once(run, names, number, why, seconds):
     send(struck if number == signal.SIGSTOP else (), signal.SIGCONT)  # only then can it end
     assert not alive(run.known)
     goes_on(run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [HEAD, RAYLET])
+def test_what_stops_for_good_at_the_end_of_a_night_ends_it_too(tmp_path, name):
+    """Nothing is left to start; a call into Ray that gives the gang back, or leaves it, never ends."""
+    run = LocalRun(tmp_path, 4)
+    try:
+        run.until(lambda: run.committed)
+        struck = run.strike(signal.SIGSTOP, name)
+        code, said = run.ended(180)
+        assert code == 1 and "error: the local Ray is lost: " in said and ENDS in said, said
+        send(struck, signal.SIGCONT)
+        assert not alive(run.known)
+        run.start()
+        run.until((run.output / "_SUCCESS").exists)
+        assert run.ended(60)[0] == 0 and verify(Store(str(run.output)), decode=False).sound
+    finally:
+        run.close()
 
 
 @pytest.mark.slow

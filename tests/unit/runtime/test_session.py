@@ -161,7 +161,24 @@ def test_a_call_into_ray_that_never_ends_is_ended_with_the_process(ray, monkeypa
     with session.joined(RunOptions(), said.append):
         ray.silent.set()
         assert ended.wait(30)
-    assert "has not answered for" in said[0] and said[0].endswith("the same command goes on from there")
+    assert said[0].startswith("error: the local Ray is lost: its head (the GCS process) has not answered for")
+    assert said[0].endswith("the same command goes on from there")
+
+
+def test_a_ray_that_does_not_let_go_is_not_waited_for(ray, monkeypatch):
+    first, over = [], threading.Event()
+    monkeypatch.setattr(session, "STUCK", 0.1)
+    monkeypatch.setattr(session, "atexit", SimpleNamespace(register=first.append, unregister=lambda call: None))
+    monkeypatch.setattr(ray, "shutdown", over.wait, raising=True)
+    with pytest.raises(ClusterError, match="^the local Ray is lost: it has not let go for .*goes on from there$"):
+        with session.joined(RunOptions()):
+            pass
+    ray.up = False
+    with pytest.raises(KeyError):  # what the run ended with is what is told
+        with session.joined(RunOptions()):
+            raise KeyError
+    over.set()
+    assert first == [session._end, session._end]
 
 
 def test_what_ray_raises_is_one_sentence(ray):
