@@ -10,7 +10,10 @@ from flowcache.cli.common import Endpoint, Json, Output, open_store, out, print_
 
 def gc(
     output: Output,
-    grace: Annotated[float, typer.Option(min=0, help="Hours for which what an attempt began is left alone.")] = 24.0,
+    grace: Annotated[
+        float,
+        typer.Option(min=0, max=87_600, help="Hours for which what an attempt began is left alone."),
+    ] = 24.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
     endpoint_url: Endpoint = None,
     as_json: Json = False,

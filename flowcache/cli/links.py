@@ -10,7 +10,7 @@ from flowcache.cli.common import Endpoint, Json, Output, open_store, print_json
 def links(
     output: Output,
     video: Annotated[list[str] | None, typer.Argument(help="Videos by id; else every one that is done.")] = None,
-    expires: Annotated[float, typer.Option(help="Hours for which the links hold, at most 168.")] = 24.0,
+    expires: Annotated[float, typer.Option(min=0, max=168, help="Hours for which the links hold, at most 168.")] = 24.0,
     endpoint_url: Endpoint = None,
     as_json: Json = False,
 ) -> None:

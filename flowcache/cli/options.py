@@ -57,7 +57,8 @@ Like = Annotated[
     str | None, typer.Option(help="Output of an earlier run on such machines: estimate time by its timings.")
 ]
 Tflops = Annotated[
-    float | None, typer.Option(min=1e-3, help="TFLOP/s that a GPU can do at most: estimate time by them.")
+    float | None,
+    typer.Option(min=1e-3, max=1e6, help="TFLOP/s that a GPU can do at most: estimate time by them."),
 ]
 Efficiency = Annotated[float, typer.Option(min=0.01, max=1.0, help="What is reached of --tflops.")]
 Link = Annotated[

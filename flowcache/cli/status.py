@@ -23,7 +23,7 @@ SHOWN = 20  # videos in the table that is redrawn
 def status(
     output: Output,
     watch: Annotated[bool, typer.Option("--watch", help="Show it again and again until the run has ended.")] = False,
-    interval: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks of --watch.")] = 5.0,
+    interval: Annotated[float, typer.Option(min=0.2, max=86_400, help="Seconds between two looks of --watch.")] = 5.0,
     endpoint_url: Endpoint = None,
     as_json: Json = False,
 ) -> None:

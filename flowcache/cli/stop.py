@@ -17,7 +17,8 @@ POLL = 0.2  # seconds
 
 def stop(
     linger: Annotated[
-        float, typer.Option(min=0, help="Wait so many seconds more, for those who ask how the run ended.")
+        float,
+        typer.Option(min=0, max=86_400, help="Wait so many seconds more, for those who ask how the run ended."),
     ] = 0.0,
 ) -> None:
     """Tell every `flowcache render` of yours on this machine to stop, and wait until they have.

@@ -22,6 +22,7 @@ MEDIA = {"image": "image", "video": "video", "end_image": "image"}  # fields tha
 PROBES_AT_ONCE = 8
 TABLE_LIMIT = 100_000_000  # bytes, of what `submit` wrote
 BATCH = 512  # rows that are looked at together
+ALIKE = 100_000  # rows without id that are remembered as written, where only their number is of interest
 
 
 def validate(
@@ -60,6 +61,7 @@ class _Manifest:
         self.file, self.spec_of, self.defaults = file, spec_of, defaults
         self.specs: dict[str, ModelSpec | str] = {}  # or why there is none
         self.taken: dict[str, int] = {}  # id in lower case -> row that has it
+        self.written = set[int]()  # hashes of rows without id
 
     def read(self, number: int, fields: dict[str, Any], brief: bool = False) -> ReadRow:
         """Check the row's types and ranges, and take its id."""
@@ -70,8 +72,20 @@ class _Manifest:
                 row.video = given
             else:
                 row.fault(("id",), f"{shown(given)} is the id of row {first} too; accepted: an id of its own")
+        elif brief and self._again(fields):
+            row.fault((), "is written as another row is")  # which has its id, or its fault
+            return row
         row.read(fields)
         return row
+
+    def _again(self, fields: dict[str, Any]) -> bool:
+        """Whether such a row has been here."""
+        written = hash(repr(fields))
+        if written in self.written:
+            return True
+        if len(self.written) < ALIKE:
+            self.written.add(written)
+        return False
 
     def _claim(self, name: str, number: int) -> int:
         """Take an id, which no other row may have, nor one that differs in case only: the row that has it."""

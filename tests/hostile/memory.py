@@ -5,10 +5,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def peak(pid: int | str = "self") -> int:
-    """Bytes: the most that the process has had in memory since it began, or since `forget`."""
+def memory(pid: int | str = "self", field: str = "VmRSS") -> int:
+    """Bytes that the process has in memory now."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(field))
+
+
+def peak(pid: int | str = "self") -> int:
+    """Bytes: the most that the process has had in memory since it began, or since `growing_by_less_than` began."""
+    return memory(pid, "VmHWM")
 
 
 @contextmanager

@@ -169,6 +169,14 @@ def test_thousands_of_bad_rows_are_told_and_counted(tmp_path, suffix):
     bad_rows(tmp_path / f"m.{suffix}", "unknown key", 5000)
 
 
+def test_rows_after_a_thousand_faults_are_good_once(tmp_path):
+    rows = [{"prompt": PROMPT, "seed": seed} for seed in (1, 2, 1, True, 2)] + [{"prompt": PROMPT, "id": "a"}]
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, [{"sede": 1}] * 1200 + rows)))
+    good, problems, _, _ = api.check(str(tmp_path / "m.jsonl"), RowDefaults())
+    assert [(request.seed, request.id == "a") for request in good][:2] == [(1, False), (2, False)] and len(good) == 3
+    assert sum(problem.rows for problem in problems[-1:]) + 500 == 1203
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in FAULTS if kind != "no picture"])
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
