@@ -125,7 +125,7 @@ def test_no_protocol_of_ffmpeg_is_spoken(tmp_path, sandbox, url):
 
 
 def test_limits_end_a_child_and_the_next_one_goes_on(tmp_path, monkeypatch):
-    bombs.scans_jpeg(tmp_path / "scans.jpg", side=4000)
+    bombs.scans_jpeg(tmp_path / "scans.jpg", side=4000, scans=3000)
     bombs.png_of(tmp_path / "large.png", 8000, 6000, bits=8, colour=6)
     Image.new("RGB", (8, 8)).save(tmp_path / "good.png")
     with Sandbox(most=1) as sandbox:
@@ -139,7 +139,7 @@ def test_limits_end_a_child_and_the_next_one_goes_on(tmp_path, monkeypatch):
 
 def test_bombs_among_good_rows_are_told_by_row_field_and_limit(tmp_path, monkeypatch):
     monkeypatch.setitem(module.LIMITS, "image", Limits(300 * MIB, cpu=1, wall=100))
-    bombs.scans_jpeg(tmp_path / "scans.jpg", side=4000)
+    bombs.scans_jpeg(tmp_path / "scans.jpg", side=4000, scans=3000)
     bombs.png_of(tmp_path / "large.png", 8000, 7000, bits=8, colour=6)
     Image.new("RGB", (64, 64)).save(tmp_path / "good.png")
     shutil.copy(tmp_path / "good.png", tmp_path / "other.png")
