@@ -11,7 +11,7 @@ PROCESSES ?= 2
 
 help:
 	@echo "make demo    set up, render manifests/demo.jsonl on the bundled models, say where to look"
-	@echo "make test    set up, run the tests (under 12 minutes on 2 cores)"
+	@echo "make test    set up, run the tests (under 15 minutes on 2 cores)"
 	@echo "make test-quick ROOM=cache   the unit tests of a room, in under a minute; without ROOM: of what differs from main"
 	@echo "make test-slow   the slow ones too"
 	@echo "make soak    200 tiny videos while everything is killed at random; the short form is in make test"
@@ -42,10 +42,10 @@ test: setup
 	@$(MAKE) --no-print-directory -j2 -Otarget test-half-1 test-half-2
 
 test-half-1: setup
-	@$(BIN)/python -m pytest --golden $(GOLDEN) tests/unit tests/parity tests/s3 tests/damage tests/soak tests/hostile
+	@$(BIN)/python -m pytest --golden $(GOLDEN) tests/unit tests/parity tests/s3 tests/damage
 
 test-half-2: setup
-	@$(BIN)/python -m pytest tests/e2e tests/fault tests/cluster
+	@$(BIN)/python -m pytest tests/e2e tests/fault tests/cluster tests/hostile tests/soak
 
 # Leaves out what is marked long, which `make test` runs.
 test-quick: setup
