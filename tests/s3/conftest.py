@@ -5,6 +5,7 @@ The Ceph ones need what `tools/ceph-s3 start FOLDER` prints in the environment (
 and the AWS keys), gcsfs and adlfs themselves a server as docs/storage.md says; without it they are skipped.
 """
 
+import logging
 import os
 import uuid
 from dataclasses import dataclass
@@ -13,7 +14,10 @@ from functools import cached_property
 import pytest
 import s3fs
 
+from flowcache.scheduler import store_writer
+from flowcache.storage.objects import store as objects
 from flowcache.storage.objects.store import Store
+from tests.soak.proxy import Proxy
 from tests.unit.storage.objects.clouds import cloud_store
 
 CEPH = "FLOWCACHE_TEST_S3_ENDPOINT"
@@ -93,3 +97,21 @@ def store(request, tmp_path):
     if request.param == "memory":
         return Store(f"memory://{uuid.uuid4().hex}/night 1")
     return request.getfixturevalue(request.param).store()
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Nothing waits before it asks again."""
+    monkeypatch.setattr(objects, "RETRY_PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(objects, "REFUSED_PAUSES", (0.0,))
+    monkeypatch.setattr(objects, "LOOK_PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(store_writer, "PAUSES", (0.05,))
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+
+
+@pytest.fixture(scope="module")
+def proxy(moto):
+    """Before moto's server, to spoil what is asked of it."""
+    made = Proxy(moto.endpoint).start()
+    yield made
+    made.shutdown()

@@ -1,6 +1,5 @@
 """Servers that answer what is not so: the end comes in time and with its cause, and no video is wrong."""
 
-import logging
 import time
 from contextlib import suppress
 
@@ -8,7 +7,6 @@ import pytest
 import torch
 
 from flowcache.errors import StoreError
-from flowcache.scheduler import store_writer
 from flowcache.storage.commits import read_commits
 from flowcache.storage.objects import cloud, s3
 from flowcache.storage.objects import store as objects
@@ -17,8 +15,8 @@ from flowcache.storage.verify import verify
 from flowcache.worker.text_cache import TextCache
 from tests.s3.nights import Night, where
 from tests.soak import spoils
-from tests.soak.proxy import Proxy
 
+pytestmark = pytest.mark.usefixtures("quick")
 GIVES = "get list"
 STATE, CHUNK, MARKER = "_state/v1/", r"media/v1/.*m4s", r"_commits/v1/\d"
 LIES = {  # what is done, to what
@@ -48,22 +46,6 @@ DRIPS = {
     "the answer to a chunk": (spoils.drip(5.0), "put", CHUNK),
     "a listing": (spoils.drip(0.5), "list", ""),
 }
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(objects, "RETRY_PAUSES", (0.0, 0.0))
-    monkeypatch.setattr(objects, "REFUSED_PAUSES", (0.0,))
-    monkeypatch.setattr(objects, "LOOK_PAUSES", (0.0, 0.0))
-    monkeypatch.setattr(store_writer, "PAUSES", (0.05,))
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-
-
-@pytest.fixture(scope="module")
-def proxy(moto):
-    made = Proxy(moto.endpoint).start()
-    yield made
-    made.shutdown()
 
 
 @pytest.fixture

@@ -1,17 +1,13 @@
 """Whatever a store answers is the store's: no video is given up for it, and a rerun after the cure ends the same."""
 
-import logging
-
 import pytest
 
-from flowcache.scheduler import store_writer
 from flowcache.storage.commits import list_commits
-from flowcache.storage.objects import store as objects
 from tests.s3.answers import ANSWERS
 from tests.s3.nights import Night, where
-from tests.soak.proxy import Proxy
 from tests.soak.spoils import refuse
 
+pytestmark = pytest.mark.usefixtures("quick")
 PLACES = {  # what is asked for, and by whom
     "a chunk, by a worker": ("put", r"media/{video}/\d+\..*m4s"),
     "an init segment, by a worker": ("create", r"media/{video}/init\.mp4"),
@@ -33,22 +29,6 @@ AT_WORK = 25  # requests until the first gangs are
 def table(*codes: str) -> list:
     """All answers; those that are not named are for `make test-slow`."""
     return [code if code in codes else pytest.param(code, marks=pytest.mark.slow) for code in ANSWERS]
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(objects, "RETRY_PAUSES", (0.0, 0.0))
-    monkeypatch.setattr(objects, "REFUSED_PAUSES", (0.0,))
-    monkeypatch.setattr(objects, "LOOK_PAUSES", (0.0, 0.0))
-    monkeypatch.setattr(store_writer, "PAUSES", (0.05,))
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-
-
-@pytest.fixture(scope="module")
-def proxy(moto):
-    made = Proxy(moto.endpoint).start()
-    yield made
-    made.shutdown()
 
 
 @pytest.fixture(scope="module")
