@@ -41,14 +41,15 @@ def validate(
     pictures and videos once so many faults are known that further ones are only counted.
     """
     manifest, told, warned = _Manifest(masked(file), spec_of, defaults), told or Told(), Told()
-    requests, media, source = [], Media(), iter(rows)
+    requests, media, source = list[RenderRequest](), Media(), iter(rows)
     with ThreadPoolExecutor(PROBES_AT_ONCE) as pool:
         while batch := list(islice(source, BATCH)):
             read = [manifest.read(number, fields, told.full) for number, fields in batch]
             if thorough or not told.full:
                 media |= _probed(read, probe, media, pool)
             for row in read:
-                requests += manifest.requests(row, media)
+                if found := manifest.request(row, media):
+                    requests.append(found)
                 told.add(row.problems)
                 warned.add(row.warnings)
     return requests, told.problems, warned.problems
@@ -91,13 +92,10 @@ class _Manifest:
         """Take an id, which no other row may have, nor one that differs in case only: the row that has it."""
         return self.taken.setdefault(name.lower(), number)
 
-    def requests(self, row: ReadRow, media: Media) -> list[RenderRequest]:
-        """The one of the row, if it has no fault."""
-        found = None if row.brief and row.problems else self.request(row, media)
-        return [found] if found else []
-
     def request(self, row: ReadRow, media: Media) -> RenderRequest | None:
         """The finished request; None after any fault. Faults of independent fields are all found."""
+        if row.brief and row.problems:
+            return None
         found, model = _opened(row, media), row.says.model or self.defaults.model
         spec = self._spec(row, model)
         if spec is None:
