@@ -27,7 +27,7 @@ from flowcache.records import ChunkRecord, ModelSpec, RenderRequest, Segment
 from flowcache.scheduler.protocols import GangWork
 from flowcache.scheduler.queue import SegmentQueue, Video
 from flowcache.scheduler.store_writer import StoreWriter
-from flowcache.scheduler.telling import begun, tell_stopped
+from flowcache.scheduler.telling import begun, quietly, tell_stopped
 from flowcache.storage.chain import check_markers
 from flowcache.storage.commits import (
     Listing,
@@ -272,20 +272,13 @@ class Ledger:
     def gave_up(self, error: FlowcacheError) -> None:
         """The run ends by it. Of what the store refuses only to some the others are written to the end."""
         if isinstance(error, Refused):
-            self._quietly("finish what is done", self._wind_up)
+            quietly("finish what is done", self._wind_up, self.note)
         self.stopped(str(error), error.exit_code, len(self.queue.left))
 
     def _wind_up(self) -> None:
         self.writer.drain()
         self.tell_finished()
         read_back(self.store, self.record, self.markers, None, {video.request.id for video in self.queue.left})
-
-    def _quietly(self, what: str, write: Callable[[], object]) -> None:
-        """What comes after the cause of an end must not hide it."""
-        try:
-            write()
-        except StoreError as error:
-            self.note(f"could not {what}: {error}")
 
     def prove(self) -> Listing:
         """What the store shows when it is read back, tables written; Unproven where that is less than the run did."""
@@ -300,7 +293,7 @@ class Ledger:
             return shown
         except StoreError as error:
             if isinstance(error, Unproven):
-                self._quietly("take back _SUCCESS", lambda: withdraw_success(self.store))
+                quietly("take back _SUCCESS", lambda: withdraw_success(self.store), self.note)
             unfinished = error.left if isinstance(error, Unproven) else len(left)
             self.stopped(str(error), error.exit_code, unfinished)
             raise

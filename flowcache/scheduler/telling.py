@@ -10,12 +10,17 @@ from flowcache.storage.documents import Stopped
 from flowcache.storage.objects.store import Store
 
 
-def tell_stopped(store: Store, end: Stopped, note: Callable[[str], None]) -> None:
-    """Tell who watches the store; that it can't be told must not hide why the run ends."""
+def quietly(what: str, write: Callable[[], object], note: Callable[[str], None]) -> None:
+    """What comes after the cause of an end must not hide it."""
     try:
-        stopped(store, end)
+        write()
     except StoreError as error:
-        note(f"could not say in the store that the run has ended: {error}")
+        note(f"could not {what}: {error}")
+
+
+def tell_stopped(store: Store, end: Stopped, note: Callable[[str], None]) -> None:
+    """Tell who watches the store, if it can be told."""
+    quietly("say in the store that the run has ended", lambda: stopped(store, end), note)
 
 
 def begun(video: Video) -> VideoBegan:
