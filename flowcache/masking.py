@@ -31,6 +31,7 @@ HEADERS = ("authorization:", "proxy-authorization:")  # a scheme and a credentia
 SECRETS = frozenset("SECRET TOKEN PASSWORD PASSWD KEY APIKEY SAS CONNECTION".split())
 PLACES = frozenset("PATH FILE DIR URL URI HOST PORT NAME".split())
 LEAST = 8  # characters of a secret that is told from ordinary words
+IDENTIFIER = "ID"  # last part of a name, as in AWS_ACCESS_KEY_ID: no secret by itself, and left where it is a mere word
 
 
 def masked(text: str) -> str:
@@ -59,7 +60,8 @@ def secrets_of(environment: Mapping[str, str]) -> tuple[str, ...]:
     found: set[str] = set()
     for name, value in environment.items():
         parts = name.upper().split("_")
-        if SECRETS.intersection(parts) and parts[-1] not in PLACES:
+        word = parts[-1] == IDENTIFIER and value.isalpha()  # as of a store at home: texts are full of it
+        if SECRETS.intersection(parts) and parts[-1] not in PLACES and not word:
             fields = [field.partition("=") for field in value.split(";")]  # of a connection string
             found |= {secret for field, sign, secret in fields if sign and _plain(field) in NAMED} or {value}
     found |= {quote(secret, safe="") for secret in found}

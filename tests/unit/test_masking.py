@@ -134,9 +134,15 @@ def test_secrets_of_the_environment_are_told_by_their_names():
             "GOOGLE_APPLICATION_CREDENTIALS": "/etc/google.json",
             "HOME": "/home/somebody",
             "SHORT_TOKEN": "true",
+            "AWS_ACCESS_KEY_ID": "flowcache",
         }
     )
     assert set(found) == {"abc/def+ghi", "abc%2Fdef%2Bghi", "session-token", "azure-key==", "azure-key%3D%3D"}
+
+
+def test_an_access_key_is_hidden_unless_it_is_a_word_that_texts_are_full_of():
+    assert secrets_of({"AWS_ACCESS_KEY_ID": "AKIAEXAMPLE00001"}) == ("AKIAEXAMPLE00001",)
+    assert secrets_of({"AWS_ACCESS_KEY_ID": "flowcache"}) == ()
 
 
 def test_what_quotes_the_environment_shows_no_secret(monkeypatch):
