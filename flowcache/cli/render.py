@@ -37,6 +37,7 @@ def render(
     allow_private_media: options.AllowPrivateMedia = None,
     retry_failed: options.RetryFailed = False,
     repair: options.Repair = False,
+    stop_on_bad_input: options.StopOnBadInput = False,
     log_json: options.LogJson = False,
     media: options.Media = None,
     endpoint_url: Endpoint = None,

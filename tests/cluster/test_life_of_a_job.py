@@ -140,6 +140,9 @@ def test_suspended_drained_and_lost_heads_cost_a_try_each_and_no_video(operator,
         ("late", ["--succeed-with", "3"], ("FAILED", "Failed", 2)),
         ("late", ["--succeed-with", "3", "--succeed-with", "5"], ("SUCCEEDED", "Complete", 0)),
         ("bad input", ["--succeed-with", "3", "--succeed-with", "5"], ("FAILED", "Failed", 2)),
+        ("bad input", ["--stop-on-bad-input"], ("STOPPED", "Complete", 0)),
+        ("no option", ["--stop-on-bad-input"], ("STOPPED", "Complete", 0)),
+        ("some failed", ["--stop-on-bad-input"], ("FAILED", "Failed", 2)),
     ],
 )
 def test_what_becomes_of_each_exit_code(standing, tmp_path, ends, options, expected):
@@ -149,13 +152,16 @@ def test_what_becomes_of_each_exit_code(standing, tmp_path, ends, options, expec
         "some failed": ([good, bad], ["--keep-going"]),
         "late": ([good], ["--until", PAST]),
         "bad input": ([good, bad], []),
+        "no option": ([good], ["--hurry"]),
     }
     manifest, more = asked[ends]
     night = job("night", render(tmp_path, manifest, *more, *options), backoffLimit=1)
     standing.run(over(night), night)
     assert (night.status, night.deployment, night.failed) == expected, night.log
     if expected[0] == "FAILED":
-        assert f"exit code {dict(zip(asked, (0, 3, 5, 2), strict=True))[ends]}" in night.message
+        assert f"exit code {dict(zip(asked, (0, 3, 5, 2, 2), strict=True))[ends]}" in night.message
+    if expected[0] == "STOPPED":
+        assert {"bad input": "row 2: frames: got 22", "no option": "No such option"}[ends] in night.log
 
 
 @pytest.mark.slow
