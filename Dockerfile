@@ -10,9 +10,10 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY flowcache flowcache
 # constraints.txt fixes every version, those of dependencies too. --build-arg EXTRAS=gcs (or azure) for gs:// (az://).
 ARG EXTRAS=
-# Compiled by content and not by time, so that it stays valid below a read-only root, and is the same in every build.
-RUN /opt/venv/bin/pip install --no-compile -c constraints.txt ".${EXTRAS:+[$EXTRAS]}" \
-    && PYTHONHASHSEED=0 /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/venv
+RUN /opt/venv/bin/pip install --no-compile -c constraints.txt ".${EXTRAS:+[$EXTRAS]}"
+# Compiled modules that name no time: valid in an image whose times are set, where nothing can compile again, and the same
+# in each build. Some of torch's files are for newer Pythons, hence `true`.
+RUN PYTHONHASHSEED=0 /opt/venv/bin/python -m compileall -qq --invalidation-mode unchecked-hash /opt/venv || true
 
 FROM python:3.11-slim-bookworm
 # wget: the operator's health checks; procps and rsync: ray's own commands for clusters of plain machines. Docker's Python
