@@ -1,6 +1,7 @@
 """The image of the Dockerfile, built and run as the pods of cluster/: nobody, a read-only root, a store and no more."""
 
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from tests.cluster.overlays import ROOT, made, ray
 
 pytestmark = pytest.mark.slow
 
+BUILT = "FLOWCACHE_TEST_IMAGE"  # in the environment: an image of `tools/build-image` to take in place of a new one
 NAME = "localhost/flowcache:test"
 SHORTEST = ("still", "magi-triangle")  # of the demo's, by model
 ENV = {
@@ -48,14 +50,20 @@ print(json.dumps({
 @pytest.fixture(scope="module")
 def image() -> Iterator[Image]:
     needs_containers()
-    build = str(ROOT / "tools" / "build-image")
-    base = (ROOT / "Dockerfile").read_text().partition("\nFROM ")[2].split()[0]
-    if base not in buildah("images", "--noheading", "--format", "{{.Name}}:{{.Tag}}").replace("library/", " "):
-        subprocess.run([build, "--base"], check=True)
-    subprocess.run([build, NAME, "--layers"], check=True)
-    built = Image(NAME)
+    name = os.environ.get(BUILT, NAME)
+    if BUILT not in os.environ:
+        build()
+    built = Image(name)
     yield built
     built.close()
+
+
+def build() -> None:
+    tool = str(ROOT / "tools" / "build-image")
+    base = (ROOT / "Dockerfile").read_text().partition("\nFROM ")[2].split()[0]
+    if base not in buildah("images", "--noheading", "--format", "{{.Name}}:{{.Tag}}").replace("library/", " "):
+        subprocess.run([tool, "--base"], check=True)
+    subprocess.run([tool, NAME, "--layers"], check=True)
 
 
 @pytest.fixture(scope="module")
