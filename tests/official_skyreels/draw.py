@@ -42,13 +42,13 @@ def model_sizes(r: random.Random) -> dict[str, Any]:
 
 
 def sampling(r: random.Random) -> dict[str, Any]:
-    steps = r.randint(2, 14) if r.random() < 0.95 else r.randint(15, 50)
-    ar_step = r.choice([0, 0, r.randint(1, 3), r.randint(1, steps)])
+    steps = r.randint(2, 10) if r.random() < 0.97 else r.randint(11, 50)
+    ar_step = r.choice([0, 0, r.randint(1, 2), r.randint(1, min(steps, 10))])
     return {
         "N": steps if r.random() < 0.97 else 1, "ar_step": ar_step if r.random() < 0.97 else steps + r.randint(1, 3),
         "guidance": r.choice([1.0, 1.0, 1.5, 5.0, 6.0, round(r.uniform(0.5, 9), 2)]),
         "shift": r.choice([1.0, 3.0, 5.0, 8.0, round(r.uniform(0.5, 12), 2)]),
-        "height": 16 * r.randint(1, 4), "width": 16 * r.randint(1, 4), "fps": r.choice([16, 24, 30]),
+        "height": 16 * r.randint(1, 3), "width": 16 * r.randint(1, 3), "fps": r.choice([16, 24, 30]),
         "addnoise_condition": r.choice([0, 5, 20, 20, r.randint(1, 200)]), "inject_sample_info": r.random() < 0.7,
     }  # fmt: skip
 
@@ -56,9 +56,9 @@ def sampling(r: random.Random) -> dict[str, Any]:
 def lengths(r: random.Random, official: bool, start: str | None) -> dict[str, int]:
     """Of a window, what it takes over and the whole video, in video frames; all are whole chunks."""
     chunk = 1 if start == "image" and r.random() < 0.9 else r.choice([1, 2, 3, 5])
-    window = r.randint(2, 5)
+    window = r.randint(2, 5 if chunk < 3 or r.random() < 0.1 else 3)
     overlap = r.randint(1, window - 1) if official else 1
-    more = r.choice([0, 1, 2, 3]) if official else r.choice([1, 1, 2])
+    more = r.choice([0, 0, 1, 1, 2, 3]) if official else r.choice([1, 1, 1, 2])
     chunks = window + more * (window - overlap)
     if official and more and r.random() < 0.4:
         chunks -= r.randint(0, window - overlap - 1)  # the last window is a partial one
