@@ -19,6 +19,7 @@ from flowcache.errors import StoreError, UnreadableError, masked
 BLOCK = 1 << 20  # bytes
 FETCH_SECONDS = 600.0  # for one object
 WEB = ("http", "https")
+MISSING = "does not exist"
 NO_OBJECT = ("", "NoSuchKey", "BlobNotFound")  # without a code: s3fs has listed what is there, and it is not
 NO_ANSWER = re.compile("Connect|Timeout|Payload|Incomplete")  # in the names of what clients raise then
 S3 = {"config_kwargs": {"connect_timeout": 10, "read_timeout": 30}}  # seconds
@@ -103,15 +104,13 @@ def download(url: str, file: IO[bytes], limit: int, access: Access | None = None
 
 def refusal(fault: Exception) -> UnreadableError | StoreError:
     """What came of asking a store for an object: its own fault, unless it says that there is no such object."""
-    status, code = answer_of(fault)
-    if isinstance(fault, FileNotFoundError):
-        if code in NO_OBJECT:
-            return UnreadableError(cause(fault))
-        return StoreError(f"cannot be read ({code})", of_machine=True)
+    (status, code), said = answer_of(fault), cause(fault)
+    if said == MISSING:
+        return UnreadableError(said) if code in NO_OBJECT else StoreError(f"cannot be read ({code})", of_machine=True)
     of_machine = isinstance(fault, PermissionError) or "Credential" in type(fault).__name__
     broken = isinstance(fault, OSError) or NO_ANSWER.search(type(fault).__name__)
     passing = status >= 500 or status in (408, 429) if status else bool(broken) and not of_machine
-    return StoreError(cause(fault), passing, of_machine)
+    return StoreError(said, passing, of_machine)
 
 
 def answer_of(fault: BaseException | None) -> tuple[int, str]:
@@ -154,7 +153,7 @@ def cause(fault: Exception) -> str:
     below = fault.__cause__
     if isinstance(fault, FileNotFoundError):  # fsspec says so of unreachable web servers too
         unreachable = isinstance(below, OSError) and not isinstance(below, FileNotFoundError)
-        return "cannot be reached" if unreachable else "does not exist"
+        return "cannot be reached" if unreachable else MISSING
     if isinstance(fault, PermissionError):
         return "cannot be read (access denied)"
     if isinstance(fault, TimeoutError):

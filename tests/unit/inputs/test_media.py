@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from flowcache.errors import MediaError, masked
+from flowcache.errors import MediaError, StoreError, masked
 from flowcache.inputs import media as sources
 from flowcache.inputs import readers as rows
 from flowcache.inputs import urls
