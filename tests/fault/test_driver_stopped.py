@@ -1,5 +1,6 @@
 """A polite stop (SIGTERM, as Kubernetes and spot instances send) ends the run cleanly; the next one goes on."""
 
+import itertools
 import json
 import signal
 import time
@@ -48,11 +49,14 @@ def test_sigterm_while_ray_starts_ends_cleanly_and_leaves_no_process(tmp_path, n
 
 @pytest.mark.slow
 def test_sigterm_while_texts_are_encoded_ends_cleanly(drive, manifest, tmp_path):
-    rows = ({"id": f"v{n}", "prompt": f"circle number {n}", "frames": 9, "steps": 2} for n in range(300))
+    colours, shapes, ways = ("red", "green", "white", "black"), ("circle", "square", "triangle"), ("left", "up", "down")
+    drawn = itertools.product(colours, shapes, ways)
+    texts = [f"a {colour} {shape} moving {where} on a blue background" for colour, shape, where in drawn]
+    rows = ({"id": f"v{n}", "prompt": text, "frames": 9, "steps": 2} for n, text in enumerate(texts))
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
     process = drive(tmp_path / "out")
     said = ""
-    while "encoding 300 texts" not in said:
+    while "encoding 37 texts" not in said:  # the negative one, too
         line = process.stderr.readline()
         assert line, said
         said += line
