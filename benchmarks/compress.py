@@ -125,7 +125,8 @@ def main() -> None:
         print(roofline.ASSUMED, "\n")
         return print(markdown(["model", "a chunk, s", *forms], [predicted(name) for name in ("1.3B", "14B", "4.5B")]))
     if arguments.bundled:
-        rows = [agreement(name, mix, arguments.prompts) for name in ("tiny-skyreels", "tiny-magi") for mix in (0.07, 1.0)]
+        many = arguments.prompts
+        rows = [agreement(name, mix, many) for name in ("tiny-skyreels", "tiny-magi") for mix in (0.07, 1.0)]
         return print(markdown(["model", "mix", "tokens kept", *(f"one in {step:.4g}" for step in FEWER)], rows))
     torch.manual_seed(0)
     rows = [measure(chunks, arguments.tokens, arguments.heads) for chunks in arguments.chunks]
