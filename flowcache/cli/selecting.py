@@ -1,7 +1,7 @@
 """Options that `render`, `plan` and `submit` share: which rows are meant, and what all are given."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flowcache.errors import InputError, Problem, problems_of
 
@@ -22,17 +22,18 @@ def selection_of(
 ) -> "Selection":
     """InputError with every fault."""
     from flowcache.inputs import selection as rows
+    from flowcache.inputs.where import Where
     from flowcache.inputs.where import where as condition
 
     direct = {"seed": seed, "steps": steps, "guidance": guidance}
     problems = [Problem("--only", "", f"is blank; accepted: {rows.PATTERN}") for one in only or () if not one.strip()]
-    problems += problems_of(lambda: condition(where)) if where is not None else []
-    problems += problems_of(lambda: rows.settings(values or (), direct | rows.frame_size(size)))
+    said, meant, pixels = dict[str, Any](), list[Where](), dict[str, int]()
+    problems += problems_of(lambda: meant.append(condition(where)) if where is not None else None)
+    problems += problems_of(lambda: pixels.update(rows.frame_size(size)))
+    problems += problems_of(lambda: said.update(rows.settings(values or (), direct | pixels)))
     if problems:
         raise InputError(problems)
-    meant = None if where is None else condition(where)
-    said = rows.settings(values or (), direct | rows.frame_size(size))
-    return rows.Selection(tuple(only or ()), meant, sample, limit, said)
+    return rows.Selection(tuple(only or ()), meant[0] if meant else None, sample, limit, said)
 
 
 def check_as(rename: str | None, extend: bool) -> None:

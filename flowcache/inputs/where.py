@@ -15,12 +15,12 @@ ACCEPTED = "such as \"labels.team = 'a' and steps >= 20\", with =, !=, <, <=, >,
 LONGEST = 10_000  # characters
 DEEPEST = 100  # parentheses and nots in each other
 TOKEN = re.compile(
-    r"""\s*(?:(?P<text>'(?:[^']|'')*')|(?P<number>[+-]?\d+(?:\.\d+)?(?![\w.]))|(?P<sign><=|>=|!=|<>|=|<|>|\(|\))
+    r"""\s*(?:(?P<text>'(?:[^']|'')*')|(?P<number>[+-]?\d+(?:\.\d+)?(?![\w.]))|(?P<sign><=|>=|!=|<>|==|=|<|>|\(|\))
     |(?P<name>[A-Za-z_][\w-]*(?:\.(?:[\w-]+|"[^"]*"))?))""",
     re.VERBOSE,
 )
 COMPARE: dict[str, Callable[[Any, Any], bool]] = {
-    "=": operator.eq, "!=": operator.ne, "<>": operator.ne,
+    "=": operator.eq, "==": operator.eq, "!=": operator.ne, "<>": operator.ne,
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
 Fields = Mapping[str, Any]
@@ -129,9 +129,7 @@ class _Reader:
             return float(token)
         if kind == "name" and token.lower() in ("true", "false"):
             return token.lower()
-        raise ValueError(
-            f"{shown(token)} is no value: text stands in 'single quotes'" if token else "a value is missing"
-        )
+        raise ValueError(f"{shown(token)} is no value: text is quoted, as 'a'" if token else "a value is missing")
 
 
 def _comparison(head: str, label: str, compare: Callable[[Any, Any], bool], wanted: Any) -> Test:
