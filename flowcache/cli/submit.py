@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
+from flowcache.cli import options
 from flowcache.cli.common import Endpoint, Json, err, print_json
 from flowcache.cli.options import AllowPrivateMedia, RetryFailed
+from flowcache.cli.selecting import check_as, selection_of, written
 from flowcache.errors import FlowcacheError
 
 
@@ -19,6 +21,17 @@ def submit(
     manifest: Annotated[str | None, typer.Option(help="In place of the job's.")] = None,
     output: Annotated[str | None, typer.Option(help="In place of the job's: a URL, or a path all nodes share.")] = None,
     follow: Annotated[bool, typer.Option(help="Show the job's log and end with its exit code.")] = True,
+    only: options.Only = None,
+    where: options.WhereOption = None,
+    sample: options.Sample = None,
+    limit: options.Limit = None,
+    set_: options.SetOption = None,
+    seed: options.Seed = None,
+    steps: options.Steps = None,
+    size: options.Size = None,
+    guidance: options.Guidance = None,
+    extend: options.Extend = False,
+    as_: options.As = None,
     retry_failed: RetryFailed = False,
     allow_private_media: AllowPrivateMedia = None,
     endpoint_url: Endpoint = None,
@@ -39,9 +52,15 @@ def submit(
     from flowcache.runtime import submit as jobs
 
     check_endpoint(endpoint_url)  # it would stand in the cluster's list of jobs
-    options = ["--retry-failed"] * retry_failed + (["--endpoint-url", endpoint_url] if endpoint_url else [])
+    check_as(as_, extend)
+    selection_of(only, where, sample, limit, set_, seed, steps, size, guidance)
+    passed = ["--retry-failed"] * retry_failed + (["--endpoint-url", endpoint_url] if endpoint_url else [])
+    passed += written(
+        {"--only": only, "--where": where, "--sample": sample, "--limit": limit, "--set": set_, "--seed": seed,
+         "--steps": steps, "--size": size, "--guidance": guidance, "--extend": extend, "--as": as_}
+    )  # fmt: skip
     spec = merged(job, manifest=manifest, output=output, allow_private_media=allow_private_media)
-    submission = jobs.prepare(spec, options)
+    submission = jobs.prepare(spec, passed)
     client = jobs.connect(address)
     name, started = jobs.submit(client, submission)
     err.print(f"{name} {'submitted' if started else 'was submitted before'}", highlight=False)

@@ -14,8 +14,9 @@ from flowcache.storage.audit import Audit, Damage
 from flowcache.storage.commits import Commits
 from flowcache.storage.documents import RunRecord
 from flowcache.storage.objects.store import Store
-from flowcache.storage.schemas import ADDED
-from flowcache.storage.tables import TABLES, chunk_rows, video_rows
+from flowcache.storage.parts import TABLES, manifest_keys
+from flowcache.storage.schemas import MANIFESTS, completed
+from flowcache.storage.tables import chunk_rows, manifest_rows, video_rows
 
 Rows = list[dict[str, Any]]
 
@@ -52,14 +53,6 @@ def read_table(store: Store, run: RunRecord, name: str, audit: Audit) -> Iterato
         yield from rows
 
 
-def completed(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The table with the columns that came after it was written, all null."""
-    for index, field in enumerate(schema):
-        if field.name in ADDED and field.name not in table.schema.names:
-            table = table.add_column(index, field, pa.nulls(table.num_rows, field.type))
-    return table
-
-
 def check_tables(stored: dict[str, Rows], run: RunRecord, commits: Commits, finished: bool) -> Iterator[Damage]:
     """Both tables must hold exactly the rows that the markers give. Before the run's end they may lag behind
     (rows may be missing), but what they hold must be right, and be there once."""
@@ -74,6 +67,22 @@ def check_tables(stored: dict[str, Rows], run: RunRecord, commits: Commits, fini
             yield Damage(message, key=prefix)
         else:
             yield from compare(prefix, stored[name], right)
+
+
+def check_manifests(store: Store, run: RunRecord, finished: bool) -> Iterator[Damage]:
+    """The rows of each generation of a run that grew; before the run's end they may lack."""
+    for key, rows in manifest_rows(run, manifest_keys(run)):
+        right = pa.Table.from_pylist(rows, schema=MANIFESTS)
+        try:
+            data = store.find(key)
+            if data is not None and not pq.read_table(io.BytesIO(data)).equals(right):
+                yield Damage("does not hold the rows that the run's generations give", key=key)
+            elif data is None and finished:
+                yield Damage("is missing", key=key)
+        except StoreError as fault:
+            yield Damage(str(fault), key=key, unreadable=True)
+        except (pa.ArrowException, OSError, ValueError) as fault:
+            yield Damage(f"is no readable Parquet file: {fault}", key=key)
 
 
 def twice(prefix: str, stored: Rows) -> Iterator[Damage]:

@@ -8,9 +8,9 @@ from flowcache.storage import layout
 from flowcache.storage.commits import Listing, dead_letter, list_commits, put_playlist, read_markers, withdraw_success
 from flowcache.storage.committed import CURE
 from flowcache.storage.documents import DeadLetter, RunRecord, SegmentMarker
+from flowcache.storage.growth import some_of
 from flowcache.storage.keys import listed
 from flowcache.storage.objects.store import Store, looks
-from flowcache.storage.runs import some_of
 from flowcache.storage.tables import Known, table_keys, write_tables
 from flowcache.storage.withdrawal import withdraw
 

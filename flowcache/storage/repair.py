@@ -139,7 +139,11 @@ def mend_video(
     refused = {key for key, fault in faults.items() if isinstance(fault, Unreadable)}
     markers = list(found.values())
     planned = run.plan["videos"].get(video_id, {"segments": 0})["segments"]
-    bad |= {marker.segment for marker in markers if marker.segment >= planned or marker.spec_hash != run.spec_hash}
+    bad |= {
+        marker.segment
+        for marker in markers
+        if marker.segment >= planned or marker.spec_hash != run.hash_of(marker.video_id)
+    }
     bad |= of_another_init(store, run, video_id, markers) | against_done(store, video_id, markers)
     kept = sound_ones(markers, bad)
     gone = sorted(there.keys() - {layout.marker_key(video_id, marker.segment) for marker in kept} - refused)

@@ -9,7 +9,7 @@ from itertools import chain
 from flowcache.errors import ObjectError, StoreError
 from flowcache.storage import layout
 from flowcache.storage.audit import Audit, Damage, ObjectCheck, check_object, objects_of
-from flowcache.storage.audit_tables import check_tables, read_tables
+from flowcache.storage.audit_tables import check_manifests, check_tables, read_tables
 from flowcache.storage.chain import check_continuity, check_markers
 from flowcache.storage.commits import Commits, arrange, chunks_of, done_marker
 from flowcache.storage.committed import read_at, read_letters
@@ -72,7 +72,7 @@ def verify(store: Store, decode: bool = True) -> Report:
     with ThreadPoolExecutor(READERS) as pool:
         texts = [found.entry.key for found in listed(store, layout.TEXTS)]
         audit.extend(chain.from_iterable(pool.map(lambda key: list(check_text(store, key)), texts)))
-    audit.extend(check_tables(tables, run, commits, finished))
+    audit.extend(chain(check_tables(tables, run, commits, finished), check_manifests(store, run, finished)))
     told = {problem.key for problem in audit.problems}
     others = tuple(key for key in foreign(store.list()) if key not in told)
     return Report(run.run_id, tuple(audit.problems), counts(commits, checks, sizes, audit.rows), others)
