@@ -1,5 +1,6 @@
 """`flowcache render`."""
 
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,7 +12,9 @@ from rich.markup import escape
 from flowcache.cli import options
 from flowcache.cli.common import Endpoint, Json, err, out, print_json
 from flowcache.cli.selecting import Chosen, check_as, selecting
-from flowcache.errors import AtWork, FlowcacheError
+from flowcache.errors import AtWork, FlowcacheError, InputError
+
+LOOK_AGAIN = 120.0  # seconds: networks, names and roles of a new pod are there by then
 
 
 @selecting
@@ -42,6 +45,7 @@ def render(
     dry_run: options.DryRun = False,
     retry_failed: options.RetryFailed = False,
     repair: options.Repair = False,
+    stop_on_bad_input: options.StopOnBadInput = False,
     log_json: options.LogJson = False,
     media: options.Media = None,
     endpoint_url: Endpoint = None,
@@ -49,10 +53,13 @@ def render(
     *,
     chosen: Chosen,
 ) -> None:
-    """Render a manifest: every video not yet complete at the output. Killed or stopped, the same command goes on.
+    """Render a manifest: every video not yet complete at the output.
 
-    For example: `flowcache render manifests/demo.jsonl --output runs/demo --policy paper`, or, on a cluster,
-    `flowcache render s3://bucket/night.parquet --output s3://bucket/night --gang 4 --address auto`
+    Killed or stopped, the same command goes on.
+
+        flowcache render manifests/demo.jsonl --output runs/demo --policy paper
+
+        flowcache render s3://bucket/night.parquet --output s3://bucket/night --gang 4 --address auto
     """
     from flowcache.inputs.job import merged
 
@@ -67,7 +74,21 @@ def render(
     asked = Asked(endpoint_url, retry_failed, media, chosen.rows, extend, as_)
     if dry_run:
         show_outlook(spec, asked, as_json)
-    end(spec, lambda: run_job(spec, asked, log_json, repair), as_json)
+
+    def run() -> Any:
+        return run_job(spec, asked, log_json, repair)
+
+    end(spec, (lambda: believed(run)) if stop_on_bad_input else run, as_json)
+
+
+def believed(run: Callable[[], Any]) -> Any:
+    """What `run` comes to; bad input is believed when it is met twice, since a store that is away looks the same."""
+    try:
+        return run()
+    except InputError as error:
+        err.print(f"{escape(str(error))}\nlooking again in {LOOK_AGAIN:.0f} s", soft_wrap=True, highlight=False)
+        time.sleep(LOOK_AGAIN)
+        return run()
 
 
 def end(spec: Any, run: Callable[[], Any], as_json: bool) -> NoReturn:
