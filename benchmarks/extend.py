@@ -33,7 +33,7 @@ def finished(videos: int) -> Scene:
 
 
 class Extended:
-    """The run, extended by `more` rows of the same manifest. `planned`: wall and CPU seconds until gangs were asked for."""
+    """The run, extended by `more` rows of the same manifest. `planned`: wall and CPU seconds before gangs."""
 
     def __init__(self, videos: int, more: int):
         self.before = finished(videos)

@@ -10,9 +10,8 @@ from rich.table import Table
 
 from flowcache.cli import options
 from flowcache.cli.common import Endpoint, Json, out, print_json
-from flowcache.cli.selecting import selection_of
-from flowcache.report.words import duration
-from flowcache.report.words import size as size_words
+from flowcache.cli.selecting import Chosen, selecting
+from flowcache.report.words import duration, size
 
 if TYPE_CHECKING:
     from flowcache.inputs.job import JobSpec
@@ -24,16 +23,17 @@ if TYPE_CHECKING:
 # Of a `GangCost`. A step is one of one chunk, guidance included.
 GANG_ROWS = {
     "  heads x history": lambda cost: f"{cost.heads} x {cost.history}",
-    "  K/V of a rank": lambda cost: size_words(cost.memory.keys_values),
-    "  residuals of a rank": lambda cost: size_words(cost.memory.residuals),
-    "  all memory of a rank": lambda cost: size_words(cost.memory.total),
-    "  a rank sends in a step": lambda cost: size_words(cost.step_bytes),
+    "  K/V of a rank": lambda cost: size(cost.memory.keys_values),
+    "  residuals of a rank": lambda cost: size(cost.memory.residuals),
+    "  all memory of a rank": lambda cost: size(cost.memory.total),
+    "  a rank sends in a step": lambda cost: size(cost.step_bytes),
     "  a step computes": lambda cost: f"{cost.compute * 1e3:,.1f} ms",
     "  a step exchanges": lambda cost: f"{cost.exchange * 1e3:,.1f} ms",
     "  efficiency": lambda cost: f"{cost.efficiency:.0%}",
 }
 
 
+@selecting
 def plan(
     manifest: options.Manifest = None,
     job: options.Job = None,
@@ -53,18 +53,11 @@ def plan(
     gpu_memory: options.GpuMemory = "80GB",
     node_gpus: options.NodeGpus = 8,
     until: options.PlanUntil = None,
-    only: options.Only = None,
-    where: options.WhereOption = None,
-    sample: options.Sample = None,
-    limit: options.Limit = None,
-    set_: options.SetOption = None,
-    seed: options.Seed = None,
-    steps: options.Steps = None,
-    size: options.Size = None,
-    guidance: options.Guidance = None,
     allow_private_media: options.AllowPrivateMedia = None,
     endpoint_url: Endpoint = None,
     as_json: Json = False,
+    *,
+    chosen: Chosen,
 ) -> None:
     """What a manifest costs before anything is rendered: segments, chunk forwards, FLOPs, memory, gangs, and time.
 
@@ -92,7 +85,7 @@ def plan(
     )
     access = {"endpoint_url": endpoint_url} if endpoint_url else {}
     how = {"storage_options": access, "allow_private_media": spec.allow_private_media}
-    how |= {"selection": selection_of(only, where, sample, limit, set_, seed, steps, size, guidance)}
+    how |= {"selection": chosen.rows}
     found = plan_requests(spec.manifest, defaults=spec.row_defaults(), cluster=cluster, **how)
     if as_json:
         document = asdict(found)

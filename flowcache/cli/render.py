@@ -11,12 +11,13 @@ from rich.markup import escape
 
 from flowcache.cli import options
 from flowcache.cli.common import Endpoint, Json, err, out, print_json
-from flowcache.cli.selecting import check_as, selection_of
+from flowcache.cli.selecting import Chosen, check_as, selecting
 from flowcache.errors import AtWork, FlowcacheError, InputError
 
 LOOK_AGAIN = 120.0  # seconds: networks, names and roles of a new pod are there by then
 
 
+@selecting
 def render(
     manifest: options.Manifest = None,
     output: options.Output = None,
@@ -39,15 +40,6 @@ def render(
     succeed_with: options.SucceedWith = None,
     keep_going: options.KeepGoing = None,
     allow_private_media: options.AllowPrivateMedia = None,
-    only: options.Only = None,
-    where: options.WhereOption = None,
-    sample: options.Sample = None,
-    limit: options.Limit = None,
-    set_: options.SetOption = None,
-    seed: options.Seed = None,
-    steps: options.Steps = None,
-    size: options.Size = None,
-    guidance: options.Guidance = None,
     extend: options.Extend = False,
     as_: options.As = None,
     dry_run: options.DryRun = False,
@@ -58,6 +50,8 @@ def render(
     media: options.Media = None,
     endpoint_url: Endpoint = None,
     as_json: Json = False,
+    *,
+    chosen: Chosen,
 ) -> None:
     """Render a manifest: every video not yet complete at the output.
 
@@ -70,7 +64,6 @@ def render(
     from flowcache.inputs.job import merged
 
     check_as(as_, extend)
-    selection = selection_of(only, where, sample, limit, set_, seed, steps, size, guidance)
     spec = merged(
         job, manifest=manifest, output=output, model=model, policy=policy, gang=gang, gangs=gangs,
         shard_weights=shard_weights, threads=threads, device=device, dtype=dtype, weights=weights,
@@ -78,7 +71,7 @@ def render(
         wait_for_gpus=wait_for_gpus, succeed_with=succeed_with or None, keep_going=keep_going,
         allow_private_media=allow_private_media,
     )  # fmt: skip
-    asked = Asked(endpoint_url, retry_failed, media, selection, extend, as_)
+    asked = Asked(endpoint_url, retry_failed, media, chosen.rows, extend, as_)
     if dry_run:
         show_outlook(spec, asked, as_json)
 

@@ -1,12 +1,55 @@
 """Options that `render`, `plan` and `submit` share: which rows are meant, and what all are given."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
+from flowcache.cli import options
 from flowcache.errors import InputError, Problem, problems_of
 
 if TYPE_CHECKING:
     from flowcache.inputs.selection import Selection
+
+OPTIONS = {  # by parameter: the option, as a command line has it, and its declaration
+    "only": ("--only", options.Only),
+    "where": ("--where", options.WhereOption),
+    "sample": ("--sample", options.Sample),
+    "limit": ("--limit", options.Limit),
+    "values": ("--set", options.SetOption),
+    "seed": ("--seed", options.Seed),
+    "steps": ("--steps", options.Steps),
+    "size": ("--size", options.Size),
+    "guidance": ("--guidance", options.Guidance),
+}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What these options say; `words`: as another process's command line has them."""
+
+    rows: "Selection"
+    words: tuple[str, ...]
+
+
+def selecting(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with these options, which it gets as its parameter `chosen`."""
+
+    @wraps(command)
+    def wrapped(**given: Any) -> None:
+        said = {name: given.pop(name) for name in OPTIONS}
+        words = written({option: said[name] for name, (option, _) in OPTIONS.items()})
+        command(**given, chosen=Chosen(selection_of(**said), tuple(words)))
+
+    signature = inspect.signature(command)
+    own = [one for name, one in signature.parameters.items() if name != "chosen"]
+    kind = inspect.Parameter.KEYWORD_ONLY
+    ours = [inspect.Parameter(name, kind, default=None, annotation=of) for name, (_, of) in OPTIONS.items()]
+    every = [one.replace(kind=kind) for one in own] + ours
+    vars(wrapped)["__signature__"] = signature.replace(parameters=every)  # what typer reads
+    wrapped.__annotations__ = {one.name: one.annotation for one in every}
+    return wrapped
 
 
 def selection_of(

@@ -9,10 +9,11 @@ import typer
 from flowcache.cli import options
 from flowcache.cli.common import Endpoint, Json, err, print_json
 from flowcache.cli.options import AllowPrivateMedia, RetryFailed
-from flowcache.cli.selecting import check_as, selection_of, written
+from flowcache.cli.selecting import Chosen, check_as, selecting, written
 from flowcache.errors import FlowcacheError
 
 
+@selecting
 def submit(
     job: Annotated[Path, typer.Argument(help="Job spec (YAML).")],
     address: Annotated[
@@ -21,21 +22,14 @@ def submit(
     manifest: Annotated[str | None, typer.Option(help="In place of the job's.")] = None,
     output: Annotated[str | None, typer.Option(help="In place of the job's: a URL, or a path all nodes share.")] = None,
     follow: Annotated[bool, typer.Option(help="Show the job's log and end with its exit code.")] = True,
-    only: options.Only = None,
-    where: options.WhereOption = None,
-    sample: options.Sample = None,
-    limit: options.Limit = None,
-    set_: options.SetOption = None,
-    seed: options.Seed = None,
-    steps: options.Steps = None,
-    size: options.Size = None,
-    guidance: options.Guidance = None,
     extend: options.Extend = False,
     as_: options.As = None,
     retry_failed: RetryFailed = False,
     allow_private_media: AllowPrivateMedia = None,
     endpoint_url: Endpoint = None,
     as_json: Json = False,
+    *,
+    chosen: Chosen,
 ) -> None:
     """Run a job on a Ray cluster and follow it to its end, through the cluster's job API.
 
@@ -53,12 +47,8 @@ def submit(
 
     check_endpoint(endpoint_url)  # it would stand in the cluster's list of jobs
     check_as(as_, extend)
-    selection_of(only, where, sample, limit, set_, seed, steps, size, guidance)
     passed = ["--retry-failed"] * retry_failed + (["--endpoint-url", endpoint_url] if endpoint_url else [])
-    passed += written(
-        {"--only": only, "--where": where, "--sample": sample, "--limit": limit, "--set": set_, "--seed": seed,
-         "--steps": steps, "--size": size, "--guidance": guidance, "--extend": extend, "--as": as_}
-    )  # fmt: skip
+    passed += [*chosen.words, *written({"--extend": extend, "--as": as_})]
     spec = merged(job, manifest=manifest, output=output, allow_private_media=allow_private_media)
     submission = jobs.prepare(spec, passed)
     client = jobs.connect(address)

@@ -136,8 +136,7 @@ class Ledger:
         """Give another chance to videos that were given up for what was damaged; if asked to, to all that failed."""
         kinds = {"damaged"} | ({"work", "infra"} if self.options.retry_failed else set())
         letters = {name: one for name, one in self.listing.dead_letters.items() if name not in self.outside}
-        asked = {one["id"]: one for one in self.record.requests if one["id"] in letters}
-        failed = {name for name, one in letters.items() if one.kind in kinds or corrected(one, asked.get(name))}
+        failed = {name for name, one in letters.items() if one.kind in kinds} | corrected(letters, self.record)
         if failed:
             self.changed = True
             withdraw_success(self.store)

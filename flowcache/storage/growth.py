@@ -93,9 +93,10 @@ def kept(name: str, listing: Listing) -> bool:
     return name in listing.done or (name in listing.segments and name not in listing.dead_letters)
 
 
-def corrected(letter: DeadLetter, request: dict[str, Any] | None) -> bool:
-    """Whether the video was given up as its row stood before an extension."""
-    return letter.request is not None and request is not None and not same(letter.request, request)
+def corrected(letters: Mapping[str, DeadLetter], run: RunRecord) -> set[str]:
+    """Videos that were given up as their rows stood before an extension. letters: by video."""
+    given_up = ((request, letters[request["id"]].request) for request in run.requests if request["id"] in letters)
+    return {now["id"] for now, then in given_up if then is not None and not same(then, now)}
 
 
 def changes(old: dict[str, Any], new: dict[str, Any]) -> Iterator[Change]:

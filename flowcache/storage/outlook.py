@@ -1,6 +1,6 @@
 """What `render` would do to an output, told before it does anything."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -83,13 +83,22 @@ def states_of(record: RunRecord, growth: Growth | None, listing: Listing, retry_
     for request in record.requests:
         name = request["id"]
         dead = name in listing.dead_letters and not retry_failed and listing.dead_letters[name].kind != "damaged"
-        begun = "dead" if dead else "begun" if name in listing.segments else "waiting"
+        begun: State = "dead" if dead else "begun" if name in listing.segments else "waiting"
         states[name] = "done" if name in listing.done else begun
     if growth is None:
-        return dict.fromkeys(states, "new")
-    states |= dict.fromkeys(growth.added, "new") | dict.fromkeys(growth.corrected, "corrected")
-    states |= {name: "labelled" for name in growth.told if states[name] != "done"}
-    return states | {change.video_id: "refused" for change in growth.refused}
+        for name in states:
+            states[name] = "new"
+        return states
+    groups: list[tuple[State, Iterable[str]]] = [
+        ("new", growth.added),
+        ("corrected", growth.corrected),
+        ("labelled", [name for name in growth.told if states[name] != "done"]),
+        ("refused", [change.video_id for change in growth.refused]),
+    ]
+    for state, names in groups:
+        for name in names:
+            states[name] = state
+    return states
 
 
 def expected(states: dict[str, State], segments: Sequence[Segment], listing: Listing | None) -> list[Expected]:

@@ -68,7 +68,9 @@ def fingerprints(run: RunRecord, listing: Listing) -> dict[str, str]:
     """What everything below meta/ is made from, by the number of the part or the key of the generation."""
     parts = {str(n): fingerprint(run, n, videos, listing) for n, videos in enumerate(videos_by_part(run))}
     lists = zip(manifest_keys(run), run.grown, strict=True)
-    return parts | {key: sha256(canonical([str(MANIFESTS), one.spec_hash, one.created, one.rejected])) for key, one in lists}
+    return parts | {
+        key: sha256(canonical([str(MANIFESTS), one.spec_hash, one.created, one.rejected])) for key, one in lists
+    }
 
 
 def fingerprint(run: RunRecord, number: int, videos: list[str], listing: Listing) -> str:
