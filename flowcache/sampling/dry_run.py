@@ -62,6 +62,7 @@ class WindowWork:
     forwards: of a chunk through the blocks. seen: tokens of K/V that they attend to, summed up.
     tokens: of a chunk. outputs: of a chunk through the head. kv_chunks: whose K/V each of the kv_branches has room for.
     steps: that its chunks take. chunks_in_flight: that are under way, or reuse, at once, at the most.
+    told: `SamplingPlan.told`.
     """
 
     forwards: int
@@ -72,6 +73,7 @@ class WindowWork:
     kv_branches: int
     steps: int
     chunks_in_flight: int
+    told: str = ""
 
 
 def dry_run(
@@ -105,6 +107,7 @@ def dry_run(
         kv_branches=plan.kv_branches,
         steps=sum(updated),
         chunks_in_flight=frames // settings.chunk if policy.attention == "full" else max(updated),
+        told=plan.told,
     )
 
 

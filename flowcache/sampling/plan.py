@@ -79,6 +79,7 @@ class SamplingPlan:
     prefix_timestep: to which the prefix is noised; 0: it stays clean. given_timestep: of given frames inside a chunk
     that is denoised; None: the chunk's own. timesteps: of every chunk in every row, for decisions about all at once.
     cycle: forwards after which SkyReels-V2's TeaCache counts anew; 0: the number of rows.
+    told: how its steps are taken, for who asks what a run will do.
     """
 
     steps: int
@@ -91,6 +92,7 @@ class SamplingPlan:
     given_timestep: float | None = None
     timesteps: tuple[tuple[float, ...], ...] = ()
     cycle: int = 0
+    told: str = ""
 
     @property
     def capacity(self) -> int:

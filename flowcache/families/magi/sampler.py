@@ -64,7 +64,7 @@ class MagiSettings:
         steps = _SamplingSteps(self, rows, policy, given // self.chunk)
         made = tuple(steps.make(number) for number in range(len(rows)))
         budget = policy.clean if policy.clean is not None else _needed(made)
-        return SamplingPlan(self.steps, made, Euler(self.times), self.guide, 1, budget)
+        return SamplingPlan(self.steps, made, Euler(self.times), self.guide, 1, budget, told="Euler")
 
     def guide(self, step: int, velocities: list[Tensor]) -> Tensor:
         """Combine those of one pass, of one pass and the copy, or of three: with text, without, and alone."""

@@ -65,6 +65,7 @@ def test_the_lag_follows_from_the_steps():
         ({"prev_chunks_scale": 1, "model": "sky", "width": 960, "height": 544}, "prev_chunks_scale: does not go with"),
         ({"model": "sky", "width": 960, "height": 544, "segment": "all"}, "segment: does not go with sky"),
         ({"shift": 5.0}, "shift: does not go with base; accepted: none"),
+        ({"solver": "corrected"}, "solver: does not go with base; accepted: none"),
         ({"causal_block_size": 7, "overlap_history": 3}, "causal_block_size: does not go with base; accepted: none"),
         ({"segment": "some"}, "segment: got 'some'; accepted: 'all'"),
         (
