@@ -9,7 +9,7 @@ from torch import Tensor
 from flowcache.cache.policy import Policy
 from flowcache.models.base import Attend, Conditioning, Grid
 from flowcache.sampling.loop import denoise
-from flowcache.sampling.plan import Settings
+from flowcache.sampling.plan import Settings, plan_for
 from flowcache.sampling.records import Texts, Visit
 
 
@@ -94,7 +94,7 @@ def dry_run(
         prefix, lambda row: whole, visits.append,
     ):  # fmt: skip
         pass
-    plan = settings.plan(frames, policy, given)
+    plan = plan_for(settings, frames, policy, given)
     computed = [visit for visit in visits if visit.decision.compute]
     tokens = Grid(settings.chunk, rows // patch[1], columns // patch[2]).tokens
     updated = [len(row.steps) for row in plan.rows]

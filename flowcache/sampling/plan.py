@@ -80,6 +80,7 @@ class SamplingPlan:
     that is denoised; None: the chunk's own. timesteps: of every chunk in every row, for decisions about all at once.
     cycle: forwards after which SkyReels-V2's TeaCache counts anew; 0: the number of rows.
     told: how its steps are taken, for who asks what a run will do.
+    weightless: (step, branch) whose velocity `guide` would multiply by 0: it is given the others alone.
     """
 
     steps: int
@@ -93,6 +94,7 @@ class SamplingPlan:
     timesteps: tuple[tuple[float, ...], ...] = ()
     cycle: int = 0
     told: str = ""
+    weightless: frozenset[tuple[int, int]] = frozenset()
 
     @property
     def capacity(self) -> int:
@@ -123,7 +125,10 @@ class Settings(Protocol):
 
 
 def plan_for(settings: Settings, frames: int, policy: Policy, given: int = 0) -> SamplingPlan:
-    """`Settings.plan`; ValueError also for a rule or a step cache that this plan or its solver does not go with."""
+    """`Settings.plan` without what nothing sees (`without_idle`).
+
+    ValueError also for a rule or a step cache that this plan or its solver does not go with.
+    """
     plan, cache = settings.plan(frames, policy, given), policy.step_cache()
     if cache.jumps and plan.solver.start is not None:
         solver = type(plan.solver).__name__
@@ -132,7 +137,32 @@ def plan_for(settings: Settings, frames: int, policy: Policy, given: int = 0) ->
     if policy.reuse and policy.reuse.joint and not plan.timesteps:
         why = f"{type(policy.reuse).__name__} decides by the timesteps of all chunks, which this sampler does not tell"
         raise ValueError(f"policy {policy.name!r}: {why}; accepted: a rule that decides for each chunk")
-    return plan
+    return without_idle(plan, policy)
+
+
+def without_idle(plan: SamplingPlan, policy: Policy) -> SamplingPlan:
+    """The same result from fewer forwards: none whose velocity has no weight and whose K/V are never read.
+
+    From the last one back, as compilers drop dead code. Budgets of K/V are cut by whoever is forwarded, so there only
+    forwards that leave no K/V are dropped; where all chunks are forwarded together, none.
+    """
+    if policy.attention == "full" or policy.whole:
+        return plan
+    read, rows = set[tuple[int, int]](), list[SamplingStep]()  # (K/V branch, chunk) that a later forward reads
+    for row in reversed(plan.rows):
+        kept = list[ChunkForward]()
+        for forward in reversed(row.forwards):
+            counts = forward.step >= 0 and (forward.step, forward.branch) not in plan.weightless
+            branch, chunk = forward.kv_branch, forward.chunk
+            if branch is None:
+                kept += [forward] if counts else []
+            elif counts or policy.clean is not None or (branch, chunk) in read:
+                kept.append(forward)
+                if forward.step < 0 or not policy.reuse:  # a step that is reused writes nothing
+                    read.discard((branch, chunk))
+                read |= {(branch, before) for before in range(forward.first, chunk)}
+        rows.append(replace(row, forwards=tuple(reversed(kept))))
+    return replace(plan, rows=tuple(reversed(rows)))
 
 
 def finished_in(plan: SamplingPlan, row: SamplingStep) -> Sequence[int]:

@@ -124,7 +124,11 @@ class Window:
                 self.keep(batch, decisions)
             take(batch)
             del batch  # before the next one is run
-        return {chunk: [own[branch] for branch in sorted(own)] for chunk, own in velocities.items()}
+        idle = self.plan.weightless
+        return {
+            chunk: [own[branch] for branch in sorted(own) if (row.steps[chunk], branch) not in idle]
+            for chunk, own in velocities.items()
+        }
 
     def decision(self, forward: ChunkForward, decisions: Mapping[int, Decision]) -> Decision:
         """A forward that takes no step is computed, unless all chunks reuse together."""
