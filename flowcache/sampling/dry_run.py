@@ -9,7 +9,8 @@ from torch import Tensor
 from flowcache.cache.policy import Policy
 from flowcache.models.base import Attend, Conditioning, Grid
 from flowcache.sampling.loop import denoise
-from flowcache.sampling.plan import Settings, plan_for
+from flowcache.sampling.plan import Settings
+from flowcache.sampling.planning import plan_for
 from flowcache.sampling.records import Texts, Visit
 
 
@@ -97,7 +98,8 @@ def dry_run(
     plan = plan_for(settings, frames, policy, given)
     computed = [visit for visit in visits if visit.decision.compute]
     tokens = Grid(settings.chunk, rows // patch[1], columns // patch[2]).tokens
-    updated = [len(row.steps) for row in plan.rows]
+    every = plan_for(settings, frames, policy.exact, given) if policy.steps else plan
+    under_way = max(len(row.steps) for row in every.rows)
     return WindowWork(
         forwards=len(computed),
         seen=sum(visit.seen for visit in computed),
@@ -105,8 +107,8 @@ def dry_run(
         outputs=sum(visit.velocity is not None for visit in visits),
         kv_chunks=0 if policy.attention == "full" else plan.capacity,
         kv_branches=plan.kv_branches,
-        steps=sum(updated),
-        chunks_in_flight=frames // settings.chunk if policy.attention == "full" else max(updated),
+        steps=sum(len(row.steps) for row in plan.rows),
+        chunks_in_flight=frames // settings.chunk if policy.attention == "full" else under_way,
         told=plan.told,
     )
 

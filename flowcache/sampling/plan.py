@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
+from flowcache.cache.fixed_steps import Conditions
 from flowcache.cache.policy import Policy
 
 TextKind = Literal["caption", "negative", "null", "dropped"]
@@ -81,6 +82,9 @@ class SamplingPlan:
     cycle: forwards after which SkyReels-V2's TeaCache counts anew; 0: the number of rows.
     told: how its steps are taken, for who asks what a run will do.
     weightless: (step, branch) whose velocity `guide` would multiply by 0: it is given the others alone.
+    conditions: what a fixed schedule is chosen by; None: the family has none. computed: the steps that it takes, and
+    that `solver` counts; empty: all. opening: the solver of a window's chunk 0, where that has its own.
+    spared: forwards that it leaves out.
     """
 
     steps: int
@@ -95,6 +99,22 @@ class SamplingPlan:
     cycle: int = 0
     told: str = ""
     weightless: frozenset[tuple[int, int]] = frozenset()
+    conditions: Conditions | None = None
+    computed: tuple[int, ...] = ()
+    opening: Solver | None = None
+    spared: tuple[ChunkForward, ...] = ()
+
+    @property
+    def last(self) -> int:
+        """The last step that is taken."""
+        return self.computed[-1] if self.computed else self.steps - 1
+
+    def place(self, step: int) -> int:
+        """Its number among those that the solver knows."""
+        return self.computed.index(step) if self.computed else step
+
+    def solver_of(self, chunk: int) -> Solver:
+        return self.opening if self.opening and chunk == 0 else self.solver
 
     @property
     def capacity(self) -> int:
@@ -124,47 +144,6 @@ class Settings(Protocol):
         ...
 
 
-def plan_for(settings: Settings, frames: int, policy: Policy, given: int = 0) -> SamplingPlan:
-    """`Settings.plan` without what nothing sees (`without_idle`).
-
-    ValueError also for a rule or a step cache that this plan or its solver does not go with.
-    """
-    plan, cache = settings.plan(frames, policy, given), policy.step_cache()
-    if cache.jumps and plan.solver.start is not None:
-        solver = type(plan.solver).__name__
-        why = f"{type(cache).__name__} passes by the solver, and {solver} goes on from what it did in the steps before"
-        raise ValueError(f"policy {policy.name!r}: {why}; accepted: a step cache that gives it a velocity")
-    if policy.reuse and policy.reuse.joint and not plan.timesteps:
-        why = f"{type(policy.reuse).__name__} decides by the timesteps of all chunks, which this sampler does not tell"
-        raise ValueError(f"policy {policy.name!r}: {why}; accepted: a rule that decides for each chunk")
-    return without_idle(plan, policy)
-
-
-def without_idle(plan: SamplingPlan, policy: Policy) -> SamplingPlan:
-    """The same result from fewer forwards: none whose velocity has no weight and whose K/V are never read.
-
-    From the last one back, as compilers drop dead code. Budgets of K/V are cut by whoever is forwarded, so there only
-    forwards that leave no K/V are dropped; where all chunks are forwarded together, none.
-    """
-    if policy.attention == "full" or policy.whole:
-        return plan
-    read, rows = set[tuple[int, int]](), list[SamplingStep]()  # (K/V branch, chunk) that a later forward reads
-    for row in reversed(plan.rows):
-        kept = list[ChunkForward]()
-        for forward in reversed(row.forwards):
-            counts = forward.step >= 0 and (forward.step, forward.branch) not in plan.weightless
-            branch, chunk = forward.kv_branch, forward.chunk
-            if branch is None:
-                kept += [forward] if counts else []
-            elif counts or policy.clean is not None or (branch, chunk) in read:
-                kept.append(forward)
-                if forward.step < 0 or not policy.reuse:  # a step that is reused writes nothing
-                    read.discard((branch, chunk))
-                read |= {(branch, before) for before in range(forward.first, chunk)}
-        rows.append(replace(row, forwards=tuple(reversed(kept))))
-    return replace(plan, rows=tuple(reversed(rows)))
-
-
 def finished_in(plan: SamplingPlan, row: SamplingStep) -> Sequence[int]:
     """Chunks that take their last step in this row."""
-    return [chunk for chunk, step in row.steps.items() if step == plan.steps - 1]
+    return [chunk for chunk, step in row.steps.items() if step == plan.last]

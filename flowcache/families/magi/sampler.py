@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from flowcache.cache.fixed_steps import Conditions
 from flowcache.cache.kv_select import Compression
 from flowcache.cache.policy import Policy
 from flowcache.cache.step_cache import RepeatResidual
@@ -23,6 +24,7 @@ from flowcache.sampling.solver import Euler
 
 SHORTCUTS = {"8,16,16": (0, 2, 3), "16,16,8": (0, 1, 2)}  # sixteenths of a quarter that 12 steps stand at
 PREV_CHUNKS_SCALE = 0.7  # of distilled models, where nothing else is asked for
+SHIFT = 3.0  # of all models
 PREFIX_RANGE = 8  # chunks that those of a prefix see where no range is given
 Curve = Literal["square", "piecewise", "identity"]
 
@@ -64,9 +66,11 @@ class MagiSettings:
         steps = _SamplingSteps(self, rows, policy, given // self.chunk)
         made = tuple(steps.make(number) for number in range(len(rows)))
         budget = policy.clean if policy.clean is not None else _needed(made)
+        guidance = self.guidance if self.pipeline.passes == 3 else self.prev_chunks_scale
         return SamplingPlan(
-            self.steps, made, Euler(self.times), self.guide, 1, budget, told="Euler", weightless=self._weightless()
-        )
+            self.steps, made, Euler(self.times), self.guide, 1, budget, told="Euler", weightless=self._weightless(),
+            conditions=Conditions(self.steps, SHIFT, guidance, self.lag, self.chunk),
+        )  # fmt: skip
 
     def _weightless(self) -> frozenset[tuple[int, int]]:
         """See `SamplingPlan`. Of the copy alone it is all steps or none: which chunk has one, no step says."""
@@ -171,7 +175,9 @@ class _SamplingSteps:
         return 8 / intervals(self.steps, self.settings.pipeline.shortcut)[number % lag if lag else number]
 
 
-def time_grid(steps: int, shortcut: str = "8,16,16", curve: Curve = "square", shift: float = 3.0) -> tuple[float, ...]:
+def time_grid(
+    steps: int, shortcut: str = "8,16,16", curve: Curve = "square", shift: float = SHIFT
+) -> tuple[float, ...]:
     """The times that `steps` steps stand at and the last one leads to, computed in fp32."""
     if steps == 12:
         quarters, sixteenths = torch.arange(5.0)[:, None] / 4, torch.tensor(SHORTCUTS[shortcut]) / 16

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+from flowcache.cache.fixed_steps import Conditions
 from flowcache.cache.policy import Policy
 from flowcache.records import ModelSpec, RenderRequest
 from flowcache.sampling.guidance import branches, guide
@@ -34,7 +35,8 @@ class SamplerSettings:
     @classmethod
     def of(cls, request: RenderRequest, spec: ModelSpec) -> "SamplerSettings":
         """What the request says, and the model where it says nothing."""
-        corrected, lag = request.solver == "corrected", spec.ar_step
+        solver = request.solver or ("corrected" if "budget" in request.policy else "official")
+        corrected, lag = solver == "corrected", spec.ar_step
         if corrected:  # with fewer steps chunks run as many noise levels behind one another, not as many steps
             lag = lag and max(round(lag * request.steps / spec.steps), 1)
         return cls(
@@ -61,6 +63,7 @@ class SamplerSettings:
             rows=tuple(self._sampling_step(rows, number, policy, ready) for number in range(len(rows))),
             solver=UniPC(levels, overwritten=self.solver == "official"),
             told=f"UniPC, {self.solver}",
+            conditions=Conditions(self.steps, self.shift, self.guidance, self.ar_step, self.chunk),
             guide=lambda step, velocities: guide(velocities, self.guidance),
             kv_branches=1 if in_turn(policy) else branches(self.guidance),
             budget=policy.clean,

@@ -70,7 +70,7 @@ def test_the_lag_follows_from_the_steps():
         ({"segment": "some"}, "segment: got 'some'; accepted: 'all'"),
         (
             {"policy": "teacache"},
-            "policy.name: got 'teacache'; accepted for models of family magi: off, paper, flowcache",
+            "policy.name: got 'teacache'; accepted for models of family magi: off, paper, flowcache, paper-mended",
         ),
         ({"policy": {"name": "paper", "velocity": True}}, "policy.velocity: does not go with name 'paper'"),
         ({"policy": {"name": "flowcache", "renoise": True}}, "policy.renoise: does not go with"),

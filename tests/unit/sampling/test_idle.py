@@ -13,7 +13,7 @@ from flowcache.families.magi.pipeline import Pipeline
 from flowcache.families.magi.sampler import MagiSettings
 from flowcache.families.magi.transformer import MagiTransformer
 from flowcache.families.skyreels.sampler import SamplerSettings
-from flowcache.sampling import plan as plans
+from flowcache.sampling import planning as plans
 from flowcache.sampling.dry_run import dry_run
 from flowcache.sampling.loop import Texts, denoise
 from tests.unit.sampling.small import small_model
