@@ -200,8 +200,11 @@ def clear_dead_letter(store: Store, video_id: str) -> None:
 
 
 def success(store: Store, summary: dict[str, Any]) -> None:
-    """Declare the run finished: the very last write."""
-    store.put(layout.SUCCESS, canonical(summary))
+    """Declare the run finished: the very last write, which others wait for, so it is read back."""
+    data = canonical(summary)
+    store.put(layout.SUCCESS, data)
+    if store.find(layout.SUCCESS) != data:
+        raise StoreError(f"{masked(store.uri(layout.SUCCESS))} was written and is not there; all else is done")
 
 
 def withdraw_success(store: Store) -> None:

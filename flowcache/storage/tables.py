@@ -26,9 +26,11 @@ Row = dict[str, Any]
 Known = Mapping[str, Mapping[int, SegmentMarker]]  # markers by video and segment
 
 
-def write_tables(store: Store, run: RunRecord, listing: Listing | None = None, known: Known | None = None) -> list[str]:
-    """Write the parts of both tables that changed since they were written, and return their keys. One writer at a
-    time: the driver.
+def write_tables(
+    store: Store, run: RunRecord, listing: Listing | None = None, known: Known | None = None
+) -> dict[str, int]:
+    """Write the parts of both tables that changed since they were written, and return their sizes in bytes by key. One
+    writer at a time: the driver.
 
     listing: what is committed, if that is known already; known: markers that need not be read again.
     The same commits give the same parts.
@@ -41,15 +43,16 @@ def write_tables(store: Store, run: RunRecord, listing: Listing | None = None, k
     stale = [n for n in range(len(parts)) if stored.get(str(n)) != wanted[str(n)] or not there.issuperset(keys[n])]
     old = there.difference(*keys)
     if not stale and not old:
-        return []
+        return {}
     store.delete(key)  # from here on until it is back, nothing is known of the parts
+    written: dict[str, int] = {}
     for number in stale:
         videos = parts[number]
-        write_part(store, run, number, frozenset(videos), commits_of(store, listing, videos, known or {}))
+        written |= write_part(store, run, number, frozenset(videos), commits_of(store, listing, videos, known or {}))
     for part in sorted(old):
         store.delete(part)
     store.put(key, canonical(wanted))
-    return [key for number in stale for key in keys[number]]
+    return written
 
 
 def stored_parts(store: Store, run: RunRecord) -> dict[str, Any]:
@@ -113,13 +116,18 @@ def commits_of(store: Store, listing: Listing, videos: list[str], known: Known) 
     return arrange(markers, [name for name in videos if name in listing.done], letters)
 
 
-def write_part(store: Store, run: RunRecord, number: int, videos: frozenset[str], commits: Commits) -> None:
-    """Make the Parquet files in memory and put them whole: a writer on the store would publish a torn one."""
+def write_part(store: Store, run: RunRecord, number: int, videos: frozenset[str], commits: Commits) -> dict[str, int]:
+    """Make the Parquet files in memory and put them whole: a writer on the store would publish a torn one. Their sizes
+    by key."""
+    sizes: dict[str, int] = {}
     rows = {"videos": video_rows(run, commits, videos, rejected=number == 0), "chunks": chunk_rows(commits)}
     for name, schema in TABLES.items():
         file = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(rows[name], schema=schema), file, compression="zstd")
-        store.put(layout.part_key(name, run.run_id, number), file.getvalue())
+        key, data = layout.part_key(name, run.run_id, number), file.getvalue()
+        store.put(key, data)
+        sizes[key] = len(data)
+    return sizes
 
 
 def chunk_rows(commits: Commits) -> list[Row]:
