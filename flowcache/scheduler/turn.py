@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from flowcache.errors import AtWork, StoreError, masked
 from flowcache.scheduler.stopping import LATE, Stopping
 from flowcache.storage import layout
-from flowcache.storage.documents import canonical
+from flowcache.storage.documents import canonical, typed
 from flowcache.storage.objects.store import Store
 
 BEAT = 15.0  # seconds between two signs of life
@@ -105,8 +105,8 @@ def _read(store: Store) -> Turn | None:
     """None where there is none, or nothing that can be read: a turn is advice."""
     try:
         data = store.find(layout.TURN)
-        return None if data is None else Turn(**json.loads(data))
-    except (StoreError, ValueError, TypeError):
+        return None if data is None else typed(Turn(**json.loads(data)))
+    except (StoreError, ValueError, TypeError, RecursionError):
         return None
 
 

@@ -6,7 +6,16 @@ from dataclasses import dataclass, field, replace
 from flowcache.errors import StoreError, masked
 from flowcache.records import ChunkRecord
 from flowcache.storage import layout
-from flowcache.storage.documents import Damaged, DeadLetter, Newer, SegmentMarker, Unreadable, parse, read_each
+from flowcache.storage.documents import (
+    Damaged,
+    DeadLetter,
+    DoneMarker,
+    Newer,
+    SegmentMarker,
+    Unreadable,
+    parse,
+    read_each,
+)
 from flowcache.storage.keys import listed
 from flowcache.storage.objects.store import MissingObject, Store
 
@@ -106,6 +115,23 @@ def read_at(store: Store, keys: Sequence[str]) -> tuple[dict[str, SegmentMarker]
         except (Damaged, MissingObject) as damage:
             damaged[key] = damage
     return found, damaged
+
+
+def playable(store: Store, video_id: str) -> list[SegmentMarker]:
+    """What is committed of one video, from its start on. StoreError where that is nothing, damaged, or less than DONE
+    says."""
+    found = listed(store, f"{layout.COMMITS}/{video_id}")
+    markers, faults = read_at(store, [one.entry.key for one in found if one.kind == "marker"])
+    for fault in faults.values():
+        raise fault
+    together = [marker for index, marker in enumerate(markers.values()) if marker.segment == index]
+    if not together:
+        raise StoreError(f"{masked(store.url)} holds no chunks of video {video_id}")
+    for key in (one.entry.key for one in found if one.kind == "done"):
+        name = masked(store.uri(key))
+        if parse(DoneMarker, store.get(key), name).segments != len(together):
+            raise Damaged(f"{name} says more than its segments' markers beside it. {CURE}")
+    return together
 
 
 def read_markers(

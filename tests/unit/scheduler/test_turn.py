@@ -13,6 +13,7 @@ from flowcache.scheduler import turn as module
 from flowcache.scheduler.stopping import LATE, TOLD, Stopping
 from flowcache.scheduler.turn import DAY, RETRY, Turn, turn
 from flowcache.storage import layout
+from flowcache.storage.documents import canonical
 from flowcache.storage.keys import named
 from flowcache.storage.objects.store import Store
 
@@ -141,7 +142,11 @@ def test_two_that_find_the_root_empty_together_end_as_one(store):
     assert sorted(why is None for why in whys.values()) == [False, True], whys
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"job": 3}', b"\xff"])
+WRONG = ({"until": "noon"}, {"until": []}, {"at": "now"}, {"job": ["night"]}, {"beat": None}, {"over": "no"})
+OF_NIGHT = [canonical(vars(Turn("night", "killed", NOON, 3, 1e11)) | wrong) for wrong in WRONG]
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"job": 3}', b"\xff", b"[" * 100_000, *OF_NIGHT])
 def test_a_turn_that_cannot_be_read_is_none(store, content):
     store.put(layout.TURN, content)
     assert deadline(store, "night", NOON) == NOON
