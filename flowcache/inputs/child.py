@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 
 from flowcache.errors import MediaError, UnreadableError
-from flowcache.inputs.children import BROKEN, END, FULL, REFUSED, SLOW, VALUE, Limits
+from flowcache.inputs.children import AWAY, BROKEN, END, FULL, REFUSED, SLOW, VALUE, Limits
 from flowcache.inputs.urls import cause
 
 
@@ -44,7 +44,7 @@ def answer(pipe: Connection, function: Callable[..., Iterator[bytes]], limits: L
         ended = END
     except (MediaError, UnreadableError) as error:
         slow = isinstance(error, UnreadableError) and error.slow
-        ended, said = SLOW if slow else REFUSED, str(error).encode(errors="backslashreplace")
+        ended, said = SLOW if slow else AWAY if error.away else REFUSED, str(error).encode(errors="backslashreplace")
     except MemoryError:
         ended = FULL
     except OSError as error:

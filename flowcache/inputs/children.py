@@ -18,7 +18,15 @@ from flowcache.errors import UnreadableError
 
 GRACE = 30.0  # seconds beyond its own limit after which a child that can't even end is left behind
 FRAME = 1 << 31  # bytes of one message
-VALUE, REFUSED, SLOW, BROKEN, FULL, END = b"v", b"r", b"s", b"b", b"m", b"."  # what a message of a child begins with
+VALUE, REFUSED, SLOW, AWAY, BROKEN, FULL, END = (
+    b"v",
+    b"r",
+    b"s",
+    b"a",
+    b"b",
+    b"m",
+    b".",
+)  # what a message of a child begins with
 
 
 @dataclass(frozen=True)
@@ -101,8 +109,8 @@ class _Child:
             raise self._cause(limits) from error
         kind, said = answer[:1], answer[1:].decode()
         self.ready = kind != FULL
-        if kind in (REFUSED, SLOW):
-            raise UnreadableError(said, slow=kind == SLOW)
+        if kind in (REFUSED, SLOW, AWAY):
+            raise UnreadableError(said, slow=kind == SLOW, away=kind in (SLOW, AWAY))
         if kind == FULL:
             raise UnreadableError(f"needs more than {limits.memory >> 20:,} MiB of memory to be read")
         if kind == BROKEN:

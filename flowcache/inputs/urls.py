@@ -18,6 +18,7 @@ from flowcache.errors import UnreadableError, masked
 BLOCK = 1 << 20  # bytes
 FETCH_SECONDS = 600.0  # for one object
 WEB = ("http", "https")
+ABSENT = "does not exist"
 S3 = {"config_kwargs": {"connect_timeout": 10, "read_timeout": 30}}  # seconds
 
 OpenFile = BufferedReader
@@ -91,7 +92,8 @@ def download(url: str, file: IO[bytes], limit: int, access: Access | None = None
     except UnreadableError:
         raise
     except Exception as fault:  # fsspec's filesystems pass on what the client libraries below them raise
-        raise UnreadableError(cause(fault)) from fault
+        said = cause(fault)
+        raise UnreadableError(said, away=said != ABSENT) from fault
 
 
 def _copy(filesystem: Any, path: str, file: IO[bytes], limit: int) -> None:
@@ -119,7 +121,7 @@ def cause(fault: Exception) -> str:
     below = fault.__cause__
     if isinstance(fault, FileNotFoundError):  # fsspec says so of unreachable web servers too
         unreachable = isinstance(below, OSError) and not isinstance(below, FileNotFoundError)
-        return "cannot be reached" if unreachable else "does not exist"
+        return "cannot be reached" if unreachable else ABSENT
     if isinstance(fault, PermissionError):
         return "cannot be read (access denied)"
     if isinstance(fault, TimeoutError):

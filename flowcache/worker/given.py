@@ -1,16 +1,20 @@
 """What a request gives as pictures or a video, loaded as pixels of its size by a process with limits."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from flowcache.errors import MediaError, masked
+from flowcache.errors import MediaError, StoreError, masked
 from flowcache.families.known import family
 from flowcache.inputs.lengths import shortest_history
 from flowcache.inputs.sandbox import Sandbox
+from flowcache.inputs.urls import WEB, scheme_of
 from flowcache.records import ModelSpec, RenderRequest
+
+PAUSES = (2.0, 10.0, 30.0)  # seconds before a host that does not answer is asked again
+LONGEST = 120.0  # seconds after which it is not: others wait for this gang
 
 
 def picture(request: RenderRequest, spec: ModelSpec, sandbox: Sandbox, end: bool = False) -> np.ndarray | None:
@@ -19,8 +23,8 @@ def picture(request: RenderRequest, spec: ModelSpec, sandbox: Sandbox, end: bool
     sha256 = request.end_image_sha256 if end else request.media_sha256
     if url is None:
         return None
-    with naming(url):
-        return sandbox.image(url, request.width, request.height, sha256=sha256, fit=_fit(request, spec))
+    size, how = (request.width, request.height), {"sha256": sha256, "fit": _fit(request, spec)}
+    return patiently(url, lambda: sandbox.image(url, *size, **how))
 
 
 def clip(request: RenderRequest, spec: ModelSpec, sandbox: Sandbox) -> np.ndarray | None:
@@ -31,21 +35,30 @@ def clip(request: RenderRequest, spec: ModelSpec, sandbox: Sandbox) -> np.ndarra
     frames, least = spec.overlap_frames, shortest_history(spec)
     if start and traits.video_start:
         frames, least = traits.video_start, spec.time_stride
-    with naming(request.video):
-        return sandbox.clip(
-            request.video, frames, request.fps, request.width, request.height, sha256=request.media_sha256,
-            least=least, fit=_fit(request, spec), start=start,
-        )  # fmt: skip
+    url, size = request.video, (frames, request.fps, request.width, request.height)
+    how = {"sha256": request.media_sha256, "least": least, "fit": _fit(request, spec), "start": start}
+    return patiently(url, lambda: sandbox.clip(url, *size, **how))
 
 
 def _fit(request: RenderRequest, spec: ModelSpec) -> Any:
     return request.fit or family(spec.family).traits.fit
 
 
-@contextmanager
-def naming(url: str) -> Iterator[None]:
-    """What goes wrong with a picture or video says which it is."""
-    try:
-        yield
-    except MediaError as error:
-        raise MediaError(f"{masked(url)}: {error}") from error
+def patiently(url: str, load: Callable[[], np.ndarray]) -> np.ndarray:
+    """What `load` gives of the picture or video at `url`. MediaError names it.
+
+    A host that does not answer is asked again for a while. A cloud's storage that does not is a store, and no fault of
+    the video's: StoreError.
+    """
+    begun = time.monotonic()
+    for pause in (*PAUSES, None):
+        try:
+            return load()
+        except MediaError as error:
+            message = f"{masked(url)}: {error}"
+            if error.away and scheme_of(url) not in WEB:
+                raise StoreError(message, passing=True) from error
+            if not error.away or pause is None or time.monotonic() - begun > LONGEST:
+                raise MediaError(message) from error
+            time.sleep(pause)
+    raise AssertionError("unreachable")
