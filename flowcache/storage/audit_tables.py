@@ -3,14 +3,15 @@
 import io
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flowcache.errors import StoreError
+from flowcache.errors import ObjectError
 from flowcache.storage import layout
-from flowcache.storage.audit import Audit, Damage
+from flowcache.storage.audit import Audit, Damage, check_sound
 from flowcache.storage.commits import Commits
 from flowcache.storage.documents import RunRecord
 from flowcache.storage.objects.store import Store
@@ -32,24 +33,24 @@ def read_table(store: Store, run: RunRecord, name: str, audit: Audit) -> Iterato
             if entry.size or "." in entry.key.rpartition("/")[2]:  # else a folder, as consoles mark it
                 audit.problems.append(Damage(f"a foreign file among the {name} tables breaks readers", key=entry.key))
             continue
-        try:
-            data = store.find(entry.key)
-        except StoreError as fault:
-            audit.problems.append(Damage(str(fault), key=entry.key, unreadable=True))
-            continue
-        if data is None:
-            continue  # replaced since it was listed
-        try:
-            table = completed(pq.read_table(io.BytesIO(data)), TABLES[name])
-            rows = table.to_pylist()
-        except (pa.ArrowException, OSError, ValueError) as fault:
-            audit.problems.append(Damage(f"is no readable Parquet file: {fault}", key=entry.key))
-            continue
-        if not table.schema.equals(TABLES[name]):
-            audit.problems.append(Damage(f"has another schema than meta/{name} of this version", key=entry.key))
-            continue
-        audit.rows += table.num_rows
+        rows: Rows = []
+        audit.extend(
+            check_sound(store, entry.key, partial(read_part, name, rows), missing=None)
+        )  # None: replaced since
+        audit.rows += len(rows)
         yield from rows
+
+
+def read_part(name: str, rows: Rows, data: bytes) -> None:
+    """Add the rows of a part of the table to `rows`; ObjectError where it is none."""
+    try:
+        table = completed(pq.read_table(io.BytesIO(data)), TABLES[name])
+        found = table.to_pylist()
+    except (pa.ArrowException, OSError, ValueError) as fault:
+        raise ObjectError(f"is no readable Parquet file: {fault}") from fault
+    if not table.schema.equals(TABLES[name]):
+        raise ObjectError(f"has another schema than meta/{name} of this version")
+    rows.extend(found)
 
 
 def completed(table: pa.Table, schema: pa.Schema) -> pa.Table:
