@@ -10,15 +10,21 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY flowcache flowcache
 # constraints.txt fixes every version, those of dependencies too. --build-arg EXTRAS=gcs (or azure) for gs:// (az://).
 ARG EXTRAS=
-RUN /opt/venv/bin/pip install -c constraints.txt ".${EXTRAS:+[$EXTRAS]}"
+RUN /opt/venv/bin/pip install --no-compile -c constraints.txt ".${EXTRAS:+[$EXTRAS]}"
+# Compiled modules that name no time: valid in an image whose times are set, where nothing can compile again, and the same
+# in each build. Some of torch's files are for newer Pythons, hence `true`.
+RUN PYTHONHASHSEED=0 /opt/venv/bin/python -m compileall -qq --invalidation-mode unchecked-hash /opt/venv || true
 
 FROM python:3.11-slim-bookworm
-# wget: the operator's health checks; procps and rsync: ray's own commands for clusters of plain machines.
+# wget: the operator's health checks; procps and rsync: ray's own commands for clusters of plain machines. Docker's Python
+# comes without compiled modules. What differs from one build to the next (logs, caches) goes.
+ARG SOURCE_DATE_EPOCH
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends procps rsync wget \
-    && rm -rf /var/lib/apt/lists/* \
-    && useradd --uid 1000 --user-group --create-home --shell /bin/bash ray
+    && useradd --uid 1000 --user-group --create-home --shell /bin/bash ray \
+    && python -m compileall -q --invalidation-mode unchecked-hash "$(python -c 'import os; print(os.path.dirname(os.__file__))')" \
+    && rm -rf /var/lib/apt/lists/* /var/log/* /var/cache/*/* /var/lib/dpkg/*-old /etc/*-
 COPY --from=build /opt/venv /opt/venv
 COPY manifests /opt/flowcache/manifests
 COPY jobs /opt/flowcache/jobs

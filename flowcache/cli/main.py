@@ -6,6 +6,7 @@ import traceback
 from dataclasses import asdict
 from io import TextIOWrapper
 from types import TracebackType
+from typing import NoReturn
 
 import typer
 from rich.markup import escape
@@ -57,6 +58,15 @@ def show_traceback(kind: type[BaseException], error: BaseException, trace: Trace
     sys.stderr.write(masked("".join(traceback.format_exception(kind, error, trace))))
 
 
+def end(code: str | int | None) -> NoReturn:
+    """With bad input, options included, a render that was told to stops the Ray job that it is of."""
+    if code == InputError.exit_code and "--stop-on-bad-input" in sys.argv:
+        from flowcache.runtime.started_as import stop_job
+
+        stop_job()
+    sys.exit(code)
+
+
 def main() -> None:
     """Entry point: deliberate errors become a message and an exit code, never a traceback."""
     sys.excepthook = show_traceback
@@ -66,7 +76,9 @@ def main() -> None:
     try:
         app()
     except FlowcacheError as error:
-        sys.exit(fail(error, "--json" in sys.argv))
+        end(fail(error, "--json" in sys.argv))
+    except SystemExit as ended:
+        end(ended.code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has left
         sys.exit(1)

@@ -44,6 +44,9 @@ AllowPrivateMedia = Annotated[
 ]
 
 RetryFailed = Annotated[bool, typer.Option(help="Try dead-lettered videos again.")]
+StopOnBadInput = Annotated[
+    bool, typer.Option(help="Bad input (exit code 2) stops the Ray job that runs this, so that nothing tries it again.")
+]
 Repair = Annotated[bool, typer.Option("--repair", help="Mend the output first, as flowcache repair does.")]
 LogJson = Annotated[bool, typer.Option(help="Progress as JSON lines, for programs.")]
 Media = Annotated[Path | None, typer.Option(hidden=True, help="Written by submit: where it put media.")]

@@ -1,5 +1,6 @@
 """`flowcache render`."""
 
+import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,7 +11,9 @@ from rich.markup import escape
 
 from flowcache.cli import options
 from flowcache.cli.common import Endpoint, Json, err, out, print_json
-from flowcache.errors import AtWork, FlowcacheError
+from flowcache.errors import AtWork, FlowcacheError, InputError
+
+LOOK_AGAIN = 120.0  # seconds: networks, names and roles of a new pod are there by then
 
 
 def render(
@@ -37,15 +40,19 @@ def render(
     allow_private_media: options.AllowPrivateMedia = None,
     retry_failed: options.RetryFailed = False,
     repair: options.Repair = False,
+    stop_on_bad_input: options.StopOnBadInput = False,
     log_json: options.LogJson = False,
     media: options.Media = None,
     endpoint_url: Endpoint = None,
     as_json: Json = False,
 ) -> None:
-    """Render a manifest: every video not yet complete at the output. Killed or stopped, the same command goes on.
+    """Render a manifest: every video not yet complete at the output.
 
-    For example: `flowcache render manifests/demo.jsonl --output runs/demo --policy paper`, or, on a cluster,
-    `flowcache render s3://bucket/night.parquet --output s3://bucket/night --gang 4 --address auto`
+    Killed or stopped, the same command goes on.
+
+        flowcache render manifests/demo.jsonl --output runs/demo --policy paper
+
+        flowcache render s3://bucket/night.parquet --output s3://bucket/night --gang 4 --address auto
     """
     from flowcache.inputs.job import merged
 
@@ -56,7 +63,21 @@ def render(
         wait_for_gpus=wait_for_gpus, succeed_with=succeed_with or None, keep_going=keep_going,
         allow_private_media=allow_private_media,
     )  # fmt: skip
-    end(spec, lambda: run_job(spec, endpoint_url, retry_failed, log_json, media, repair), as_json)
+
+    def run() -> Any:
+        return run_job(spec, endpoint_url, retry_failed, log_json, media, repair)
+
+    end(spec, (lambda: believed(run)) if stop_on_bad_input else run, as_json)
+
+
+def believed(run: Callable[[], Any]) -> Any:
+    """What `run` comes to; bad input is believed when it is met twice, since a store that is away looks the same."""
+    try:
+        return run()
+    except InputError as error:
+        err.print(f"{escape(str(error))}\nlooking again in {LOOK_AGAIN:.0f} s", soft_wrap=True, highlight=False)
+        time.sleep(LOOK_AGAIN)
+        return run()
 
 
 def end(spec: Any, run: Callable[[], Any], as_json: bool) -> NoReturn:

@@ -19,6 +19,7 @@ import aiohttp
 POLL = 0.5  # seconds; the operator's are 3
 SUBMITTER_GONE = 30.0  # seconds after the submitter's end in which the Ray job has to have ended, too
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+STATUS_CHECKS = 300.0  # seconds without an answer of the head after which a RayJob is given up for good
 NEVER_AGAIN = ("DeadlineExceeded", "JobStatusCheckTimeoutExceeded")
 LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 
@@ -62,16 +63,20 @@ class JobApi:
 
 
 class Submitter(threading.Thread):
-    """The submitter's pod: what `ray job submit --no-wait` and `ray job logs --follow` do, and end with."""
+    """The submitter's pod: what `ray job submit --no-wait` and `ray job logs --follow` do, and end with.
 
-    def __init__(self, api: JobApi, name: str, entrypoint: str):
+    It waits for the head first, as long as its liveness probe lets it (`patience`, seconds).
+    """
+
+    def __init__(self, api: JobApi, name: str, entrypoint: str, patience: float):
         super().__init__(daemon=True)
-        self.api, self.name_, self.entrypoint = api, name, entrypoint
+        self.api, self.name_, self.entrypoint, self.patience = api, name, entrypoint, patience
         self.log, self.code, self.ended = "", None, 0.0
         self.start()
 
     def run(self) -> None:
         try:
+            self._wait()
             try:
                 self.api.status(self.name_)
             except Missing:
@@ -83,6 +88,16 @@ class Submitter(threading.Thread):
             self.log += f"submitter: {error!r}\n"
             self.code = 1
         self.ended = time.monotonic()
+
+    def _wait(self) -> None:
+        limit = time.monotonic() + self.patience
+        while True:
+            try:
+                return self.api.ask("jobs/")
+            except OSError:
+                if time.monotonic() > limit:
+                    raise
+                time.sleep(POLL)
 
     async def _follow(self) -> None:
         url = f"{self.api.head.url}/api/jobs/{self.name_}/logs/tail"
@@ -115,10 +130,13 @@ class RayJob:
 
 
 class Operator:
-    """`reconcile` is one look at one RayJob. new_head: starts one, and waits until it is ready."""
+    """`reconcile` is one look at one RayJob. new_head: starts one, and waits until it is ready.
 
-    def __init__(self, new_head: Callable[[dict[str, Any]], Head], status_checks: float = 300.0):
-        self.new_head, self.status_checks = new_head, status_checks
+    haste: what a second of its patience with a head that does not answer, and of the submitter's, is here.
+    """
+
+    def __init__(self, new_head: Callable[[dict[str, Any]], Head], haste: float = 1.0):
+        self.new_head, self.haste = new_head, haste
         self.heads: dict[str, Head] = {}  # of the RayJob's cluster
         self.unanswered: dict[str, float] = {}  # since when
 
@@ -152,8 +170,14 @@ class Operator:
     def _begin(self, job: RayJob) -> None:
         head = self.heads[job.name] = self.new_head(job.spec["rayClusterSpec"])
         name = f"{job.name}-{''.join(random.choices(LETTERS, k=5))}"
-        job.tries.append(Submitter(JobApi(head), name, job.spec["entrypoint"]))
+        self._submit(job, head, name)
         job.started, job.deployment = time.monotonic(), "Running"
+
+    def _submit(self, job: RayJob, head: Head, name: str) -> None:
+        (container,) = job.spec["submitterPodTemplate"]["spec"]["containers"]
+        probe = container.get("livenessProbe")
+        patience = probe["failureThreshold"] * probe["periodSeconds"] * self.haste if probe else float("inf")
+        job.tries.append(Submitter(JobApi(head), name, job.spec["entrypoint"], patience))
 
     def _look(self, job: RayJob) -> None:
         head, submitter, now = self.heads[job.name], job.tries[-1], time.monotonic()
@@ -162,9 +186,11 @@ class Operator:
             job.deployment = "Suspending"
         elif now - job.started > job.spec["activeDeadlineSeconds"]:
             self._failed(job, "DeadlineExceeded")
-        elif now - self.unanswered.get(job.name, now) > self.status_checks:
+        elif now - self.unanswered.get(job.name, now) > STATUS_CHECKS * self.haste:
             self._failed(job, "JobStatusCheckTimeoutExceeded")
-        elif submitter.code and job.spec["submitterConfig"]["backoffLimit"] == 0:  # else there would be another one
+        elif submitter.code and self._pods(job) <= job.spec["submitterConfig"]["backoffLimit"]:
+            self._submit(job, head, submitter.name_)
+        elif submitter.code:
             self._failed(job, "AppFailed" if job.status == "FAILED" else "SubmissionFailed")
         elif submitter.code == 0 and now - submitter.ended > SUBMITTER_GONE:
             job.status = "FAILED"
@@ -189,6 +215,10 @@ class Operator:
         elif job.status in ENDED and submitter.code is not None:
             job.deployment = "Complete"
 
+    def _pods(self, job: RayJob) -> int:
+        """How many submitters the present try has had."""
+        return sum(submitter.name_ == job.tries[-1].name_ for submitter in job.tries)
+
     def _cluster(self, job: RayJob) -> None:
         """The RayCluster's controller: a head that is gone comes back, unless the RayJob says that it need not."""
         if not self.heads[job.name].running and "ray.io/disable-provisioned-head-restart" not in job.annotations:
@@ -206,5 +236,5 @@ class Operator:
         """The cluster is deleted; its pods may take their time."""
         self.heads.pop(job.name).delete()
         self.unanswered.pop(job.name, None)
-        job.status = ""
+        job.status = job.reason = job.message = ""
         job.deployment = "Suspended" if job.deployment == "Suspending" else ""

@@ -4,6 +4,7 @@ import copy
 import json
 import shlex
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from flowcache.storage.objects.store import Store
 from flowcache.storage.verify import verify
 from tests.cluster.head_pod import HeadPod, needs_namespaces
 from tests.cluster.overlays import job_of, ray
-from tests.cluster.stand_in import JobApi, Operator, RayJob
+from tests.cluster.ray_head import free_port
+from tests.cluster.stand_in import STATUS_CHECKS, JobApi, Operator, RayJob
 
 ROW = {"prompt": "a red circle moving right on a blue background", "frames": 69, "steps": 4}
 PAST = "2020-01-01 00:00"
@@ -83,6 +85,14 @@ def standing(head) -> Operator:
     return Operator(lambda cluster: Standing(head))
 
 
+class Away(Standing):
+    """A head whose node has vanished: nothing answers, and nothing says so."""
+
+    def __init__(self, head):
+        super().__init__(head)
+        self.url = f"http://127.0.0.1:{free_port()}"
+
+
 def over(*jobs: RayJob):
     return lambda: all(each.deployment in ("Complete", "Failed") for each in jobs)
 
@@ -140,6 +150,9 @@ def test_suspended_drained_and_lost_heads_cost_a_try_each_and_no_video(operator,
         ("late", ["--succeed-with", "3"], ("FAILED", "Failed", 2)),
         ("late", ["--succeed-with", "3", "--succeed-with", "5"], ("SUCCEEDED", "Complete", 0)),
         ("bad input", ["--succeed-with", "3", "--succeed-with", "5"], ("FAILED", "Failed", 2)),
+        ("bad input", ["--stop-on-bad-input"], ("STOPPED", "Complete", 0)),
+        ("no option", ["--stop-on-bad-input"], ("STOPPED", "Complete", 0)),
+        ("some failed", ["--stop-on-bad-input"], ("FAILED", "Failed", 2)),
     ],
 )
 def test_what_becomes_of_each_exit_code(standing, tmp_path, ends, options, expected):
@@ -149,13 +162,49 @@ def test_what_becomes_of_each_exit_code(standing, tmp_path, ends, options, expec
         "some failed": ([good, bad], ["--keep-going"]),
         "late": ([good], ["--until", PAST]),
         "bad input": ([good, bad], []),
+        "no option": ([good], ["--hurry"]),
     }
     manifest, more = asked[ends]
     night = job("night", render(tmp_path, manifest, *more, *options), backoffLimit=1)
     standing.run(over(night), night)
     assert (night.status, night.deployment, night.failed) == expected, night.log
     if expected[0] == "FAILED":
-        assert f"exit code {dict(zip(asked, (0, 3, 5, 2), strict=True))[ends]}" in night.message
+        assert f"exit code {dict(zip(asked, (0, 3, 5, 2, 2), strict=True))[ends]}" in night.message
+    if expected[0] == "STOPPED":
+        assert {"bad input": "row 2: frames: got 22", "no option": "No such option"}[ends] in night.log
+
+
+def another_submitter(night: RayJob) -> None:
+    night.spec["submitterConfig"]["backoffLimit"] = 2
+
+
+def no_probe(night: RayJob) -> None:
+    del night.spec["submitterPodTemplate"]["spec"]["containers"][0]["livenessProbe"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (None, ("SUCCEEDED", "Complete", "", 1)),
+        (another_submitter, ("", "Failed", "JobStatusCheckTimeoutExceeded", 1)),
+        (no_probe, ("", "Failed", "JobStatusCheckTimeoutExceeded", 1)),
+    ],
+)
+def test_a_head_that_is_away_for_more_than_300_seconds(head, tmp_path, change, expected):
+    """And so is the next one, before it comes: with the settings of cluster/ that costs a try, with others the job."""
+    haste, heads = 0.03, [Away(head), Standing(head)]
+
+    def new_head(cluster: dict) -> Standing:
+        if len(heads) == 1:
+            time.sleep(1.1 * STATUS_CHECKS * haste)
+        return heads.pop(0)
+
+    night = job("night", render(tmp_path, [{"id": "good", **ROW, "frames": 21}]))
+    if change is not None:
+        change(night)
+    Operator(new_head, haste).run(over(night), night)
+    assert (night.status, night.deployment, night.reason, night.failed) == expected, night.log
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from flowcache.cli.stop import PROCESSES, alive
 from flowcache.inputs.job import JobSpec, load_job
 from tests.cluster import kubernetes
 from tests.cluster.overlays import OVERLAYS, ROOT, cluster_of, job_of, made, pods, ray, rendered
+from tests.cluster.stand_in import STATUS_CHECKS
 
 JOBS = [name for name in OVERLAYS if not name.endswith("-cluster")]
 COMPONENT, OPERATOR = "app.kubernetes.io/component", "kuberay-operator"
@@ -32,7 +33,6 @@ OPERATORS = {
 NODE = {"ray.io/is-ray-node": "yes", "app.kubernetes.io/created-by": "kuberay-operator"}
 SUBMITTER = {"ray.io/originated-from-crd": "RayJob", "app.kubernetes.io/created-by": "kuberay-operator"}
 CLOSING = 60.0  # seconds for what a stopped run still writes: playlists, tables, and reading them back
-STATUS_CHECKS = 300  # seconds without an answer of the head after which the operator gives a RayJob up for good
 
 
 @pytest.mark.parametrize("namespace", ["ray-system", "default", "kuberay-operator", "anything"])

@@ -1,13 +1,14 @@
 """Every option of `flowcache render` reaches the run."""
 
 import inspect
+import sys
 
 import pytest
 from typer.testing import CliRunner
 
-from flowcache.cli.main import app
+from flowcache.cli.main import app, main
 from flowcache.cli.render import render
-from flowcache.errors import InputError
+from flowcache.errors import InputError, Problem
 from flowcache.inputs.deadline import deadline
 from flowcache.inputs.job import JobSpec
 from flowcache.inputs.options import RunOptions
@@ -102,3 +103,33 @@ def test_a_table_of_media_reaches_the_run(asked, tmp_path):
     (tmp_path / "media.json").write_text('{"a.png": "media-1"}')
     CliRunner().invoke(app, ["render", "m.jsonl", "--output", "out", "--media", str(tmp_path / "media.json")])
     assert asked["media"] == {"a.png": "media-1"}
+
+
+def bad() -> Summary:
+    raise InputError([Problem("m.jsonl", "", "no answer")])
+
+
+def good() -> Summary:
+    return Summary("run", "out", ("v",), {}, {}, 5, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "looks", "code", "stopped"),
+    [
+        ("", [bad], 2, 0),
+        ("--stop-on-bad-input", [bad, bad], 2, 1),
+        ("--stop-on-bad-input", [bad, good], 0, 0),  # the store was away
+        ("--stop-on-bad-input --until never", [], 2, 1),  # what was written will not change
+        ("--stop-on-bad-input --hurry", [], 2, 1),
+        ("--hurry", [], 2, 0),
+    ],
+)
+def test_bad_input_stops_the_ray_job_where_that_is_asked_for(monkeypatch, options, looks, code, stopped):
+    calls, left = [], list(looks)
+    monkeypatch.setattr("flowcache.api.render", lambda requests, **given: left.pop(0)())
+    monkeypatch.setattr("flowcache.runtime.started_as.stop_job", lambda: calls.append("stopped"))
+    monkeypatch.setattr("flowcache.cli.render.LOOK_AGAIN", 0.0)
+    monkeypatch.setattr(sys, "argv", ["flowcache", "render", "m.jsonl", "--output", "out", *options.split()])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert (ended.value.code, len(calls), left) == (code, stopped, [])

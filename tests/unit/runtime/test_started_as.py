@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from flowcache.runtime.started_as import started_as
+from flowcache.runtime import started_as as module
+from flowcache.runtime.started_as import started_as, stop_job
 
 
 @pytest.mark.parametrize(
@@ -31,3 +32,24 @@ def test_what_no_job_of_ray_runs_has_none(monkeypatch, config):
     if config is not None:
         monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", config)
     assert started_as() is None
+
+
+@pytest.mark.parametrize("fault", [None, RuntimeError("no such job"), ConnectionError("no dashboard")])
+def test_the_job_that_is_stopped_is_this_ones(monkeypatch, fault):
+    calls = []
+
+    class Client:
+        def stop_job(self, name):
+            calls.append(name)
+            if fault:
+                raise fault
+
+    monkeypatch.setattr("ray.job_submission.JobSubmissionClient", Client)
+    monkeypatch.setattr(module, "STOPPED_WITHIN", 0.0)
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
+    stop_job()
+    assert calls == []
+    config = {"metadata": {"job_submission_id": "flowcache-7x2kq"}}
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(config))
+    stop_job()
+    assert calls == ["flowcache-7x2kq"]

@@ -3,10 +3,9 @@
 import av
 import numpy as np
 import pytest
-from moto.server import ThreadedMotoServer
 from PIL import Image
 
-from flowcache.errors import MediaError, StoreError
+from flowcache.errors import MediaError
 from flowcache.inputs.sandbox import Sandbox
 from flowcache.records import ModelSpec, RenderRequest, Shot
 from flowcache.scheduler.protocols import kind_of
@@ -107,20 +106,3 @@ def test_what_lies_no_more_at_a_host_is_not_asked_for_again():
         with pytest.raises(MediaError, match="does not exist"):
             picture(request(image=f"{server.url}/a.png"), SKYREELS, sandbox)
         assert len(server.asked) == 1
-
-
-def test_a_cloud_that_does_not_answer_is_the_stores_fault_and_an_object_that_is_gone_is_not(monkeypatch):
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    server = ThreadedMotoServer(port=0)
-    server.start()
-    access = {"endpoint_url": f"http://127.0.0.1:{server.get_host_and_port()[1]}"}
-    asked = request(image="s3://media/a.png")
-    try:
-        with Sandbox(access, most=1) as sandbox, pytest.raises(MediaError, match="a.png: does not exist") as gone:
-            picture(asked, SKYREELS, sandbox)
-    finally:
-        server.stop()
-    with Sandbox(access, most=1) as sandbox, pytest.raises(StoreError, match="a.png: cannot be") as away:
-        picture(asked, SKYREELS, sandbox)
-    assert (kind_of(gone.value), kind_of(away.value)) == ("work", "store") and away.value.passing
