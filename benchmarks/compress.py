@@ -3,7 +3,8 @@
 python -m benchmarks.compress scores random keys of 5, 20 and 80 chunks (one layer, the queries of one chunk) and
 prints the extra memory at its peak and the time, both from one run. With --gpu: what a cut is predicted to take on one
 H100 (assumptions: benchmarks.roofline), all layers and branches, of all queries and of those that are asked.
-With --bundled: how many of the tokens that all queries choose every third, seventh and thirteenth choose too.
+With --bundled: how many of the tokens that all queries choose fewer of them choose too, so many apart (2.618: as large
+chunks are asked).
 """
 
 import argparse
@@ -21,14 +22,14 @@ from benchmarks.memory import extra_memory, seconds
 from benchmarks.pretend import DEVICE, pretend_gpu
 from benchmarks.statistics import markdown
 from flowcache.cache import kv_select
-from flowcache.cache.kv_select import Compression, Local, top
+from flowcache.cache.kv_select import GOLDEN, Compression, Local, spread, top
 from flowcache.families.registry import load_model
 from flowcache.inputs.segments import plan
 from flowcache.models import log_sum_exp
 from flowcache.records import RenderRequest, Shot
 from flowcache.worker.renderer import SegmentRenderer
 
-FEWER = 3, 7, 13  # every so many-th
+FEWER = 2 + GOLDEN, 3, 5, 7, 13  # one in so many
 PROMPTS = "a red circle moving right on a blue background", "a white square growing on a green background"
 
 
@@ -88,7 +89,7 @@ def agreement(name: str, mix: float) -> list[str]:
         chosen = choose(compression, queries, keys, budget, *places)
         all_of_them += chosen.numel()
         for step in FEWER:
-            fewer = choose(compression, queries[step // 2 :: step], keys, budget, *places)
+            fewer = choose(compression, spread(queries, step), keys, budget, *places)
             pairs = zip(chosen.T.tolist(), fewer.T.tolist(), strict=True)
             same[step] += sum(len(set(ours) & set(theirs)) for ours, theirs in pairs)
         return chosen
@@ -122,7 +123,7 @@ def main() -> None:
         return print(markdown(["model", "a chunk, s", *forms], [predicted(name) for name in ("1.3B", "14B", "4.5B")]))
     if arguments.bundled:
         rows = [agreement(name, mix) for name in ("tiny-skyreels", "tiny-magi") for mix in (0.07, 0.5, 1.0)]
-        return print(markdown(["model", "mix", "tokens kept", *(f"one in {step}" for step in FEWER)], rows))
+        return print(markdown(["model", "mix", "tokens kept", *(f"one in {step:.4g}" for step in FEWER)], rows))
     torch.manual_seed(0)
     rows = [measure(chunks, arguments.tokens, arguments.heads) for chunks in arguments.chunks]
     tokens = arguments.tokens

@@ -1,7 +1,8 @@
 """Does a video of one moving shape show what its caption says? Decided from the pixels alone.
 
 python -m benchmarks.judge --n 32 renders captions with the bundled model and counts what is right;
---policy paper:slow with reuse, --continued: a second shot whose caption asks for another motion.
+--policy paper:slow with reuse, --image: from the scene's first picture, --continued 1: a second shot of the
+caption, --turned: one whose caption asks for another motion. `jod` is of benchmarks.fidelity, where it is installed.
 """
 
 import argparse
@@ -20,8 +21,20 @@ from flowcache.families.registry import load_model
 from flowcache.inputs.segments import plan
 from flowcache.models.base import LoadedModel
 from flowcache.records import RenderRequest, Shot
-from flowcache.worker.renderer import SegmentRenderer
-from training.shapes import COLOURS, HEADINGS, KINDS, SIZE, Scene, caption, coverage, sample_scene, world_of
+from flowcache.worker.renderer import SegmentRenderer, encode_pixels
+from training.shapes import (
+    COLOURS,
+    HEADINGS,
+    KINDS,
+    SIZE,
+    Scene,
+    World,
+    caption,
+    coverage,
+    render,
+    sample_scene,
+    world_of,
+)
 
 CONTRAST = 60  # RGB distance from the background from which a pixel is taken for the shape's
 MOVING = 0.4  # pixels per frame
@@ -140,16 +153,17 @@ def kind_overlap(mask: Tensor, kind: str, looks: int = 12) -> float:
     """Of the mask with the ideal one of a kind."""
     chosen = mask[torch.linspace(0, len(mask) - 1, looks).round().long()]
     chosen = chosen[chosen.sum((1, 2)) > 10]
-    return overlap(chosen, ideal(kind, chosen.sum((1, 2)), centres(chosen)))
+    return overlap(chosen, coverage(kind, *place(kind, chosen)))
 
 
-def ideal(kind: str, area: Tensor, centre: Tensor) -> Tensor:
-    """Masks of the kind with the given areas [T] and centres of mass [T, 2]."""
+def place(kind: str, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """x, y and radius [T] of shapes of the kind that have the areas and centres of mass of the masks."""
     middle, unit = torch.full((1,), SIZE / 2), torch.full((1,), 10.0)
     sample = coverage(kind, middle, middle, unit)
-    radius = unit * (area / sample.sum()).sqrt()
+    radius = unit * (mask.sum((1, 2)) / sample.sum()).sqrt()
     offset = (centres(sample) - SIZE / 2) * (radius / unit)[:, None]
-    return coverage(kind, *(centre - offset).T, radius)
+    x, y = (centres(mask) - offset).T
+    return x, y, radius
 
 
 def overlap(a: Tensor, b: Tensor) -> float:
@@ -167,10 +181,23 @@ def count(pairs: list[tuple[Verdict, Verdict | None]]) -> dict[str, int]:
     return right
 
 
+def pixels(video: Tensor) -> np.ndarray:
+    """[3, T, H, W] in -1..1 -> uint8 [T, H, W, 3]."""
+    return ((video.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 3, 0).numpy()
+
+
 def render_video(
-    model: LoadedModel, scenes: list[Scene], seed: int, policy: dict, guidance: float | None = None
+    model: LoadedModel,
+    scenes: list[Scene],
+    seed: int,
+    policy: dict,
+    guidance: float | None = None,
+    pictured: bool = False,
 ) -> list[np.ndarray]:
-    """One shot per scene, each continuing the one before: uint8 [T, SIZE, SIZE, 3] each."""
+    """One shot per scene, each continuing the one before: uint8 [T, SIZE, SIZE, 3] each.
+
+    pictured: the first one starts from its scene's first picture.
+    """
     spec = model.spec
     later = spec.frames // spec.chunk_frames * spec.chunk_frames  # as many whole chunks as fit
     lengths = [spec.frames] + [later] * (len(scenes) - 1)
@@ -180,7 +207,7 @@ def render_video(
         guidance=spec.guidance if guidance is None else guidance, steps=spec.steps, model=spec.name, policy=policy,
         negative_prompt=spec.negative_prompt,
     )  # fmt: skip
-    frames, tail = [], None
+    frames, tail = [], encode_pixels(model, pixels(render(scenes[0], 1))) if pictured else None
     for segment in plan(request, spec):
         renderer = SegmentRenderer(model, request, segment, tail)
         frames += [chunk.frames for chunk in renderer.chunks()]
@@ -188,35 +215,69 @@ def render_video(
     return np.split(np.concatenate(frames), np.cumsum(lengths)[:-1])
 
 
-def main() -> None:
+def draw_sheet(videos: list[np.ndarray], to: str, fps: int, columns: int = 8) -> None:
+    """Of uint8 [T, SIZE, SIZE, 3], all equally long."""
+    stack = np.stack(videos)
+    if to.endswith(".webp"):
+        blank = np.zeros((-len(stack) % columns, *stack.shape[1:]), np.uint8)
+        grid = np.concatenate([stack, blank]).reshape(-1, columns, *stack.shape[1:])  # rows, columns, T, y, x, 3
+        frames = [Image.fromarray(frame) for frame in grid.transpose(2, 0, 3, 1, 4, 5).reshape(
+            stack.shape[1], -1, columns * SIZE, 3)]  # fmt: skip
+        frames[0].save(to, save_all=True, append_images=frames[1:], duration=1000 // fps, loop=0, quality=80)
+    else:
+        chosen = stack[:, np.linspace(0, stack.shape[1] - 1, 16).round().astype(int)]
+        Image.fromarray(chosen.swapaxes(1, 2).reshape(-1, 16 * SIZE, 3)).save(to)
+
+
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--n", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0, help="of captions and noise")
     parser.add_argument("--model", default="tiny-skyreels")
     parser.add_argument("--policy", default="off", help="off, or paper:PRESET")
     parser.add_argument("--guidance", type=float)
-    parser.add_argument("--continued", action="store_true", help="judge a second shot with another motion")
-    parser.add_argument("--sheet", help="PNG for a row of frames of each video")
-    arguments = parser.parse_args()
+    parser.add_argument("--image", action="store_true", help="start from the scene's first picture")
+    second = parser.add_mutually_exclusive_group()
+    second.add_argument(
+        "--continued", type=int, default=0, help="so many more shots of the caption, judged as one video"
+    )
+    second.add_argument("--turned", action="store_true", help="judge a second shot with another motion")
+    parser.add_argument("--sheet", help="a PNG with a row of frames of each video, or a WebP where all move")
+    return parser.parse_args()
+
+
+def shots(arguments: argparse.Namespace, world: World, rng: Random) -> list[Scene]:
+    """A random scene, and what follows it."""
+    scene = sample_scene(rng, world=world)
+    if arguments.turned:
+        return [scene, replace(scene, motion=rng.choice([m for m in world.motions if m != scene.motion]))]
+    return [scene] * (1 + arguments.continued)
+
+
+def main() -> None:
+    from benchmarks.fidelity import color_video_vdp, true_video  # which judges by what stands here
+
+    arguments = parse()
     torch.set_num_threads(1)
-    model, rng = load_model(arguments.model), Random(arguments.seed)
+    model, rng, metric = load_model(arguments.model), Random(arguments.seed), color_video_vdp()
     world = world_of(model.spec.vocabulary)
     policy = dict(zip(("name", "preset"), arguments.policy.split(":"), strict=False))
-    pairs, rows, began = [], [], time.monotonic()
+    pairs, videos, jods, began = [], [], [], time.monotonic()
     for number in range(arguments.n):
-        scenes = [sample_scene(rng, world=world)]
-        if arguments.continued:
-            scenes.append(replace(scenes[0], motion=rng.choice([m for m in world.motions if m != scenes[0].motion])))
-        windows = render_video(model, scenes, arguments.seed * 1000 + number, policy, arguments.guidance)
-        pairs.append((verdict_of(scenes[-1]), judge(windows[-1])))
+        scenes, seed = shots(arguments, world, rng), arguments.seed * 1000 + number
+        windows = render_video(model, scenes, seed, policy, arguments.guidance, arguments.image)
         shown = np.concatenate(windows)
-        chosen = shown[np.linspace(0, len(shown) - 1, 16).round().astype(int)]
-        rows.append(chosen.swapaxes(0, 1).reshape(SIZE, -1, 3))
+        judged = windows[-1] if arguments.turned else shown
+        pairs.append((verdict_of(scenes[-1]), judge(judged)))
+        if callable(metric) and (true := true_video(scenes[-1], judged)) is not None:
+            jods.append(metric(judged, true, model.spec.fps))
+        videos.append(shown)
         if pairs[-1][0] != pairs[-1][1]:
             print(f"{number}: {' / '.join(map(caption, scenes))} -> {pairs[-1][1]}", flush=True)
     if arguments.sheet:
-        Image.fromarray(np.concatenate(rows)).save(arguments.sheet)
-    print(json.dumps({"of": arguments.n, **count(pairs), "seconds": round(time.monotonic() - began)}))
+        draw_sheet(videos, arguments.sheet, model.spec.fps)
+    jod = round(float(np.mean(jods)), 2) if jods else metric if isinstance(metric, str) else None
+    print(json.dumps({"of": arguments.n, **count(pairs), "jod": jod, "seconds": round(time.monotonic() - began)}))
 
 
 if __name__ == "__main__":

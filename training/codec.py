@@ -9,14 +9,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from flowcache.families.codecs import WEIGHTS, PatchCodec, Refiner
+from flowcache.families.codecs import WEIGHTS, PatchCodec
+from flowcache.families.refiners import EdgeRefiner
 from training.plan import Stage
 from training.shapes import FRAMES, WORLD, World, render, render_ground, sample_scene
 from training.task import Loss, generator
 
-CHANNELS, HIDDEN = 24, 192
+CHANNELS, HIDDEN = 24, 128
 CENTRED = 3  # channels whose mean is subtracted: flat colours
-CLIP = 6  # latent frames
+CLIP, SHOWN = 6, 3  # latent frames of those that are measured, and of those that are learned: more scenes in a step
 LENGTHS = {"clip": 1}
 NOISE = 0.35  # the most that latents are noised by, as those that a diffusion model leaves are
 LOOKS = (0.0, 0.1, 0.2, 0.3)  # levels at which the round trip is measured
@@ -53,9 +54,11 @@ class Refining:
 
     def __init__(self, codec: PatchCodec):
         self.model = PatchCodec(codec.channels, codec.time_stride, codec.space_stride, HIDDEN, codec.causal)
-        self.model.load_state_dict(codec.state_dict(), strict=False)
-        if codec.refiner is None:
+        known = codec.state_dict()
+        if not isinstance(codec.refiner, EdgeRefiner):
+            known = {name: tensor for name, tensor in known.items() if not name.startswith("refiner.")}
             nn.init.zeros_(refiner_of(self.model).out.weight)
+        self.model.load_state_dict(known, strict=False)
         self.lengths = dict(LENGTHS)
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
@@ -65,7 +68,7 @@ class Refining:
     def loss(self, length: str, rows: list[Random], stage: Stage, room: float) -> Loss:
         total, pixels = torch.zeros(()), 0
         for rng in rows:
-            video = render(sample_scene(rng, rng.random() < 0.5), clip_frames(self.model))
+            video = render(sample_scene(rng, rng.random() < 0.5), clip_frames(self.model, SHOWN))
             decoded = noised_round_trip(self.model, video, NOISE * rng.random(), rng)
             total, pixels = total + (decoded - video).square().sum(), pixels + video.numel()
         return Loss(total, torch.tensor(pixels))
@@ -77,13 +80,13 @@ class Refining:
         return {f"dB {level}": round(noisy_psnr(model, level), 2) for level in LOOKS}
 
 
-def refiner_of(codec: PatchCodec) -> Refiner:
-    assert codec.refiner is not None
+def refiner_of(codec: PatchCodec) -> EdgeRefiner:
+    assert isinstance(codec.refiner, EdgeRefiner)
     return codec.refiner
 
 
-def clip_frames(codec: PatchCodec) -> int:
-    return 1 + (CLIP - 1) * codec.time_stride if codec.causal else CLIP * codec.time_stride
+def clip_frames(codec: PatchCodec, latent_frames: int = CLIP) -> int:
+    return 1 + (latent_frames - 1) * codec.time_stride if codec.causal else latent_frames * codec.time_stride
 
 
 def noised_round_trip(codec: PatchCodec, video: Tensor, level: float, rng: Random) -> Tensor:
@@ -127,6 +130,7 @@ def save_codec(codec: PatchCodec, folder: Path) -> None:
         "time_stride": codec.time_stride,
         "space_stride": codec.space_stride,
         "hidden": codec.hidden,
+        "refines": codec.refines,
         "causal": codec.causal,
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")

@@ -11,6 +11,7 @@ from torch import nn
 
 from flowcache.families.codecs import PatchCodec
 from training.families import Family
+from training.muon import Muon
 from training.plan import Plan, Stage
 from training.scenes import Mix, swapped
 from training.shapes import vocabulary
@@ -79,7 +80,7 @@ def build_optimizers(model: nn.Module, family: Family) -> list[torch.optim.Optim
         groups["conditioning" if slow else "matrices" if block else "rest"].append(parameter)
     rest = [{"params": groups["rest"], "share": 0.5}, {"params": groups["conditioning"], "share": 0.2}]
     optimizers = [
-        torch.optim.Muon(groups["matrices"], weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        Muon(groups["matrices"]),
         torch.optim.AdamW(rest, betas=(0.9, 0.98), weight_decay=0.0),
     ]
     for group in groups_of(optimizers):

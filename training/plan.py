@@ -61,7 +61,7 @@ class Plan(Strict):
     warmup: Count = 100
     spread: Annotated[int, Field(ge=0)] = 0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.998
-    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"  # auto: bfloat16 where the CPU has its products
     seed: int = 0
     probe: Count = 100
     keep: tuple[Count, ...] = ()

@@ -97,7 +97,11 @@ def sampled(queries: Tensor, shared: bool) -> Tensor:
     """Those that are asked: evenly spaced, by no whole number, so that every row and column of a video is."""
     if len(queries) <= EVERY_QUERY:
         return queries
-    stride = GOLDEN + (max(2, -(-len(queries) // ASKED)) if shared else 2)
+    return spread(queries, GOLDEN + (max(2, -(-len(queries) // ASKED)) if shared else 2))
+
+
+def spread(queries: Tensor, stride: float) -> Tensor:
+    """Those that are so far apart, half of that from the ends."""
     places = torch.arange(int(len(queries) / stride), dtype=torch.float64, device=queries.device)
     return queries[((places + 0.5) * stride).long()]
 

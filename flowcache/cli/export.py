@@ -22,6 +22,7 @@ def export(
     from flowcache.storage.commits import read_commits
     from flowcache.storage.export import export as export_video
     from flowcache.storage.objects.registry import normalise
+    from flowcache.storage.objects.schemes import S3, scheme_of
 
     check_root(to, typed=True, name="--to")
     target = normalise(to)
@@ -32,7 +33,8 @@ def export(
     if not names:
         raise InputError([Problem(output, "", "holds no finished video yet")])
     files = {f"{to.rstrip('/')}/{name}.mp4": name for name in names}
-    sizes = {file: export_video(store, name, file) for file, name in files.items()}
+    access = {"endpoint_url": endpoint_url} if endpoint_url and scheme_of(target) is S3 else {}
+    sizes = {file: export_video(store, name, file, **access) for file, name in files.items()}
     if as_json:
         print_json(sizes)
     for file, size in {} if as_json else sizes.items():

@@ -46,10 +46,13 @@ def render(
     endpoint_url: Endpoint = None,
     as_json: Json = False,
 ) -> None:
-    """Render a manifest: every video not yet complete at the output. Killed or stopped, the same command goes on.
+    """Render a manifest: every video not yet complete at the output.
 
-    For example: `flowcache render manifests/demo.jsonl --output runs/demo --policy paper`, or, on a cluster,
-    `flowcache render s3://bucket/night.parquet --output s3://bucket/night --gang 4 --address auto`
+    Killed or stopped, the same command goes on.
+
+        flowcache render manifests/demo.jsonl --output runs/demo --policy paper
+
+        flowcache render s3://bucket/night.parquet --output s3://bucket/night --gang 4 --address auto
     """
     from flowcache.inputs.job import merged
 

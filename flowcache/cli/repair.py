@@ -19,6 +19,8 @@ def repair(
 
     What was continued from a damaged segment goes with it; the old markers are kept below _withdrawn. Refused (exit
     code 2) while a driver is at work there. Exit code 4 where something is left that only a person can mend.
+
+        flowcache repair s3://bucket/night
     """
     from flowcache.storage.repair import repair as repair_store
 

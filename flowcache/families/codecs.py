@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowcache.families.base import CodecKind
 from flowcache.families.known import answers, left_out
+from flowcache.families.refiners import EdgeRefiner, PatchRefiner
 from flowcache.models.base import Codec, Share, alone
 from flowcache.models.build import built
 from flowcache.models.json_files import read_object
@@ -22,28 +22,14 @@ from flowcache.models.wan_vae import WanCodec, diffusers_part, official_part
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
-class Refiner(nn.Module):
-    """What the linear decoder misses of a patch, guessed from its neighbours in space and the latent frame before."""
-
-    def __init__(self, channels: int, hidden: int, patch: int):
-        super().__init__()
-        self.mix = nn.Conv2d(2 * channels, hidden, 3, padding=1)
-        self.deepen = nn.Conv2d(hidden, hidden, 3, padding=1)
-        self.out = nn.Conv2d(hidden, patch, 1)
-
-    def forward(self, latents: Tensor, before: Tensor) -> Tensor:
-        """Latents and those one frame earlier, [F, C, h, w] each -> [F, patch, h, w]."""
-        x = F.gelu(self.mix(torch.cat([latents, before], dim=1)))
-        return self.out(F.gelu(x + self.deepen(x)))
-
-
 class PatchCodec(nn.Module):
     """4x8x8 pixel patches by their strongest directions: an orthonormal linear map, undone with a little help.
 
     Implements `Codec`. Causal (SkyReels-V2): the first latent frame stands for the first video frame (repeated to
     fill its patches), every further one for `time_stride` frames. Otherwise (MAGI-1) each stands for `time_stride`
     frames; a single frame is repeated. Latents have zero mean and unit variance per channel. Encoding is linear;
-    decoding adds what a `Refiner` of `hidden` channels guesses (0: none).
+    decoding adds what a refiner of `hidden` channels guesses (0: none): an `EdgeRefiner` or, before those, a
+    `PatchRefiner`.
     """
 
     basis: Tensor
@@ -51,7 +37,13 @@ class PatchCodec(nn.Module):
     scale: Tensor
 
     def __init__(
-        self, channels: int, time_stride: int = 4, space_stride: int = 8, hidden: int = 0, causal: bool = True
+        self,
+        channels: int,
+        time_stride: int = 4,
+        space_stride: int = 8,
+        hidden: int = 0,
+        causal: bool = True,
+        refines: str = "edges",
     ):
         super().__init__()
         self.channels, self.time_stride, self.space_stride, self.hidden = channels, time_stride, space_stride, hidden
@@ -60,7 +52,14 @@ class PatchCodec(nn.Module):
         self.register_buffer("basis", torch.eye(patch)[:channels].clone())  # rows are orthonormal
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("scale", torch.ones(channels))
-        self.refiner = Refiner(channels, hidden, patch) if hidden else None
+        self.refines = refines
+        if refines not in ("edges", "patches"):
+            raise ValueError(f"refines: got {refines!r}; accepted: edges, patches")
+        self.refiner: EdgeRefiner | PatchRefiner | None = None
+        if hidden and refines == "edges":
+            self.refiner = EdgeRefiner(time_stride, space_stride, hidden)
+        elif hidden:
+            self.refiner = PatchRefiner(channels, hidden, patch)
 
     def encode(self, video: Tensor) -> Tensor:
         """[3, T, H, W] -> [channels, F, H / space_stride, W / space_stride].
@@ -86,13 +85,20 @@ class PatchCodec(nn.Module):
 
     def decode(self, latents: Tensor, before: Tensor | None = None) -> Tensor:
         """[channels, F, h, w] -> [3, F * time_stride, H, W], not clamped; `before`: the latents one frame earlier."""
+        before = shifted(latents, torch.zeros_like(latents[:, :1])) if before is None else before
+        latents, before = latents.to(self.basis), before.to(self.basis)
+        if isinstance(self.refiner, EdgeRefiner):
+            return self.refiner(self.frames(latents), self.frames(before)).transpose(0, 1).flatten(1, 2)
+        more = self.refiner(latents.transpose(0, 1), before.transpose(0, 1)) if self.refiner else None
+        return self.frames(latents, more).transpose(0, 1).flatten(1, 2)
+
+    def frames(self, latents: Tensor, more: Tensor | None = None) -> Tensor:
+        """[channels, F, h, w] -> [F, 3, time_stride, H, W] by the basis alone; more: added, [F, patch, h, w]."""
         t, s = self.time_stride, self.space_stride
-        patches = (latents.to(self.basis).permute(1, 2, 3, 0) * self.scale + self.mean) @ self.basis
-        if self.refiner is not None:
-            before = shifted(latents, torch.zeros_like(latents[:, :1])) if before is None else before
-            patches = patches + self.refiner(latents.transpose(0, 1), before.transpose(0, 1)).permute(0, 2, 3, 1)
-        blocks = patches.unflatten(3, (3, t, s, s)).permute(3, 0, 4, 1, 5, 2, 6)
-        return blocks.flatten(5, 6).flatten(3, 4).flatten(1, 2)
+        patches = (latents.permute(1, 2, 3, 0) * self.scale + self.mean) @ self.basis
+        if more is not None:
+            patches = patches + more.permute(0, 2, 3, 1)
+        return patches.unflatten(3, (3, t, s, s)).permute(0, 3, 4, 1, 5, 2, 6).flatten(5, 6).flatten(3, 4)
 
     def stream(self, share: Share = alone) -> Callable[[Tensor], Tensor | None]:
         """Every latent frame on its own, with the one before."""
@@ -171,7 +177,7 @@ def _kind(path: Path) -> tuple[CodecKind, dict[str, Any]]:
 def _patch_part(path: Path, config: dict) -> Part:
     def make() -> PatchCodec:
         shape = (config[key] for key in ("latent_channels", "time_stride", "space_stride", "hidden"))
-        return PatchCodec(*shape, causal=config.get("causal", True))
+        return PatchCodec(*shape, config.get("causal", True), config.get("refines", "patches"))
 
     return Part(path, built(make, path / "config.json", config), in_folder(path))
 

@@ -10,8 +10,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 
-from flowcache.errors import MediaError, UnreadableError
-from flowcache.inputs.children import BROKEN, END, FULL, REFUSED, SLOW, VALUE, Limits
+from flowcache.errors import MediaError, StoreError, UnreadableError
+from flowcache.inputs.children import BROKEN, END, FULL, REFUSED, SLOW, STORE, VALUE, Limits
 from flowcache.inputs.urls import cause
 
 
@@ -45,6 +45,9 @@ def answer(pipe: Connection, function: Callable[..., Iterator[bytes]], limits: L
     except (MediaError, UnreadableError) as error:
         slow = isinstance(error, UnreadableError) and error.slow
         ended, said = SLOW if slow else REFUSED, str(error).encode(errors="backslashreplace")
+    except StoreError as error:
+        told = f"{error.passing:d}{error.of_machine:d}{error}"
+        ended, said = STORE, told.encode(errors="backslashreplace")
     except MemoryError:
         ended = FULL
     except OSError as error:

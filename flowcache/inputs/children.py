@@ -14,11 +14,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Self
 
-from flowcache.errors import UnreadableError
+from flowcache.errors import StoreError, UnreadableError
 
 GRACE = 30.0  # seconds beyond its own limit after which a child that can't even end is left behind
 FRAME = 1 << 31  # bytes of one message
-VALUE, REFUSED, SLOW, BROKEN, FULL, END = b"v", b"r", b"s", b"b", b"m", b"."  # what a message of a child begins with
+# What a message of a child begins with
+VALUE, REFUSED, SLOW, STORE, BROKEN, FULL, END = b"v", b"r", b"s", b"o", b"b", b"m", b"."
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Children:
             child.end()
 
     def ask(self, function: Callable[..., Iterator[bytes]], limits: Limits, *given: Any) -> Generator[bytes]:
-        """What `function` (of a module, picklable) yields in a child. UnreadableError.
+        """What `function` (of a module, picklable) yields in a child. UnreadableError, StoreError.
 
         The limits hold for each of its answers anew; time in which nobody asks for the next one is not counted.
         """
@@ -103,6 +104,8 @@ class _Child:
         self.ready = kind != FULL
         if kind in (REFUSED, SLOW):
             raise UnreadableError(said, slow=kind == SLOW)
+        if kind == STORE:
+            raise StoreError(said[2:], passing=said[0] == "1", of_machine=said[1] == "1")
         if kind == FULL:
             raise UnreadableError(f"needs more than {limits.memory >> 20:,} MiB of memory to be read")
         if kind == BROKEN:

@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 
 from flowcache.errors import MediaError, UnreadableError
 from flowcache.inputs.fit import Fit, fitted
+from flowcache.inputs.pixels import rgb
 from flowcache.inputs.urls import WEB, Access, OpenFile, opened, resolve, scheme_of
 from flowcache.records import MediaInfo
 
@@ -179,7 +180,7 @@ def _plain(image: Image.Image) -> Image.Image:
 def _upright(frame: av.VideoFrame) -> Image.Image:
     """The frame as a picture, turned as its camera was held."""
     _check_pixels(frame.width, frame.height)  # which need not be those of the container
-    image = Image.fromarray(frame.to_ndarray(format="rgb24"))
+    image = Image.fromarray(rgb(frame))
     return image.rotate(frame.rotation, expand=True) if frame.rotation % 360 else image
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from flowcache.errors import MediaError, UnreadableError
+from flowcache.errors import MediaError, StoreError, UnreadableError, masked
 from flowcache.inputs import media
 from flowcache.inputs.children import Children, Limits
 from flowcache.inputs.urls import FETCH_SECONDS, Access, OpenFile, download, opened, resolve, scheme_of
@@ -26,7 +26,7 @@ PATIENCE = 3  # times in a row that a host may be too slow before the rest of it
 
 class Sandbox(Children):
     """Open what people name, `with` it. `access`: what s3:// URLs are opened with; `private`: http:// may lead to any
-    address. MediaError says what is wrong, a limit that was reached included.
+    address. MediaError says what is wrong, a limit that was reached included; StoreError, that a store refuses it.
     """
 
     def __init__(self, access: Access | None = None, private: bool = False, most: int = AT_ONCE):
@@ -36,7 +36,8 @@ class Sandbox(Children):
     def probe(self, url: str, kind: str, base: str) -> MediaInfo:
         """See `media.probe_media`."""
         absolute = resolve(url, base)
-        (answer,) = self._media(_probed, kind, absolute, {"kind": kind, "base": ""})
+        with _before_work(absolute, MediaError):
+            (answer,) = self._media(_probed, kind, absolute, {"kind": kind, "base": ""})
         return replace(MediaInfo(**json.loads(answer)), url=absolute)
 
     def image(self, url: str, width: int, height: int, **how: Any) -> np.ndarray:
@@ -58,8 +59,9 @@ class Sandbox(Children):
                 yield file
             return
         with tempfile.NamedTemporaryFile() as copy:
-            for _ in self.ask(_downloaded, FETCH, url, copy.name, limit, self.access):
-                pass
+            with _before_work(url, UnreadableError):
+                for _ in self.ask(_downloaded, FETCH, url, copy.name, limit, self.access):
+                    pass
             with open(copy.name, "rb") as file:
                 yield file
 
@@ -77,6 +79,17 @@ class Sandbox(Children):
         except UnreadableError as error:
             self._slow[host] += error.slow
             raise MediaError(str(error)) from error
+
+
+@contextmanager
+def _before_work(url: str, refused: type[MediaError | UnreadableError]) -> Iterator[None]:
+    """What a store refuses while a run is planned is the fault of who named it; that it does not answer is nobody's."""
+    try:
+        yield
+    except StoreError as error:
+        if error.passing:
+            raise StoreError(f"{masked(url)}: {error}; nothing was begun", passing=True) from error
+        raise refused(str(error)) from error
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import os
 import posixpath
+import re
 import stat
 import tempfile
 import time
@@ -13,11 +14,14 @@ from typing import IO, Any
 import fsspec
 from fsspec.core import url_to_fs
 
-from flowcache.errors import UnreadableError, masked
+from flowcache.errors import StoreError, UnreadableError, masked
 
 BLOCK = 1 << 20  # bytes
 FETCH_SECONDS = 600.0  # for one object
 WEB = ("http", "https")
+MISSING = "does not exist"
+NO_OBJECT = ("", "NoSuchKey", "BlobNotFound")  # without a code: s3fs has listed what is there, and it is not
+NO_ANSWER = re.compile("Connect|Timeout|Payload|Incomplete")  # in the names of what clients raise then
 S3 = {"config_kwargs": {"connect_timeout": 10, "read_timeout": 30}}  # seconds
 
 OpenFile = BufferedReader
@@ -45,7 +49,8 @@ def resolve(url: str, base: str) -> str:
 
 @contextmanager
 def opened(url: str, limit: int, access: Access | None = None, private: bool = False) -> Iterator[OpenFile]:
-    """The object as a local file, open at its start. UnreadableError: absent, no file, over `limit` bytes.
+    """The object as a local file, open at its start. UnreadableError: absent, no file, over `limit` bytes; StoreError,
+    which does not name it: what holds it refuses it, or does not answer.
 
     private: of http:// and https://, also what lies at addresses that are not public.
     """
@@ -87,11 +92,38 @@ def download(url: str, file: IO[bytes], limit: int, access: Access | None = None
         raise UnreadableError(f"has the unknown scheme {scheme!r}")
     try:
         filesystem, path = url_to_fs(url, **(S3 | dict(access or {}) if scheme in ("s3", "s3a") else {}))
+    except Exception as fault:  # a package or credentials that are not there
+        raise StoreError(cause(fault), of_machine=True) from fault
+    try:
         _copy(filesystem, path, file, limit)
-    except UnreadableError:
+    except (UnreadableError, StoreError):
         raise
     except Exception as fault:  # fsspec's filesystems pass on what the client libraries below them raise
-        raise UnreadableError(cause(fault)) from fault
+        raise refusal(fault) from fault
+
+
+def refusal(fault: Exception) -> UnreadableError | StoreError:
+    """What came of asking a store for an object: its own fault, unless it says that there is no such object."""
+    (status, code), said = answer_of(fault), cause(fault)
+    if said == MISSING:
+        return UnreadableError(said) if code in NO_OBJECT else StoreError(f"cannot be read ({code})", of_machine=True)
+    of_machine = isinstance(fault, PermissionError) or "Credential" in type(fault).__name__
+    broken = isinstance(fault, OSError) or NO_ANSWER.search(type(fault).__name__)
+    passing = status >= 500 or status in (408, 429) if status else bool(broken) and not of_machine
+    return StoreError(said, passing, of_machine)
+
+
+def answer_of(fault: BaseException | None) -> tuple[int, str]:
+    """The status and the code of a server's answer, as S3's and Azure's clients keep it; 0 and "" where none came."""
+    while fault is not None:
+        answer = getattr(fault, "response", None)
+        if isinstance(answer, dict):
+            status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            return status, str(answer.get("Error", {}).get("Code", ""))
+        if isinstance(status := getattr(fault, "status_code", None), int):
+            return status, str(getattr(fault, "error_code", "") or "")
+        fault = fault.__cause__ or fault.__context__
+    return 0, ""
 
 
 def _copy(filesystem: Any, path: str, file: IO[bytes], limit: int) -> None:
@@ -105,8 +137,10 @@ def _copy(filesystem: Any, path: str, file: IO[bytes], limit: int) -> None:
             size += len(block)
             _check_size(size, limit)
             if time.monotonic() - begun > FETCH_SECONDS:
-                raise UnreadableError(f"takes longer than {FETCH_SECONDS:.0f} s to fetch", slow=True)
+                raise StoreError(f"takes longer than {FETCH_SECONDS:.0f} s to fetch", passing=True)
             file.write(block)
+    if size < (found.get("size") or 0):
+        raise StoreError("cannot be read (what comes breaks off)", passing=True)
 
 
 def _check_size(size: int, limit: int) -> None:
@@ -119,7 +153,7 @@ def cause(fault: Exception) -> str:
     below = fault.__cause__
     if isinstance(fault, FileNotFoundError):  # fsspec says so of unreachable web servers too
         unreachable = isinstance(below, OSError) and not isinstance(below, FileNotFoundError)
-        return "cannot be reached" if unreachable else "does not exist"
+        return "cannot be reached" if unreachable else MISSING
     if isinstance(fault, PermissionError):
         return "cannot be read (access denied)"
     if isinstance(fault, TimeoutError):

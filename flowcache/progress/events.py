@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 FailureKind = Literal[
-    "infra", "store", "node", "memory", "damaged", "superseded", "work", "flaw"
+    "infra", "store", "node", "memory", "damaged", "unreadable", "superseded", "work", "flaw"
 ]  # flaw: rendered again without reuse, nobody's fault
 
 

@@ -1,6 +1,5 @@
 """The gangs of a run on Ray."""
 
-import os
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -81,12 +80,12 @@ def ray_provider(work: GangWork) -> Iterator[RayGangProvider]:
     """
     options = work.settings.options
     with joined(options, work.note) as watch, _checks(work, watch.ours) as checks:
-        shape = shape_of(options, work.note)
+        shape = shape_of(options, watch.ours, work.note)
         provider = RayGangProvider(work.store, replace(work.settings, device=shape.device), shape, watch, checks)
         if checks:
             checks.begin(provider.addresses, options.patience)
         room = sum(provider.places().values())
-        if not room and not options.address and "RAY_ADDRESS" not in os.environ:
+        if not room and watch.ours:
             need = ", ".join(f"{amount * shape.ranks:g} {name}" for name, amount in shape.bundle.items())
             has = ray.cluster_resources()
             raise InputError([Problem("--gang", "", f"a gang of {shape.ranks} needs {need}; this machine has {has}")])
@@ -108,10 +107,10 @@ def _checks(work: GangWork, local: bool) -> Iterator[NodeChecks | None]:
         checks.close()
 
 
-def shape_of(options: RunOptions, note: Callable[[str], None]) -> GangShape:
+def shape_of(options: RunOptions, ours: bool, note: Callable[[str], None]) -> GangShape:
+    """ours: a Ray of our own, which gets no more than it has."""
     gpus = ray.cluster_resources().get("GPU", 0)
-    others = bool(options.address or "RAY_ADDRESS" in os.environ)  # a Ray of our own gets no more than it has
-    if not gpus and others and options.wait_for_gpus and options.device != "cpu":
+    if not gpus and not ours and options.wait_for_gpus and options.device != "cpu":
         gpus = first_gpus(options.wait_for_gpus, note)
     if options.device == "cuda" and not gpus:
         raise InputError([Problem("--device", "", "the Ray cluster has no GPU: take cpu or auto")])

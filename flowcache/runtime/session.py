@@ -31,6 +31,7 @@ class RayWatch:
     """Looks at the cluster beside the run, since a call to a head that has stopped may never come back."""
 
     def __init__(self, ours: bool, tell: Callable[[str], None]):
+        """ours: it was started for the run, on this machine alone."""
         self.ours, self.tell = ours, tell
         context = ray.get_runtime_context()
         self.node, self.head = context.get_node_id(), context.gcs_address
@@ -103,9 +104,6 @@ def joined(options: RunOptions, tell: Callable[[str], None] = lambda message: No
     ours = not ray.is_initialized()
     if ours:
         _connect(address, options, tell)
-    if threading.current_thread() is threading.main_thread():
-        # A polite kill ends a run like Ctrl-C until `on_sigterm`. Set after ray.init, which would abort on SIGTERM.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
     watch = RayWatch(ours and not address, tell)
     try:
         yield watch
@@ -141,15 +139,20 @@ def _connect(address: str | None, options: RunOptions, tell: Callable[[str], Non
         ) from fault
 
 
-def _fault_of(**settings: Any) -> Exception | None:
-    """Why Ray can't be had so."""
+def _fault_of(**settings: Any) -> BaseException | None:
+    """Why Ray can't be had so. Who hears SIGTERM does so afterwards, too, and of one that made Ray exit."""
+    heard, fault = signal.getsignal(signal.SIGTERM), None
     try:
         ray.init(**settings)
-    except Exception as error:  # noqa: BLE001 (also plain ones: "The current node timed out during startup")
+    except (Exception, SystemExit) as error:  # noqa: BLE001 (also "The current node timed out during startup")
+        fault = error
         if ray.is_initialized():
             ray.shutdown()
-        return error
-    return None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, heard or signal.SIG_DFL)
+        if isinstance(fault, SystemExit):
+            signal.raise_signal(signal.SIGTERM)
+    return fault
 
 
 def _dial(address: str) -> None:

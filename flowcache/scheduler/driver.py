@@ -16,15 +16,15 @@ from flowcache.scheduler.failures import Failures
 from flowcache.scheduler.gang_pool import GangPool
 from flowcache.scheduler.ledger import Ledger
 from flowcache.scheduler.protocols import Connect, Gang, GangFailure, GangProvider
-from flowcache.scheduler.stopping import Stopping, on_sigterm
+from flowcache.scheduler.stopping import Stopping, left_early, on_sigterm
 from flowcache.scheduler.summary import Summary, summarise
 from flowcache.scheduler.telling import tell_stopped
-from flowcache.scheduler.turn import turn
 from flowcache.storage.commits import success, withdraw_stopped
 from flowcache.storage.documents import RunRecord, Stopped
 from flowcache.storage.objects.store import Store
 from flowcache.storage.ownership import Hold, Superseded, take
 from flowcache.storage.runs import begin_run
+from flowcache.storage.turn import DONE, Job
 from flowcache.storage.withdrawal import finish_withdrawals
 from flowcache.worker.task import Event, Flawed, Task
 
@@ -54,7 +54,10 @@ def run(
             raise
         raise InputError([Problem("output", "", str(error))]) from error
     record, stopping, note = begin_run(store, record), Stopping(options), lambda message: listener.on(Note(message))
-    with turn(store, options.started_as, stopping, note), take(store, record, "render", note) as hold:
+    job = Job(options.started_as, options.until) if options.started_as else None
+    with on_sigterm(stopping) as listen, take(store, record, "render", note, job) as hold:
+        if job:
+            stopping.until = hold.holder.until
         try:
             withdraw_stopped(store)
             prepare(store, hold)
@@ -64,12 +67,13 @@ def run(
             tell_stopped(store, end, note)
             raise
         try:
-            with on_sigterm(stopping) as listen:
-                return _finish(ledger, stopping, connect, listen, begin)
+            summary = _finish(ledger, stopping, connect, listen, begin)
         except Superseded:
             with suppress(StoreError):
                 ledger.put_right()
             raise
+        hold.how = stopping.why or DONE
+        return summary
 
 
 def _finish(ledger: Ledger, stopping: Stopping, connect: Connect, listen: Callable[[], None], begin: float) -> Summary:
@@ -78,7 +82,7 @@ def _finish(ledger: Ledger, stopping: Stopping, connect: Connect, listen: Callab
     try:
         ledger.settle_committed()
         if not ledger.queue.finished and not stopping.late:
-            with connect(ledger.work()) as provider:
+            with left_early(stopping), connect(ledger.work()) as provider:
                 listen()
                 Driver(provider, ledger, stopping).render()
                 ledger.writer.drain()  # dead letters still ask nodes for logs

@@ -52,6 +52,8 @@ class Failures:
         """A gang failed, in its task or before it had one."""
         if not failure.usable:
             self.pool.lost(gang, failure)
+        if task and failure.kind == "unreadable":
+            failure = self._old_or_new(task, failure)
         if task and failure.kind in ("store", "node"):
             self._suspects.append((task, failure, gang))
             self._answers = self._answers or self.ledger.writer.answers()
@@ -63,6 +65,12 @@ class Failures:
             if failure.kind == "superseded":
                 self.ledger.hold.look()
             self._count(task, failure, gang)
+
+    def _old_or_new(self, task: Task, failure: GangFailure) -> GangFailure:
+        """What the store refuses alone is made anew, as if it was damaged; where it refuses that, too, it has something
+        against all of its kind."""
+        kind = "store" if self.mending.mended[task.segment.video_id] else "damaged"
+        return GangFailure(failure.rank, kind, failure.cause, failure.log, failure.usable)
 
     def settle(self) -> None:
         """Once the driver knows how the store fares with itself; StoreError if it is refused, too, or not answered."""

@@ -249,7 +249,10 @@ class Ledger:
             self.writer.playlist(video.request.id, together)
 
     def dead_letter(self, video_id: str, cause: str, letter: Callable[[], DeadLetter]) -> None:
-        """Give the video up. letter: may take its time, to find a log."""
+        """Give the video up, once: of several segments that fail the first one is why. letter: may take its time, to
+        find a log."""
+        if self.queue.videos[video_id].dead:
+            return
         self.changed = True
         self.writer.dead_letter(video_id, letter)
         self.queue.dead_letter(video_id)

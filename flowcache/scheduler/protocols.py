@@ -7,19 +7,19 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from flowcache.errors import ObjectError, OutOfMemory, StoreError, masked
 from flowcache.records import RenderRequest
-from flowcache.storage.documents import Damaged
+from flowcache.storage.documents import Damaged, Unreadable
 from flowcache.storage.objects.store import Store
 from flowcache.storage.ownership import Superseded
 from flowcache.worker.task import Event, Task, WorkerSettings
 
-FailureKind = Literal["infra", "store", "node", "memory", "damaged", "superseded", "work"]
+FailureKind = Literal["infra", "store", "node", "memory", "damaged", "unreadable", "superseded", "work"]
 
 
 class GangFailure(Exception):
     """A rank failed. `kind`: "infra" for a lost process, "store" where the store refused it or did not answer, "node"
     where that may lie with its machine (no rights in the store, a full disk), "memory" where the GPU had not enough of
-    it, "damaged" where the store holds something else than what the segment goes on from, "superseded" where the root
-    is somebody else's, "work" for another exception of the work itself.
+    it, "damaged" where the store holds something else than what the segment goes on from, "unreadable" where it refuses
+    that alone, "superseded" where the root is somebody else's, "work" for another exception of the work itself.
 
     `usable`: the gang can take another task; otherwise it is only good for `tear_down`.
     """
@@ -33,8 +33,10 @@ class GangFailure(Exception):
 
 def kind_of(cause: BaseException) -> FailureKind:
     """By where an exception came from: the store's are never the work's, unless an object was proven damaged."""
-    if isinstance(cause, Damaged | Superseded):
-        return "damaged" if isinstance(cause, Damaged) else "superseded"
+    if isinstance(cause, Damaged):
+        return "unreadable" if isinstance(cause, Unreadable) else "damaged"
+    if isinstance(cause, Superseded):
+        return "superseded"
     if isinstance(cause, StoreError) and not isinstance(cause, ObjectError):
         return "node" if cause.of_machine and not cause.passing else "store"
     return "memory" if isinstance(cause, OutOfMemory) else "work"

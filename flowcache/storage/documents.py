@@ -150,6 +150,9 @@ class Holder:
     after: str | None  # name of the one that held the root before
     ended: str | None = None  # how, once it has ended by itself
     beats: int = 0
+    seen: float = 0.0  # unix seconds, at the last beat
+    job: str | None = None  # the job that started it, and starts it again where it fails
+    until: float | None = None  # unix seconds, the deadline that such a job had at its first start
     schema_version: int = SCHEMA_VERSION
 
     def __str__(self) -> str:

@@ -30,7 +30,6 @@ PATTERNS = {  # by the first folder, what lies in it
     layout.SUCCESS: {"success": ""},
     layout.STOPPED: {"stopped": ""},
     layout.OWNER: {"owner": ""},
-    layout.TURN: {"turn": ""},
 }
 KINDS = {folder: [(kind, re.compile(pattern)) for kind, pattern in kinds.items()] for folder, kinds in PATTERNS.items()}
 

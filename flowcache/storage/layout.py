@@ -8,7 +8,7 @@ LINKS = "_links"
 TEXTS = "_texts"
 WITHDRAWN = "_withdrawn"
 HOLDERS = "_holders"
-SUCCESS, STOPPED, OWNER, TURN = "_SUCCESS", "_STOPPED", "_OWNER", "_TURN"
+SUCCESS, STOPPED, OWNER = "_SUCCESS", "_STOPPED", "_OWNER"
 
 
 def new_attempt() -> str:

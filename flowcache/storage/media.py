@@ -15,6 +15,7 @@ from av.error import FFmpegError
 from av.video.stream import VideoStream
 
 from flowcache.errors import ObjectError
+from flowcache.inputs.pixels import for_encoding, rgb
 from flowcache.storage.playlist import playlist
 
 __all__ = ["EncodedChunk", "decode", "encode_chunk", "join", "playlist"]
@@ -71,10 +72,7 @@ def add_stream(container: OutputContainer, width: int, height: int, fps: int) ->
 
 
 def packets(stream: VideoStream, frames: np.ndarray, start_frame: int, fps: int) -> Iterator[av.Packet]:
-    for offset, pixels in enumerate(frames):
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-        frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709")
-        frame.pts, frame.time_base = start_frame + offset, Fraction(1, fps)
+    for frame in for_encoding(frames, start_frame, fps):
         yield from stream.encode(frame)
     yield from stream.encode()
 
@@ -137,6 +135,6 @@ def decode(init: bytes, segments: Iterable[bytes]) -> Iterator[tuple[np.ndarray,
             for frame in container.decode(stream):
                 if frame.pts is None or frame.time_base is None:
                     raise ObjectError("the video does not decode: a frame has no time")
-                yield frame.to_ndarray(format="rgb24"), float(frame.pts * frame.time_base)
+                yield rgb(frame), float(frame.pts * frame.time_base)
     except (FFmpegError, IndexError, ValueError) as fault:  # ValueError: metadata that are no text
         raise ObjectError(f"the video does not decode: {fault}") from fault

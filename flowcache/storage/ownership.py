@@ -18,10 +18,12 @@ from flowcache.storage import layout
 from flowcache.storage.documents import Damaged, Holder, RunRecord, Work, canonical, parse, to_json
 from flowcache.storage.keys import listed
 from flowcache.storage.objects.store import Store
+from flowcache.storage.turn import DONE, Job, anothers, first_deadline
 
 BEAT = 5.0  # seconds between two signs of life
 SILENT = 30.0  # seconds without one after which nobody is at work
 NAME = re.compile(r"[0-9a-f]{16}")  # of runs and holders
+BEFORE = 10  # holders without a job that are looked behind for the last one that had one
 LOOKS = 5  # at an `_OWNER` that nobody can read, a beat apart: whose it is writes it anew
 
 
@@ -99,6 +101,7 @@ class Hold:
     def __init__(self, store: Store, run: RunRecord, holder: Holder):
         self.store, self.holder = store, holder
         self.owner = Owner(run.run_id, holder.name)
+        self.how = DONE  # it ends, where it does so without an error
         self._lost: str | None = None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._live, name="holds the root", daemon=True)
@@ -115,7 +118,7 @@ class Hold:
         """Say how it ended, so that nobody need watch for signs of life. Who was killed could not."""
         self._over.set()
         self._thread.join()
-        how = "done" if error is None else f"{type(error).__name__}: {masked(str(error))}"[:1000]
+        how = self.how if error is None else f"{type(error).__name__}: {masked(str(error))}"[:1000]
         self.holder = replace(self.holder, ended=how)
         try:
             self._sign()
@@ -144,7 +147,7 @@ class Hold:
             self.store.put(layout.OWNER, canonical(self.owner))
 
     def _sign(self) -> None:
-        self.holder = replace(self.holder, beats=self.holder.beats + 1)
+        self.holder = replace(self.holder, beats=self.holder.beats + 1, seen=time.time())
         self.store.put(layout.holder_key(self.name), to_json(self.holder))
 
     def _live(self) -> None:
@@ -156,16 +159,25 @@ class Hold:
                 continue  # the store is down for a while, or `check` tells
 
 
-def take(store: Store, run: RunRecord, work: Work, note: Callable[[str], None] = lambda message: None) -> Hold:
+def take(
+    store: Store,
+    run: RunRecord,
+    work: Work,
+    note: Callable[[str], None] = lambda message: None,
+    job: Job | None = None,
+) -> Hold:
     """Take the root over; `_OWNER` must be the run's already (`runs.begin_run`).
 
-    A driver does so at once from another driver, dead or not, and waits for a repair as long as that lives. A repair
-    takes nothing from who lives: InputError naming it. note: tells the operator.
+    A driver does so at once from another driver, dead or not, and waits for a repair as long as that lives; of a job it
+    leaves the root to another job's that lives: AtWork. A repair takes nothing from who lives: InputError naming it.
+    note: tells the operator.
     """
-    before = waited_for(store, work, note)
-    name = layout.new_attempt()
-    after = before and before.name
-    holder = Holder(name, run.run_id, work, socket.gethostname(), os.getpid(), time.time(), after)
+    before = waited_for(store, work, note, job)
+    name, now = layout.new_attempt(), time.time()
+    holder = Holder(name, run.run_id, work, socket.gethostname(), os.getpid(), now, before and before.name, seen=now)
+    if job:
+        until = first_deadline(last_of_a_job(store, before), job, note)
+        holder = replace(holder, job=job.name, until=until)
     hold = Hold(store, run, holder)
     store.put(layout.holder_key(name), to_json(holder))
     store.put(layout.OWNER, canonical(hold.owner))
@@ -175,11 +187,22 @@ def take(store: Store, run: RunRecord, work: Work, note: Callable[[str], None] =
     return hold
 
 
-def waited_for(store: Store, work: Work, note: Callable[[str], None]) -> Holder | None:
+def last_of_a_job(store: Store, holder: Holder | None) -> Holder | None:
+    """The last one that a job started, behind repairs and what a person did between two tries."""
+    for _ in range(BEFORE):
+        if holder is None or holder.job or not NAME.fullmatch(holder.after or ""):
+            break
+        holder = read_holder(store, holder.after)
+    return holder
+
+
+def waited_for(store: Store, work: Work, note: Callable[[str], None], job: Job | None = None) -> Holder | None:
     """The last one that held the root, once it need not be waited for."""
     before = last(signs(store))
-    while work == "repair" or (before and before.work == "repair"):
+    while work == "repair" or (before and (before.work == "repair" or anothers(before, job))):
         alive = living(store, note)
+        if alive and job and anothers(alive, job):
+            raise AtWork(f"job {alive.job} is at work on {masked(store.url)}: {job.name} leaves it to that one")
         if alive is None or (work, alive.work) == ("render", "render"):
             return alive or before
         if work == "repair":

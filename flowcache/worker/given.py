@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from flowcache.errors import MediaError, masked
+from flowcache.errors import MediaError, StoreError, masked
 from flowcache.families.known import family
 from flowcache.inputs.lengths import shortest_history
 from flowcache.inputs.sandbox import Sandbox
@@ -14,7 +14,10 @@ from flowcache.records import ModelSpec, RenderRequest
 
 
 def picture(request: RenderRequest, spec: ModelSpec, sandbox: Sandbox, end: bool = False) -> np.ndarray | None:
-    """uint8 [1, H, W, 3]: what the request begins with, or ends with; None: neither. MediaError names it."""
+    """uint8 [1, H, W, 3]: what the request begins with, or ends with; None: neither.
+
+    MediaError: it is not what it was, or none; StoreError: what holds it refuses it. Both name it.
+    """
     url = request.end_image if end else request.image
     sha256 = request.end_image_sha256 if end else request.media_sha256
     if url is None:
@@ -24,7 +27,7 @@ def picture(request: RenderRequest, spec: ModelSpec, sandbox: Sandbox, end: bool
 
 
 def clip(request: RenderRequest, spec: ModelSpec, sandbox: Sandbox) -> np.ndarray | None:
-    """uint8 [T, H, W, 3]: the part of the request's video that is continued; None: it has none. MediaError names it."""
+    """uint8 [T, H, W, 3]: the part of the request's video that is continued; None: it has none. Errors of `picture`."""
     if request.video is None:
         return None
     start, traits = request.video_from == "start", family(spec.family).traits
@@ -49,3 +52,5 @@ def naming(url: str) -> Iterator[None]:
         yield
     except MediaError as error:
         raise MediaError(f"{masked(url)}: {error}") from error
+    except StoreError as error:  # it is tried again, and no video pays for it
+        raise StoreError(f"{masked(url)}: {error}", error.passing, error.of_machine) from error

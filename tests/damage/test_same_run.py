@@ -6,6 +6,7 @@ import random
 import pytest
 
 from benchmarks.scale import CountingBackend, Memory
+from flowcache.scheduler.ledger import Refused
 from flowcache.storage import layout
 from flowcache.storage.commits import list_commits, read_commits
 from flowcache.storage.gc import collect
@@ -70,6 +71,18 @@ def test_a_state_that_the_store_refuses_alone_is_made_anew(wanted):
     studio = Studio(*REQUESTS, store=Memory(Refusing(held, lambda asked: asked == key)))
     summary = studio.run(retries=0, infra_retries=0, fault=poisoned)
     assert set(summary.failed) == {"bad"} and outcome(studio.store) == wanted
+
+
+def test_a_store_that_refuses_every_state_is_at_fault_itself(wanted):
+    store = Memory(Refusing(night(upto=0).backend.objects, lambda key: key.startswith(layout.STATES)))
+    studio = Studio(*REQUESTS, store=store)
+    with pytest.raises(Refused, match="the store refuses all that is left .* alone can't be read"):
+        studio.run(retries=0, infra_retries=1, fault=poisoned)
+    assert read_commits(store).dead_letters.keys() <= {"bad"}
+    whole = Memory(CountingBackend(0.0))
+    whole.backend.objects = store.backend.objects
+    finish(whole)
+    assert outcome(whole) == wanted
 
 
 def test_a_store_that_damages_every_state_does_not_loop(wanted):

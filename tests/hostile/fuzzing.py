@@ -231,10 +231,11 @@ def media(drawn: bytes, sandbox: Sandbox) -> None:
 
 
 def command(arguments: list[str]) -> tuple[int, str]:
-    """Exit code and all that is said. Gangs are never started."""
+    """Exit code and all that is said. Gangs are never started, and `stop` finds nobody: others' nights may run here."""
     streams = [io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2)]
     begun = mock.patch("flowcache.api.run", side_effect=FlowcacheError("would begin now"))
-    with mock.patch.object(sys, "argv", ["flowcache", *arguments]), begun:
+    nobody = mock.patch("flowcache.cli.stop.drivers", return_value=[])
+    with mock.patch.object(sys, "argv", ["flowcache", *arguments]), begun, nobody:
         with redirect_stdout(streams[0]), redirect_stderr(streams[1]):
             try:
                 main()

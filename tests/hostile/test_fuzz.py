@@ -1,6 +1,7 @@
 """Whatever is given ends as a run or as exit code 2 with a sentence: no traceback, no gigabyte, no ten seconds."""
 
 import io
+import os
 import random
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flowcache.cli import stop
 from tests.hostile import bombs
-from tests.hostile.fuzzing import ROOT, kinds, run
+from tests.hostile.fuzzing import ROOT, command, kinds, run
 
 FEW, MANY = 25, 10_000
 PICTURES = ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP")
@@ -64,6 +66,13 @@ KINDS = ("rows", "jobs", "models", "commands", "tables", "media")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_few_of_each_kind(every, kind):
     assert run(every[kind], FEW) >= FEW // 2
+
+
+def test_a_command_that_is_drawn_stops_no_night_beside_it(monkeypatch):
+    told = []
+    monkeypatch.setattr(stop, "renders", lambda entry: entry.name == str(os.getpid()))
+    monkeypatch.setattr(stop, "tell", told.append)
+    assert command(["stop"]) == (0, "nothing runs here\n") and not told
 
 
 @pytest.mark.slow

@@ -7,9 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from flowcache.families.skyreels.config import SkyReelsConfig
-from flowcache.families.skyreels.transformer import SkyReelsTransformer
-from tests.parity.given import Given
+from tests.parity.skyreels_videos import transformer_of
 
 
 class Golden:
@@ -28,18 +26,8 @@ class Golden:
 
     def model(self, heads, inject_sample_info):
         """The tiny SkyReels model, its sizes read from the forward cases and the weights."""
-        weights = self.tensors("skyreels_weights")
-        with Given("config", self.facts("skyreels_forward")["config"]) as sizes:
-            assert sizes["model_type"] == "t2v"
-            sizes.skip("num_heads")
-            config = SkyReelsConfig(
-                dim=sizes["dim"], ffn_dim=sizes["ffn_dim"], heads=heads, layers=sizes["num_layers"],
-                in_channels=sizes["in_dim"], out_channels=sizes["out_dim"], text_dim=sizes["text_dim"],
-                text_len=sizes["text_len"], freq_dim=sizes["freq_dim"], inject_sample_info=inject_sample_info,
-            )  # fmt: skip
-        model = SkyReelsTransformer(config)
-        model.load_state_dict({k: v for k, v in weights.items() if inject_sample_info or not k.startswith("fps_")})
-        return model.eval()
+        sizes = self.facts("skyreels_forward")["config"]
+        return transformer_of(sizes, heads, inject_sample_info, self.tensors("skyreels_weights"))
 
 
 @pytest.fixture(scope="session")

@@ -58,3 +58,17 @@ def test_one_of_many_threads_wins(store):
 def test_a_pickled_store_reaches_the_same_objects(store):
     store.put("k", b"v")
     assert pickle.loads(pickle.dumps(store)).get("k") == b"v"
+
+
+@pytest.mark.parametrize("call", ["put", "create"])
+def test_players_are_told_what_an_object_is_and_for_how_long(moto, call):
+    store = moto.store()
+    for key, kind, keeps in (
+        ("media/a/00000.01.m4s", "video/mp4", "max-age=31536000, immutable"),
+        ("media/a/index.m3u8", "application/vnd.apple.mpegurl", "no-cache"),
+        ("_SUCCESS", "application/octet-stream", "no-cache"),
+    ):
+        getattr(store, call)(key, b"x")
+        path = f"{store.backend.root}/{key}".partition("/")[2]
+        told = store.backend.fs.call_s3("head_object", Bucket=store.backend.bucket, Key=path)
+        assert (told["ContentType"], told["CacheControl"]) == (kind, keeps)

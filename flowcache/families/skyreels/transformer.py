@@ -60,6 +60,21 @@ class Attention(nn.Module):
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.split(self.norm_k(self.k(x))), self.split(self.v(x))
 
+    def turned(self, x: Tensor, norm: RMSNorm, rope: Tensor) -> Tensor:
+        """RMS norm and RoPE of queries or keys [..., S, dim]: [..., S, heads, head_dim], rounded once, as officially.
+
+        A token's length scales the complex numbers that turn it, so that this moves no more bytes than both in bf16 do.
+        """
+        turns = rope.unflatten(-1, (-1, 2)).unsqueeze(-3)
+        if torch.compiler.is_compiling():  # which makes one kernel of it, and knows no complex numbers
+            x32 = F.rms_norm(x.float(), (x.shape[-1],), norm.weight.float(), norm.eps)
+            return turned_pairs(self.split(x32).unflatten(-1, (-1, 2)), turns).flatten(-2).to(x.dtype)
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        scale = (length.square() / x.shape[-1] + norm.eps).rsqrt()[..., None]
+        pairs = self.split(x * norm.weight.float()).unflatten(-1, (-1, 2))
+        turned = torch.view_as_complex(pairs) * (torch.view_as_complex(turns) * scale)
+        return torch.view_as_real(turned).flatten(-2).to(x.dtype)
+
 
 class Block(CutBlock):
     """See `models.blocks.Blocks`, flat or not. e: [B, frames, 6, dim] or [n, 6, dim], the time embedding."""
@@ -84,8 +99,9 @@ class Block(CutBlock):
         """Of self-attention, past RoPE: [..., heads, head_dim] each."""
         shift, scale = modulate(self.modulation[:, :2], e[..., :2, :], frame_of_token)
         h = multiply_add(shift, self.norm1(x), 1 + scale, x.dtype)
-        k, v = self.self_attn.keys_values(h)
-        return apply_rope(self.self_attn.query(h), rope), apply_rope(k, rope), v
+        own = self.self_attn
+        q, k = own.turned(own.q(h), own.norm_q, rope), own.turned(own.k(h), own.norm_k, rope)
+        return q, k, own.split(own.v(h))
 
     def query(self, x: Tensor, out: Tensor, e: Tensor, frame_of_token: Tensor | None) -> tuple[Tensor, Tensor]:
         """x with what self-attention gave, in fp32 within a block, and the query of cross-attention."""
@@ -203,7 +219,7 @@ class SkyReelsTransformer(nn.Module):
         return TextKV([block.keys_values(hidden) for block in self.blocks])
 
     def rope(self, grid: Grid) -> Tensor:
-        """[S, 2 * head_dim], see `rope_angles`."""
+        """[S, head_dim], see `rope_angles`."""
         return rope_angles(grid, self.head_dim, self.device)
 
     def transform(
@@ -267,10 +283,7 @@ def sinusoids(position: Tensor, dim: int) -> Tensor:
 
 
 def rope_angles(grid: Grid, head_dim: int, device: torch.device) -> Tensor:
-    """[S, 2 * head_dim]: cosines of time, row and column angles (theta 10000), then sines.
-
-    Each stands twice, for both numbers of a pair; the first sine is negative.
-    """
+    """[S, head_dim]: cosine and sine, side by side, of each of the time, row and column angles (theta 10000)."""
     side = 2 * (head_dim // 6)
     bands = []
     for start, count, dim in (
@@ -286,12 +299,11 @@ def rope_angles(grid: Grid, head_dim: int, device: torch.device) -> Tensor:
     angles = torch.cat(
         [time[:, None, None].expand(shape), row[None, :, None].expand(shape), column[None, None].expand(shape)], dim=-1
     )
-    cos, sin = angles.flatten(0, 2).cos(), angles.flatten(0, 2).sin()
-    return torch.cat([torch.stack([cos, cos], -1), torch.stack([-sin, sin], -1)], dim=-2).flatten(-2).float()
+    angles = angles.flatten(0, 2)
+    return torch.stack([angles.cos(), angles.sin()], dim=-1).flatten(-2).float()
 
 
-def apply_rope(x: Tensor, rope: Tensor) -> Tensor:
-    """Rotate neighbouring pairs of [..., S, heads, head_dim] by [..., S, 2 * head_dim] (`rope_angles`)."""
-    cos, sin = rope.unsqueeze(-2).chunk(2, dim=-1)
-    swapped = x.unflatten(-1, (-1, 2)).roll(1, -1).flatten(-2)  # `flip` takes twice as long on a CPU
-    return multiply_add(x * cos, swapped, sin, x.dtype)
+def turned_pairs(pairs: Tensor, turns: Tensor) -> Tensor:
+    """[..., 2] as complex numbers, times those of `turns`."""
+    (real, imaginary), (cos, sin) = pairs.unbind(-1), turns.unbind(-1)
+    return torch.stack([real * cos - imaginary * sin, imaginary * cos + real * sin], dim=-1)

@@ -60,10 +60,15 @@ class CloudBackend(RemoteBackend):
         return self.client.filesystem(skip_instance_cache=True, **settings)
 
     def put(self, key: str, data: bytes) -> None:
-        self.fs.pipe_file(self._path(key), data, mode="overwrite", **self.scheme.upload, **self.within(len(data)))
+        self._pipe(key, data, mode="overwrite")
 
     def create(self, key: str, data: bytes) -> None:
-        self.fs.pipe_file(self._path(key), data, mode="create", **self.scheme.upload, **self.within(len(data)))
+        self._pipe(key, data, mode="create")
+
+    def _pipe(self, key: str, data: bytes, **how: Any) -> Any:
+        """In one request; the filesystem's answer."""
+        how |= {**self.scheme.upload, **self.scheme.headers(key), **self.within(len(data))}
+        return self.fs.pipe_file(self._path(key), data, **how)
 
     def get(self, key: str) -> bytes:
         try:

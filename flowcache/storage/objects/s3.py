@@ -64,8 +64,7 @@ class S3Backend(CloudBackend):
 
         An answer without that sum may be somebody else's, such as a proxy's page: then it is read back.
         """
-        how = {"ContentMD5": base64.b64encode(md5(data)).decode(), **S3.upload, **self.within(len(data))}
-        answer = self.fs.pipe_file(self._path(key), data, mode=mode, **how)
+        answer = self._pipe(key, data, mode=mode, ContentMD5=base64.b64encode(md5(data)).decode())
         if self._sums and answer.get("ETag", "").strip('"') != md5(data).hex():
             if self.get(key) != data:
                 raise OSError(errno.EREMOTEIO, "it took what was sent and holds something else")

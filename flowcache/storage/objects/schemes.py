@@ -1,9 +1,10 @@
 """The cloud storages that URLs can name, and how they differ: plain data, for which no client library is loaded."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from flowcache.storage.objects import headers
 from flowcache.storage.objects.backend import ROOM
 
 ONE_REQUEST = 5 << 30  # bytes; an upload in parts is not exclusive everywhere
@@ -38,6 +39,7 @@ class Scheme:
     bucket_names: str  # regular expression
     bucket_rule: str
     upload: Mapping[str, Any]  # arguments of pipe_file, by which data goes in one request and damage is noticed
+    headers: Callable[[str], Mapping[str, Any]]  # more of them, for an object of this key: its type, how long it keeps
     no_credentials: str  # what a person is told who has none
     missing: frozenset[str]  # there is no such bucket
     unknown: frozenset[str]  # the credentials are not accepted
@@ -59,6 +61,7 @@ S3 = Scheme(
     bucket_names=r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]",
     bucket_rule="at least 3 characters (letters, digits, dots and dashes): s3://bucket/prefix",
     upload={"chunksize": ONE_REQUEST},  # and the sum of the data
+    headers=headers.of_s3,
     no_credentials=(
         "no S3 credentials found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine "
         "a profile or a role"
@@ -94,6 +97,7 @@ GCS = Scheme(
     bucket_names=r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]",
     bucket_rule="3 to 222 lowercase letters, digits, dots, dashes and underscores: gs://bucket/prefix",
     upload={"chunksize": ONE_REQUEST, "consistency": "md5"},
+    headers=headers.of_google,
     no_credentials=(
         "no usable Google credentials found; set GOOGLE_APPLICATION_CREDENTIALS to a key file, run "
         "`gcloud auth application-default login`, or give the machine a service account"
@@ -118,6 +122,7 @@ AZURE = Scheme(
     bucket_names=r"\$(?:root|web)|(?=.{3,63}$)[a-z0-9]+(?:-[a-z0-9]+)*",
     bucket_rule="3 to 63 lowercase letters, digits and single dashes: az://container/prefix",
     upload={"validate_content": True},
+    headers=headers.of_azure,
     no_credentials=(
         "no usable Azure account or credentials found; set AZURE_STORAGE_CONNECTION_STRING, or "
         "AZURE_STORAGE_ACCOUNT_NAME and either AZURE_STORAGE_ACCOUNT_KEY or an identity (`az login`, a managed one)"

@@ -11,10 +11,12 @@ from flowcache.families.base import CodecKind
 from flowcache.families.codecs import PatchCodec, load_codec
 from training.codec import psnr, save_codec
 
+REFINERS = [(0, "edges"), (8, "edges"), (8, "patches")]
 
-def random_codec(channels=12, hidden=0, seed=0):
+
+def random_codec(refiner=REFINERS[0], channels=12, seed=0):
     torch.manual_seed(seed)
-    codec = PatchCodec(channels, hidden=hidden)
+    codec = PatchCodec(channels, hidden=refiner[0], refines=refiner[1])
     codec.basis.copy_(torch.linalg.qr(torch.randn(768, channels))[0].T)
     codec.mean.normal_()
     codec.scale.uniform_(0.5, 2)
@@ -42,19 +44,19 @@ def test_layout_of_a_patch():
     assert latents[channel, 0, 2, 1] == original[colour, 0, 2 * 8 + row, 8 + column]
 
 
-@pytest.mark.parametrize("hidden", [0, 8])
-def test_first_latent_frame_is_one_frame(hidden):
-    decode = random_codec(hidden=hidden).stream()
+@pytest.mark.parametrize("refiner", REFINERS)
+def test_first_latent_frame_is_one_frame(refiner):
+    decode = random_codec(refiner).stream()
     latents = torch.randn(12, 1, 4, 2)
     assert decode(latents).shape == (3, 1, 32, 16)
     assert decode(latents).shape == (3, 4, 32, 16)
 
 
-@given(cuts=st.lists(st.integers(1, 4), min_size=1, max_size=5), hidden=st.sampled_from([0, 8]))
+@given(cuts=st.lists(st.integers(1, 4), min_size=1, max_size=5), refiner=st.sampled_from(REFINERS))
 @settings(deadline=None, max_examples=20)
-def test_a_codec_that_is_not_causal_gives_four_frames_each(cuts, hidden):
+def test_a_codec_that_is_not_causal_gives_four_frames_each(cuts, refiner):
     """As MAGI-1's: of any latent frame, in whatever pieces they come; a picture is one that holds still."""
-    codec = random_codec(hidden=hidden)
+    codec = random_codec(refiner)
     codec.causal = False
     latents = codec.encode(video(4 * sum(cuts)))
     assert latents.shape == (12, sum(cuts), 4, 2)
@@ -68,10 +70,10 @@ def test_a_codec_that_is_not_causal_gives_four_frames_each(cuts, hidden):
         codec.encode(video(5))
 
 
-@given(cuts=st.lists(st.integers(1, 4), min_size=1, max_size=5), hidden=st.sampled_from([0, 8]))
+@given(cuts=st.lists(st.integers(1, 4), min_size=1, max_size=5), refiner=st.sampled_from(REFINERS))
 @settings(deadline=None, max_examples=20)
-def test_streaming_in_pieces_gives_the_whole(cuts, hidden):
-    codec = random_codec(hidden=hidden)
+def test_streaming_in_pieces_gives_the_whole(cuts, refiner):
+    codec = random_codec(refiner)
     latents = torch.randn(12, sum(cuts), 4, 2, generator=torch.Generator().manual_seed(sum(cuts)))
     whole = codec.stream()(latents)
     decode = codec.stream()
@@ -80,9 +82,9 @@ def test_streaming_in_pieces_gives_the_whole(cuts, hidden):
     assert torch.allclose(whole, pieces, atol=1e-5)
 
 
-@pytest.mark.parametrize("hidden", [0, 8])
-def test_causal(hidden):
-    codec = random_codec(hidden=hidden)
+@pytest.mark.parametrize("refiner", REFINERS)
+def test_causal(refiner):
+    codec = random_codec(refiner)
     one, other = video(13), video(13)
     other[:, 9:] = 0
     a, b = codec.encode(one), codec.encode(other)
@@ -105,9 +107,9 @@ def test_refuses_what_does_not_fit_the_grid(shape):
         random_codec().encode(torch.zeros(3, *shape))
 
 
-@pytest.mark.parametrize("hidden", [0, 8])
-def test_saved_and_loaded(tmp_path, hidden):
-    codec = random_codec(hidden=hidden)
+@pytest.mark.parametrize("refiner", REFINERS)
+def test_saved_and_loaded(tmp_path, refiner):
+    codec = random_codec(refiner)
     save_codec(codec, tmp_path)
     loaded = load_codec(tmp_path)
     original = video(9)

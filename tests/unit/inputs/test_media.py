@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from flowcache.errors import MediaError, masked
+from flowcache.errors import MediaError, StoreError, masked
 from flowcache.inputs import media as sources
 from flowcache.inputs import readers as rows
 from flowcache.inputs import urls
@@ -486,8 +486,9 @@ def test_a_file_that_was_replaced_after_the_check_is_refused(tmp_path):
 def test_a_server_that_trickles_is_given_up(monkeypatch, tmp_path):
     monkeypatch.setattr(urls, "FETCH_SECONDS", -1.0)
     fsspec.filesystem("memory").pipe_file("/trickle/x.png", b"x")
-    with pytest.raises(MediaError, match="takes longer than -1 s to fetch"):
+    with pytest.raises(StoreError, match="takes longer than -1 s to fetch") as told:
         load_image("memory://trickle/x.png", 8, 8)
+    assert told.value.passing
 
 
 def test_the_errors_of_a_clouds_client_are_told_like_others(monkeypatch):
@@ -501,5 +502,6 @@ def test_the_errors_of_a_clouds_client_are_told_like_others(monkeypatch):
             raise Refused("bad request, 400")
 
     monkeypatch.setattr(urls, "url_to_fs", lambda url, **access: (Cloud(), url))
-    with pytest.raises(MediaError, match=r"^cannot be read \(Refused: bad request, 400\)$"):
+    with pytest.raises(StoreError, match=r"^cannot be read \(Refused: bad request, 400\)$") as told:
         probe_media("memory://bucket/x.png", "image", "")
+    assert not told.value.passing and not told.value.of_machine

@@ -1,6 +1,8 @@
 """How a run comes to its Ray, and hears that it is lost, without a Ray. With one: tests/fault/test_ray_lost.py."""
 
+import signal
 import socket
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -12,6 +14,7 @@ from flowcache.errors import InputError
 from flowcache.inputs.options import RunOptions, address_fault
 from flowcache.runtime import session
 from flowcache.scheduler.gang_pool import ClusterError
+from flowcache.scheduler.stopping import StoppedEarly, Stopping, on_sigterm
 
 
 class FakeRay:
@@ -51,6 +54,13 @@ def ray(monkeypatch):
     monkeypatch.setattr(session, "SILENCE", 0.5)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     return made
+
+
+@pytest.fixture
+def handler_kept():
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize("address", ["auto", "local", "head:6379", "10.0.0.1:6379", "a.b-c:1", "[::1]:6379"])
@@ -120,6 +130,38 @@ def test_a_ray_of_our_own_ends_with_us_and_another_one_stays(ray):
     with session.joined(RunOptions()) as watch:
         assert not watch.ours
     assert ray.left == 1
+
+
+def test_a_job_of_a_cluster_joins_it_without_an_address(ray, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    with session.joined(RunOptions()) as watch:
+        assert not watch.ours and ray.started[0]["address"] == "auto"
+
+
+@pytest.mark.parametrize("heard", [signal.SIG_IGN, lambda *_: None])
+def test_who_hears_sigterm_does_so_after_ray_has_come(ray, monkeypatch, handler_kept, heard):
+    init = ray.init
+
+    def taking(**settings):
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(15))  # as Ray's own does
+        init(**settings)
+
+    signal.signal(signal.SIGTERM, heard)
+    monkeypatch.setattr(ray, "init", taking)
+    with session.joined(RunOptions()):
+        assert signal.getsignal(signal.SIGTERM) is heard
+
+
+def test_a_sigterm_that_ray_hears_while_it_starts_is_told_to_who_heard_it_before(ray, monkeypatch, handler_kept):
+    def told(**settings):
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(15))
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(ray, "init", told)
+    stopping = Stopping(RunOptions())
+    with pytest.raises(StoppedEarly) as ended, on_sigterm(stopping), session.joined(RunOptions()):
+        pytest.fail("there is no Ray")
+    assert ended.value.exit_code == 5 and stopping.early
 
 
 def until(holds) -> None:

@@ -19,43 +19,36 @@ def gpus(monkeypatch):
         return left
 
     monkeypatch.setattr(cluster, "GPU_POLL", 0.01)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     return answers
 
 
-def shape(**options):
+def shape(ours=False, **options):
     said = []
-    return cluster.shape_of(RunOptions(**options), said.append), said
+    return cluster.shape_of(RunOptions(**options), ours, said.append), said
 
 
 @pytest.mark.parametrize("device", ["cuda", "auto"])
 def test_the_first_gpu_is_waited_for_and_the_log_says_so(gpus, device):
     gpus(0, 0, 0, 8)
-    found, said = shape(device=device, address="auto", wait_for_gpus=60)
+    found, said = shape(device=device, wait_for_gpus=60)
     assert found.gpu
     assert said == ["the cluster has no GPU yet: waiting 60 s for the first one", "the cluster has 8 GPUs"]
 
 
-def test_a_job_of_a_cluster_joins_it_without_an_address(gpus, monkeypatch):
-    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    gpus(0, 1)
-    assert shape(device="cuda", wait_for_gpus=60)[0].gpu
-
-
 def test_gpus_that_are_there_are_not_waited_for(gpus):
     gpus(8)
-    assert shape(device="cuda", address="auto", wait_for_gpus=60)[1] == []
+    assert shape(device="cuda", wait_for_gpus=60)[1] == []
 
 
 @pytest.mark.parametrize("device", ["cuda", "auto"])
 def test_where_none_comes_the_run_may_be_tried_again(gpus, device):
     gpus(0)
     with pytest.raises(ClusterError, match="no GPU has joined the cluster in 0.05 s") as lost:
-        shape(device=device, address="auto", wait_for_gpus=0.05)
+        shape(device=device, wait_for_gpus=0.05)
     assert lost.value.exit_code == 1
 
 
-@pytest.mark.parametrize("options", [{"address": "auto"}, {"wait_for_gpus": 60}])
+@pytest.mark.parametrize("options", [{}, {"ours": True, "wait_for_gpus": 60}])
 def test_without_waiting_and_on_this_machine_no_gpu_is_bad_input(gpus, options):
     gpus(0)
     with pytest.raises(InputError, match="has no GPU"):
@@ -64,5 +57,5 @@ def test_without_waiting_and_on_this_machine_no_gpu_is_bad_input(gpus, options):
 
 def test_who_renders_on_cpus_waits_for_none(gpus):
     gpus(0)
-    found, said = shape(device="cpu", address="auto", wait_for_gpus=60)
+    found, said = shape(device="cpu", wait_for_gpus=60)
     assert not found.gpu and not said

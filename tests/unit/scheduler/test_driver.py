@@ -379,3 +379,20 @@ def test_what_ran_of_a_dead_video_is_not_tried_again_on_another_node():
     )
     assert tried == [0, 1] and (summary.done, set(summary.failed)) == (("good",), {"cuts"})
     assert studio.notes.again == [False, False]
+
+
+@pytest.mark.parametrize("second", ["work", "infra", "memory"])
+def test_of_two_segments_that_give_a_video_up_the_first_one_is_told(second):
+    def fault(task):
+        number = task.segment.index
+        raise GangFailure(0, second if number else "work", f"segment {number} broke", usable=True)
+
+    shots = Shot("p", ONE_SEGMENT), Shot("q", ONE_SEGMENT, cut=True)
+    studio = Studio(replace(request("cuts"), shots=shots))
+    seconds = {0: 5.0, 1: 10.0}
+    summary = studio.run(
+        size=2, seconds=lambda task: seconds[task.segment.index], fault=fault, retries=0, infra_retries=0
+    )
+    assert summary.failed == {"cuts": "segment 0 broke"} and len(studio.notes.causes) >= 2
+    letter = read_commits(studio.store).dead_letters["cuts"]
+    assert (letter.segment, letter.kind, letter.cause) == (0, "work", "segment 0 broke")

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from flowcache.inputs.options import RunOptions
-from flowcache.scheduler.stopping import LATE, TOLD, Stopping, on_sigterm
+from flowcache.scheduler.stopping import LATE, TOLD, StoppedEarly, Stopping, left_early, on_sigterm
 from flowcache.scheduler.summary import Summary
 
 
@@ -40,16 +40,32 @@ def test_a_sigterm_after_the_grace_ends_the_run():
         told(1)
 
 
-def test_nothing_is_heard_before_it_listens_and_the_handler_is_put_back():
-    seen = []
-    signal.signal(signal.SIGTERM, lambda *_: seen.append("before"))
-    before, stopping = signal.getsignal(signal.SIGTERM), Stopping(RunOptions())
-    with on_sigterm(stopping) as listen:
-        told(1)
-        assert seen == ["before"] and stopping.why is None
-        listen()
-        told(1)
-    assert seen == ["before"] and stopping.why == TOLD and signal.getsignal(signal.SIGTERM) is before
+def test_before_it_listens_it_is_interrupted_and_the_handler_is_put_back():
+    def handler(*_):
+        pass
+
+    signal.signal(signal.SIGTERM, handler)
+    stopping = Stopping(RunOptions(grace=60))
+    with on_sigterm(stopping):
+        with left_early(stopping):
+            told(1)
+            pytest.fail("it went on")
+        told(3)  # within the grace: what a stopped run writes is written
+    assert stopping.why == TOLD and stopping.early and signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_what_is_interrupted_before_anything_is_known_ends_with_code_5():
+    with pytest.raises(StoppedEarly, match="SIGTERM came before anything was started") as ended:
+        with on_sigterm(Stopping(RunOptions())):
+            told(1)
+    assert ended.value.exit_code == 5
+
+
+def test_ctrl_c_is_no_sigterm():
+    stopping = Stopping(RunOptions())
+    with pytest.raises(KeyboardInterrupt), on_sigterm(stopping), left_early(stopping):
+        raise KeyboardInterrupt
+    assert stopping.why is None
 
 
 def test_after_the_deadline_what_is_started_is_finished_until_a_sigterm_comes():

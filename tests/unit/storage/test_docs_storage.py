@@ -51,7 +51,6 @@ def test_the_layout_is_the_documented_one():
         layout.SUCCESS,
         layout.STOPPED,
         layout.OWNER,
-        layout.TURN,
         layout.table_prefix("{videos,chunks}", "<run_id>") + "/part-<n>.parquet",
         layout.parts_key("<run_id>"),
         layout.withdrawn_key("<video_id>", "<moment>"),

@@ -112,7 +112,6 @@ def test_every_key_of_ours_is_known(studio):
         layout.SUCCESS: "success",
         layout.STOPPED: "stopped",
         layout.OWNER: "owner",
-        layout.TURN: "turn",
     }
     assert {key: named(Entry(key, 1)).kind for key in ours} == ours
     found = named(Entry(layout.media_key(video, 7, attempt), 1))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from flowcache.errors import StoreError
+from flowcache.inputs.pixels import rgb
 from flowcache.records import ChunkRecord
 from flowcache.storage.media import AI_MADE, boxes, decode, encode_chunk, join, playlist
 
@@ -115,7 +116,7 @@ def test_join_keeps_the_packets_and_puts_the_index_in_front(chunks):
         stream = container.streams.video[0]
         assert (stream.frames, stream.average_rate) == (sum(LENGTHS), FPS)
         assert stream.duration * stream.time_base == pytest.approx(sum(LENGTHS) / FPS)
-        decoded = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+        decoded = [rgb(frame) for frame in container.decode(stream)]
     direct = [pixels for pixels, _ in decode(chunks[0].init, [chunk.data for chunk in chunks])]
     assert np.array_equal(np.stack(decoded), np.stack(direct))
 

@@ -1,18 +1,18 @@
 """The judge against videos whose content is known."""
 
+import sys
+from dataclasses import replace
 from random import Random
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from benchmarks.judge import Verdict, count, judge, verdict_of
+from benchmarks.fidelity import color_video_vdp, true_video
+from benchmarks.judge import Verdict, count, draw_sheet, judge, pixels, verdict_of
 from flowcache.families.codecs import load_codec
 from flowcache.families.registry import find
-from training.shapes import MOTIONS, SIZE, Scene, render, sample_scene
-
-
-def pixels(video):
-    return ((video + 1) * 127.5).round().byte().permute(1, 2, 3, 0).numpy()
+from training.shapes import COLOURS, MOTIONS, SIZE, Scene, render, sample_scene
 
 
 @pytest.mark.parametrize("seed", [5, 99])
@@ -43,3 +43,44 @@ def test_a_wrong_caption_is_noticed():
 def test_an_empty_picture_has_no_shape():
     assert judge(np.full((9, SIZE, SIZE, 3), 240, np.uint8)) is None
     assert count([(Verdict("white", "red", "star", "left"), None)])["all"] == 0
+
+
+@pytest.mark.parametrize(("name", "frames"), [("sheet.png", 1), ("sheet.webp", 9)])
+def test_sheets(name, frames, tmp_path):
+    """Each video's first picture is where it belongs."""
+    videos = [pixels(render(Scene("star", colour, "white", "left", 30.0, 25.0, 12.0, 1.3), 9)) for colour in COLOURS]
+    draw_sheet([*videos, videos[0]], str(tmp_path / name), 12)
+    with Image.open(tmp_path / name) as sheet:
+        assert getattr(sheet, "n_frames", 1) == frames
+        row, column = (1, 0) if frames == 1 else (0, 1)
+        shown = np.asarray(sheet.convert("RGB"), int)[
+            row * SIZE : (row + 1) * SIZE, column * SIZE : (column + 1) * SIZE
+        ]
+    assert np.abs(shown - videos[1][0]).mean() < 6
+
+
+@pytest.mark.parametrize("motion", MOTIONS)
+def test_the_true_video_is_found_again(motion):
+    """From where its shape is, and as large: the scene's own, but for pixels at edges."""
+    size = {"growing": 7.0, "shrinking": 17.0}.get(motion, 11.0)
+    scene = Scene("triangle", "red", "white", motion, 30.0, 25.0, size, 2.0, falling=False)
+    video = pixels(render(scene))
+    true = true_video(replace(scene, x=0.0, y=0.0, radius=5.0), video)
+    assert true is not None and true.shape == video.shape
+    assert np.abs(true.astype(int) - video).mean() < 2
+    assert true_video(scene, np.full((9, SIZE, SIZE, 3), 240, np.uint8)) is None
+
+
+def test_color_video_vdp_tells_why_it_is_absent(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pycvvdp", None)
+    absent = color_video_vdp()
+    assert isinstance(absent, str) and "pip install -e .[bench]" in absent
+
+
+def test_color_video_vdp():
+    metric = color_video_vdp()
+    if isinstance(metric, str):
+        pytest.skip(metric)
+    scene = Scene("triangle", "red", "white", "left", 30.0, 25.0, 11.0, 2.0)
+    video, other = pixels(render(scene)), pixels(render(replace(scene, kind="circle")))
+    assert metric(video, video, 12) > 9.99 > 9.5 > metric(other, video, 12)

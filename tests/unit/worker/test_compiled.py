@@ -57,25 +57,27 @@ def frames(folder: str, asked: Task, **options) -> np.ndarray:
     return np.stack([frame for frame, _ in decode(store.get(marker.init_key), parts)]).astype(float)
 
 
-def compare(folder, model: str) -> None:
-    asked = task(model)
-    plain, compiled = frames(f"{folder}/plain", asked), frames(f"{folder}/compiled", asked, compile=True)
+def compare(folder, model: str, weights: str = "auto") -> None:
+    asked, held = task(model), {"weights": weights}
+    plain, compiled = (frames(f"{folder}/{on}", asked, compile=on, **held) for on in (False, True))
     # Of 255. Latents are equal to 1e-5 (tests/unit/families/test_compile.py); a lossy codec makes up to 0.17 of that.
     assert plain.std() > 10 and np.abs(plain - compiled).mean() < 0.5
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("weights", ["auto", "int8", "fp8"])
 @pytest.mark.parametrize("model", bundled())
-def test_a_gang_of_one_renders_the_same(tmp_path, counter, model):
-    compare(tmp_path, model)
+def test_a_gang_of_one_renders_the_same(tmp_path, counter, model, weights):
+    compare(tmp_path, model, weights)
     assert counter.frame_count == {"tiny-skyreels": 3, "tiny-magi": 2}[model]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
+@pytest.mark.parametrize("weights", ["auto", "int8", "fp8"])
 @pytest.mark.parametrize("model", bundled())
-def test_it_renders_the_same_with_compiled_kernels(tmp_path, model):
-    compare(tmp_path, model)
+def test_it_renders_the_same_with_compiled_kernels(tmp_path, model, weights):
+    compare(tmp_path, model, weights)
 
 
 @pytest.mark.long

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from benchmarks.pretend import DEVICE, filled, pretend_gpu
 from flowcache.families.skyreels.config import SkyReelsConfig
-from flowcache.families.skyreels.transformer import Block, SkyReelsTransformer, apply_rope, attention, rope_angles
+from flowcache.families.skyreels.transformer import Attention, Block, SkyReelsTransformer, attention, rope_angles
 from flowcache.models.base import Grid
 
 SMALL = SkyReelsConfig(24, 32, 2, 1)
@@ -99,12 +100,33 @@ def test_rope_of_a_later_chunk_is_a_part_of_the_windows():
 
 
 def test_rope_turns_pairs_as_complex_numbers():
-    grid, pairs = Grid(3, 2, 3, first_frame=5), torch.randn(2, 18, 4, 6, dtype=torch.complex64)
+    grid = Grid(3, 2, 3, first_frame=5)
     frame, row, column = torch.meshgrid(torch.arange(5.0, 8), torch.arange(2.0), torch.arange(3.0), indexing="ij")
     angles = torch.cat([x.flatten()[:, None] * torch.tensor([1, 0.01]) for x in (frame, row, column)], dim=1)
-    expected = torch.view_as_real(pairs * torch.polar(torch.ones_like(angles), angles)[:, None]).flatten(-2)
-    turned = apply_rope(torch.view_as_real(pairs).flatten(-2), rope_angles(grid, 12, torch.device("cpu")))
-    torch.testing.assert_close(turned, expected, atol=1e-6, rtol=1e-5)
+    expected = torch.view_as_real(torch.polar(torch.ones_like(angles), angles)).flatten(-2)
+    torch.testing.assert_close(rope_angles(grid, 12, torch.device("cpu")), expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [1, 3])
+@torch.inference_mode()
+def test_queries_and_keys_are_normed_and_turned_in_float32(rows, dtype, monkeypatch):
+    """Rounded once, compiled or not; officially, too."""
+    layer, grid = Attention(48, 4, 1e-6), Grid(3, 2, 3, first_frame=5)
+    layer.norm_q.weight.normal_(1, 0.2)
+    layer.norm_q.to(dtype)
+    x, rope = (3 * torch.randn(rows, 18, 48)).to(dtype), rope_angles(grid, 12, torch.device("cpu"))
+    normed = F.rms_norm(x.double(), (48,), layer.norm_q.weight.double(), 1e-6)
+    pairs = torch.view_as_complex(normed.unflatten(-1, (4, 6, 2)).contiguous())
+    exact = torch.view_as_real(pairs * torch.view_as_complex(rope.double().unflatten(-1, (6, 2)))[:, None]).flatten(-2)
+    found = layer.turned(x, layer.norm_q, rope)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    for one in (found, layer.turned(x, layer.norm_q, rope)):
+        assert one.dtype == dtype
+        if dtype == torch.float32:
+            torch.testing.assert_close(one, exact.float(), atol=2e-6, rtol=2e-6)
+        else:  # as near as one rounding can be, but where float32 is at odds about a tie
+            assert (one == exact.to(dtype)).float().mean() > 0.999
 
 
 def test_on_a_gpu_gelu_is_part_of_the_product():

@@ -40,7 +40,7 @@ class Filesystem:
 
     def pipe_file(self, path: str, data: bytes, mode: str, **arguments: Any) -> None:
         assert arguments.pop("timeout") >= 60
-        assert arguments == self.takes
+        assert set(arguments) == self.takes and all(arguments.values())
         objects, key = self._objects(path)
         if objects is None:
             raise self.no_bucket()
@@ -103,7 +103,7 @@ class Gcsfs(Filesystem):
     """A 404 is Python's own error without a word about what was missing; a missing bucket cannot be listed."""
 
     cloud, on_google = "gs", True
-    takes = {"chunksize": 5 << 30, "consistency": "md5"}
+    takes = {"chunksize", "consistency", "content_type", "fixed_key_metadata"}
 
     def __init__(self, token: str | None = "key.json", **settings: Any):
         super().__init__(**settings)
@@ -159,7 +159,7 @@ class Adlfs(Filesystem):
     """Names what is missing below Python's error; lists a missing container as an empty one, an object by its name."""
 
     cloud = "az"
-    takes = {"validate_content": True}
+    takes = {"validate_content", "content_settings"}
 
     def __init__(self, account_key: str | None = "key", **settings: Any):
         super().__init__(**settings)

@@ -29,6 +29,7 @@ class Server:
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     fault: str = ""
+    sent: bytes = b""  # the last request's body
     seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)  # method, path, headers
 
     def google(self, status: int, message: str) -> None:
@@ -54,7 +55,7 @@ def handler_of(server: Server) -> type[BaseHTTPRequestHandler]:
             return None
 
         def answer(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            server.sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             server.seen.append((self.command, self.path, dict(self.headers)))
             self.close_connection = bool(server.fault)
             if server.fault == "reset":
@@ -179,17 +180,20 @@ def test_nobody_there_passes_and_is_found_out_soon(request, server, client):
 def test_google_is_asked_to_create_where_nothing_is(google, server):
     server.google(412, "Words.")
     with pytest.raises(FileExistsError):
-        google.backend.create("k", b"v")
+        google.backend.create("k.m4s", b"v")
     assert "ifGenerationMatch=0" in server.seen[0][1]
+    assert b"Content-Type: video/mp4" in server.sent and b'"cacheControl": "max-age=31536000, immutable"' in server.sent
 
 
 def test_azure_is_asked_to_create_where_nothing_is(azure, server):
     server.azure(409, "BlobAlreadyExists")
     with pytest.raises(FileExistsError):
-        azure.backend.create("k", b"v" * (65 << 20))  # larger than what adlfs would send in one request
+        azure.backend.create("k.m3u8", b"v" * (65 << 20))  # larger than what adlfs would send in one request
     ((method, path, headers),) = server.seen
-    assert (method, path, headers["If-None-Match"]) == ("PUT", "/account/bucket/night/k", "*")
+    assert (method, path, headers["If-None-Match"]) == ("PUT", "/account/bucket/night/k.m3u8", "*")
     assert "Content-MD5" in headers
+    told = headers["x-ms-blob-content-type"], headers["x-ms-blob-cache-control"]
+    assert told == ("application/vnd.apple.mpegurl", "no-cache")
 
 
 def test_missing_objects_and_containers(google, azure, server):
