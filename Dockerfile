@@ -14,7 +14,7 @@ RUN /opt/venv/bin/pip install --no-compile -c constraints.txt ".${EXTRAS:+[$EXTR
     && /opt/venv/bin/pip uninstall --quiet --yes pip
 # Compiled modules that name no time: valid in an image whose times are set, where nothing can compile again, and the same
 # in each build. Some of torch's files are for newer Pythons, hence `true`.
-RUN PYTHONHASHSEED=0 /opt/venv/bin/python -m compileall -qq --invalidation-mode unchecked-hash /opt/venv || true
+RUN PYTHONHASHSEED=0 /opt/venv/bin/python -m compileall -fqq --invalidation-mode unchecked-hash /opt/venv || true
 
 FROM python:3.11-slim-bookworm
 # procps and rsync: ray's own commands for clusters of plain machines. Docker's Python comes without compiled modules. What
