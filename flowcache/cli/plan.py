@@ -145,6 +145,8 @@ def print_work(cost: "Cost") -> None:
         )
     out.print(f"{cost.videos} videos, {cost.segments} segments, {cost.chunks} chunks, {cost.frames:,} frames")
     out.print(table)
+    for told, count in cost.sampling.items():
+        out.print(f"{count:,} segments: {told}", markup=False)
 
 
 def print_gangs(advice: "Advice") -> None:

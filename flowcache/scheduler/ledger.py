@@ -246,7 +246,7 @@ class Ledger:
         together = []
         while len(together) in markers:
             together.append(markers[len(together)])
-        if video.done:
+        if len(together) == len(video.segments):  # not `video.done`: what is committed may not be for us to read
             self.writer.finish(video.request.id, together)
         elif together:
             self.writer.playlist(video.request.id, together)

@@ -290,10 +290,3 @@ def gives(store: Store, key: str) -> bool:
         return store.find(key) is not None
     except StoreError:
         return False
-
-
-def read_all(store: Store, kind: type, keys: Sequence[str]) -> list[Any]:
-    """The documents at `keys`, in order, read in parallel. StoreError for a missing or damaged one."""
-    with ThreadPoolExecutor(READERS) as pool:
-        data = pool.map(store.get, keys)
-        return [parse(kind, one, masked(store.uri(key))) for key, one in zip(keys, data, strict=True)]

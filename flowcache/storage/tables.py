@@ -35,9 +35,11 @@ Row = dict[str, Any]
 Known = Mapping[str, Mapping[int, SegmentMarker]]  # markers by video and segment
 
 
-def write_tables(store: Store, run: RunRecord, listing: Listing | None = None, known: Known | None = None) -> list[str]:
-    """Write the parts of both tables that changed since they were written, and return their keys. One writer at a
-    time: the driver.
+def write_tables(
+    store: Store, run: RunRecord, listing: Listing | None = None, known: Known | None = None
+) -> dict[str, int]:
+    """Write the parts of both tables that changed since they were written, and return their sizes in bytes by key. One
+    writer at a time: the driver.
 
     listing: what is committed, if that is known already; known: markers that need not be read again.
     The same commits give the same parts.
@@ -51,18 +53,19 @@ def write_tables(store: Store, run: RunRecord, listing: Listing | None = None, k
     old = there.difference(*keys, manifest_keys(run))
     lists = [one for one in manifest_keys(run) if stored.get(one) != wanted[one] or one not in there]
     if not stale and not old and not lists:
-        return []
+        return {}
     store.delete(key)  # from here on until it is back, nothing is known of the parts
+    written: dict[str, int] = {}
     for number in stale:
         videos, known_now = parts[number], known or {}
         if made_from(stored.get(str(number))) == made_from(wanted[str(number)]):
             known_now = {**table_markers(store, run, number), **known_now}
-        write_part(store, run, number, frozenset(videos), commits_of(store, listing, videos, known_now))
-    write_manifests(store, run, lists)
+        written |= write_part(store, run, number, frozenset(videos), commits_of(store, listing, videos, known_now))
+    written |= write_manifests(store, run, lists)
     for part in sorted(old):
         store.delete(part)
     store.put(key, canonical(wanted))
-    return [key for number in stale for key in keys[number]] + lists
+    return written
 
 
 def table_markers(store: Store, run: RunRecord, part: int) -> dict[str, dict[int, SegmentMarker]]:
@@ -75,10 +78,9 @@ def table_markers(store: Store, run: RunRecord, part: int) -> dict[str, dict[int
     return found
 
 
-def write_manifests(store: Store, run: RunRecord, keys: Collection[str]) -> None:
-    """The rows of the generations at these keys."""
-    for key, rows in manifest_rows(run, keys):
-        store.put(key, parquet(rows, MANIFESTS))
+def write_manifests(store: Store, run: RunRecord, keys: Collection[str]) -> dict[str, int]:
+    """The rows of the generations at these keys; the sizes of their files."""
+    return put_all(store, {key: parquet(rows, MANIFESTS) for key, rows in manifest_rows(run, keys)})
 
 
 def manifest_rows(run: RunRecord, keys: Collection[str]) -> Iterator[tuple[str, list[Row]]]:
@@ -119,10 +121,18 @@ def commits_of(store: Store, listing: Listing, videos: list[str], known: Known) 
     return arrange(markers, [name for name in videos if name in listing.done], letters)
 
 
-def write_part(store: Store, run: RunRecord, number: int, videos: frozenset[str], commits: Commits) -> None:
+def write_part(store: Store, run: RunRecord, number: int, videos: frozenset[str], commits: Commits) -> dict[str, int]:
+    """The sizes of its files, by key."""
     rows = {"videos": video_rows(run, commits, videos, rejected=number == 0), "chunks": chunk_rows(commits)}
-    for name, schema in TABLES.items():
-        store.put(layout.part_key(name, run.run_id, number), parquet(rows[name], schema))
+    files = {layout.part_key(name, run.run_id, number): parquet(rows[name], TABLES[name]) for name in TABLES}
+    return put_all(store, files)
+
+
+def put_all(store: Store, files: Mapping[str, bytes]) -> dict[str, int]:
+    """Their sizes in bytes."""
+    for key, data in files.items():
+        store.put(key, data)
+    return {key: len(data) for key, data in files.items()}
 
 
 def chunk_rows(commits: Commits) -> list[Row]:
