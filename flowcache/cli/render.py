@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -74,11 +75,8 @@ def render(
     asked = Asked(endpoint_url, retry_failed, media, chosen.rows, extend, as_)
     if dry_run:
         show_outlook(spec, asked, as_json)
-
-    def run() -> Any:
-        return run_job(spec, asked, log_json, repair)
-
-    end(spec, (lambda: believed(run)) if stop_on_bad_input else run, as_json)
+    run = partial(run_job, spec, asked, log_json, repair)
+    end(spec, partial(believed, run) if stop_on_bad_input else run, as_json)
 
 
 def believed(run: Callable[[], Any]) -> Any:
