@@ -177,7 +177,7 @@ def _kind(path: Path) -> tuple[CodecKind, dict[str, Any]]:
 def _patch_part(path: Path, config: dict) -> Part:
     def make() -> PatchCodec:
         shape = (config[key] for key in ("latent_channels", "time_stride", "space_stride", "hidden"))
-        return PatchCodec(*shape, config.get("causal", True), config.get("refines", "patches"))
+        return PatchCodec(*shape, causal=config.get("causal", True), refines=config.get("refines", "patches"))
 
     return Part(path, built(make, path / "config.json", config), in_folder(path))
 

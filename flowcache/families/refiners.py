@@ -85,12 +85,16 @@ def shape_colour(apart: Tensor, rounds: int = 4, reach: float = 0.2) -> Tensor:
     """The commonest of strong deviations from the ground: [F, 3, t, H, W] -> [F, 3, 1, 1, 1]; a mean shift."""
     pixels = apart[..., ::2, ::2].flatten(2)
     strength = pixels.square().sum(1, keepdim=True)
-    weight = strength.square()
-    for left in reversed(range(rounds + 1)):
-        colour = (pixels * weight).sum(-1, keepdim=True) / weight.sum(-1, keepdim=True).clamp(min=1e-6)
-        if left:
-            weight = strength * (-(pixels - colour).square().sum(1, keepdim=True) / (2 * reach**2)).exp()
+    colour = weighted_mean(pixels, strength.square())
+    for _ in range(rounds):
+        near = (-(pixels - colour).square().sum(1, keepdim=True) / (2 * reach**2)).exp()
+        colour = weighted_mean(pixels, strength * near)
     return colour[..., None, None]
+
+
+def weighted_mean(pixels: Tensor, weight: Tensor) -> Tensor:
+    """[F, 3, N] and [F, 1, N] -> [F, 3, 1]."""
+    return (pixels * weight).sum(-1, keepdim=True) / weight.sum(-1, keepdim=True).clamp(min=1e-6)
 
 
 def share_of(axis: Tensor, apart: Tensor) -> Tensor:
