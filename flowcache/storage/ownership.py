@@ -190,7 +190,7 @@ def take(
 def last_of_a_job(store: Store, holder: Holder | None) -> Holder | None:
     """The last one that a job started, behind repairs and what a person did between two tries."""
     for _ in range(BEFORE):
-        if holder is None or holder.job or not NAME.fullmatch(holder.after or ""):
+        if holder is None or holder.job or holder.after is None or not NAME.fullmatch(holder.after):
             break
         holder = read_holder(store, holder.after)
     return holder

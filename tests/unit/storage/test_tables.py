@@ -108,11 +108,11 @@ def tables_of(store):
 
 def test_nothing_is_written_again_unless_it_changed(studio):
     run, before = read_run(studio.store), tables_of(studio.store)
-    assert write_tables(studio.store, run) == []
+    assert write_tables(studio.store, run) == {}
     for key in list(before):
         studio.store.delete(key)
         assert write_tables(studio.store, run) and tables_of(studio.store) == before
-    assert write_tables(studio.store, run) == []
+    assert write_tables(studio.store, run) == {}
 
 
 def test_a_video_has_its_rows_in_the_same_part_whatever_is_committed(monkeypatch):
