@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from statistics import mean, median
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -64,7 +64,7 @@ def calibrate(
         print_json({"forwards": forwards, "file": file, "budgets": [_told(each) for each in outcomes]})
 
 
-def _told(outcome: "Outcome") -> dict[str, object]:
+def _told(outcome: "Outcome") -> dict[str, Any]:
     made = outcome.calibration
     return {"budget": made.budget, "computed": made.computed, "kept": outcome.kept} | {
         name: {"mean": mean(found), "median": median(found)}

@@ -77,7 +77,7 @@ def fit(windows: Sequence[Window], paths: Sequence[Path]) -> tuple[tuple[tuple[f
         if len(own) < 2:
             raise ValueError("this plan is not calibrated; accepted: one with coefficients, which may be empty")
         window.plan = replace(window.plan, opening=own[0], solver=own[1])
-    done = set[tuple[bool, int]]()
+    done = set[tuple[int, int]]()
     with torch.inference_mode():
         for number, row in enumerate(plan.rows):
             velocities = [window.compute(number) for window in windows]
