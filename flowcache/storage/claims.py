@@ -10,8 +10,9 @@ from flowcache.storage.keys import listed
 from flowcache.storage.objects.store import Store
 from flowcache.storage.ownership import Owner, living, read_owner, whose
 
-# What a run leaves that has committed nothing; its encoded texts are anybody's.
-LEFTOVERS = (layout.DEAD_LETTERS, layout.STATES, layout.MEDIA, layout.META, layout.LINKS)
+# What a run leaves that has committed nothing and another one would take for its own. Media and states stay for `gc`:
+# if a listing hid commits, nothing of them is lost. Encoded texts are anybody's.
+LEFTOVERS = (layout.DEAD_LETTERS, layout.META, layout.LINKS)
 
 
 def claim(store: Store, run_id: str) -> str | None:
