@@ -76,9 +76,9 @@ def forwards(model: LoadedModel, request: RenderRequest, chunks: list[Any]) -> i
     """Steps that were computed, and what is forwarded besides for its K/V alone."""
     (segment,) = plan(request, model.spec)
     every = window(request, segment, model.spec)
-    policy = at_most(resolve_policy(request.policy, model.spec))
-    done = dry_run(every.settings, every.shape, model.transformer.config.patch, policy)
-    return done.forwards - sum(chunk.steps_reused for chunk in chunks)
+    policy = resolve_policy(request.policy, model.spec)
+    done = dry_run(every.settings, every.shape, model.transformer.config.patch, at_most(policy))
+    return done.forwards - (sum(chunk.steps_reused for chunk in chunks) if policy.reuse else 0)
 
 
 def fewer_steps(spec: ModelSpec, exact: int, wanted: int) -> int:

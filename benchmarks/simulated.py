@@ -144,7 +144,7 @@ def render(provider: SimulatedProvider, name: str, task: Task) -> SegmentMarker:
         segment=segment.index,
         attempt=attempt,
         run_id=provider.settings.run_id,
-        spec_hash=provider.settings.spec_hash,
+        spec_hash=task.spec_hash or provider.settings.spec_hash,
         seed=request.seed,
         parent_sha256=task.parent and marker_sha256(task.parent),
         init_key=put_init(store, request.id, INIT, task.init),

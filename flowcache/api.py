@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import flowcache
@@ -15,6 +16,7 @@ from flowcache.inputs.readers import rows_of
 from flowcache.inputs.sandbox import Sandbox
 from flowcache.inputs.schema import RowDefaults
 from flowcache.inputs.segments import plan as segments_of
+from flowcache.inputs.selection import EVERY, Selection
 from flowcache.inputs.told import Told
 from flowcache.planner.advice import check_gang
 from flowcache.planner.estimate import Cluster
@@ -22,17 +24,21 @@ from flowcache.planner.hardware import Link, Node
 from flowcache.planner.plan import Plan
 from flowcache.planner.plan import plan as plan_of
 from flowcache.progress.events import Listener, Together
-from flowcache.records import MediaInfo, ModelSpec, RenderRequest
+from flowcache.records import MediaInfo, ModelSpec, RenderRequest, Segment
 from flowcache.runtime.cluster import ray_provider
 from flowcache.runtime.metrics import RunMetrics
 from flowcache.scheduler.driver import Summary, run
+from flowcache.storage.documents import RunRecord
+from flowcache.storage.growth import Terms
 from flowcache.storage.objects.store import Store
+from flowcache.storage.outlook import Outlook, outlook, renamed
 from flowcache.storage.repair import mend
 from flowcache.storage.runs import new_run
 from flowcache.storage.withdrawal import finish_withdrawals
 
 __all__ = [
-    "Cluster", "Link", "Node", "Plan", "RowDefaults", "RunOptions", "Summary", "check", "load_model", "plan", "render",
+    "Cluster", "Link", "Node", "Outlook", "Plan", "RowDefaults", "RunOptions", "Selection", "Summary", "check",
+    "load_model", "plan", "preview", "render",
 ]  # fmt: skip
 
 Requests = str | Sequence[Mapping[str, Any]]
@@ -50,6 +56,9 @@ def render(
     warn: Callable[[Problem], None] = lambda problem: None,
     media: Mapping[str, str] | None = None,
     repair: bool = False,
+    extend: bool = False,
+    rename: str | None = None,
+    selection: Selection = EVERY,
 ) -> Summary:
     """Render every request below `output`, or what is missing of them there.
 
@@ -61,34 +70,111 @@ def render(
     progress: its `on` is called with every event of the run (flowcache.progress.events).
     media: where pictures and videos lie that lie elsewhere than the requests say, by what those say.
     repair: first withdraw what is damaged below the output (flowcache.storage.repair).
+    extend: rows that are not yet in the output's run become part of it, and those of which nothing is rendered may
+    differ. rename: id of the row that differs from what is rendered ("{id}" in it: its own), which is rendered anew.
+    selection: which rows are meant, and what all are given.
 
     Raises InputError with every fault before anything is started, StoreError if the output can't be
     used or does not show in the end what the run did, ClusterError if no gang comes up. Videos that fail are in
     the Summary, not raised.
     """
-    options, store = options or RunOptions(), Store(output, **(storage_options or {}))
-    private = options.allow_private_media
-    found = check(requests, defaults or RowDefaults(), storage_options, media, private, keep_going)
-    good, problems, warnings, specs = found
+    options = options or RunOptions()
+    given = Given(requests, defaults or RowDefaults(), selection, storage_options, media, options.allow_private_media)
+    asked = _asked(given, output, options, keep_going, extend, rename, warn)
+    listeners = [RunMetrics()] if progress is None else [progress, RunMetrics()]
+    return run(
+        asked.store,
+        asked.record,
+        asked.requests,
+        asked.specs,
+        options,
+        Together(*listeners),
+        ray_provider,
+        mend if repair else lambda store, hold: finish_withdrawals(store),
+        asked.terms,
+    )
+
+
+def preview(
+    requests: Requests,
+    *,
+    output: str,
+    defaults: RowDefaults | None = None,
+    options: RunOptions | None = None,
+    keep_going: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+    warn: Callable[[Problem], None] = lambda problem: None,
+    media: Mapping[str, str] | None = None,
+    extend: bool = False,
+    rename: str | None = None,
+    selection: Selection = EVERY,
+) -> Outlook:
+    """What `render` would do with the same arguments, row by row. Starts and writes nothing; raises as `render` does,
+    but for what differs from the output's run, which is part of the answer."""
+    options = options or RunOptions()
+    given = Given(requests, defaults or RowDefaults(), selection, storage_options, media, options.allow_private_media)
+    asked = _asked(given, output, options, keep_going, extend, rename, warn)
+    return outlook(asked.store, asked.record, asked.segments, asked.terms, options.retry_failed)
+
+
+@dataclass(frozen=True)
+class Given:
+    """Rows, and what is needed to read and check them; as in `render` and `check`."""
+
+    requests: Requests
+    defaults: RowDefaults
+    selection: Selection
+    access: Mapping[str, Any] | None = None
+    media: Mapping[str, str] | None = None
+    private: bool = False
+
+    @property
+    def name(self) -> str:
+        """How problems name them."""
+        return self.requests if isinstance(self.requests, str) else "requests"
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A run before it begins."""
+
+    store: Store
+    record: RunRecord
+    requests: list[RenderRequest]
+    segments: list[Segment]
+    specs: dict[str, ModelSpec]
+    terms: Terms
+
+
+def _asked(
+    given: Given,
+    output: str,
+    options: RunOptions,
+    keep_going: bool,
+    extend: bool,
+    rename: str | None,
+    warn: Callable[[Problem], None],
+) -> _Asked:
+    store, places = Store(output, **(given.access or {})), dict[str, int]()
+    good, problems, warnings, specs = _check(given, keep_going, places)
     problems += options.faults(specs.values()) + check_gang(good, specs, options.gang)
     for warning in warnings:
         warn(warning)
     if problems and not (keep_going and good and all(problem.row for problem in problems)):
         raise InputError(problems)
-    segments = [segment for request in good for segment in segments_of(request, specs[request.model])]
     digests = {name: spec.digest for name, spec in specs.items()}
-    record = new_run(good, digests, segments, flowcache.__version__, problems, options.numerics)
-    listeners = [RunMetrics()] if progress is None else [progress, RunMetrics()]
-    return run(
-        store,
-        record,
-        good,
-        specs,
-        options,
-        Together(*listeners),
-        ray_provider,
-        mend if repair else lambda store, hold: finish_withdrawals(store),
-    )
+    terms = Terms(extend, not given.selection.all, masked(given.name), places)
+
+    def planned() -> tuple[list[Segment], RunRecord]:
+        segments = [segment for request in good for segment in segments_of(request, specs[request.model])]
+        return segments, new_run(good, digests, segments, flowcache.__version__, problems, options.numerics)
+
+    segments, record = planned()
+    if rename and (other := renamed(store, good, record, rename)):
+        places |= {new.id: places[old.id] for new, old in zip(other, good, strict=True)}
+        good = other
+        segments, record = planned()
+    return _Asked(store, record, good, segments, specs, terms)
 
 
 def plan(
@@ -98,14 +184,17 @@ def plan(
     cluster: Cluster | None = None,
     storage_options: Mapping[str, Any] | None = None,
     allow_private_media: bool = False,
+    selection: Selection = EVERY,
 ) -> Plan:
     """What rendering the requests takes, without weights: segments, chunk forwards, FLOPs, memory, and gang by gang.
 
     cluster: what is to render it; where it says how fast, also an estimate of the time. storage_options: what s3://
-    inputs are opened with; allow_private_media: as in RunOptions. Raises InputError with every fault of the requests.
+    inputs are opened with; allow_private_media: as in RunOptions; selection: as in `render`. Raises InputError with
+    every fault of the requests.
     """
     cluster, now = cluster or Cluster(), time.time()
-    good, problems, _, specs = check(requests, defaults or RowDefaults(), storage_options, private=allow_private_media)
+    given = Given(requests, defaults or RowDefaults(), selection, storage_options, private=allow_private_media)
+    good, problems, _, specs = _check(given)
     problems += cluster.faults() + check_gang(good, specs, cluster.gang)
     if problems:
         raise InputError(problems)
@@ -125,6 +214,13 @@ def check(
     access: what s3:// URLs of the manifest and in it are opened with. media: as for `render`. private: media may lie at
     any address. thorough: see `validate`.
     """
+    return _check(Given(requests, defaults, EVERY, access, media, private), thorough)
+
+
+def _check(
+    given: Given, thorough: bool = False, places: dict[str, int] | None = None
+) -> tuple[list[RenderRequest], list[Problem], list[Problem], dict[str, ModelSpec]]:
+    """`check`. places: is told in which row each request stands, by id."""
     specs: dict[str, ModelSpec] = {}
     doubted: list[Problem] = []
 
@@ -133,16 +229,22 @@ def check(
         doubted.extend(doubts(specs[name]))
         return specs[name]
 
-    file, told = requests if isinstance(requests, str) else "requests", Told()
-    with Sandbox(access, private) as sandbox:
+    requests, selection, told = given.requests, given.selection, Told()
+    with Sandbox(given.access, given.private) as sandbox:
 
         def probe(url: str, kind: str) -> MediaInfo:
-            return sandbox.probe((media or {}).get(url, url), kind, requests if isinstance(requests, str) else "")
+            return sandbox.probe(
+                (given.media or {}).get(url, url), kind, "" if given.name == "requests" else given.name
+            )
 
         rows = rows_of(requests, sandbox, told) if isinstance(requests, str) else enumerate(map(dict, requests), 1)
-        good, problems, warnings = validate(rows, file, spec_of, defaults, probe, told, thorough)
+        rows = selection.rows(rows)
+        found = validate(rows, given.name, spec_of, given.defaults, probe, told, thorough, places)
+    good, problems, warnings = selection.requests(found[0]), *found[1:]
     if not isinstance(requests, str) and not requests:
-        problems.append(Problem(file, "", "is empty; accepted: at least one row"))
+        problems.append(Problem("requests", "", "is empty; accepted: at least one row"))
+    else:
+        problems += selection.faults(found[0], problems, masked(given.name))
     used = {request.model for request in good}
-    problems += policy_faults(good, specs, masked(file))
+    problems += policy_faults(good, specs, masked(given.name))
     return good, problems, doubted + warnings, {name: spec for name, spec in specs.items() if name in used}

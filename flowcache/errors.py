@@ -91,17 +91,24 @@ class OutOfMemory(FlowcacheError):
 
 
 class MediaError(FlowcacheError):
-    """A picture or video cannot be fetched or decoded; the message is the cause in a person's words."""
+    """A picture or video cannot be fetched or decoded; the message is the cause in a person's words.
+
+    `away`: as of UnreadableError.
+    """
+
+    def __init__(self, message: str, away: bool = False):
+        self.away = away
+        super().__init__(message)
 
 
 class UnreadableError(FlowcacheError):
     """Something can't be opened, fetched or read; the message says what is wrong with it, without its URL.
 
-    `slow`: time was up.
+    `slow`: time was up. `away`: where it lies did not answer as it should, which says nothing of what lies there.
     """
 
-    def __init__(self, message: str, slow: bool = False):
-        self.slow = slow
+    def __init__(self, message: str, slow: bool = False, away: bool = False):
+        self.slow, self.away = slow, away
         super().__init__(message)
 
 

@@ -66,6 +66,7 @@ class ModelSpec:
     condition_noise: float = 20.0  # timestep to which a later window's prefix is noised
     negative_prompt: str = ""
     reuse: dict[str, Any] = field(default_factory=dict)  # presets of `paper`: {"slow": {...}, "fast": {...}}
+    calibrations: tuple[Any, ...] = ()  # `cache.fixed_steps.Calibration`s of policy flowcache
     pipeline: Any = None  # what its family alone has to say, in a record of the family's own
     vocabulary: tuple[str, ...] = ()  # the only words that a tiny model knows; empty: any
 
@@ -130,7 +131,7 @@ class Shot:
 # Fields of a request that came after its ids and runs were first hashed: absent where nothing is said. Those of one
 # family, which its `Traits.fields` names, and those of all.
 SAMPLING = ("shift", "addnoise_condition", "base_num_frames", "overlap_history", "causal_block_size")
-OWN = (*SAMPLING, "special_tokens", "prev_chunks_scale")
+OWN = (*SAMPLING, "solver", "special_tokens", "prev_chunks_scale")
 LATER = (*OWN, "fit", "video_from")
 
 
@@ -177,6 +178,7 @@ class RenderRequest:
     base_num_frames: int | None = None  # `ModelSpec.window`, in video frames
     overlap_history: int | None = None  # `ModelSpec.overlap`, in video frames
     causal_block_size: int | None = None  # `ModelSpec.chunk`, in latent frames
+    solver: str | None = None  # SkyReels-V2: "official" or "corrected"; None: as the policy has it
     special_tokens: tuple[str, ...] | None = None  # MAGI-1: what its captions are marked with
     prev_chunks_scale: float | None = None  # distilled MAGI-1: what the chunks before weigh against the copy alone
     fit: str | None = None

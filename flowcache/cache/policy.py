@@ -1,8 +1,9 @@
 """What is spared compared to running the whole window at every step: a policy as plain data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from flowcache.cache.fixed_steps import FixedSteps
 from flowcache.cache.kv_buffer import MakeBuffer, PlainBuffer
 from flowcache.cache.kv_select import Compression, Sink, latest
 from flowcache.cache.step_cache import CacheOf, RepeatResidual, StepCache
@@ -27,7 +28,7 @@ class Policy:
     near_clean_guidance: what distilled MAGI-1 takes from a copy of its cleanest chunk that sees only itself.
     cut: where clean tokens are cut down to the budget: "before" a chunk after them is forwarded, with its queries;
       or "after" the row before, with the queries of the last forward that was computed (as published for MAGI-1).
-    kv_buffer: how keys and values lie in memory.
+    kv_buffer: how keys and values lie in memory. steps: which are taken at all, in place of `reuse`; None: every one.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Policy:
     near_clean_guidance: bool = True
     cut: Literal["before", "after"] = "before"
     kv_buffer: MakeBuffer = PlainBuffer
+    steps: FixedSteps | None = None
 
     def __post_init__(self) -> None:
         if self.attention == "full" and self.kv_update != "recompute":
@@ -49,6 +51,8 @@ class Policy:
             raise ValueError("full attention forwards all chunks together: they reuse together or not at all")
         if self.whole and self.kv_update != "recompute":
             raise ValueError("a rule for all chunks together needs them forwarded together at every row")
+        if self.steps and (self.reuse or self.kv_update == "recompute"):
+            raise ValueError("a fixed schedule reuses nothing, and needs K/V that are kept")
         if self.clean is not None and (self.kv_update == "recompute" or self.renoise):
             raise ValueError("a chunk that is forwarded again and again can't be cut down to a budget of clean tokens")
 
@@ -63,6 +67,11 @@ class Policy:
     def step_cache(self) -> StepCache:
         """A fresh one for a chunk."""
         return self.cache.of_chunk() if self.reuse else StepCache()
+
+    @property
+    def exact(self) -> "Policy":
+        """The same with every step computed."""
+        return replace(self, reuse=None, steps=None)
 
     @property
     def asks_late(self) -> bool:

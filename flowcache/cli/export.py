@@ -7,7 +7,7 @@ import typer
 
 from flowcache.cli.common import Endpoint, Json, Output, open_store, out, print_json
 from flowcache.cli.targets import check_folder
-from flowcache.errors import InputError, Problem
+from flowcache.errors import InputError, Problem, StoreError
 
 
 def export(
@@ -22,7 +22,7 @@ def export(
     from flowcache.storage.commits import read_commits
     from flowcache.storage.export import export as export_video
     from flowcache.storage.objects.registry import normalise
-    from flowcache.storage.objects.schemes import S3, scheme_of
+    from flowcache.storage.objects.schemes import scheme_of
 
     check_root(to, typed=True, name="--to")
     target = normalise(to)
@@ -32,10 +32,19 @@ def export(
     names = video or sorted(read_commits(store).done)
     if not names:
         raise InputError([Problem(output, "", "holds no finished video yet")])
-    files = {f"{to.rstrip('/')}/{name}.mp4": name for name in names}
-    access = {"endpoint_url": endpoint_url} if endpoint_url and scheme_of(target) is S3 else {}
-    sizes = {file: export_video(store, name, file, **access) for file, name in files.items()}
+    options = store.options if scheme_of(target) is scheme_of(store.url) else {}
+    sizes, faults = dict[str, int](), list[StoreError]()
+    for name in names:
+        file = f"{to.rstrip('/')}/{name}.mp4"
+        try:
+            sizes[file] = export_video(store, name, file, **options)
+        except StoreError as fault:
+            faults.append(fault)
+            continue
+        if not as_json:
+            out.print(f"{file} ({sizes[file]:,} bytes)", markup=False)
     if as_json:
         print_json(sizes)
-    for file, size in {} if as_json else sizes.items():
-        out.print(f"{file} ({size:,} bytes)", markup=False)
+    if faults:
+        others = f"; and {len(faults) - 1} more" if len(faults) > 1 else ""
+        raise StoreError(f"{len(faults)} of {len(names)} videos not exported: {faults[0]}{others}")

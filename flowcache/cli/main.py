@@ -11,6 +11,7 @@ from typing import NoReturn
 import typer
 from rich.markup import escape
 
+from flowcache.cli.calibrate import calibrate
 from flowcache.cli.common import err, print_json
 from flowcache.cli.export import export
 from flowcache.cli.gc import gc
@@ -40,7 +41,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for command in (render, submit, plan, status, verify, repair, models, export, sheet, report, links, gc, stop):
+COMMANDS = (render, submit, plan, status, verify, repair, models, calibrate)
+for command in (*COMMANDS, export, sheet, report, links, gc, stop):
     app.command()(command)
 
 

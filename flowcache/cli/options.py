@@ -43,6 +43,36 @@ AllowPrivateMedia = Annotated[
     typer.Option("--allow-private-media", help="Media at http(s) may lie at private and local addresses, too."),
 ]
 
+# Which rows are meant, what all are given, and how an output grows.
+Only = Annotated[
+    list[str] | None,
+    typer.Option(metavar="ID", help="Only these rows: ids or patterns such as 'cat-*'; can be repeated."),
+]
+WhereOption = Annotated[
+    str | None, typer.Option("--where", metavar="CONDITION", help="Only rows of which it holds: \"labels.team = 'a'\".")
+]
+Sample = Annotated[int | None, typer.Option(min=1, help="So many rows of those, drawn by content: always the same.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="The first so many of those.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="For every row, whatever it says; can be repeated."),
+]
+Seed = Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="As --set seed=.")]
+Steps = Annotated[int | None, typer.Option(min=1, max=1000, help="As --set steps=.")]
+Guidance = Annotated[float | None, typer.Option(min=0, max=50, help="As --set guidance=.")]
+Size = Annotated[str | None, typer.Option(metavar="WxH", help="As --set width= and height=, such as 960x544.")]
+Extend = Annotated[
+    bool,
+    typer.Option(
+        "--extend", help="Rows that are new to the output join its run; those of which nothing is rendered may differ."
+    ),
+]
+As = Annotated[
+    str | None,
+    typer.Option("--as", metavar="NEW_ID", help="With --extend: id of rows that differ from what is there; {id}-2."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, row by row, and do nothing.")]
+
 RetryFailed = Annotated[bool, typer.Option(help="Try dead-lettered videos again.")]
 StopOnBadInput = Annotated[
     bool, typer.Option(help="Bad input (exit code 2) stops the Ray job that runs this, so that nothing tries it again.")

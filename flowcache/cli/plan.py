@@ -10,6 +10,7 @@ from rich.table import Table
 
 from flowcache.cli import options
 from flowcache.cli.common import Endpoint, Json, out, print_json
+from flowcache.cli.selecting import Chosen, selecting
 from flowcache.report.words import duration, size
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ GANG_ROWS = {
 }
 
 
+@selecting
 def plan(
     manifest: options.Manifest = None,
     job: options.Job = None,
@@ -54,6 +56,8 @@ def plan(
     allow_private_media: options.AllowPrivateMedia = None,
     endpoint_url: Endpoint = None,
     as_json: Json = False,
+    *,
+    chosen: Chosen,
 ) -> None:
     """What a manifest costs before anything is rendered: segments, chunk forwards, FLOPs, memory, gangs, and time.
 
@@ -81,6 +85,7 @@ def plan(
     )
     access = {"endpoint_url": endpoint_url} if endpoint_url else {}
     how = {"storage_options": access, "allow_private_media": spec.allow_private_media}
+    how |= {"selection": chosen.rows}
     found = plan_requests(spec.manifest, defaults=spec.row_defaults(), cluster=cluster, **how)
     if as_json:
         document = asdict(found)
@@ -140,6 +145,8 @@ def print_work(cost: "Cost") -> None:
         )
     out.print(f"{cost.videos} videos, {cost.segments} segments, {cost.chunks} chunks, {cost.frames:,} frames")
     out.print(table)
+    for told, count in cost.sampling.items():
+        out.print(f"{count:,} segments: {told}", markup=False)
 
 
 def print_gangs(advice: "Advice") -> None:

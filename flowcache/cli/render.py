@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -11,11 +12,13 @@ from rich.markup import escape
 
 from flowcache.cli import options
 from flowcache.cli.common import Endpoint, Json, err, out, print_json
+from flowcache.cli.selecting import Chosen, check_as, selecting
 from flowcache.errors import AtWork, FlowcacheError, InputError
 
 LOOK_AGAIN = 120.0  # seconds: networks, names and roles of a new pod are there by then
 
 
+@selecting
 def render(
     manifest: options.Manifest = None,
     output: options.Output = None,
@@ -38,6 +41,9 @@ def render(
     succeed_with: options.SucceedWith = None,
     keep_going: options.KeepGoing = None,
     allow_private_media: options.AllowPrivateMedia = None,
+    extend: options.Extend = False,
+    as_: options.As = None,
+    dry_run: options.DryRun = False,
     retry_failed: options.RetryFailed = False,
     repair: options.Repair = False,
     stop_on_bad_input: options.StopOnBadInput = False,
@@ -45,6 +51,8 @@ def render(
     media: options.Media = None,
     endpoint_url: Endpoint = None,
     as_json: Json = False,
+    *,
+    chosen: Chosen,
 ) -> None:
     """Render a manifest: every video not yet complete at the output.
 
@@ -56,6 +64,7 @@ def render(
     """
     from flowcache.inputs.job import merged
 
+    check_as(as_, extend)
     spec = merged(
         job, manifest=manifest, output=output, model=model, policy=policy, gang=gang, gangs=gangs,
         shard_weights=shard_weights, threads=threads, device=device, dtype=dtype, weights=weights,
@@ -63,11 +72,11 @@ def render(
         wait_for_gpus=wait_for_gpus, succeed_with=succeed_with or None, keep_going=keep_going,
         allow_private_media=allow_private_media,
     )  # fmt: skip
-
-    def run() -> Any:
-        return run_job(spec, endpoint_url, retry_failed, log_json, media, repair)
-
-    end(spec, (lambda: believed(run)) if stop_on_bad_input else run, as_json)
+    asked = Asked(endpoint_url, retry_failed, media, chosen.rows, extend, as_)
+    if dry_run:
+        show_outlook(spec, asked, as_json)
+    run = partial(run_job, spec, asked, log_json, repair)
+    end(spec, partial(believed, run) if stop_on_bad_input else run, as_json)
 
 
 def believed(run: Callable[[], Any]) -> Any:
@@ -99,31 +108,63 @@ def end(spec: Any, run: Callable[[], Any], as_json: bool) -> NoReturn:
     raise typer.Exit(code)
 
 
-def run_job(
-    spec: Any, endpoint: str | None, retry_failed: bool, log_json: bool, media: Path | None, repair: bool = False
-) -> Any:
+@dataclass(frozen=True)
+class Asked:
+    """Options beside the job's."""
+
+    endpoint: str | None
+    retry_failed: bool
+    media: Path | None
+    selection: Any
+    extend: bool
+    rename: str | None
+
+    def settings(self, spec: Any) -> dict[str, Any]:
+        """What `api.render` and `api.preview` are given."""
+        from flowcache.inputs.manifest import media_table
+
+        return {
+            "output": spec.output,
+            "defaults": spec.row_defaults(),
+            "options": spec.run_options(self.retry_failed),
+            "keep_going": spec.keep_going,
+            "storage_options": {"endpoint_url": self.endpoint} if self.endpoint else {},
+            "warn": lambda problem: err.print(f"[yellow]warning:[/] {escape(str(problem))}"),
+            "media": media_table(self.media) if self.media else None,
+            "extend": self.extend,
+            "rename": self.rename,
+            "selection": self.selection,
+        }
+
+
+def run_job(spec: Any, asked: Asked, log_json: bool, repair: bool = False) -> Any:
     """The Summary of what a JobSpec asks for. Ctrl-C becomes an error that says how to go on."""
     from flowcache.api import render as render_requests
-    from flowcache.inputs.manifest import media_table
     from flowcache.progress.json_lines import JsonProgress
     from flowcache.progress.terminal import progress_for
     from flowcache.runtime.started_as import started_as
 
+    settings = asked.settings(spec)
+    settings["options"] = replace(settings["options"], started_as=started_as())
+    progress = JsonProgress() if log_json else progress_for(err)
     try:
-        return render_requests(
-            spec.manifest,
-            output=spec.output,
-            defaults=spec.row_defaults(),
-            options=replace(spec.run_options(retry_failed), started_as=started_as()),
-            keep_going=spec.keep_going,
-            storage_options={"endpoint_url": endpoint} if endpoint else {},
-            progress=JsonProgress() if log_json else progress_for(err),
-            warn=lambda problem: err.print(f"[yellow]warning:[/] {escape(str(problem))}"),
-            media=media_table(media) if media else None,
-            repair=repair,
-        )
+        return render_requests(spec.manifest, progress=progress, repair=repair, **settings)
     except KeyboardInterrupt:
         raise FlowcacheError("stopped; what is committed stays, and the same command goes on from there") from None
+
+
+def show_outlook(spec: Any, asked: Asked, as_json: bool) -> NoReturn:
+    """What would be done; ends with the exit code that bad input has, where it would be refused."""
+    from flowcache.api import preview
+    from flowcache.cli.outlook import print_outlook
+
+    found = preview(spec.manifest, **asked.settings(spec))
+    code = 2 if found.refused else 0
+    if as_json:
+        print_json({**asdict(found), "exit_code": code})
+    else:
+        print_outlook(found)
+    raise typer.Exit(code)
 
 
 def print_summary(summary: Any) -> None:

@@ -6,11 +6,14 @@ from typing import Annotated
 
 import typer
 
+from flowcache.cli import options
 from flowcache.cli.common import Endpoint, Json, err, print_json
 from flowcache.cli.options import AllowPrivateMedia, RetryFailed
+from flowcache.cli.selecting import Chosen, check_as, selecting, written
 from flowcache.errors import FlowcacheError
 
 
+@selecting
 def submit(
     job: Annotated[Path, typer.Argument(help="Job spec (YAML).")],
     address: Annotated[
@@ -19,10 +22,14 @@ def submit(
     manifest: Annotated[str | None, typer.Option(help="In place of the job's.")] = None,
     output: Annotated[str | None, typer.Option(help="In place of the job's: a URL, or a path all nodes share.")] = None,
     follow: Annotated[bool, typer.Option(help="Show the job's log and end with its exit code.")] = True,
+    extend: options.Extend = False,
+    as_: options.As = None,
     retry_failed: RetryFailed = False,
     allow_private_media: AllowPrivateMedia = None,
     endpoint_url: Endpoint = None,
     as_json: Json = False,
+    *,
+    chosen: Chosen,
 ) -> None:
     """Run a job on a Ray cluster and follow it to its end, through the cluster's job API.
 
@@ -39,9 +46,11 @@ def submit(
     from flowcache.runtime import submit as jobs
 
     check_endpoint(endpoint_url)  # it would stand in the cluster's list of jobs
-    options = ["--retry-failed"] * retry_failed + (["--endpoint-url", endpoint_url] if endpoint_url else [])
+    check_as(as_, extend)
+    passed = ["--retry-failed"] * retry_failed + (["--endpoint-url", endpoint_url] if endpoint_url else [])
+    passed += [*chosen.words, *written({"--extend": extend, "--as": as_})]
     spec = merged(job, manifest=manifest, output=output, allow_private_media=allow_private_media)
-    submission = jobs.prepare(spec, options)
+    submission = jobs.prepare(spec, passed)
     client = jobs.connect(address)
     name, started = jobs.submit(client, submission)
     err.print(f"{name} {'submitted' if started else 'was submitted before'}", highlight=False)

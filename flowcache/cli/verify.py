@@ -19,7 +19,7 @@ def verify(
 
     Exit code 4 when anything is damaged or missing; each damage is named.
     """
-    from flowcache.storage.runs import some_of
+    from flowcache.storage.growth import some_of
     from flowcache.storage.verify import verify as verify_store
 
     report = verify_store(open_store(output, endpoint_url), decode=decode)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flowcache.cache.fixed_steps import FixedSteps
 from flowcache.cache.policy import Policy
 from flowcache.cache.reuse import Reuse
 from flowcache.families.policy_settings import (
@@ -47,6 +48,8 @@ def _made(own: PolicyDeclaration, given: Given, spec: ModelSpec) -> Policy:
             fields |= setting.means(given[key])
     if own.reuse and own.wants_reuse(given):
         fields["reuse"], fields["cache"] = own.reuse(given, spec)
+    if own.steps and "budget" in given:
+        fields["steps"] = own.steps(given, spec)
     return Policy(own.name, **fields)
 
 
@@ -54,6 +57,11 @@ def bare(policies: Sequence[PolicyDeclaration], *names: str) -> dict[str, Policy
     """Policies as they are without a setting, and with every step computed."""
     declared = by_name(policies)
     return {name: Policy(name, **declared[name].fields) for name in names}
+
+
+def budgeted(given: Given, spec: ModelSpec) -> FixedSteps:
+    """The fixed schedule of a row's budget, with what was calibrated on the checkpoint."""
+    return FixedSteps(given["budget"], spec.calibrations)
 
 
 def by_preset(given: Given, spec: ModelSpec, kind: type[Reuse] = Reuse, last_step: bool = True) -> Reuse:

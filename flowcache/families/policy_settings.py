@@ -12,6 +12,7 @@ from flowcache.families.setting import Choice, Group, Number, Preset, Setting, S
 from flowcache.records import ModelSpec
 
 if TYPE_CHECKING:
+    from flowcache.cache.fixed_steps import FixedSteps
     from flowcache.cache.step_cache import CacheOf
     from flowcache.cache.step_rule import Rule
 
@@ -64,6 +65,7 @@ SETTINGS: Mapping[str, Setting] = {
     "threshold": Number(0, 100),
     "ret_steps": Number(0, 1000, whole=True, also="warmup_steps"),
     "reuse": Switch(),
+    "budget": Number(0, 1, above=True),
     "refresh": Switch(means=lambda on: {"kv_update": "refresh" if on else "stale"}),
     "renoise": Switch(means=lambda on: {"renoise": on}),
     "velocity": Switch(),
@@ -74,6 +76,7 @@ SETTINGS: Mapping[str, Setting] = {
 
 # Settings that go together.
 REUSE = ("preset", "threshold", "ret_steps")
+BY_CHANGE = ("reuse", "velocity", "last_step")
 HISTORY = ("refresh", "renoise", "kv")
 
 Given = Mapping[str, Any]  # a row's settings, and the defaults of those that it does not give
@@ -90,6 +93,7 @@ class PolicyDeclaration:
     reuse: (given, spec) -> when steps are reused and what takes their place; None: none is. It may raise ValueError,
     and what it needs of torch it imports itself.
     reuses: whether it does so where a row names no setting of REUSE.
+    steps: (given, spec) -> the fixed schedule of a row that says "budget", which then reuses nothing; None: none.
     """
 
     name: str
@@ -97,9 +101,12 @@ class PolicyDeclaration:
     fields: Mapping[str, Any] = field(default_factory=dict)
     reuse: "Callable[[Given, ModelSpec], tuple[Rule, CacheOf]] | None" = None
     reuses: bool = True
+    steps: "Callable[[Given, ModelSpec], FixedSteps] | None" = None
 
     def wants_reuse(self, given: Given) -> bool:
         """Whether a row's policy with these settings reuses steps."""
+        if "budget" in given:
+            return False
         return bool(given.get("reuse", self.reuses or any(key in given for key in REUSE)))
 
 
@@ -173,6 +180,9 @@ def misfits(policy: Mapping[str, Any], settings: Mapping[str, Setting]) -> list[
     faults: list[Fault] = []
     if policy.get("reuse") is False:
         faults += [((key,), "does not go with reuse false; accepted: none") for key in REUSE if key in policy]
+    if "budget" in policy:
+        others = [key for key in (*REUSE, *BY_CHANGE) if key in policy]
+        faults += [((key,), "does not go with budget, by which all steps are known; accepted: none") for key in others]
     kv = policy.get("kv", {}) if settings.get("kv") is KV else {}
     if kv:
         faults += [(("kv", *where), message) for where, message in _kv_misfits(kv)]

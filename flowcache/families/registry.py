@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowcache.errors import InputError, Problem
+from flowcache.families import calibrations
 from flowcache.families.base import Family
 from flowcache.families.given import told
 from flowcache.families.hub import snapshot
@@ -115,12 +116,13 @@ def _published(name: str, path: Path) -> ModelSpec:
     if problems := owner.look_alike(layout) or layout.missing():
         raise InputError(problems)
     raw, root = owner.published(layout), layout.root
-    return ModelSpec(**raw, path=str(root), digest=folder_digest(root), heads=owner.heads(layout))
+    heads = owner.heads(layout)
+    return ModelSpec(**raw, path=str(root), digest=folder_digest(root), heads=heads, calibrations=_calibrations(root))
 
 
 def _spec(raw: dict[str, Any], folder: Path) -> ModelSpec:
     path = folder / SPEC_FILE
-    known = {field.name for field in fields(ModelSpec)} - {"path", "digest", "heads"}
+    known = {field.name for field in fields(ModelSpec)} - {"path", "digest", "heads", "calibrations"}
     unknown = sorted(set(raw) - known)
     if unknown:
         named = (key if key.isprintable() and len(key) <= 50 else repr(key[:50]) for key in unknown[:100])
@@ -134,7 +136,8 @@ def _spec(raw: dict[str, Any], folder: Path) -> ModelSpec:
         raise InputError([Problem(str(path), "pipeline", str(error))]) from None
     heads = owner.heads(owner.layout(folder))
     try:
-        return ModelSpec(**raw, path=str(folder), digest=folder_digest(folder), heads=heads)
+        digest, found = folder_digest(folder), _calibrations(folder)
+        return ModelSpec(**raw, path=str(folder), digest=digest, heads=heads, calibrations=found)
     except TypeError as error:
         raise InputError([Problem(str(path), "", str(error))]) from None
 
@@ -154,9 +157,18 @@ def _frozen(value: Any) -> Any:
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
+def _calibrations(root: Path) -> tuple[Any, ...]:
+    """InputError where they are damaged or another checkpoint's."""
+    if not (root / calibrations.FILE).is_file():
+        return ()
+    return calibrations.read(root, folder_digest(root, without=calibrations.FILE))
+
+
 @cache
-def folder_digest(path: Path) -> str:
+def folder_digest(path: Path, without: str = "") -> str:
     """sha256 over the names and contents of a checkpoint's files (its card left out): a folder, or a config file.
+
+    without: the name of a file that does not count.
 
     Of a file above 64 MiB only the size, both ends and samples between are read, so that a checkpoint of 30 GB is
     known within a second: its ends hold the tensors' names and shapes (safetensors) or checksums (.pth), and another
@@ -166,6 +178,8 @@ def folder_digest(path: Path) -> str:
     known = None if path.is_dir() else recognise(path)
     for root in known[1].roots if known else [path]:
         for file in sorted(filter(_counts, root.rglob("*"))) if root.is_dir() else [root]:
+            if file.name == without:
+                continue
             digest.update(file.relative_to(root if root.is_dir() else root.parent).as_posix().encode() + b"\0")
             digest.update(_file_digest(file))
     return digest.hexdigest()

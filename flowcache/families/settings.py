@@ -11,7 +11,8 @@ from flowcache.families.base import Config
 from flowcache.families.known import family
 from flowcache.families.policies import resolve
 from flowcache.records import ModelSpec, RenderRequest
-from flowcache.sampling.plan import Settings, plan_for
+from flowcache.sampling.plan import Settings
+from flowcache.sampling.planning import plan_for
 
 
 def settings_of(request: RenderRequest, spec: ModelSpec) -> Settings:

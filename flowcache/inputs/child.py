@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 
 from flowcache.errors import MediaError, StoreError, UnreadableError
-from flowcache.inputs.children import BROKEN, END, FULL, REFUSED, SLOW, STORE, VALUE, Limits
+from flowcache.inputs.children import AWAY, BROKEN, END, FULL, REFUSED, SLOW, STORE, VALUE, Limits
 from flowcache.inputs.urls import cause
 
 
@@ -44,7 +44,7 @@ def answer(pipe: Connection, function: Callable[..., Iterator[bytes]], limits: L
         ended = END
     except (MediaError, UnreadableError) as error:
         slow = isinstance(error, UnreadableError) and error.slow
-        ended, said = SLOW if slow else REFUSED, str(error).encode(errors="backslashreplace")
+        ended, said = SLOW if slow else AWAY if error.away else REFUSED, str(error).encode(errors="backslashreplace")
     except StoreError as error:
         told = f"{error.passing:d}{error.of_machine:d}{error}"
         ended, said = STORE, told.encode(errors="backslashreplace")

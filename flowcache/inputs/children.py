@@ -19,7 +19,7 @@ from flowcache.errors import StoreError, UnreadableError
 GRACE = 30.0  # seconds beyond its own limit after which a child that can't even end is left behind
 FRAME = 1 << 31  # bytes of one message
 # What a message of a child begins with
-VALUE, REFUSED, SLOW, STORE, BROKEN, FULL, END = b"v", b"r", b"s", b"o", b"b", b"m", b"."
+VALUE, REFUSED, SLOW, AWAY, STORE, BROKEN, FULL, END = b"v", b"r", b"s", b"a", b"o", b"b", b"m", b"."
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ class _Child:
             raise self._cause(limits) from error
         kind, said = answer[:1], answer[1:].decode()
         self.ready = kind != FULL
-        if kind in (REFUSED, SLOW):
-            raise UnreadableError(said, slow=kind == SLOW)
+        if kind in (REFUSED, SLOW, AWAY):
+            raise UnreadableError(said, slow=kind == SLOW, away=kind in (SLOW, AWAY))
         if kind == STORE:
             raise StoreError(said[2:], passing=said[0] == "1", of_machine=said[1] == "1")
         if kind == FULL:

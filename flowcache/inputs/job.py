@@ -62,7 +62,7 @@ JOB_ACCEPTS = ACCEPTS | {
     "allow_private_media": "true or false",
     "defaults": "an object with negative_prompt, seconds or frames, width, height, fps, seed, guidance, steps, "
     "ar_step, segment, shift, addnoise_condition, base_num_frames, overlap_history, causal_block_size, fit, "
-    "video_from, special_tokens, prev_chunks_scale",
+    "video_from, solver, special_tokens, prev_chunks_scale",
 }
 
 

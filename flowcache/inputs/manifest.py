@@ -33,12 +33,14 @@ def validate(
     probe: Probe,
     told: Told | None = None,
     thorough: bool = True,
+    places: dict[str, int] | None = None,
 ) -> tuple[list[RenderRequest], list[Problem], list[Problem]]:
     """The requests of all rows without fault, all faults, and warnings (words a tiny model does not know).
 
     `rows`: (row number, fields), of which few are in memory at a time; `spec_of` is called once for each model; `probe`
     once for each picture or video, from several threads. `told`: where faults go. `thorough`: False to open no more
-    pictures and videos once so many faults are known that further ones are only counted.
+    pictures and videos once so many faults are known that further ones are only counted. `places`: is told in which row
+    each request stands, by id.
     """
     manifest, told, warned = _Manifest(masked(file), spec_of, defaults), told or Told(), Told()
     requests, media, source = list[RenderRequest](), Media(), iter(rows)
@@ -50,6 +52,8 @@ def validate(
             for row in read:
                 if found := manifest.request(row, media):
                     requests.append(found)
+                    if places is not None:
+                        places[found.id] = row.number
                 told.add(row.problems)
                 warned.add(row.warnings)
     return requests, told.problems, warned.problems

@@ -124,7 +124,7 @@ def _fetched(url: str, access: Access | None, private: bool, sha256: str | None 
             file.seek(0)
             yield file
     except UnreadableError as error:
-        raise MediaError(str(error)) from error
+        raise MediaError(str(error), error.away) from error
 
 
 def _sha256(file: OpenFile) -> str:

@@ -66,12 +66,22 @@ def checked(given: Mapping[str, Any], known: Mapping[str, Setting]) -> tuple[dic
 
 
 def _expanded(value: str) -> Mapping[str, Any] | str:
-    """The object that a short form stands for; what is none stays."""
+    """The object that a short form ("paper:fast", "flowcache:0.3") stands for; what is none stays."""
     name, colon, preset = value.partition(":")
     known = [policy for policy in policies() if policy.name == name]
     if not known or (colon and not (preset and any(_has_presets(policy.settings) for policy in known))):
         return value
-    return {"name": name, "preset": preset} if colon else {"name": name}
+    if not colon:
+        return {"name": name}
+    share = _number(preset) if any("budget" in policy.settings for policy in known) else None
+    return {"name": name, "preset": preset} if share is None else {"name": name, "budget": share}
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _has_presets(settings: Mapping[str, Setting]) -> bool:

@@ -264,6 +264,12 @@ def _number(cell: str) -> Any:
         return cell
 
 
+def cell_value(name: str, text: str) -> Any:
+    """What a CSV cell of the column would say. ValueError where it can't be read."""
+    cell = _number(text) if name in WHOLE_FIELDS + REAL_FIELDS else text
+    return _unflattened({name: cell})[name]
+
+
 def _unflattened(row: dict[str, Any]) -> dict[str, Any]:
     """JSON in text cells of nested fields parsed, and `label.<name>` columns gathered into labels."""
     for name in NESTED_FIELDS:

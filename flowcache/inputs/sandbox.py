@@ -78,7 +78,7 @@ class Sandbox(Children):
             self._slow[host] = 0
         except UnreadableError as error:
             self._slow[host] += error.slow
-            raise MediaError(str(error)) from error
+            raise MediaError(str(error), error.away) from error
 
 
 @contextmanager

@@ -45,6 +45,7 @@ ACCEPTS = {
     "causal_block_size": "a whole number from 1 to 1,024",
     "fit": "'crop', 'pad' or 'stretch'",
     "video_from": "'start' or 'end'",
+    "solver": "'official' or 'corrected'",
     "special_tokens": "a list of names, or text with commas between them; 'none' for no token",
     "prev_chunks_scale": "a number from 0 to 10",
     "model": "a model's name or the path of a checkpoint folder",
@@ -107,6 +108,7 @@ class Look(Written):
     causal_block_size: Annotated[int, whole(1, 1024)] | None = None
     fit: Literal["crop", "pad", "stretch"] | None = None
     video_from: Literal["start", "end"] | None = None
+    solver: Literal["official", "corrected"] | None = None
     special_tokens: Names | None = None
     prev_chunks_scale: Annotated[float, real(0, 10)] | None = None
 

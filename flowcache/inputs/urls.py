@@ -58,11 +58,11 @@ def opened(url: str, limit: int, access: Access | None = None, private: bool = F
         with _local(os.path.expanduser(url.partition("://")[2] or url), limit) as file:
             yield file
         return
-    with tempfile.NamedTemporaryFile() as copy:
+    with tempfile.NamedTemporaryFile(delete=False) as copy, open(copy.name, "rb") as file:
+        os.unlink(copy.name)  # already now: a process that is killed at a limit can't, and would fill the disk
         download(url, copy, limit, access, private)
         copy.flush()
-        with open(copy.name, "rb") as file:
-            yield file
+        yield file
 
 
 @contextmanager

@@ -20,6 +20,7 @@ NETS = ("192.0.0.0/24", "168.63.129.16/32", "64:ff9b:1::/48", "fec0::/10", "2001
 OTHERS = [ipaddress.ip_network(net) for net in NETS]
 CARRIERS = [ipaddress.ip_network(net) for net in ("::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96", "::/96")]
 STATUS = {401: "cannot be read (access denied)", 403: "cannot be read (access denied)", 404: "does not exist"}
+BUSY = (408, 425, 429)  # of what is no 5xx
 STATUS |= {410: "does not exist"}
 
 
@@ -53,7 +54,7 @@ async def _fetch(url: str, file: IO[bytes], limit: int, private: bool, seconds: 
             await _written(answer, file, limit)
     except TimeoutError as error:
         said = f"does not come (no answer for {QUIET:.0f} s, or not all of it in {seconds:.0f} s)"
-        raise UnreadableError(said, slow=True) from error
+        raise UnreadableError(said, slow=True, away=True) from error
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise _told(error, refused) from error
 
@@ -68,7 +69,8 @@ def _socket(private: bool, refused: list[str], place: tuple[Any, ...]) -> socket
 
 async def _written(answer: aiohttp.ClientResponse, file: IO[bytes], limit: int) -> None:
     if answer.status != 200:
-        raise UnreadableError(STATUS.get(answer.status, f"cannot be read (the server answers {answer.status})"))
+        said = STATUS.get(answer.status, f"cannot be read (the server answers {answer.status})")
+        raise UnreadableError(said, away=answer.status >= 500 or answer.status in BUSY)
     if (packed := answer.headers.get("Content-Encoding", "identity").lower()) != "identity":
         raise UnreadableError(f"comes compressed ({packed[:20]!r}), which was not asked for")
     begun, size = time.monotonic(), 0
@@ -101,7 +103,8 @@ def _told(error: Exception, refused: list[str]) -> UnreadableError:
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):
         return UnreadableError("cannot be reached (its certificate or TLS is not accepted)")
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return UnreadableError("cannot be reached (its host is not known)")
+        return UnreadableError("cannot be reached (its host is not known)", away=True)
     if isinstance(error, aiohttp.ClientConnectionError) and not isinstance(error, aiohttp.ServerDisconnectedError):
-        return UnreadableError("cannot be reached")
-    return UnreadableError(f"cannot be read ({type(error).__name__}: the server's answer is broken or breaks off)")
+        return UnreadableError("cannot be reached", away=True)
+    said = f"cannot be read ({type(error).__name__}: the server's answer is broken or breaks off)"
+    return UnreadableError(said, away=True)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from flowcache.cache.policy import Policy
 from flowcache.families.known import family
@@ -16,7 +16,8 @@ class Cost:
     """Of all requests together.
 
     without_reuse: if every one had that policy and computed every step. most, least: with their own policies,
-    where every step that may be reused is computed, and where it is reused.
+    where every step that may be reused is computed, and where it is reused. sampling: segments by how their steps are
+    taken ("UniPC, official").
     """
 
     videos: int
@@ -26,6 +27,7 @@ class Cost:
     without_reuse: dict[str, Work]
     most: Work
     least: Work
+    sampling: dict[str, int] = field(default_factory=dict)
 
 
 def cost(work: Workload) -> Cost:
@@ -34,6 +36,9 @@ def cost(work: Workload) -> Cost:
     def total(count_of: Callable[[Case], Work]) -> Work:
         return sum((count_of(work.cases[number]) * count for number, count in times.items()), Work())
 
+    sampling = Counter[str]()
+    for number, count in times.items():
+        sampling[work.price(work.cases[number]).told] += count
     others = {case.window: compared(case.window, costs.specs[case.window.model]) for case in work.cases}
     return Cost(
         videos=len(work.requests),
@@ -46,6 +51,7 @@ def cost(work: Workload) -> Cost:
         },
         most=total(lambda case: work.price(case).most),
         least=total(lambda case: work.price(case).least),
+        sampling={told: count for told, count in sampling.items() if told},
     )
 
 

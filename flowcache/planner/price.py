@@ -61,6 +61,7 @@ class Price:
     most, least: of all ranks together, where every step that may be reused is computed, and where it is reused;
     rank_most, rank_least: of the busiest rank, alike. memory: that a rank needs. steps: that chunks take, one of one
     chunk with all guidance branches. forward_bytes: that a rank sends in a forward of one chunk for one branch.
+    told: how steps are taken (`SamplingPlan`).
     """
 
     model: str
@@ -75,6 +76,7 @@ class Price:
     rank_least: RankWork
     forward_bytes: int
     memory: Memory
+    told: str = ""
 
     def rank(self, reused: float) -> RankWork:
         """Of the busiest rank; reused: the share of the work that reuse may save which it does save, 0..1."""
@@ -125,6 +127,7 @@ class CostModel:
             rank_least=rank_work(config, least, ranks, item, self.sharded),
             forward_bytes=max(sent_bytes(shape, ranks, rank) for rank in range(ranks)),
             memory=rank_memory(spec, config, ranks, stored, residuals, self.sharded, self.precision, at_once),
+            told=most.told,
         )
 
     def _dry_run(self, window: Window, policy: Policy) -> WindowWork:

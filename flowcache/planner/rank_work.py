@@ -91,9 +91,11 @@ def residual_bytes(
     config: Config, policy: Policy, done: WindowWork, ranks: int, item: int = ELEMENT, channels: int = 0
 ) -> int:
     """What reuse keeps on a rank for the chunks under way; channels: of latents."""
+    latents = 4 * done.tokens * math.prod(config.patch) * channels
+    if policy.steps:
+        return done.chunks_in_flight * policy.steps.held(latents)
     if not policy.reuse:
         return 0
-    latents = 4 * done.tokens * math.prod(config.patch) * channels
     tokens = done.kv_branches * math.ceil(done.tokens / ranks) * config.dim * item
     own = policy.step_cache().held(latents, tokens)
     if own is not None:

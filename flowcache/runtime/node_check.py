@@ -17,8 +17,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from flowcache.errors import StoreError, masked
 from flowcache.scheduler.gang_pool import ClusterError
+from flowcache.storage.growth import some_of
 from flowcache.storage.objects.store import Store
-from flowcache.storage.runs import some_of
 
 DEADLINE = 60.0  # seconds for a node to answer, the start of a process there included
 OTHERS = 10.0  # seconds for the rest, where some nodes have answered

@@ -10,6 +10,7 @@ from flowcache.cache.policy import Policy
 from flowcache.models.base import Attend, Conditioning, Grid
 from flowcache.sampling.loop import denoise
 from flowcache.sampling.plan import Settings
+from flowcache.sampling.planning import plan_for
 from flowcache.sampling.records import Texts, Visit
 
 
@@ -62,6 +63,7 @@ class WindowWork:
     forwards: of a chunk through the blocks. seen: tokens of K/V that they attend to, summed up.
     tokens: of a chunk. outputs: of a chunk through the head. kv_chunks: whose K/V each of the kv_branches has room for.
     steps: that its chunks take. chunks_in_flight: that are under way, or reuse, at once, at the most.
+    told: `SamplingPlan.told`.
     """
 
     forwards: int
@@ -72,6 +74,7 @@ class WindowWork:
     kv_branches: int
     steps: int
     chunks_in_flight: int
+    told: str = ""
 
 
 def dry_run(
@@ -92,10 +95,11 @@ def dry_run(
         prefix, lambda row: whole, visits.append,
     ):  # fmt: skip
         pass
-    plan = settings.plan(frames, policy, given)
+    plan = plan_for(settings, frames, policy, given)
     computed = [visit for visit in visits if visit.decision.compute]
     tokens = Grid(settings.chunk, rows // patch[1], columns // patch[2]).tokens
-    updated = [len(row.steps) for row in plan.rows]
+    every = plan_for(settings, frames, policy.exact, given) if policy.steps else plan
+    under_way = max(len(row.steps) for row in every.rows)
     return WindowWork(
         forwards=len(computed),
         seen=sum(visit.seen for visit in computed),
@@ -103,8 +107,9 @@ def dry_run(
         outputs=sum(visit.velocity is not None for visit in visits),
         kv_chunks=0 if policy.attention == "full" else plan.capacity,
         kv_branches=plan.kv_branches,
-        steps=sum(updated),
-        chunks_in_flight=frames // settings.chunk if policy.attention == "full" else max(updated),
+        steps=sum(len(row.steps) for row in plan.rows),
+        chunks_in_flight=frames // settings.chunk if policy.attention == "full" else under_way,
+        told=plan.told,
     )
 
 

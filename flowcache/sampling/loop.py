@@ -46,9 +46,10 @@ def denoise(
     window = Window(model, noise, texts, settings, policy, given, observe, kv_sharding, step_noise, packed)
     for number, row in enumerate(window.plan.rows):
         window.run(number)
-        window.charge(row, time.perf_counter() - began)
+        if row.steps:  # what runs in a row without one, runs for the next
+            window.charge(row, time.perf_counter() - began)
         for chunk in finished_in(window.plan, row):
             done = window.result(chunk)
             window.store.sharding.agree(chunk, done.decisions)
             yield done
-        began = time.perf_counter()
+        began = time.perf_counter() if row.steps else began

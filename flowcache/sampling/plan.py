@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
+from flowcache.cache.fixed_steps import Conditions
 from flowcache.cache.policy import Policy
 
 TextKind = Literal["caption", "negative", "null", "dropped"]
@@ -79,6 +80,11 @@ class SamplingPlan:
     prefix_timestep: to which the prefix is noised; 0: it stays clean. given_timestep: of given frames inside a chunk
     that is denoised; None: the chunk's own. timesteps: of every chunk in every row, for decisions about all at once.
     cycle: forwards after which SkyReels-V2's TeaCache counts anew; 0: the number of rows.
+    told: how its steps are taken, for who asks what a run will do.
+    weightless: (step, branch) whose velocity `guide` would multiply by 0: it is given the others alone.
+    conditions: what a fixed schedule is chosen by; None: the family has none. computed: the steps that it takes, and
+    that `solver` counts; empty: all. opening: the solver of a window's chunk 0, where that has its own.
+    spared: forwards that it leaves out.
     """
 
     steps: int
@@ -91,6 +97,24 @@ class SamplingPlan:
     given_timestep: float | None = None
     timesteps: tuple[tuple[float, ...], ...] = ()
     cycle: int = 0
+    told: str = ""
+    weightless: frozenset[tuple[int, int]] = frozenset()
+    conditions: Conditions | None = None
+    computed: tuple[int, ...] = ()
+    opening: Solver | None = None
+    spared: tuple[ChunkForward, ...] = ()
+
+    @property
+    def last(self) -> int:
+        """The last step that is taken."""
+        return self.computed[-1] if self.computed else self.steps - 1
+
+    def place(self, step: int) -> int:
+        """Its number among those that the solver knows."""
+        return self.computed.index(step) if self.computed else step
+
+    def solver_of(self, chunk: int) -> Solver:
+        return self.opening if self.opening and chunk == 0 else self.solver
 
     @property
     def capacity(self) -> int:
@@ -120,19 +144,6 @@ class Settings(Protocol):
         ...
 
 
-def plan_for(settings: Settings, frames: int, policy: Policy, given: int = 0) -> SamplingPlan:
-    """`Settings.plan`; ValueError also for a rule or a step cache that this plan or its solver does not go with."""
-    plan, cache = settings.plan(frames, policy, given), policy.step_cache()
-    if cache.jumps and plan.solver.start is not None:
-        solver = type(plan.solver).__name__
-        why = f"{type(cache).__name__} passes by the solver, and {solver} goes on from what it did in the steps before"
-        raise ValueError(f"policy {policy.name!r}: {why}; accepted: a step cache that gives it a velocity")
-    if policy.reuse and policy.reuse.joint and not plan.timesteps:
-        why = f"{type(policy.reuse).__name__} decides by the timesteps of all chunks, which this sampler does not tell"
-        raise ValueError(f"policy {policy.name!r}: {why}; accepted: a rule that decides for each chunk")
-    return plan
-
-
 def finished_in(plan: SamplingPlan, row: SamplingStep) -> Sequence[int]:
     """Chunks that take their last step in this row."""
-    return [chunk for chunk, step in row.steps.items() if step == plan.steps - 1]
+    return [chunk for chunk, step in row.steps.items() if step == plan.last]

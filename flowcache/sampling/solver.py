@@ -72,12 +72,16 @@ class UniPC:
     start = SolverState()
 
     def __init__(self, levels: Tensor, overwritten: bool = False):
-        self.levels, self.overwritten = levels.tolist(), overwritten
+        self.noise_levels, self.levels, self.overwritten = levels, levels.tolist(), overwritten
         steps = len(self.levels) - 1
         # The first and the last step have fewer predictions to look back on or ahead to.
         orders = [min(ORDER, i + 1, steps - i) for i in range(steps)]
         self.predictors = [_coefficients(levels, i, orders[i], corrects=False) for i in range(steps)]
         self.correctors = [_coefficients(levels, i, orders[i], corrects=True) for i in range(steps - 1)]
+
+    def over(self, computed: tuple[int, ...]) -> "UniPC":
+        """That stands at these levels alone, and at the end."""
+        return UniPC(self.noise_levels[[*computed, -1]], self.overwritten)
 
     def step(
         self, index: int, velocity: Tensor, sample: Tensor, state: SolverState, noise: Noise | None = None
@@ -99,6 +103,10 @@ class Euler:
 
     times: tuple[float, ...]
     start: None = None
+
+    def over(self, computed: tuple[int, ...]) -> "Euler":
+        """That stands at these times alone, and at the end."""
+        return Euler(tuple(self.times[index] for index in (*computed, -1)))
 
     def step(
         self, index: int, velocity: Tensor, sample: Tensor, state: None = None, noise: Noise | None = None

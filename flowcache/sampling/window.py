@@ -14,7 +14,8 @@ from flowcache.models.upload import uploaded
 from flowcache.sampling.chunk_inputs import ChunkInputs
 from flowcache.sampling.executor import Batch, executor_of
 from flowcache.sampling.latents import Given, Latents
-from flowcache.sampling.plan import ChunkForward, SamplingStep, Settings, TextKind, plan_for
+from flowcache.sampling.plan import ChunkForward, SamplingStep, Settings, TextKind
+from flowcache.sampling.planning import plan_for
 from flowcache.sampling.records import FinishedChunk, Texts, Visit
 from flowcache.sampling.text_inputs import TextInputs
 
@@ -63,16 +64,26 @@ class Window:
         total = alike if model.timed_signal else self.store.sharding.total
         self.rule = policy.step_rule(plan.steps, len(plan.rows), total, plan.cycle, plan.kv_branches)
         self.caches: dict[int | None, StepCache] = {}  # of chunks under way; None: of all together
-        self.solver_states = [plan.solver.start] * len(self.latents)
+        self.solver_states = [plan.solver_of(chunk).start for chunk in range(len(self.latents))]
         self.decisions: dict[tuple[int, int], list[str]] = {}  # as in FinishedChunk, by chunk and branch
         self.seconds = [0.0] * len(self.latents)
+        for forward in plan.spared:
+            self.mark(forward, "0")
 
     def run(self, number: int) -> None:
         """One row of the plan."""
+        self.take(number, self.compute(number))
+
+    def compute(self, number: int) -> dict[int, list[Tensor]]:
+        """What the row forwards: of each chunk that takes a step the velocities that have a weight, by branch."""
         row = self.plan.rows[number]
         self.inputs.begin({chunk: self.latents.seen(number, chunk) for chunk in {f.chunk: 0 for f in row.forwards}})
         decisions = self.decide(number, row)
-        velocities = self.forward(number, row, decisions)
+        return self.forward(number, row, decisions)
+
+    def take(self, number: int, velocities: Mapping[int, list[Tensor]]) -> None:
+        """The steps of the row's chunks."""
+        row = self.plan.rows[number]
         for chunk, step in row.steps.items():
             self.advance(chunk, step, velocities[chunk])
         self.inputs.forget(row)
@@ -124,7 +135,11 @@ class Window:
                 self.keep(batch, decisions)
             take(batch)
             del batch  # before the next one is run
-        return {chunk: [own[branch] for branch in sorted(own)] for chunk, own in velocities.items()}
+        idle = self.plan.weightless
+        return {
+            chunk: [own[branch] for branch in sorted(own) if (row.steps[chunk], branch) not in idle]
+            for chunk, own in velocities.items()
+        }
 
     def decision(self, forward: ChunkForward, decisions: Mapping[int, Decision]) -> Decision:
         """A forward that takes no step is computed, unless all chunks reuse together."""
@@ -152,14 +167,14 @@ class Window:
         latents = self.latents.chunks[chunk]
 
         def solve(velocity: Tensor) -> Tensor:
-            result, self.solver_states[chunk] = self.plan.solver.step(
-                step, velocity, latents, self.solver_states[chunk], lambda: self.noise(chunk, step)
+            result, self.solver_states[chunk] = self.plan.solver_of(chunk).step(
+                self.plan.place(step), velocity, latents, self.solver_states[chunk], lambda: self.noise(chunk, step)
             )
             return result
 
         velocity = self.plan.guide(step, velocities) if velocities else None
         result = self.cache(chunk).advance(latents, velocity, solve)
-        self.latents.replace(chunk, result, last=step == self.plan.steps - 1)
+        self.latents.replace(chunk, result, last=step == self.plan.last)
 
     def noise(self, chunk: int, step: int) -> Tensor:
         if self.step_noise is None:
@@ -182,9 +197,13 @@ class Window:
         chunk, branch, step = forward.chunk, forward.branch, forward.step
         decision = self.decision(forward, decisions)
         if step >= 0:
-            self.decisions.setdefault((chunk, branch), ["-"] * self.plan.steps)[step] = "01"[decision.compute]
+            self.mark(forward, "01"[decision.compute])
         if self.observe:
             self.observe(Visit(number, chunk, branch, step, decision, self.inputs.seen[chunk], velocity, seen))
+
+    def mark(self, forward: ChunkForward, taken: str) -> None:
+        own = self.decisions.setdefault((forward.chunk, forward.branch), ["-"] * self.plan.steps)
+        own[forward.step] = taken
 
     def result(self, chunk: int) -> FinishedChunk:
         """A chunk that took its last step; what it carried along is dropped."""

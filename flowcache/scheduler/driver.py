@@ -21,9 +21,11 @@ from flowcache.scheduler.summary import Summary, summarise
 from flowcache.scheduler.telling import tell_stopped
 from flowcache.storage.commits import success, withdraw_stopped
 from flowcache.storage.documents import RunRecord, Stopped
+from flowcache.storage.extend import extend
+from flowcache.storage.growth import Terms
 from flowcache.storage.objects.store import Store
 from flowcache.storage.ownership import Hold, Superseded, take
-from flowcache.storage.runs import begin_run
+from flowcache.storage.runs import PLAIN, begin_run
 from flowcache.storage.turn import DONE, Job
 from flowcache.storage.withdrawal import finish_withdrawals
 from flowcache.worker.task import Event, Flawed, Task
@@ -40,11 +42,12 @@ def run(
     listener: Listener,
     connect: Connect,
     prepare: Callable[[Store, Hold], object] = lambda store, hold: finish_withdrawals(store),
+    terms: Terms = PLAIN,
 ) -> Summary:
     """Render what the store lacks of `requests`, write tables and summary. `specs`: model name -> spec.
 
-    listener: is told of every event; connect: brings up what gangs run on; prepare: what
-    is done to the store first. Superseded where another driver takes the root over meanwhile.
+    listener: is told of every event; connect: brings up what gangs run on; prepare: what is done to the store first;
+    terms: how it takes up a root that holds a run. Superseded where another driver takes the root over meanwhile.
     """
     begin = time.monotonic()
     try:
@@ -53,7 +56,8 @@ def run(
         if error.passing:
             raise
         raise InputError([Problem("output", "", str(error))]) from error
-    record, stopping, note = begin_run(store, record), Stopping(options), lambda message: listener.on(Note(message))
+    wanted, stopping, note = record, Stopping(options), lambda message: listener.on(Note(message))
+    record = begin_run(store, wanted, terms, note)
     job = Job(options.started_as, options.until) if options.started_as else None
     with on_sigterm(stopping) as listen, take(store, record, "render", note, job) as hold:
         if job:
@@ -61,8 +65,9 @@ def run(
         try:
             withdraw_stopped(store)
             prepare(store, hold)
+            record = extend(store, record, wanted, terms, note) if terms.extend else record
             ledger = Ledger(store, record, hold, requests, specs, options, listener.on)
-        except StoreError as error:
+        except (StoreError, InputError) as error:
             end = Stopped(record.run_id, str(error), error.exit_code, len(requests), time.time())
             tell_stopped(store, end, note)
             raise
@@ -97,11 +102,14 @@ def _finish(ledger: Ledger, stopping: Stopping, connect: Connect, listen: Callab
         ledger.writer.close()
         ledger.tell(RunEnded())
     listing = ledger.prove()
-    summary = summarise(store, record, listing, ledger.queue, ledger.rendered, stopping.why, time.monotonic() - begin)
-    if summary.exit_code == 0:
-        success(store, {"run_id": record.run_id, "videos": len(summary.done)})
+    took = time.monotonic() - begin
+    summary = summarise(store, record, listing, ledger.queue, ledger.rendered, stopping.why, took, ledger.outside)
+    if listing.done >= record.plan["videos"].keys() and not record.rejected:
+        success(store, {"run_id": record.run_id, "videos": len(record.plan["videos"])})
     elif summary.stopped:
         ledger.stopped(summary.stopped, summary.exit_code, summary.left)
+    elif others := ledger.outside - listing.done - listing.dead_letters.keys():
+        ledger.stopped(f"{len(others)} videos were not asked for this time", summary.exit_code, len(others))
     return summary
 
 

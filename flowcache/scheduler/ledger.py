@@ -40,12 +40,14 @@ from flowcache.storage.commits import (
 )
 from flowcache.storage.committed import CURE
 from flowcache.storage.documents import Damaged, DeadLetter, Newer, RunRecord, SegmentMarker, Stopped, Unreadable
+from flowcache.storage.growth import corrected
 from flowcache.storage.objects.store import Store
 from flowcache.storage.ownership import Hold
+from flowcache.storage.parts import outdate
 from flowcache.storage.proof import Unproven, read_back
 from flowcache.storage.repair import fault_of_commit, mend_video, take_back
 from flowcache.storage.runs import without_credentials
-from flowcache.storage.tables import outdate, write_tables
+from flowcache.storage.tables import write_tables
 from flowcache.worker.task import Task, worker_settings
 
 
@@ -68,6 +70,7 @@ class Ledger:
     ):
         self.store, self.record, self.hold, self.options, self.tell = store, record, hold, options, tell
         self._mending = threading.Lock()
+        self.outside = record.plan["videos"].keys() - {request.id for request in requests}  # not asked for
         self.listing, self.changed = self._listed()  # changed: whether the store may hold more than `listing` says
         dead = self.listing.dead_letters.keys() - self._revive()
         open_ones = [request.id for request in requests if request.id not in self.listing.done]
@@ -132,7 +135,8 @@ class Ledger:
     def _revive(self) -> set[str]:
         """Give another chance to videos that were given up for what was damaged; if asked to, to all that failed."""
         kinds = {"damaged"} | ({"work", "infra"} if self.options.retry_failed else set())
-        failed = {name for name, letter in self.listing.dead_letters.items() if letter.kind in kinds}
+        letters = {name: one for name, one in self.listing.dead_letters.items() if name not in self.outside}
+        failed = {name for name, one in letters.items() if one.kind in kinds} | corrected(letters, self.record)
         if failed:
             self.changed = True
             withdraw_success(self.store)
@@ -157,8 +161,7 @@ class Ledger:
     def work(self) -> GangWork:
         """What gangs are needed for."""
         queue, record = self.queue, self.record
-        every = [video.request for video in queue.videos.values()]  # done ones too: always the same settings
-        settings = worker_settings(record, self.hold.name, every, self.options)
+        settings = worker_settings(record, self.hold.name, self.options)
         waiting = [video.request for video in queue.left]
         return GangWork(self.store, settings, record.models, waiting, queue.startable, self.note)
 
@@ -173,7 +176,7 @@ class Ledger:
         init = next((marker.init_sha256 for marker in committed.values()), None)
         last = not self.queue.videos[request.id].continued(segment.index)
         self.tell(SegmentStarted(request.id, segment.index))
-        return Task(request, segment, parent, last, init, reuse, frugal)
+        return Task(request, segment, parent, last, init, reuse, frugal, self.record.hash_of(request.id))
 
     def chunk_done(self, segment: Segment, record: ChunkRecord) -> None:
         self.rendered += 1
@@ -243,7 +246,7 @@ class Ledger:
         together = []
         while len(together) in markers:
             together.append(markers[len(together)])
-        if video.done:
+        if len(together) == len(video.segments):  # not `video.done`: what is committed may not be for us to read
             self.writer.finish(video.request.id, together)
         elif together:
             self.writer.playlist(video.request.id, together)
@@ -281,11 +284,15 @@ class Ledger:
     def _wind_up(self) -> None:
         self.writer.drain()
         self.tell_finished()
-        read_back(self.store, self.record, self.markers, None, {video.request.id for video in self.queue.left})
+        read_back(self.store, self.record, self.markers, None, self._unfinished())
+
+    def _unfinished(self) -> set[str]:
+        """Videos with which the run ends without having finished them, or without being asked for them."""
+        return {video.request.id for video in self.queue.left} | self.outside
 
     def prove(self) -> Listing:
         """What the store shows when it is read back, tables written; Unproven where that is less than the run did."""
-        left = {video.request.id for video in self.queue.left}
+        left = self._unfinished()
         self.hold.look()
         try:
             if self.made:

@@ -1,6 +1,6 @@
 """How a run ended."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Set
 from dataclasses import dataclass
 
 from flowcache.errors import masked
@@ -43,9 +43,12 @@ def summarise(
     rendered: int,
     stopped: str | None,
     seconds: float,
+    outside: Set[str] = frozenset(),
 ) -> Summary:
-    """listing: what is committed in the end; queue: what the driver had to do, and what is left of it."""
-    letters, left = listing.dead_letters, queue.left
+    """listing: what is committed in the end; queue: what the driver had to do, and what is left of it; outside: videos
+    of the root that were not asked for."""
+    letters = {name: letter for name, letter in listing.dead_letters.items() if name not in outside}
+    left = queue.left
     return Summary(
         run_id=record.run_id,
         output=masked(store.url),

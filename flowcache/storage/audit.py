@@ -123,6 +123,24 @@ def check_object(store: Store, check: ObjectCheck, sizes: dict[str, int], read_i
     return list(check_frames(check, check.chunk, data, init))
 
 
+def check_sound(
+    store: Store, key: str, read: Callable[[bytes], object], missing: str | None, video_id: str | None = None
+) -> Iterator[Damage]:
+    """What is wrong with the object: `read` raises ObjectError, the store does not give it, or it is not there.
+
+    missing: what is said of the last; None: it is no fault.
+    """
+    try:
+        read_sound(store, key, read)
+    except MissingObject:
+        if missing:
+            yield Damage(missing, video_id, key=key)
+    except ObjectError as fault:
+        yield Damage(str(fault), video_id, key=key)
+    except StoreError as fault:
+        yield Damage(str(fault), video_id, key=key, unreadable=True)
+
+
 def check_frames(check: ObjectCheck, chunk: ChunkRecord, data: bytes, init: bytes) -> Iterator[Damage]:
     """Decode the chunk after its init segment; count its frames and compare their times."""
     count = 0

@@ -3,19 +3,21 @@
 import io
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flowcache.errors import StoreError
+from flowcache.errors import ObjectError
 from flowcache.storage import layout
-from flowcache.storage.audit import Audit, Damage
+from flowcache.storage.audit import Audit, Damage, check_sound
 from flowcache.storage.commits import Commits
 from flowcache.storage.documents import RunRecord
 from flowcache.storage.objects.store import Store
-from flowcache.storage.schemas import ADDED
-from flowcache.storage.tables import TABLES, chunk_rows, video_rows
+from flowcache.storage.parts import TABLES, manifest_keys
+from flowcache.storage.schemas import MANIFESTS, completed
+from flowcache.storage.tables import chunk_rows, manifest_rows, video_rows
 
 Rows = list[dict[str, Any]]
 
@@ -32,32 +34,24 @@ def read_table(store: Store, run: RunRecord, name: str, audit: Audit) -> Iterato
             if entry.size or "." in entry.key.rpartition("/")[2]:  # else a folder, as consoles mark it
                 audit.problems.append(Damage(f"a foreign file among the {name} tables breaks readers", key=entry.key))
             continue
-        try:
-            data = store.find(entry.key)
-        except StoreError as fault:
-            audit.problems.append(Damage(str(fault), key=entry.key, unreadable=True))
-            continue
-        if data is None:
-            continue  # replaced since it was listed
-        try:
-            table = completed(pq.read_table(io.BytesIO(data)), TABLES[name])
-            rows = table.to_pylist()
-        except (pa.ArrowException, OSError, ValueError) as fault:
-            audit.problems.append(Damage(f"is no readable Parquet file: {fault}", key=entry.key))
-            continue
-        if not table.schema.equals(TABLES[name]):
-            audit.problems.append(Damage(f"has another schema than meta/{name} of this version", key=entry.key))
-            continue
-        audit.rows += table.num_rows
+        rows: Rows = []
+        audit.extend(
+            check_sound(store, entry.key, partial(read_part, name, rows), missing=None)
+        )  # None: replaced since
+        audit.rows += len(rows)
         yield from rows
 
 
-def completed(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The table with the columns that came after it was written, all null."""
-    for index, field in enumerate(schema):
-        if field.name in ADDED and field.name not in table.schema.names:
-            table = table.add_column(index, field, pa.nulls(table.num_rows, field.type))
-    return table
+def read_part(name: str, rows: Rows, data: bytes) -> None:
+    """Add the rows of a part of the table to `rows`; ObjectError where it is none."""
+    try:
+        table = completed(pq.read_table(io.BytesIO(data)), TABLES[name])
+        found = table.to_pylist()
+    except (pa.ArrowException, OSError, ValueError) as fault:
+        raise ObjectError(f"is no readable Parquet file: {fault}") from fault
+    if not table.schema.equals(TABLES[name]):
+        raise ObjectError(f"has another schema than meta/{name} of this version")
+    rows.extend(found)
 
 
 def check_tables(stored: dict[str, Rows], run: RunRecord, commits: Commits, finished: bool) -> Iterator[Damage]:
@@ -74,6 +68,23 @@ def check_tables(stored: dict[str, Rows], run: RunRecord, commits: Commits, fini
             yield Damage(message, key=prefix)
         else:
             yield from compare(prefix, stored[name], right)
+
+
+def check_manifests(store: Store, run: RunRecord, finished: bool) -> Iterator[Damage]:
+    """The rows of each generation of a run that grew; before the run's end they may lack."""
+    for key, rows in manifest_rows(run, manifest_keys(run)):
+        read = partial(read_manifest, pa.Table.from_pylist(rows, schema=MANIFESTS))
+        yield from check_sound(store, key, read, missing="is missing" if finished else None)
+
+
+def read_manifest(right: pa.Table, data: bytes) -> None:
+    """ObjectError where it is another table."""
+    try:
+        same = pq.read_table(io.BytesIO(data)).equals(right)
+    except (pa.ArrowException, OSError, ValueError) as fault:
+        raise ObjectError(f"is no readable Parquet file: {fault}") from fault
+    if not same:
+        raise ObjectError("does not hold the rows that the run's generations give")
 
 
 def twice(prefix: str, stored: Rows) -> Iterator[Damage]:

@@ -12,7 +12,7 @@ def check_markers(run: RunRecord, markers: Iterable[SegmentMarker]) -> Iterator[
     earlier: set[str] = set()
     for marker in markers:
         where = {"video_id": marker.video_id, "segment": marker.segment}
-        if marker.spec_hash != run.spec_hash:
+        if marker.spec_hash != run.hash_of(marker.video_id):
             yield Damage(f"was committed by another run ({marker.run_id})", **where)
         if marker.parent_sha256 is not None and marker.parent_sha256 not in earlier:
             yield Damage("continues a segment that is not the committed one", **where)

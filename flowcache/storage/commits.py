@@ -44,7 +44,7 @@ from flowcache.storage.layout import (
     run_key,
     state_key,
 )
-from flowcache.storage.objects.store import MissingObject, Store
+from flowcache.storage.objects.store import MissingObject, Store, looks
 from flowcache.storage.ownership import confirm
 from flowcache.storage.playlist import playlist
 from flowcache.storage.proven import read_sound
@@ -200,8 +200,11 @@ def clear_dead_letter(store: Store, video_id: str) -> None:
 
 
 def success(store: Store, summary: dict[str, Any]) -> None:
-    """Declare the run finished: the very last write."""
-    store.put(layout.SUCCESS, canonical(summary))
+    """Declare the run finished: the very last write, which others wait for, so it is read back."""
+    data = canonical(summary)
+    store.put(layout.SUCCESS, data)
+    if not any(store.find(layout.SUCCESS) == data for _ in looks()):
+        raise StoreError(f"{masked(store.uri(layout.SUCCESS))} was written and is not there; all else is done")
 
 
 def withdraw_success(store: Store) -> None:

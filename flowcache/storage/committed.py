@@ -6,9 +6,18 @@ from dataclasses import dataclass, field, replace
 from flowcache.errors import StoreError, masked
 from flowcache.records import ChunkRecord
 from flowcache.storage import layout
-from flowcache.storage.documents import Damaged, DeadLetter, Newer, SegmentMarker, Unreadable, parse, read_each
+from flowcache.storage.documents import (
+    Damaged,
+    DeadLetter,
+    DoneMarker,
+    Newer,
+    SegmentMarker,
+    Unreadable,
+    parse,
+)
 from flowcache.storage.keys import listed
-from flowcache.storage.objects.store import MissingObject, Store
+from flowcache.storage.objects.store import Store
+from flowcache.storage.proven import read_proven
 
 CURE = "`flowcache repair` withdraws what is damaged, and what was continued from it"
 
@@ -63,16 +72,11 @@ def read_letters(store: Store) -> dict[str, DeadLetter]:
     """By video. A damaged letter still says that its video was given up."""
     keys = {found.entry.key: found.video_id for found in listed(store, layout.DEAD_LETTERS)}
     letters = {}
-    for key, data in read_each(store, list(keys)):
-        if isinstance(data, MissingObject):
-            continue
-        video_id = keys[key]
-        try:
-            if isinstance(data, Unreadable):
-                raise data
-            letters[video_id] = letter_at(key, data, masked(store.uri(key)))
-        except Damaged as damage:
-            letters[video_id] = DeadLetter(video_id, None, None, f"{damage}. {CURE}", "damaged", 0, "", None)
+    for key, found in read_proven(store, list(keys), lambda key, data: letter_at(key, data, masked(store.uri(key)))):
+        if isinstance(found, Damaged):
+            found = DeadLetter(keys[key], None, None, f"{found}. {CURE}", "damaged", 0, "", None)
+        if isinstance(found, DeadLetter):
+            letters[keys[key]] = found
     return letters
 
 
@@ -98,14 +102,29 @@ def read_at(store: Store, keys: Sequence[str]) -> tuple[dict[str, SegmentMarker]
     """The markers at these keys, read in parallel, and what is wrong with those that can't be used, by key."""
     found: dict[str, SegmentMarker] = {}
     damaged: dict[str, StoreError] = {}
-    for key, data in read_each(store, keys):
-        try:
-            if not isinstance(data, bytes):
-                raise data
-            found[key] = marker_at(key, data, masked(store.uri(key)))
-        except (Damaged, MissingObject) as damage:
-            damaged[key] = damage
+    for key, one in read_proven(store, keys, lambda key, data: marker_at(key, data, masked(store.uri(key)))):
+        if isinstance(one, SegmentMarker):
+            found[key] = one
+        else:
+            damaged[key] = one
     return found, damaged
+
+
+def playable(store: Store, video_id: str) -> list[SegmentMarker]:
+    """What is committed of one video, from its start on. StoreError where that is nothing, damaged, or less than DONE
+    says."""
+    found = listed(store, f"{layout.COMMITS}/{video_id}")
+    markers, faults = read_at(store, [one.entry.key for one in found if one.kind == "marker"])
+    for fault in faults.values():
+        raise fault
+    together = [marker for index, marker in enumerate(markers.values()) if marker.segment == index]
+    if not together:
+        raise StoreError(f"{masked(store.url)} holds no chunks of video {video_id}")
+    for key in (one.entry.key for one in found if one.kind == "done"):
+        name = masked(store.uri(key))
+        if parse(DoneMarker, store.get(key), name).segments != len(together):
+            raise Damaged(f"{name} says more than its segments' markers beside it. {CURE}")
+    return together
 
 
 def read_markers(

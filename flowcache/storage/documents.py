@@ -47,6 +47,33 @@ class RunRecord:
     rejected: list[dict[str, Any]] = field(default_factory=list)  # errors.Problem as dicts
     numerics: dict[str, str] = field(default_factory=dict)  # settings of the run that change its bytes
     schema_version: int = SCHEMA_VERSION
+    # What `read_run` adds to a run that grew, and its object does not say: all generations, which the fields above tell
+    # as one, and the hash of those videos whose requests came with a later one.
+    grown: tuple["Generation", ...] = ()
+    later: dict[str, str] = field(default_factory=dict)
+
+    def hash_of(self, video_id: str) -> str:
+        """What the markers of the video have as their `spec_hash`."""
+        return self.later.get(video_id, self.spec_hash)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What `render --extend` added to a root's run. Written once; the run record itself stands for generation 1."""
+
+    run_id: str  # the root's
+    number: int
+    spec_hash: str  # of the generation before and of all that follows: what the markers of its videos name
+    created: float  # unix seconds
+    flowcache_version: str
+    models: dict[str, str]  # as in RunRecord, of these requests
+    plan: dict[str, Any]  # of these requests
+    requests: list[dict[str, Any]]  # rows that came, or took the place of earlier ones
+    added: list[str]  # ids of those that came
+    corrected: list[str]  # ids of those in place of requests for other pixels, of which nothing stays
+    left: list[str]  # ids of the root that its manifest did not name: they stay
+    rejected: list[dict[str, Any]] | None  # of the root, from now on; None: as before
+    schema_version: int = SCHEMA_VERSION
 
 
 @dataclass(frozen=True)
@@ -161,7 +188,7 @@ class Holder:
         return f"the {work} on {self.host} (process {self.process}, begun {began} UTC)"
 
 
-Document = RunRecord | SegmentMarker | DoneMarker | DeadLetter | Withdrawal | Stopped | Holder
+Document = RunRecord | Generation | SegmentMarker | DoneMarker | DeadLetter | Withdrawal | Stopped | Holder
 
 
 class Damaged(ObjectError):
@@ -182,6 +209,8 @@ def to_json(document: Document) -> bytes:
         chunks = [{key: value for key, value in vars(chunk).items() if value is not None} for chunk in document.chunks]
         fields = {key: value for key, value in fields.items() if (key, value) != ("hardware", None)}
         fields |= {"chunks": chunks}
+    if isinstance(document, RunRecord):
+        fields = {key: value for key, value in fields.items() if key not in ("grown", "later")}
     return canonical(fields)
 
 
@@ -261,10 +290,3 @@ def gives(store: Store, key: str) -> bool:
         return store.find(key) is not None
     except StoreError:
         return False
-
-
-def read_all(store: Store, kind: type, keys: Sequence[str]) -> list[Any]:
-    """The documents at `keys`, in order, read in parallel. StoreError for a missing or damaged one."""
-    with ThreadPoolExecutor(READERS) as pool:
-        data = pool.map(store.get, keys)
-        return [parse(kind, one, masked(store.uri(key))) for key, one in zip(keys, data, strict=True)]

@@ -10,7 +10,7 @@ from flowcache.storage.objects.store import Store
 
 VIDEO = r"(?P<video>[0-9A-Za-z][0-9A-Za-z._-]*)"  # as rows may name one
 PATTERNS = {  # by the first folder, what lies in it
-    layout.RUNS: {"run": r"[0-9a-f]{16}\.json"},
+    layout.RUNS: {"run": r"[0-9a-f]{16}\.json", "generation": r"[0-9a-f]{16}/(?P<number>\d{5,})\.json"},
     layout.COMMITS: {"marker": VIDEO + r"/(?P<number>\d{5,})\.json", "done": VIDEO + r"/DONE\.json"},
     layout.DEAD_LETTERS: {"letter": VIDEO + r"\.json"},
     layout.STATES: {"state": VIDEO + r"/(?P<number>\d{5,})\.(?P<attempt>[0-9A-Za-z]+)\.safetensors"},
@@ -22,6 +22,7 @@ PATTERNS = {  # by the first folder, what lies in it
     },
     layout.META: {
         "part": r"(?:videos|chunks)/run=[^/]+/part-[^/]+\.parquet",
+        "manifest": r"manifests/run=[^/]+/generation-(?P<number>\d{5,})\.parquet",
         "parts": r"_parts/[0-9A-Za-z]+\.json",
     },
     layout.LINKS: {"link": VIDEO + r"/(?P<number>\d+)\.m3u8"},

@@ -39,8 +39,7 @@ def markers_of(part: bytes, run: RunRecord, requests: dict[str, dict]) -> Iterat
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from flowcache.storage.audit_tables import completed
-    from flowcache.storage.schemas import CHUNKS
+    from flowcache.storage.schemas import CHUNKS, completed
 
     try:
         table = completed(pq.read_table(io.BytesIO(part)), CHUNKS)
@@ -62,7 +61,7 @@ def marker_of(rows: list[tuple], run: RunRecord, request: dict) -> SegmentMarker
     return SegmentMarker(
         **{name: first[name] for name in SAME},
         run_id=run.run_id,
-        spec_hash=run.spec_hash,
+        spec_hash=run.hash_of(first["video_id"]),
         seed=request["seed"],
         policy=request["policy"],
         parent_sha256=None,

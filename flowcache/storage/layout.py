@@ -20,6 +20,11 @@ def run_key(run_id: str) -> str:
     return f"{RUNS}/{run_id}.json"
 
 
+def generation_key(run_id: str, number: int) -> str:
+    """What was added to the run; `number` counts from 2."""
+    return f"{RUNS}/{run_id}/{number:05d}.json"
+
+
 def marker_key(video_id: str, segment: int) -> str:
     return f"{COMMITS}/{video_id}/{segment:05d}.json"
 
@@ -67,6 +72,11 @@ def table_prefix(table: str, run_id: str) -> str:
 
 def part_key(table: str, run_id: str, part: int) -> str:
     return f"{table_prefix(table, run_id)}/part-{part:05d}.parquet"
+
+
+def manifest_key(run_id: str, generation: int) -> str:
+    """The rows of one generation, for people; from 1."""
+    return f"{table_prefix('manifests', run_id)}/generation-{generation:05d}.parquet"
 
 
 def parts_key(run_id: str) -> str:

@@ -4,11 +4,10 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from flowcache.errors import InputError, Problem, StoreError, masked
+from flowcache.errors import InputError, Problem, masked
 from flowcache.storage import layout
-from flowcache.storage.commits import chunks_of
-from flowcache.storage.documents import SegmentMarker, read_all
-from flowcache.storage.keys import listed
+from flowcache.storage.committed import chunks_of, playable
+from flowcache.storage.documents import SegmentMarker
 from flowcache.storage.objects.schemes import scheme_of
 from flowcache.storage.objects.store import Store
 from flowcache.storage.playlist import playlist
@@ -38,13 +37,8 @@ def links(store: Store, videos: Sequence[str], expires: int) -> dict[str, str]:
 
 def link(store: Store, video_id: str, expires: int, until: int) -> str:
     """One signed URL. until: unix seconds of its end, which `gc` reads from the playlist's name."""
-    found = listed(store, f"{layout.COMMITS}/{video_id}")
-    markers = read_all(store, SegmentMarker, [one.entry.key for one in found if one.kind == "marker"])
-    markers = [marker for index, marker in enumerate(markers) if marker.segment == index]
-    if not markers:
-        raise StoreError(f"{masked(store.url)} holds no chunks of video {video_id}")
-    done = any(one.kind == "done" for one in found)
-    plain = playlist(chunks_of(markers), markers[0].fps, done)
+    markers = playable(store, video_id)
+    plain = playlist(chunks_of(markers), markers[0].fps, store.exists(layout.done_key(video_id)))
     signed = {key.rpartition("/")[2]: store.sign(key, expires) for key in keys_of(markers)}
     lines = [signed.get(line, line) for line in plain.splitlines()]
     init = markers[0].init_key.rpartition("/")[2]

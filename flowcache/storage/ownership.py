@@ -18,7 +18,7 @@ from flowcache.storage import layout
 from flowcache.storage.documents import Damaged, Holder, RunRecord, Work, canonical, parse, to_json
 from flowcache.storage.keys import listed
 from flowcache.storage.objects.store import Store
-from flowcache.storage.turn import DONE, Job, anothers, first_deadline
+from flowcache.storage.turn import DONE, Job, first_deadline, of_another_job
 
 BEAT = 5.0  # seconds between two signs of life
 SILENT = 30.0  # seconds without one after which nobody is at work
@@ -190,7 +190,7 @@ def take(
 def last_of_a_job(store: Store, holder: Holder | None) -> Holder | None:
     """The last one that a job started, behind repairs and what a person did between two tries."""
     for _ in range(BEFORE):
-        if holder is None or holder.job or not NAME.fullmatch(holder.after or ""):
+        if holder is None or holder.job or holder.after is None or not NAME.fullmatch(holder.after):
             break
         holder = read_holder(store, holder.after)
     return holder
@@ -199,9 +199,9 @@ def last_of_a_job(store: Store, holder: Holder | None) -> Holder | None:
 def waited_for(store: Store, work: Work, note: Callable[[str], None], job: Job | None = None) -> Holder | None:
     """The last one that held the root, once it need not be waited for."""
     before = last(signs(store))
-    while work == "repair" or (before and (before.work == "repair" or anothers(before, job))):
+    while work == "repair" or (before and (before.work == "repair" or of_another_job(before, job))):
         alive = living(store, note)
-        if alive and job and anothers(alive, job):
+        if alive and job and of_another_job(alive, job):
             raise AtWork(f"job {alive.job} is at work on {masked(store.url)}: {job.name} leaves it to that one")
         if alive is None or (work, alive.work) == ("render", "render"):
             return alive or before

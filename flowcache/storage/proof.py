@@ -1,16 +1,18 @@
 """Proof that a run is done, from what its store lists when it is read back: no marker is read again for it."""
 
-from collections.abc import Collection, Container, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 from flowcache.errors import StoreError, masked
 from flowcache.storage import layout
 from flowcache.storage.commits import Listing, dead_letter, list_commits, put_playlist, read_markers, withdraw_success
-from flowcache.storage.committed import CURE
+from flowcache.storage.committed import CURE, chunks_of
 from flowcache.storage.documents import DeadLetter, RunRecord, SegmentMarker
-from flowcache.storage.keys import listed
+from flowcache.storage.growth import some_of
 from flowcache.storage.objects.store import Store, looks
-from flowcache.storage.runs import some_of
+from flowcache.storage.parts import manifest_keys
+from flowcache.storage.playlist import playlist
 from flowcache.storage.tables import Known, table_keys, write_tables
 from flowcache.storage.withdrawal import withdraw
 
@@ -39,32 +41,64 @@ def read_back(
     whose chunks must be there. Segments that have lost one are withdrawn, to be rendered again.
     """
     lacking, unfinished, lost = [], 0, dict[str, Lost]()
+    lists, written = dict[str, str](), dict[str, int]()
     shown: Listing | None = None
     for _ in looks():
         shown = listing or list_commits(store)
-        write_tables(store, run, shown, known)
+        written |= write_tables(store, run, shown, known)
         media = {entry.key: entry.size for entry in store.list(layout.MEDIA)}
+        lists, tables = faulty_lists(run, shown, known, media), faulty_tables(store, run, written)
         lost = lost_chunks(made, media)
-        lacking = [*lacks(store, run, shown, media, left), *(f"video {name}: {one.why}" for name, one in lost.items())]
+        lacking = [*lacks(run, shown, lists, left), *(f"{key}: {why}" for key, why in tables.items())]
+        lacking += [f"video {name}: {one.why}" for name, one in lost.items()]
         if not lacking:
             return shown
-        mend_playlists(store, run, shown)
+        mend_playlists(store, run, shown, lists)
+        if tables:
+            store.delete(layout.parts_key(run.run_id))  # so that all are written anew
         unfinished = len(run.plan["videos"].keys() - shown.done - shown.dead_letters.keys())
         listing = None
     for name, one in lost.items():
         gone = [n for n in shown.segments.get(name, ()) if n >= one.segment] if shown else []
         withdraw(store, name, [layout.marker_key(name, number) for number in gone], [one.why])
+    for name in lists.keys() & (shown.done if shown else set()):
+        store.delete(layout.done_key(name))  # so that the next run reads its markers, and closes its playlist
     message = f"{masked(store.url)} does not show all of the run, however often it is listed: {some_of(lacking)}"
     raise Unproven(f"{message}. Nothing is marked finished", unfinished)
 
 
-def mend_playlists(store: Store, run: RunRecord, listing: Listing) -> None:
-    """Write anew the playlists of finished videos that are not there: their markers say all that is in them.
+def faulty_lists(run: RunRecord, listing: Listing, known: Known, media: Mapping[str, int]) -> dict[str, str]:
+    """What is wrong with a playlist, by video: not there, or an older one, as its size tells where markers are known.
+
+    media: sizes of what is listed, by key. A write may be lost, or one that was given up arrive after the last one.
+    """
+    faults = {}
+    for name, planned in run.plan["videos"].items():
+        size, found = media.get(layout.playlist_key(name)), known.get(name, {})
+        if size is None:
+            faults[name] = "no playlist"
+        elif name in listing.done and found.keys() == set(range(planned["segments"])):
+            chunks = chunks_of([found[number] for number in sorted(found)])
+            if size != len(playlist(chunks, found[0].fps, done=True).encode()):
+                faults[name] = "an older playlist"
+    return faults
+
+
+def faulty_tables(store: Store, run: RunRecord, written: Mapping[str, int]) -> dict[str, str]:
+    """What is wrong with a part, by key. written: sizes of those that were just written."""
+    there = {entry.key: entry.size for entry in store.list(layout.META)}
+    wanted = chain(manifest_keys(run), *table_keys(run))
+    lost = {key: "not there" for key in wanted if key not in there}
+    old = {key: "an older one" for key, size in written.items() if there.get(key, size) != size}
+    return lost | old
+
+
+def mend_playlists(store: Store, run: RunRecord, listing: Listing, faulty: Collection[str]) -> None:
+    """Write anew the playlists of finished videos that are faulty: their markers say all that is in them.
 
     A video whose markers are damaged is not finished, but given up until it is repaired.
     """
-    there = {found.video_id for found in listed(store, layout.MEDIA, "playlist")}
-    lost = [name for name in run.plan["videos"] if name in listing.done and name not in there]
+    lost = [name for name in faulty if name in listing.done]
     markers, damaged = read_markers(store, listing, lost)
     for name in lost:
         found = [markers[name][segment] for segment in sorted(markers[name])]
@@ -100,25 +134,21 @@ def lost_chunks(made: Iterable[SegmentMarker], media: Mapping[str, int]) -> dict
     return found
 
 
-def lacks(
-    store: Store, run: RunRecord, listing: Listing, media: Container[str], left: Collection[str] = ()
-) -> Iterator[str]:
-    """The difference: each video that is neither dead nor whole, each table's part that is not there."""
+def lacks(run: RunRecord, listing: Listing, lists: Mapping[str, str], left: Collection[str] = ()) -> Iterator[str]:
+    """The difference: each video that is neither dead nor whole. lists: what is wrong with playlists, by video."""
     for video_id, planned in run.plan["videos"].items():
         dead = video_id in listing.dead_letters and video_id not in listing.done
-        lack = "" if dead or video_id in left else lack_of(video_id, planned["segments"], listing, media)
+        lack = "" if dead or video_id in left else lack_of(video_id, planned["segments"], listing, lists.get(video_id))
         if lack:
             yield f"video {video_id}: {lack}"
-    there = {entry.key for entry in store.list(layout.META)}
-    yield from (f"{key}: not there" for keys in table_keys(run) for key in keys if key not in there)
 
 
-def lack_of(video_id: str, planned: int, listing: Listing, media: Container[str]) -> str:
-    """What a video lacks that should be done; "" where it is whole. planned: segments."""
+def lack_of(video_id: str, planned: int, listing: Listing, of_list: str | None) -> str:
+    """What a video lacks that should be done; "" where it is whole. planned: segments; of_list: see `faulty_lists`."""
     segments = listing.segments.get(video_id, [])
     shows = {
         f"{len(segments)} of {planned} segments": segments == list(range(planned)),
         "not marked done": video_id in listing.done,
-        "no playlist": layout.playlist_key(video_id) in media,
+        of_list or "": of_list is None,
     }
     return ", ".join(words for words, shown in shows.items() if not shown)

@@ -59,6 +59,7 @@ class Faults:
     run_id: str
     videos: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))  # segments
     why: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # by video
+    unjudged: set[str] = field(default_factory=set)  # videos of which a marker can't be read, which may be sound
     letters: set[str] = field(default_factory=set)
     texts: set[str] = field(default_factory=set)  # keys
     tables: bool = False
@@ -69,6 +70,7 @@ class Faults:
         kind = found.kind if found else ""
         if problem.unreadable:
             self.left.append(problem)
+            self.unjudged |= {problem.video_id or ""} if kind == "marker" else set()
         elif kind == "text":
             self.texts.add(problem.key or "")
         elif (problem.key or "").startswith(f"{layout.META}/"):
@@ -110,6 +112,8 @@ def mend(store: Store, hold: Hold, decode: bool = True) -> Repaired:
     hold.look()
     withdrawn = {}
     for name, bad in faults.videos.items():
+        if name in faults.unjudged:
+            continue
         hold.check()
         gone, missing = mend_video(store, run, name, bad, faults.why[name])
         withdrawn |= {name: missing} if gone or missing else {}
@@ -136,13 +140,18 @@ def mend_video(
     The numbers of the withdrawn segments, and of those that are to be rendered. bad: is added to."""
     there = {found.entry.key: found.number for found in listed(store, f"{layout.COMMITS}/{video_id}", "marker")}
     found, faults = read_at(store, list(there))
-    refused = {key for key, fault in faults.items() if isinstance(fault, Unreadable)}
+    if any(isinstance(fault, Unreadable) for fault in faults.values()):
+        return set(), []  # which may be sound: what continues it is not judged without it
     markers = list(found.values())
     planned = run.plan["videos"].get(video_id, {"segments": 0})["segments"]
-    bad |= {marker.segment for marker in markers if marker.segment >= planned or marker.spec_hash != run.spec_hash}
+    bad |= {
+        marker.segment
+        for marker in markers
+        if marker.segment >= planned or marker.spec_hash != run.hash_of(marker.video_id)
+    }
     bad |= of_another_init(store, run, video_id, markers) | against_done(store, video_id, markers)
     kept = sound_ones(markers, bad)
-    gone = sorted(there.keys() - {layout.marker_key(video_id, marker.segment) for marker in kept} - refused)
+    gone = sorted(there.keys() - {layout.marker_key(video_id, marker.segment) for marker in kept})
     whole = len(kept) == planned > 0
     if gone:
         withdraw(store, video_id, gone, why)

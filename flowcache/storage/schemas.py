@@ -15,6 +15,14 @@ ADDED = (
 )  # columns that tables of older versions lack: null there
 
 
+def completed(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table with the columns that came after it was written, all null."""
+    for index, field in enumerate(schema):
+        if field.name in ADDED and field.name not in table.schema.names:
+            table = table.add_column(index, field, pa.nulls(table.num_rows, field.type))
+    return table
+
+
 def column(name: str, kind: pa.DataType, meaning: str, nullable: bool = False) -> pa.Field:
     return pa.field(name, kind, nullable, {"description": meaning})
 
@@ -99,5 +107,17 @@ CHUNKS = pa.schema(
         column("world_size", pa.int64(), "ranks in the gang"),
         column("started", pa.float64(), "the segment's start, unix seconds"),
         column("finished", pa.float64(), "the segment's finish, unix seconds"),
+    ]
+)
+
+MANIFESTS = pa.schema(
+    [
+        column("run_id", pa.string(), "the run; also the partition"),
+        column("generation", pa.int64(), "1: as the run began; then one more with each extension"),
+        column("created", pa.float64(), "when it was added, unix seconds"),
+        column("video_id", pa.string(), "id of the request; null for a rejected row without a usable one", True),
+        column("change", pa.string(), "added, corrected, labelled (anew), unchanged, left (named no more) or rejected"),
+        column("request_json", pa.string(), "the whole request as JSON, as it stood from then on", True),
+        column("error", pa.string(), "why a row was rejected", True),
     ]
 )

@@ -6,7 +6,8 @@ So a reader may see an older state of some videos, but each row once at most, an
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -14,92 +15,99 @@ import pyarrow.parquet as pq
 
 from flowcache.storage import layout
 from flowcache.storage.commits import Commits, Listing, arrange, list_commits, read_markers
-from flowcache.storage.documents import RunRecord, SegmentMarker, canonical, sha256
+from flowcache.storage.documents import RunRecord, SegmentMarker, canonical
+from flowcache.storage.generations import changes
 from flowcache.storage.keys import listed
+from flowcache.storage.known import markers_of
 from flowcache.storage.objects.store import Store
-from flowcache.storage.schemas import CHUNKS, VIDEOS
+from flowcache.storage.parts import (
+    TABLES,
+    fingerprints,
+    made_from,
+    manifest_keys,
+    stored_parts,
+    table_keys,
+    videos_by_part,
+)
+from flowcache.storage.schemas import MANIFESTS
 
-ROWS_PER_PART = 100_000
-
-TABLES = {"videos": VIDEOS, "chunks": CHUNKS}
 Row = dict[str, Any]
 Known = Mapping[str, Mapping[int, SegmentMarker]]  # markers by video and segment
 
 
-def write_tables(store: Store, run: RunRecord, listing: Listing | None = None, known: Known | None = None) -> list[str]:
-    """Write the parts of both tables that changed since they were written, and return their keys. One writer at a
-    time: the driver.
+def write_tables(
+    store: Store, run: RunRecord, listing: Listing | None = None, known: Known | None = None
+) -> dict[str, int]:
+    """Write the parts of both tables that changed since they were written, and return their sizes in bytes by key. One
+    writer at a time: the driver.
 
     listing: what is committed, if that is known already; known: markers that need not be read again.
     The same commits give the same parts.
     """
     listing = listing or list_commits(store)
     key, parts, keys = layout.parts_key(run.run_id), list(videos_by_part(run)), table_keys(run)
-    there = {part.entry.key for name in TABLES for part in listed(store, layout.table_prefix(name, run.run_id))}
-    wanted = {str(number): fingerprint(videos, listing) for number, videos in enumerate(parts)}
-    stored = stored_parts(store, run)
+    folders = (*TABLES, *(["manifests"] if run.grown else []))
+    there = {part.entry.key for name in folders for part in listed(store, layout.table_prefix(name, run.run_id))}
+    wanted, stored = fingerprints(run, listing), stored_parts(store, run)
     stale = [n for n in range(len(parts)) if stored.get(str(n)) != wanted[str(n)] or not there.issuperset(keys[n])]
-    old = there.difference(*keys)
-    if not stale and not old:
-        return []
+    old = there.difference(*keys, manifest_keys(run))
+    lists = [one for one in manifest_keys(run) if stored.get(one) != wanted[one] or one not in there]
+    if not stale and not old and not lists:
+        return {}
     store.delete(key)  # from here on until it is back, nothing is known of the parts
+    written: dict[str, int] = {}
     for number in stale:
-        videos = parts[number]
-        write_part(store, run, number, frozenset(videos), commits_of(store, listing, videos, known or {}))
+        videos, known_now = parts[number], known or {}
+        if made_from(stored.get(str(number))) == made_from(wanted[str(number)]):
+            known_now = {**table_markers(store, run, number), **known_now}
+        written |= write_part(store, run, number, frozenset(videos), commits_of(store, listing, videos, known_now))
+    written |= write_manifests(store, run, lists)
     for part in sorted(old):
         store.delete(part)
     store.put(key, canonical(wanted))
-    return [key for number in stale for key in keys[number]]
+    return written
 
 
-def stored_parts(store: Store, run: RunRecord) -> dict[str, Any]:
-    """Fingerprints of the parts as they were written, by number; nothing where that is lost or damaged."""
-    try:
-        stored = json.loads(store.find(layout.parts_key(run.run_id)) or b"{}")
-    except (ValueError, RecursionError):
-        return {}
-    return stored if isinstance(stored, dict) else {}
+def table_markers(store: Store, run: RunRecord, part: int) -> dict[str, dict[int, SegmentMarker]]:
+    """The markers of a part whose chunk table is right, without a request for each."""
+    found: dict[str, dict[int, SegmentMarker]] = {}
+    requests = {request["id"]: request for request in run.requests}
+    data = store.find(layout.part_key("chunks", run.run_id, part))
+    for marker in markers_of(data, run, requests) if data else ():
+        found.setdefault(marker.video_id, {})[marker.segment] = marker
+    return found
 
 
-def outdate(store: Store, run: RunRecord, listing: Listing) -> None:
-    """Forget the parts that were made from other markers than are there now.
-
-    To be called before anything is rendered: a marker that comes again under the name of one that was taken away is
-    another attempt's, which its name does not tell.
-    """
-    stored = stored_parts(store, run)
-    wanted = {str(number): fingerprint(videos, listing) for number, videos in enumerate(videos_by_part(run))}
-    right = {number: stored[number] for number in stored if stored[number] == wanted.get(number)}
-    if right != stored:
-        store.put(layout.parts_key(run.run_id), canonical(right))
+def write_manifests(store: Store, run: RunRecord, keys: Collection[str]) -> dict[str, int]:
+    """The rows of the generations at these keys; the sizes of their files."""
+    return put_all(store, {key: parquet(rows, MANIFESTS) for key, rows in manifest_rows(run, keys)})
 
 
-def videos_by_part(run: RunRecord) -> Iterator[list[str]]:
-    """The videos of each part: by id, as many as have ROWS_PER_PART chunks when all is done."""
-    part: list[str] = []
-    room = ROWS_PER_PART
-    for name in sorted(run.plan["videos"]):
-        chunks = run.plan["videos"][name]["chunks"]
-        if part and chunks > room:
-            yield part
-            part, room = [], ROWS_PER_PART
-        part.append(name)
-        room -= chunks
-    yield part  # even an empty one: its table still shows the columns
+def manifest_rows(run: RunRecord, keys: Collection[str]) -> Iterator[tuple[str, list[Row]]]:
+    """One row for each video that the root has from a generation on, and each row that was rejected then."""
+    for one, (number, done, requests) in zip(run.grown, changes(run.grown), strict=True):
+        key = layout.manifest_key(run.run_id, number)
+        if key not in keys:
+            continue
+        same = {"run_id": run.run_id, "generation": number, "created": one.created}
+        rows = [
+            {**same, "video_id": name, "change": done[name], "request_json": request_json(requests[name])}
+            for name in sorted(requests)
+        ]
+        rows += [{**same, "video_id": row["video_id"], "change": "rejected", "error": row["error"]}
+                 for row in rejected_rows(replace(run, rejected=one.rejected or []))]  # fmt: skip
+        yield key, rows
 
 
-def table_keys(run: RunRecord) -> list[list[str]]:
-    """Of each part its objects, one a table."""
-    parts = enumerate(videos_by_part(run))
-    return [[layout.part_key(name, run.run_id, number) for name in TABLES] for number, _ in parts]
+def request_json(request: Row) -> str:
+    return json.dumps(request, sort_keys=True, ensure_ascii=False)
 
 
-def fingerprint(videos: list[str], listing: Listing) -> str:
-    """Of all that decides on the rows of these videos, by the names of markers; see `outdate`."""
-    states = [
-        [name, listing.segments.get(name), name in listing.done, listing.dead_letters.get(name)] for name in videos
-    ]
-    return sha256(canonical([str(VIDEOS), str(CHUNKS), states]))
+def parquet(rows: list[Row], schema: pa.Schema) -> bytes:
+    """A Parquet file, made in memory: a writer on the store would publish a torn one."""
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), file, compression="zstd")
+    return file.getvalue()
 
 
 def commits_of(store: Store, listing: Listing, videos: list[str], known: Known) -> Commits:
@@ -113,13 +121,18 @@ def commits_of(store: Store, listing: Listing, videos: list[str], known: Known) 
     return arrange(markers, [name for name in videos if name in listing.done], letters)
 
 
-def write_part(store: Store, run: RunRecord, number: int, videos: frozenset[str], commits: Commits) -> None:
-    """Make the Parquet files in memory and put them whole: a writer on the store would publish a torn one."""
+def write_part(store: Store, run: RunRecord, number: int, videos: frozenset[str], commits: Commits) -> dict[str, int]:
+    """The sizes of its files, by key."""
     rows = {"videos": video_rows(run, commits, videos, rejected=number == 0), "chunks": chunk_rows(commits)}
-    for name, schema in TABLES.items():
-        file = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist(rows[name], schema=schema), file, compression="zstd")
-        store.put(layout.part_key(name, run.run_id, number), file.getvalue())
+    files = {layout.part_key(name, run.run_id, number): parquet(rows[name], TABLES[name]) for name in TABLES}
+    return put_all(store, files)
+
+
+def put_all(store: Store, files: Mapping[str, bytes]) -> dict[str, int]:
+    """Their sizes in bytes."""
+    for key, data in files.items():
+        store.put(key, data)
+    return {key: len(data) for key, data in files.items()}
 
 
 def chunk_rows(commits: Commits) -> list[Row]:
@@ -217,7 +230,7 @@ def request_columns(run: RunRecord, request: Row) -> Row:
         "model_digest": run.models.get(request["model"]),
         "policy": request["policy"].get("name"),
         "policy_json": json.dumps(request["policy"], sort_keys=True),
-        "request_json": json.dumps(request, sort_keys=True, ensure_ascii=False),
+        "request_json": request_json(request),
     }
 
 

@@ -23,7 +23,7 @@ class Job:
     until: float | None = None
 
 
-def anothers(holder: Holder | None, job: Job | None) -> bool:
+def of_another_job(holder: Holder | None, job: Job | None) -> bool:
     """Whether the job leaves the root to that holder, should it live."""
     return job is not None and holder is not None and holder.job not in (None, job.name)
 

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 
-from flowcache.errors import ObjectError, StoreError
+from flowcache.errors import ObjectError
 from flowcache.storage import layout
-from flowcache.storage.audit import Audit, Damage, ObjectCheck, check_object, objects_of
-from flowcache.storage.audit_tables import check_tables, read_tables
+from flowcache.storage.audit import Audit, Damage, ObjectCheck, check_object, check_sound, objects_of
+from flowcache.storage.audit_tables import check_manifests, check_tables, read_tables
 from flowcache.storage.chain import check_continuity, check_markers
 from flowcache.storage.commits import Commits, arrange, chunks_of, done_marker
 from flowcache.storage.committed import read_at, read_letters
 from flowcache.storage.documents import READERS, RunRecord, SegmentMarker, Unreadable, to_json
 from flowcache.storage.export import export
 from flowcache.storage.keys import foreign, listed
-from flowcache.storage.objects.store import MissingObject, Store
+from flowcache.storage.objects.store import Store
 from flowcache.storage.playlist import playlist
 from flowcache.storage.runs import read_run
 from flowcache.storage.status import StatusReport, VideoStatus, status
@@ -72,7 +72,7 @@ def verify(store: Store, decode: bool = True) -> Report:
     with ThreadPoolExecutor(READERS) as pool:
         texts = [found.entry.key for found in listed(store, layout.TEXTS)]
         audit.extend(chain.from_iterable(pool.map(lambda key: list(check_text(store, key)), texts)))
-    audit.extend(check_tables(tables, run, commits, finished))
+    audit.extend(chain(check_tables(tables, run, commits, finished), check_manifests(store, run, finished)))
     told = {problem.key for problem in audit.problems}
     others = tuple(key for key in foreign(store.list()) if key not in told)
     return Report(run.run_id, tuple(audit.problems), counts(commits, checks, sizes, audit.rows), others)
@@ -112,49 +112,41 @@ def check_video(store: Store, run: RunRecord, commits: Commits, video_id: str, f
 
 
 def check_text(store: Store, key: str) -> Iterator[Damage]:
-    try:
-        data = store.find(key)  # None: made anew since it was listed
-    except StoreError as fault:
-        yield Damage(str(fault), key=key, unreadable=True)
-        return
-    why = data is not None and fault_of(data, key)
-    if why:
-        yield Damage(f"the encoded text is damaged: {why}", key=key)
+    def read(data: bytes) -> None:
+        if why := fault_of(data, key):
+            raise ObjectError(f"the encoded text is damaged: {why}")
+
+    yield from check_sound(store, key, read, missing=None)  # made anew since it was listed
 
 
 def check_done(store: Store, video_id: str, markers: tuple[SegmentMarker, ...]) -> Iterator[Damage]:
-    key = layout.done_key(video_id)
-    try:
-        data = store.get(key)
-    except StoreError as fault:
-        yield Damage(str(fault), video_id, key=key, unreadable=not isinstance(fault, MissingObject))
-        return
-    try:
+    def read(data: bytes) -> None:
         if data != to_json(done_marker(video_id, markers)):
-            yield Damage("DONE does not agree with the segment markers", video_id, key=key)
-    except ObjectError as fault:
-        yield Damage(str(fault), video_id, key=key)
+            raise ObjectError("DONE does not agree with the segment markers")
+
+    yield from check_sound(store, layout.done_key(video_id), read, "is marked done, and DONE is not there", video_id)
 
 
 def check_playlist(store: Store, commits: Commits, video_id: str, finished: bool) -> Iterator[Damage]:
     """Exactly the committed chunks; while the video renders, the list may lag behind what we read, or be ahead."""
     markers = commits.markers.get(video_id, ())
-    key = layout.playlist_key(video_id)
-    try:
-        text = (store.find(key) or b"").decode(errors="replace")
-    except StoreError as fault:
-        yield Damage(str(fault), video_id, key=key, unreadable=True)
-        return
     done = video_id in commits.done
-    if done or finished:
-        wrong = bool(markers) and text != playlist(chunks_of(markers), markers[0].fps, done)
-    else:
-        listed = [line for line in text.splitlines() if line and not line.startswith("#")]
-        named = [chunk.key.rpartition("/")[2] for chunk in chunks_of(markers)]
-        wrong = any(name != other for name, other in zip(listed, named, strict=False))
-    if wrong:
-        message = "the playlist does not list the committed chunks" if text else "has no playlist"
-        yield Damage(message, video_id, key=key)
+    closed, key = bool(markers) and (done or finished), layout.playlist_key(video_id)
+    if not markers or not (closed or store.exists(key)):  # it may not be there yet, which need not be proven
+        return
+
+    def read(data: bytes) -> None:
+        text = data.decode(errors="replace")
+        if closed:
+            wrong = text != playlist(chunks_of(markers), markers[0].fps, done)
+        else:
+            listed = [line for line in text.splitlines() if line and not line.startswith("#")]
+            named = [chunk.key.rpartition("/")[2] for chunk in chunks_of(markers)]
+            wrong = any(name != other for name, other in zip(listed, named, strict=False))
+        if wrong:
+            raise ObjectError("the playlist does not list the committed chunks")
+
+    yield from check_sound(store, key, read, "has no playlist" if closed else None, video_id)
 
 
 def counts(commits: Commits, checks: list[ObjectCheck], sizes: dict[str, int], rows: int) -> dict[str, int]:

@@ -3,7 +3,7 @@
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate
 from threading import Event
 
@@ -68,7 +68,7 @@ class SegmentRenderer:
         self.spec = spec = model.spec.asked(vars(request))
         self.traits = family(spec.family).traits
         policy = resolve_policy(request.policy, spec)
-        self.policy = policy if reuse else replace(policy, reuse=None)
+        self.policy = policy if reuse else policy.exact
         frames = 0 if conditioning is None else conditioning.shape[1]
         self.given = frames // spec.chunk * spec.chunk  # latent frames of whole chunks, which are not denoised
         self.prefix = self.given if continues(request, segment) else 0  # those of them that are not shown again
@@ -82,7 +82,7 @@ class SegmentRenderer:
 
     @property
     def reuses(self) -> bool:
-        return self.policy.reuse is not None
+        return self.policy != self.policy.exact
 
     def number(self, chunk: int) -> int:
         """The number in the whole video of a chunk of this window."""
@@ -91,7 +91,7 @@ class SegmentRenderer:
     def finished(self) -> Iterator[FinishedChunk]:
         """Denoise only: the clean latents of each output chunk, on every rank alike."""
         spec, request, began = self.spec, self.request, time.perf_counter()
-        texts = self._texts()
+        texts = self.texts()
         self.text_seconds = time.perf_counter() - began
         shape = latent_shape(spec, request, self.given)
         if self.conditioning is not None:
@@ -198,7 +198,7 @@ class SegmentRenderer:
         before = None if self._recent is None else self._recent.to(pixels)
         self._recent = last_frames(before, pixels, self.spec.overlap_frames)
 
-    def _texts(self) -> Texts:
+    def texts(self) -> Texts:
         request, text = self.request, self.model.text
         guided = self.traits.negative_prompt and request.guidance > 1
         negative = text.encode(request.negative_prompt) if guided else None

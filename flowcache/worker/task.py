@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from flowcache.families.registry import reference
 from flowcache.inputs.options import RunOptions
@@ -26,21 +27,20 @@ class WorkerSettings:
     holder: str | None = None  # who must hold the root for a segment to be committed
 
 
-def worker_settings(
-    record: RunRecord, holder: str, requests: Iterable[RenderRequest], options: RunOptions
-) -> WorkerSettings:
-    """What ranks are told of a run; not yet on which device. requests: all of it, also those that are done."""
+def worker_settings(record: RunRecord, holder: str, options: RunOptions) -> WorkerSettings:
+    """What ranks are told of a run; not yet on which device. Of all of it, also of what is done: always the same."""
     models = {name: reference(name) for name in record.models}
-    sizes = largest(requests)
+    sizes = largest(record.requests)
     return WorkerSettings(record.run_id, record.spec_hash, options, models=models, sizes=sizes, holder=holder)
 
 
-def largest(requests: Iterable[RenderRequest]) -> dict[str, tuple[int, int]]:
+def largest(requests: Iterable[Mapping[str, Any]]) -> dict[str, tuple[int, int]]:
     """By model, (width, height) of the frames with the most pixels."""
     found: dict[str, tuple[int, int]] = {}
     for request in requests:
-        sizes = (request.width, request.height), found.get(request.model, (0, 0))
-        found[request.model] = max(sizes, key=lambda size: (size[0] * size[1], size))
+        model = request["model"]
+        sizes = (request["width"], request["height"]), found.get(model, (0, 0))
+        found[model] = max(sizes, key=lambda size: (size[0] * size[1], size))
     return found
 
 
@@ -48,7 +48,8 @@ def largest(requests: Iterable[RenderRequest]) -> dict[str, tuple[int, int]]:
 class Task:
     """One attempt at a segment. `parent`: the marker that the segment continues; `last`: nothing continues it;
     `init`: sha256 of the video's init segment, where anything of it is committed; `reuse`: False to compute every step,
-    whatever the policy says; `frugal`: with as little memory as can be."""
+    whatever the policy says; `frugal`: with as little memory as can be; `spec_hash`: what its marker names, None: the
+    run's own."""
 
     request: RenderRequest
     segment: Segment
@@ -57,6 +58,7 @@ class Task:
     init: str | None = None
     reuse: bool = True
     frugal: bool = False
+    spec_hash: str | None = None
 
 
 @dataclass(frozen=True)

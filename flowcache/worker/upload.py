@@ -77,7 +77,7 @@ class Upload:
             segment=segment.index,
             attempt=self.attempt,
             run_id=settings.run_id,
-            spec_hash=settings.spec_hash,
+            spec_hash=task.spec_hash or settings.spec_hash,
             seed=task.request.seed,
             parent_sha256=task.parent and marker_sha256(task.parent),
             init_key=layout.init_key(segment.video_id),

@@ -54,11 +54,14 @@ def made(resource: dict[str, Any]) -> dict[str, dict[str, Any]]:
     head, *workers = copy.deepcopy(pods(resource))
     if cluster.get("enableInTreeAutoscaling"):
         options = cluster["autoscalerOptions"]
-        added = {name: options[name] for name in ("resources", "securityContext", "args") if name in options}
+        added = {
+            name: options[name] for name in ("resources", "securityContext", "args", "volumeMounts") if name in options
+        }
         head["containers"].append({"name": "autoscaler", **added})
     found = {"head": head}
     for group, worker in zip(cluster["workerGroupSpecs"], workers, strict=True):
-        waits = {"name": "wait-gcs-ready", "securityContext": worker["containers"][0]["securityContext"]}
+        copied = {name: worker["containers"][0][name] for name in ("securityContext", "volumeMounts")}
+        waits = {"name": "wait-gcs-ready"} | copied
         worker["initContainers"] = [waits | {"resources": {"requests": {"cpu": "200m", "memory": "256Mi"}}}]
         found[group["groupName"]] = worker
     if resource["kind"] != "RayCluster":

@@ -63,6 +63,27 @@ def test_pod_security_restricted_takes_every_pod_that_the_operator_makes(overlay
     assert tokens == {name: name == "head" for name in found}  # its autoscaler changes the number of workers
 
 
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_roots_are_read_only_and_what_is_written_has_a_volume(overlay):
+    for name, pod in made(ray(overlay)).items():
+        empty = {volume["name"] for volume in pod["volumes"] if "emptyDir" in volume}
+        for container in (*pod["containers"], *pod.get("initContainers", ())):
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True
+            mounts = {mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] in empty}
+            assert mounts == ({"/tmp"} if name == "submitter" else {"/tmp", "/home/ray"})
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_probes_ask_the_agent_of_each_node(overlay):
+    for pod in pods(ray(overlay)):
+        (container,) = pod["containers"]
+        ready, alive = container["readinessProbe"], container["livenessProbe"]
+        assert (
+            ready["httpGet"] == alive["httpGet"] == {"path": "/api/healthz", "port": 52365}
+        )  # KubeRay's, and Ray's own
+        assert alive["failureThreshold"] * alive["periodSeconds"] >= 600  # a busy node is no lost one
+
+
 @pytest.mark.parametrize(
     ("broken", "why"),
     [

@@ -20,7 +20,7 @@ def same(render, tmp_path):
     def check(rows: list[dict], *options) -> None:
         for ranks in "12":
             made = render(rows, "--gang", ranks, *options, to=tmp_path / ranks)
-            assert made.code == 0, made.err
+            assert made.code == 0, made.out
         lines, alike = compare(*(Store(str(tmp_path / ranks)) for ranks in "12"))
         assert alike and len(lines) == len(rows), lines
 
@@ -69,7 +69,7 @@ def test_magi_fields(same, tmp_path, distilled):
     rows = [
         row | {"id": "marked", "special_tokens": "static, hq, duration", "policy": "paper"},
         row | {"id": "padded", "image": str(picture), "fit": "pad"},
-        row | {"id": "none", "special_tokens": ""},
+        row | {"id": "unmarked", "special_tokens": "none"},
     ]
     if distilled:
         rows += [row | {"id": "scaled", "prev_chunks_scale": 0.5}]

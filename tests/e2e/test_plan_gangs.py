@@ -15,7 +15,7 @@ def test_the_sizes_side_by_side(flowcache, tmp_path):
                  "- 1 GB/s each way", "about ", "on 6 GPUs"):  # fmt: skip
         assert part in shown.out, shown.out
     whole = flowcache(*asked, "--json").json
-    counted = ["videos", "segments", "chunks", "frames", "without_reuse", "most", "least"]
+    counted = ["videos", "segments", "chunks", "frames", "without_reuse", "most", "least", "sampling"]
     assert list(whole) == [*counted, "estimate", "gangs"]
     document = whole["gangs"]
     three = next(option for option in document["options"] if option["ranks"] == 3)

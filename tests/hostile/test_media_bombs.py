@@ -137,6 +137,18 @@ def test_limits_end_a_child_and_the_next_one_goes_on(tmp_path, monkeypatch):
         assert sandbox.image(str(tmp_path / "good.png"), 8, 8).shape == (1, 8, 8, 3)
 
 
+def test_a_child_that_is_ended_leaves_no_copy_of_what_it_fetched(tmp_path, monkeypatch):
+    """512 MiB for each row of a manifest would fill the disk."""
+    bombs.scans_jpeg(tmp_path / "scans.jpg", side=4000, scans=3000)
+    (tmp_path / "copies").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "copies"))
+    monkeypatch.setitem(module.LIMITS, "image", Limits(MEMORY, cpu=1, wall=100))
+    with serving(sends((tmp_path / "scans.jpg").read_bytes())) as server, Sandbox(private=True, most=1) as sandbox:
+        with pytest.raises(MediaError, match="takes more than 1 s of CPU"):
+            sandbox.probe(f"{server.url}/scans.jpg", "image", "")
+    assert not list((tmp_path / "copies").iterdir())
+
+
 def test_bombs_among_good_rows_are_told_by_row_field_and_limit(tmp_path, monkeypatch):
     monkeypatch.setitem(module.LIMITS, "image", Limits(300 * MIB, cpu=1, wall=100))
     bombs.scans_jpeg(tmp_path / "scans.jpg", side=4000, scans=3000)

@@ -121,5 +121,3 @@ def weight(name: str, like: Tensor, generator: torch.Generator) -> Tensor:
     if like.ndim > 1:
         return 1.2 * drawn / like[0].numel() ** 0.5
     return 0.1 * drawn + ("norm" in name and name.endswith("weight"))
-
-

@@ -2,9 +2,9 @@
 
     PYTHONPATH=CHECKOUT python -m tests.official_skyreels.half --prompts 8
 
-CHECKOUT: of SkyworkAI/SkyReels-V2. Forwards of whole windows, dense, of true videos with noise on them; errors are norms of
-the difference to float32 over its norm. On a CPU in place of a GPU: the official program's autocasts are done as CUDA
-does them, and both attend by torch's own kernel in bfloat16.
+CHECKOUT: of SkyworkAI/SkyReels-V2. Forwards of whole windows, dense, of true videos with noise on them; errors are
+norms of the difference to float32 over its norm. On a CPU in place of a GPU: the official program's autocasts are done
+as CUDA does them, and both attend by torch's own kernel in bfloat16.
 """
 
 import argparse
@@ -52,7 +52,7 @@ class autocast:
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, **_: object) -> Tensor:
-    """FlashAttention as the official program calls it: [B, S, heads, head_dim]; in bfloat16, given in the queries' dtype."""
+    """FlashAttention as the official program calls it: [B, S, heads, head_dim]; in bfloat16, given as queries are."""
     q16, k16, v16 = (x.to(torch.bfloat16).transpose(1, 2) for x in (q, k, v))
     return F.scaled_dot_product_attention(q16, k16, v16).transpose(1, 2).to(q.dtype)
 
@@ -89,8 +89,7 @@ def main() -> None:
     for seed in range(prompts):
         scene = sample_scene(rng, world=world_of(spec.vocabulary))
         text = whole.text.encode(caption(scene))
-        video = render(scene, spec.frames)
-        clean = whole.codec.encode(video if video.shape[0] == 3 else video.transpose(0, 1))[None]
+        clean = whole.codec.encode(render(scene, spec.frames))[None]
         noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed))
         for time in TIMES:
             latents = clean + (noise - clean) * time / 1000

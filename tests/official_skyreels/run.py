@@ -1,8 +1,9 @@
-"""The official side: `python -m tests.official_skyreels.run DRAWN OUT`, with a checkout on PYTHONPATH; see `__main__`."""
+"""The official side: `python -m tests.official_skyreels.run DRAWN OUT`, a checkout on PYTHONPATH; see `__main__`."""
 
 import io
 import json
 import math
+import pdb
 import sys
 import warnings
 from argparse import Namespace
@@ -120,8 +121,6 @@ def pretend() -> None:
     torch.compile = lambda function=None, **_: function or (lambda it: it)
     to = torch.Tensor.to
     torch.Tensor.to = lambda self, *args, **named: to(self, *map(on_cpu, args), **named)
-    import pdb
-
     pdb.set_trace = trap
 
 

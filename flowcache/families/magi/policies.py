@@ -1,6 +1,6 @@
 """The policies that MAGI-1 knows: what FlowCache does on it, and what of that is mended. Torch only to resolve one.
 
-All is mended in `flowcache`, nothing in `paper`. The K/V of clean chunks are kept even with `off`.
+All is mended in `flowcache` and `paper-mended`, nothing in `paper`. The K/V of clean chunks are kept even with `off`.
 """
 
 from typing import TYPE_CHECKING
@@ -9,6 +9,7 @@ from flowcache.families.policy_settings import REUSE, Given, PolicyDeclaration, 
 from flowcache.records import ModelSpec
 
 if TYPE_CHECKING:
+    from flowcache.cache.fixed_steps import FixedSteps
     from flowcache.cache.reuse import Reuse
     from flowcache.cache.step_cache import CacheOf
 
@@ -28,10 +29,20 @@ def _mended(given: Given, spec: ModelSpec) -> "tuple[Reuse, CacheOf]":
     return by_preset(given, spec, last_step=given.get("last_step", True)), CacheOf(cache)
 
 
+def _budget(given: Given, spec: ModelSpec) -> "FixedSteps":
+    from flowcache.families.policies import budgeted
+
+    return budgeted(given, spec)
+
+
+REFRESHED = {"kv_update": "refresh"}
 PUBLISHED = {"kv_update": "stale", "near_clean_guidance": False, "cut": "after"}
 MENDS = ("velocity", "last_step", "near_clean")
 POLICIES = (
-    PolicyDeclaration("off", fields={"kv_update": "refresh"}),
+    PolicyDeclaration("off", fields=REFRESHED),
     PolicyDeclaration("paper", shared(*REUSE, "refresh", "kv", "near_clean"), PUBLISHED, _published),
-    PolicyDeclaration("flowcache", shared("reuse", *REUSE, "refresh", "kv", *MENDS), {"kv_update": "refresh"}, _mended),
+    PolicyDeclaration(
+        "flowcache", shared("budget", "reuse", *REUSE, "refresh", "kv", *MENDS), REFRESHED, _mended, steps=_budget
+    ),
+    PolicyDeclaration("paper-mended", shared("reuse", *REUSE, "refresh", "kv", *MENDS), REFRESHED, _mended),
 )

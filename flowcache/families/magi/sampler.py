@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from flowcache.cache.fixed_steps import Conditions
 from flowcache.cache.kv_select import Compression
 from flowcache.cache.policy import Policy
 from flowcache.cache.step_cache import RepeatResidual
@@ -23,6 +24,7 @@ from flowcache.sampling.solver import Euler
 
 SHORTCUTS = {"8,16,16": (0, 2, 3), "16,16,8": (0, 1, 2)}  # sixteenths of a quarter that 12 steps stand at
 PREV_CHUNKS_SCALE = 0.7  # of distilled models, where nothing else is asked for
+SHIFT = 3.0  # of all models
 PREFIX_RANGE = 8  # chunks that those of a prefix see where no range is given
 Curve = Literal["square", "piecewise", "identity"]
 
@@ -64,18 +66,34 @@ class MagiSettings:
         steps = _SamplingSteps(self, rows, policy, given // self.chunk)
         made = tuple(steps.make(number) for number in range(len(rows)))
         budget = policy.clean if policy.clean is not None else _needed(made)
-        return SamplingPlan(self.steps, made, Euler(self.times), self.guide, 1, budget)
+        guidance = self.guidance if self.pipeline.passes == 3 else self.prev_chunks_scale
+        return SamplingPlan(
+            self.steps, made, Euler(self.times), self.guide, 1, budget, told="Euler", weightless=self._weightless(),
+            conditions=Conditions(self.steps, SHIFT, guidance, self.lag, self.chunk),
+        )  # fmt: skip
+
+    def _weightless(self) -> frozenset[tuple[int, int]]:
+        """See `SamplingPlan`. Of the copy alone it is all steps or none: which chunk has one, no step says."""
+        if self.pipeline.passes == 3:
+            weights = {step: self.weights(step) for step in range(self.steps)}
+            return frozenset((step, branch) for step, own in weights.items() for branch in range(3) if not own[branch])
+        return frozenset((step, 1) for step in range(self.steps) if self.prev_chunks_scale == 1)
+
+    def weights(self, step: int) -> tuple[float, float, float]:
+        """Of the three passes: with text, without, and alone."""
+        before, text = guidance_scales(self.pipeline, self.times[step])
+        text *= self.guidance / max(self.pipeline.text_scales)
+        return text, before - text, 1 - before
 
     def guide(self, step: int, velocities: list[Tensor]) -> Tensor:
-        """Combine those of one pass, of one pass and the copy, or of three: with text, without, and alone."""
+        """Combine those of one pass, of one pass and the copy, or of those of three that have a weight."""
+        if self.pipeline.passes == 3:
+            weighed = [weight for weight in self.weights(step) if weight]
+            first, *others = (w * v for w, v in zip(reversed(weighed), reversed(velocities), strict=True))
+            return sum(others, first)
         if len(velocities) == 1:
             return velocities[0]
-        if len(velocities) == 2:
-            return self.prev_chunks_scale * velocities[0] + (1 - self.prev_chunks_scale) * velocities[1]
-        text, before, alone = velocities
-        before_scale, text_scale = guidance_scales(self.pipeline, self.times[step])
-        text_scale *= self.guidance / max(self.pipeline.text_scales)
-        return (1 - before_scale) * alone + (before_scale - text_scale) * before + text_scale * text
+        return self.prev_chunks_scale * velocities[0] + (1 - self.prev_chunks_scale) * velocities[1]
 
 
 class _SamplingSteps:
@@ -157,7 +175,9 @@ class _SamplingSteps:
         return 8 / intervals(self.steps, self.settings.pipeline.shortcut)[number % lag if lag else number]
 
 
-def time_grid(steps: int, shortcut: str = "8,16,16", curve: Curve = "square", shift: float = 3.0) -> tuple[float, ...]:
+def time_grid(
+    steps: int, shortcut: str = "8,16,16", curve: Curve = "square", shift: float = SHIFT
+) -> tuple[float, ...]:
     """The times that `steps` steps stand at and the last one leads to, computed in fp32."""
     if steps == 12:
         quarters, sixteenths = torch.arange(5.0)[:, None] / 4, torch.tensor(SHORTCUTS[shortcut]) / 16

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 class SkyReels(Family):
     name = "skyreels"
     traits = Traits(
-        "pixels", "window", any_length=False, negative_prompt=True, fields=SAMPLING, fit="crop", compiles=True
-    )
+        "pixels", "window", any_length=False, negative_prompt=True, fields=(*SAMPLING, "solver"), fit="crop",
+        compiles=True,
+    )  # fmt: skip
     policies = POLICIES
     counts = flops
     accepts = "a SkyReels-V2-DF checkpoint (official or diffusers layout)"

@@ -7,6 +7,7 @@ from flowcache.families.policy_settings import HISTORY, REUSE, Given, PolicyDecl
 from flowcache.records import ModelSpec
 
 if TYPE_CHECKING:
+    from flowcache.cache.fixed_steps import FixedSteps
     from flowcache.cache.reuse import Reuse
     from flowcache.cache.step_cache import CacheOf
 
@@ -37,6 +38,12 @@ def _together(given: Given, spec: ModelSpec) -> "tuple[Reuse, CacheOf]":
     return replace(rule, signal=signal), CacheOf(RepeatResidual)
 
 
+def _budget(given: Given, spec: ModelSpec) -> "FixedSteps":
+    from flowcache.families.policies import budgeted
+
+    return budgeted(given, spec)
+
+
 # The K/V then equal the unaccelerated model's; the published code lacks it.
 REFRESHED = {"kv_update": "refresh"}
 POLICIES = (
@@ -44,5 +51,6 @@ POLICIES = (
     PolicyDeclaration("dense", shared(*REUSE), {"attention": "full"}, _together, reuses=False),
     PolicyDeclaration("paper", shared(*REUSE, *HISTORY), {"kv_update": "stale"}, _per_chunk),
     PolicyDeclaration("teacache", shared(*REUSE, *HISTORY), REFRESHED, _joint),
-    PolicyDeclaration("flowcache", shared("reuse", *REUSE, *HISTORY), REFRESHED, _per_chunk),
+    PolicyDeclaration("flowcache", shared("budget", "reuse", *REUSE, *HISTORY), REFRESHED, _per_chunk, steps=_budget),
+    PolicyDeclaration("paper-mended", shared("reuse", *REUSE, *HISTORY), REFRESHED, _per_chunk),
 )

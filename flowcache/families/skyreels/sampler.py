@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
+from flowcache.cache.fixed_steps import Conditions
 from flowcache.cache.policy import Policy
 from flowcache.records import ModelSpec, RenderRequest
 from flowcache.sampling.guidance import branches, guide
@@ -16,7 +18,8 @@ from flowcache.sampling.solver import UniPC, sigmas, timesteps
 class SamplerSettings:
     """How to denoise one window. chunk: in latent frames; condition_noise: timestep 0..1000 of a prefix.
 
-    window: latent frames of a whole window, of which this one may be a part; 0: unknown.
+    window: latent frames of a whole window, of which this one may be a part; 0: unknown. solver: UniPC as the official
+    program runs it, or without its in-place update (`UniPC`).
     """
 
     steps: int
@@ -27,19 +30,25 @@ class SamplerSettings:
     fps: int
     condition_noise: float = 20.0
     window: int = 0
+    solver: Literal["official", "corrected"] = "official"
 
     @classmethod
     def of(cls, request: RenderRequest, spec: ModelSpec) -> "SamplerSettings":
         """What the request says, and the model where it says nothing."""
+        solver = request.solver or ("corrected" if "budget" in request.policy else "official")
+        corrected, lag = solver == "corrected", spec.ar_step
+        if corrected:  # with fewer steps chunks run as many noise levels behind one another, not as many steps
+            lag = lag and max(round(lag * request.steps / spec.steps), 1)
         return cls(
             steps=request.steps,
             shift=spec.shift,
             guidance=request.guidance,
-            ar_step=spec.ar_step if request.ar_step is None else request.ar_step,
+            ar_step=lag if request.ar_step is None else request.ar_step,
             chunk=spec.chunk,
             fps=request.fps,
             condition_noise=spec.condition_noise,
             window=spec.window,
+            solver="corrected" if corrected else "official",
         )
 
     def plan(self, frames: int, policy: Policy, given: int = 0) -> SamplingPlan:
@@ -52,7 +61,9 @@ class SamplerSettings:
         return SamplingPlan(
             steps=self.steps,
             rows=tuple(self._sampling_step(rows, number, policy, ready) for number in range(len(rows))),
-            solver=UniPC(levels, overwritten=True),
+            solver=UniPC(levels, overwritten=self.solver == "official"),
+            told=f"UniPC, {self.solver}",
+            conditions=Conditions(self.steps, self.shift, self.guidance, self.ar_step, self.chunk),
             guide=lambda step, velocities: guide(velocities, self.guidance),
             kv_branches=1 if in_turn(policy) else branches(self.guidance),
             budget=policy.clean,

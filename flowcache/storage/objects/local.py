@@ -12,6 +12,9 @@ from flowcache.errors import StoreError
 from flowcache.storage.objects.backend import OF_MACHINE, Entry, advised
 
 PASSING = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
+# A temporary file that was moved into place meanwhile; somebody's link that leads nowhere, or around in a circle.
+NOWHERE = {errno.ENOENT, errno.ELOOP, errno.ENOTDIR}
+LOST_AND_FOUND = "lost+found"  # of the file system, at the top of a disk; like many a dotted one not for us to read
 UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.part")  # as `_stage` names them
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
@@ -63,13 +66,15 @@ class LocalBackend:
 
     def list(self, prefix: str) -> Iterator[Entry]:
         folder = self._path(prefix) if prefix else Path(self.root)
-        for where, _, names in os.walk(folder, onerror=not_absent):
+        for where, folders, names in os.walk(folder, onerror=not_absent):
+            folders[:] = [name for name in folders if not name.startswith(".") and name != LOST_AND_FOUND]
             for name in names:
                 path = os.path.join(where, name)
                 try:
                     yield Entry(os.path.relpath(path, self.root).replace(os.sep, "/"), os.stat(path).st_size)
-                except FileNotFoundError:
-                    continue  # a temporary file that was moved into place meanwhile
+                except OSError as fault:
+                    if fault.errno not in NOWHERE:
+                        raise
 
     def leftovers(self, before: float) -> Iterator[Entry]:
         for entry in self.list(""):

@@ -86,17 +86,21 @@ class S3Backend(CloudBackend):
         skipped = len(self.root.partition("/")[2])
         start = skipped + 1 if skipped else 0
         token: dict[str, str] = {}
+        seen = {""}  # tokens: a proxy may send them around in a circle
         while True:
             page = self._ask("list_objects_v2", Prefix=folder, **token)
             for found in page.get("Contents", ()):
+                if not found["Key"].startswith(folder):
+                    raise OSError(errno.EREMOTEIO, "it lists what was not asked for")
                 if not found["Key"].endswith("/"):  # what consoles leave to mark a folder
                     yield Entry(found["Key"][start:], found["Size"])
-            following = {"ContinuationToken": page.get("NextContinuationToken", "")}
             if page.get("IsTruncated") is False:
                 return
-            if following in (token, {"ContinuationToken": ""}):
+            following = page.get("NextContinuationToken", "")
+            if following in seen:
                 raise OSError(errno.EREMOTEIO, "its listing does not come to an end")
-            token = following
+            seen.add(following)
+            token = {"ContinuationToken": following}
 
     def _ask(self, method: str, **arguments: Any) -> dict[str, Any]:
         return self.fs.call_s3(method, Bucket=self.bucket, timeout=ANSWER, **arguments)

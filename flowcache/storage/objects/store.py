@@ -100,7 +100,8 @@ class Store:
         """
         folder = checked(prefix.rstrip("/")) if prefix else ""
         found = self._attempt("list", folder, lambda: list(self.backend.list(folder)))
-        return sorted((e for e in found if not e.key.rpartition("/")[2].startswith(".")), key=lambda e: e.key)
+        each = {e.key: e for e in found if not e.key.rpartition("/")[2].startswith(".")}  # pages may overlap
+        return sorted(each.values(), key=lambda e: e.key)
 
     def sign(self, key: str, seconds: int) -> str:
         """A URL that anybody can read the object with for so long; StoreError of what is no cloud storage."""

@@ -65,11 +65,12 @@ def test_the_lag_follows_from_the_steps():
         ({"prev_chunks_scale": 1, "model": "sky", "width": 960, "height": 544}, "prev_chunks_scale: does not go with"),
         ({"model": "sky", "width": 960, "height": 544, "segment": "all"}, "segment: does not go with sky"),
         ({"shift": 5.0}, "shift: does not go with base; accepted: none"),
+        ({"solver": "corrected"}, "solver: does not go with base; accepted: none"),
         ({"causal_block_size": 7, "overlap_history": 3}, "causal_block_size: does not go with base; accepted: none"),
         ({"segment": "some"}, "segment: got 'some'; accepted: 'all'"),
         (
             {"policy": "teacache"},
-            "policy.name: got 'teacache'; accepted for models of family magi: off, paper, flowcache",
+            "policy.name: got 'teacache'; accepted for models of family magi: off, paper, flowcache, paper-mended",
         ),
         ({"policy": {"name": "paper", "velocity": True}}, "policy.velocity: does not go with name 'paper'"),
         ({"policy": {"name": "flowcache", "renoise": True}}, "policy.renoise: does not go with"),

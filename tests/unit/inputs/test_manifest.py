@@ -202,6 +202,7 @@ CASES = [
          ((1, "image"),)),
     Case("Way to fit that is none", [P | {"fit": "cover"}, P | {"video_from": "middle"}],
          ((1, "fit"), (2, "video_from"))),
+    Case("Solver that is none", [P | {"solver": "euler"}], ((1, "solver"),)),
     Case("Lag out of range", [P | {"ar_step": -1}, P | {"ar_step": 0.5}], ((1, "ar_step"), (2, "ar_step"))),
     Case("Scheme that is not allowed", [P | {"image": "ftp://user:secret@host/x.png?key=secret"}], ((1, "image"),)),
     Case("Line that is no JSON", '{"prompt": "a red circle"\n{"prompt": "a red circle"}\n', ((1, ""),)),
@@ -360,7 +361,7 @@ def test_fields_that_came_later_change_nothing_where_they_are_not_said():
     assert spec_hash([plain], {}, {}) == FIRST_RUN
     said = {
         "shift": 8.0, "addnoise_condition": 20.0, "base_num_frames": 45, "overlap_history": 9, "causal_block_size": 3,
-        "fit": "crop", "video_from": "end",
+        "fit": "crop", "video_from": "end", "solver": "corrected",
     }  # fmt: skip
     assert {*said} == {*LATER} - {"special_tokens", "prev_chunks_scale"}  # MAGI-1's: test_magi_rows
     for field, value in said.items():

@@ -86,7 +86,8 @@ def test_each_family_has_its_own_range():
         assert asked("low", {"name": "series", "order": order}) == [f"policy.order: got {order}; accepted: {whole}"]
     assert asked("high", {"name": "series", "order": 10}) == ["policy.order: got 10; accepted: a number from 0 to 9"]
     assert asked("skyreels", low) == [
-        "policy.name: got 'series'; accepted for models of family skyreels: off, dense, paper, teacache, flowcache"
+        "policy.name: got 'series'; accepted for models of family skyreels: off, dense, paper, teacache, flowcache, "
+        "paper-mended"
     ]
 
 
@@ -123,7 +124,8 @@ def test_presets_are_where_the_policy_says():
     assert asked("high", "tuned") == {"name": "tuned", "preset": "first"}
     assert asked("high", "tuned:third") == ["policy.preset: got 'third'; accepted with high: 'first' or 'second'"]
     assert sentence().startswith(
-        "'off', 'series', 'own', 'bare', 'paper', 'flowcache', 'dense', 'teacache' or 'tuned', these five also"
+        "'off', 'series', 'own', 'bare', 'paper', 'flowcache', 'paper-mended', 'dense', 'teacache' or 'tuned', "
+        "these six also"
     )
 
 

@@ -1,4 +1,4 @@
-"""The forwards that a plan counts are those that are rendered: every policy of both families, by one rank and by two."""
+"""The forwards that a plan counts are those that are rendered: every policy of both families, by one rank and two."""
 
 from dataclasses import replace
 from typing import Any

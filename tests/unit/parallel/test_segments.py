@@ -22,6 +22,7 @@ POLICIES = {
     "off": {"name": "off"},
     "paper": {"name": "paper", "threshold": 2.0, "ret_steps": 1, "kv": KEPT},
     "mended": {"name": "flowcache", "threshold": 2.0, "ret_steps": 1, "kv": {**KEPT, "by": "frame"}},
+    "fixed": {"name": "flowcache", "budget": 0.5, "kv": KEPT},
 }
 FRAMES = {"tiny-skyreels": (33, 24), "tiny-magi": (48, 24)}  # of two shots, the second of which continues the first
 
@@ -78,8 +79,9 @@ def check(pool, name: str, policy: str, sizes: list[int]) -> None:
             assert np.abs(found.frames.astype(int) - alone.frames).max() <= 1
 
 
-def test_a_gang_renders_the_same_segments(pool):
-    check(pool, "tiny-magi", "mended", [3])
+@pytest.mark.parametrize(("name", "policy", "ranks"), [("tiny-magi", "mended", 3), ("tiny-skyreels", "fixed", 2)])
+def test_a_gang_renders_the_same_segments(pool, name, policy, ranks):
+    check(pool, name, policy, [ranks])
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from flowcache.planner.price import CostModel
 from flowcache.planner.rank_work import residual_bytes
 from flowcache.sampling.dry_run import at_least, at_most, dry_run
 from flowcache.sampling.loop import Texts, denoise
-from flowcache.sampling.plan import plan_for
+from flowcache.sampling.planning import plan_for
 from tests.unit.planner.published import DONE, MODELS, SPECS, WINDOWS, price
 from tests.unit.sampling.small import small_model
 

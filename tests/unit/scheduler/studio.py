@@ -8,8 +8,9 @@ from flowcache.inputs.segments import plan
 from flowcache.progress.events import Note, SegmentCommitted, SegmentFailed
 from flowcache.records import ModelSpec, RenderRequest, Shot
 from flowcache.scheduler.driver import run
+from flowcache.storage.growth import Terms
 from flowcache.storage.objects.store import Store
-from flowcache.storage.runs import new_run
+from flowcache.storage.runs import PLAIN, new_run
 from flowcache.storage.verify import verify
 
 SPEC = ModelSpec("tiny", "skyreels", "", "d" * 64, chunk=3, window=15, overlap=3, channels=16)
@@ -55,12 +56,12 @@ class Studio:
     def provider(self):
         return self.providers[-1]
 
-    def run(self, size: int = 1, connect=None, **settings):
+    def run(self, size: int = 1, connect=None, terms: Terms = PLAIN, **settings):
         options = {name: settings.pop(name) for name in list(settings) if name in RunOptions.__dataclass_fields__}
         record = new_run(self.requests, {MODEL: SPEC.digest}, self.segments, "0")
         connect = connect or connector(self.providers, size, **settings)
         specs = {MODEL: SPEC}
-        return run(self.store, record, self.requests, specs, RunOptions(**options), self.notes, connect)
+        return run(self.store, record, self.requests, specs, RunOptions(**options), self.notes, connect, terms=terms)
 
 
 def sound(store: Store) -> dict[str, int]:

@@ -13,7 +13,10 @@ from flowcache.records import RenderRequest, Shot
 from flowcache.scheduler.gang_pool import ClusterError
 from flowcache.scheduler.ledger import Refused
 from flowcache.scheduler.protocols import GangFailure
+from flowcache.storage import layout
 from flowcache.storage.commits import read_commits
+from flowcache.storage.documents import to_json
+from flowcache.storage.ownership import read_holder, read_owner
 from flowcache.storage.verify import status
 from flowcache.worker.task import Flawed
 from tests.unit.scheduler.studio import ONE_SEGMENT, Studio, request, sound
@@ -259,6 +262,16 @@ def test_after_its_deadline_a_run_starts_nothing():
     studio = Studio(request("a"))
     summary = studio.run(until=time.time() - 1)
     assert (summary.exit_code, summary.left, summary.stopped) == (5, 1, "its deadline came") and not studio.providers
+
+
+def test_a_jobs_retry_has_the_deadline_of_its_first_start_and_how_it_ended_is_written_down():
+    studio, until = Studio(request("a")), time.time() - 1
+    assert studio.run(until=until, started_as="night").stopped == "its deadline came"
+    holder = read_holder(studio.store, read_owner(studio.store).holder)
+    assert (holder.job, holder.until, holder.ended) == ("night", until, "its deadline came")
+    studio.store.put(layout.holder_key(holder.name), to_json(replace(holder, ended=None)))  # it was killed
+    assert studio.run(until=until + 86_400, started_as="night").stopped == "its deadline came"
+    assert studio.run(until=until + 86_400, started_as="night").exit_code == 0
 
 
 def test_sigterm_lets_segments_under_way_be_committed_within_the_grace():

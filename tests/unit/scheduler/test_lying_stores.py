@@ -39,6 +39,18 @@ class Lying(CountingBackend):
         return (e for e in super().list(prefix) if self.shows(e.key) and self.written[e.key] <= late)
 
 
+class Forgetful(CountingBackend):
+    """Keeps the first of what is put under these names, and takes all that comes later without a word."""
+
+    def __init__(self, ending: str):
+        super().__init__(0.0)
+        self.ending, self.honest = ending, False
+
+    def put(self, key: str, data: bytes) -> None:
+        if self.honest or key not in self.objects or not key.endswith(self.ending):
+            super().put(key, data)
+
+
 class OneObject(CountingBackend):
     """Every name is that of one object, as with a versionId in the URL."""
 
@@ -128,6 +140,56 @@ def test_each_thing_that_a_done_run_has_must_show(monkeypatch, hidden):
             honest, backend.shows = backend.shows, lambda key: True
             assert made.run().exit_code == 0 and made.store.exists(layout.SUCCESS)
             backend.shows = honest
+
+
+@pytest.mark.parametrize("ending, why", [("index.m3u8", "video b: an older playlist"), ("parquet", "an older one")])
+def test_what_was_replaced_and_is_still_the_old_one_is_a_difference(monkeypatch, ending, why):
+    """Of the first run b is given up after one of its segments; the second one finishes it."""
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+
+    def fault(task):
+        if (task.request.id, task.segment.index) == ("b", 1):
+            raise GangFailure(0, "work", "it broke", usable=True)
+
+    backend = Forgetful(ending)
+    made = studio(backend, "a", "b")
+    backend.honest = True
+    assert made.run(retries=0, fault=fault).exit_code == 3
+    backend.honest = False
+    with pytest.raises(StoreError, match=f"{why}.*Nothing is marked finished"):
+        made.run(retry_failed=True)
+    assert not made.store.exists(layout.SUCCESS)
+    backend.honest = True
+    assert made.run().exit_code == 0
+    assert sound(made.store)["rows"] == 20
+
+
+def test_a_playlist_that_arrives_late_is_written_anew(monkeypatch):
+    """The first one of a request that was given up and tried again: it replaces the closed one."""
+    backend = CountingBackend(0.0)
+    made, put, held = studio(backend), backend.put, []
+
+    def late(key: str, data: bytes) -> None:
+        if key.endswith("index.m3u8") and b"ENDLIST" not in data:
+            held.append((key, data))
+        put(key, data)
+        if key.endswith(".parquet") and held:
+            put(*held.pop())
+
+    monkeypatch.setattr(backend, "put", late)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    assert made.run().exit_code == 0
+    assert b"ENDLIST" in made.store.get(layout.playlist_key("a")) and sound(made.store)
+
+
+def test_success_that_is_not_kept_is_no_success(monkeypatch):
+    backend = CountingBackend(0.0)
+    made, put = studio(backend), backend.put
+    monkeypatch.setattr(backend, "put", lambda key, data: key == layout.SUCCESS or put(key, data))
+    with pytest.raises(StoreError, match="_SUCCESS was written and is not there"):
+        made.run()
+    monkeypatch.setattr(backend, "put", put)
+    assert made.run().exit_code == 0 and made.store.exists(layout.SUCCESS)
 
 
 def test_a_dead_letter_that_does_not_show_is_a_difference_too(monkeypatch):

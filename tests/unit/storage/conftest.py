@@ -4,10 +4,17 @@ import uuid
 
 import pytest
 
+from flowcache.storage.objects import store as objects
 from flowcache.storage.objects.store import Store
 from tests.unit.storage.samples import Studio, request
 
 REQUESTS = (request("cat", 3), request("dog", 1, labels={}, policy={"name": "off"}))
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """What is damaged is looked at again at once."""
+    monkeypatch.setattr(objects, "LOOK_PAUSES", (0.0,) * 5)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import pytest
 
 from flowcache.storage import layout
 from flowcache.storage.objects.store import LOOK_PAUSES, RETRY_PAUSES, Store
-from flowcache.storage.schemas import CHUNKS, VIDEOS
+from flowcache.storage.schemas import CHUNKS, MANIFESTS, VIDEOS
 
 DOC = (Path(__file__).parents[3] / "docs" / "storage.md").read_text()
 
@@ -28,7 +28,7 @@ def root(studio, tmp_path):
     return str(tmp_path)
 
 
-@pytest.mark.parametrize(("table", "schema"), [("videos", VIDEOS), ("chunks", CHUNKS)])
+@pytest.mark.parametrize(("table", "schema"), [("videos", VIDEOS), ("chunks", CHUNKS), ("manifests", MANIFESTS)])
 def test_the_schemas_are_the_documented_ones(table, schema):
     lines = [line for line in section(f"### `meta/{table}`").splitlines() if line.startswith("| `")]
     assert [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines] == [
@@ -40,6 +40,8 @@ def test_the_schemas_are_the_documented_ones(table, schema):
 def test_the_layout_is_the_documented_one():
     keys = {
         layout.run_key("<run_id>"),
+        layout.generation_key("<run_id>", 2),
+        layout.table_prefix("manifests", "<run_id>") + "/generation-<n>.parquet",
         layout.marker_key("<video_id>", 12),
         layout.done_key("<video_id>"),
         layout.dead_letter_key("<video_id>"),

@@ -1,17 +1,24 @@
 """One root, one run: identity, taking up again, and refusals that say what differs."""
 
 import dataclasses
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 
 import pytest
 
 from flowcache.errors import InputError, Problem, StoreError
 from flowcache.records import Shot
-from flowcache.storage import layout, runs
-from flowcache.storage.documents import RunRecord, canonical, parse, to_json
+from flowcache.scheduler.gang_pool import ClusterError
+from flowcache.storage import claims, layout, ownership, runs
+from flowcache.storage.commits import dead_letter
+from flowcache.storage.documents import DeadLetter, RunRecord, canonical, parse, to_json
+from flowcache.storage.identity import plan_totals
 from flowcache.storage.objects.store import Store
-from flowcache.storage.runs import begin_run, new_run, plan_totals, read_run, spec_hash
+from flowcache.storage.ownership import Superseded, take
+from flowcache.storage.runs import begin_run, new_run, read_run, spec_hash
+from flowcache.storage.verify import verify
 from tests.unit.storage.samples import DIGESTS, Studio, plan, request
 
 
@@ -22,6 +29,12 @@ def store():
 
 def record(*requests, digests=DIGESTS):
     return new_run(requests, digests, plan(requests), "0.1.0")
+
+
+def begun(store, *requests):
+    """A run of which a segment is committed."""
+    Studio(store, requests).render(plan(requests)[0], None)
+    return begin_run(store, record(*requests))
 
 
 def refused(store, *requests, digests=DIGESTS) -> str:
@@ -54,7 +67,7 @@ def test_a_run_is_taken_up_again_with_its_first_record(store):
 
 
 def test_another_run_is_refused_with_what_differs(store):
-    begin_run(store, record(request("cat"), request("dog"), request("owl")))
+    begun(store, request("cat"), request("dog"), request("owl"))
     message = refused(
         store,
         request("cat", seed=99, steps=7),
@@ -64,7 +77,8 @@ def test_another_run_is_refused_with_what_differs(store):
     )
     assert f"{store.url}: output: holds another run (" in message
     assert (
-        "weights of model tiny changed; video emu is new; video dog is missing; video cat differs in seed, steps. "
+        "weights of model tiny changed; video emu is new; video dog is missing; "
+        "video cat differs in seed (was 12, is 99), steps (was 4, is 7). "
         "Give another output, or the manifest, model and settings of that run" in message
     )
 
@@ -74,62 +88,123 @@ def test_a_precision_that_was_asked_for_is_part_of_the_identity(store):
     plain, precise = (new_run([cat], DIGESTS, plan([cat]), "0.1.0", numerics=given) for given in (None, asked))
     assert plain.spec_hash == spec_hash([cat], DIGESTS, {}) != precise.spec_hash == spec_hash([cat], DIGESTS, asked)
     begin_run(store, precise)
+    Studio(store, (cat,)).render(plan([cat])[0], None)
     assert read_run(store).numerics == asked and begin_run(store, precise).run_id == precise.run_id
     said = "compile was on and is off; dtype was fp32 and is auto; vae_tiling was on and is auto; weights was int8"
     assert said in refused(store, cat)
 
 
 def test_many_differences_are_counted(store):
-    begin_run(store, record(*(request(f"v{i}", 1) for i in range(30))))
+    begun(store, *(request(f"v{i}", 1) for i in range(30)))
     assert "video v16 is missing; and 21 more. Give" in refused(store, request("new", 1))
 
 
-def test_two_drivers_with_different_runs_never_share_a_root(store):
-    """Both find the root empty; at most one may go on, and none leaves a second record."""
+@pytest.fixture
+def lively(monkeypatch):
+    """Drivers give more signs of life than they need to."""
+    monkeypatch.setattr(ownership, "BEAT", 0.05)
+    monkeypatch.setattr(ownership, "SILENT", 3.0)
+
+
+def test_two_drivers_with_different_runs_never_share_a_root(store, lively):
+    """All find the root empty; one goes on, the others are told, or find out before they commit anything."""
     wanted = [record(request("cat", 1, seed=seed)) for seed in range(6)]
 
     def begin(one):
         try:
-            return begin_run(store, one).run_id
-        except InputError:
+            with take(store, begin_run(store, one), "render") as hold:
+                time.sleep(2)
+                hold.look()
+                return one.run_id
+        except (InputError, Superseded):
             return None
 
     with ThreadPoolExecutor(6) as pool:
         begun = {run_id for run_id in pool.map(begin, wanted) if run_id}
-    assert len(begun) <= 1
-    assert {run.run_id for run in runs.read_runs(store)} == begun
+    assert begun == {read_run(store).run_id}
 
 
-def test_the_later_of_two_drivers_is_refused(store, monkeypatch):
-    other = record(request("dog"))
+def test_the_later_of_two_drivers_is_refused(store, monkeypatch, lively):
+    other, holds = record(request("dog")), ExitStack()
     real = Store.create
 
     def raced(self, key, data):
         monkeypatch.setattr(Store, "create", real)
-        begin_run(self, other)  # between the look and the create
+        holds.enter_context(take(self, begin_run(self, other), "render"))  # between the look and the create
         return real(self, key, data)
 
     monkeypatch.setattr(Store, "create", raced)
-    assert "video dog is missing" in refused(store, request("cat"))
-    assert read_run(store).run_id == other.run_id
+    with holds:
+        assert "video dog is missing" in refused(store, request("cat"))
+        assert read_run(store).run_id == other.run_id
 
 
-def test_a_root_whose_listings_lag_is_no_other_runs(store, monkeypatch):
+def test_a_root_whose_listings_lag_is_no_other_runs(store, monkeypatch, lively):
     """Three drivers with two manifests, of which none sees what another wrote, unless it asks for it by name."""
     first, other = record(request("cat")), record(request("dog"))
     monkeypatch.setattr(Store, "list", lambda self, prefix="": [])
     assert begin_run(store, first).run_id == begin_run(store, first).run_id == first.run_id
-    with pytest.raises(InputError, match="video cat is missing"):
+    with take(store, first, "render"), pytest.raises(InputError, match="video cat is missing"):
         begin_run(store, other)
     assert not store.exists(layout.run_key(other.run_id))
 
 
-def test_a_claim_of_a_driver_that_died_at_once_is_its_runs_alone(store):
+def test_a_claim_of_a_driver_that_died_at_once_holds_for_as_long_as_one_may_be_silent(store, monkeypatch):
+    first, said = record(request("cat")), []
+    claims.claim(store, first.run_id)
+    monkeypatch.setattr(ownership, "SILENT", 0.3)
+    other = begin_run(store, record(request("dog")), note=said.append)
+    assert read_run(store) == other and other.run_id != first.run_id
+    assert said[0].endswith("s whether another run begins there") and "takes its place" in said[1]
+
+
+def test_a_claim_that_is_taken_up_meanwhile_stands(store, monkeypatch):
     first = record(request("cat"))
-    runs.claim(store, first)
-    with pytest.raises(InputError, match="is claimed by another run, which has not begun"):
+    claims.claim(store, first.run_id)
+    monkeypatch.setattr(ownership, "SILENT", 3.0)
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(begin_run, store, record(request("dog")))
+        time.sleep(0.5)
+        take(store, begin_run(store, first), "render")
+        with pytest.raises(InputError, match=r"is claimed by another run, which begins there now"):
+            other.result()
+    assert read_run(store) == first
+
+
+def failed_start(store, *requests, said="a driver that found no GPU"):
+    """What it leaves: record, owner, a holder that says that it ended, an attempt's objects and a dead letter."""
+    run = begin_run(store, record(*requests))
+    with suppress(ClusterError), take(store, run, "render"):
+        store.put(layout.init_key("cat"), b"of another size")
+        dead_letter(store, DeadLetter("cat", None, None, said, "infra", 1, "", requests[0].to_dict()))
+        raise ClusterError("no GPU")
+    return run
+
+
+def test_a_root_is_claimed_by_its_first_commit_and_not_by_a_failed_start(store):
+    failed, said = failed_start(store, request("cat"), request("dog")), []
+    run = begin_run(store, record(request("cat", steps=7)), note=said.append)
+    assert read_run(store) == run and not store.exists(layout.run_key(failed.run_id))
+    assert not store.exists(layout.init_key("cat")) and not store.exists(layout.dead_letter_key("cat"))
+    assert said == [f"nothing was committed of run {failed.run_id} there: run {run.run_id} takes its place"]
+    Studio(store, (request("cat", steps=7),)).run()
+    assert verify(store).sound
+    assert "video dog is new" in refused(store, request("cat", steps=7), request("dog"))
+
+
+def test_a_root_that_another_driver_is_at_work_on_is_its_runs_before_the_first_commit(store, lively):
+    with take(store, begin_run(store, record(request("cat"))), "render"):
+        assert "video dog is new" in refused(store, request("dog"))
+
+
+def test_who_is_stopped_while_it_replaces_a_run_is_gone_on_with(store, monkeypatch):
+    failed_start(store, request("cat"))
+    monkeypatch.setattr(ownership, "SILENT", 0.3)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Store, "delete", lambda self, key: (_ for _ in ()).throw(KeyboardInterrupt))
         begin_run(store, record(request("dog")))
-    assert begin_run(store, first) == first
+    run = begin_run(store, record(request("owl")))
+    assert read_run(store) == run and [one.run_id for one in runs.read_runs(store)] == [run.run_id]
 
 
 def test_the_plan_counts_by_video():

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flowcache.errors import Problem
-from flowcache.storage import layout, tables
+from flowcache.storage import layout
 from flowcache.storage.commits import DeadLetter, dead_letter, read_commits
 from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import new_run, read_run
@@ -108,15 +108,15 @@ def tables_of(store):
 
 def test_nothing_is_written_again_unless_it_changed(studio):
     run, before = read_run(studio.store), tables_of(studio.store)
-    assert write_tables(studio.store, run) == []
+    assert write_tables(studio.store, run) == {}
     for key in list(before):
         studio.store.delete(key)
         assert write_tables(studio.store, run) and tables_of(studio.store) == before
-    assert write_tables(studio.store, run) == []
+    assert write_tables(studio.store, run) == {}
 
 
 def test_a_video_has_its_rows_in_the_same_part_whatever_is_committed(monkeypatch):
-    monkeypatch.setattr(tables, "ROWS_PER_PART", 4)
+    monkeypatch.setattr("flowcache.storage.parts.ROWS_PER_PART", 4)
     store, requests = Store(f"memory://{uuid.uuid4().hex}"), tuple(request(name, 2) for name in ("a", "b", "c"))
     record, studio = new_run(requests, DIGESTS, plan(requests), "0.1.0"), Studio(store, requests)
     written, markers = [], {}

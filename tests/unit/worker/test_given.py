@@ -8,7 +8,10 @@ from PIL import Image
 from flowcache.errors import MediaError
 from flowcache.inputs.sandbox import Sandbox
 from flowcache.records import ModelSpec, RenderRequest, Shot
+from flowcache.scheduler.protocols import kind_of
+from flowcache.worker import given
 from flowcache.worker.given import clip, picture
+from tests.hostile.servers import sends, serving
 
 MAGI = ModelSpec("m", "magi", "path", "digest", chunk=6, window=60, overlap=24, channels=16, causal=False)
 SKYREELS = ModelSpec("s", "skyreels", "path", "digest", chunk=5, window=25, overlap=5, channels=16)
@@ -80,3 +83,26 @@ def test_what_cannot_be_loaded_is_named(tmp_path, sandbox):
         picture(request(image=str(tmp_path / "nowhere.png")), SKYREELS, sandbox)
     with pytest.raises(MediaError, match=r"nowhere\.mp4.*does not exist"):
         clip(request(video=str(tmp_path / "nowhere.mp4")), SKYREELS, sandbox)
+
+
+@pytest.mark.parametrize("status", [503, 429, None])
+def test_a_host_that_is_away_for_a_moment_costs_no_video(tmp_path, monkeypatch, status):
+    """None: it closes the connection."""
+    monkeypatch.setattr(given, "PAUSES", (0.01, 0.01))
+    Image.new("RGB", (32, 16)).save(tmp_path / "a.png")
+    answers = [lambda to: to.connection.close() if status is None else sends(b"", status)(to)] * 2
+    answers.append(sends((tmp_path / "a.png").read_bytes()))
+    with serving(lambda to: answers.pop(0)(to)) as server, Sandbox(private=True, most=1) as sandbox:
+        asked = request(image=f"{server.url}/a.png")
+        assert picture(asked, SKYREELS, sandbox).shape == (1, 16, 32, 3)
+    with serving(sends(b"", status or 503)) as server, Sandbox(private=True, most=1) as sandbox:
+        with pytest.raises(MediaError, match="a.png: cannot be read") as told:
+            picture(request(image=f"{server.url}/a.png"), SKYREELS, sandbox)
+        assert kind_of(told.value) == "work" and len(server.asked) == 3
+
+
+def test_what_lies_no_more_at_a_host_is_not_asked_for_again():
+    with serving(sends(b"", 404)) as server, Sandbox(private=True, most=1) as sandbox:
+        with pytest.raises(MediaError, match="does not exist"):
+            picture(request(image=f"{server.url}/a.png"), SKYREELS, sandbox)
+        assert len(server.asked) == 1

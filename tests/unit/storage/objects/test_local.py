@@ -74,6 +74,18 @@ def test_an_overwrite_never_shows_a_mixture(store):
     assert store.get("k") == b"new"
 
 
+def test_links_that_lead_nowhere_and_folders_that_are_not_for_us_hide_nothing(store, tmp_path):
+    store.put("a/k", b"data")
+    (tmp_path / "out/a/loop").symlink_to("loop")
+    (tmp_path / "out/dangling").symlink_to("nowhere")
+    (tmp_path / "out/through").symlink_to("a/k/below")
+    for folder in ("lost+found", ".Trash-0", "a/.snapshot"):
+        (tmp_path / "out" / folder).mkdir()
+        (tmp_path / "out" / folder / "k").write_text("not ours")
+    assert [entry.key for entry in store.list()] == [entry.key for entry in store.list("a")] == ["a/k"]
+    assert store.leftovers(2e9) == []
+
+
 def test_a_file_in_the_way_is_named(tmp_path):
     (tmp_path / "file").write_text("x")
     for url in (tmp_path / "file", tmp_path / "file" / "deeper"):

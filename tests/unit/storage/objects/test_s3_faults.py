@@ -90,3 +90,25 @@ def test_what_a_person_is_told(backend, error, words):
 def test_retries_and_caches_of_the_client_are_off(backend):
     assert backend.fs.retries == 1 and not backend.fs.dircache.use_listings_cache
     assert backend.fs.config_kwargs["request_checksum_calculation"] == "when_required"
+
+
+def page(key: str, following: str | None = None) -> dict:
+    more = {} if following is None else {"NextContinuationToken": following}
+    return {"Contents": [{"Key": key, "Size": 1}], "IsTruncated": following is not None, **more}
+
+
+@pytest.mark.parametrize(
+    ("pages", "why"),
+    [
+        ({None: page("prefix/a", "")}, "does not come to an end"),
+        ({None: page("prefix/a", "1"), "1": page("prefix/b", "1")}, "does not come to an end"),
+        ({None: page("prefix/a", "1"), "1": page("prefix/b", "2"), "2": page("prefix/c", "1")}, "does not come"),
+        ({None: page("prefix/a", "1"), "1": page("other/b")}, "lists what was not asked for"),
+        ({None: page("prefix-2/a")}, "lists what was not asked for"),
+    ],
+)  # fmt: skip
+def test_a_listing_that_goes_astray_is_no_answer(backend, monkeypatch, pages, why):
+    monkeypatch.setattr(backend, "_ask", lambda method, Prefix, ContinuationToken=None: pages[ContinuationToken])  # noqa: N803
+    with pytest.raises(OSError, match=why) as told:
+        list(backend.list(""))
+    assert backend.passing(told.value)

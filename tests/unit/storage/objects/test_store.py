@@ -94,6 +94,14 @@ def scripted(monkeypatch):
 BUSY, FULL = TimeoutError("busy"), PermissionError("not yours")
 
 
+def test_what_two_pages_of_a_listing_share_is_listed_once(monkeypatch):
+    store = Store("memory://pages")
+    store.put("a/k", b"data")
+    listed = store.backend.list
+    monkeypatch.setattr(store.backend, "list", lambda prefix: [*listed(prefix), *listed(prefix)])
+    assert [entry.key for entry in store.list()] == ["a/k"]
+
+
 def test_passing_faults_are_tried_again_with_growing_pauses(scripted):
     store, backend, slept = scripted(BUSY, BUSY, BUSY)
     store.put("k", b"v")

@@ -1,0 +1,63 @@
+"""A fixed schedule, as plain data: which steps every chunk computes, and what was fitted to join them."""
+
+from dataclasses import dataclass
+
+LATENTS = 5  # of a chunk, in float32: velocities of up to three passes and two guided ones are kept where it is fitted
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What fitted coefficients hold for. lag: rows between the starts of neighbouring chunks; chunk: latent frames.
+
+    guidance: of a model that is distilled, what takes its place.
+    """
+
+    steps: int
+    shift: float
+    guidance: float
+    lag: int
+    chunk: int
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Fitted on a checkpoint under `conditions`, at `budget`.
+
+    computed: steps, from 0 on. first, later: what `sampling.calibrated.Calibrated` adds after each of them, in a
+    window's chunk 0 and in all others; an empty one adds nothing.
+    """
+
+    budget: float
+    conditions: Conditions
+    computed: tuple[int, ...]
+    first: tuple[tuple[float, ...], ...]
+    later: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class FixedSteps:
+    """Every chunk computes `budget` of its steps, the same ones, and does nothing at the others.
+
+    No rank can disagree, and costs are exact before the start. Where nothing was calibrated, the steps lie evenly.
+    """
+
+    budget: float
+    calibrations: tuple[Calibration, ...] = ()
+
+    def calibration(self, at: Conditions) -> Calibration | None:
+        fits = (each for each in self.calibrations if each.budget == self.budget and each.conditions == at)
+        return next(fits, None)
+
+    def computed(self, at: Conditions) -> tuple[int, ...]:
+        found = self.calibration(at)
+        return found.computed if found else even_steps(at.steps, self.budget)
+
+    def held(self, latents: int) -> int:
+        """Bytes that a chunk keeps at its most; latents: bytes of its own."""
+        return LATENTS * latents if self.calibrations else 0
+
+
+def even_steps(steps: int, budget: float) -> tuple[int, ...]:
+    """So many of `steps` as the budget allows, at least one. Chunks are in step where the gaps divide the lag."""
+    count = max(int(steps * budget + 1e-9), 1)
+    return tuple(round(number * steps / count) for number in range(count))

@@ -1,0 +1,129 @@
+"""Which rows of a manifest are meant (`--only`, `--where`, `--sample`, `--limit`), and what all are given (`--set`)."""
+
+import hashlib
+import heapq
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from itertools import islice
+from typing import Any
+
+from pydantic import ValidationError
+
+from flowcache.errors import InputError, Problem
+from flowcache.inputs.readers import NumberedRow, cell_value
+from flowcache.inputs.schema import ACCEPTS, Row, faults, path_name, shown, usable_id
+from flowcache.inputs.where import Where
+from flowcache.inputs.written import suggestion
+from flowcache.records import RenderRequest
+
+FEW = 20  # ids that a message names
+PATTERN = "an id, or a pattern of one with *, ? and [abc]"
+OF_A_ROW = ("id", "prompt", "shots", "image", "video", "end_image")  # what makes a row that one: not for all at once
+SETTABLE = tuple(sorted(set(Row.model_fields) - set(OF_A_ROW)))
+TOGETHER = {"seconds": ("frames",), "frames": ("seconds",)}  # what a field takes the place of, besides its own value
+
+
+@dataclass(frozen=True)
+class Selection:
+    """only: ids or patterns of such; where: a condition; sample: so many rows, drawn by what they say, the same ones
+    each time; limit: the first so many of what is left. values: fields that every row is given, whatever it says."""
+
+    only: tuple[str, ...] = ()
+    where: Where | None = None
+    sample: int | None = None
+    limit: int | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def all(self) -> bool:
+        """Whether no row is left out."""
+        return not (self.only or self.where or self.sample or self.limit)
+
+    def rows(self, rows: Iterable[NumberedRow]) -> Iterator[NumberedRow]:
+        """Those that may be meant, as they shall be read. A row without id may be one of `only`, by its content."""
+        meant = (row for row in rows if self._named(row[1].get("id")) and (not self.where or self.where.holds(row[1])))
+        if self.sample:
+            meant = iter(sorted(heapq.nsmallest(self.sample, meant, key=_drawn), key=lambda row: row[0]))
+        if self.limit and not self.only:
+            meant = islice(meant, self.limit)
+        return ((number, self._said(fields)) for number, fields in meant)
+
+    def requests(self, found: Iterable[RenderRequest]) -> list[RenderRequest]:
+        """Of what came of `rows`, those that are meant."""
+        good = [request for request in found if self._named(request.id)]
+        return good[: self.limit] if self.only and self.limit else good
+
+    def faults(self, found: Iterable[RenderRequest], problems: Iterable[Problem], file: str) -> list[Problem]:
+        """What of the selection meets no row. found, problems: what came of `rows`."""
+        bad = {problem.video for problem in problems}
+        known = [request.id for request in found] + [name for name in bad if name]
+        missed = [one for one in self.only if not any(fnmatchcase(name, one) for name in known)]
+        if not self.all and not known and not bad:
+            return [Problem(file, "", "has no row that is meant; accepted: a selection that leaves at least one")]
+        return [Problem("--only", "", f"{shown(one)} names no row; {_near(one, known)}") for one in missed]
+
+    def _named(self, given: Any) -> bool:
+        name = usable_id(given)
+        return name is None or not self.only or any(fnmatchcase(name, one) for one in self.only)
+
+    def _said(self, fields: dict[str, Any]) -> dict[str, Any]:
+        if not self.values:
+            return fields
+        gone = {name for said in self.values for name in TOGETHER.get(said, ())}
+        said = {name: value for name, value in fields.items() if name not in gone} | dict(self.values)
+        if isinstance(own := fields.get("labels"), Mapping) and "labels" in self.values:
+            said["labels"] = {**own, **self.values["labels"]}
+        return said
+
+
+EVERY = Selection()
+
+
+def _near(name: str, known: Sequence[str]) -> str:
+    return suggestion(name, known) if len(known) <= FEW else f"accepted: {PATTERN}"
+
+
+def _drawn(row: NumberedRow) -> bytes:
+    """Where a row stands among those that are drawn: as random as a hash, and always there."""
+    return hashlib.sha256(repr(sorted(row[1].items(), key=lambda item: item[0])).encode(errors="replace")).digest()
+
+
+def settings(written: Sequence[str], direct: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` of a Selection. written: as --set has them, NAME=VALUE; direct: options of their own, None: not given.
+    InputError with every fault."""
+    found, problems = {name: value for name, value in direct.items() if value is not None}, list[Problem]()
+    for one in written:
+        name, equals, text = (part.strip() for part in one.partition("="))
+        if not equals:
+            problems.append(Problem("--set", "", f"got {shown(one)}; accepted: FIELD=VALUE"))
+        elif name.startswith("labels."):
+            found.setdefault("labels", {})[name.removeprefix("labels.")] = text
+        elif name not in SETTABLE:
+            why = "is a row's own" if name in OF_A_ROW else f"is no field of a row; {suggestion(name, SETTABLE)}"
+            problems.append(Problem("--set", name, why))
+        else:
+            try:
+                found[name] = cell_value(name, text)
+            except ValueError as fault:
+                problems.append(Problem("--set", name, f"{fault}; accepted: {ACCEPTS[name]}"))
+    try:
+        Row.model_validate(found)
+    except ValidationError as error:
+        problems += [Problem("--set", path_name(loc), message) for loc, message in faults(error, Row, ACCEPTS)]
+    if {"seconds", "frames"} <= found.keys():
+        problems.append(Problem("--set", "frames", "is given together with seconds; accepted: one of the two"))
+    if problems:
+        raise InputError(problems)
+    return found
+
+
+def frame_size(written: str | None) -> dict[str, int]:
+    """Of --size, such as 960x544: width and height in pixels. InputError."""
+    if written is None:
+        return {}
+    found = re.fullmatch(r"\s*(\d{1,5})\s*[x×X*]\s*(\d{1,5})\s*", written)
+    if found is None:
+        raise InputError([Problem("--size", "", f"got {shown(written)}; accepted: WIDTHxHEIGHT in pixels, as 960x544")])
+    return {"width": int(found[1]), "height": int(found[2])}

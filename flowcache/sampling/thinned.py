@@ -1,0 +1,52 @@
+"""A plan whose chunks take some of their steps only: a grid with larger gaps, which the solver crosses in one step."""
+
+from dataclasses import replace
+from functools import partial
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from flowcache.cache.fixed_steps import FixedSteps
+from flowcache.sampling.calibrated import Calibrated
+from flowcache.sampling.plan import SamplingPlan, SamplingStep, Solver
+
+
+@runtime_checkable
+class Jumps(Protocol):
+    """A solver that can stand at some of its times alone."""
+
+    def over(self, computed: tuple[int, ...]) -> Solver:
+        """The same from each of these steps to the next of them, and from the last to the end."""
+        ...
+
+
+def thinned(plan: SamplingPlan, fixed: FixedSteps) -> SamplingPlan:
+    """ValueError where the family or its solver know nothing of this.
+
+    What is left out was no step: reused outputs never enter what the solver remembers. K/V stay those of a chunk's last
+    computed step; forwards without a step are as they were.
+    """
+    at = plan.conditions
+    if at is None or not isinstance(plan.solver, Jumps):
+        raise ValueError("this sampler takes every step; accepted: a policy without a budget")
+    computed, found = fixed.computed(at), fixed.calibration(at)
+    rows = [_of(row, frozenset(computed)) for row in plan.rows]
+    while not rows[-1].steps:  # after the last step nobody sees anything
+        rows.pop()
+    solver = plan.solver.over(computed)
+    told = f"{len(computed)} of {plan.steps} steps, {plan.told}, {'calibrated' if found else 'not calibrated'}"
+    plan = replace(plan, rows=tuple(rows), solver=solver, computed=computed, told=told)
+    if found is None:
+        return plan
+    fitted = partial(Calibrated, solver, plan.guide, computed)
+    return replace(plan, solver=fitted(found.later), opening=fitted(found.first), guide=_each)
+
+
+def _of(row: SamplingStep, computed: frozenset[int]) -> SamplingStep:
+    return replace(row, forwards=tuple(each for each in row.forwards if each.step < 0 or each.step in computed))
+
+
+def _each(step: int, velocities: list[Tensor]) -> Tensor:
+    """[branches, C, f, H, W]: `Calibrated` guides itself."""
+    return torch.stack(velocities)

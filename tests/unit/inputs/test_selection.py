@@ -1,0 +1,98 @@
+"""Which rows are meant, and what all are given."""
+
+import pytest
+
+from flowcache import api
+from flowcache.errors import InputError
+from flowcache.inputs.schema import RowDefaults
+from flowcache.inputs.selection import Selection, frame_size, settings
+from flowcache.inputs.where import where
+
+PROMPT = "a red circle moving right on a blue background"
+
+
+def rows(count: int = 10) -> list[tuple[int, dict]]:
+    return [(n, {"id": f"v{n}", "prompt": PROMPT, "labels": {"team": "ab"[n % 2]}}) for n in range(1, count + 1)]
+
+
+def numbers(selection: Selection, found=None) -> list[int]:
+    return [number for number, _ in selection.rows(rows() if found is None else found)]
+
+
+def test_by_id_pattern_condition_and_number():
+    assert numbers(Selection()) == list(range(1, 11)) and Selection().all
+    assert numbers(Selection(only=("v3", "v1*"))) == [1, 3, 10]
+    assert numbers(Selection(where=where("labels.team = 'a'"))) == [2, 4, 6, 8, 10]
+    assert numbers(Selection(where=where("labels.team = 'a'"), limit=2)) == [2, 4]
+    assert not Selection(limit=1).all
+
+
+def test_a_limit_reads_no_further():
+    def endless():
+        yield from rows(3)
+        raise AssertionError("was read on")
+
+    assert numbers(Selection(limit=3), endless()) == [1, 2, 3]
+
+
+def test_a_sample_follows_from_the_rows_alone():
+    drawn = numbers(Selection(sample=4))
+    assert len(drawn) == 4 and drawn == sorted(drawn)
+    moved = [(n + 50, fields) for n, fields in reversed(rows())]
+    assert {n - 50 for n in numbers(Selection(sample=4), moved)} == set(drawn)
+    assert set(numbers(Selection(sample=5))) > set(drawn)  # one more, and none lost
+    assert numbers(Selection(sample=99)) == list(range(1, 11))
+
+
+def test_rows_without_id_are_named_by_their_content():
+    (plain,), problems, _, _ = api.check([{"prompt": PROMPT}], RowDefaults())
+    given = api.Given([{"prompt": PROMPT}, {"prompt": "a green square"}], RowDefaults(), Selection(only=(plain.id,)))
+    found, problems, *_ = api._check(given)
+    assert [one.id for one in found] == [plain.id] and not problems
+
+
+def test_values_take_the_place_of_what_rows_say():
+    selection = Selection(values=settings(["steps=3", "labels.batch=n2", "seconds=1"], {"seed": 7}))
+    ((_, row),) = selection.rows([(1, {"id": "a", "steps": 9, "frames": 9, "labels": {"team": "a"}})])
+    assert row == {"id": "a", "steps": 3, "seed": 7, "seconds": 1.0, "labels": {"team": "a", "batch": "n2"}}
+    assert settings(["width=64.0", 'policy={"name": "paper"}', "model=tiny-magi"], {})["width"] == 64
+    assert selection.all
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("steps", "accepted: FIELD=VALUE"), ("step=3", "did you mean 'steps'"), ("id=x", "is a row's own"),
+        ("prompt=x", "is a row's own"), ("steps=x", "a whole number from 1 to 1,000"), ("seed=-1", "from 0 to"),
+        ("labels={", "broken JSON"), ("fps=0", "from 1 to 120"), ("labels.=x", "labels"),
+    ],
+)  # fmt: skip
+def test_values_that_no_row_may_say_are_refused_once(written, said):
+    with pytest.raises(InputError) as caught:
+        settings([written], {})
+    assert said in str(caught.value) and caught.value.problems[0].file == "--set"
+
+
+def test_sizes():
+    assert (
+        frame_size("960x544") == frame_size(" 960 X 544 ") == {"width": 960, "height": 544} and frame_size(None) == {}
+    )
+    for wrong in ("", "960", "960x", "x5", "9a0x5", "960x544x3"):
+        with pytest.raises(InputError, match="--size: got .*accepted: WIDTHxHEIGHT"):
+            frame_size(wrong)
+
+
+def test_what_meets_no_row_is_a_fault():
+    def problems(selection):
+        given = api.Given([{"id": "cat", "prompt": PROMPT}], RowDefaults(), selection)
+        return [str(one) for one in api._check(given)[1]]
+
+    none = "requests: has no row that is meant; accepted: a selection that leaves at least one"
+    assert problems(Selection(only=("cot",))) == [none] == problems(Selection(where=where("steps = 3")))
+    assert problems(Selection(only=("cat", "dog*"))) == ["--only: 'dog*' names no row; known are cat"]
+
+
+def test_rows_that_are_not_meant_are_not_judged():
+    bad = [{"id": "cat", "prompt": PROMPT}, {"id": "dog", "prompt": PROMPT, "steps": -1}]
+    assert not api._check(api.Given(bad, RowDefaults(), Selection(only=("cat",))))[1]
+    assert len(api._check(api.Given(bad, RowDefaults(), Selection(only=("dog",))))[1]) == 1

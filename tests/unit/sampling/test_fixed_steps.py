@@ -1,0 +1,239 @@
+"""A fixed schedule: exactly fewer steps where nothing is fitted, exact where the flow is linear, and known before."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from flowcache.cache.fixed_steps import Calibration, FixedSteps, even_steps
+from flowcache.cache.policy import Policy
+from flowcache.cache.reuse import Reuse
+from flowcache.errors import InputError
+from flowcache.families import calibrations
+from flowcache.families.magi.config import MagiConfig
+from flowcache.families.magi.pipeline import Pipeline
+from flowcache.families.magi.sampler import MagiSettings
+from flowcache.families.magi.transformer import MagiTransformer
+from flowcache.families.registry import find, folder_digest, folder_of
+from flowcache.families.settings import resolve_policy
+from flowcache.families.skyreels.sampler import SamplerSettings
+from flowcache.inputs.schema import Policy as Written
+from flowcache.sampling.calibrated import Calibrated
+from flowcache.sampling.dry_run import at_least, at_most, dry_run
+from flowcache.sampling.fitting import Example, solved
+from flowcache.sampling.loop import Texts, denoise
+from flowcache.sampling.plan import SamplingPlan
+from flowcache.sampling.planning import plan_for
+from flowcache.sampling.solver import Euler, UniPC, sigmas
+from flowcache.sampling.thinned import thinned
+from tests.unit.sampling.small import small_model
+
+EXACT = Policy("off", kv_update="refresh")
+SKYREELS = SamplerSettings(steps=8, shift=3.0, guidance=3.0, ar_step=4, chunk=2, fps=24, solver="corrected")
+MAGI = MagiSettings(8, 4, 2, 24, 7.5, Pipeline(window=2))
+FAMILIES = {
+    "skyreels": (SKYREELS, replace(SKYREELS, steps=4, ar_step=2)),
+    "magi": (MAGI, replace(MAGI, steps=4, lag=2)),
+}
+
+
+def policy(budget, *calibrations):
+    return Policy("flowcache", kv_update="refresh", steps=FixedSteps(budget, calibrations))
+
+
+def magi_model():
+    torch.manual_seed(0)
+    config = MagiConfig(
+        dim=32, ffn_dim=64, heads=8, kv_heads=2, head_dim=8, layers=2, channels=4, text_dim=16, text_len=60,
+        condition_dim=16,
+    )  # fmt: skip
+    return MagiTransformer(config).requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def models():
+    return {"skyreels": small_model(), "magi": magi_model()}
+
+
+def run(model, settings, policy, given=0):
+    torch.manual_seed(1)
+    noise, texts = torch.randn(4, 6, 4, 4), Texts(torch.randn(1, 8, 16), torch.randn(1, 8, 16))
+    prefix, visits = (torch.randn(4, given, 4, 4) if given else None), []
+    whole = torch.zeros(4, given // 2 * 2, 4, 4)
+    chunks = list(denoise(model, noise, texts, settings, policy, prefix, lambda row: whole, visits.append))
+    return torch.cat([chunk.latents for chunk in chunks], 1), chunks, len(visits)
+
+
+@pytest.mark.parametrize("given", [0, 1, 2])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_even_schedule_in_step_with_the_lag_is_fewer_steps(models, family, given):
+    """Every second step of 8 is 4 steps: the same times, the same K/V of neighbours, the same result."""
+    settings, fewer = FAMILIES[family]
+    latents, chunks, forwards = run(models[family], settings, policy(0.5), given)
+    expected, _, count = run(models[family], fewer, EXACT, given)
+    torch.testing.assert_close(latents, expected, atol=1e-4, rtol=1e-4)
+    assert forwards == count and {chunk.decisions[1] for chunk in chunks} == {"10101010"}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("budget", [1.0, 0.7, 0.3, 0.01])
+def test_forwards_are_known_before(models, family, budget):
+    """The plan's, at most and at least; what is computed and spared are the forwards of the exact run's steps."""
+    settings, _ = FAMILIES[family]
+    _, chunks, forwards = run(models[family], settings, policy(budget))
+    bounds = {dry_run(settings, (6, 4, 4), (1, 1, 1), bound(policy(budget))) for bound in (at_most, at_least)}
+    assert {done.forwards for done in bounds} == {forwards}
+    _, exact, every = run(models[family], settings, EXACT)
+    assert [chunk.computed + chunk.reused for chunk in chunks] == [chunk.computed for chunk in exact]
+    computed, count = even_steps(8, budget), sum(chunk.computed for chunk in chunks)
+    assert (forwards < every) == (budget < 1) and len(computed) == max(int(8 * budget), 1)
+    assert all(mark == "01"[step in computed] for step, mark in enumerate(chunks[-1].decisions[1]))
+    assert 0 < count < forwards and sum(chunk.seconds for chunk in chunks) > 0
+
+
+def test_even_steps_are_in_step_with_the_lag_where_that_can_be():
+    for steps, lag, budget in ((30, 6, 1 / 2), (30, 6, 1 / 3), (32, 8, 1 / 4), (30, 6, 1.0)):
+        computed = even_steps(steps, budget)
+        assert len(computed) == round(steps * budget) and computed[0] == 0
+        assert all(step + lag in computed for step in computed if step + lag < steps)
+    assert even_steps(30, 0.001) == (0,) and even_steps(30, 0.4) == (0, 2, 5, 8, 10, 12, 15, 18, 20, 22, 25, 28)
+
+
+def calibration(settings, coefficients, budget=0.5, **conditions):
+    """The same coefficients for every step, of a window's first chunk; no correction for the later ones."""
+    at = replace(settings.plan(6, EXACT).conditions, **conditions)
+    computed = even_steps(at.steps, budget)
+    return Calibration(budget, at, computed, coefficients, ((),) * len(computed))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_coefficients_hold_for_their_own_conditions_alone(models, family):
+    settings, _ = FAMILIES[family]
+    plain = run(models[family], settings, policy(0.5))[0]
+    counts = [len(own) for own in features_of(settings, policy(0.5, calibration(settings, ((),) * 4)))]
+    nothing, halves = ((),) * 4, tuple((0.01,) * count for count in counts)
+    empty = policy(0.5, calibration(settings, nothing))
+    assert torch.equal(run(models[family], settings, empty)[0], plain)
+    bent = run(models[family], settings, policy(0.5, calibration(settings, halves)))[0]
+    assert (bent - plain).abs().amax((0, 2, 3))[:2].min() > 1e-3  # the first chunk itself, the others by its K/V alone
+    for other in ({"steps": 9}, {"shift": 2.0}, {"guidance": 1.5}, {"lag": 3}, {"chunk": 3}):
+        elsewhere = replace(calibration(settings, halves), conditions=calibration(settings, halves, **other).conditions)
+        plan = plan_for(settings, 6, policy(0.5, elsewhere))
+        assert plan.told.endswith("not calibrated") and not isinstance(plan.solver, Calibrated)
+    assert plan_for(settings, 6, policy(0.6, calibration(settings, halves))).told.endswith("not calibrated")
+    assert plan_for(settings, 6, policy(0.5, calibration(settings, halves))).told.endswith("calibrated")
+    wrong = policy(0.5, calibration(settings, ((), (0.1,), (), ())))
+    with pytest.raises(ValueError, match=r"step 2 has 1 coefficients; accepted: \d"):
+        run(models[family], settings, wrong)
+
+
+def features_of(settings, policy):
+    """Of each computed step of a chunk."""
+    plan = plan_for(settings, 6, policy)
+    state, found = plan.solver.start, []
+    for number, step in enumerate(plan.computed):
+        branches = {f.branch for row in plan.rows for f in row.forwards if f.step == step} - {
+            branch for at, branch in plan.weightless if at == step
+        }
+        shape = torch.zeros(len(branches), 4, 2, 4, 4)
+        _, known, state = plan.solver.uncorrected(number, shape, shape[0], state, None)
+        found.append(known)
+    return found
+
+
+LEVELS = sigmas(12, 3.0)
+SOLVERS = {"euler": Euler(tuple(1 - level for level in LEVELS.tolist())), "unipc": UniPC(LEVELS)}
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_linear_flow_is_followed_exactly(name):
+    """Fitted on some starts, step by step from where it has come itself: others arrive where the fine walk arrives."""
+    computed, torch_seed = even_steps(12, 0.34), torch.Generator().manual_seed(0)
+    turn = torch.tensor([[0.3, -1.0], [1.0, 0.3]])
+
+    def velocity(x, step):
+        return (turn @ x) * float(1 + LEVELS[step])
+
+    def fine(x):
+        found, state, solver = [x], SOLVERS[name].start, SOLVERS[name]
+        for step in range(12):
+            x, state = solver.step(step, velocity(x, step), x, state)
+            found.append(x)
+        return found
+
+    starts = torch.randn(6, 2, 5, generator=torch_seed)
+    targets = [fine(x) for x in starts]
+    base, coefficients = SOLVERS[name].over(computed), []
+    walk = Calibrated(base, lambda step, found: found[0], computed, ())
+    under_way = [(x, walk.start) for x in starts]
+    for number, step in enumerate(computed):
+        to = (*computed, 12)[number + 1]
+        tried = [walk.uncorrected(number, velocity(x, step)[None], x, state, None) for x, state in under_way]
+        residuals = [target[to] - result for target, (result, _, _) in zip(targets, tried, strict=True)]
+        examples = [Example.of(residual, each[1]) for residual, each in zip(residuals, tried, strict=True)]
+        coefficients.append(tuple(solved(examples, 1e-12).tolist()))
+        own = replace(walk, coefficients=((),) * number + (coefficients[-1],))
+        under_way = [own.step(number, velocity(x, step)[None], x, state, None) for x, state in under_way]
+    made, plain = replace(walk, coefficients=tuple(coefficients)), replace(walk, coefficients=((),) * len(computed))
+    fresh, errors = torch.randn(2, 5, generator=torch_seed), []
+    for solver in (made, plain):
+        x, state = fresh, solver.start
+        for number, step in enumerate(computed):
+            x, state = solver.step(number, velocity(x, step)[None], x, state, None)
+        errors.append((x - fine(fresh)[-1]).abs().max().item())
+    assert errors[0] < 1e-4 < 1e-2 < errors[1]
+
+
+def test_what_does_not_go_together():
+    for fields in ({"reuse": Reuse(0.1, 1, (1.0, 0.0)), "kv_update": "refresh"}, {}):
+        with pytest.raises(ValueError, match="a fixed schedule reuses nothing"):
+            Policy("x", steps=FixedSteps(0.5), **fields)
+    made = SKYREELS.plan(6, EXACT)
+    bare = SamplingPlan(made.steps, made.rows, made.solver, made.guide, 2, None)
+    with pytest.raises(ValueError, match="takes every step; accepted: a policy without a budget"):
+        thinned(bare, FixedSteps(0.5))
+    assert policy(0.5).exact == replace(EXACT, name="flowcache")
+
+
+@pytest.mark.parametrize("model", ["tiny-skyreels", "tiny-magi"])
+def test_rows_say_a_budget(model):
+    spec = find(model)
+    said = Written.model_validate("flowcache:0.3").model_dump(exclude_none=True)
+    assert said == {"name": "flowcache", "budget": 0.3} == Written.model_validate(said).model_dump(exclude_none=True)
+    made = resolve_policy(said, spec)
+    assert made.steps == FixedSteps(0.3, spec.calibrations) and made.reuse is None and made.kv_update == "refresh"
+    assert resolve_policy({"name": "flowcache"}, spec).reuse == resolve_policy({"name": "paper-mended"}, spec).reuse
+    for key, value in {"threshold": 0.1, "preset": "slow", "reuse": True, "ret_steps": 1}.items():
+        with pytest.raises(ValueError, match=f"{key} does not go with budget"):
+            resolve_policy(said | {key: value}, spec)
+    for text in ("flowcache:0", "flowcache:1.5", "flowcache:nan"):
+        with pytest.raises(ValueError, match=r"accepted: a number above 0, at most 1"):
+            Written.model_validate(text)
+
+
+def test_a_checkpoint_has_its_calibrations_beside_it(tmp_path):
+    folder = Path(shutil.copytree(folder_of("tiny-skyreels"), tmp_path / "own"))
+    (folder / calibrations.FILE).unlink(missing_ok=True)
+    plain = find(str(folder))
+    digest, made = folder_digest(folder), calibration(SKYREELS, ((0.5,),) * 4)
+    calibrations.write(folder, digest, [made, replace(made, budget=0.25)])
+    folder_digest.cache_clear()
+    found = find(str(folder))
+    assert (plain.calibrations, found.calibrations) == ((), (made, replace(made, budget=0.25)))
+    assert found.digest != plain.digest  # a run is another one with other coefficients
+    told = json.loads((folder / calibrations.FILE).read_text())
+    faults = {"checkpoint": told | {"checkpoint": "0"}, "presets": told | {"presets": 1}}
+    spoilt = [
+        told["presets"][0] | change
+        for change in ({"computed": [1, 2, 4, 6]}, {"computed": [0, 2, 4]}, {"first": 3}, {"budget": None},
+                       {"computed": [0, 2, 4, 8]}, {"conditions": {}}, {"later": [["a"], [], [], []]})
+    ]  # fmt: skip
+    for field, document in [*faults.items(), *(("presets[0]", told | {"presets": [each]}) for each in spoilt)]:
+        (folder / calibrations.FILE).write_text(json.dumps(document))
+        folder_digest.cache_clear()
+        with pytest.raises(InputError, match="accepted") as refused:
+            find(str(folder))
+        assert refused.value.problems[0].field == field
