@@ -130,9 +130,10 @@ def test_a_segment_that_is_resumed_takes_the_same_decisions(model):
 
 def test_seed_and_prompt_change_the_picture(model):
     (segment,) = plan(request(Shot("a red circle", 21)), model.spec)
+    asked = "a red circle moving left on a white background"
     pictures = [
         rendered(model, request(Shot(prompt, 21), seed=seed), segment)[0][0].frames.astype(int)
-        for prompt, seed in (("a red circle", 1), ("a red circle", 2), ("a blue square on a white background", 1))
+        for prompt, seed in ((asked, 1), (asked, 2), ("a blue square growing on a black background", 1))
     ]
     assert np.abs(pictures[0] - pictures[1]).mean() > 1 and np.abs(pictures[0] - pictures[2]).mean() > 1
 
