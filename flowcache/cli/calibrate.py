@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from flowcache.cli.common import Json, out, print_json
+from flowcache.cli.targets import check_folder
 from flowcache.errors import InputError, Problem
 
 if TYPE_CHECKING:
@@ -43,7 +44,9 @@ def calibrate(
     spec = find(model)
     if not Path(spec.path).is_dir():
         raise InputError([Problem("model", "", f"{model!r} is a single file; accepted: a checkpoint's folder")])
-    split = len(texts) * 2 // 3
+    folder, split = to or Path(spec.path), len(texts) * 2 // 3
+    check_folder(folder)
+    check_folder(work, "--work")
     work.mkdir(parents=True, exist_ok=True)
     calibrator = Calibrator(load_model(model, device, texts=[each.text for each in texts]), goal, work)
     forwards = calibrator.forwards(shares, split, len(texts) - split)
@@ -54,7 +57,7 @@ def calibrate(
         outcomes.append(calibrator.calibrate(share, texts[:split], texts[split:]))
         if not as_json:
             out.print(_line(outcomes[-1]), markup=False)
-    folder, new = to or Path(spec.path), [each.calibration for each in outcomes]
+    new = [each.calibration for each in outcomes]
     done = {(each.budget, each.conditions) for each in new}
     kept = [each for each in spec.calibrations if (each.budget, each.conditions) not in done]
     folder.mkdir(parents=True, exist_ok=True)

@@ -23,14 +23,15 @@ def check_file(path: Path) -> None:
             raise refusal(path, "can't be written (permission denied)", FILE)
 
 
-def check_folder(path: Path) -> None:
-    """InputError where files can't be written to the folder `path`, which need not be there yet."""
-    with refusing(path, FOLDER):
+def check_folder(path: Path, name: str = "--to") -> None:
+    """InputError where files can't be written to the folder `path`, which need not be there yet. name: the option's."""
+    with refusing(path, FOLDER, name):
         nearest = next(each for each in (path, *path.absolute().parents) if each.exists() or each.is_symlink())
         if not nearest.is_dir():
-            raise refusal(path, "is a file" if nearest == path else f"lies in {nearest}, which is no folder", FOLDER)
+            why = "is a file" if nearest == path else f"lies in {nearest}, which is no folder"
+            raise refusal(path, why, FOLDER, name)
         if not os.access(nearest, os.W_OK | os.X_OK):
-            raise refusal(path, f"can't be written (no right to write to {nearest})", FOLDER)
+            raise refusal(path, f"can't be written (no right to write to {nearest})", FOLDER, name)
 
 
 def write(path: Path, data: bytes) -> None:
@@ -40,14 +41,14 @@ def write(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def refusing(path: Path, accepted: str) -> Iterator[None]:
+def refusing(path: Path, accepted: str, name: str = "--to") -> Iterator[None]:
     """What the system refuses is an InputError."""
     try:
         yield
     except (OSError, ValueError) as error:  # ValueError: names that no system takes
         said = (getattr(error, "strerror", None) or str(error)).lower()
-        raise refusal(path, f"can't be written ({said})", accepted) from error
+        raise refusal(path, f"can't be written ({said})", accepted, name) from error
 
 
-def refusal(path: Path, why: str, accepted: str) -> InputError:
-    return InputError([Problem("--to", "", f"{str(path)!r} {why}; accepted: {accepted}")])
+def refusal(path: Path, why: str, accepted: str, name: str = "--to") -> InputError:
+    return InputError([Problem(name, "", f"{str(path)!r} {why}; accepted: {accepted}")])

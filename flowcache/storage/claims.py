@@ -1,17 +1,15 @@
 """Whose an empty root is, and when it is empty: a run claims it with its first commit, not with a start that failed."""
 
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from flowcache.storage import layout, ownership
+from flowcache.storage import layout
 from flowcache.storage.documents import READERS, canonical
 from flowcache.storage.keys import listed
 from flowcache.storage.objects.store import Store
-from flowcache.storage.ownership import Owner, living, read_owner, whose
+from flowcache.storage.ownership import Owner, signs, whose
 
-# What a run leaves that has committed nothing and another one would take for its own. Media and states stay for `gc`:
-# if a listing hid commits, nothing of them is lost. Encoded texts are anybody's.
+# What a run that committed nothing leaves and another one would take for its own; init segments and playlists, too.
+# Chunks and states stay for `gc`: if a listing hid commits, nothing of them is lost. Encoded texts are anybody's.
 LEFTOVERS = (layout.DEAD_LETTERS, layout.META, layout.LINKS)
 
 
@@ -32,22 +30,13 @@ def claim(store: Store, run_id: str) -> str | None:
     return owner or ""
 
 
-def abandoned(store: Store, note: Callable[[str], None]) -> bool:
-    """Whether nothing was ever committed there and nobody is at work, nor about to be.
-
-    A claim whose driver nobody knows yet is watched for as long as a driver may be silent."""
+def abandoned(store: Store) -> bool:
+    """Whether nothing was ever committed there, and everybody who held it said that he ended. Who is silent may only be
+    slow: his run keeps the root."""
     if listed(store, layout.COMMITS) or listed(store, layout.WITHDRAWN):
         return False
-    owner = read_owner(store)
-    if owner is None or owner.holder:
-        return living(store, note) is None
-    note(f"looking for {ownership.SILENT:.0f} s whether another run begins there")
-    until = time.monotonic() + ownership.SILENT
-    while time.monotonic() < until:
-        time.sleep(ownership.SILENT / 30)
-        if read_owner(store) != owner:
-            return False
-    return True
+    seen = signs(store)
+    return bool(seen) and all(holder is not None and holder.ended for holder in seen.values())
 
 
 def replace(store: Store, old: str, run_id: str) -> None:
@@ -55,6 +44,7 @@ def replace(store: Store, old: str, run_id: str) -> None:
     so the later one goes on, and each removes nothing of the other's."""
     store.put(layout.OWNER, canonical(Owner(run_id)))
     leftovers = [one.entry.key for prefix in LEFTOVERS for one in listed(store, prefix)]
+    leftovers += [one.entry.key for one in listed(store, layout.MEDIA, "init", "playlist")]
     records = [one.entry.key for one in listed(store, layout.RUNS) if old and old in one.entry.key]
     with ThreadPoolExecutor(READERS) as pool:
         list(pool.map(store.delete, [*leftovers, *records, layout.SUCCESS, layout.STOPPED]))

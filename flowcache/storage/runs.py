@@ -57,7 +57,7 @@ def begin_run(
     """Claim the root for `record`, or take up the run that is there, if it renders the same or may be extended to.
 
     Returns the root's run, not yet extended (`extend`). InputError naming what differs where it holds another one, of
-    which something is committed or which somebody is at work on. note: tells the operator.
+    which something is committed or whose last driver did not say that it ended. note: tells the operator.
     """
     root = root_run(store, record)
     if root is None:
@@ -80,7 +80,7 @@ def begin_run(
 
 def give_way(store: Store, old: str, record: RunRecord, problems: list[Problem], note: Callable[[str], None]) -> None:
     """The run `old` gives way to `record`, if it is abandoned; else InputError with the problems."""
-    if not abandoned(store, note):
+    if not abandoned(store):
         raise InputError(problems)
     note(f"nothing was committed of run {old or 'that'} there: run {record.run_id} takes its place")
     replace(store, old, record.run_id)

@@ -113,7 +113,7 @@ def test_rows_name_a_policy_that_it_alone_has(flowcache, toy, tmp_path):
         "row 4: policy.reuse: does not go with name 'forecast'; accepted: order, preset, threshold, ret_steps",
         "row 5: policy.order: does not go with name 'flowcache'; accepted: reuse, preset, threshold, ret_steps",
         "row 6: policy.preset: got 'fast'; accepted with toy-1: 'slow'",
-        "row 7: policy: got 'forecats'; accepted: 'off', 'flowcache', 'paper', 'dense', 'teacache' or",
+        "row 7: policy: got 'forecats'; accepted: 'off', 'flowcache', 'paper', 'paper-mended', 'dense', 'teacache' or",
         "row 8: policy.name: got 'forecast'; accepted for models of family skyreels: off, dense, paper",
     ):
         assert said in refused.json["error"], refused.json["error"]
@@ -135,7 +135,10 @@ def test_a_policy_of_a_package_that_is_not_there_is_unknown(flowcache, tmp_path)
     rows = write(tmp_path / "m.jsonl", [{"prompt": "a red circle", "policy": FORECAST}])
     refused = flowcache("plan", rows, "--json")
     assert refused.code == 2
-    assert "policy.name: got 'forecast'; accepted: 'off', 'dense', 'paper', 'teacache' or" in refused.json["error"]
+    assert (
+        "policy.name: got 'forecast'; accepted: 'off', 'dense', 'paper', 'teacache', 'flowcache' or"
+        in refused.json["error"]
+    )
 
 
 def test_it_renders_on_a_gang(flowcache, toy, tmp_path):

@@ -34,7 +34,9 @@ def run(tmp_path, monkeypatch, capsys):
 
 def test_every_option_that_names_what_to_write_is_tested_here():
     commands = typer.main.get_command(app).commands
-    assert WRITING == {name for name, command in commands.items() if any("--to" in p.opts for p in command.params)}
+    assert {*WRITING, "calibrate"} == {
+        name for name, command in commands.items() if any("--to" in p.opts for p in command.params)
+    }
 
 
 @pytest.fixture
@@ -90,6 +92,18 @@ def test_rights_that_lack_are_told_first(run, unread, monkeypatch, command):
     monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
     code, said = run(command, "x")
     assert code == 2 and "--to: " in said and "can't be written" in said
+
+
+@pytest.mark.parametrize("option", ["--to", "--work"])
+def test_folders_of_a_calibration_are_looked_at_before_it_begins(monkeypatch, tmp_path, capsys, option):
+    (tmp_path / "file").touch()
+    (tmp_path / "prompts.txt").write_text("a red circle\n" * 6)
+    arguments = ["calibrate", "tiny-magi", "--prompts", str(tmp_path / "prompts.txt"), option, str(tmp_path / "file/x")]
+    monkeypatch.setattr(sys, "argv", ["flowcache", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.startswith(f"error: {option}: ") and "which is no folder" in said
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder where even root can't write")

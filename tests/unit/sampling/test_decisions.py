@@ -34,5 +34,5 @@ def test_every_forward_of_a_step_has_its_mark(policy, passes):
             assert steps == "".join(expected.get(step, "-") for step in range(8))
         marks = "".join(chunk.decisions)
         assert (marks.count("1"), marks.count("0")) == (chunk.computed, chunk.reused)
-    assert any("-" in steps for steps in chunks[0].decisions) == (passes == 1)  # its second branch runs near the end
+    assert any("-" in steps for steps in chunks[0].decisions)  # a branch without weight at a step is not run
     assert ("0" in "".join(chunks[0].decisions)) == (policy.reuse is not None)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch._logging._internal import trace_log
 
 from flowcache.families.registry import bundled, find
 from flowcache.inputs.options import RunOptions
@@ -23,8 +24,9 @@ from flowcache.worker.worker import COMPILED, RankWorker
 
 
 @pytest.fixture(autouse=True)
-def nothing_compiled():
+def nothing_compiled(monkeypatch):
     torch.set_num_threads(1)
+    monkeypatch.setattr(trace_log, "handlers", [])  # pytest's: for them torch prints tensors that it can't, of 8 bits
     torch.compiler.reset()
     yield
     torch.compiler.reset()
