@@ -22,7 +22,7 @@ def export(
     from flowcache.storage.commits import read_commits
     from flowcache.storage.export import export as export_video
     from flowcache.storage.objects.registry import normalise
-    from flowcache.storage.objects.schemes import scheme_of
+    from flowcache.storage.objects.schemes import S3, scheme_of
 
     check_root(to, typed=True, name="--to")
     target = normalise(to)
@@ -32,12 +32,12 @@ def export(
     names = video or sorted(read_commits(store).done)
     if not names:
         raise InputError([Problem(output, "", "holds no finished video yet")])
-    options = store.options if scheme_of(target) is scheme_of(store.url) else {}
+    access = {"endpoint_url": endpoint_url} if endpoint_url and scheme_of(target) is S3 else {}
     sizes, faults = dict[str, int](), list[StoreError]()
     for name in names:
         file = f"{to.rstrip('/')}/{name}.mp4"
         try:
-            sizes[file] = export_video(store, name, file, **options)
+            sizes[file] = export_video(store, name, file, **access)
         except StoreError as fault:
             faults.append(fault)
             continue

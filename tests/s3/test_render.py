@@ -12,7 +12,7 @@ from s3fs import S3FileSystem
 
 import flowcache
 from flowcache.api import check
-from flowcache.errors import MediaError
+from flowcache.errors import StoreError
 from flowcache.inputs.media import load_image
 from flowcache.inputs.options import RunOptions
 from flowcache.inputs.schema import RowDefaults
@@ -63,5 +63,5 @@ def test_the_endpoint_reaches_manifest_and_pictures_too(server, tmp_path):
     assert not problems and request.image == f"s3://{bucket}/in/start.png"
     frames = load_image(request.image, 64, 64, request.media_sha256, server.options())
     assert frames.shape == (1, 64, 64, 3) and (frames[0, 0, 0] == [255, 0, 0]).all()
-    with pytest.raises(MediaError):
+    with pytest.raises(StoreError):
         load_image(request.image, 64, 64, access={"endpoint_url": "http://127.0.0.1:9", "key": "k", "secret": "s"})

@@ -1,5 +1,6 @@
 """A rank whose model's blocks are compiled: the same videos, whatever models come and go."""
 
+import logging
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -9,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
-from torch._logging._internal import trace_log
 
 from flowcache.families.registry import bundled, find
 from flowcache.inputs.options import RunOptions
@@ -26,7 +26,8 @@ from flowcache.worker.worker import COMPILED, RankWorker
 @pytest.fixture(autouse=True)
 def nothing_compiled(monkeypatch):
     torch.set_num_threads(1)
-    monkeypatch.setattr(trace_log, "handlers", [])  # pytest's: for them torch prints tensors that it can't, of 8 bits
+    # For pytest's handlers of its log torch prints tensors that it can't, of 8 bits.
+    monkeypatch.setattr(torch._logging._internal, "trace_log", logging.Logger("nobody's"))
     torch.compiler.reset()
     yield
     torch.compiler.reset()
