@@ -114,7 +114,7 @@ def together(turns: Turns) -> tuple[dict[str, bytes], list[object]]:
         finally:
             turns.leave(who)
 
-    threads = [threading.Thread(target=drive, args=(who,)) for who in range(len(DRIVERS))]
+    threads = [threading.Thread(target=drive, args=(who,), daemon=True) for who in range(len(DRIVERS))]
     for thread in threads:
         thread.start()
     for thread in threads:
