@@ -46,7 +46,7 @@ def print_outlook(found: "Outlook") -> None:
 
 def run_line(found: "Outlook") -> str:
     if found.replaces:
-        return f"run {found.replaces}, of which nothing is committed, would give way to a new one, if nobody is at work"
+        return f"run {found.replaces}, of which nothing is committed, would give way to a new one"
     if found.run_id is None:
         return "a new run"
     return f"run {found.run_id}, generation {found.generation}"

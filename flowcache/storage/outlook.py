@@ -8,11 +8,10 @@ from flowcache.errors import InputError, Problem, masked
 from flowcache.inputs.schema import ACCEPTS, usable_id
 from flowcache.inputs.written import shown
 from flowcache.records import RenderRequest, Segment
-from flowcache.storage import layout
+from flowcache.storage.claims import abandoned
 from flowcache.storage.commits import Listing, list_commits
 from flowcache.storage.documents import RunRecord
 from flowcache.storage.growth import Growth, Terms, compare, faults
-from flowcache.storage.keys import listed
 from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import root_run
 
@@ -61,7 +60,7 @@ def outlook(
     growth = compare(root, record, listing) if root else None
     refused = faults(store.url, root, record, growth, terms) if root and growth else []
     replaces = None
-    if root and refused and not (listing.segments or listing.done or listed(store, layout.WITHDRAWN)):
+    if root and refused and abandoned(store):
         replaces, root, growth, refused = root.run_id, None, None, []
     grows = bool(root and growth and terms.extend and (growth.added or growth.corrected or growth.told))
     states = states_of(record, growth, listing if root else Listing({}, frozenset(), {}), retry_failed)
