@@ -4,6 +4,8 @@ import torch
 
 from flowcache.cache.policy import Policy
 from flowcache.cache.reuse import CountedReuse, JointReuse, Reuse
+from flowcache.families.magi.config import MagiConfig
+from flowcache.families.magi.transformer import MagiTransformer
 from flowcache.families.skyreels.config import SkyReelsConfig
 from flowcache.families.skyreels.transformer import SkyReelsTransformer
 from flowcache.sampling.dry_run import at_least
@@ -27,3 +29,13 @@ def small_model() -> SkyReelsTransformer:
     torch.manual_seed(0)
     config = SkyReelsConfig(48, 96, 4, 2, in_channels=4, out_channels=4, text_dim=16, text_len=8, freq_dim=16)
     return SkyReelsTransformer(config).requires_grad_(False)
+
+
+def small_magi() -> MagiTransformer:
+    """4 channels, 8 heads of 8, 2 layers; texts of 16. The same weights every time."""
+    torch.manual_seed(0)
+    config = MagiConfig(
+        dim=32, ffn_dim=64, heads=8, kv_heads=2, head_dim=8, layers=2, channels=4, text_dim=16, text_len=60,
+        condition_dim=16,
+    )  # fmt: skip
+    return MagiTransformer(config).requires_grad_(False)

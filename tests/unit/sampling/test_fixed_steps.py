@@ -13,10 +13,8 @@ from flowcache.cache.policy import Policy
 from flowcache.cache.reuse import Reuse
 from flowcache.errors import InputError
 from flowcache.families import calibrations
-from flowcache.families.magi.config import MagiConfig
 from flowcache.families.magi.pipeline import Pipeline
 from flowcache.families.magi.sampler import MagiSettings
-from flowcache.families.magi.transformer import MagiTransformer
 from flowcache.families.registry import find, folder_digest, folder_of
 from flowcache.families.settings import resolve_policy
 from flowcache.families.skyreels.sampler import SamplerSettings
@@ -29,7 +27,7 @@ from flowcache.sampling.plan import SamplingPlan
 from flowcache.sampling.planning import plan_for
 from flowcache.sampling.solver import Euler, UniPC, sigmas
 from flowcache.sampling.thinned import thinned
-from tests.unit.sampling.small import small_model
+from tests.unit.sampling.small import small_magi, small_model
 
 EXACT = Policy("off", kv_update="refresh")
 SKYREELS = SamplerSettings(steps=8, shift=3.0, guidance=3.0, ar_step=4, chunk=2, fps=24, solver="corrected")
@@ -44,18 +42,9 @@ def policy(budget, *calibrations):
     return Policy("flowcache", kv_update="refresh", steps=FixedSteps(budget, calibrations))
 
 
-def magi_model():
-    torch.manual_seed(0)
-    config = MagiConfig(
-        dim=32, ffn_dim=64, heads=8, kv_heads=2, head_dim=8, layers=2, channels=4, text_dim=16, text_len=60,
-        condition_dim=16,
-    )  # fmt: skip
-    return MagiTransformer(config).requires_grad_(False)
-
-
 @pytest.fixture(scope="module")
 def models():
-    return {"skyreels": small_model(), "magi": magi_model()}
+    return {"skyreels": small_model(), "magi": small_magi()}
 
 
 def run(model, settings, policy, given=0):

@@ -8,15 +8,13 @@ import torch
 from flowcache.cache.policy import Policy
 from flowcache.cache.reuse import Reuse
 from flowcache.cache.step_cache import CacheOf, RepeatVelocity
-from flowcache.families.magi.config import MagiConfig
 from flowcache.families.magi.pipeline import Pipeline
 from flowcache.families.magi.sampler import MagiSettings
-from flowcache.families.magi.transformer import MagiTransformer
 from flowcache.families.skyreels.sampler import SamplerSettings
 from flowcache.sampling import planning as plans
 from flowcache.sampling.dry_run import dry_run
 from flowcache.sampling.loop import Texts, denoise
-from tests.unit.sampling.small import small_model
+from tests.unit.sampling.small import small_magi, small_model
 
 SKYREELS = SamplerSettings(steps=4, shift=3.0, guidance=3.0, ar_step=1, chunk=2, fps=24)
 TO_THE_END = Pipeline(text_scales=(7.5, 7.5, 7.5, 3.0, 3.0))
@@ -53,12 +51,7 @@ class Disturbed:
 
 @pytest.fixture(scope="module")
 def magi():
-    torch.manual_seed(0)
-    config = MagiConfig(
-        dim=32, ffn_dim=64, heads=8, kv_heads=2, head_dim=8, layers=2, channels=4, text_dim=16, text_len=60,
-        condition_dim=16,
-    )  # fmt: skip
-    return MagiTransformer(config).requires_grad_(False)
+    return small_magi()
 
 
 def run(model, settings, policy, given, at=-1):
