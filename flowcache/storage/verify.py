@@ -14,7 +14,6 @@ from flowcache.storage.chain import check_continuity, check_markers
 from flowcache.storage.commits import Commits, arrange, chunks_of, done_marker
 from flowcache.storage.committed import read_at, read_letters
 from flowcache.storage.documents import READERS, RunRecord, SegmentMarker, Unreadable, to_json
-from flowcache.storage.export import export
 from flowcache.storage.keys import foreign, listed
 from flowcache.storage.objects.store import Store
 from flowcache.storage.playlist import playlist
@@ -22,7 +21,7 @@ from flowcache.storage.runs import read_run
 from flowcache.storage.status import StatusReport, VideoStatus, status
 from flowcache.storage.texts import fault_of
 
-__all__ = ["Damage", "Report", "StatusReport", "VideoStatus", "export", "status", "verify"]
+__all__ = ["Damage", "Report", "StatusReport", "VideoStatus", "status", "verify"]
 
 WORKERS = 8  # objects decoded side by side; each holds one object and one frame
 
