@@ -9,14 +9,16 @@ import typer
 from flowcache.cli import options
 from flowcache.cli.common import Endpoint, Json, Output, open_store, out, print_json
 from flowcache.cli.selecting import selection_of
+from flowcache.cli.sign import Certificate, Key, Timestamps, said_of
 from flowcache.cli.targets import check_folder
 from flowcache.errors import InputError, Problem, StoreError
 
 if TYPE_CHECKING:
     from flowcache.export.film import Film
-    from flowcache.export.plan import Plan
+    from flowcache.export.plan import Plan, Read
     from flowcache.export.target import Receipt
     from flowcache.storage.objects.store import Store
+    from flowcache.storage.provenance import Credential
 
 Form = Literal["mp4", "webdataset", "huggingface", "lerobot"]
 
@@ -32,22 +34,32 @@ def export(
     limit: options.Limit = None,
     thumbnails: Annotated[bool, typer.Option("--thumbnails", help="ID.jpg beside each MP4.")] = False,
     sheets: Annotated[bool, typer.Option("--sheets", help="ID-sheet.jpg, ten frames, beside each MP4.")] = False,
+    signed: Annotated[
+        bool, typer.Option("--sign", help="A signed C2PA manifest in each MP4 (see `flowcache sign`).")
+    ] = False,
+    certificate: Certificate = None,
+    key: Key = None,
+    timestamps: Timestamps = None,
     endpoint_url: Endpoint = None,
     as_json: Json = False,
 ) -> None:
     """Finished videos as MP4 files or a dataset, without encoding again. What is there already is not written again."""
     from flowcache.export.film import find
     from flowcache.export.run import export as write
+    from flowcache.storage.provenance import credential
 
     chosen = selection_of(only, condition, sample, limit, None)
     if (thumbnails or sheets) and form != "mp4":
         name = "--thumbnails" if thumbnails else "--sheets"
         raise InputError([Problem(name, "", f"goes with --format mp4, not with {form}; accepted: one of the two")])
+    signer = credential(certificate, key, timestamps) if signed else None
     target, store = _target(to, endpoint_url), open_store(output, endpoint_url)
     found = find(store, video or (), chosen)
     if found.faults and (form != "mp4" or not found.films):
         raise StoreError(_counted(found.faults, len(found.films) + len(found.faults), "videos"))
-    plan = _plan(form, found.films, store, thumbnails, sheets)
+    plan = _plan(form, found.films, _reader(store, signer), store, thumbnails, sheets)
+    if signer:
+        plan = plan.as_of(f"signed by {signer.name}")
     root = to.rstrip("/")
 
     def told(one: "Receipt") -> None:
@@ -81,12 +93,19 @@ def _target(to: str, endpoint_url: str | None) -> "Store":
     return Store(to, **({"endpoint_url": endpoint_url} if endpoint_url and scheme_of(url) is S3 else {}))
 
 
-def _plan(form: Form, found: "list[Film]", store: "Store", thumbnails: bool, sheets: bool) -> "Plan":
-    from flowcache.export import huggingface, lerobot, mp4, webdataset
+def _reader(store: "Store", signer: "Credential | None") -> "Read":
     from flowcache.storage.joined import joined
+    from flowcache.storage.provenance import signed
 
     def read(film: "Film") -> bytes:
-        return joined(store, film.markers)
+        mp4 = joined(store, film.markers)
+        return signed(mp4, said_of(film), signer) if signer else mp4
+
+    return read
+
+
+def _plan(form: Form, found: "list[Film]", read: "Read", store: "Store", thumbnails: bool, sheets: bool) -> "Plan":
+    from flowcache.export import huggingface, lerobot, mp4, webdataset
 
     if form == "webdataset":
         return webdataset.webdataset(found, read)

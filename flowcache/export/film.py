@@ -1,6 +1,7 @@
 """What is exported: finished videos, with what was asked for each."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -53,7 +54,7 @@ class Film:
         return sum(chunk.bytes for chunk in chunks_of(self.markers))
 
     def told(self) -> dict[str, Any]:
-        """What a dataset says of it, beside the pictures."""
+        """What a dataset says of it, beside the pictures; labels as JSON, since rows have different ones."""
         request = self.request
         return {
             "id": self.id,
@@ -70,7 +71,7 @@ class Film:
             "model": request["model"],
             "model_digest": self.model_digest or "",
             "policy": request["policy"]["name"],
-            "labels": dict(request.get("labels") or {}),
+            "labels": json.dumps(request.get("labels") or {}, sort_keys=True, ensure_ascii=False),
             "run_id": self.markers[0].run_id,
             "digital_source_type": AI_MADE,
         }

@@ -37,10 +37,7 @@ def path(film: Film) -> str:
 
 
 def metadata(films: Sequence[Film]) -> list[dict]:
-    return [
-        {"file_name": path(film)} | film.told() | {"labels": json.dumps(film.told()["labels"], sort_keys=True)}
-        for film in films
-    ]
+    return [{"file_name": path(film)} | film.told() for film in films]
 
 
 def parquet(rows: list[dict]) -> bytes:

@@ -1,7 +1,7 @@
 """What all forms of an export share: their files, and what of them comes last."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from flowcache.export.film import Film
@@ -18,6 +18,13 @@ class Plan:
     files: list[File]
     index: list[File]
     whole: bool = True
+
+    def as_of(self, what: str) -> "Plan":
+        """The same files, made from this, too."""
+        files, index = (
+            [replace(file, source=f"{file.source} {what}") for file in part] for part in (self.files, self.index)
+        )
+        return replace(self, files=files, index=index)
 
 
 class Form(Protocol):
