@@ -30,7 +30,7 @@ setup: .venv/.ready
 
 demo: setup
 	$(BIN)/flowcache render --job jobs/demo.yaml --output $(OUTPUT)
-	$(BIN)/flowcache sheet $(OUTPUT) --to $(OUTPUT)-sheet.png
+	$(BIN)/flowcache sheet $(OUTPUT) --to $(OUTPUT)-sheet.webp
 	$(BIN)/flowcache report $(OUTPUT) --to $(OUTPUT)-report.html
 	@echo "two of these videos again, each by a gang of two ranks:"
 	$(BIN)/flowcache render manifests/demo-gang.jsonl --output $(OUTPUT)-gang --policy paper:slow --gang 2
@@ -79,4 +79,4 @@ format: setup
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv $(OUTPUT) $(OUTPUT)-gang $(OUTPUT)-sheet.png $(OUTPUT)-report.html
+	rm -rf .venv $(OUTPUT) $(OUTPUT)-gang $(OUTPUT)-sheet.webp $(OUTPUT)-report.html
