@@ -156,7 +156,9 @@ def print_answer(plan: "Plan", gang: int) -> None:
     if plan.estimate:
         print_estimate(plan.estimate)
     else:
-        out.print("how long: say --like OUTPUT (an earlier run on such machines) or --tflops; --gpus compares gangs")
+        out.print(
+            "how long: say --like OUTPUT (an earlier run on such machines) or --tflops; with --gpus gangs are compared"
+        )
     out.print()
 
 
