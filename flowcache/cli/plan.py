@@ -33,6 +33,9 @@ GANG_ROWS = {
 }
 
 
+MARKED = "each video says in its metadata that AI made it; nothing is signed before `flowcache sign` or `export --sign`"
+
+
 @selecting
 def plan(
     manifest: options.Manifest = None,
@@ -135,7 +138,7 @@ def print_plan(plan: "Plan", gang: int, compared: bool) -> None:
     elif plan.gangs.recommended != gang:
         print_recommended(plan.gangs)
     notes = (*(plan.gangs.rests_on if compared else ()), *(plan.estimate.rests_on if plan.estimate else ()))
-    for note in dict.fromkeys(notes):
+    for note in dict.fromkeys((*notes, MARKED)):
         out.print(f"- {note}", markup=False)
 
 
