@@ -62,7 +62,8 @@ def made(resource: dict[str, Any]) -> dict[str, dict[str, Any]]:
     for group, worker in zip(cluster["workerGroupSpecs"], workers, strict=True):
         copied = {name: worker["containers"][0][name] for name in ("securityContext", "volumeMounts")}
         waits = {"name": "wait-gcs-ready"} | copied
-        worker["initContainers"] = [waits | {"resources": {"requests": {"cpu": "200m", "memory": "256Mi"}}}]
+        small = {"cpu": "200m", "memory": "256Mi"}
+        worker["initContainers"] = [waits | {"resources": {"requests": small, "limits": small}}]
         found[group["groupName"]] = worker
     if resource["kind"] != "RayCluster":
         found["submitter"] = copy.deepcopy(job_of(resource)["submitterPodTemplate"]["spec"])

@@ -19,7 +19,7 @@ import yaml
 from flowcache.cli.main import app
 from flowcache.cli.stop import PROCESSES, alive
 from flowcache.inputs.job import JobSpec, load_job
-from tests.cluster import kubernetes
+from tests.cluster import kuberay, kubernetes
 from tests.cluster.overlays import OVERLAYS, ROOT, cluster_of, job_of, made, pods, ray, rendered
 from tests.cluster.stand_in import STATUS_CHECKS
 
@@ -60,7 +60,17 @@ def test_pod_security_restricted_takes_every_pod_that_the_operator_makes(overlay
     assert ("submitter" in found) == (overlay in JOBS)
     assert {name: list(kubernetes.not_restricted(pod)) for name, pod in found.items()} == dict.fromkeys(found, [])
     tokens = {name: pod.get("automountServiceAccountToken", True) for name, pod in found.items()}
-    assert tokens == {name: name == "head" for name in found}  # its autoscaler changes the number of workers
+    scales = cluster_of(ray(overlay)).get("enableInTreeAutoscaling")  # the autoscaler changes the number of workers
+    assert tokens == {name: name == "head" and scales for name in found}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_a_quota_of_requests_and_limits_takes_every_container(overlay):
+    for pod in made(ray(overlay)).values():
+        for container in (*pod["containers"], *pod.get("initContainers", ())):
+            asked, most = container["resources"]["requests"], container["resources"]["limits"]
+            assert {"cpu", "memory"} <= asked.keys() and asked.keys() == most.keys()
+            assert all(kubernetes.quantity(asked[name]) <= kubernetes.quantity(most[name]) for name in asked)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -256,6 +266,12 @@ DAY, FINISHING = 24 * 3600, 3600
 def test_a_job_that_starts_at_any_hour_reaches_its_deadline(overlay):
     job = job_of(ray(overlay))
     assert job["activeDeadlineSeconds"] >= DAY + job["preRunningDeadlineSeconds"] + FINISHING
+
+
+def test_a_queue_that_holds_pods_back_may_do_so_for_a_day():
+    """Volcano's; Kueue suspends the RayJob, whose seconds begin when it is let in."""
+    assert job_of(ray("volcano"))["preRunningDeadlineSeconds"] >= DAY
+    assert ray("kueue")["metadata"]["labels"].keys() == {kuberay.KUEUE}
 
 
 def test_a_night_reaches_its_deadline_and_ends_before_the_next():
