@@ -4,9 +4,11 @@ Of controllers it has the least: a RayJob is `Running` at once, with the submitt
 """
 
 import base64
+import copy
 import json
 import threading
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -60,9 +62,9 @@ class Place:
 
 @dataclass
 class Cluster:
-    """`asked`: each request, as `GET /api/v1/pods`. moment: seconds that a submitter's pod takes to come."""
+    """`asked`: each request, as `GET /api/v1/pods`. `coming`: what is there the second time that somebody looks."""
 
-    moment: float = 0.0
+    coming: list[Callable[[], None]] = field(default_factory=list)
     objects: dict[tuple[str, str, str], dict[str, Any]] = field(default_factory=dict)  # (plural, namespace, name)
     asked: list[str] = field(default_factory=list)
 
@@ -88,7 +90,7 @@ class Cluster:
         self.add("services", thing_of("Service", f"{owner}-head-svc", spec=service), namespace)
 
     def _runs(self, job: dict[str, Any], namespace: str) -> None:
-        """Its submitter, whose pod takes a moment to come."""
+        """Its submitter, whose pod is not there at once."""
         name = job["metadata"]["name"]
         job["status"] = {"jobDeploymentStatus": "Running", "jobStatus": "SUCCEEDED"}
         labels = {"batch.kubernetes.io/job-name": name, "job-name": name}
@@ -99,7 +101,11 @@ class Cluster:
             self.add("pods", pod(f"{name}-b7k9q", labels), namespace)
             submitter["status"] = {"active": 1, "ready": 1}
 
-        threading.Timer(self.moment, comes).start()
+        self.coming.append(comes)
+
+    def come(self) -> None:
+        while self.coming:
+            self.coming.pop()()
 
     def found(self, place: Place) -> dict[str, Any]:
         try:
@@ -184,7 +190,11 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return ""
         if self.command == "GET":
-            return self.cluster.found(place) if place.name else self.cluster.listed(place, query)
+            answer = self.cluster.found(place) if place.name else self.cluster.listed(place, query)
+            if place.plural in ("jobs", "pods"):
+                answer = copy.deepcopy(answer)
+                self.cluster.come()
+            return answer
         if self.command == "DELETE":
             found = self.cluster.found(place)
             del self.cluster.objects[place.plural, place.namespace, place.name]

@@ -98,7 +98,6 @@ def person(tmp_path) -> Iterator[Person]:
 
 
 def test_from_nothing_to_the_first_video(person):
-    person.cluster.moment = 1.0
     assert len(INSTALLING) >= 9
     images: set[str] = set()
     for line in INSTALLING:
@@ -124,6 +123,7 @@ def test_what_is_done_later(person, line):
         night["metadata"]["labels"] = {"ray.io/cronjob-name": "flowcache-nightly"}
         cluster.add("rayjobs", night, "flowcache")
         cluster.add("events", thing_of("Event", "one"), "flowcache")
+        cluster.come()
     cluster.add("namespaces", thing_of("Namespace", "flowcache"), "")
     cluster.asked.clear()
     person.does(line.replace(" NAME", f" {NIGHT}"))
