@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 
+import botocore.session
 import pytest
 
 from tests.cluster.api_server import Cluster, pod, serve, thing_of
@@ -107,6 +108,16 @@ def test_from_nothing_to_the_first_video(person):
     assert {("secrets", "flowcache-s3"), ("configmaps", "flowcache-jobs"), ("networkpolicies", "flowcache")} <= {*made}
     assert "REGISTRY/flowcache:0.2.0" in images and "flowcache:0.2.0" not in images
     assert ("rayjobs", "flowcache") not in made  # the last line deletes it
+
+
+def test_what_the_secret_of_the_page_says_is_read(monkeypatch, tmp_path):
+    given = dict(re.findall(r"--from-literal=(\w+)=(\S+)", PAGE))
+    for name, value in ({"AWS_CONFIG_FILE": str(tmp_path / "none"), "AWS_REGION": "elsewhere"} | given).items():
+        monkeypatch.setenv(name, value)
+    client = botocore.session.Session().create_client("s3")
+    assert client.meta.region_name == given.pop("AWS_DEFAULT_REGION")
+    assert client.meta.endpoint_url == given.pop("AWS_ENDPOINT_URL")
+    assert given.keys() == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
 
 
 @pytest.mark.parametrize("line", LATER)

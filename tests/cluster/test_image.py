@@ -23,7 +23,7 @@ ENV = {
     "AWS_ENDPOINT_URL": f"http://{ADDRESS}:{STORE}",
     "AWS_ACCESS_KEY_ID": "testing",
     "AWS_SECRET_ACCESS_KEY": "testing",
-    "AWS_REGION": "us-east-1",
+    "AWS_DEFAULT_REGION": "us-east-1",
     "RAY_AUTH_TOKEN": "0123456789abcdef" * 4,
     "OMP_NUM_THREADS": "1",
 }
