@@ -142,13 +142,17 @@ def test_the_end_of_a_head_leaves_time_for_the_driver(overlay):
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_head_and_one_worker_stay_off_spot_machines(overlay):
+def test_head_submitter_and_one_worker_stay_off_spot_machines(overlay):
     cluster = cluster_of(ray(overlay))
-    annotations = cluster["headGroupSpec"]["template"]["metadata"]["annotations"]
-    assert annotations["karpenter.sh/do-not-disrupt"] == "true"
-    assert annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false"
-    kept = [head(overlay)] + ([pods(ray(overlay))[1]] if len(cluster["workerGroupSpecs"]) > 1 else [])
-    for pod in kept:
+    kept = [pods(ray(overlay))[1]] if len(cluster["workerGroupSpecs"]) > 1 else []
+    templates = [cluster["headGroupSpec"]["template"]]
+    if overlay in JOBS:
+        templates.append(job_of(ray(overlay))["submitterPodTemplate"])
+    for template in templates:  # what ends with them is the whole try
+        annotations = template["metadata"]["annotations"]
+        assert annotations["karpenter.sh/do-not-disrupt"] == "true"
+        assert annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false"
+    for pod in kept + [template["spec"] for template in templates]:
         node = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
         (term,) = node["nodeSelectorTerms"]  # several would be alternatives
         assert {rule["operator"] for rule in term["matchExpressions"]} == {"NotIn"}
