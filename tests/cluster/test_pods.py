@@ -20,7 +20,7 @@ from flowcache.cli.main import app
 from flowcache.cli.stop import PROCESSES, alive
 from flowcache.inputs.job import JobSpec, load_job
 from tests.cluster import kuberay, kubernetes
-from tests.cluster.overlays import OVERLAYS, ROOT, cluster_of, job_of, made, pods, ray, rendered
+from tests.cluster.overlays import LOGS, OVERLAYS, ROOT, cluster_of, job_of, made, pods, ray, rendered
 from tests.cluster.stand_in import STATUS_CHECKS
 
 JOBS = [name for name in OVERLAYS if not name.endswith("-cluster")]
@@ -80,7 +80,7 @@ def test_roots_are_read_only_and_what_is_written_has_a_volume(overlay):
         for container in (*pod["containers"], *pod.get("initContainers", ())):
             assert container["securityContext"]["readOnlyRootFilesystem"] is True
             mounts = {mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] in empty}
-            assert mounts == ({"/tmp"} if name == "submitter" else {"/tmp", "/home/ray"})
+            assert mounts - {LOGS["mountPath"]} == ({"/tmp"} if name == "submitter" else {"/tmp", "/home/ray"})
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
