@@ -28,7 +28,7 @@ class SeenTexts:
         if HAN.search(text) or not PLAIN.search(text):
             cleaned = self.family.cleaned(text)
             letters, left = _letters(text), _letters(cleaned)
-            if not cleaned.strip():
+            if not left:
                 return f"is empty once {self.spec.name} has cleaned it, as officially; accepted: text in English"
             if left < letters * ENOUGH or (HAN.search(text) and not HAN.search(cleaned)):
                 kept = f"keeps {left:,} of its {letters:,} letters once {self.spec.name} has cleaned it"
