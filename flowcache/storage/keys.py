@@ -15,6 +15,7 @@ PATTERNS = {  # by the first folder, what lies in it
     layout.DEAD_LETTERS: {"letter": VIDEO + r"\.json"},
     layout.STATES: {"state": VIDEO + r"/(?P<number>\d{5,})\.(?P<attempt>[0-9A-Za-z]+)\.safetensors"},
     layout.TEXTS: {"text": r"[^/]+/[0-9a-f]{64}\.safetensors"},
+    layout.GIVEN: {"given": r"sha256-[0-9a-f]{64}"},
     layout.MEDIA: {
         "media": VIDEO + r"/(?P<number>\d{5,})\.(?P<attempt>[0-9A-Za-z]+)\.m4s",
         "init": VIDEO + r"/init\.mp4",

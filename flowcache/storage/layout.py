@@ -6,6 +6,7 @@ import time
 RUNS, COMMITS, DEAD_LETTERS, STATES, MEDIA, META = "_run", "_commits", "_dead_letter", "_state", "media", "meta"
 LINKS = "_links"
 TEXTS = "_texts"
+GIVEN = "_given"
 WITHDRAWN = "_withdrawn"
 HOLDERS = "_holders"
 SUCCESS, STOPPED, OWNER = "_SUCCESS", "_STOPPED", "_OWNER"
@@ -50,6 +51,11 @@ def text_folder(digest: str, precision: str) -> str:
 def text_key(digest: str, precision: str, sha256: str) -> str:
     """The embeddings of the text with this hash."""
     return f"{text_folder(digest, precision)}/{sha256}.safetensors"
+
+
+def given_key(name: str) -> str:
+    """A picture or video that came inside a manifest; `name` tells its content."""
+    return f"{GIVEN}/{name}"
 
 
 def init_key(video_id: str) -> str:
