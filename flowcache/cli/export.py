@@ -11,7 +11,7 @@ from flowcache.cli.common import Endpoint, Json, Output, open_store, out, print_
 from flowcache.cli.selecting import selection_of
 from flowcache.cli.sign import Certificate, Key, Timestamps, said_of
 from flowcache.cli.targets import check_folder
-from flowcache.errors import InputError, Problem, StoreError
+from flowcache.errors import InputError, Problem, StoreError, masked
 
 if TYPE_CHECKING:
     from flowcache.export.film import Film
@@ -54,6 +54,10 @@ def export(
         raise InputError([Problem(name, "", f"goes with --format mp4, not with {form}; accepted: one of the two")])
     signer = credential(certificate, key, timestamps) if signed else None
     target, store = _target(to, endpoint_url), open_store(output, endpoint_url)
+    if f"{target.url}/".startswith(f"{store.url}/"):
+        raise InputError(
+            [Problem("--to", "", f"lies in the run's own folder {masked(store.url)}; accepted: another one")]
+        )
     found = find(store, video or (), chosen)
     if found.faults and (form != "mp4" or not found.films):
         raise StoreError(_counted(found.faults, len(found.films) + len(found.faults), "videos"))

@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from flowcache.errors import InputError, Problem, StoreError, masked
+from flowcache.inputs.lines import Line
 from flowcache.inputs.selection import EVERY, Selection
 from flowcache.inputs.written import suggestion
 from flowcache.storage import layout
@@ -102,8 +103,8 @@ def find(store: Store, ids: Sequence[str] = (), chosen: Selection = EVERY) -> Fo
             raise InputError(problems)
     commits = None if ids else read_commits(store)
     names = dict.fromkeys(ids) if commits is None else sorted(commits.done & asked.keys())
-    rows = [(number, _row(asked[name])) for number, name in enumerate(names)]
-    meant = [fields["id"] for _, fields in chosen.rows(rows)]
+    rows = [Line(number, _row(asked[name])) for number, name in enumerate(names)]
+    meant = [row.fields["id"] for row in chosen.rows(rows)]
     meant = meant[: chosen.limit] if chosen.limit else meant
     if not meant:
         why = "holds no finished video yet" if not rows else "holds no finished video that is meant"

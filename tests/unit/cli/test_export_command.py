@@ -55,3 +55,11 @@ def test_the_endpoint_is_that_of_a_target_in_the_same_cloud_too():
     endpoint = "http://localhost:9"
     assert _target("s3://bucket/films", endpoint).options == {"endpoint_url": endpoint}
     assert _target("films", endpoint).options == {}
+
+
+@pytest.mark.parametrize("to", ["out", "out/meta", "./out/../out/films"])
+def test_a_run_is_not_exported_into_itself(run, to):
+    before = [entry.key for entry in Store("out").list()]
+    code, said = run("out", "--to", to, "--format", "lerobot")
+    assert code == 2 and "lies in the run's own folder" in said
+    assert [entry.key for entry in Store("out").list()] == before
