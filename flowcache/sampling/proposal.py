@@ -1,8 +1,8 @@
 """Which steps a fixed schedule might compute, before one is walked: what exact walks say that it would cost.
 
-The surrogate J(S) = sum_k (growth(s_k+1) e(s_k-1, s_k, s_k+1))^2 + 4 sum_k (growth(s_k+1) (t(s_k+1) - t(s_k)))^2 D(a, b):
-how badly each jump is joined (e), how old a neighbour's K/V are (D between its last computed step a and the one it is at, b
-= s_k + lag), and to what both grow. It ranks schedules that compute much; at low budgets real walks decide (`climb`).
+The surrogate J = sum_k (growth(s_k+1) e(s_k-1, s_k, s_k+1))^2 + 4 sum_k (growth(s_k+1) (t(s_k+1) - t(s_k)))^2 D(a, b):
+how badly each jump is joined (e), how old a neighbour's K/V are (D between its last computed step a and the one where
+it is, b = s_k + lag), and to what both grow. It ranks schedules that compute much; at low budgets real walks decide.
 """
 
 from collections.abc import Callable, Sequence
