@@ -33,6 +33,9 @@ GANG_ROWS = {
 }
 
 
+MARKED = "each video says in its metadata that AI made it; nothing is signed before `flowcache sign` or `export --sign`"
+
+
 @selecting
 def plan(
     manifest: options.Manifest = None,
@@ -69,11 +72,12 @@ def plan(
     """
     from flowcache.api import plan as plan_requests
     from flowcache.inputs.job import merged
+    from flowcache.inputs.sources import Manifests
 
     rest = {} if job else {"output": "unused"}  # nothing is written, so a manifest alone will do
     asked = {"policy": policy, "gang": gang, "shard_weights": shard_weights, "dtype": dtype, "weights": weights}
     asked |= {"vae_dtype": vae_dtype, "vae_tiling": vae_tiling, "allow_private_media": allow_private_media}
-    spec = merged(job, manifest=manifest, model=model, **asked, **rest)
+    spec = merged(job, manifest=manifest or None, model=model, **asked, **rest)
     cluster = cluster_of(
         {"--link": link, "--gpu-memory": gpu_memory, "--until": until},
         node_gpus=node_gpus,
@@ -86,7 +90,7 @@ def plan(
     access = {"endpoint_url": endpoint_url} if endpoint_url else {}
     how = {"storage_options": access, "allow_private_media": spec.allow_private_media}
     how |= {"selection": chosen.rows}
-    found = plan_requests(spec.manifest, defaults=spec.row_defaults(), cluster=cluster, **how)
+    found = plan_requests(Manifests(spec.manifest), defaults=spec.row_defaults(), cluster=cluster, **how)
     if as_json:
         document = asdict(found)
         print_json(document["cost"] | {key: document[key] for key in ("estimate", "gangs")})
@@ -135,7 +139,7 @@ def print_plan(plan: "Plan", gang: int, compared: bool) -> None:
     elif plan.gangs.recommended != gang:
         print_recommended(plan.gangs)
     notes = (*(plan.gangs.rests_on if compared else ()), *(plan.estimate.rests_on if plan.estimate else ()))
-    for note in dict.fromkeys(notes):
+    for note in dict.fromkeys((*notes, MARKED)):
         out.print(f"- {note}", markup=False)
 
 

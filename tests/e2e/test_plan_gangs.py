@@ -38,11 +38,11 @@ def test_the_answer_comes_first_and_the_sizes_only_when_asked_for(flowcache, tmp
     assert first == f"{', '.join(counts)}: {cost['most']['forwards']} chunk forwards"
     most = max(sum(each["memory"].values()) for each in cost["gangs"]["options"][0]["costs"])
     assert held.startswith(f"a rank holds about {size(most)}:") and how_long.startswith("how long: say --like")
-    assert "as asked, at most" in "".join(rest)
+    assert "as asked, at most" in "".join(rest) and "nothing is signed before `flowcache sign`" in rest[-1]
     for part in ("ranks of a gang", "recommended", "assumed", "--gpu-memory"):
         assert part not in "".join(rest), part
     timed = flowcache("plan", manifest, "--tflops", "1e-2").out.splitlines()
-    assert timed[2].startswith("about ") and timed[-1].startswith("- ") and "ranks of a gang" not in "".join(timed)
+    assert timed[2].startswith("about ") and timed[-2].startswith("- ") and "ranks of a gang" not in "".join(timed)
 
 
 def test_what_does_not_fit_is_said_without_being_asked(flowcache, tmp_path):
