@@ -27,14 +27,19 @@ def calibrate(
     work: Annotated[Path, typer.Option(help="Folder for exact walks: what lies there is not recorded again.")] = Path(
         "calibration-walks"
     ),
+    schedules: Annotated[
+        int,
+        typer.Option(min=0, max=100_000, help="So many are walked at each budget to find one; 0: evenly spaced steps."),
+    ] = 60,
     seed: Annotated[int, typer.Option(min=0, max=2**31, help="Of the first prompt's noise.")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Fit what policy flowcache adds to its solver at each budget, for one checkpoint at its own steps and guidance.
+    """Find which steps policy flowcache computes at each budget, and what it adds to its solver, for one checkpoint at
+    its own steps and guidance.
 
-    Two thirds of the prompts are fitted on; the others decide, with noise of their own: where the corrections do not
-    bring them closer to the target, by mean and median, that budget is left to the solver alone.
+    Two thirds of the prompts are worked with; the others decide, with noise of their own: where what was found does not
+    bring them closer to the target, by mean and median, that budget has evenly spaced steps and the solver alone.
     """
     from flowcache.families import calibrations
     from flowcache.families.registry import find, folder_digest, load_model
@@ -48,7 +53,7 @@ def calibrate(
     check_folder(folder)
     check_folder(work, "--work")
     work.mkdir(parents=True, exist_ok=True)
-    calibrator = Calibrator(load_model(model, device, texts=[each.text for each in texts]), goal, work)
+    calibrator = Calibrator(load_model(model, device, texts=[each.text for each in texts]), goal, work, schedules)
     forwards = calibrator.forwards(shares, split, len(texts) - split)
     if not as_json:
         out.print(f"{spec.name}: {split} prompts to fit, {len(texts) - split} to judge, {forwards:,} chunk forwards")
@@ -69,16 +74,16 @@ def calibrate(
 
 def _told(outcome: "Outcome") -> dict[str, Any]:
     made = outcome.calibration
-    return {"budget": made.budget, "computed": made.computed, "kept": outcome.kept} | {
+    return {"budget": made.budget, "computed": made.computed, "corrected": outcome.corrected} | {
         name: {"mean": mean(found), "median": median(found)}
-        for name, found in (("plain", outcome.plain), ("corrected", outcome.corrected))
+        for name, found in (("plain", outcome.plain), ("best", outcome.best))
     }
 
 
 def _line(outcome: "Outcome") -> str:
-    made, (before, after) = outcome.calibration, (outcome.plain, outcome.corrected)
-    found = "corrected" if outcome.kept else "the solver alone, since corrections do not help"
-    steps = f"{len(made.computed)} of {made.conditions.steps} steps"
+    made, (before, after) = outcome.calibration, (outcome.plain, outcome.best)
+    found = "corrected" if outcome.corrected else "the solver alone"
+    steps = f"{len(made.computed)} of {made.conditions.steps} steps ({', '.join(map(str, made.computed))})"
     means, medians = (f"{of(before):.1f} -> {of(after):.1f}" for of in (mean, median))
     return f"budget {made.budget:g}: {steps}, latents to the target {means} dB (median {medians}): {found}"
 

@@ -22,6 +22,7 @@ from flowcache.cli.render import render
 from flowcache.cli.repair import repair
 from flowcache.cli.report import report
 from flowcache.cli.sheet import sheet
+from flowcache.cli.sign import sign
 from flowcache.cli.status import status
 from flowcache.cli.stop import stop
 from flowcache.cli.submit import submit
@@ -42,7 +43,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 COMMANDS = (render, submit, plan, status, verify, repair, models, calibrate)
-for command in (*COMMANDS, export, sheet, report, links, gc, stop):
+for command in (*COMMANDS, export, sign, sheet, report, links, gc, stop):
     app.command()(command)
 
 

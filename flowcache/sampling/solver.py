@@ -83,6 +83,10 @@ class UniPC:
         """That stands at these levels alone, and at the end."""
         return UniPC(self.noise_levels[[*computed, -1]], self.overwritten)
 
+    @property
+    def carried(self) -> tuple[float, ...]:
+        return tuple(self.levels[0] - level for level in self.levels)
+
     def step(
         self, index: int, velocity: Tensor, sample: Tensor, state: SolverState, noise: Noise | None = None
     ) -> tuple[Tensor, SolverState]:
@@ -107,6 +111,10 @@ class Euler:
     def over(self, computed: tuple[int, ...]) -> "Euler":
         """That stands at these times alone, and at the end."""
         return Euler(tuple(self.times[index] for index in (*computed, -1)))
+
+    @property
+    def carried(self) -> tuple[float, ...]:
+        return tuple(time - self.times[0] for time in self.times)
 
     def step(
         self, index: int, velocity: Tensor, sample: Tensor, state: None = None, noise: Noise | None = None

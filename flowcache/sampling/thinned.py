@@ -20,6 +20,11 @@ class Jumps(Protocol):
         """The same from each of these steps to the next of them, and from the last to the end."""
         ...
 
+    @property
+    def carried(self) -> tuple[float, ...]:
+        """How far a velocity of 1 has moved the latents before each step, and at the end, but for its sign."""
+        ...
+
 
 def thinned(plan: SamplingPlan, fixed: FixedSteps) -> SamplingPlan:
     """ValueError where the family or its solver know nothing of this.

@@ -71,6 +71,11 @@ def playlist_key(video_id: str) -> str:
     return f"{MEDIA}/{video_id}/index.m3u8"
 
 
+def signature_key(video_id: str) -> str:
+    """The C2PA manifest of the whole video as one MP4."""
+    return f"{MEDIA}/{video_id}/provenance.c2pa"
+
+
 def table_prefix(table: str, run_id: str) -> str:
     """Folder of the table's parts; `table` is "videos" or "chunks"."""
     return f"{META}/{table}/run={run_id}"

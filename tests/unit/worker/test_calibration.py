@@ -11,7 +11,7 @@ from flowcache.cli.calibrate import calibrate as command
 from flowcache.errors import InputError
 from flowcache.families.registry import find, load_model
 from flowcache.sampling.fitting import Example, fitted
-from flowcache.worker import calibration
+from flowcache.worker import calibration, walks
 from flowcache.worker.calibration import Calibrator, Prompt
 
 TEXTS = ("a red circle moving right on a blue background", "a white square growing on a black background")
@@ -29,23 +29,44 @@ def model(request):
 
 def test_walks_are_recorded_once_and_what_is_made_is_the_same_again(model, tmp_path):
     target = TARGETS[model.spec.name]
-    calibrator = Calibrator(model, target, tmp_path)
+    calibrator = Calibrator(model, target, tmp_path, schedules=0)
     found = calibrator.calibrate(0.5, PROMPTS, PROMPTS[1:])
     made = found.calibration
-    assert made.conditions == calibrator.conditions() and made.computed == (0, 2)
-    assert len(made.first) == len(made.later) == 2 and len(found.plain) == len(found.corrected) == 1
-    better = found.corrected > found.plain
-    assert found.kept == better == any((*made.first, *made.later))
-    with mock.patch.object(calibration, "denoise", side_effect=AssertionError("recorded again")):
-        assert Calibrator(model, target, tmp_path).calibrate(0.5, PROMPTS, PROMPTS[1:]) == found
+    assert made.conditions == calibrator.walker.conditions() and made.computed == (0, 2)
+    assert len(made.first) == len(made.later) == 2 and len(found.plain) == len(found.best) == 1
+    assert found.corrected == (found.best > found.plain) == any((*made.first, *made.later))
+    with mock.patch.object(walks, "denoise", side_effect=AssertionError("recorded again")):
+        assert Calibrator(model, target, tmp_path, schedules=0).calibrate(0.5, PROMPTS, PROMPTS[1:]) == found
+
+
+def test_a_schedule_that_is_found_is_never_worse_on_other_prompts(model, tmp_path):
+    calibrator = Calibrator(model, TARGETS[model.spec.name], tmp_path, schedules=4)
+    asked = []
+    with mock.patch.object(Calibrator, "closeness", autospec=True, side_effect=Calibrator.closeness) as closeness:
+        found = calibrator.calibrate(0.5, PROMPTS, PROMPTS[1:])
+        asked = {call.args[2].computed for call in closeness.call_args_list}
+    assert {(0, 2)} <= asked <= {(0, 1), (0, 2), (0, 3)} and len(asked) > 1
+    assert found.best >= found.plain and found.calibration.computed in asked
+
+
+def test_what_exact_walks_say(model, tmp_path):
+    """An error before the last step is an error of the result; a walk's own latents are products with themselves."""
+    found = Calibrator(model, "off", tmp_path).walker.walks(PROMPTS, 2)
+    steps = model.spec.steps
+    assert found.steps == steps and found.growth[-1] == 1 and (found.growth > 0).all()
+    assert found.products[steps, steps] == pytest.approx(1) and found.time[0] == 0 < found.time[-1]
+    assert found.branches == (2 if model.spec.family.startswith("skyreels") else 3)
+    assert found.cost(tuple(range(steps))) < min(found.cost((0, other)) for other in range(1, steps))
 
 
 def test_cost_is_said_before(model, tmp_path):
     """Those that are judged by are walked twice at each budget."""
-    calibrator = Calibrator(model, "off", tmp_path)
-    exact, half = (calibrator._forwards(2, budget, 1) for budget in (1.0, 0.5))
+    calibrator = Calibrator(model, "off", tmp_path, schedules=0)
+    exact, half = (calibrator.walker.forwards(2, budget) for budget in (1.0, 0.5))
     assert calibrator.forwards([0.5], 2, 0) == 2 * (exact + half)
     assert calibrator.forwards([0.5], 0, 1) == exact + 2 * half
+    one = calibrator.walker.forwards(1, 1.0)
+    assert replace(calibrator, schedules=7).forwards([0.5], 1, 0) == 2 * exact + 11 * one + 2 * half + 7 * half
 
 
 def example(seed, share):
@@ -80,19 +101,19 @@ def test_the_command_says_what_it_needs(tmp_path):
         ({"prompts": many(tmp_path), "target": "paper"}, "got 'paper'; accepted: 'off' or 'converged'"),
     ):
         with pytest.raises(InputError, match=message):
-            command(**asked | {"to": tmp_path, "seed": 0, "device": "cpu"} | change)
+            command(**asked | {"to": tmp_path, "schedules": 0, "seed": 0, "device": "cpu"} | change)
 
 
 def test_the_command_writes_what_a_checkpoint_then_has(model, tmp_path, monkeypatch, capsys):
     """At its own steps that would take long: the model is the small one, and nothing is walked."""
-    nothing = Calibrator(model, "off", tmp_path).conditions()
+    nothing = Calibrator(model, "off", tmp_path).walker.conditions()
     plain = calibration.Calibration(0.5, nothing, (0, 2), ((), ()), ((), ()))
-    outcome = calibration.Outcome(plain, (5.0, 6.0), (4.0, 5.0), False)
+    outcome = calibration.Outcome(plain, (5.0, 6.0), (5.0, 6.0))
     monkeypatch.setattr("flowcache.families.registry.load_model", lambda *given, **said: model)
     monkeypatch.setattr(Calibrator, "calibrate", lambda self, budget, prompts, others: outcome)
-    command(model.spec.name, many(tmp_path), "0.5", "off", tmp_path / "out", tmp_path / "work", 0, "cpu", True)
+    command(model.spec.name, many(tmp_path), "0.5", "off", tmp_path / "out", tmp_path / "work", 9, 0, "cpu", True)
     said = json.loads(capsys.readouterr().out)
     written = json.loads((tmp_path / "out" / "calibration.json").read_text())
     assert written["checkpoint"] == find(model.spec.name).digest
     assert [(each["budget"], each["computed"]) for each in written["presets"]] == [(0.5, [0, 2])]
-    assert said["budgets"][0] | {"budget": 0.5, "kept": False} == said["budgets"][0] and said["forwards"] > 0
+    assert said["budgets"][0] | {"budget": 0.5, "corrected": False} == said["budgets"][0] and said["forwards"] > 0

@@ -1,0 +1,172 @@
+"""Which steps a fixed schedule might compute, before one is walked: what exact walks say that it would cost.
+
+The surrogate J = sum_k (growth(s_k+1) e(s_k-1, s_k, s_k+1))^2 + 4 sum_k (growth(s_k+1) (t(s_k+1) - t(s_k)))^2 D(a, b):
+how badly each jump is joined (e), how old a neighbour's K/V are (D between its last computed step a and the one where
+it is, b = s_k + lag), and to what both grow. It ranks schedules that compute much; at low budgets real walks decide.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+STALE = 4.0  # weight of a neighbour's age against one's own jumps
+TINY = 1e-9  # ridge of the joins, relative
+Schedule = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Walks:
+    """Exact walks, all prompts together. lag: steps by which a chunk is ahead of the next one.
+
+    products: of latents before each step and at the end (S + 1 of them), then of each branch's velocities (S each), all
+    with all: [N, N], each prompt's over the square of its result. growth: [S + 1], what an error of the latents before
+    that step has become at the end. time: [S + 1], integrated: how far a velocity carries.
+    """
+
+    lag: int
+    products: Tensor
+    growth: Tensor
+    time: Tensor
+
+    @property
+    def steps(self) -> int:
+        return len(self.time) - 1
+
+    @property
+    def branches(self) -> int:
+        return (len(self.products) - len(self.time)) // self.steps
+
+    def velocity(self, branch: int, step: int) -> int:
+        """Where it stands in `products`."""
+        return len(self.time) + branch * self.steps + step
+
+    @cached_property
+    def jumps(self) -> Tensor:
+        """[before, from, to]: square of what the best sum of what is at hand leaves unexplained, grown to the end.
+
+        At hand: the latents, the velocities, and those of the computed step before; -1 as `before`: none.
+        """
+        steps = self.steps
+        found = torch.full((steps + 1, steps, steps + 1), float("inf"), dtype=torch.float64)
+        for at in range(steps):
+            for before in (*range(at), -1):
+                known = [at, *(self.velocity(b, s) for s in (at, before) if s >= 0 for b in range(self.branches))]
+                found[before, at, at + 1 :] = self._left(known, list(range(at + 1, steps + 1)))
+        return found * self.growth.square()
+
+    def _left(self, known: list[int], wanted: list[int]) -> Tensor:
+        gram, right = self.products[known][:, known], self.products[known][:, wanted]
+        scale = gram.diagonal().clamp_min(1e-30).sqrt()
+        eye = torch.eye(len(known), dtype=gram.dtype)
+        join = torch.linalg.solve(gram / scale[:, None] / scale + TINY * eye, right / scale[:, None]) / scale[:, None]
+        squares = self.products.diagonal()[wanted]
+        return (squares - 2 * (join * right).sum(0) + (join * (gram @ join)).sum(0)).clamp_min(0)
+
+    @cached_property
+    def ages(self) -> Tensor:
+        """[computed, now]: square of how far the velocities at a step are from those at an earlier one."""
+        each = []
+        for branch in range(self.branches):
+            own = [self.velocity(branch, step) for step in range(self.steps)]
+            gram = self.products[own][:, own]
+            squares = gram.diagonal()
+            each.append((squares[:, None] + squares - 2 * gram).clamp_min(0))
+        return torch.stack(each).mean(0)
+
+    def cost(self, schedule: Schedule) -> float:
+        """J, over one chunk's jumps and the K/V of the chunk ahead at each of them."""
+        total, ahead = 0.0, 0
+        for place, at in enumerate(schedule):
+            to = schedule[place + 1] if place + 1 < len(schedule) else self.steps
+            before = schedule[place - 1] if place else -1
+            total += float(self.jumps[before, at, to])
+            now = at + self.lag
+            if now < self.steps:  # else the chunk ahead is finished, and its K/V are refreshed
+                while ahead + 1 < len(schedule) and schedule[ahead + 1] <= now:
+                    ahead += 1
+                carried = float(self.growth[to] * (self.time[to] - self.time[at]))
+                total += STALE * carried**2 * float(self.ages[schedule[ahead], now])
+        return total
+
+
+def propose(walks: Walks, count: int) -> Schedule:
+    """So many steps, from 0 on, of least cost: the best chain of jumps, then steps are moved while that helps."""
+    return moved(chained(walks, count), walks.cost, walks.steps)
+
+
+def chained(walks: Walks, count: int) -> Schedule:
+    """By dynamic programming over pairs of steps; what neighbours cost is not seen."""
+    steps, jumps = walks.steps, walks.jumps
+    best = torch.full((steps + 1, steps), float("inf"), dtype=torch.float64)  # [before, at], -1 is the last row
+    best[-1, 0], came = 0.0, list[Tensor]()
+    for _ in range(count - 1):
+        costs = best[:, :, None] + jumps[:, :, :steps]  # [before, at, to]
+        least, chosen = costs.min(0)
+        came.append(chosen)
+        best = torch.full_like(best, float("inf"))
+        best[:steps] = least
+    at = int((best + jumps[:, :, steps]).flatten().argmin())
+    before, last = divmod(at, steps)
+    found = [last]
+    for chosen in reversed(came):
+        found.append(before)
+        before = int(chosen[before, found[-2]])
+    return tuple(reversed(found))
+
+
+def moved(schedule: Schedule, cost: Callable[[Schedule], float], steps: int) -> Schedule:
+    """The best of all single moves of a step to a free place, again and again, while the cost falls."""
+    best = cost(schedule)
+    while True:
+        others = [(cost(other), other) for other in moves(schedule, steps, steps)]
+        least, other = min(others, default=(best, schedule))
+        if least >= best:
+            return schedule
+        best, schedule = least, other
+
+
+def moves(schedule: Schedule, steps: int, furthest: int) -> list[Schedule]:
+    """Every schedule in which one step lies elsewhere, at most so far away; the first one stays."""
+    found = []
+    for place in range(1, len(schedule)):
+        rest = {*schedule[:place], *schedule[place + 1 :]}
+        for to in range(max(schedule[place] - furthest, 1), min(schedule[place] + furthest, steps - 1) + 1):
+            if to != schedule[place] and to not in rest:
+                found.append(tuple(sorted({*rest, to})))
+    return found
+
+
+@dataclass
+class Climb:
+    """By real walks. judge: how good a schedule is, higher is better; walks: how often it may be asked."""
+
+    judge: Callable[[Schedule], float]
+    walks: int
+    seen: dict[Schedule, float]
+
+    def value(self, schedule: Schedule) -> float:
+        if schedule not in self.seen:
+            self.seen[schedule] = self.judge(schedule)
+        return self.seen[schedule]
+
+    @property
+    def spent(self) -> bool:
+        return len(self.seen) >= self.walks
+
+
+def climb(starts: Sequence[Schedule], steps: int, judge: Callable[[Schedule], float], walks: int) -> Schedule:
+    """From the best of `starts` on: moves by one or two steps, the first that helps is taken, until none does or so
+    many schedules were judged (all of `starts` are)."""
+    search = Climb(judge, walks, {})
+    best = max(starts, key=search.value)
+    while not search.spent:
+        better = next(
+            (o for o in moves(best, steps, 2) if not search.spent and search.value(o) > search.seen[best]), None
+        )
+        if better is None:
+            break
+        best = better
+    return best
