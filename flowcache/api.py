@@ -9,6 +9,7 @@ from typing import Any, TypedDict, Unpack
 import flowcache
 from flowcache.errors import InputError, Problem, masked
 from flowcache.families.registry import load_model
+from flowcache.inputs.adapt import Embedded
 from flowcache.inputs.given import Given, checked
 from flowcache.inputs.options import RunOptions
 from flowcache.inputs.output_url import check_root
@@ -44,7 +45,7 @@ from flowcache.storage.withdrawal import finish_withdrawals
 
 __all__ = [
     "Cluster", "FinishedVideo", "Link", "Node", "Outlook", "Plan", "RowDefaults", "Run", "RunOptions", "Selection",
-    "StatusReport", "Summary", "check", "load_model", "plan", "preview", "render", "report", "start", "status",
+    "StatusReport", "Summary", "check", "html_report", "load_model", "plan", "preview", "render", "start", "status",
 ]  # fmt: skip
 
 
@@ -156,11 +157,11 @@ class _Asked:
     specs: dict[str, ModelSpec]
     terms: Terms
     options: RunOptions
-    media: Mapping[str, str]
+    media: Embedded
 
     def run(self, progress: Listener | None, repair: bool, stopping: Stopping | None = None) -> Summary:
         def prepare(store: Store, hold: Hold) -> None:
-            put(store, self.media)
+            put(store, self.media.files)
             if repair:
                 mend(store, hold)
             else:
@@ -210,7 +211,7 @@ def _asked(
         places |= {new.id: places[old.id] for new, old in zip(other, good, strict=True)}
         good = other
         segments, record = planned()
-    return _Asked(store, record, good, segments, specs, terms, options, given.embedded.files)
+    return _Asked(store, record, good, segments, specs, terms, options, given.embedded)
 
 
 def plan(
@@ -261,7 +262,7 @@ def status(output: str, *, storage_options: Mapping[str, Any] | None = None) -> 
     return status_of(Store(output, **(storage_options or {})))
 
 
-def report(
+def html_report(
     output: str,
     *,
     to: str | Path | None = None,

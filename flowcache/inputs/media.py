@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 
 from flowcache.errors import MediaError, UnreadableError
 from flowcache.inputs.fit import Fit, fitted
-from flowcache.inputs.pixels import rgb
+from flowcache.inputs.pixels import check_range, in_srgb, rgb, square
 from flowcache.inputs.urls import WEB, Access, OpenFile, opened, resolve, scheme_of
 from flowcache.records import MediaInfo
 
@@ -47,7 +47,7 @@ def probe_media(url: str, kind: str, base: str, access: Access | None = None, pr
             image = _picture(file)
             return MediaInfo(absolute, image.width, image.height, sha256=_sha256(file))
         with _Video(file) as video:
-            next(video.sampled([video.first]))
+            check_range(next(video.sampled([video.first])))
             tail = max(video.first, video.last - PROBED_TAIL)
             size = [(frame.width, frame.height) for frame in video.sampled([tail, video.last])][-1]
             _check_pixels(*size)
@@ -107,7 +107,7 @@ def clip_frames(
         else:
             times = [video.last - Fraction(i, fps) for i in reversed(range(frames))]
         for frame in video.sampled(times):
-            yield np.asarray(fitted(_upright(frame), width, height, fit))
+            yield np.asarray(fitted(_upright(frame, video.ratio), width, height, fit))
 
 
 @contextmanager
@@ -148,12 +148,12 @@ def _picture(file: OpenFile) -> Image.Image:
     _check_pixels(*image.size)
     try:
         image = ImageOps.exif_transpose(image)
-        if image.mode == "RGB" and "transparency" not in image.info:
+        if image.mode == "RGB" and not image.info.keys() & {"transparency", "icc_profile"}:
             image.load()
             return image
         plain, (width, height) = Image.new("RGB", image.size), image.size
         for top in range(0, height, STRIP):  # whole copies of each step would be gigabytes
-            plain.paste(_plain(image.crop((0, top, width, min(top + STRIP, height)))), (0, top))
+            plain.paste(_plain(in_srgb(image.crop((0, top, width, min(top + STRIP, height))))), (0, top))
         return plain
     except BROKEN_PICTURE as error:
         raise MediaError(f"is a damaged picture ({str(error)[:100] or 'cannot be decoded'})") from error
@@ -177,10 +177,11 @@ def _plain(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _upright(frame: av.VideoFrame) -> Image.Image:
-    """The frame as a picture, turned as its camera was held."""
+def _upright(frame: av.VideoFrame, ratio: Fraction | None) -> Image.Image:
+    """The frame as a picture, its pixels made square, turned as its camera was held. ratio: of a pixel's sides."""
+    check_range(frame)
     _check_pixels(frame.width, frame.height)  # which need not be those of the container
-    image = Image.fromarray(rgb(frame))
+    image = square(Image.fromarray(rgb(frame)), ratio)
     return image.rotate(frame.rotation, expand=True) if frame.rotation % 360 else image
 
 
@@ -229,7 +230,7 @@ class _Video:
             raise MediaError("is a damaged video: its end cannot be read") from error
         if not count or base is None:
             raise MediaError("has no frames")
-        self.count, self._base = count, base
+        self.count, self._base, self.ratio = count, base, self._stream.sample_aspect_ratio
         self.first, self.last, self._begin = times[0] * base, times[1] * base, begin * base
         if self.last - self.first > LONGEST:
             raise MediaError(

@@ -45,6 +45,7 @@ class ReadRow:
 
     def __init__(self, file: str, number: int, brief: bool = False, base: str = ""):
         self.file, self.number, self.brief, self.base = file, number, brief, base
+        self.place: Place = file, number
         self.says, self.bad = Row(), set[Loc]()
         self.video: str | None = None
         self.problems: list[Problem] = []
@@ -65,10 +66,6 @@ class ReadRow:
                 self.fault(loc, message)
                 self.bad.add(loc[:3] if loc[0] == "shots" else loc[:1])  # of a shot one field, else the whole field
             self.says = Row.model_validate(without(fields, self.bad))
-
-    @property
-    def place(self) -> Place:
-        return self.file, self.number
 
     def good(self, *loc: int | str) -> bool:
         return not self.bad or not any(loc[: len(bad)] == bad for bad in self.bad)
@@ -261,13 +258,12 @@ def _frames(
     if seconds is not None:
         wanted = seconds * (fps or 0)
     frames = lengths.round_frames(wanted, *grid)
-    if seconds is not None and fps and abs(frames - wanted) >= 1:
-        said = "" if shot.seconds is not None else " (default)"
-        row.warn((*loc, "seconds"), f"got {seconds:g}{said}, which becomes {frames / fps:.4g}: {frames:,} frames")
     if wanted > MAX_FRAMES:
         given = f"got {seconds:g}, that is {wanted:,.0f} frames at {fps} fps"
         row.fault((*loc, "seconds"), f"{given}; accepted: at most {MAX_FRAMES:,} frames")
         return 0
+    if seconds is not None and fps and abs(frames - wanted) >= 1:
+        row.warn((*loc, "seconds"), f"got {seconds:g}, which becomes {frames / fps:.4g}: {frames:,} frames")
     return frames
 
 

@@ -23,7 +23,7 @@ def test_texts_that_are_not_seen_are_told_and_with_strict_refused():
     assert told.keys() == {("all", "prompt"), ("part", "prompt"), ("late", "shots[1].prompt")}
     emptied = "is empty once tiny-magi has cleaned it, as officially; accepted: text in English"
     assert told["all", "prompt"] == f"{emptied}; as in 1 more row"
-    assert "keeps 39 of its 42 letters" in told["part", "prompt"]
+    assert "keeps 38 of its 41 letters" in told["part", "prompt"]
     assert told["late", "shots[1].prompt"] == (
         "has 1,201 tokens, of which tiny-skyreels sees 16; accepted: a shorter text"
     )
