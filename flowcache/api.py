@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import flowcache
@@ -28,9 +28,12 @@ from flowcache.records import MediaInfo, ModelSpec, RenderRequest, Segment
 from flowcache.runtime.cluster import ray_provider
 from flowcache.runtime.metrics import RunMetrics
 from flowcache.scheduler.driver import Summary, run
+from flowcache.scheduler.joining import Rows
+from flowcache.storage.control import Command
 from flowcache.storage.documents import RunRecord
 from flowcache.storage.growth import Terms
 from flowcache.storage.objects.store import Store
+from flowcache.storage.orders import manifest_of
 from flowcache.storage.outlook import Outlook, outlook, renamed
 from flowcache.storage.repair import mend
 from flowcache.storage.runs import new_run
@@ -81,6 +84,13 @@ def render(
     options = options or RunOptions()
     given = Given(requests, defaults or RowDefaults(), selection, storage_options, media, options.allow_private_media)
     asked = _asked(given, output, options, keep_going, extend, rename, warn)
+
+    def plan_rows(command: Command) -> Rows:
+        with manifest_of(asked.store, command) as place:
+            more = replace(given, requests=place, called=command.name, selection=EVERY, media=None)
+            found = _asked(more, output, options, keep_going, True, None, warn)
+        return Rows(found.record, found.requests, found.specs, found.terms)
+
     listeners = [RunMetrics()] if progress is None else [progress, RunMetrics()]
     return run(
         asked.store,
@@ -92,6 +102,7 @@ def render(
         ray_provider,
         mend if repair else lambda store, hold: finish_withdrawals(store),
         asked.terms,
+        plan_rows,
     )
 
 
@@ -127,10 +138,13 @@ class Given:
     access: Mapping[str, Any] | None = None
     media: Mapping[str, str] | None = None
     private: bool = False
+    called: str | None = None
 
     @property
     def name(self) -> str:
         """How problems name them."""
+        if self.called is not None:
+            return self.called
         return self.requests if isinstance(self.requests, str) else "requests"
 
 

@@ -23,6 +23,7 @@ from flowcache.cli.repair import repair
 from flowcache.cli.report import report
 from flowcache.cli.sheet import sheet
 from flowcache.cli.status import status
+from flowcache.cli.steer import add, cancel, pause, prioritise, resume, skip
 from flowcache.cli.stop import stop
 from flowcache.cli.submit import submit
 from flowcache.cli.verify import verify
@@ -42,7 +43,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 COMMANDS = (render, submit, plan, status, verify, repair, models, calibrate)
-for command in (*COMMANDS, export, sheet, report, links, gc, stop):
+STEERING = (pause, resume, stop, cancel, skip, prioritise, add)
+for command in (*COMMANDS, export, sheet, report, links, gc, *STEERING):
     app.command()(command)
 
 

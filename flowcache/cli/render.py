@@ -177,6 +177,8 @@ def print_summary(summary: Any) -> None:
         err.print(
             f"[yellow]stopped:[/] {summary.stopped}; {left}, and the same command goes on from there", soft_wrap=True
         )
+    for name, how in summary.cancelled.items():
+        err.print(f"{escape(name)}: {escape(how)}", highlight=False)
     for kind, causes in (("failed", summary.failed), ("rejected", summary.rejected)):
         for name, cause in causes.items():
             err.print(f"[red]{kind}:[/] {escape(name)}: {escape(cause)}")

@@ -15,8 +15,8 @@ from rich.text import Text
 from flowcache.cli.common import Endpoint, Json, Output, open_store, out, print_json
 from flowcache.report.words import duration
 
-STATES = ("done", "running", "waiting", "partial", "dead")
-MOVING = ("running", "dead", "partial", "waiting", "done")  # what a watcher sees first
+STATES = ("done", "running", "waiting", "partial", "dead", "cancelled")
+MOVING = ("running", "dead", "partial", "waiting", "cancelled", "done")  # what a watcher sees first
 SHOWN = 20  # videos in the table that is redrawn
 
 
@@ -49,6 +49,8 @@ def status(
     elif not watch:
         out.print(table(report.videos))
         out.print(summary(report), markup=False)
+        if report.commands:
+            out.print(commands(report.commands))
     if watch:
         raise typer.Exit(report.exit_code)
 
@@ -99,12 +101,28 @@ def table(videos: Sequence[Any]) -> Table:
     return drawn
 
 
+def commands(told: Sequence[Any]) -> Table:
+    """Pending ones, then the latest that were taken."""
+    drawn = Table("command", "given (UTC)", "taken by", "outcome", box=None)
+    pending, taken = [one for one in told if one.outcome is None], [one for one in told if one.outcome]
+    for one in [*pending, *taken[-SHOWN:]]:
+        given = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(one.at))
+        outcome = f"{one.outcome}: {one.message}" if one.outcome else "pending"
+        drawn.add_row(escape(one.command), given, escape(one.taken_by or "nobody yet"), escape(outcome))
+    return drawn
+
+
 def summary(report: Any) -> str:
     """One line: states, reuse, rate, time left, and how long ago something came."""
     counts = ", ".join(f"{report.count(state)} {state}" for state in STATES if report.count(state))
     rejected = f", {report.rejected} rejected rows" if report.rejected else ""
     chunks = f"{report.total('chunks')}/{report.total('chunks_total')} chunks"
     text = f"run {report.run_id}: {counts}{rejected}; {chunks}; {report.reuse_rate:.0%} of steps reused"
+    if report.paused:
+        text += f"; paused by {report.paused}"
+    pending = sum(one.outcome is None for one in report.commands)
+    if pending:
+        text += f"; {pending} command{'s' * (pending > 1)} not taken yet"
     if report.stopped:
         text += f"; stopped: {report.stopped.why}"
     if report.rate and not report.ended:

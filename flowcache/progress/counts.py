@@ -1,6 +1,7 @@
 """How far a run is, counted from its events."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,8 +13,12 @@ from flowcache.progress.events import (
     SegmentFailed,
     SegmentStarted,
     SegmentsWithdrawn,
+    VideoBegan,
+    VideoCancelled,
     VideoDead,
     VideoDone,
+    VideoReadmitted,
+    VideosJoined,
 )
 from flowcache.report.words import duration
 
@@ -28,7 +33,7 @@ class VideoCount:
     chunks: int
     committed: int
     finished: int
-    state: Literal["waiting", "rendering", "done", "dead"]
+    state: Literal["waiting", "rendering", "done", "dead", "cancelled"]
     started: bool = False  # a segment of it, by this driver
 
 
@@ -44,7 +49,10 @@ class Counts:
     def on(self, event: RunEvent) -> None:
         match event:
             case RunBegan():
-                self._begin(event)
+                self._join(event.videos)
+                self._since = time.monotonic()
+            case VideosJoined():
+                self._join(event.videos)
             case SegmentStarted():
                 video = self.videos[event.video]
                 video.state, video.started = "rendering", True
@@ -60,15 +68,21 @@ class Counts:
                 self.videos[event.video].state = "done"
             case VideoDead():
                 self.videos[event.video].state = "dead"
+            case VideoCancelled():
+                self.videos[event.video].state = "cancelled"
+            case VideoReadmitted():
+                self.videos[event.video].state = "waiting"
 
-    def _begin(self, event: RunBegan) -> None:
-        for begun in event.videos:
+    def _join(self, videos: Sequence[VideoBegan]) -> None:
+        for begun in videos:
             there = begun.chunks_committed
+            if before := self.videos.get(begun.video):
+                self.total -= before.chunks
+                self.finished_chunks -= before.finished
             state = "dead" if begun.dead else "waiting"
             self.videos[begun.video] = VideoCount(begun.segments, begun.chunks, there, there, state)
             self.total += begun.chunks
             self.finished_chunks += there
-        self._since = time.monotonic()
 
     def _settle(self, event: SegmentCommitted | SegmentsWithdrawn | SegmentFailed) -> None:
         """Only what is committed counts, when an attempt has ended."""

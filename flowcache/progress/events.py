@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 FailureKind = Literal[
-    "infra", "store", "node", "memory", "damaged", "unreadable", "superseded", "work", "flaw"
-]  # flaw: rendered again without reuse, nobody's fault
+    "infra", "store", "node", "memory", "damaged", "unreadable", "superseded", "abandoned", "work", "flaw"
+]  # flaw: rendered again without reuse, nobody's fault; abandoned: its video was cancelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,7 @@ class SegmentStarted:
 
     video: str
     segment: int  # from 0, here and below
+    gang: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,39 @@ class VideoDead:
 
 
 @dataclass(frozen=True, slots=True)
+class VideoCancelled:
+    """Somebody does not want the video any more: nothing more of it is started. how: with who and when; new: not told
+    by an earlier driver."""
+
+    video: str
+    how: str
+    new: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class VideoReadmitted:
+    """The video is wanted again, and goes on."""
+
+    video: str
+
+
+@dataclass(frozen=True, slots=True)
+class VideosJoined:
+    """These came to the run while it goes on."""
+
+    videos: tuple[VideoBegan, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CommandTaken:
+    """Somebody told the run something. command: in words, with who and its number; outcome: obeyed or refused."""
+
+    command: str
+    outcome: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class NodesAvoided:
     """So many nodes get no work, since too much failed there. Told again and again, changed or not."""
 
@@ -125,6 +159,10 @@ RunEvent = (
     | SegmentFailed
     | VideoDone
     | VideoDead
+    | VideoCancelled
+    | VideoReadmitted
+    | VideosJoined
+    | CommandTaken
     | NodesAvoided
     | Note
     | Tick

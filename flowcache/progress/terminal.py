@@ -14,6 +14,7 @@ from rich.text import Text
 
 from flowcache.progress.counts import LOG_EVERY, Counts
 from flowcache.progress.events import (
+    CommandTaken,
     Listener,
     Note,
     RunBegan,
@@ -23,13 +24,15 @@ from flowcache.progress.events import (
     SegmentFailed,
     SegmentsWithdrawn,
     Tick,
+    VideoCancelled,
     VideoDead,
     VideoDone,
+    VideosJoined,
 )
 
 SHOWN = 20  # videos in the live table: those that move come first
 DRAW_EVERY = 0.25  # seconds between two drawings of the live table
-ORDER = {"rendering": 0, "dead": 1, "waiting": 2, "done": 3}
+ORDER = {"rendering": 0, "dead": 1, "waiting": 2, "cancelled": 3, "done": 4}
 
 
 def progress_for(console: Console) -> Listener:
@@ -63,12 +66,17 @@ class LogProgress:
             case SegmentsWithdrawn():
                 return withdrawn(event)
             case SegmentFailed():
-                place = f"segment {event.segment} failed on rank {event.rank}"
-                return f"{event.video}: {place}: {event.cause}; {then(event)}"
+                return f"{event.video}: {failed(event)}"
             case VideoDone() if self.counts.videos[event.video].started:
                 return f"{event.video}: done"
             case VideoDead():
                 return f"{event.video}: dead-lettered: {event.cause}"
+            case VideoCancelled():
+                return f"{event.video}: {event.how}"
+            case VideosJoined() if event.videos:
+                return f"{len(event.videos)} videos came; {self.counts.summary()}"
+            case CommandTaken():
+                return f"{event.command}: {event.outcome}: {event.message}"
             case Tick() if time.monotonic() - self._spoke > LOG_EVERY:
                 self._spoke = time.monotonic()
                 return self.counts.summary()
@@ -94,8 +102,9 @@ class LiveProgress:
             case SegmentsWithdrawn():
                 self._print(withdrawn(event))
             case SegmentFailed():
-                place = f"{event.video} segment {event.segment}, rank {event.rank}"
-                self._print(f"{place}: {event.cause}; {then(event)}")
+                self._print(f"{event.video}: {failed(event)}")
+            case CommandTaken():
+                self._print(f"{event.command}: {event.outcome}: {event.message}")
             case Tick() if time.monotonic() - self._drawn > DRAW_EVERY:
                 self._draw()
             case RunEnded():
@@ -124,5 +133,8 @@ def withdrawn(event: SegmentsWithdrawn) -> str:
     return f"{event.video}: {event.segments} damaged segments were withdrawn, and are rendered again"
 
 
-def then(event: SegmentFailed) -> str:
-    return "trying again" if event.again else "giving up"
+def failed(event: SegmentFailed) -> str:
+    if event.kind == "abandoned":
+        return f"segment {event.segment} was ended: {event.cause}"
+    then = "trying again" if event.again else "giving up"
+    return f"segment {event.segment} failed on rank {event.rank}: {event.cause}; {then}"
