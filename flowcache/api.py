@@ -1,5 +1,6 @@
 """The Python interface, which the command line calls too."""
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +24,9 @@ from flowcache.planner.estimate import Cluster
 from flowcache.planner.hardware import Link, Node
 from flowcache.planner.plan import Plan
 from flowcache.planner.plan import plan as plan_of
-from flowcache.progress.events import Listener, Together
+from flowcache.progress.events import Listener, Note, Together
+from flowcache.progress.webhook import checked as checked_webhook
+from flowcache.progress.webhook import webhook as webhooks
 from flowcache.records import MediaInfo, ModelSpec, RenderRequest, Segment
 from flowcache.runtime.cluster import ray_provider
 from flowcache.runtime.metrics import RunMetrics
@@ -62,6 +65,7 @@ def render(
     extend: bool = False,
     rename: str | None = None,
     selection: Selection = EVERY,
+    webhook: str | None = None,
 ) -> Summary:
     """Render every request below `output`, or what is missing of them there.
 
@@ -76,12 +80,15 @@ def render(
     extend: rows that are not yet in the output's run become part of it, and those of which nothing is rendered may
     differ. rename: id of the row that differs from what is rendered ("{id}" in it: its own), which is rendered anew.
     selection: which rows are meant, and what all are given.
+    webhook: http(s) address that is told of what becomes of the run and its videos (flowcache.progress.webhook).
 
     Raises InputError with every fault before anything is started, StoreError if the output can't be
     used or does not show in the end what the run did, ClusterError if no gang comes up. Videos that fail are in
     the Summary, not raised.
     """
     options = options or RunOptions()
+    if webhook is not None:
+        checked_webhook(webhook, os.environ)
     given = Given(requests, defaults or RowDefaults(), selection, storage_options, media, options.allow_private_media)
     asked = _asked(given, output, options, keep_going, extend, rename, warn)
 
@@ -92,18 +99,20 @@ def render(
         return Rows(found.record, found.requests, found.specs, found.terms)
 
     listeners = [RunMetrics()] if progress is None else [progress, RunMetrics()]
-    return run(
-        asked.store,
-        asked.record,
-        asked.requests,
-        asked.specs,
-        options,
-        Together(*listeners),
-        ray_provider,
-        mend if repair else lambda store, hold: finish_withdrawals(store),
-        asked.terms,
-        plan_rows,
-    )
+    all_of_them = Together(*listeners)
+    with webhooks(webhook, os.environ, lambda lost: all_of_them.on(Note(lost))) as hooks:
+        return run(
+            asked.store,
+            asked.record,
+            asked.requests,
+            asked.specs,
+            options,
+            Together(*listeners, *hooks),
+            ray_provider,
+            mend if repair else lambda store, hold: finish_withdrawals(store),
+            asked.terms,
+            plan_rows,
+        )
 
 
 def preview(

@@ -1,4 +1,4 @@
-"""`flowcache pause`, `resume`, `cancel`, `skip`, `prioritise` and `add`: what somebody tells a run through its store."""
+"""`flowcache pause`, `resume`, `cancel`, `skip`, `prioritise` and `add`: what somebody tells a run by its store."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -35,9 +35,11 @@ def resume(
 ) -> None:
     """Let a paused run go on; with ids, let these videos go on, which were cancelled or skipped.
 
-    flowcache resume s3://bucket/night
+    Where no driver is at work, the next one obeys it.
 
-    flowcache resume s3://bucket/night cat-7
+        flowcache resume s3://bucket/night
+
+        flowcache resume s3://bucket/night cat-7
     """
     tell(output, endpoint_url, wait, as_json, "resume", ids or ())
 
@@ -55,7 +57,9 @@ def cancel(output: Output, ids: Ids, wait: Wait = WAIT, endpoint_url: Endpoint =
 def skip(output: Output, ids: Ids, wait: Wait = WAIT, endpoint_url: Endpoint = None, as_json: Json = False) -> None:
     """As cancel, but segments under way are finished.
 
-    flowcache skip s3://bucket/night cat-7
+    Nothing more of these videos is started.
+
+        flowcache skip s3://bucket/night cat-7
     """
     tell(output, endpoint_url, wait, as_json, "skip", ids)
 
@@ -68,9 +72,11 @@ def prioritise(
     endpoint_url: Endpoint = None,
     as_json: Json = False,
 ) -> None:
-    """Give these videos another priority. Below 0 after `--`, which ends options.
+    """Give these videos another priority, whatever their rows say.
 
-    flowcache prioritise s3://bucket/night 10 cat-7
+    One below 0 is written after `--`, which ends options.
+
+        flowcache prioritise s3://bucket/night 10 cat-7
     """
     tell(output, endpoint_url, wait, as_json, "prioritise", ids, priority)
 

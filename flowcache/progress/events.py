@@ -35,6 +35,7 @@ class SegmentStarted:
     video: str
     segment: int  # from 0, here and below
     gang: str = ""
+    chunks: int = 0  # of this segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +81,10 @@ class SegmentFailed:
 
 @dataclass(frozen=True, slots=True)
 class VideoDone:
-    """All of the video is in the store and marked done there, by this driver or an earlier one."""
+    """All of the video is in the store and marked done there, by this driver or (not new) an earlier one."""
 
     video: str
+    new: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,15 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class RunEnded:
-    """The last event of a run, however it ended."""
+    """Nothing more is rendered, however that came."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOver:
+    """The last event of a run. why: it ended with an error, or with videos left; "" where all was done."""
+
+    exit_code: int
+    why: str
 
 
 RunEvent = (
@@ -167,6 +177,7 @@ RunEvent = (
     | Note
     | Tick
     | RunEnded
+    | RunOver
 )
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from flowcache.errors import FlowcacheError, InputError, Problem, StoreError
 from flowcache.inputs.options import RunOptions
-from flowcache.progress.events import Listener, NodesAvoided, Note, RunEnded, Tick
+from flowcache.progress.events import Listener, NodesAvoided, Note, RunEnded, RunOver, Tick, Together
 from flowcache.records import ChunkRecord, ModelSpec, RenderRequest
+from flowcache.scheduler.event_log import EventLog
 from flowcache.scheduler.failures import Failures
 from flowcache.scheduler.gang_pool import GangPool
 from flowcache.scheduler.joining import PlanRows
@@ -20,7 +21,7 @@ from flowcache.scheduler.protocols import Connect, Gang, GangFailure, GangProvid
 from flowcache.scheduler.steering import Steering
 from flowcache.scheduler.stopping import Stopping, left_early, on_sigterm
 from flowcache.scheduler.summary import Summary, summarise
-from flowcache.scheduler.telling import tell_stopped
+from flowcache.scheduler.telling import tell_stopped, told_end
 from flowcache.storage.commits import success, withdraw_stopped
 from flowcache.storage.documents import RunRecord, Stopped
 from flowcache.storage.extend import extend
@@ -64,14 +65,19 @@ def run(
     wanted, stopping, note = record, Stopping(options), lambda message: listener.on(Note(message))
     record = begin_run(store, wanted, terms, note)
     job = Job(options.started_as, options.until) if options.started_as else None
-    with on_sigterm(stopping) as listen, take(store, record, "render", note, job) as hold:
+    with (
+        on_sigterm(stopping) as listen,
+        take(store, record, "render", note, job) as hold,
+        EventLog(store, hold.name) as log,
+        told_end(tell := Together(listener, log).on),
+    ):
         if job:
             stopping.until = hold.holder.until
         try:
             withdraw_stopped(store)
             prepare(store, hold)
             record = extend(store, record, wanted, terms, note) if terms.extend else record
-            ledger = Ledger(store, record, hold, requests, specs, options, listener.on)
+            ledger = Ledger(store, record, hold, requests, specs, options, tell)
         except (StoreError, InputError) as error:
             end = Stopped(record.run_id, str(error), error.exit_code, len(requests), time.time())
             tell_stopped(store, end, note)
@@ -83,6 +89,7 @@ def run(
                 ledger.put_right()
             raise
         hold.how = stopping.why or DONE
+        tell(RunOver(summary.exit_code, summary.stopped or ""))
         return summary
 
 

@@ -91,7 +91,7 @@ class Ledger:
     def settle(self, name: str, listing: Listing) -> None:
         """Of one video. listing: by which it is in the queue."""
         if name in listing.done:
-            self.tell(VideoDone(name))
+            self.tell(VideoDone(name, new=False))
         elif self.queue.videos[name].committed:
             self._publish(self.queue.videos[name])
 
@@ -112,7 +112,7 @@ class Ledger:
         parent = None if segment.after is None else committed[segment.after]
         init = next((marker.init_sha256 for marker in committed.values()), None)
         last = not self.queue.videos[request.id].continued(segment.index)
-        self.tell(SegmentStarted(request.id, segment.index, gang))
+        self.tell(SegmentStarted(request.id, segment.index, gang, segment.chunks))
         return Task(request, segment, parent, last, init, reuse, frugal, self.record.hash_of(request.id))
 
     def chunk_done(self, segment: Segment, record: ChunkRecord) -> None:

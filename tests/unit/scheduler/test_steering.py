@@ -5,8 +5,8 @@ import threading
 
 import pyarrow.parquet as pq
 import pytest
-from benchmarks.simulated import PretendedGang
 
+from benchmarks.simulated import PretendedGang
 from flowcache.scheduler import inbox
 from flowcache.storage import layout
 from flowcache.storage.commits import list_commits, read_stopped
