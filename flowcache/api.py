@@ -95,24 +95,13 @@ def render(
     def plan_rows(command: Command) -> Rows:
         with manifest_of(asked.store, command) as place:
             more = replace(given, requests=place, called=command.name, selection=EVERY, media=None)
-            found = _asked(more, output, options, keep_going, True, None, warn)
-        return Rows(found.record, found.requests, found.specs, found.terms)
+            return Rows(*_asked(more, output, options, keep_going, True, None, warn).joining)
 
-    listeners = [RunMetrics()] if progress is None else [progress, RunMetrics()]
-    all_of_them = Together(*listeners)
-    with webhooks(webhook, os.environ, lambda lost: all_of_them.on(Note(lost))) as hooks:
-        return run(
-            asked.store,
-            asked.record,
-            asked.requests,
-            asked.specs,
-            options,
-            Together(*listeners, *hooks),
-            ray_provider,
-            mend if repair else lambda store, hold: finish_withdrawals(store),
-            asked.terms,
-            plan_rows,
-        )
+    every = [RunMetrics()] if progress is None else [progress, RunMetrics()]
+    prepare = mend if repair else lambda store, hold: finish_withdrawals(store)
+    with webhooks(webhook, os.environ, lambda lost: Together(*every).on(Note(lost))) as hooks:
+        told = Together(*every, *hooks)
+        return run(asked.store, *asked.joining[:3], options, told, ray_provider, prepare, asked.terms, plan_rows)
 
 
 def preview(
@@ -167,6 +156,11 @@ class _Asked:
     segments: list[Segment]
     specs: dict[str, ModelSpec]
     terms: Terms
+
+    @property
+    def joining(self) -> tuple[RunRecord, list[RenderRequest], dict[str, ModelSpec], Terms]:
+        """As `Rows` has them."""
+        return self.record, self.requests, self.specs, self.terms
 
 
 def _asked(

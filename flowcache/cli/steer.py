@@ -118,7 +118,7 @@ def tell(
         print_json({"command": asdict(command), "taken": asdict(taken) if taken else None})
     elif taken:
         said = escape("\n".join([f"{command}: {taken.outcome}: {taken.message}", *taken.problems]))
-        (err if refused else out).print(said, highlight=False)
+        (err if refused else out).print(said, highlight=False, soft_wrap=True)
     else:
         holder = at_work(store)
         ended = holder is None or holder.ended

@@ -94,7 +94,7 @@ class Webhook:
 class Stay(urllib.request.HTTPRedirectHandler):
     """A redirect is a refusal: what is signed for one address is not for another."""
 
-    def redirect_request(self, *told: Any) -> None:
+    def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: Any) -> None:
         return None
 
 

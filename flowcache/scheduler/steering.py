@@ -87,7 +87,7 @@ class Steering:
             self._answer(*under_way, "obeyed", message, videos=videos)
         except InputError as error:
             problems = [str(problem) for problem in error.problems]
-            self._answer(*under_way, "refused", f"{len(problems)} faults; nothing was added", problems)
+            self._answer(*under_way, "refused", "nothing was added", problems)
         except FlowcacheError as error:
             if isinstance(error, Superseded) or (isinstance(error, StoreError) and error.passing):
                 raise

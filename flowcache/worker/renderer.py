@@ -126,7 +126,7 @@ class SegmentRenderer:
     def _heed(self, visit: Visit) -> None:
         """After each forward: is anybody still waiting for the result?"""
         if self._abandoned.is_set():
-            raise Abandoned
+            raise Abandoned("the video was cancelled, or nobody waits for it any more")
 
     @torch.inference_mode()
     def chunks(self) -> Generator[RenderedChunk, None, None]:

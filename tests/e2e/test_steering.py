@@ -66,7 +66,7 @@ def test_a_night_is_steered_through_its_store(start, flowcache, tmp_path):
 
     bad = write(tmp_path / "bad.jsonl", [{**first, "steps": 3}])
     refused = flowcache("add", root, bad, "--wait", "120")
-    assert refused.code == 2 and "bad.jsonl row 1 steps: got 3, but its video is rendered with 2" in refused.err
+    assert refused.code == 2 and "bad.jsonl row 1: steps: got 3, but its video is rendered with 2" in refused.err
     more = write(tmp_path / "more.jsonl", [row("more", frames=9)])
     added = flowcache("add", root, more, "--wait", "120", "--json").json
     assert added["taken"]["outcome"] == "obeyed" and "1 added" in added["taken"]["message"]

@@ -2,20 +2,27 @@
 
 import io
 import threading
+from contextlib import contextmanager
+from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.simulated import PretendedGang
+from flowcache.inputs.segments import plan
 from flowcache.scheduler import inbox
+from flowcache.scheduler.gang_pool import ClusterError
+from flowcache.scheduler.joining import Rows
 from flowcache.storage import layout
 from flowcache.storage.commits import list_commits, read_stopped
 from flowcache.storage.control import Command, Taken, acknowledge, give, read_log, read_taken
 from flowcache.storage.documents import canonical
+from flowcache.storage.events import read_events
+from flowcache.storage.growth import Terms
 from flowcache.storage.objects.store import Store
-from flowcache.storage.runs import read_run
+from flowcache.storage.runs import new_run, read_run
 from flowcache.storage.status import status
-from tests.unit.scheduler.studio import ONE_SEGMENT, Studio, request, sound
+from tests.unit.scheduler.studio import MODEL, ONE_SEGMENT, SPEC, Studio, request, sound
 
 
 @pytest.fixture(autouse=True)
@@ -164,6 +171,96 @@ def test_commands_of_ids_that_are_done_or_given_up_say_so():
     studio.run()
     assert read_taken(studio.store, 1).message == "done: cat; no video of the run: nobody"
     assert status(studio.store).videos[0].state == "done"
+
+
+def brings(*requests):
+    """Reads the manifest of any `add` as these."""
+
+    def plan_rows(command):
+        segments = [segment for one in requests for segment in plan(one, SPEC)]
+        record = new_run(requests, {MODEL: SPEC.digest}, segments, "0")
+        return Rows(record, list(requests), {MODEL: SPEC}, Terms(manifest="more.jsonl", rows={"cat": 1}))
+
+    return plan_rows
+
+
+def test_rows_are_added_while_the_run_goes_on_and_stay_added():
+    cat, dog = request("cat", ONE_SEGMENT), request("dog")
+    studio = Studio(cat)
+    told(studio.store, "add", manifest="_control/x", name="more.jsonl")
+    summary = studio.run(plan_rows=brings(cat, dog))
+    assert set(summary.done) == {"cat", "dog"} and read_run(studio.store).grown[1].added == ["dog"]
+    assert read_taken(studio.store, 1).videos == ["cat", "dog"] and studio.store.exists(layout.SUCCESS)
+    assert sound(studio.store)["done"] == 2
+    assert studio.run(plan_rows=brings(dog)).exit_code == 0 and len(read_run(studio.store).grown) == 2
+
+
+def test_what_was_added_is_rendered_by_the_next_driver_too():
+    cat, dog = request("cat", ONE_SEGMENT), request("dog")
+    studio = Studio(cat)
+    told(studio.store, "add", manifest="_control/x")
+    told(studio.store, "stop")
+    assert studio.run(plan_rows=brings(dog)).exit_code == 5 and not studio.notes.order
+    assert set(studio.run(plan_rows=brings(dog)).done) == {"cat", "dog"}
+
+
+def test_rows_that_differ_from_what_is_rendered_are_refused_field_by_field():
+    studio = Studio(request("cat", ONE_SEGMENT))
+    studio.run()
+    told(studio.store, "add", manifest="_control/x")
+    studio.run(plan_rows=brings(replace(request("cat", ONE_SEGMENT), seed=5), request("dog")))
+    taken = read_taken(studio.store, 1)
+    assert taken.outcome == "refused" and "more.jsonl row 1: seed: got 5" in taken.problems[0]
+    assert not read_run(studio.store).grown and "dog" not in list_commits(studio.store).segments
+
+
+def test_a_row_that_waits_is_corrected_and_labels_follow():
+    first, cat = request("first", ONE_SEGMENT, priority=9), request("cat")
+    studio = Studio(first, cat)
+    told(studio.store, "add", manifest="_control/x")
+    more = brings(replace(cat, seed=8), replace(first, labels={"team": "a"}))
+    assert studio.run(plan_rows=more).exit_code == 0 and read_taken(studio.store, 1).outcome == "obeyed"
+    run = read_run(studio.store)
+    asked = {one["id"]: one for one in run.requests}
+    assert run.grown[1].corrected == ["cat"] and asked["cat"]["seed"] == 8 and asked["first"]["labels"] == {"team": "a"}
+    assert sound(studio.store)["done"] == 2
+
+
+def test_a_row_of_which_something_is_under_way_is_refused():
+    cat = request("cat", ONE_SEGMENT)
+    studio = Studio(cat)
+
+    def seconds(task):
+        told(studio.store, "add", manifest="_control/x")
+        return 10.0
+
+    more = brings(replace(cat, seed=8))
+    assert studio.run(plan_rows=more, seconds=seconds).done == ("cat",)
+    assert "seed: got 8" in read_taken(studio.store, 1).problems[0] and not read_run(studio.store).grown
+    sound(studio.store)
+
+
+def test_events_of_a_run_are_in_its_store():
+    studio = Studio(request("cat", ONE_SEGMENT), request("dog", ONE_SEGMENT))
+    told(studio.store, "cancel", "dog")
+    studio.run()
+    seen = set()
+    events = read_events(studio.store, seen)
+    assert [(one["event"], one.get("video")) for one in events] == [
+        ("run started", None), ("video cancelled", "dog"), ("command taken", None), ("video done", "cat"),
+        ("run ended", None),
+    ]  # fmt: skip
+    assert events[-1]["exit_code"] == 0 and read_events(studio.store, seen) == []
+    studio.run()  # neither is told once more
+    assert [one["event"] for one in read_events(studio.store, seen)] == ["run started", "run ended"]
+
+
+def test_an_end_with_an_error_is_an_event_too():
+    studio = Studio(request("cat", ONE_SEGMENT))
+    with pytest.raises(ClusterError):
+        studio.run(connect=contextmanager(lambda work: (_ for _ in ()).throw(ClusterError("no room"))))
+    last = read_events(studio.store, set())[-1]
+    assert (last["event"], last["exit_code"], last["why"]) == ("run ended", 1, "no room")
 
 
 def test_two_commands_are_other_bytes():
