@@ -60,18 +60,8 @@ class Studio:
         options = {name: settings.pop(name) for name in list(settings) if name in RunOptions.__dataclass_fields__}
         record = new_run(self.requests, {MODEL: SPEC.digest}, self.segments, "0")
         connect = connect or connector(self.providers, size, **settings)
-        specs = {MODEL: SPEC}
-        return run(
-            self.store,
-            record,
-            self.requests,
-            specs,
-            RunOptions(**options),
-            self.notes,
-            connect,
-            terms=terms,
-            plan_rows=plan_rows,
-        )
+        given = self.store, record, self.requests, {MODEL: SPEC}, RunOptions(**options), self.notes, connect
+        return run(*given, terms=terms, plan_rows=plan_rows)
 
 
 def sound(store: Store) -> dict[str, int]:
