@@ -37,12 +37,11 @@ class Stopping:
         self.why = why if self.why in (None, LATE) else self.why
 
     def stop_now(self, why: str) -> None:
-        """From another thread, which interrupts what is not worth waiting for."""
+        """From another thread, which interrupts what is not worth waiting for, as `on_sigterm` does."""
         self.stop(why)
         main = threading.main_thread()
         if self.connecting and main.ident is not None and threading.current_thread() is not main:
-            self.early = True
-            signal.pthread_kill(main.ident, signal.SIGINT)
+            signal.pthread_kill(main.ident, signal.SIGTERM)
 
     def connect(self) -> None:
         """Gangs are brought up from now on, until `begin`."""
