@@ -7,7 +7,7 @@ ROOM ?=
 BASE ?= main
 PROCESSES ?= 2
 
-.PHONY: help setup demo test test-quick test-half-1 test-half-2 test-slow soak scale train-skyreels train-magi lint format clean
+.PHONY: help setup demo test test-quick test-half-1 test-half-2 test-slow soak scale train-skyreels train-magi lint format docs clean
 
 help:
 	@echo "make demo    set up, render manifests/demo.jsonl on the bundled models, say where to look"
@@ -17,6 +17,7 @@ help:
 	@echo "make soak    200 tiny videos while everything is killed at random; the short form is in make test"
 	@echo "make scale   the driver with 100,000 videos on 1,000 simulated gangs"
 	@echo "make train-skyreels, make train-magi   train a bundled model from nothing, or go on (training/README.md)"
+	@echo "make docs    the pages as a site, in site/; installs mkdocs-material once, then needs no network"
 	@echo "make lint    ruff, the layers, types, spelling, unused code"
 	@echo "make clean   remove the environment and the demo's output"
 
@@ -30,7 +31,7 @@ setup: .venv/.ready
 
 demo: setup
 	$(BIN)/flowcache render --job jobs/demo.yaml --output $(OUTPUT)
-	$(BIN)/flowcache sheet $(OUTPUT) --to $(OUTPUT)-sheet.png
+	$(BIN)/flowcache sheet $(OUTPUT) --to $(OUTPUT)-sheet.webp
 	$(BIN)/flowcache report $(OUTPUT) --to $(OUTPUT)-report.html
 	@echo "two of these videos again, each by a gang of two ranks:"
 	$(BIN)/flowcache render manifests/demo-gang.jsonl --output $(OUTPUT)-gang --policy paper:slow --gang 2
@@ -78,5 +79,12 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: setup .venv/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+.venv/.docs: pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
+
 clean:
-	rm -rf .venv $(OUTPUT) $(OUTPUT)-gang $(OUTPUT)-sheet.png $(OUTPUT)-report.html
+	rm -rf .venv site $(OUTPUT) $(OUTPUT)-gang $(OUTPUT)-sheet.webp $(OUTPUT)-report.html

@@ -2,23 +2,21 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
 
 import flowcache
 from flowcache.errors import InputError, Problem, masked
-from flowcache.families.check import doubts, sound
 from flowcache.families.registry import load_model
-from flowcache.families.settings import policy_faults
-from flowcache.inputs.manifest import validate
+from flowcache.inputs.given import Given, checked
 from flowcache.inputs.options import RunOptions
-from flowcache.inputs.readers import rows_of
-from flowcache.inputs.sandbox import Sandbox
+from flowcache.inputs.output_url import check_root
+from flowcache.inputs.python_rows import Requests
 from flowcache.inputs.schema import RowDefaults
 from flowcache.inputs.segments import plan as segments_of
 from flowcache.inputs.selection import EVERY, Selection
-from flowcache.inputs.told import Told
 from flowcache.planner.advice import check_gang
 from flowcache.planner.estimate import Cluster
 from flowcache.planner.hardware import Link, Node
@@ -27,27 +25,33 @@ from flowcache.planner.plan import plan as plan_of
 from flowcache.progress.events import Listener, Note, Together
 from flowcache.progress.webhook import checked as checked_webhook
 from flowcache.progress.webhook import webhook as webhooks
-from flowcache.records import MediaInfo, ModelSpec, RenderRequest, Segment
+from flowcache.records import ModelSpec, RenderRequest, Segment
+from flowcache.report.page import Limits, link_base, report_page
 from flowcache.runtime.cluster import ray_provider
 from flowcache.runtime.metrics import RunMetrics
+from flowcache.scheduler.background import FinishedVideo, Run
 from flowcache.scheduler.driver import Summary, run
 from flowcache.scheduler.joining import Rows
+from flowcache.scheduler.stopping import Stopping
 from flowcache.storage.control import Command
 from flowcache.storage.documents import RunRecord
+from flowcache.storage.given_media import kept, put
 from flowcache.storage.growth import Terms
+from flowcache.storage.layout import playlist_key
 from flowcache.storage.objects.store import Store
 from flowcache.storage.orders import manifest_of
 from flowcache.storage.outlook import Outlook, outlook, renamed
+from flowcache.storage.ownership import Hold
 from flowcache.storage.repair import mend
 from flowcache.storage.runs import new_run
+from flowcache.storage.status import StatusReport
+from flowcache.storage.status import status as status_of
 from flowcache.storage.withdrawal import finish_withdrawals
 
 __all__ = [
-    "Cluster", "Link", "Node", "Outlook", "Plan", "RowDefaults", "RunOptions", "Selection", "Summary", "check",
-    "load_model", "plan", "preview", "render",
+    "Cluster", "FinishedVideo", "Link", "Node", "Outlook", "Plan", "RowDefaults", "Run", "RunOptions", "Selection",
+    "StatusReport", "Summary", "check", "load_model", "plan", "preview", "render", "report", "start", "status",
 ]  # fmt: skip
-
-Requests = str | Sequence[Mapping[str, Any]]
 
 
 def render(
@@ -69,7 +73,8 @@ def render(
 ) -> Summary:
     """Render every request below `output`, or what is missing of them there.
 
-    requests: path or URL of a manifest (JSONL, CSV, Parquet), or rows as mappings (docs/manifest.md).
+    requests: path or URL of a manifest or folder, a row or rows as mappings, prompts, or a table: pandas, Arrow, Ray
+    Data, Hugging Face (docs/manifest.md). Of a list, texts are prompts and Path objects manifests.
     output: folder or URL (s3://, gs://, az://); it holds one run and can be given again to go on with it.
     defaults: what rows without a value of their own get; options: how to run (gangs, device, retries).
     keep_going: render the good rows although others are bad, and record the bad ones.
@@ -79,7 +84,7 @@ def render(
     repair: first withdraw what is damaged below the output (flowcache.storage.repair).
     extend: rows that are not yet in the output's run become part of it, and those of which nothing is rendered may
     differ. rename: id of the row that differs from what is rendered ("{id}" in it: its own), which is rendered anew.
-    selection: which rows are meant, and what all are given.
+    selection: which rows are meant, what all are given, and how strictly they are read.
     webhook: http(s) address that is told of what becomes of the run and its videos (flowcache.progress.webhook).
 
     Raises InputError with every fault before anything is started, StoreError if the output can't be
@@ -91,17 +96,42 @@ def render(
         checked_webhook(webhook, os.environ)
     given = Given(requests, defaults or RowDefaults(), selection, storage_options, media, options.allow_private_media)
     asked = _asked(given, output, options, keep_going, extend, rename, warn)
+    with webhooks(webhook, os.environ, lambda lost: progress.on(Note(lost)) if progress else None) as hooks:
+        return asked.run(Together(*([progress] if progress else []), *hooks), repair)
 
-    def plan_rows(command: Command) -> Rows:
-        with manifest_of(asked.store, command) as place:
-            more = replace(given, requests=place, called=command.name, selection=EVERY, media=None)
-            return Rows(*_asked(more, output, options, keep_going, True, None, warn).joining)
 
-    every = [RunMetrics()] if progress is None else [progress, RunMetrics()]
-    prepare = mend if repair else lambda store, hold: finish_withdrawals(store)
-    with webhooks(webhook, os.environ, lambda lost: Together(*every).on(Note(lost))) as hooks:
-        told = Together(*every, *hooks)
-        return run(asked.store, *asked.joining[:3], options, told, ray_provider, prepare, asked.terms, plan_rows)
+class How(TypedDict, total=False):
+    """What `start` takes as `render` does."""
+
+    defaults: RowDefaults | None
+    options: RunOptions | None
+    keep_going: bool
+    storage_options: Mapping[str, Any] | None
+    warn: Callable[[Problem], None]
+    media: Mapping[str, str] | None
+    extend: bool
+    rename: str | None
+    selection: Selection
+
+
+def start(
+    requests: Requests, *, output: str, progress: Listener | None = None, repair: bool = False, **how: Unpack[How]
+) -> Run:
+    """`render` in a thread of this process: returns as soon as the requests are checked, and raises what is wrong with
+    them. The Run is waited for, cancelled, and iterated over for each video as it is finished."""
+    options = how.get("options") or RunOptions()
+    given = Given(
+        requests, how.get("defaults") or RowDefaults(), how.get("selection", EVERY), how.get("storage_options"),
+        how.get("media"), options.allow_private_media,
+    )  # fmt: skip
+    terms = how.get("keep_going", False), how.get("extend", False), how.get("rename")
+    asked = _asked(given, output, options, *terms, how.get("warn", lambda problem: None))
+    stopping = Stopping(options)
+    return Run(
+        lambda listener: asked.run(Together(listener, *([progress] if progress else [])), repair, stopping),
+        stopping,
+        lambda video: masked(asked.store.uri(playlist_key(video))),
+    )
 
 
 def preview(
@@ -127,28 +157,8 @@ def preview(
 
 
 @dataclass(frozen=True)
-class Given:
-    """Rows, and what is needed to read and check them; as in `render` and `check`."""
-
-    requests: Requests
-    defaults: RowDefaults
-    selection: Selection
-    access: Mapping[str, Any] | None = None
-    media: Mapping[str, str] | None = None
-    private: bool = False
-    called: str | None = None
-
-    @property
-    def name(self) -> str:
-        """How problems name them."""
-        if self.called is not None:
-            return self.called
-        return self.requests if isinstance(self.requests, str) else "requests"
-
-
-@dataclass(frozen=True)
 class _Asked:
-    """A run before it begins."""
+    """A run before it begins. media: that came inside the manifest, by name."""
 
     store: Store
     record: RunRecord
@@ -156,11 +166,37 @@ class _Asked:
     segments: list[Segment]
     specs: dict[str, ModelSpec]
     terms: Terms
+    options: RunOptions
+    media: Mapping[str, str]
+    more: Callable[[Command], "_Asked"]  # reads the manifest that somebody adds, as this one was
 
-    @property
-    def joining(self) -> tuple[RunRecord, list[RenderRequest], dict[str, ModelSpec], Terms]:
-        """As `Rows` has them."""
-        return self.record, self.requests, self.specs, self.terms
+    def rows(self, command: Command) -> Rows:
+        """What somebody adds; media that came inside are in the store then."""
+        found = self.more(command)
+        put(self.store, found.media)
+        return Rows(found.record, found.requests, found.specs, found.terms)
+
+    def run(self, progress: Listener, repair: bool, stopping: Stopping | None = None) -> Summary:
+        def prepare(store: Store, hold: Hold) -> None:
+            put(store, self.media)
+            if repair:
+                mend(store, hold)
+            else:
+                finish_withdrawals(store)
+
+        return run(
+            self.store,
+            self.record,
+            self.requests,
+            self.specs,
+            self.options,
+            Together(progress, RunMetrics()),
+            ray_provider,
+            prepare,
+            self.terms,
+            stopping,
+            self.rows,
+        )
 
 
 def _asked(
@@ -172,10 +208,11 @@ def _asked(
     rename: str | None,
     warn: Callable[[Problem], None],
 ) -> _Asked:
-    store, places = Store(output, **(given.access or {})), dict[str, int]()
-    good, problems, warnings, specs = _check(given, keep_going, places)
-    problems += options.faults(specs.values()) + check_gang(good, specs, options.gang)
-    for warning in warnings:
+    store, found = Store(output, **(given.access or {})), checked(given, keep_going)
+    good, specs, places = found.requests, found.specs, dict(found.places)
+    problems = found.problems + options.faults(specs.values()) + check_gang(good, specs, options.gang)
+    good = kept(store, good, given.embedded.files)
+    for warning in found.warnings:
         warn(warning)
     if problems and not (keep_going and good and all(problem.row for problem in problems)):
         raise InputError(problems)
@@ -191,7 +228,13 @@ def _asked(
         places |= {new.id: places[old.id] for new, old in zip(other, good, strict=True)}
         good = other
         segments, record = planned()
-    return _Asked(store, record, good, segments, specs, terms)
+
+    def more(command: Command) -> _Asked:
+        with manifest_of(store, command) as place:
+            rows = Given(place, given.defaults, access=given.access, private=given.private, called=command.name)
+            return _asked(rows, output, options, keep_going, True, None, warn)
+
+    return _Asked(store, record, good, segments, specs, terms, options, given.embedded.files, more)
 
 
 def plan(
@@ -211,8 +254,9 @@ def plan(
     """
     cluster, now = cluster or Cluster(), time.time()
     given = Given(requests, defaults or RowDefaults(), selection, storage_options, private=allow_private_media)
-    good, problems, _, specs = _check(given)
-    problems += cluster.faults() + check_gang(good, specs, cluster.gang)
+    found = checked(given)
+    good, specs = found.requests, found.specs
+    problems = found.problems + cluster.faults() + check_gang(good, specs, cluster.gang)
     if problems:
         raise InputError(problems)
     return plan_of(good, specs, cluster, now)
@@ -231,37 +275,32 @@ def check(
     access: what s3:// URLs of the manifest and in it are opened with. media: as for `render`. private: media may lie at
     any address. thorough: see `validate`.
     """
-    return _check(Given(requests, defaults, EVERY, access, media, private), thorough)
+    found = checked(Given(requests, defaults, EVERY, access, media, private), thorough)
+    return found.requests, found.problems, found.warnings, found.specs
 
 
-def _check(
-    given: Given, thorough: bool = False, places: dict[str, int] | None = None
-) -> tuple[list[RenderRequest], list[Problem], list[Problem], dict[str, ModelSpec]]:
-    """`check`. places: is told in which row each request stands, by id."""
-    specs: dict[str, ModelSpec] = {}
-    doubted: list[Problem] = []
+def status(output: str, *, storage_options: Mapping[str, Any] | None = None) -> StatusReport:
+    """How far a run is, read from its store alone. InputError: nothing can be there, or no run is; StoreError."""
+    check_root(output)
+    return status_of(Store(output, **(storage_options or {})))
 
-    def spec_of(name: str) -> ModelSpec:
-        specs[name] = sound(name)
-        doubted.extend(doubts(specs[name]))
-        return specs[name]
 
-    requests, selection, told = given.requests, given.selection, Told()
-    with Sandbox(given.access, given.private) as sandbox:
+def report(
+    output: str,
+    *,
+    to: str | Path | None = None,
+    base_url: str | None = None,
+    limits: Limits | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> str:
+    """The page of `flowcache report`, as HTML; written to the file `to`, where one is named.
 
-        def probe(url: str, kind: str) -> MediaInfo:
-            return sandbox.probe(
-                (given.media or {}).get(url, url), kind, "" if given.name == "requests" else given.name
-            )
-
-        rows = rows_of(requests, sandbox, told) if isinstance(requests, str) else enumerate(map(dict, requests), 1)
-        rows = selection.rows(rows)
-        found = validate(rows, given.name, spec_of, given.defaults, probe, told, thorough, places)
-    good, problems, warnings = selection.requests(found[0]), *found[1:]
-    if not isinstance(requests, str) and not requests:
-        problems.append(Problem("requests", "", "is empty; accepted: at least one row"))
-    else:
-        problems += selection.faults(found[0], problems, masked(given.name))
-    used = {request.model for request in good}
-    problems += policy_faults(good, specs, masked(given.name))
-    return good, problems, doubted + warnings, {name: spec for name, spec in specs.items() if name in used}
+    base_url: where browsers find the output; limits: how many videos in full, how many bytes of them in the page.
+    InputError, StoreError.
+    """
+    check_root(output)
+    store, page = Store(output, **(storage_options or {})), Path(to or "report.html")
+    html = report_page(store, link_base(store, page, base_url), limits or Limits())
+    if to is not None:
+        page.write_text(html, errors="backslashreplace")
+    return html

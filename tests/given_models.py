@@ -122,7 +122,7 @@ GIVEN = [
     Given("Name on the Hugging Face Hub", "Skywork/SkyReels-V2-DF-1.3B-540P", "(no such path)", "run hf download Sky"),
     Given("Missing path", "/models/SkyReels", "(no such path)", "does not exist: give tiny-magi"),
     Given("URL", "s3://bucket/model", "(a URL)", "is a URL; accepted"),
-    Given("Path with ~", "~/model", "(no such path)", "~ is not resolved here"),
+    Given("Path with ~", "~/model", "(no such path)", "'~/model' does not exist: give"),
     Given("Empty folder", "model", "(a folder without files)", "is an empty folder", lambda at: (at / "model").mkdir()),
     Given("GGUF file", "model.gguf", "(the start of a GGUF file)", "is a GGUF file", of("model.gguf", GGUF)),
     Given("Folder with a GGUF file", "model", "(a folder with model.gguf)", "is a GGUF file",

@@ -1,50 +1,118 @@
 """`flowcache export`."""
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from flowcache.cli import options
 from flowcache.cli.common import Endpoint, Json, Output, open_store, out, print_json
+from flowcache.cli.selecting import selection_of
+from flowcache.cli.sign import Certificate, Key, Timestamps, said_of
 from flowcache.cli.targets import check_folder
 from flowcache.errors import InputError, Problem, StoreError
+
+if TYPE_CHECKING:
+    from flowcache.export.film import Film
+    from flowcache.export.plan import Plan, Read
+    from flowcache.export.target import Receipt
+    from flowcache.storage.objects.store import Store
+    from flowcache.storage.provenance import Credential
+
+Form = Literal["mp4", "webdataset", "huggingface", "lerobot"]
 
 
 def export(
     output: Output,
     video: Annotated[list[str] | None, typer.Argument(help="Video ids; none: every finished video.")] = None,
     to: Annotated[str, typer.Option(help="Folder or URL for the files.")] = "export",
+    form: Annotated[Form, typer.Option("--format", help="mp4, or a dataset in a form that people train with.")] = "mp4",
+    only: options.Only = None,
+    condition: options.WhereOption = None,
+    sample: options.Sample = None,
+    limit: options.Limit = None,
+    thumbnails: Annotated[bool, typer.Option("--thumbnails", help="ID.jpg beside each MP4.")] = False,
+    sheets: Annotated[bool, typer.Option("--sheets", help="ID-sheet.jpg, ten frames, beside each MP4.")] = False,
+    signed: Annotated[
+        bool, typer.Option("--sign", help="A signed C2PA manifest in each MP4 (see `flowcache sign`).")
+    ] = False,
+    certificate: Certificate = None,
+    key: Key = None,
+    timestamps: Timestamps = None,
     endpoint_url: Endpoint = None,
     as_json: Json = False,
 ) -> None:
-    """One plain MP4 for each video, joined from its chunks without re-encoding."""
+    """Finished videos as MP4 files or a dataset, without encoding again. What is there already is not written again."""
+    from flowcache.export.film import find
+    from flowcache.export.run import export as write
+    from flowcache.storage.provenance import credential
+
+    chosen = selection_of(only, condition, sample, limit, None)
+    if (thumbnails or sheets) and form != "mp4":
+        name = "--thumbnails" if thumbnails else "--sheets"
+        raise InputError([Problem(name, "", f"goes with --format mp4, not with {form}; accepted: one of the two")])
+    signer = credential(certificate, key, timestamps) if signed else None
+    target, store = _target(to, endpoint_url), open_store(output, endpoint_url)
+    found = find(store, video or (), chosen)
+    if found.faults and (form != "mp4" or not found.films):
+        raise StoreError(_counted(found.faults, len(found.films) + len(found.faults), "videos"))
+    plan = _plan(form, found.films, _reader(store, signer), store, thumbnails, sheets)
+    if signer:
+        plan = plan.as_of(f"signed by {signer.name}")
+    root = to.rstrip("/")
+
+    def told(one: "Receipt") -> None:
+        if not as_json:
+            out.print(f"{root}/{one.key} ({one.bytes:,} bytes)", markup=False)
+
+    done = write(plan, target, told)
+    if as_json:
+        print_json({f"{root}/{one.key}": one.bytes for one in done.written})
+    elif done.found:
+        out.print(f"{done.found:,} files were there already")
+    if faults := found.faults + done.faults:
+        raise StoreError(_counted(faults, len(plan.files) + len(plan.index) + len(found.faults), "files"))
+
+
+def _counted(faults: list[StoreError], every: int, what: str) -> str:
+    others = f"; and {len(faults) - 1} more" if len(faults) > 1 else ""
+    return f"{len(faults)} of {every} {what} not exported: {faults[0]}{others}"
+
+
+def _target(to: str, endpoint_url: str | None) -> "Store":
     from flowcache.inputs.output_url import check_root
-    from flowcache.storage.commits import read_commits
-    from flowcache.storage.export import export as export_video
     from flowcache.storage.objects.registry import normalise
     from flowcache.storage.objects.schemes import S3, scheme_of
+    from flowcache.storage.objects.store import Store
 
     check_root(to, typed=True, name="--to")
-    target = normalise(to)
-    if "://" not in target:
-        check_folder(Path(target))
-    store = open_store(output, endpoint_url)
-    names = video or sorted(read_commits(store).done)
-    if not names:
-        raise InputError([Problem(output, "", "holds no finished video yet")])
-    access = {"endpoint_url": endpoint_url} if endpoint_url and scheme_of(target) is S3 else {}
-    sizes, faults = dict[str, int](), list[StoreError]()
-    for name in names:
-        file = f"{to.rstrip('/')}/{name}.mp4"
-        try:
-            sizes[file] = export_video(store, name, file, **access)
-        except StoreError as fault:
-            faults.append(fault)
-            continue
-        if not as_json:
-            out.print(f"{file} ({sizes[file]:,} bytes)", markup=False)
-    if as_json:
-        print_json(sizes)
-    if faults:
-        others = f"; and {len(faults) - 1} more" if len(faults) > 1 else ""
-        raise StoreError(f"{len(faults)} of {len(names)} videos not exported: {faults[0]}{others}")
+    url = normalise(to)
+    if "://" not in url:
+        check_folder(Path(url))
+    return Store(to, **({"endpoint_url": endpoint_url} if endpoint_url and scheme_of(url) is S3 else {}))
+
+
+def _reader(store: "Store", signer: "Credential | None") -> "Read":
+    from flowcache.storage.joined import joined
+    from flowcache.storage.provenance import signed
+
+    def read(film: "Film") -> bytes:
+        mp4 = joined(store, film.markers)
+        return signed(mp4, said_of(film), signer) if signer else mp4
+
+    return read
+
+
+def _plan(form: Form, found: "list[Film]", read: "Read", store: "Store", thumbnails: bool, sheets: bool) -> "Plan":
+    from flowcache.export import huggingface, lerobot, mp4, webdataset
+
+    if form == "webdataset":
+        return webdataset.webdataset(found, read)
+    if form == "huggingface":
+        return huggingface.huggingface(found, read)
+    if form == "lerobot":
+        return lerobot.lerobot(found, read, store)
+    pictures = {".jpg": partial(mp4.thumbnail, store)} if thumbnails else {}
+    pictures |= {"-sheet.jpg": partial(mp4.contact_sheet, store)} if sheets else {}
+    return mp4.mp4(found, read, pictures)

@@ -23,6 +23,7 @@ from flowcache.cli.render import render
 from flowcache.cli.repair import repair
 from flowcache.cli.report import report
 from flowcache.cli.sheet import sheet
+from flowcache.cli.sign import sign
 from flowcache.cli.status import status
 from flowcache.cli.steer import add, cancel, pause, prioritise, resume, skip
 from flowcache.cli.stop import stop
@@ -61,7 +62,7 @@ def of_all(
 
 COMMANDS = (render, submit, plan, status, verify, repair, models, calibrate)
 STEERING = (pause, resume, stop, cancel, skip, prioritise, add)
-for command in (*COMMANDS, export, sheet, report, links, gc, *STEERING):
+for command in (*COMMANDS, export, sign, sheet, report, links, gc, *STEERING):
     app.command()(command)
 
 

@@ -5,7 +5,12 @@ from typing import Annotated, Literal
 
 import typer
 
-Manifest = Annotated[str | None, typer.Argument(help="JSONL, CSV or Parquet; a path or any fsspec URL.")]
+Manifest = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="JSONL, CSV, Parquet, a text of prompts, a folder, a pattern; paths or URLs; -: standard input."
+    ),
+]
 Output = Annotated[str | None, typer.Option(help="Folder or URL to write to. Given again: goes on there.")]
 Job = Annotated[Path | None, typer.Option(help="Job spec (YAML); options given here override it.")]
 Model = Annotated[str | None, typer.Option(help="For rows without one: a bundled name or checkpoint folder.")]
@@ -65,6 +70,10 @@ Seed = Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="As --set s
 Steps = Annotated[int | None, typer.Option(min=1, max=1000, help="As --set steps=.")]
 Guidance = Annotated[float | None, typer.Option(min=0, max=50, help="As --set guidance=.")]
 Size = Annotated[str | None, typer.Option(metavar="WxH", help="As --set width= and height=, such as 960x544.")]
+ExtraOption = Annotated[
+    str | None, typer.Option("--extra", help="Fields that no row has: refuse, labels (they become such) or ignore.")
+]
+Strict = Annotated[bool | None, typer.Option("--strict", help="What is doubtful of a row is an error, too.")]
 Extend = Annotated[
     bool,
     typer.Option(

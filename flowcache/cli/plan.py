@@ -33,6 +33,9 @@ GANG_ROWS = {
 }
 
 
+MARKED = "each video says in its metadata that AI made it; nothing is signed before `flowcache sign` or `export --sign`"
+
+
 @selecting
 def plan(
     manifest: options.Manifest = None,
@@ -62,18 +65,19 @@ def plan(
     """What a manifest costs before anything is rendered: segments, chunk forwards, FLOPs, memory, gangs, and time.
 
     Counted by walking the schedule without weights: of each model only its configuration is read. The time
-    is estimated where --like or --tflops says how fast the machines are. A table compares gangs of 1, 2, 4 and 8
-    ranks (and --gang): what they send and hold, how well they work, how long they take; and one is recommended.
+    is estimated where --like or --tflops says how fast the machines are. With --gpus a table compares gangs of 1, 2,
+    4 and 8 ranks (and --gang): what they send and hold, how well they work, how long they take; and one is recommended.
 
         flowcache plan night.jsonl --gpus 64 --gang 4 --like s3://bucket/last-night --until 07:00
     """
     from flowcache.api import plan as plan_requests
     from flowcache.inputs.job import merged
+    from flowcache.inputs.sources import Manifests
 
     rest = {} if job else {"output": "unused"}  # nothing is written, so a manifest alone will do
     asked = {"policy": policy, "gang": gang, "shard_weights": shard_weights, "dtype": dtype, "weights": weights}
     asked |= {"vae_dtype": vae_dtype, "vae_tiling": vae_tiling, "allow_private_media": allow_private_media}
-    spec = merged(job, manifest=manifest, model=model, **asked, **rest)
+    spec = merged(job, manifest=manifest or None, model=model, **asked, **rest)
     cluster = cluster_of(
         {"--link": link, "--gpu-memory": gpu_memory, "--until": until},
         node_gpus=node_gpus,
@@ -86,12 +90,12 @@ def plan(
     access = {"endpoint_url": endpoint_url} if endpoint_url else {}
     how = {"storage_options": access, "allow_private_media": spec.allow_private_media}
     how |= {"selection": chosen.rows}
-    found = plan_requests(spec.manifest, defaults=spec.row_defaults(), cluster=cluster, **how)
+    found = plan_requests(Manifests(spec.manifest), defaults=spec.row_defaults(), cluster=cluster, **how)
     if as_json:
         document = asdict(found)
         print_json(document["cost"] | {key: document[key] for key in ("estimate", "gangs")})
     else:
-        print_plan(found)
+        print_plan(found, cluster.gang, compared=gpus is not None)
 
 
 def of_job(spec: "JobSpec", gpus: int | None, timed: bool) -> dict[str, Any]:
@@ -126,13 +130,40 @@ def cluster_of(written: dict[str, str | None], node_gpus: int, **given: Any) -> 
     return Cluster(**given, deadline=read["--until"], node=node)
 
 
-def print_plan(plan: "Plan") -> None:
+def print_plan(plan: "Plan", gang: int, compared: bool) -> None:
+    """gang: ranks that were asked for. compared: whether gangs of other sizes are shown beside it."""
+    print_answer(plan, gang)
     print_work(plan.cost)
-    print_gangs(plan.gangs)
+    if compared:
+        print_gangs(plan.gangs)
+    elif plan.gangs.recommended != gang:
+        print_recommended(plan.gangs)
+    notes = (*(plan.gangs.rests_on if compared else ()), *(plan.estimate.rests_on if plan.estimate else ()))
+    for note in dict.fromkeys((*notes, MARKED)):
+        out.print(f"- {note}", markup=False)
+
+
+def print_answer(plan: "Plan", gang: int) -> None:
+    """How much it is, what a rank of the gang holds, and how long it takes."""
+    cost, asked = plan.cost, next(option for option in plan.gangs.options if option.ranks == gang)
+    forwards = between(cost.least.forwards, cost.most.forwards, lambda count: f"{count:,}")
+    out.print(
+        f"{cost.videos:,} videos, {cost.segments:,} segments, {cost.chunks:,} chunks, {cost.frames:,} frames: "
+        f"{forwards} chunk forwards",
+        soft_wrap=True,
+    )
+    if asked.problem:
+        out.print(f"no gangs of {gang}: {asked.problem}", markup=False)
+    else:
+        held = size(max(each.memory.total for each in asked.costs))
+        out.print(f"a rank holds about {held}: a GPU's memory, or a process's without one", markup=False)
     if plan.estimate:
         print_estimate(plan.estimate)
-    for note in dict.fromkeys((*plan.gangs.rests_on, *(plan.estimate.rests_on if plan.estimate else ()))):
-        out.print(f"- {note}", markup=False)
+    else:
+        out.print(
+            "how long: say --like OUTPUT (an earlier run on such machines) or --tflops; with --gpus gangs are compared"
+        )
+    out.print()
 
 
 def print_work(cost: "Cost") -> None:
@@ -143,7 +174,6 @@ def print_work(cost: "Cost") -> None:
         table.add_row(
             escape(name), f"{work.forwards:,}", f"{work.flops / 1e15:,.4g}", f"{work.kv_bytes / 2**20:,.1f} MiB"
         )
-    out.print(f"{cost.videos} videos, {cost.segments} segments, {cost.chunks} chunks, {cost.frames:,} frames")
     out.print(table)
     for told, count in cost.sampling.items():
         out.print(f"{count:,} segments: {told}", markup=False)
@@ -167,6 +197,10 @@ def print_gangs(advice: "Advice") -> None:
     for option in advice.options:
         if option.problem:
             out.print(f"no gangs of {option.ranks}: {option.problem}", markup=False)
+    print_recommended(advice)
+
+
+def print_recommended(advice: "Advice") -> None:
     choice = f"--gang {advice.recommended}" if advice.recommended else "none"
     out.print(f"recommended: {choice}: {advice.reason}\n", markup=False)
 

@@ -68,7 +68,7 @@ def render(
 
     check_as(as_, extend)
     spec = merged(
-        job, manifest=manifest, output=output, model=model, policy=policy, gang=gang, gangs=gangs,
+        job, manifest=manifest or None, output=output, model=model, policy=policy, gang=gang, gangs=gangs,
         shard_weights=shard_weights, threads=threads, device=device, dtype=dtype, weights=weights,
         vae_dtype=vae_dtype, vae_tiling=vae_tiling, compile=compile, address=address, until=until,
         wait_for_gpus=wait_for_gpus, succeed_with=succeed_with or None, keep_going=keep_going,
@@ -142,6 +142,7 @@ class Asked:
 def run_job(spec: Any, asked: Asked, how: Any = "auto", repair: bool = False) -> Any:
     """The Summary of what a JobSpec asks for. Ctrl-C becomes an error that says how to go on."""
     from flowcache.api import render as render_requests
+    from flowcache.inputs.sources import Manifests
     from flowcache.progress.terminal import progress_for
     from flowcache.runtime.started_as import started_as
 
@@ -149,7 +150,9 @@ def run_job(spec: Any, asked: Asked, how: Any = "auto", repair: bool = False) ->
     settings["options"] = replace(settings["options"], started_as=started_as())
     progress = progress_for(err, how)
     try:
-        return render_requests(spec.manifest, progress=progress, repair=repair, webhook=spec.webhook, **settings)
+        return render_requests(
+            Manifests(spec.manifest), progress=progress, repair=repair, webhook=spec.webhook, **settings
+        )
     except KeyboardInterrupt:
         raise FlowcacheError("stopped; what is committed stays, and the same command goes on from there") from None
 
@@ -158,8 +161,9 @@ def show_outlook(spec: Any, asked: Asked, as_json: bool) -> NoReturn:
     """What would be done; ends with the exit code that bad input has, where it would be refused."""
     from flowcache.api import preview
     from flowcache.cli.outlook import print_outlook
+    from flowcache.inputs.sources import Manifests
 
-    found = preview(spec.manifest, **asked.settings(spec))
+    found = preview(Manifests(spec.manifest), **asked.settings(spec))
     code = 2 if found.refused else 0
     if as_json:
         print_json({**asdict(found), "exit_code": code})

@@ -22,6 +22,8 @@ OPTIONS = {  # by parameter: the option, as a command line has it, and its decla
     "steps": ("--steps", options.Steps),
     "size": ("--size", options.Size),
     "guidance": ("--guidance", options.Guidance),
+    "extra": ("--extra", options.ExtraOption),
+    "strict": ("--strict", options.Strict),
 }
 
 
@@ -62,6 +64,8 @@ def selection_of(
     steps: int | None = None,
     size: str | None = None,
     guidance: float | None = None,
+    extra: str | None = None,
+    strict: bool | None = None,
 ) -> "Selection":
     """InputError with every fault."""
     from flowcache.inputs import selection as rows
@@ -73,10 +77,13 @@ def selection_of(
     said, meant, pixels = dict[str, Any](), list[Where](), dict[str, int]()
     problems += problems_of(lambda: meant.append(condition(where)) if where is not None else None)
     problems += problems_of(lambda: pixels.update(rows.frame_size(size)))
+    if extra not in (None, *rows.EXTRAS):
+        problems.append(Problem("--extra", "", f"got {extra!r}; accepted: {', '.join(rows.EXTRAS)}"))
     problems += problems_of(lambda: said.update(rows.settings(values or (), direct | pixels)))
     if problems:
         raise InputError(problems)
-    return rows.Selection(tuple(only or ()), meant[0] if meant else None, sample, limit, said)
+    kept: Any = extra or rows.EVERY.extra
+    return rows.Selection(tuple(only or ()), meant[0] if meant else None, sample, limit, said, kept, bool(strict))
 
 
 def check_as(rename: str | None, extend: bool) -> None:

@@ -8,18 +8,23 @@ import typer
 from flowcache.cli.common import Endpoint, Json, Output, open_store, out, print_json
 from flowcache.cli.targets import check_file, write
 
+MOVING = {".webp": "WEBP", ".gif": "GIF"}
+
 
 def sheet(
     output: Output,
-    to: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("contact-sheet.png"),
+    to: Annotated[Path, typer.Option(help="File to write: PNG, or moving where it ends in .webp or .gif.")] = Path(
+        "contact-sheet.png"
+    ),
     endpoint_url: Endpoint = None,
     as_json: Json = False,
 ) -> None:
-    """A contact sheet (PNG): ten frames of every video, with its prompts."""
-    from flowcache.report.sheet import contact_sheet
+    """A contact sheet: ten frames of every video, with its prompts; or, as .webp or .gif, the first videos playing."""
+    from flowcache.report.sheet import contact_sheet, moving_sheet
 
     check_file(to)
-    write(to, contact_sheet(open_store(output, endpoint_url)))
+    store, form = open_store(output, endpoint_url), MOVING.get(to.suffix.lower())
+    write(to, moving_sheet(store, form) if form else contact_sheet(store))
     if as_json:
         print_json({"sheet": str(to)})
     else:

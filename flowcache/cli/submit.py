@@ -19,7 +19,7 @@ def submit(
     address: Annotated[
         str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="The cluster's dashboard: http://head:8265.")
     ],
-    manifest: Annotated[str | None, typer.Option(help="In place of the job's.")] = None,
+    manifest: Annotated[list[str] | None, typer.Option(help="In place of the job's; can be repeated.")] = None,
     output: Annotated[str | None, typer.Option(help="In place of the job's: a URL, or a path all nodes share.")] = None,
     follow: Annotated[bool, typer.Option(help="Show the job's log and end with its exit code.")] = True,
     extend: options.Extend = False,
@@ -49,7 +49,7 @@ def submit(
     check_as(as_, extend)
     passed = ["--retry-failed"] * retry_failed + (["--endpoint-url", endpoint_url] if endpoint_url else [])
     passed += [*chosen.words, *written({"--extend": extend, "--as": as_})]
-    spec = merged(job, manifest=manifest, output=output, allow_private_media=allow_private_media)
+    spec = merged(job, manifest=manifest or None, output=output, allow_private_media=allow_private_media)
     submission = jobs.prepare(spec, passed)
     client = jobs.connect(address)
     name, started = jobs.submit(client, submission)

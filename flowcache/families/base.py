@@ -251,6 +251,14 @@ class Family(ABC):
     @abstractmethod
     def text_encoder(self, layout: Layout, config: Any, device: str, dtype: "torch.dtype") -> "WordEncoder": ...
 
+    def cleaned(self, prompt: str) -> str:
+        """What of a prompt is given to the tokenizer."""
+        return prompt
+
+    def text_room(self, config: Any, request: RenderRequest) -> int:
+        """How many tokens of a prompt the model sees, the one at its end included."""
+        return config.text_len
+
     def text(self, layout: Layout, config: Any, texts: PreparedTexts) -> "TextEncoder":
         """What a `LoadedModel` has as such."""
         return texts

@@ -34,7 +34,7 @@ def _absent(name: str) -> str | None:
                 f"hf download {repository} --local-dir {folder}, and give {folder}")  # fmt: skip
     if ":/" in name:  # a path has one slash of them
         return "is a URL; accepted: the path of a folder on this machine"
-    return "does not exist; ~ is not resolved here: give the whole path" if name.startswith("~") else None
+    return None
 
 
 def _file(path: Path) -> str | None:

@@ -65,14 +65,14 @@ def locate(path: Path) -> tuple[Family, Layout] | None:
 
 def reference(name: str) -> str:
     """The name as another process on another node can use it: bundled ones stay, paths become absolute."""
-    return name if name in BUNDLED else str(Path(name).absolute())
+    return name if name in BUNDLED else str(Path(os.path.expanduser(name)).absolute())
 
 
 def folder_of(name: str) -> Path:
     """InputError where nobody can look there."""
     if name in BUNDLED:
         return Path(str(resources.files("flowcache.models").joinpath(BUNDLED[name])))
-    path = Path(name)
+    path = Path(os.path.expanduser(name))
     try:
         os.fsencode(name)
     except UnicodeEncodeError:

@@ -36,7 +36,7 @@ from flowcache.records import Weights
 
 SIZE_LIMIT = 64 << 10  # bytes; pure Python takes seconds for more
 JOB_ACCEPTS = ACCEPTS | {
-    "manifest": "a path or URL of a .jsonl, .ndjson, .csv or .parquet file",
+    "manifest": "a path or URL of a file or folder, a pattern of such, or a list of these",
     "output": ROOTS,
     "gang": "a whole number from 1 to 1,024",
     "gangs": "a whole number from 1 to 100,000; without it as many as fit",
@@ -72,6 +72,11 @@ def readable(text: str) -> str:
     return text
 
 
+def listed(value: Any) -> Any:
+    """One text as a list of it."""
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+
+
 def root(url: str) -> str:
     found = fault(url, typed=True)
     if found:
@@ -82,7 +87,9 @@ def root(url: str) -> str:
 class JobSpec(Written):
     """One run: what, where to, and how. Relative paths start from the current directory, as in a shell."""
 
-    manifest: Annotated[str, text(4096)]
+    manifest: Annotated[
+        tuple[Annotated[str, text(4096)], ...], Field(min_length=1, max_length=10_000), BeforeValidator(listed)
+    ]
     output: Annotated[str, text(4096), AfterValidator(root)]
     model: Annotated[str, text(4096)] = "tiny-skyreels"
     policy: Policy = Policy(name="off")

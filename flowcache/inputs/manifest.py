@@ -9,15 +9,28 @@ from pathlib import Path
 from typing import Any
 
 from flowcache.errors import InputError, MediaError, Problem, masked
-from flowcache.inputs.row import ReadRow, check_pictures, check_tail, check_without_model, look, policy, shots, windows
+from flowcache.inputs.lines import Line
+from flowcache.inputs.row import (
+    Place,
+    ReadRow,
+    check_pictures,
+    check_tail,
+    check_without_model,
+    look,
+    policy,
+    shots,
+    windows,
+)
 from flowcache.inputs.schema import RowDefaults, shown, usable_id
 from flowcache.inputs.told import Told
 from flowcache.models.json_files import read_object
 from flowcache.records import MediaInfo, ModelSpec, RenderRequest, said
 
 SpecOf = Callable[[str], ModelSpec]  # raises InputError for an unknown model
-Probe = Callable[[str, str], MediaInfo]  # (url as written, "image" or "video") -> what it is; raises MediaError
-Media = dict[tuple[str, str], MediaInfo | MediaError]  # by url as written and kind
+# (url as written, "image" or "video", the manifest that says so, "" where there is but one); raises MediaError
+Named = tuple[str, str, str]
+Probe = Callable[[str, str, str], MediaInfo]
+Media = dict[Named, MediaInfo | MediaError]
 MEDIA = {"image": "image", "video": "video", "end_image": "image"}  # fields that name a file, and its kind
 PROBES_AT_ONCE = 8
 TABLE_LIMIT = 100_000_000  # bytes, of what `submit` wrote
@@ -26,34 +39,34 @@ ALIKE = 100_000  # rows without id that are remembered as written, where only th
 
 
 def validate(
-    rows: Iterable[tuple[int, dict[str, Any]]],
+    rows: Iterable[Line],
     file: str,
     spec_of: SpecOf,
     defaults: RowDefaults,
     probe: Probe,
     told: Told | None = None,
     thorough: bool = True,
-    places: dict[str, int] | None = None,
+    places: dict[str, Place] | None = None,
 ) -> tuple[list[RenderRequest], list[Problem], list[Problem]]:
     """The requests of all rows without fault, all faults, and warnings (words a tiny model does not know).
 
-    `rows`: (row number, fields), of which few are in memory at a time; `spec_of` is called once for each model; `probe`
-    once for each picture or video, from several threads. `told`: where faults go. `thorough`: False to open no more
-    pictures and videos once so many faults are known that further ones are only counted. `places`: is told in which row
-    each request stands, by id.
+    `rows`: few are in memory at a time; `file`: the manifest of those that name none; `spec_of` is called once for each
+    model; `probe` once for each picture or video, from several threads. `told`: where faults go. `thorough`: False to
+    open no more pictures and videos once so many faults are known that further ones are only counted. `places`: is told
+    where each request stands, by id.
     """
-    manifest, told, warned = _Manifest(masked(file), spec_of, defaults), told or Told(), Told()
+    manifest, told, warned = _Manifest(file, spec_of, defaults), told or Told(), Told()
     requests, media, source = list[RenderRequest](), Media(), iter(rows)
     with ThreadPoolExecutor(PROBES_AT_ONCE) as pool:
         while batch := list(islice(source, BATCH)):
-            read = [manifest.read(number, fields, told.full) for number, fields in batch]
+            read = [manifest.read(line, told.full) for line in batch]
             if thorough or not told.full:
                 media |= _probed(read, probe, media, pool)
             for row in read:
                 if found := manifest.request(row, media):
                     requests.append(found)
                     if places is not None:
-                        places[found.id] = row.number
+                        places[found.id] = row.place
                 told.add(row.problems)
                 warned.add(row.warnings)
     return requests, told.problems, warned.problems
@@ -63,24 +76,26 @@ class _Manifest:
     """What is known while the rows are checked one by one: the models and ids met so far."""
 
     def __init__(self, file: str, spec_of: SpecOf, defaults: RowDefaults):
-        self.file, self.spec_of, self.defaults = file, spec_of, defaults
+        self.files, self.spec_of, self.defaults = {"": masked(file)}, spec_of, defaults
         self.specs: dict[str, ModelSpec | str] = {}  # or why there is none
-        self.taken: dict[str, int] = {}  # id in lower case -> row that has it
+        self.taken: dict[str, Place] = {}  # id in lower case -> row that has it
         self.written = set[int]()  # hashes of rows without id
 
-    def read(self, number: int, fields: dict[str, Any], brief: bool = False) -> ReadRow:
+    def read(self, line: Line, brief: bool = False) -> ReadRow:
         """Check the row's types and ranges, and take its id."""
-        row = ReadRow(self.file, number, brief)
-        if given := usable_id(fields.get("id")):
-            first = self._claim(given, number)
-            if first == number:
+        if line.file not in self.files:
+            self.files[line.file] = masked(line.file)
+        row = ReadRow(self.files[line.file], line.number, brief, base=line.file)
+        if given := usable_id(line.fields.get("id")):
+            first = self._claim(given, row)
+            if first == row.place:
                 row.video = given
             else:
-                row.fault(("id",), f"{shown(given)} is the id of row {first} too; accepted: an id of its own")
-        elif brief and self._again(fields):
+                row.fault(("id",), f"{shown(given)} is the id of {_told(first, row)} too; accepted: an id of its own")
+        elif brief and self._again(line.fields):
             row.fault((), "is written as another row is")  # which has its id, or its fault
             return row
-        row.read(fields)
+        row.read(line.fields)
         return row
 
     def _again(self, fields: dict[str, Any]) -> bool:
@@ -92,9 +107,9 @@ class _Manifest:
             self.written.add(written)
         return False
 
-    def _claim(self, name: str, number: int) -> int:
+    def _claim(self, name: str, row: ReadRow) -> Place:
         """Take an id, which no other row may have, nor one that differs in case only: the row that has it."""
-        return self.taken.setdefault(name.lower(), number)
+        return self.taken.setdefault(name.lower(), row.place)
 
     def request(self, row: ReadRow, media: Media) -> RenderRequest | None:
         """The finished request; None after any fault. Faults of independent fields are all found."""
@@ -122,10 +137,10 @@ class _Manifest:
     def _finished(self, row: ReadRow, values: dict[str, Any], media: dict[str, MediaInfo]) -> RenderRequest | None:
         values["guidance"] = float(values["guidance"])
         name = row.says.id or content_id(values)
-        first = self._claim(name, row.number)
-        if first != row.number:
+        first = self._claim(name, row)
+        if first != row.place:
             accepted = "accepted: an id of its own, or another seed"
-            row.fault(("id",), f"is missing, and the row asks for the same video as row {first}; {accepted}")
+            row.fault(("id",), f"is missing, and the row asks for the same video as {_told(first, row)}; {accepted}")
             return None
         if values["seed"] is None:
             values["seed"] = default_seed(name)
@@ -159,17 +174,22 @@ def media_table(path: Path) -> dict[str, str]:
     return found
 
 
+def _told(place: Place, row: ReadRow) -> str:
+    """Another row, as one that stands in the same manifest or not says it."""
+    return f"row {place[1]}" if place[0] == row.file else f"{place[0]} row {place[1]}"
+
+
 def _probed(rows: list[ReadRow], probe: Probe, known: Media, pool: ThreadPoolExecutor) -> Media:
     """Every distinct picture and video that is not known, opened: what it is, or why it is not."""
 
-    def attempt(media: tuple[str, str]) -> MediaInfo | MediaError:
+    def attempt(media: Named) -> MediaInfo | MediaError:
         try:
             return probe(*media)
         except MediaError as error:
             return error
 
-    named = ((getattr(row.says, name), kind) for row in rows for name, kind in MEDIA.items())
-    wanted = list(dict.fromkeys((url, kind) for url, kind in named if url and (url, kind) not in known))
+    named = ((getattr(row.says, name), kind, row.base) for row in rows for name, kind in MEDIA.items())
+    wanted = list(dict.fromkeys(media for media in named if media[0] and media not in known))
     return dict(zip(wanted, pool.map(attempt, wanted), strict=True))
 
 
@@ -180,7 +200,7 @@ def _opened(row: ReadRow, media: Media) -> dict[str, MediaInfo]:
     found = {}
     for name, kind in MEDIA.items():
         url = getattr(row.says, name)
-        info = media.get((url, kind))
+        info = media.get((url, kind, row.base))
         if isinstance(info, MediaInfo):
             found[name] = info
         elif info is not None:

@@ -1,4 +1,4 @@
-"""Manifest rows from Parquet files, read by a child process: few bytes may unpack to gigabytes, or hold an hour."""
+"""Manifest rows from Parquet and Arrow files, read by a child process: few bytes may unpack to gigabytes."""
 
 import io
 import pickle
@@ -33,11 +33,14 @@ class _Full(ValueError):
     """More in one row than there may be."""
 
 
-def parquet_rows(path: str, children: Children, limit: int) -> Iterator[tuple[int, Row]]:
-    """(number, row) of every record, from 1. limit: bytes in all cells. UnreadableError says what is wrong."""
+def table_rows(kind: str, path: str, children: Children, limit: int) -> Iterator[tuple[int, Row]]:
+    """(number, row) of every record of a "Parquet" or an "Arrow" file, from 1. limit: bytes in all cells.
+
+    UnreadableError says what is wrong.
+    """
     number, left = 0, limit
     try:
-        for answer in children.ask(_read, LIMITS, path):
+        for answer in children.ask(_read, LIMITS, kind, path):
             left -= len(answer)
             if left < 0:
                 raise UnreadableError(f"holds more than {limit >> 20:,} MiB in its cells")
@@ -58,24 +61,14 @@ class _Plain(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name} is no value")
 
 
-def _read(path: str) -> Iterator[bytes]:
+def _read(kind: str, path: str) -> Iterator[bytes]:
     """In the child: the rows, batch after batch."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     pa.set_cpu_count(1)
     number = 0
     try:
-        # Streamed page by page: a column of a row group is never whole in memory.
-        table = pq.ParquetFile(
-            path,
-            buffer_size=1 << 20,
-            pre_buffer=False,
-            thrift_string_size_limit=STRING,
-            thrift_container_size_limit=ENTRIES,
-        )
-        _check(table)
-        for batch in table.iter_batches(batch_size=BATCH, use_threads=False):
+        for batch in _parquet(path) if kind == "Parquet" else _arrow(path):
             rows = [_row(record) for record in batch.to_pylist()]
             number += len(rows)
             if number > ROWS:
@@ -84,15 +77,43 @@ def _read(path: str) -> Iterator[bytes]:
     except MemoryError:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise UnreadableError("is a damaged or incomplete Parquet file") from error
+        raise UnreadableError(f"is a damaged or incomplete {kind} file") from error
 
 
-def _check(table: Any) -> None:
+def _parquet(path: str) -> Iterator[Any]:
+    import pyarrow.parquet as pq
+
+    # Streamed page by page: a column of a row group is never whole in memory.
+    table = pq.ParquetFile(
+        path,
+        buffer_size=1 << 20,
+        pre_buffer=False,
+        thrift_string_size_limit=STRING,
+        thrift_container_size_limit=ENTRIES,
+    )
     if table.metadata.num_rows > ROWS:
         raise UnreadableError(f"has {table.metadata.num_rows:,} rows; accepted: at most {ROWS:,}")
-    if table.metadata.num_columns > COLUMNS:
-        raise UnreadableError(f"has {table.metadata.num_columns:,} columns; accepted: at most {COLUMNS:,}")
-    if twice := repeated(table.schema_arrow.names):
+    _check(table.schema_arrow.names, table.metadata.num_columns)
+    return table.iter_batches(batch_size=BATCH, use_threads=False)
+
+
+def _arrow(path: str) -> Iterator[Any]:
+    """A stream, as the datasets library saves one, or a file."""
+    import pyarrow as pa
+
+    with open(path, "rb") as file:
+        whole = file.read(6) == b"ARROW1"
+    reader = pa.ipc.open_file(path) if whole else pa.ipc.open_stream(pa.OSFile(path))
+    _check(reader.schema.names, len(reader.schema.names))
+    batches = (reader.get_batch(number) for number in range(reader.num_record_batches)) if whole else reader
+    for batch in batches:
+        yield from (batch.slice(start, BATCH) for start in range(0, batch.num_rows, BATCH))
+
+
+def _check(names: list[str], columns: int) -> None:
+    if columns > COLUMNS:
+        raise UnreadableError(f"has {columns:,} columns; accepted: at most {COLUMNS:,}")
+    if twice := repeated(names):
         raise UnreadableError(f"has two columns of the name {twice[:50]!r}")
 
 

@@ -29,6 +29,7 @@ from flowcache.inputs.schema import (
 from flowcache.inputs.shape import misshapen, without
 from flowcache.records import LATER, OWN, MediaInfo, ModelSpec, Shot
 
+Place = tuple[str, int]  # a manifest as messages name it, and a row of it
 Loc = tuple[int | str, ...]  # where in a row: ("shots", 1, "frames")
 OF_MODEL = ("width", "height", "fps", "seed", "guidance", "steps", "ar_step", "segment", "negative_prompt")
 LOOK = (*OF_MODEL, *LATER)
@@ -38,11 +39,12 @@ class ReadRow:
     """One row past the check of types, and what was found wrong with it.
 
     `says`: the row without its faulty fields. `bad`: where those are; nothing more can be said of them.
-    `video`: the row's id, where it is its own. `brief`: only whether it has a problem is of interest.
+    `video`: the row's id, where it is its own. `brief`: only whether it has a problem is of interest. `base`: its
+    manifest as it was named, "" where there is but one; `file`: as messages name it.
     """
 
-    def __init__(self, file: str, number: int, brief: bool = False):
-        self.file, self.number, self.brief = file, number, brief
+    def __init__(self, file: str, number: int, brief: bool = False, base: str = ""):
+        self.file, self.number, self.brief, self.base = file, number, brief, base
         self.says, self.bad = Row(), set[Loc]()
         self.video: str | None = None
         self.problems: list[Problem] = []
@@ -63,6 +65,10 @@ class ReadRow:
                 self.fault(loc, message)
                 self.bad.add(loc[:3] if loc[0] == "shots" else loc[:1])  # of a shot one field, else the whole field
             self.says = Row.model_validate(without(fields, self.bad))
+
+    @property
+    def place(self) -> Place:
+        return self.file, self.number
 
     def good(self, *loc: int | str) -> bool:
         return not self.bad or not any(loc[: len(bad)] == bad for bad in self.bad)
@@ -254,11 +260,15 @@ def _frames(
         seconds = defaults.seconds
     if seconds is not None:
         wanted = seconds * (fps or 0)
+    frames = lengths.round_frames(wanted, *grid)
+    if seconds is not None and fps and abs(frames - wanted) >= 1:
+        said = "" if shot.seconds is not None else " (default)"
+        row.warn((*loc, "seconds"), f"got {seconds:g}{said}, which becomes {frames / fps:.4g}: {frames:,} frames")
     if wanted > MAX_FRAMES:
         given = f"got {seconds:g}, that is {wanted:,.0f} frames at {fps} fps"
         row.fault((*loc, "seconds"), f"{given}; accepted: at most {MAX_FRAMES:,} frames")
         return 0
-    return lengths.round_frames(wanted, *grid)
+    return frames
 
 
 def _exact(row: ReadRow, loc: Loc, frames: int, spec: ModelSpec, fresh: bool, ends: bool) -> int:

@@ -12,7 +12,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from flowcache.errors import InputError, Problem
-from flowcache.inputs.readers import NumberedRow, cell_value
+from flowcache.inputs.adapt import EXTRAS as EXTRAS
+from flowcache.inputs.adapt import Extra
+from flowcache.inputs.cells import cell_value
+from flowcache.inputs.lines import Line
 from flowcache.inputs.schema import ACCEPTS, Row, faults, path_name, shown, usable_id
 from flowcache.inputs.where import Where
 from flowcache.inputs.written import suggestion
@@ -28,27 +31,35 @@ TOGETHER = {"seconds": ("frames",), "frames": ("seconds",)}  # what a field take
 @dataclass(frozen=True)
 class Selection:
     """only: ids or patterns of such; where: a condition; sample: so many rows, drawn by what they say, the same ones
-    each time; limit: the first so many of what is left. values: fields that every row is given, whatever it says."""
+    each time; limit: the first so many of what is left. values: fields that every row is given, whatever it says.
+    extra: what becomes of fields that no row has; strict: what is doubtful of a row is a fault."""
 
     only: tuple[str, ...] = ()
     where: Where | None = None
     sample: int | None = None
     limit: int | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
+    extra: Extra = "refuse"
+    strict: bool = False
 
     @property
     def all(self) -> bool:
         """Whether no row is left out."""
         return not (self.only or self.where or self.sample or self.limit)
 
-    def rows(self, rows: Iterable[NumberedRow]) -> Iterator[NumberedRow]:
+    def rows(self, rows: Iterable[Line]) -> Iterator[Line]:
         """Those that may be meant, as they shall be read. A row without id may be one of `only`, by its content."""
-        meant = (row for row in rows if self._named(row[1].get("id")) and (not self.where or self.where.holds(row[1])))
+        meant = (
+            row
+            for row in rows
+            if self._named(row.fields.get("id")) and (not self.where or self.where.holds(row.fields))
+        )
         if self.sample:
-            meant = iter(sorted(heapq.nsmallest(self.sample, meant, key=_drawn), key=lambda row: row[0]))
+            drawn = heapq.nsmallest(self.sample, enumerate(meant), key=lambda each: _drawn(each[1]))
+            meant = (row for _, row in sorted(drawn, key=lambda each: each[0]))
         if self.limit and not self.only:
             meant = islice(meant, self.limit)
-        return ((number, self._said(fields)) for number, fields in meant)
+        return (row._replace(fields=self._said(row.fields)) for row in meant)
 
     def requests(self, found: Iterable[RenderRequest]) -> list[RenderRequest]:
         """Of what came of `rows`, those that are meant."""
@@ -85,9 +96,9 @@ def _near(name: str, known: Sequence[str]) -> str:
     return suggestion(name, known) if len(known) <= FEW else f"accepted: {PATTERN}"
 
 
-def _drawn(row: NumberedRow) -> bytes:
+def _drawn(row: Line) -> bytes:
     """Where a row stands among those that are drawn: as random as a hash, and always there."""
-    return hashlib.sha256(repr(sorted(row[1].items(), key=lambda item: item[0])).encode(errors="replace")).digest()
+    return hashlib.sha256(repr(sorted(row.fields.items(), key=lambda item: item[0])).encode(errors="replace")).digest()
 
 
 def settings(written: Sequence[str], direct: Mapping[str, Any]) -> dict[str, Any]:

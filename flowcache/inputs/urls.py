@@ -77,7 +77,7 @@ def _local(path: str, limit: int) -> Iterator[OpenFile]:
     except (OSError, ValueError) as fault:
         raise UnreadableError(cause(fault)) from fault
     with file:
-        _check_size(found.st_size, limit)
+        check_size(found.st_size, limit)
         yield file
 
 
@@ -88,18 +88,24 @@ def download(url: str, file: IO[bytes], limit: int, access: Access | None = None
         from flowcache.inputs.web import fetch  # a tenth of a second of imports
 
         return fetch(url, file, limit, private, FETCH_SECONDS)
-    if scheme not in fsspec.available_protocols() and "::" not in url:
-        raise UnreadableError(f"has the unknown scheme {scheme!r}")
-    try:
-        filesystem, path = url_to_fs(url, **(S3 | dict(access or {}) if scheme in ("s3", "s3a") else {}))
-    except Exception as fault:  # a package or credentials that are not there
-        raise StoreError(cause(fault), of_machine=True) from fault
+    filesystem, path = filesystem_of(url, access)
     try:
         _copy(filesystem, path, file, limit)
     except (UnreadableError, StoreError):
         raise
     except Exception as fault:  # fsspec's filesystems pass on what the client libraries below them raise
         raise refusal(fault) from fault
+
+
+def filesystem_of(url: str, access: Access | None = None) -> tuple[Any, str]:
+    """fsspec's, and the path there. UnreadableError, StoreError."""
+    scheme = scheme_of(url)
+    if scheme not in fsspec.available_protocols() and "::" not in url:
+        raise UnreadableError(f"has the unknown scheme {scheme!r}")
+    try:
+        return url_to_fs(url, **(S3 | dict(access or {}) if scheme in ("s3", "s3a") else {}))
+    except Exception as fault:  # a package or credentials that are not there
+        raise StoreError(cause(fault), of_machine=True) from fault
 
 
 def refusal(fault: Exception) -> UnreadableError | StoreError:
@@ -130,12 +136,12 @@ def _copy(filesystem: Any, path: str, file: IO[bytes], limit: int) -> None:
     found = filesystem.info(path)
     if found.get("type") == "directory":
         raise UnreadableError("is a folder, not a file")
-    _check_size(found.get("size") or 0, limit)
+    check_size(found.get("size") or 0, limit)
     size, begun = 0, time.monotonic()
     with filesystem.open(path, "rb", block_size=4 * BLOCK) as remote:
         while block := remote.read(BLOCK):
             size += len(block)
-            _check_size(size, limit)
+            check_size(size, limit)
             if time.monotonic() - begun > FETCH_SECONDS:
                 raise StoreError(f"takes longer than {FETCH_SECONDS:.0f} s to fetch", passing=True)
             file.write(block)
@@ -143,7 +149,7 @@ def _copy(filesystem: Any, path: str, file: IO[bytes], limit: int) -> None:
         raise StoreError("cannot be read (what comes breaks off)", passing=True)
 
 
-def _check_size(size: int, limit: int) -> None:
+def check_size(size: int, limit: int) -> None:
     if size > limit:
         raise UnreadableError(f"is larger than {limit >> 20:,} MiB")
 

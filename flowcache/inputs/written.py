@@ -46,6 +46,8 @@ def real(low: float, high: float) -> Together:
 
 
 def _clean(text: str) -> str:
+    """Without control characters; lines end as they do on Unix."""
+    text = text.replace("\r\n", "\n")
     bad = UNWRITABLE.search(text)
     if bad:
         where = {"code": f"U+{ord(bad[0]):04X}", "at": bad.start() + 1}

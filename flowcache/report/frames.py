@@ -14,12 +14,18 @@ from flowcache.storage.objects.store import Store
 
 
 def spread_frames(store: Store, video_id: str, chunks: Sequence[ChunkRecord], count: int) -> list[np.ndarray]:
-    """At most `count` frames, evenly spaced, uint8 [H, W, 3]; each chunk is fetched and decoded once.
+    """At most `count` frames, evenly spaced; otherwise as `frames_at`."""
+    total = sum(chunk.frames for chunk in chunks)
+    return frames_at(
+        store, video_id, chunks, sorted({round(i * (total - 1) / max(1, count - 1)) for i in range(count)})
+    )
+
+
+def frames_at(store: Store, video_id: str, chunks: Sequence[ChunkRecord], wanted: Sequence[int]) -> list[np.ndarray]:
+    """The frames of these numbers, which ascend, uint8 [H, W, 3]; each chunk is fetched and decoded once.
 
     ObjectError where one is damaged.
     """
-    total = sum(chunk.frames for chunk in chunks)
-    wanted = sorted({round(i * (total - 1) / max(1, count - 1)) for i in range(count)})
     starts = [sum(chunk.frames for chunk in chunks[:i]) for i in range(len(chunks))]
     init = store.get(layout.init_key(video_id))
     frames = []

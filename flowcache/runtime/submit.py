@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import aiohttp
 import yaml
@@ -31,10 +30,13 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from flowcache.errors import FlowcacheError, InputError, MediaError, Problem
 from flowcache.families.registry import bundled
+from flowcache.inputs.given import Given
 from flowcache.inputs.job import JobSpec
+from flowcache.inputs.lines import Line
+from flowcache.inputs.listing import is_folder, is_pattern
 from flowcache.inputs.manifest import MEDIA, refusal
-from flowcache.inputs.readers import rows_of
 from flowcache.inputs.sandbox import Sandbox
+from flowcache.inputs.sources import STDIN, ending
 from flowcache.inputs.told import Told
 from flowcache.inputs.urls import cause, resolve
 
@@ -70,11 +72,16 @@ def prepare(spec: JobSpec, options: Sequence[str] = ()) -> Submission:
         if not (_is_url(value) or Path(value).is_absolute() or (field == "model" and value in bundled()))
     ]
     files: dict[str, bytes] = {}
-    if not _is_url(spec.manifest):
-        manifest = Path(os.path.expanduser(spec.manifest))
+    if not all(map(_is_url, spec.manifest)):
+        name = next(name for name in spec.manifest if not _is_url(name))
+        if len(spec.manifest) > 1 or name == STDIN or is_folder(name) or is_pattern(name):
+            accepted = "one file, or URLs that the cluster can read"
+            problems.append(Problem("job", "manifest", f"got {name!r}; accepted by submit: {accepted}"))
+            raise InputError(problems)
+        manifest = Path(os.path.expanduser(name))
         files, faults = _beside(manifest)
         problems += faults
-        spec = spec.model_copy(update={"manifest": _manifest_name(manifest)})
+        spec = spec.model_copy(update={"manifest": (_manifest_name(manifest),)})
     if problems:
         raise InputError(problems)
     # Ray tells the job which cluster it runs on; an address of the job file is for `render`.
@@ -94,7 +101,7 @@ def _is_url(text: str) -> bool:
 
 def _manifest_name(manifest: Path) -> str:
     """What it is called where it is sent: of its own name only the ending stays, which says the format."""
-    return f"{DATA}/manifest.{manifest.name.rpartition('.')[2].lower()}"
+    return f"{DATA}/manifest{ending(manifest.name)[0]}"
 
 
 def _beside(manifest: Path) -> tuple[dict[str, bytes], list[Problem]]:
@@ -104,8 +111,9 @@ def _beside(manifest: Path) -> tuple[dict[str, bytes], list[Problem]]:
     has the models.
     """
     with Sandbox(most=1) as sandbox:
-        told = Told()
-        named = _relative(rows_of(str(manifest), sandbox, told))
+        told, given = Told(), Given(str(manifest))
+        named = _relative(given.rows(sandbox, told))
+        named = {(name, kind): places for (name, kind), places in named.items() if name not in given.embedded.files}
         if told.problems:
             return {}, told.problems
         room = LIMIT - manifest.stat().st_size
@@ -132,10 +140,10 @@ def _beside(manifest: Path) -> tuple[dict[str, bytes], list[Problem]]:
     return files, told.problems
 
 
-def _relative(rows: Iterable[tuple[int, dict[str, Any]]]) -> dict[tuple[str, str], list[tuple[int, str]]]:
+def _relative(rows: Iterable[Line]) -> dict[tuple[str, str], list[tuple[int, str]]]:
     """(row, field) of all places that name a file beside the manifest, by (name, kind)."""
     found: dict[tuple[str, str], list[tuple[int, str]]] = {}
-    for number, row in rows:
+    for number, row, _ in rows:
         for field, kind in MEDIA.items():
             name = row.get(field)
             if isinstance(name, str) and not _is_url(name) and not os.path.isabs(os.path.expanduser(name)):

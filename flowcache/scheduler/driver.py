@@ -47,13 +47,14 @@ def run(
     connect: Connect,
     prepare: Callable[[Store, Hold], object] = lambda store, hold: finish_withdrawals(store),
     terms: Terms = PLAIN,
+    stopping: Stopping | None = None,
     plan_rows: PlanRows | None = None,
 ) -> Summary:
     """Render what the store lacks of `requests`, write tables and summary. `specs`: model name -> spec.
 
     listener: is told of every event; connect: brings up what gangs run on; prepare: what is done to the store first;
-    terms: how it takes up a root that holds a run; plan_rows: reads manifests that come while it goes on. Superseded
-    where another driver takes the root over meanwhile.
+    terms: how it takes up a root that holds a run; stopping: what stops it; plan_rows: reads manifests that come while
+    it goes on. Superseded where another driver takes the root over meanwhile.
     """
     begin = time.monotonic()
     try:
@@ -62,7 +63,7 @@ def run(
         if error.passing:
             raise
         raise InputError([Problem("output", "", str(error))]) from error
-    wanted, stopping, note = record, Stopping(options), lambda message: listener.on(Note(message))
+    wanted, stopping, note = record, stopping or Stopping(options), lambda message: listener.on(Note(message))
     record = begin_run(store, wanted, terms, note)
     job = Job(options.started_as, options.until) if options.started_as else None
     with (

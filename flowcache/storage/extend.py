@@ -69,12 +69,13 @@ def rejections(root: RunRecord, record: RunRecord, terms: Terms) -> list[dict]:
     """Of the root from now on: this manifest's, and those of before on which it says nothing."""
     videos = {request["id"] for request in record.requests} | {one["video"] for one in record.rejected if one["video"]}
     places = {(one["file"], one["row"]) for one in record.rejected}
+    files = {file for file, _ in terms.rows.values()} | {terms.manifest}
     before = [
         one
         for one in root.rejected
         if one["video"] not in videos
         and (one["file"], one["row"]) not in places
-        and (terms.part or one["file"] != terms.manifest)
+        and (terms.part or one["file"] not in files)
     ]
     return before + record.rejected
 

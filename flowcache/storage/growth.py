@@ -19,12 +19,12 @@ TOLD = ("labels", "priority")  # fields from which no pixel follows
 @dataclass(frozen=True)
 class Terms:
     """How a run takes up a root. extend: it may add and correct rows; part: its rows are a selection, and those that
-    it does not name are left alone; manifest: as problems name it; rows: where each id stands there."""
+    it does not name are left alone; manifest: as problems name it; rows: by id, its file and row there."""
 
     extend: bool = False
     part: bool = False
     manifest: str = "requests"
-    rows: Mapping[str, int] = field(default_factory=dict)
+    rows: Mapping[str, tuple[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Change:
     def problem(self, terms: Terms) -> Problem:
         message = f"got {brief(self.now)}, but its video is rendered with {brief(self.was)}; accepted: the same, or "
         again = "--extend --as NEW_ID, which renders it anew beside that one"
-        row = terms.rows.get(self.video_id)
-        return Problem(terms.manifest, self.field, message + again, row, self.video_id)
+        file, row = terms.rows.get(self.video_id, (terms.manifest, None))
+        return Problem(file, self.field, message + again, row, self.video_id)
 
 
 @dataclass(frozen=True)

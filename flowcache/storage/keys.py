@@ -15,10 +15,12 @@ PATTERNS = {  # by the first folder, what lies in it
     layout.DEAD_LETTERS: {"letter": VIDEO + r"\.json"},
     layout.STATES: {"state": VIDEO + r"/(?P<number>\d{5,})\.(?P<attempt>[0-9A-Za-z]+)\.safetensors"},
     layout.TEXTS: {"text": r"[^/]+/[0-9a-f]{64}\.safetensors"},
+    layout.GIVEN: {"given": r"sha256-[0-9a-f]{64}"},
     layout.MEDIA: {
         "media": VIDEO + r"/(?P<number>\d{5,})\.(?P<attempt>[0-9A-Za-z]+)\.m4s",
         "init": VIDEO + r"/init\.mp4",
         "playlist": VIDEO + r"/index\.m3u8",
+        "signature": VIDEO + r"/provenance\.c2pa",
     },
     layout.META: {
         "part": r"(?:videos|chunks|commands)/run=[^/]+/part-[^/]+\.parquet",

@@ -6,6 +6,7 @@ import time
 RUNS, COMMITS, DEAD_LETTERS, STATES, MEDIA, META = "_run", "_commits", "_dead_letter", "_state", "media", "meta"
 LINKS = "_links"
 TEXTS = "_texts"
+GIVEN = "_given"
 WITHDRAWN = "_withdrawn"
 HOLDERS = "_holders"
 CONTROL, EVENTS = "_control", "_events"
@@ -53,6 +54,11 @@ def text_key(digest: str, precision: str, sha256: str) -> str:
     return f"{text_folder(digest, precision)}/{sha256}.safetensors"
 
 
+def given_key(name: str) -> str:
+    """A picture or video that came inside a manifest; `name` tells its content."""
+    return f"{GIVEN}/{name}"
+
+
 def init_key(video_id: str) -> str:
     return f"{MEDIA}/{video_id}/init.mp4"
 
@@ -64,6 +70,11 @@ def media_key(video_id: str, chunk: int, attempt: str) -> str:
 
 def playlist_key(video_id: str) -> str:
     return f"{MEDIA}/{video_id}/index.m3u8"
+
+
+def signature_key(video_id: str) -> str:
+    """The C2PA manifest of the whole video as one MP4."""
+    return f"{MEDIA}/{video_id}/provenance.c2pa"
 
 
 def table_prefix(table: str, run_id: str) -> str:

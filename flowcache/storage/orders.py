@@ -1,5 +1,6 @@
 """Gives a command to the run of a root, where it makes sense, and waits for what becomes of it."""
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -74,7 +75,8 @@ def sent(store: Store, manifest: str) -> tuple[str, str]:
         raise InputError([Problem("add", "manifest", why)]) from error
     if not data:
         raise InputError([Problem("add", "manifest", f"{manifest} is empty; accepted: at least one row")])
-    key = layout.rows_key(sha256(data), path.suffix.lower() if path.suffix.lower().strip(".").isalpha() else "")
+    ending = "".join(path.suffixes[-2:]).lower()
+    key = layout.rows_key(sha256(data), ending if re.fullmatch("[.a-z]*", ending) else "")
     store.create(key, data)
     return str(path), key
 
@@ -87,7 +89,7 @@ def manifest_of(store: Store, command: Command) -> Iterator[str]:
         yield place
         return
     with TemporaryDirectory(prefix="flowcache-add-") as folder:
-        path = Path(folder, f"manifest{Path(place).suffix}")
+        path = Path(folder, Path(command.name or "").name or "manifest.jsonl")
         path.write_bytes(store.get(place))
         yield str(path)
 

@@ -153,6 +153,7 @@ def mend_video(
     kept = sound_ones(markers, bad)
     gone = sorted(there.keys() - {layout.marker_key(video_id, marker.segment) for marker in kept})
     whole = len(kept) == planned > 0
+    store.delete(layout.signature_key(video_id))  # of what was there before; or itself what is wrong
     if gone:
         withdraw(store, video_id, gone, why)
     if not whole or store.find(layout.done_key(video_id)) != to_json(done_marker(video_id, kept)):

@@ -15,15 +15,15 @@ from flowcache.storage.commits import Commits, arrange, chunks_of, done_marker
 from flowcache.storage.committed import read_at, read_letters
 from flowcache.storage.control import read_log
 from flowcache.storage.documents import READERS, RunRecord, SegmentMarker, Unreadable, to_json
-from flowcache.storage.export import export
 from flowcache.storage.keys import foreign, listed
 from flowcache.storage.objects.store import Store
 from flowcache.storage.playlist import playlist
 from flowcache.storage.runs import read_run
+from flowcache.storage.signatures import check_signatures
 from flowcache.storage.status import StatusReport, VideoStatus, status
 from flowcache.storage.texts import fault_of
 
-__all__ = ["Damage", "Report", "StatusReport", "VideoStatus", "export", "status", "verify"]
+__all__ = ["Damage", "Report", "StatusReport", "VideoStatus", "status", "verify"]
 
 WORKERS = 8  # objects decoded side by side; each holds one object and one frame
 
@@ -46,9 +46,10 @@ class Report:
         return not self.problems
 
 
-def verify(store: Store, decode: bool = True) -> Report:
+def verify(store: Store, decode: bool = True, anchors: bytes | None = None) -> Report:
     """Check everything below the root; `decode=False` hashes the media without decoding it.
 
+    anchors: PEM of those whose signatures count, else anybody's do.
     Works while the run goes on: what is not yet committed is no problem. StoreError where the root holds
     no run or cannot be read at all.
     """
@@ -73,6 +74,7 @@ def verify(store: Store, decode: bool = True) -> Report:
     with ThreadPoolExecutor(READERS) as pool:
         texts = [found.entry.key for found in listed(store, layout.TEXTS)]
         audit.extend(chain.from_iterable(pool.map(lambda key: list(check_text(store, key)), texts)))
+    audit.extend(check_signatures(store, commits, anchors))
     audit.extend(chain(check_tables(tables, run, commits, finished), check_manifests(store, run, finished)))
     audit.extend(check_commands(store, run, finished))
     told = {problem.key for problem in audit.problems}

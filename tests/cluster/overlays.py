@@ -13,6 +13,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 OVERLAYS = sorted(path.name for path in (ROOT / "cluster" / "overlays").iterdir())
 KINDS = {"cpu-cluster": "RayCluster", "gpu-cluster": "RayCluster", "nightly": "RayCronJob"}  # others: RayJob
+LOGS = {"name": "ray-logs", "mountPath": "/tmp/ray"}  # shared by head and autoscaler, inside of our /tmp
 FILES = {path.stem: path for path in (ROOT / "cluster").rglob("ray*.yaml")}
 
 
@@ -57,12 +58,16 @@ def made(resource: dict[str, Any]) -> dict[str, dict[str, Any]]:
         added = {
             name: options[name] for name in ("resources", "securityContext", "args", "volumeMounts") if name in options
         }
+        added["volumeMounts"] = [*added["volumeMounts"], LOGS]
+        head["containers"][0]["volumeMounts"].append(LOGS)
+        head["volumes"].append({"name": LOGS["name"], "emptyDir": {}})
         head["containers"].append({"name": "autoscaler", **added})
     found = {"head": head}
     for group, worker in zip(cluster["workerGroupSpecs"], workers, strict=True):
         copied = {name: worker["containers"][0][name] for name in ("securityContext", "volumeMounts")}
         waits = {"name": "wait-gcs-ready"} | copied
-        worker["initContainers"] = [waits | {"resources": {"requests": {"cpu": "200m", "memory": "256Mi"}}}]
+        small = {"cpu": "200m", "memory": "256Mi"}
+        worker["initContainers"] = [waits | {"resources": {"requests": small, "limits": small}}]
         found[group["groupName"]] = worker
     if resource["kind"] != "RayCluster":
         found["submitter"] = copy.deepcopy(job_of(resource)["submitterPodTemplate"]["spec"])

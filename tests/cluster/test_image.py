@@ -23,7 +23,7 @@ ENV = {
     "AWS_ENDPOINT_URL": f"http://{ADDRESS}:{STORE}",
     "AWS_ACCESS_KEY_ID": "testing",
     "AWS_SECRET_ACCESS_KEY": "testing",
-    "AWS_REGION": "us-east-1",
+    "AWS_DEFAULT_REGION": "us-east-1",
     "RAY_AUTH_TOKEN": "0123456789abcdef" * 4,
     "OMP_NUM_THREADS": "1",
 }
@@ -33,6 +33,17 @@ HEAD = (
     "ray start --head --num-cpus=2 --dashboard-host=0.0.0.0 --metrics-export-port=8080 "
     "--dashboard-agent-listen-port=52365 --block"
 )
+BASH = ("/bin/bash", "-ce", "--")
+# What KubeRay 1.7 has the submitter do, with what there is in the image.
+SUBMITTER = """
+until python -c "import urllib.request as r; exit(b'success' not in r.urlopen('{address}/api/gcs_healthz').read())"
+do sleep 2
+done
+if ! ray job status --address {address} {name} >/dev/null 2>&1
+then ray job submit --address {address} --no-wait --submission-id {name} -- {entrypoint}
+fi
+ray job logs --address {address} --follow {name}
+"""
 SEEN = """
 import json, os, pathlib
 status = dict(line.split(":\\t", 1) for line in pathlib.Path("/proc/self/status").read_text().splitlines())
@@ -133,7 +144,16 @@ def test_models_are_listed(container):
 
 def test_the_shortest_videos_of_the_demo(container, network, tmp_path):
     manifest = upload(network, tmp_path, "shortest.jsonl", rows(*SHORTEST))
-    job = ("--job", "/etc/flowcache/jobs/demo.yaml", "--output", "s3://flowcache/shortest", "--gangs", "1")
+    job = (
+        "--job",
+        "/etc/flowcache/jobs/demo.yaml",
+        "--output",
+        "s3://flowcache/shortest",
+        "--gangs",
+        "1",
+        "--gang",
+        "2",
+    )
     began = time.time()
     rendered = container("head", "renders", "flowcache", "render", manifest, *job, "--log-json")
     assert rendered.ended(900) == 0, rendered.log
@@ -163,11 +183,9 @@ def test_a_head_takes_jobs_and_ends_politely(container, network, tmp_path):
 
     many = [{**rows("still")[0], "id": f"video-{index}", "frames": 69, "seed": index} for index in range(12)]
     manifest = upload(network, tmp_path, "many.jsonl", many)
-    submit = f"ray job submit --address {DASHBOARD} --no-wait --submission-id night-b2c4d --"
     render = f"flowcache render {manifest} --output s3://flowcache/many --gangs 1"
-    follow = f"ray job logs --address {DASHBOARD} --follow night-b2c4d"
-    script = f"{submit} {render} ; {follow}"
-    operators = container("submitter", "operators", "/bin/bash", "-c", "--", script, RAY_DASHBOARD_ADDRESS=DASHBOARD)
+    script = SUBMITTER.format(address=DASHBOARD, name="night-b2c4d", entrypoint=render)
+    operators = container("submitter", "operators", *BASH, script, RAY_DASHBOARD_ADDRESS=DASHBOARD)
     wait(lambda: "committed" in operators.log, 600, lambda: operators.log)
     alive = operators.run(*spec["submitter"]["containers"][0]["livenessProbe"]["exec"]["command"])
     assert alive.returncode == 0, alive.stderr

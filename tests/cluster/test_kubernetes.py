@@ -79,6 +79,15 @@ def test_spot_workers_are_the_others_elsewhere():
     assert spot["template"] == on_demand["template"]
 
 
+def test_a_job_takes_no_standing_cluster_its_service():
+    """The operator calls both `<name>-head-svc`, and turns it to the job's cluster (KubeRay 1.7)."""
+    jobs, clusters = (
+        {ray(name)["metadata"]["name"] for name in OVERLAYS if ray(name)["kind"] == kind}
+        for kind in ("RayJob", "RayCluster")
+    )
+    assert jobs and clusters and not jobs & clusters
+
+
 def test_ports_are_open_to_few():
     policy = rendered("gpu-job")["NetworkPolicy"]["spec"]
     options = kuberay.schema("RayCluster")["properties"]["spec"]["properties"]["networkPolicy"]["properties"]

@@ -19,8 +19,8 @@ import yaml
 from flowcache.cli.main import app
 from flowcache.cli.stop import PROCESSES, alive
 from flowcache.inputs.job import JobSpec, load_job
-from tests.cluster import kubernetes
-from tests.cluster.overlays import OVERLAYS, ROOT, cluster_of, job_of, made, pods, ray, rendered
+from tests.cluster import kuberay, kubernetes
+from tests.cluster.overlays import LOGS, OVERLAYS, ROOT, cluster_of, job_of, made, pods, ray, rendered
 from tests.cluster.stand_in import STATUS_CHECKS
 
 JOBS = [name for name in OVERLAYS if not name.endswith("-cluster")]
@@ -60,7 +60,17 @@ def test_pod_security_restricted_takes_every_pod_that_the_operator_makes(overlay
     assert ("submitter" in found) == (overlay in JOBS)
     assert {name: list(kubernetes.not_restricted(pod)) for name, pod in found.items()} == dict.fromkeys(found, [])
     tokens = {name: pod.get("automountServiceAccountToken", True) for name, pod in found.items()}
-    assert tokens == {name: name == "head" for name in found}  # its autoscaler changes the number of workers
+    scales = cluster_of(ray(overlay)).get("enableInTreeAutoscaling")  # the autoscaler changes the number of workers
+    assert tokens == {name: name == "head" and scales for name in found}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_a_quota_of_requests_and_limits_takes_every_container(overlay):
+    for pod in made(ray(overlay)).values():
+        for container in (*pod["containers"], *pod.get("initContainers", ())):
+            asked, most = container["resources"]["requests"], container["resources"]["limits"]
+            assert {"cpu", "memory"} <= asked.keys() and asked.keys() == most.keys()
+            assert all(kubernetes.quantity(asked[name]) <= kubernetes.quantity(most[name]) for name in asked)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -70,7 +80,7 @@ def test_roots_are_read_only_and_what_is_written_has_a_volume(overlay):
         for container in (*pod["containers"], *pod.get("initContainers", ())):
             assert container["securityContext"]["readOnlyRootFilesystem"] is True
             mounts = {mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] in empty}
-            assert mounts == ({"/tmp"} if name == "submitter" else {"/tmp", "/home/ray"})
+            assert mounts - {LOGS["mountPath"]} == ({"/tmp"} if name == "submitter" else {"/tmp", "/home/ray"})
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -132,13 +142,17 @@ def test_the_end_of_a_head_leaves_time_for_the_driver(overlay):
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_head_and_one_worker_stay_off_spot_machines(overlay):
+def test_head_submitter_and_one_worker_stay_off_spot_machines(overlay):
     cluster = cluster_of(ray(overlay))
-    annotations = cluster["headGroupSpec"]["template"]["metadata"]["annotations"]
-    assert annotations["karpenter.sh/do-not-disrupt"] == "true"
-    assert annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false"
-    kept = [head(overlay)] + ([pods(ray(overlay))[1]] if len(cluster["workerGroupSpecs"]) > 1 else [])
-    for pod in kept:
+    kept = [pods(ray(overlay))[1]] if len(cluster["workerGroupSpecs"]) > 1 else []
+    templates = [cluster["headGroupSpec"]["template"]]
+    if overlay in JOBS:
+        templates.append(job_of(ray(overlay))["submitterPodTemplate"])
+    for template in templates:  # what ends with them is the whole try
+        annotations = template["metadata"]["annotations"]
+        assert annotations["karpenter.sh/do-not-disrupt"] == "true"
+        assert annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false"
+    for pod in kept + [template["spec"] for template in templates]:
         node = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
         (term,) = node["nodeSelectorTerms"]  # several would be alternatives
         assert {rule["operator"] for rule in term["matchExpressions"]} == {"NotIn"}
@@ -256,6 +270,12 @@ DAY, FINISHING = 24 * 3600, 3600
 def test_a_job_that_starts_at_any_hour_reaches_its_deadline(overlay):
     job = job_of(ray(overlay))
     assert job["activeDeadlineSeconds"] >= DAY + job["preRunningDeadlineSeconds"] + FINISHING
+
+
+def test_a_queue_that_holds_pods_back_may_do_so_for_a_day():
+    """Volcano's; Kueue suspends the RayJob, whose seconds begin when it is let in."""
+    assert job_of(ray("volcano"))["preRunningDeadlineSeconds"] >= DAY
+    assert ray("kueue")["metadata"]["labels"].keys() == {kuberay.KUEUE}
 
 
 def test_a_night_reaches_its_deadline_and_ends_before_the_next():

@@ -14,8 +14,8 @@ from flowcache.report.page import Limits, report_page
 from flowcache.report.sheet import contact_sheet
 from flowcache.storage import layout
 from flowcache.storage.commits import list_commits
-from flowcache.storage.export import export
 from flowcache.storage.gc import collect
+from flowcache.storage.joined import join_video
 from flowcache.storage.keys import Named, ours
 from flowcache.storage.links import links
 from flowcache.storage.objects.store import Store
@@ -131,7 +131,7 @@ def read_everything(store: Store, folder) -> None:
         lambda: status(store),
         lambda: report_page(store, None, Limits(cards=9, video_bytes=1 << 20, page_bytes=1 << 22)),
         lambda: contact_sheet(store),
-        lambda: [export(store, name, str(folder / f"{name}.mp4")) for name in sorted(list_commits(store).done)],
+        lambda: [join_video(store, name) for name in sorted(list_commits(store).done)],
         lambda: links(store, sorted(list_commits(store).done), 60),
         lambda: verify(store),
         lambda: collect(store, grace=0.0),

@@ -1,5 +1,6 @@
 """Gang sizes on the command line: what plan shows and recommends, and what is refused before anything starts."""
 
+from flowcache.report.words import size
 from tests.e2e.rows import row, write
 
 CHUNK = 192  # tokens of tiny-skyreels' chunk at 64x64
@@ -27,6 +28,28 @@ def test_the_sizes_side_by_side(flowcache, tmp_path):
     sharded = flowcache(*asked, "--shard-weights", "--json").json["gangs"]["options"][2]["costs"][0]
     assert sharded["memory"]["gathered"] > 0 and sharded["step_bytes"] > three["costs"][0]["step_bytes"]
     assert three["fastest"] <= three["slowest"] and document["options"][-1]["slowest"] is None
+
+
+def test_the_answer_comes_first_and_the_sizes_only_when_asked_for(flowcache, tmp_path):
+    manifest = write(tmp_path / "rows.jsonl", [row("a"), row("b", **MAGI)])
+    first, held, how_long, *rest = flowcache("plan", manifest).out.splitlines()
+    cost = flowcache("plan", manifest, "--json").json
+    counts = [f"{cost[name]} {name}" for name in ("videos", "segments", "chunks", "frames")]
+    assert first == f"{', '.join(counts)}: {cost['most']['forwards']} chunk forwards"
+    most = max(sum(each["memory"].values()) for each in cost["gangs"]["options"][0]["costs"])
+    assert held.startswith(f"a rank holds about {size(most)}:") and how_long.startswith("how long: say --like")
+    assert "as asked, at most" in "".join(rest) and "nothing is signed before `flowcache sign`" in rest[-1]
+    for part in ("ranks of a gang", "recommended", "assumed", "--gpu-memory"):
+        assert part not in "".join(rest), part
+    timed = flowcache("plan", manifest, "--tflops", "1e-2").out.splitlines()
+    assert timed[2].startswith("about ") and timed[-2].startswith("- ") and "ranks of a gang" not in "".join(timed)
+
+
+def test_what_does_not_fit_is_said_without_being_asked(flowcache, tmp_path):
+    manifest = write(tmp_path / "rows.jsonl", [row("a")])
+    assert "recommended: none: none of these gangs fits" in flowcache("plan", manifest, "--gpu-memory", "0.1GB").out
+    alone = flowcache("plan", manifest, "--gang", "16").out
+    assert "no gangs of 16: a gang lies on one node" in alone and "recommended: --gang 1: the smallest" in alone
 
 
 def test_what_cannot_be_shared_is_refused_with_what_can(flowcache, tmp_path):

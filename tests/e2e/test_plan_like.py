@@ -19,5 +19,6 @@ def test_the_estimate_by_an_earlier_run_is_near_what_comes(render, flowcache, tm
     assert render(rows, to=tmp_path / "out").code == 0
     asked = "plan", tmp_path / "manifest.jsonl", "--like", tmp_path / "earlier", "--until", "2099-01-01T07:00", "--json"
     estimate = flowcache(*asked).json["estimate"]
-    assert span(tmp_path / "out") / 2 < estimate["fastest"] == estimate["slowest"] < span(tmp_path / "out") * 2
+    took = span(tmp_path / "out")  # the two runs may have had a different share of the machine
+    assert took / 8 < estimate["fastest"] == estimate["slowest"] < took * 8
     assert estimate["in_time"] == "yes" and estimate["gangs"] == 1

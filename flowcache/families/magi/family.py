@@ -118,6 +118,15 @@ class Magi(Family):
 
         return load_text_encoder(*layout.texts(), config.text_len, device, torch.float32, clean_magi)
 
+    def cleaned(self, prompt: str) -> str:
+        from flowcache.models.prompts import clean_magi
+
+        return clean_magi(prompt)
+
+    def text_room(self, config: MagiConfig, request: RenderRequest) -> int:
+        """Special tokens come first."""
+        return config.text_len - len(OFFICIAL if request.special_tokens is None else request.special_tokens)
+
     def text(self, layout: Layout, config: MagiConfig, texts: PreparedTexts) -> "Captions":
         from flowcache.families.magi.captions import Captions, read_special_tokens
 

@@ -106,6 +106,11 @@ class SkyReels(Family):
 
         return load_text_encoder(*layout.texts(), config.text_len, device, dtype)
 
+    def cleaned(self, prompt: str) -> str:
+        from flowcache.models.prompts import clean_wan
+
+        return clean_wan(prompt)
+
     def kept(self, spec: ModelSpec) -> Kept:
         """Both guidance branches keep K/V and residuals."""
         chunks = spec.window // spec.chunk

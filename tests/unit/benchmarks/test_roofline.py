@@ -1,4 +1,4 @@
-"""Budgets at true sizes: predicted milliseconds of a chunk's forward on one H100."""
+"""Budgets at true sizes: predicted milliseconds on one H100 for each chunk's forward of the official program."""
 
 from dataclasses import replace
 
@@ -12,6 +12,7 @@ from benchmarks.roofline import (
     DENSE,
     GIB,
     OFF,
+    asked,
     decoding,
     forward,
     magi_codec,
@@ -30,16 +31,19 @@ MILLISECONDS = {"1.3B": 160, "14B": 900, "4.5B": 480, "24B": 3900}
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["1.3B", "14B", "4.5B", pytest.param("24B", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["1.3B", *(pytest.param(name, marks=pytest.mark.slow) for name in ("14B", "4.5B", "24B"))]
+)
 def test_a_forward_stays_within_its_budget(name):
     case = CASES[name]
     tally, forwards = simulate(case, COMPUTED[case.magi])
     took = forward(tally, forwards)
-    assert took.total < MILLISECONDS[name]
+    assert took.total * forwards / asked(case, COMPUTED[case.magi]) < MILLISECONDS[name]
     assert took.fp32 < 0.01 * took.total, "products in fp32 take thirteen times as long as in bf16"
     assert not tally.mixed
 
 
+@pytest.mark.slow
 def test_magis_vae_computes_in_half_precision_on_a_gpu():
     tally, peak = DECODERS["MAGI-1 VAE 720x720"]()
     assert 1e3 * seconds(tally) < 160 and peak < 1.8 * GIB
@@ -49,7 +53,10 @@ def test_magis_vae_computes_in_half_precision_on_a_gpu():
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "policy"),
-    [("14B", "flowcache"), ("14B", "off"), ("14B 720P", "dense"), ("1.3B", "dense"), ("4.5B", "flowcache")],
+    [
+        *(("14B", "flowcache"), ("14B 720P", "dense"), ("1.3B", "dense"), ("4.5B", "flowcache")),
+        pytest.param("14B", "off", marks=pytest.mark.slow),
+    ],
 )
 def test_what_plan_says_of_memory_is_what_a_window_holds(name, policy):
     case = CASES[name]

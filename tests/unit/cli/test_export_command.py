@@ -30,17 +30,28 @@ def run(tmp_path, monkeypatch, capsys):
 def test_what_is_sound_is_exported_where_another_video_is_damaged(run, tmp_path):
     Store("out").put(layout.init_key("cat"), b"somebody else's")
     code, said = run("out", "--to", "films")
-    assert code == 1 and said.startswith("error: 1 of 2 videos not exported: ") and said.count("\n") == 1
-    assert [path.name for path in (tmp_path / "films").iterdir()] == ["dog.mp4"]
+    assert code == 1 and said.startswith("error: 1 of 2 files not exported: ") and said.count("\n") == 1
+    assert [path.name for path in (tmp_path / "films").glob("*.*")] == ["dog.mp4"]
 
 
-def test_the_endpoint_is_that_of_a_target_in_the_same_cloud_too(run, monkeypatch):
-    given = {}
-    monkeypatch.setattr(
-        "flowcache.storage.export.export", lambda store, name, file, **options: given.update({file: options}) or 1
-    )
-    monkeypatch.setattr("flowcache.storage.commits.read_commits", lambda store: type("Commits", (), {"done": {"cat"}}))
-    endpoint = {"endpoint_url": "http://localhost:9"}
-    for to in ("s3://bucket/films", "films"):
-        assert run("s3://bucket/run", "--to", to, "--endpoint-url", endpoint["endpoint_url"])[0] == 0
-    assert given == {"s3://bucket/films/cat.mp4": endpoint, "films/cat.mp4": {}}
+@pytest.mark.parametrize("form", ["webdataset", "huggingface", "lerobot"])
+def test_a_dataset_of_which_a_video_is_damaged_is_not_begun(run, tmp_path, form):
+    Store("out").put(layout.marker_key("cat", 0), b"{")
+    code, said = run("out", "--to", "set", "--format", form)
+    assert code == 1 and said.startswith("error: 1 of 2 videos not exported: ") and not (tmp_path / "set").exists()
+    assert run("out", "--to", "set", "--format", form, "--only", "dog") == (0, "")
+
+
+@pytest.mark.parametrize("option", ["--thumbnails", "--sheets"])
+def test_pictures_go_with_mp4_alone(run, option):
+    code, said = run("out", "--format", "lerobot", option)
+    assert code == 2 and option in said
+    assert run("out", option) == (0, "")
+
+
+def test_the_endpoint_is_that_of_a_target_in_the_same_cloud_too():
+    from flowcache.cli.export import _target
+
+    endpoint = "http://localhost:9"
+    assert _target("s3://bucket/films", endpoint).options == {"endpoint_url": endpoint}
+    assert _target("films", endpoint).options == {}

@@ -12,6 +12,7 @@ from flowcache.errors import InputError, Problem
 from flowcache.inputs.deadline import deadline
 from flowcache.inputs.job import JobSpec
 from flowcache.inputs.options import RunOptions
+from flowcache.inputs.sources import Manifests
 from flowcache.progress.json_lines import JsonProgress
 from flowcache.scheduler.summary import Summary
 
@@ -58,7 +59,7 @@ def asked(monkeypatch):
 def test_every_option_reaches_the_run(asked):
     done = CliRunner().invoke(app, ["render", *WRITTEN.split()])
     assert done.exit_code == 3 and '"failed"' in done.output
-    assert (asked["requests"], asked["output"], asked["options"]) == ("m.jsonl", "out", HOW)
+    assert (asked["requests"], asked["output"], asked["options"]) == (Manifests(("m.jsonl",)), "out", HOW)
     assert (asked["defaults"].model, asked["defaults"].policy.name) == ("tiny-magi", "paper")
     assert asked["keep_going"] and asked["storage_options"] == {"endpoint_url": "http://localhost:1"}
     assert isinstance(asked["progress"], JsonProgress) and asked["webhook"] == "https://host/x"
@@ -68,7 +69,7 @@ def test_a_job_is_replaced_by_options_alone(asked, tmp_path):
     job = tmp_path / "job.yaml"
     job.write_text("manifest: m.csv\noutput: here\ngang: 4\nexchange_timeout: 60\nkeep_going: true\n")
     CliRunner().invoke(app, ["render", "--job", str(job), "--gang", "2", "--output", "there"])
-    assert (asked["requests"], asked["output"], asked["keep_going"]) == ("m.csv", "there", True)
+    assert (asked["requests"], asked["output"], asked["keep_going"]) == (Manifests(("m.csv",)), "there", True)
     assert asked["options"] == RunOptions(gang=2, exchange_timeout=60.0)
 
 

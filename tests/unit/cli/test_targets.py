@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from PIL import Image
 
 from flowcache.cli.main import app, main
 from flowcache.storage.objects.store import Store
@@ -120,3 +121,10 @@ def test_what_can_be_written_is(run, tmp_path, monkeypatch, command):
     monkeypatch.setattr("flowcache.report.sheet.contact_sheet", lambda store: b"png")
     assert run(command, FILES[command])[0] == 0
     assert (tmp_path / FILES[command]).stat().st_size
+
+
+def test_a_sheet_moves_where_its_name_says_so(run, tmp_path):
+    for name, form in {"still.png": "PNG", "moving.webp": "WEBP", "moving.GIF": "GIF"}.items():
+        assert run("sheet", name) == (0, "")
+        with Image.open(tmp_path / name) as image:
+            assert image.format == form and (getattr(image, "n_frames", 1) > 1) == (form != "PNG")

@@ -9,6 +9,7 @@ from flowcache.families.magi import requests
 from flowcache.families.magi.pipeline import Pipeline
 from flowcache.families.settings import settings_of
 from flowcache.inputs.job import load_job
+from flowcache.inputs.lines import Line
 from flowcache.inputs.manifest import validate
 from flowcache.inputs.schema import RowDefaults
 from flowcache.records import MediaInfo, ModelSpec, RenderRequest
@@ -35,7 +36,9 @@ def tokens(monkeypatch):
 def check(defaults=None, **fields):
     row = {"prompt": "a", "model": "base", "width": 720, "height": 720} | fields
     video = MediaInfo("v.mp4", 64, 64, 30, 24.0, 29 / 24)
-    good, problems, _ = validate([(1, row)], "m", SPECS.__getitem__, defaults or RowDefaults(), lambda url, kind: video)
+    good, problems, _ = validate(
+        [Line(1, row)], "m", SPECS.__getitem__, defaults or RowDefaults(), lambda *media: video
+    )
     return good[0] if good else "\n".join(map(str, problems))
 
 

@@ -4,6 +4,7 @@ import json
 import math
 import pickle
 from dataclasses import replace
+from itertools import starmap
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,6 +15,7 @@ from flowcache.families.policy_settings import KV_SETTINGS, SETTINGS, PolicyDecl
 from flowcache.families.setting import Choice, Group, Number, Preset
 from flowcache.families.settings import policy_faults, resolve_policy
 from flowcache.families.skyreels.family import SkyReels
+from flowcache.inputs.lines import Line
 from flowcache.inputs.manifest import validate
 from flowcache.inputs.policy_schema import sentence
 from flowcache.inputs.schema import RowDefaults
@@ -73,7 +75,7 @@ def spec_of(name: str) -> ModelSpec:
 def asked(model: str, policy):
     """The policy as the request keeps it, or what is said of it."""
     rows = [(1, {"prompt": "a", "model": model, "policy": policy})]
-    found, problems, _ = validate(rows, "m", spec_of, RowDefaults(), lambda *media: None)
+    found, problems, _ = validate(starmap(Line, rows), "m", spec_of, RowDefaults(), lambda *media: None)
     return found[0].policy if found else [f"{problem.field}: {problem.message}" for problem in problems]
 
 
@@ -165,7 +167,7 @@ def test_what_only_making_a_policy_tells_is_told_before_work_starts(preset, mess
     spec = spec_of("skyreels")
     spec = replace(spec, reuse={"slow": spec.reuse["slow"] | preset})
     rows = [(n, {"prompt": f"{n}", "model": "skyreels", "policy": "paper"}) for n in (1, 2)]
-    found, _, _ = validate(rows, "m", lambda name: spec, RowDefaults(), lambda *media: None)
+    found, _, _ = validate(starmap(Line, rows), "m", lambda name: spec, RowDefaults(), lambda *media: None)
     problems = policy_faults(found, {"skyreels": spec}, "m")
     assert [problem.video for problem in problems] == [found[0].id] * bool(message)
     assert all(problem.message.startswith(message) for problem in problems)

@@ -4,6 +4,8 @@ import pytest
 
 from flowcache import api
 from flowcache.errors import InputError
+from flowcache.inputs.given import Given, checked
+from flowcache.inputs.lines import Line
 from flowcache.inputs.schema import RowDefaults
 from flowcache.inputs.selection import Selection, frame_size, settings
 from flowcache.inputs.where import where
@@ -11,12 +13,12 @@ from flowcache.inputs.where import where
 PROMPT = "a red circle moving right on a blue background"
 
 
-def rows(count: int = 10) -> list[tuple[int, dict]]:
-    return [(n, {"id": f"v{n}", "prompt": PROMPT, "labels": {"team": "ab"[n % 2]}}) for n in range(1, count + 1)]
+def rows(count: int = 10) -> list[Line]:
+    return [Line(n, {"id": f"v{n}", "prompt": PROMPT, "labels": {"team": "ab"[n % 2]}}) for n in range(1, count + 1)]
 
 
 def numbers(selection: Selection, found=None) -> list[int]:
-    return [number for number, _ in selection.rows(rows() if found is None else found)]
+    return [line.number for line in selection.rows(rows() if found is None else found)]
 
 
 def test_by_id_pattern_condition_and_number():
@@ -38,7 +40,7 @@ def test_a_limit_reads_no_further():
 def test_a_sample_follows_from_the_rows_alone():
     drawn = numbers(Selection(sample=4))
     assert len(drawn) == 4 and drawn == sorted(drawn)
-    moved = [(n + 50, fields) for n, fields in reversed(rows())]
+    moved = [line._replace(number=line.number + 50) for line in reversed(rows())]
     assert {n - 50 for n in numbers(Selection(sample=4), moved)} == set(drawn)
     assert set(numbers(Selection(sample=5))) > set(drawn)  # one more, and none lost
     assert numbers(Selection(sample=99)) == list(range(1, 11))
@@ -46,14 +48,14 @@ def test_a_sample_follows_from_the_rows_alone():
 
 def test_rows_without_id_are_named_by_their_content():
     (plain,), problems, _, _ = api.check([{"prompt": PROMPT}], RowDefaults())
-    given = api.Given([{"prompt": PROMPT}, {"prompt": "a green square"}], RowDefaults(), Selection(only=(plain.id,)))
-    found, problems, *_ = api._check(given)
-    assert [one.id for one in found] == [plain.id] and not problems
+    given = Given([{"prompt": PROMPT}, {"prompt": "a green square"}], RowDefaults(), Selection(only=(plain.id,)))
+    found = checked(given)
+    assert [one.id for one in found.requests] == [plain.id] and not found.problems
 
 
 def test_values_take_the_place_of_what_rows_say():
     selection = Selection(values=settings(["steps=3", "labels.batch=n2", "seconds=1"], {"seed": 7}))
-    ((_, row),) = selection.rows([(1, {"id": "a", "steps": 9, "frames": 9, "labels": {"team": "a"}})])
+    ((_, row, _),) = selection.rows([Line(1, {"id": "a", "steps": 9, "frames": 9, "labels": {"team": "a"}})])
     assert row == {"id": "a", "steps": 3, "seed": 7, "seconds": 1.0, "labels": {"team": "a", "batch": "n2"}}
     assert settings(["width=64.0", 'policy={"name": "paper"}', "model=tiny-magi"], {})["width"] == 64
     assert selection.all
@@ -84,8 +86,8 @@ def test_sizes():
 
 def test_what_meets_no_row_is_a_fault():
     def problems(selection):
-        given = api.Given([{"id": "cat", "prompt": PROMPT}], RowDefaults(), selection)
-        return [str(one) for one in api._check(given)[1]]
+        given = Given([{"id": "cat", "prompt": PROMPT}], RowDefaults(), selection)
+        return [str(one) for one in checked(given).problems]
 
     none = "requests: has no row that is meant; accepted: a selection that leaves at least one"
     assert problems(Selection(only=("cot",))) == [none] == problems(Selection(where=where("steps = 3")))
@@ -94,5 +96,5 @@ def test_what_meets_no_row_is_a_fault():
 
 def test_rows_that_are_not_meant_are_not_judged():
     bad = [{"id": "cat", "prompt": PROMPT}, {"id": "dog", "prompt": PROMPT, "steps": -1}]
-    assert not api._check(api.Given(bad, RowDefaults(), Selection(only=("cat",))))[1]
-    assert len(api._check(api.Given(bad, RowDefaults(), Selection(only=("dog",))))[1]) == 1
+    assert not checked(Given(bad, RowDefaults(), Selection(only=("cat",)))).problems
+    assert len(checked(Given(bad, RowDefaults(), Selection(only=("dog",)))).problems) == 1

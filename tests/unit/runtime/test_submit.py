@@ -74,7 +74,7 @@ def test_a_local_manifest_goes_along_and_names_the_job(tmp_path):
     assert made.entrypoint == "flowcache render --job flowcache-data/job.yaml --endpoint-url 'http://store:9000/a b'"
     (tmp_path / "job.yaml").write_bytes(made.files["flowcache-data/job.yaml"])
     sent = load_job(tmp_path / "job.yaml")
-    assert sent == spec.model_copy(update={"manifest": "flowcache-data/manifest.jsonl", "address": None})
+    assert sent == spec.model_copy(update={"manifest": ("flowcache-data/manifest.jsonl",), "address": None})
     assert jobs.prepare(spec, ["--endpoint-url", "http://store:9000/a b"]) == made
     assert jobs.prepare(spec).name != made.name
     manifest.write_text('{"prompt": "a blue circle"}\n')
@@ -126,8 +126,8 @@ def test_pictures_and_videos_beside_the_manifest_go_along_and_are_found_again(tm
     monkeypatch.chdir(there)
     sent = load_job("flowcache-data/job.yaml")
     table = json.loads(Path("flowcache-data/media.json").read_text())
-    wanted, faults, _, _ = check(spec.manifest, spec.row_defaults())
-    found, more, _, _ = check(sent.manifest, sent.row_defaults(), media=table)
+    wanted, faults, _, _ = check(*spec.manifest, spec.row_defaults())
+    found, more, _, _ = check(*sent.manifest, sent.row_defaults(), media=table)
     assert not faults + more and len(found) == 3
     for before, after in zip(wanted, found, strict=True):
         assert (before.id, before.seed) == (after.id, after.seed)
@@ -223,10 +223,10 @@ def test_no_name_of_the_manifests_choosing_is_sent(tmp_path_factory, names, mani
         for name in names:
             picture(folder / "here" / name)
         spec = rows(folder / "here", *({"image": name} for name in names))
-        renamed = Path(spec.manifest).rename(folder / "here" / f"{manifest}.jsonl")
+        renamed = Path(*spec.manifest).rename(folder / "here" / f"{manifest}.jsonl")
     except (OSError, ValueError):
         reject()  # not a name that a file can have
-    job = jobs.prepare(spec.model_copy(update={"manifest": str(renamed)}))
+    job = jobs.prepare(spec.model_copy(update={"manifest": (str(renamed),)}))
     harmless(job.files, folder / "there")
 
 

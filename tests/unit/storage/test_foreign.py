@@ -10,8 +10,8 @@ from benchmarks.scale import CountingBackend, Memory
 from flowcache.errors import StoreError
 from flowcache.storage import layout
 from flowcache.storage.commits import list_commits, new_attempt, read_commits
-from flowcache.storage.export import export
 from flowcache.storage.gc import UNFINISHED, collect
+from flowcache.storage.joined import join_video
 from flowcache.storage.keys import named
 from flowcache.storage.objects.backend import Entry
 from flowcache.storage.objects.store import Store
@@ -69,7 +69,7 @@ def test_nothing_stumbles_over_what_is_not_ours(root, tmp_path):
     assert set(report.foreign) == {key for key in laid if not key.endswith(".DS_Store")}
     assert len(report.foreign) == len(set(report.foreign))
     assert collect(store, grace=0.0, now=time.time() + 10**6).objects == 0
-    assert export(store, "cat", str(tmp_path / "cat.mp4")) > 0
+    assert join_video(store, "cat")
     read_back(store, read_run(store), {})
     root.run()  # as a rerun does
     assert outcome(store) == before and all(store.exists(key) for key in laid)

@@ -22,7 +22,7 @@ from tests.unit.storage.samples import Studio, plan, request
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(ownership, "BEAT", 0.05)
-    monkeypatch.setattr(ownership, "SILENT", 0.6)
+    monkeypatch.setattr(ownership, "SILENT", 1.5)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_the_later_driver_takes_over_at_once_and_it_is_written_down(studio):
     with held(studio) as first:
         begun = time.monotonic()
         second = take(studio.store, begin_run(studio.store, studio.record()), "render", said.append)
-        assert time.monotonic() - begun < 0.3 and read_owner(studio.store).holder == second.name
+        assert time.monotonic() - begun < 1.2 and read_owner(studio.store).holder == second.name
         with pytest.raises(Superseded, match=r"the driver on .* \(process \d+, begun .* UTC\) took memory://.* over"):
             first.look()
         with pytest.raises(Superseded):
@@ -123,7 +123,7 @@ def test_repair_refuses_while_a_driver_lives(studio):
     ):
         repair(studio.store)
     begun = time.monotonic()
-    assert repair(studio.store).problems == () and time.monotonic() - begun < 0.5  # it said that it ended
+    assert repair(studio.store).problems == () and time.monotonic() - begun < 1.2  # it said that it ended
 
 
 @pytest.mark.parametrize("harm", ["", "owner", "holder"])
@@ -132,7 +132,7 @@ def test_repair_takes_over_from_a_driver_that_gives_no_sign_of_life(studio, harm
     if harm:
         studio.store.delete(layout.OWNER if harm == "owner" else layout.holder_key(driver.name))
     assert repair(studio.store, note=said.append).problems == ()
-    assert said[0].startswith("looking for 1 s whether")
+    assert said[0].startswith("looking for 2 s whether")
     with pytest.raises(Superseded):
         driver.look()
 

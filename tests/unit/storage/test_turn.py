@@ -24,7 +24,7 @@ NOON = 1_800_000_000.0
 def quick(monkeypatch):
     """A sign of life every 50 ms."""
     monkeypatch.setattr(ownership, "BEAT", 0.05)
-    monkeypatch.setattr(ownership, "SILENT", 0.4)
+    monkeypatch.setattr(ownership, "SILENT", 1.5)
 
 
 @pytest.fixture
@@ -97,18 +97,18 @@ def test_a_job_leaves_while_another_is_at_work_and_takes_its_turn_afterwards(roo
             assert refused.value.exit_code == 5
     begin = time.monotonic()
     assert deadline(root, "tuesday", NOON) == NOON
-    assert time.monotonic() - begin < 0.3  # what is over is not waited for
+    assert time.monotonic() - begin < 1.2  # what is over is not waited for
 
 
 def test_a_dead_jobs_turn_is_taken_after_its_signs_of_life_and_a_retrys_at_once(root):
     left(root, job="monday")
     begin = time.monotonic()
     deadline(root, "tuesday", NOON, TOLD)
-    assert time.monotonic() - begin >= 0.4
+    assert time.monotonic() - begin >= 1.5
     left(root)
     begin = time.monotonic()
     deadline(root, "night", NOON)
-    assert time.monotonic() - begin < 0.3
+    assert time.monotonic() - begin < 1.2
 
 
 def test_an_earlier_driver_of_the_job_stops_once_its_retry_is_there(root):

@@ -1,4 +1,4 @@
-"""One plain MP4 of a video, wherever the video stands."""
+"""One plain MP4 of a video."""
 
 import io
 
@@ -8,7 +8,7 @@ import pytest
 from flowcache.errors import StoreError
 from flowcache.storage import layout
 from flowcache.storage.documents import Damaged
-from flowcache.storage.export import export
+from flowcache.storage.joined import join_video
 from flowcache.storage.keys import listed
 from flowcache.storage.objects.store import Store
 
@@ -18,23 +18,14 @@ def frames(data: bytes) -> int:
         return sum(1 for _ in container.decode(video=0))
 
 
-def test_a_video_becomes_one_file(studio, tmp_path):
-    size = export(studio.store, "cat", str(tmp_path / "films" / "cat.mp4"))
-    data = (tmp_path / "films" / "cat.mp4").read_bytes()
-    assert len(data) == size and frames(data) == 24
-
-
-def test_a_bare_file_name_lands_in_the_current_folder(studio, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    export(studio.store, "dog", "dog.mp4")
-    assert frames((tmp_path / "dog.mp4").read_bytes()) == 8
+def test_a_video_becomes_one_file(studio):
+    assert frames(join_video(studio.store, "cat")) == 24
 
 
 def test_an_unfinished_video_gives_what_plays(studio):
     studio.store.delete(layout.marker_key("cat", 1))
     studio.store.delete(layout.done_key("cat"))
-    export(studio.store, "cat", studio.store.uri("part.mp4"))
-    assert frames(Store(studio.store.url).get("part.mp4")) == 8
+    assert frames(join_video(studio.store, "cat")) == 8
 
 
 def spoil(store: Store, how: str) -> str:
@@ -61,14 +52,13 @@ def spoil(store: Store, how: str) -> str:
 
 
 @pytest.mark.parametrize("how", ["flipped", "exchanged", "init", "lost", "of another video"])
-def test_a_damaged_video_is_not_exported(studio, tmp_path, how):
+def test_a_damaged_video_is_not_joined(studio, how):
     said = spoil(studio.store, how)
     with pytest.raises(Damaged, match=said):
-        export(studio.store, "cat", str(tmp_path / "cat.mp4"))
-    assert not list(tmp_path.iterdir())
-    assert export(studio.store, "dog", str(tmp_path / "dog.mp4"))
+        join_video(studio.store, "cat")
+    assert join_video(studio.store, "dog")
 
 
-def test_a_video_without_chunks_is_refused(studio, tmp_path):
+def test_a_video_without_chunks_is_refused(studio):
     with pytest.raises(StoreError, match="holds no chunks of video emu"):
-        export(studio.store, "emu", str(tmp_path / "emu.mp4"))
+        join_video(studio.store, "emu")

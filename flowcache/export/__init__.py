@@ -1,0 +1,1 @@
+"""Hands finished videos on, in the forms that people train and publish with."""

@@ -1,0 +1,49 @@
+"""One MP4 for each video, and pictures beside it on request."""
+
+import io
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from PIL import Image
+
+from flowcache.export.film import Film
+from flowcache.export.plan import Plan, Read
+from flowcache.export.target import File
+from flowcache.report.frames import spread_frames, strip
+from flowcache.storage.committed import chunks_of
+from flowcache.storage.objects.store import Store
+
+HEIGHT, GAP = 160, 4  # pixels of a contact sheet's frames, and between them
+FRAMES = 10  # of a contact sheet
+Picture = Callable[[Film], bytes]
+
+
+def mp4(films: Sequence[Film], read: Read, pictures: dict[str, Picture] | None = None) -> Plan:
+    """ID.mp4; pictures: what else lies beside it, by the end of its name."""
+    ends = {".mp4": read} | (pictures or {})
+    return Plan(
+        [
+            File(f"{film.id}{end}", f"{end} {film.source}", partial(make, film))
+            for film in films
+            for end, make in ends.items()
+        ],
+        [],
+        whole=False,
+    )
+
+
+def thumbnail(store: Store, film: Film) -> bytes:
+    """JPEG of the frame in the middle, as large as the video."""
+    frames = spread_frames(store, film.id, chunks_of(film.markers), 3)
+    return jpeg(Image.fromarray(frames[len(frames) // 2]))
+
+
+def contact_sheet(store: Store, film: Film) -> bytes:
+    """JPEG of ten frames side by side."""
+    return jpeg(strip(spread_frames(store, film.id, chunks_of(film.markers), FRAMES), HEIGHT, GAP))
+
+
+def jpeg(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
