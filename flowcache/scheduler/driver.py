@@ -108,7 +108,6 @@ def _finish(
         ledger.settle_committed()
         steering.begin()
         if not ledger.queue.finished and not stopping.late:
-            stopping.connect()
             with left_early(stopping), connect(ledger.work()) as provider:
                 listen()
                 Driver(provider, ledger, stopping, steering).render()

@@ -112,7 +112,7 @@ class Steering:
         try:
             if taken is None and acknowledge(self.ledger.store, self._taken(command, "obeyed", message)):
                 self._tell(command, "obeyed", message)
-                self.stopping.stop_now(f"told by {command}")
+                self.stopping.stop(f"told by {command}")
         except StoreError:
             with self._lock:
                 self._seen.discard(command.number)  # to be tried again

@@ -20,8 +20,7 @@ class Stopping:
     def __init__(self, options: RunOptions):
         self.grace, self.until = options.grace, options.until
         self.why: str | None = None
-        self.early = False  # stopped with nothing under way that it was worth to wait for
-        self.connecting = False  # what gangs run on is brought up, in the main thread: that may be interrupted
+        self.early = False  # stopped by SIGTERM, with nothing under way that it was worth to wait for
         self._until: float | None = None  # the deadline on the gangs' clock
         self._leave: float | None = None  # when segments under way are given up, on that clock
 
@@ -36,20 +35,8 @@ class Stopping:
         """Start nothing more. Safe to call from a signal handler and from another thread."""
         self.why = why if self.why in (None, LATE) else self.why
 
-    def stop_now(self, why: str) -> None:
-        """From another thread, which interrupts what is not worth waiting for, as `on_sigterm` does."""
-        self.stop(why)
-        main = threading.main_thread()
-        if self.connecting and main.ident is not None and threading.current_thread() is not main:
-            signal.pthread_kill(main.ident, signal.SIGTERM)
-
-    def connect(self) -> None:
-        """Gangs are brought up from now on, until `begin`."""
-        self.connecting = threading.current_thread() is threading.main_thread()
-
     def begin(self, now: float) -> None:
         """Gangs are there. now: on their clock, which need not be the wall's."""
-        self.connecting = False
         self._until = None if self.until is None else now + self.until - time.time()
 
     def over(self, now: float, under_way: bool) -> bool:
