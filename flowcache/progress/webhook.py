@@ -91,11 +91,15 @@ class Webhook:
         urllib.request.build_opener(Stay).open(request, timeout=TIMEOUT).close()
 
 
-class Stay(urllib.request.HTTPRedirectHandler):
+class Stay(urllib.request.HTTPErrorProcessor):
     """A redirect is a refusal: what is signed for one address is not for another."""
 
-    def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: Any) -> None:
-        return None
+    def http_response(self, request: urllib.request.Request, response: Any) -> Any:
+        if response.status < 300:
+            return response
+        raise urllib.error.HTTPError(request.full_url, response.status, response.reason, response.headers, response)
+
+    https_response = http_response
 
 
 def signed(secret: bytes, name: str, at: int, body: bytes) -> dict[str, str]:

@@ -4,7 +4,6 @@ import pytest
 
 from benchmarks.scale import Scene
 
-
 BY_TIME = ("_control", "_events")  # as many as time has passed
 
 

@@ -179,7 +179,9 @@ def brings(*requests):
     def plan_rows(command):
         segments = [segment for one in requests for segment in plan(one, SPEC)]
         record = new_run(requests, {MODEL: SPEC.digest}, segments, "0")
-        return Rows(record, list(requests), {MODEL: SPEC}, Terms(manifest="more.jsonl", rows={"cat": ("more.jsonl", 1)}))
+        return Rows(
+            record, list(requests), {MODEL: SPEC}, Terms(manifest="more.jsonl", rows={"cat": ("more.jsonl", 1)})
+        )
 
     return plan_rows
 
