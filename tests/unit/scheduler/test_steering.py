@@ -1,8 +1,10 @@
 """What somebody tells a run through its store: obeyed in order, once, also after a restart; over simulated gangs."""
 
 import io
+import random
 import threading
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import pyarrow.parquet as pq
@@ -22,6 +24,7 @@ from flowcache.storage.growth import Terms
 from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import new_run, read_run
 from flowcache.storage.status import status
+from tests.soak import operator
 from tests.unit.scheduler.studio import MODEL, ONE_SEGMENT, SPEC, Studio, request, sound
 
 
@@ -240,6 +243,34 @@ def test_a_row_of_which_something_is_under_way_is_refused():
     assert studio.run(plan_rows=more, seconds=seconds).done == ("cat",)
     assert "seed: got 8" in read_taken(studio.store, 1).problems[0] and not read_run(studio.store).grown
     sound(studio.store)
+
+
+class Killed(BaseException):
+    """The driver is gone in the middle of something."""
+
+
+@pytest.mark.long
+def test_of_a_hundred_commands_none_is_lost_or_done_twice_though_drivers_die(monkeypatch):
+    monkeypatch.setattr(operator, "EVERY", (0.0, 0.02))
+    draw = random.Random(11)
+    studio = Studio(*(request(f"v{number}") for number in range(6)))
+
+    def fault(task):
+        time.sleep(0.03)
+        if draw.random() < 0.15:
+            raise Killed
+
+    somebody, drivers = operator.Operator(studio.store, [one.id for one in studio.requests], 100, seed=11), 0
+    try:
+        while not drivers or somebody.owes() or len(list_commits(studio.store).done) < 6:
+            somebody.tend()
+            drivers += 1
+            with suppress(Killed):
+                studio.run(2, fault=fault)
+    finally:
+        somebody.close()
+    assert somebody.check()["commands"] == 102 and drivers > 2
+    assert sound(studio.store)["done"] == 6 and not list_commits(studio.store).withheld
 
 
 def test_events_of_a_run_are_in_its_store():
