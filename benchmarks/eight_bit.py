@@ -79,10 +79,11 @@ def compare(name: str, n: int) -> list[list[str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--n", type=int, default=8, help="prompts")
+    parser.add_argument("--models", nargs="+", choices=bundled(), default=bundled())
     given = parser.parse_args()
     torch.set_num_threads(1)
     head = ["model", "dtype", "weights", "MiB", "error of a forward", "PSNR, dB", "SSIM", "CPU time"]
-    print(markdown(head, [row for name in bundled() for row in compare(name, given.n)]))
+    print(markdown(head, [row for name in given.models for row in compare(name, given.n)]))
 
 
 if __name__ == "__main__":

@@ -45,6 +45,9 @@ class PretendedGang:
         if news == ["up"]:
             self.started = True
             return []
+        if news == ["abandoned"]:
+            self.task = None
+            raise GangFailure(0, "abandoned", "the video was cancelled", usable=True)
         if news == ["gone"]:
             raise GangFailure(0, "infra", "its process is gone")
         task, begin = self.task, time.thread_time()
@@ -62,6 +65,13 @@ class PretendedGang:
             self.provider.worked += time.thread_time() - begin
         self.task = None
         return [*(end.chunks if isinstance(end, SegmentMarker) else ()), end]
+
+    def abandon(self) -> bool:
+        happens = self.provider.happens
+        happens[:] = [one for one in happens if one[2] is not self]
+        heapq.heapify(happens)
+        self.provider.later(0.0, self, "abandoned")
+        return True
 
     def log_of(self, rank: int) -> str:
         return f"last words of {self.name}, rank {rank}"

@@ -1,5 +1,6 @@
 """The Python interface, which the command line calls too."""
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,19 +23,24 @@ from flowcache.planner.estimate import Cluster
 from flowcache.planner.hardware import Link, Node
 from flowcache.planner.plan import Plan
 from flowcache.planner.plan import plan as plan_of
-from flowcache.progress.events import Listener, Together
+from flowcache.progress.events import Listener, Note, Together
+from flowcache.progress.webhook import checked as checked_webhook
+from flowcache.progress.webhook import webhook as webhooks
 from flowcache.records import ModelSpec, RenderRequest, Segment
 from flowcache.report.page import Limits, link_base, report_page
 from flowcache.runtime.cluster import ray_provider
 from flowcache.runtime.metrics import RunMetrics
 from flowcache.scheduler.background import FinishedVideo, Run
 from flowcache.scheduler.driver import Summary, run
+from flowcache.scheduler.joining import Rows
 from flowcache.scheduler.stopping import Stopping
+from flowcache.storage.control import Command
 from flowcache.storage.documents import RunRecord
 from flowcache.storage.given_media import kept, put
 from flowcache.storage.growth import Terms
 from flowcache.storage.layout import playlist_key
 from flowcache.storage.objects.store import Store
+from flowcache.storage.orders import manifest_of
 from flowcache.storage.outlook import Outlook, outlook, renamed
 from flowcache.storage.ownership import Hold
 from flowcache.storage.repair import mend
@@ -64,6 +70,7 @@ def render(
     extend: bool = False,
     rename: str | None = None,
     selection: Selection = EVERY,
+    webhook: str | None = None,
 ) -> Summary:
     """Render every request below `output`, or what is missing of them there.
 
@@ -79,15 +86,19 @@ def render(
     extend: rows that are not yet in the output's run become part of it, and those of which nothing is rendered may
     differ. rename: id of the row that differs from what is rendered ("{id}" in it: its own), which is rendered anew.
     selection: which rows are meant, what all are given, and how strictly they are read.
+    webhook: http(s) address that is told of what becomes of the run and its videos (flowcache.progress.webhook).
 
     Raises InputError with every fault before anything is started, StoreError if the output can't be
     used or does not show in the end what the run did, ClusterError if no gang comes up. Videos that fail are in
     the Summary, not raised.
     """
     options = options or RunOptions()
+    if webhook is not None:
+        checked_webhook(webhook, os.environ)
     given = Given(requests, defaults or RowDefaults(), selection, storage_options, media, options.allow_private_media)
     asked = _asked(given, output, options, keep_going, extend, rename, warn)
-    return asked.run(progress, repair)
+    with webhooks(webhook, os.environ, lambda lost: progress.on(Note(lost)) if progress else None) as hooks:
+        return asked.run(Together(*([progress] if progress else []), *hooks), repair)
 
 
 class How(TypedDict, total=False):
@@ -158,8 +169,15 @@ class _Asked:
     terms: Terms
     options: RunOptions
     media: Embedded
+    more: Callable[[Command], "_Asked"]  # reads the manifest that somebody adds, as this one was
 
-    def run(self, progress: Listener | None, repair: bool, stopping: Stopping | None = None) -> Summary:
+    def rows(self, command: Command) -> Rows:
+        """What somebody adds; media that came inside are in the store then."""
+        found = self.more(command)
+        put(self.store, found.media.files)
+        return Rows(found.record, found.requests, found.specs, found.terms)
+
+    def run(self, progress: Listener, repair: bool, stopping: Stopping | None = None) -> Summary:
         def prepare(store: Store, hold: Hold) -> None:
             put(store, self.media.files)
             if repair:
@@ -167,18 +185,18 @@ class _Asked:
             else:
                 finish_withdrawals(store)
 
-        listeners = [RunMetrics()] if progress is None else [progress, RunMetrics()]
         return run(
             self.store,
             self.record,
             self.requests,
             self.specs,
             self.options,
-            Together(*listeners),
+            Together(progress, RunMetrics()),
             ray_provider,
             prepare,
             self.terms,
             stopping,
+            self.rows,
         )
 
 
@@ -211,7 +229,13 @@ def _asked(
         places |= {new.id: places[old.id] for new, old in zip(other, good, strict=True)}
         good = other
         segments, record = planned()
-    return _Asked(store, record, good, segments, specs, terms, options, given.embedded)
+
+    def more(command: Command) -> _Asked:
+        with manifest_of(store, command) as place:
+            rows = Given(place, given.defaults, access=given.access, private=given.private, called=command.name)
+            return _asked(rows, output, options, keep_going, True, None, warn)
+
+    return _Asked(store, record, good, segments, specs, terms, options, given.embedded, more)
 
 
 def plan(

@@ -82,6 +82,12 @@ class StoreError(FlowcacheError):
         super().__init__(message)
 
 
+class NoRun(StoreError):
+    """Nothing was ever rendered there: the address is the fault, as a rule."""
+
+    exit_code = 2
+
+
 class ObjectError(StoreError):
     """The store answered well, and the object is missing, damaged or another's: the fault of its video alone."""
 

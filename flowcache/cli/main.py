@@ -6,11 +6,12 @@ import traceback
 from dataclasses import asdict
 from io import TextIOWrapper
 from types import TracebackType
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from rich.markup import escape
 
+from flowcache import __version__
 from flowcache.cli.calibrate import calibrate
 from flowcache.cli.common import err, print_json
 from flowcache.cli.export import export
@@ -24,6 +25,7 @@ from flowcache.cli.report import report
 from flowcache.cli.sheet import sheet
 from flowcache.cli.sign import sign
 from flowcache.cli.status import status
+from flowcache.cli.steer import add, cancel, pause, prioritise, resume, skip
 from flowcache.cli.stop import stop
 from flowcache.cli.submit import submit
 from flowcache.cli.verify import verify
@@ -38,12 +40,29 @@ rejected; 4 verify found damage, or repair left some; 5 stopped with videos left
 app = typer.Typer(
     help=f"Overnight bulk rendering of long AI videos.\n\n{EXIT_CODES}",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+
+
+def show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"flowcache {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def of_all(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options of flowcache itself."""
+
+
 COMMANDS = (render, submit, plan, status, verify, repair, models, calibrate)
-for command in (*COMMANDS, export, sign, sheet, report, links, gc, stop):
+STEERING = (pause, resume, stop, cancel, skip, prioritise, add)
+for command in (*COMMANDS, export, sign, sheet, report, links, gc, *STEERING):
     app.command()(command)
 
 

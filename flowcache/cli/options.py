@@ -1,7 +1,7 @@
 """Options of the command line, each declared once. Those of a job have the job's names."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -47,6 +47,10 @@ AllowPrivateMedia = Annotated[
     bool | None,
     typer.Option("--allow-private-media", help="Media at http(s) may lie at private and local addresses, too."),
 ]
+Webhook = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="Told of events, signed with the environment's FLOWCACHE_WEBHOOK_SECRET."),
+]
 
 # Which rows are meant, what all are given, and how an output grows.
 Only = Annotated[
@@ -87,7 +91,11 @@ StopOnBadInput = Annotated[
     bool, typer.Option(help="Bad input (exit code 2) stops the Ray job that runs this, so that nothing tries it again.")
 ]
 Repair = Annotated[bool, typer.Option("--repair", help="Mend the output first, as flowcache repair does.")]
-LogJson = Annotated[bool, typer.Option(help="Progress as JSON lines, for programs.")]
+LogJson = Annotated[bool, typer.Option(help="As --progress json.")]
+Progress = Annotated[
+    Literal["auto", "bar", "plain", "json", "quiet"],
+    typer.Option(help="Bars, lines, JSON lines or nothing; auto: bars on a terminal, lines elsewhere."),
+]
 Media = Annotated[Path | None, typer.Option(hidden=True, help="Written by submit: where it put media.")]
 
 # Of `plan`; three are written as in `render` but say something else.

@@ -41,12 +41,14 @@ def render(
     succeed_with: options.SucceedWith = None,
     keep_going: options.KeepGoing = None,
     allow_private_media: options.AllowPrivateMedia = None,
+    webhook: options.Webhook = None,
     extend: options.Extend = False,
     as_: options.As = None,
     dry_run: options.DryRun = False,
     retry_failed: options.RetryFailed = False,
     repair: options.Repair = False,
     stop_on_bad_input: options.StopOnBadInput = False,
+    progress: options.Progress = "auto",
     log_json: options.LogJson = False,
     media: options.Media = None,
     endpoint_url: Endpoint = None,
@@ -70,12 +72,12 @@ def render(
         shard_weights=shard_weights, threads=threads, device=device, dtype=dtype, weights=weights,
         vae_dtype=vae_dtype, vae_tiling=vae_tiling, compile=compile, address=address, until=until,
         wait_for_gpus=wait_for_gpus, succeed_with=succeed_with or None, keep_going=keep_going,
-        allow_private_media=allow_private_media,
+        allow_private_media=allow_private_media, webhook=webhook,
     )  # fmt: skip
     asked = Asked(endpoint_url, retry_failed, media, chosen.rows, extend, as_)
     if dry_run:
         show_outlook(spec, asked, as_json)
-    run = partial(run_job, spec, asked, log_json, repair)
+    run = partial(run_job, spec, asked, "json" if log_json else progress, repair)
     end(spec, partial(believed, run) if stop_on_bad_input else run, as_json)
 
 
@@ -137,19 +139,20 @@ class Asked:
         }
 
 
-def run_job(spec: Any, asked: Asked, log_json: bool, repair: bool = False) -> Any:
+def run_job(spec: Any, asked: Asked, how: Any = "auto", repair: bool = False) -> Any:
     """The Summary of what a JobSpec asks for. Ctrl-C becomes an error that says how to go on."""
     from flowcache.api import render as render_requests
     from flowcache.inputs.sources import Manifests
-    from flowcache.progress.json_lines import JsonProgress
     from flowcache.progress.terminal import progress_for
     from flowcache.runtime.started_as import started_as
 
     settings = asked.settings(spec)
     settings["options"] = replace(settings["options"], started_as=started_as())
-    progress = JsonProgress() if log_json else progress_for(err)
+    progress = progress_for(err, how)
     try:
-        return render_requests(Manifests(spec.manifest), progress=progress, repair=repair, **settings)
+        return render_requests(
+            Manifests(spec.manifest), progress=progress, repair=repair, webhook=spec.webhook, **settings
+        )
     except KeyboardInterrupt:
         raise FlowcacheError("stopped; what is committed stays, and the same command goes on from there") from None
 
@@ -179,6 +182,8 @@ def print_summary(summary: Any) -> None:
         err.print(
             f"[yellow]stopped:[/] {summary.stopped}; {left}, and the same command goes on from there", soft_wrap=True
         )
+    for name, how in summary.cancelled.items():
+        err.print(f"{escape(name)}: {escape(how)}", highlight=False)
     for kind, causes in (("failed", summary.failed), ("rejected", summary.rejected)):
         for name, cause in causes.items():
             err.print(f"[red]{kind}:[/] {escape(name)}: {escape(cause)}")

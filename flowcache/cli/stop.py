@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
-from flowcache.cli.common import err
+from flowcache.cli.common import Endpoint, Json, err
+from flowcache.cli.steer import WAIT, Wait
+from flowcache.cli.steer import tell as tell_the_run
 from flowcache.errors import FlowcacheError
 
 PROCESSES = Path("/proc")
@@ -16,18 +18,30 @@ POLL = 0.2  # seconds
 
 
 def stop(
+    output: Annotated[
+        str | None, typer.Argument(help="Stop the driver of the run there, wherever it is; else those on this machine.")
+    ] = None,
     linger: Annotated[
         float,
         typer.Option(min=0, max=86_400, help="Wait so many seconds more, for those who ask how the run ended."),
     ] = 0.0,
+    wait: Wait = WAIT,
+    endpoint_url: Endpoint = None,
+    as_json: Json = False,
 ) -> None:
-    """Tell every `flowcache render` of yours on this machine to stop, and wait until they have.
+    """Tell the driver of the run at OUTPUT to stop; without one, every `flowcache render` of yours on this machine, and
+    wait until they have.
 
-    As by SIGTERM: segments under way get the job's `grace`, the rest waits for the next run; exit code 5. This is what
-    a pod that holds a driver does before it ends (cluster/base). Linux only.
+    As by SIGTERM: segments under way get the job's `grace`, the rest waits for the next run; exit code 5. Without
+    OUTPUT this is what a pod that holds a driver does before it ends (cluster/base), and for Linux only.
+
+        flowcache stop s3://bucket/night
 
         flowcache stop
     """
+    if output is not None:
+        tell_the_run(output, endpoint_url, wait, as_json, "stop")
+        return
     if not PROCESSES.is_dir():
         raise FlowcacheError("flowcache stop needs Linux: send SIGTERM to the process of flowcache render instead")
     told = [process for process in drivers() if tell(process)]

@@ -35,6 +35,7 @@ class Given:
     media: Mapping[str, str] | None = None
     private: bool = False
     embedded: Embedded = field(default_factory=Embedded)
+    called: str | None = None  # as problems shall name them, and what they name by relative paths lies beside
 
     @cached_property
     def manifests(self) -> str | Manifests | None:
@@ -44,6 +45,8 @@ class Given:
     @property
     def name(self) -> str:
         """How problems name them all, with credentials."""
+        if self.called is not None:
+            return self.called
         if self.manifests is None:
             return NAME
         return self.manifests if isinstance(self.manifests, str) else self.manifests.name

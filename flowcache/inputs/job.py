@@ -60,6 +60,7 @@ JOB_ACCEPTS = ACCEPTS | {
     "succeed_with": "a list of 3 and 5",
     "succeed_with.*": "3 (some videos failed) or 5 (stopped at the deadline)",
     "allow_private_media": "true or false",
+    "webhook": "the http:// or https:// address of a web server",
     "defaults": "an object with negative_prompt, seconds or frames, width, height, fps, seed, guidance, steps, "
     "ar_step, segment, shift, addnoise_condition, base_num_frames, overlap_history, causal_block_size, fit, "
     "video_from, solver, special_tokens, prev_chunks_scale",
@@ -93,7 +94,7 @@ class JobSpec(Written):
     model: Annotated[str, text(4096)] = "tiny-skyreels"
     policy: Policy = Policy(name="off")
     defaults: Defaults = Defaults()
-    # From here on fields of RunOptions, which says what they mean, but for two.
+    # From here on fields of RunOptions, which says what they mean, but for three.
     gang: Annotated[int, whole(1, 1024)] = RunOptions.gang
     gangs: Annotated[int, whole(1, 100_000)] | None = RunOptions.gangs
     shard_weights: bool = RunOptions.shard_weights
@@ -116,6 +117,7 @@ class JobSpec(Written):
     # Exit codes of `render` that become 0, for what would start the job again: 5 by SIGTERM never does.
     succeed_with: Annotated[list[Literal[3, 5]], Field(max_length=2)] = []
     allow_private_media: bool = RunOptions.allow_private_media
+    webhook: Annotated[str, text(4096)] | None = None  # is told of what becomes of the run and its videos
 
     def row_defaults(self) -> RowDefaults:
         """What holds for every row of the manifest that does not say otherwise."""

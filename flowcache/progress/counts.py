@@ -1,6 +1,7 @@
 """How far a run is, counted from its events."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,8 +13,12 @@ from flowcache.progress.events import (
     SegmentFailed,
     SegmentStarted,
     SegmentsWithdrawn,
+    VideoBegan,
+    VideoCancelled,
     VideoDead,
     VideoDone,
+    VideoReadmitted,
+    VideosJoined,
 )
 from flowcache.report.words import duration
 
@@ -28,8 +33,22 @@ class VideoCount:
     chunks: int
     committed: int
     finished: int
-    state: Literal["waiting", "rendering", "done", "dead"]
+    state: Literal["waiting", "rendering", "done", "dead", "cancelled"]
     started: bool = False  # a segment of it, by this driver
+
+    @property
+    def unwanted(self) -> int:
+        """Chunks that will not come."""
+        return self.chunks - self.finished if self.state in ("dead", "cancelled") else 0
+
+
+@dataclass(slots=True)
+class Work:
+    """What a gang renders: a segment of so many chunks, and how many of them are finished."""
+
+    gang: str
+    chunks: int
+    finished: int = 0
 
 
 class Counts:
@@ -39,16 +58,25 @@ class Counts:
         self.videos: dict[str, VideoCount] = {}
         self.total = self.made = self.computed = self.reused = 0  # chunks of the run; chunks and steps of this driver
         self.finished_videos = self.finished_chunks = 0
+        self._unwanted = 0  # chunks that will not come
+        self.failures = 0  # attempts that were lost
+        self.work: dict[tuple[str, int], Work] = {}  # by video and segment, what is under way
         self._since = 0.0
 
     def on(self, event: RunEvent) -> None:
         match event:
             case RunBegan():
-                self._begin(event)
+                self._join(event.videos)
+                self._since = time.monotonic()
+            case VideosJoined():
+                self._join(event.videos)
             case SegmentStarted():
                 video = self.videos[event.video]
                 video.state, video.started = "rendering", True
+                self.work[event.video, event.segment] = Work(event.gang, event.chunks)
             case ChunkDone():
+                if work := self.work.get((event.video, event.segment)):
+                    work.finished += 1
                 self._count(event.video, self.videos[event.video].finished + 1)
                 self.made += 1
                 self.computed += event.steps_computed
@@ -59,20 +87,38 @@ class Counts:
                 self.finished_videos += self.videos[event.video].state != "done"
                 self.videos[event.video].state = "done"
             case VideoDead():
-                self.videos[event.video].state = "dead"
+                self._move(event.video, "dead")
+            case VideoCancelled():
+                self._move(event.video, "cancelled")
+            case VideoReadmitted():
+                self._move(event.video, "waiting")
 
-    def _begin(self, event: RunBegan) -> None:
-        for begun in event.videos:
+    def _move(self, name: str, state: Literal["waiting", "dead", "cancelled"]) -> None:
+        video = self.videos[name]
+        self._unwanted -= video.unwanted
+        video.state = state
+        self._unwanted += video.unwanted
+
+    def _join(self, videos: Sequence[VideoBegan]) -> None:
+        for begun in videos:
             there = begun.chunks_committed
+            if before := self.videos.get(begun.video):
+                self.total -= before.chunks
+                self._unwanted -= before.unwanted
+                self.finished_chunks -= before.finished
             state = "dead" if begun.dead else "waiting"
-            self.videos[begun.video] = VideoCount(begun.segments, begun.chunks, there, there, state)
+            self.videos[begun.video] = video = VideoCount(begun.segments, begun.chunks, there, there, state)
+            self._unwanted += video.unwanted
             self.total += begun.chunks
             self.finished_chunks += there
-        self._since = time.monotonic()
 
     def _settle(self, event: SegmentCommitted | SegmentsWithdrawn | SegmentFailed) -> None:
         """Only what is committed counts, when an attempt has ended."""
         video = self.videos[event.video]
+        if not isinstance(event, SegmentsWithdrawn):
+            self.work.pop((event.video, event.segment), None)
+        if isinstance(event, SegmentFailed):
+            self.failures += event.kind not in ("abandoned", "flaw")
         if isinstance(event, SegmentCommitted):
             video.committed += event.chunks
         elif isinstance(event, SegmentsWithdrawn):
@@ -81,16 +127,28 @@ class Counts:
 
     def _count(self, name: str, chunks: int) -> None:
         video = self.videos[name]
+        self._unwanted -= video.unwanted
         self.finished_chunks += chunks - video.finished
         video.finished = chunks
+        self._unwanted += video.unwanted
 
     def summary(self) -> str:
         """One line: videos and chunks done, reuse rate, time left."""
         done, chunks = self.finished_videos, self.finished_chunks
         forwards = self.computed + self.reused
         reuse = f", {self.reused / forwards:.0%} of steps reused" if forwards else ""
-        left = "" if not self.made or chunks >= self.total else f", about {self._left(chunks)} left"
+        left = "" if not self.made or not self.left else f", about {duration(self.left / self.rate)} left"
         return f"{done}/{len(self.videos)} videos, {chunks}/{self.total} chunks{reuse}{left}"
 
-    def _left(self, chunks: int) -> str:
-        return duration((time.monotonic() - self._since) / self.made * (self.total - chunks))
+    @property
+    def left(self) -> int:
+        """Chunks that are still to come: none of videos that are given up or cancelled."""
+        return self.total - self.finished_chunks - self._unwanted
+
+    @property
+    def rate(self) -> float:
+        """Chunks a second, of this driver from its begin on."""
+        return self.made / max(time.monotonic() - self._since, 1e-9)
+
+    def count(self, state: str) -> int:
+        return sum(video.state == state for video in self.videos.values())

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 FailureKind = Literal[
-    "infra", "store", "node", "memory", "damaged", "unreadable", "superseded", "work", "flaw"
-]  # flaw: rendered again without reuse, nobody's fault
+    "infra", "store", "node", "memory", "damaged", "unreadable", "superseded", "abandoned", "work", "flaw"
+]  # flaw: rendered again without reuse, nobody's fault; abandoned: its video was cancelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,8 @@ class SegmentStarted:
 
     video: str
     segment: int  # from 0, here and below
+    gang: str = ""
+    chunks: int = 0  # of this segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +81,10 @@ class SegmentFailed:
 
 @dataclass(frozen=True, slots=True)
 class VideoDone:
-    """All of the video is in the store and marked done there, by this driver or an earlier one."""
+    """All of the video is in the store and marked done there, by this driver or (not new) an earlier one."""
 
     video: str
+    new: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,39 @@ class VideoDead:
 
     video: str
     cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class VideoCancelled:
+    """Somebody does not want the video any more: nothing more of it is started. how: with who and when; new: not told
+    by an earlier driver."""
+
+    video: str
+    how: str
+    new: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class VideoReadmitted:
+    """The video is wanted again, and goes on."""
+
+    video: str
+
+
+@dataclass(frozen=True, slots=True)
+class VideosJoined:
+    """These came to the run while it goes on."""
+
+    videos: tuple[VideoBegan, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CommandTaken:
+    """Somebody told the run something. command: in words, with who and its number; outcome: obeyed or refused."""
+
+    command: str
+    outcome: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +149,15 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class RunEnded:
-    """The last event of a run, however it ended."""
+    """Nothing more is rendered, however that came."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOver:
+    """The last event of a run. why: it ended with an error, or with videos left; "" where all was done."""
+
+    exit_code: int
+    why: str
 
 
 RunEvent = (
@@ -125,10 +169,15 @@ RunEvent = (
     | SegmentFailed
     | VideoDone
     | VideoDead
+    | VideoCancelled
+    | VideoReadmitted
+    | VideosJoined
+    | CommandTaken
     | NodesAvoided
     | Note
     | Tick
     | RunEnded
+    | RunOver
 )
 
 

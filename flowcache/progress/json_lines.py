@@ -10,6 +10,7 @@ from flowcache.errors import masked
 from flowcache.progress.counts import LOG_EVERY, Counts
 from flowcache.progress.events import (
     ChunkDone,
+    CommandTaken,
     Note,
     RunBegan,
     RunEnded,
@@ -19,8 +20,11 @@ from flowcache.progress.events import (
     SegmentStarted,
     SegmentsWithdrawn,
     Tick,
+    VideoCancelled,
     VideoDead,
     VideoDone,
+    VideoReadmitted,
+    VideosJoined,
 )
 
 RUN, RANK = "flowcache.run", "flowcache.rank"  # loggers of the driver and of a gang's ranks
@@ -89,6 +93,14 @@ class JsonProgress:
                 log.info("video done", extra={"video": event.video})
             case VideoDead():
                 log.error("video dead-lettered", extra={"video": event.video, "cause": masked(event.cause)})
+            case VideoCancelled():
+                log.info(f"video {event.how}", extra={"video": event.video})
+            case VideoReadmitted():
+                log.info("video goes on", extra={"video": event.video})
+            case VideosJoined():
+                log.info(f"{len(event.videos)} videos came")
+            case CommandTaken():
+                log.info(f"{event.command}: {event.outcome}: {event.message}")
             case Tick() if time.monotonic() - self._spoke > LOG_EVERY:
                 self._spoke = time.monotonic()
                 log.info(self.counts.summary())
@@ -96,6 +108,9 @@ class JsonProgress:
                 log.info(self.counts.summary())
 
     def _failed(self, event: SegmentFailed) -> None:
+        if event.kind == "abandoned":
+            self._logger.info(f"segment ended: {event.cause}", extra=place(event.video, event.segment))
+            return
         then = "tried again" if event.again else "given up"
         found = {"rank": event.rank, "kind": event.kind, "cause": masked(event.cause)}
         self._logger.warning(f"segment failed and is {then}", extra=place(event.video, event.segment) | found)

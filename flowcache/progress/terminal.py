@@ -3,7 +3,8 @@
 import heapq
 import sys
 import time
-from typing import TextIO
+from collections.abc import Callable
+from typing import Literal, TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -14,6 +15,7 @@ from rich.text import Text
 
 from flowcache.progress.counts import LOG_EVERY, Counts
 from flowcache.progress.events import (
+    CommandTaken,
     Listener,
     Note,
     RunBegan,
@@ -23,18 +25,31 @@ from flowcache.progress.events import (
     SegmentFailed,
     SegmentsWithdrawn,
     Tick,
+    Together,
+    VideoCancelled,
     VideoDead,
     VideoDone,
+    VideosJoined,
 )
+from flowcache.progress.json_lines import JsonProgress
 
+How = Literal["auto", "bar", "plain", "json", "quiet"]
 SHOWN = 20  # videos in the live table: those that move come first
 DRAW_EVERY = 0.25  # seconds between two drawings of the live table
-ORDER = {"rendering": 0, "dead": 1, "waiting": 2, "done": 3}
+ORDER = {"rendering": 0, "dead": 1, "waiting": 2, "cancelled": 3, "done": 4}
 
 
-def progress_for(console: Console) -> Listener:
-    """Live on a terminal, lines otherwise."""
-    return LiveProgress(console) if console.is_terminal else LogProgress()
+def progress_for(console: Console, how: How = "auto") -> Listener:
+    """auto: bars on a terminal, lines otherwise; quiet: nothing but what the run ends with."""
+    if how == "auto":
+        how = "bar" if console.is_terminal else "plain"
+    kinds: dict[How, Callable[[], Listener]] = {
+        "bar": lambda: LiveProgress(console),
+        "plain": LogProgress,
+        "json": JsonProgress,
+        "quiet": Together,
+    }
+    return kinds[how]()
 
 
 class LogProgress:
@@ -63,12 +78,17 @@ class LogProgress:
             case SegmentsWithdrawn():
                 return withdrawn(event)
             case SegmentFailed():
-                place = f"segment {event.segment} failed on rank {event.rank}"
-                return f"{event.video}: {place}: {event.cause}; {then(event)}"
+                return f"{event.video}: {failed(event)}"
             case VideoDone() if self.counts.videos[event.video].started:
                 return f"{event.video}: done"
             case VideoDead():
                 return f"{event.video}: dead-lettered: {event.cause}"
+            case VideoCancelled():
+                return f"{event.video}: {event.how}"
+            case VideosJoined() if event.videos:
+                return f"{len(event.videos)} videos came; {self.counts.summary()}"
+            case CommandTaken():
+                return f"{event.command}: {event.outcome}: {event.message}"
             case Tick() if time.monotonic() - self._spoke > LOG_EVERY:
                 self._spoke = time.monotonic()
                 return self.counts.summary()
@@ -76,7 +96,7 @@ class LogProgress:
 
 
 class LiveProgress:
-    """A table that is redrawn in place, with a bar for each video."""
+    """Redrawn in place: a bar for the run, a line for each gang, and a bar for each video."""
 
     def __init__(self, console: Console) -> None:
         self.counts = Counts()
@@ -94,8 +114,9 @@ class LiveProgress:
             case SegmentsWithdrawn():
                 self._print(withdrawn(event))
             case SegmentFailed():
-                place = f"{event.video} segment {event.segment}, rank {event.rank}"
-                self._print(f"{place}: {event.cause}; {then(event)}")
+                self._print(f"{event.video}: {failed(event)}")
+            case CommandTaken():
+                self._print(f"{event.command}: {event.outcome}: {event.message}")
             case Tick() if time.monotonic() - self._drawn > DRAW_EVERY:
                 self._draw()
             case RunEnded():
@@ -106,8 +127,28 @@ class LiveProgress:
         self.live.console.print(message, markup=False, highlight=False)
 
     def _draw(self) -> None:
-        self.live.update(Group(self._table(), Text(self.counts.summary())))
+        self.live.update(Group(self._table(), self._gangs(), self._run()))
         self._drawn = time.monotonic()
+
+    def _run(self) -> Table:
+        counts, line = self.counts, Table.grid(padding=(0, 2))
+        parts = [counts.summary()]
+        parts += [f"{counts.rate * 60:.3g} chunks a minute"] if counts.made else []
+        parts += [f"{counts.failures} attempts failed"] if counts.failures else []
+        parts += [f"{number} {state}" for state in ("dead", "cancelled") if (number := counts.count(state))]
+        bar = ProgressBar(total=max(counts.total, 1), completed=counts.finished_chunks, width=30)
+        line.add_row(bar, Text(", ".join(parts)))
+        return line
+
+    def _gangs(self) -> Table:
+        table = Table.grid(padding=(0, 2))
+        work = sorted(self.counts.work.items(), key=lambda one: one[1].gang)
+        for (video, segment), one in work[:SHOWN]:
+            place = f"segment {segment + 1} of {self.counts.videos[video].segments}"
+            table.add_row(one.gang, escape(video), place, f"{one.finished}/{one.chunks} chunks of it")
+        if len(work) > SHOWN:
+            table.add_row(f"and {len(work) - SHOWN} more gangs", "", "", "")
+        return table
 
     def _table(self) -> Table:
         table, videos = Table.grid(padding=(0, 2)), self.counts.videos
@@ -124,5 +165,8 @@ def withdrawn(event: SegmentsWithdrawn) -> str:
     return f"{event.video}: {event.segments} damaged segments were withdrawn, and are rendered again"
 
 
-def then(event: SegmentFailed) -> str:
-    return "trying again" if event.again else "giving up"
+def failed(event: SegmentFailed) -> str:
+    if event.kind == "abandoned":
+        return f"segment {event.segment} was ended: {event.cause}"
+    then = "trying again" if event.again else "giving up"
+    return f"segment {event.segment} failed on rank {event.rank}: {event.cause}; {then}"

@@ -11,6 +11,7 @@ from flowcache.progress.json_lines import RANK, json_logger, place
 from flowcache.records import ChunkRecord
 from flowcache.runtime.metrics import WorkMetrics
 from flowcache.storage.objects.store import Store
+from flowcache.worker.prefetch import Abandoned
 from flowcache.worker.task import Event, Task, WorkerSettings
 from flowcache.worker.worker import RankWorker
 
@@ -52,19 +53,27 @@ class RankActor(RankWorker):
     def ping(self) -> None:
         """Answers beside the work, as long as the process runs."""
 
+    @ray.method(concurrency_group=HEALTH)
+    def abandon(self, video_id: str, segment: int) -> None:
+        """See `RankWorker.end_task`, beside which this runs."""
+        self.end_task(video_id, segment)
+
     @contextmanager
     def _logged(self, task: Task) -> Iterator[None]:
         """Begin and end of the rank's share in a task; an exception with its traceback, which still goes on."""
         where = {**place(task.segment.video_id, task.segment.index), "rank": self.rank, "gang": self.gang}
         begin = time.monotonic()
         self.logger.info("segment started", extra=where)
-        ended = False
+        how = "failed"
         try:
             yield
-            ended = True
+            how = "finished"
+        except Abandoned:
+            how = "ended: its video was cancelled"
+            raise
         finally:
             where["seconds"] = round(time.monotonic() - begin, 3)
-            if ended:
-                self.logger.info("segment finished", extra=where)
+            if how != "failed":
+                self.logger.info(f"segment {how}", extra=where)
             else:
                 self.logger.error("segment failed", extra=where, exc_info=True)

@@ -102,6 +102,13 @@ class RayGang:
         self._stream = self.actors[0].render.options(num_returns="streaming").remote(task)
         self._pending = {actor.assist.remote(task): rank for rank, actor in enumerate(self.actors) if rank}
 
+    def abandon(self) -> bool:
+        """Of several ranks each would stop elsewhere, and hang the others."""
+        if self.task is None or self.shape.ranks > 1:
+            return False
+        self.actors[0].abandon.remote(self.task.segment.video_id, self.task.segment.index)
+        return True
+
     def waiting_for(self) -> list[Any]:
         return [*self._pending, *([] if self._stream is None else [self._stream])]
 

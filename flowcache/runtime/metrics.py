@@ -5,6 +5,7 @@ dashboard that shows them: cluster/monitoring/grafana.json.
 """
 
 from collections import Counter as Tally
+from collections.abc import Sequence
 
 from ray.util.metrics import Counter, Gauge
 
@@ -16,13 +17,18 @@ from flowcache.progress.events import (
     SegmentFailed,
     SegmentStarted,
     SegmentsWithdrawn,
+    VideoBegan,
+    VideoCancelled,
     VideoDead,
     VideoDone,
+    VideoReadmitted,
+    VideosJoined,
 )
 from flowcache.records import ChunkRecord
 
 STAGES = ("denoise", "decode", "encode", "upload")
-STATES = ("waiting", "rendering", "done", "dead")
+STATES = ("waiting", "rendering", "done", "dead", "cancelled")
+OVER = ("dead", "cancelled")
 OF_WORK = ("model", "policy", "gang")
 
 
@@ -69,8 +75,8 @@ class RunMetrics:
 
     def on(self, event: RunEvent) -> None:
         match event:
-            case RunBegan():
-                self._begin(event)
+            case RunBegan() | VideosJoined():
+                self._join(event.videos)
             case SegmentStarted():
                 self._running.add((event.video, event.segment))
                 self._waiting -= 1
@@ -86,25 +92,42 @@ class RunMetrics:
                 self._show()
             case SegmentFailed():
                 self._running.discard((event.video, event.segment))
-                self._waiting += self._states[event.video] != "dead"
-                self._failures.inc(1, {"kind": event.kind, "outcome": "tried again" if event.again else "given up"})
+                self._waiting += self._states[event.video] not in OVER
+                if event.kind != "abandoned":
+                    self._failures.inc(1, {"kind": event.kind, "outcome": "tried again" if event.again else "given up"})
                 self._show()
             case VideoDone():
                 self._move(event.video, "done")
             case VideoDead() if self._states[event.video] != "dead":  # each of its segments may give it up
-                running = sum(name == event.video for name, _ in self._running)
-                self._waiting -= self._left[event.video] - running
-                self._move(event.video, "dead")
+                self._end(event.video, "dead")
+            case VideoCancelled() if self._states[event.video] not in OVER:
+                self._end(event.video, "cancelled")
+            case VideoReadmitted():
+                self._waiting += self._waits(event.video)
+                self._move(event.video, "waiting")
             case NodesAvoided():
                 self._avoided.set(event.nodes)
 
-    def _begin(self, event: RunBegan) -> None:
-        for begun in event.videos:
-            self._states[begun.video] = "dead" if begun.dead else "waiting"
+    def _join(self, videos: Sequence[VideoBegan]) -> None:
+        for begun in videos:
+            before = self._states.get(begun.video)
+            if before:  # its row was corrected, and nothing of it runs
+                self._by_state[before] -= 1
+                self._waiting -= 0 if before in OVER else self._left[begun.video]
+            self._states[begun.video] = state = "dead" if begun.dead else "waiting"
             self._left[begun.video] = begun.segments - begun.segments_committed
             self._waiting += 0 if begun.dead else self._left[begun.video]
-        self._by_state.update(self._states.values())
+            self._by_state[state] += 1
         self._show(*STATES)
+
+    def _waits(self, video: str) -> int:
+        """Segments of it that neither run nor are committed."""
+        return self._left[video] - sum(name == video for name, _ in self._running)
+
+    def _end(self, video: str, state: str) -> None:
+        if self._states[video] not in OVER:
+            self._waiting -= self._waits(video)
+        self._move(video, state)
 
     def _move(self, video: str, state: str) -> None:
         before = self._states[video]

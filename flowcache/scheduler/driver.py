@@ -10,15 +10,18 @@ from typing import Any
 
 from flowcache.errors import FlowcacheError, InputError, Problem, StoreError
 from flowcache.inputs.options import RunOptions
-from flowcache.progress.events import Listener, NodesAvoided, Note, RunEnded, Tick
+from flowcache.progress.events import Listener, NodesAvoided, Note, RunEnded, RunOver, Tick, Together
 from flowcache.records import ChunkRecord, ModelSpec, RenderRequest
+from flowcache.scheduler.event_log import EventLog
 from flowcache.scheduler.failures import Failures
 from flowcache.scheduler.gang_pool import GangPool
+from flowcache.scheduler.joining import PlanRows
 from flowcache.scheduler.ledger import Ledger
 from flowcache.scheduler.protocols import Connect, Gang, GangFailure, GangProvider
+from flowcache.scheduler.steering import Steering
 from flowcache.scheduler.stopping import Stopping, left_early, on_sigterm
 from flowcache.scheduler.summary import Summary, summarise
-from flowcache.scheduler.telling import tell_stopped
+from flowcache.scheduler.telling import tell_stopped, told_end
 from flowcache.storage.commits import success, withdraw_stopped
 from flowcache.storage.documents import RunRecord, Stopped
 from flowcache.storage.extend import extend
@@ -30,6 +33,7 @@ from flowcache.storage.turn import DONE, Job
 from flowcache.storage.withdrawal import finish_withdrawals
 from flowcache.worker.task import Event, Flawed, Task
 
+ENDING = 20.0  # seconds for a gang to end the task of a cancelled video, after which its processes are
 WATCH_EVERY = 1.0  # seconds between two looks for stalls and for room in the cluster
 
 
@@ -44,12 +48,13 @@ def run(
     prepare: Callable[[Store, Hold], object] = lambda store, hold: finish_withdrawals(store),
     terms: Terms = PLAIN,
     stopping: Stopping | None = None,
+    plan_rows: PlanRows | None = None,
 ) -> Summary:
     """Render what the store lacks of `requests`, write tables and summary. `specs`: model name -> spec.
 
     listener: is told of every event; connect: brings up what gangs run on; prepare: what is done to the store first;
-    terms: how it takes up a root that holds a run; stopping: what stops it. Superseded where another driver takes the
-    root over meanwhile.
+    terms: how it takes up a root that holds a run; stopping: what stops it; plan_rows: reads manifests that come while
+    it goes on. Superseded where another driver takes the root over meanwhile.
     """
     begin = time.monotonic()
     try:
@@ -61,76 +66,96 @@ def run(
     wanted, stopping, note = record, stopping or Stopping(options), lambda message: listener.on(Note(message))
     record = begin_run(store, wanted, terms, note)
     job = Job(options.started_as, options.until) if options.started_as else None
-    with on_sigterm(stopping) as listen, take(store, record, "render", note, job) as hold:
+    with (
+        on_sigterm(stopping) as listen,
+        take(store, record, "render", note, job) as hold,
+        EventLog(store, hold.name) as log,
+        told_end(tell := Together(listener, log).on),
+    ):
         if job:
             stopping.until = hold.holder.until
         try:
             withdraw_stopped(store)
             prepare(store, hold)
             record = extend(store, record, wanted, terms, note) if terms.extend else record
-            ledger = Ledger(store, record, hold, requests, specs, options, listener.on)
+            ledger = Ledger(store, record, hold, requests, specs, options, tell)
         except (StoreError, InputError) as error:
             end = Stopped(record.run_id, str(error), error.exit_code, len(requests), time.time())
             tell_stopped(store, end, note)
             raise
         try:
-            summary = _finish(ledger, stopping, connect, listen, begin)
+            summary = _finish(ledger, stopping, Steering(ledger, stopping, plan_rows), connect, listen, begin)
         except Superseded:
             with suppress(StoreError):
                 ledger.put_right()
             raise
         hold.how = stopping.why or DONE
+        tell(RunOver(summary.exit_code, summary.stopped or ""))
         return summary
 
 
-def _finish(ledger: Ledger, stopping: Stopping, connect: Connect, listen: Callable[[], None], begin: float) -> Summary:
+def _finish(
+    ledger: Ledger,
+    stopping: Stopping,
+    steering: Steering,
+    connect: Connect,
+    listen: Callable[[], None],
+    begin: float,
+) -> Summary:
     """Render what is left, write what says so, and read it back. begin: of the run, on the monotonic clock."""
-    store, record = ledger.store, ledger.record
+    store = ledger.store
     try:
         ledger.settle_committed()
+        steering.begin()
         if not ledger.queue.finished and not stopping.late:
             with left_early(stopping), connect(ledger.work()) as provider:
                 listen()
-                Driver(provider, ledger, stopping).render()
+                Driver(provider, ledger, stopping, steering).render()
                 ledger.writer.drain()  # dead letters still ask nodes for logs
         ledger.writer.drain()
         ledger.tell_finished()
+        steering.close()
     except Superseded:
         raise
     except FlowcacheError as error:
         ledger.gave_up(error)
         raise
     finally:
+        steering.abandon()
         ledger.writer.close()
         ledger.tell(RunEnded())
-    listing = ledger.prove()
+    listing, record = ledger.prove(), ledger.record
     took = time.monotonic() - begin
     summary = summarise(store, record, listing, ledger.queue, ledger.rendered, stopping.why, took, ledger.outside)
     if listing.done >= record.plan["videos"].keys() and not record.rejected:
         success(store, {"run_id": record.run_id, "videos": len(record.plan["videos"])})
     elif summary.stopped:
         ledger.stopped(summary.stopped, summary.exit_code, summary.left)
-    elif others := ledger.outside - listing.done - listing.dead_letters.keys():
-        ledger.stopped(f"{len(others)} videos were not asked for this time", summary.exit_code, len(others))
+    elif others := record.plan["videos"].keys() - listing.done - listing.dead_letters.keys():
+        withheld = len(others & listing.withheld.keys())
+        causes = {"are cancelled": withheld, "were not asked for this time": len(others) - withheld}
+        why = ", ".join(f"{number} videos {cause}" for cause, number in causes.items() if number)
+        ledger.stopped(why, summary.exit_code, len(others))
     return summary
 
 
 class Driver:
     """The loop: hears what gangs have done and gives them what is next."""
 
-    def __init__(self, provider: GangProvider[Any], ledger: Ledger, stopping: Stopping):
-        self.provider, self.ledger, self.stopping = provider, ledger, stopping
+    def __init__(self, provider: GangProvider[Any], ledger: Ledger, stopping: Stopping, steering: Steering):
+        self.provider, self.ledger, self.stopping, self.steering = provider, ledger, stopping, steering
         self.queue, self.tell = ledger.queue, ledger.tell
         self.pool = GangPool(provider, ledger.options, ledger.note)
         self.failures = Failures(self.pool, ledger)
         self.spoilt: set[tuple[str, int]] = set()  # (video, segment) to render without reuse
         self._watched = provider.now() - WATCH_EVERY
+        self._ending: dict[Gang, float] = {}  # gangs whose video was cancelled, since when on the provider's clock
 
     def render(self) -> None:
         """Until nothing is left, or the run is stopped."""
         self.stopping.begin(self.provider.now())
         try:
-            while not self.queue.finished and not self._over():
+            while (not self._finished() or self.steering.last_look()) and not self._over():
                 self._watch()
                 for gang, news in self.provider.wait(self.pool.gangs, WATCH_EVERY):
                     self._hear(gang, news)
@@ -138,6 +163,9 @@ class Driver:
                 self.tell(Tick())
         finally:
             self.pool.disband()
+
+    def _finished(self) -> bool:
+        return self.queue.finished and not self.steering.busy
 
     def _over(self) -> bool:
         """Whether a stopped run has nothing more to wait for."""
@@ -150,12 +178,13 @@ class Driver:
             return
         self._watched = now
         self.ledger.hold.check()
+        self.steering.tend()
         for gang in list(self.pool.gangs):
-            failure = self.pool.overdue(gang)
+            failure = self._unwanted(gang) or self.pool.overdue(gang)
             if failure:
                 self.failures.handle(gang, gang.task, failure)
         if not self.stopping.why:
-            self.pool.adjust(self.queue.startable)
+            self.pool.adjust(0 if self.steering.paused else self.queue.startable)
         self.queue.release(lambda node, segment: self.pool.elsewhere(node))
         self.failures.settle()
         self.failures.refusals.tend(any(gang.task for gang in self.pool.gangs) or self.failures.in_doubt)
@@ -165,17 +194,33 @@ class Driver:
         self.ledger.writer.check()
         self.ledger.tell_finished()
 
+    def _unwanted(self, gang: Gang) -> GangFailure | None:
+        """Of a gang whose video was cancelled: it is told to end its task; the failure of one that can't, or does not
+        in time."""
+        task, now = gang.task, self.provider.now()
+        if task is None or self.queue.videos[task.segment.video_id].withheld != "cancelled":
+            self._ending.pop(gang, None)
+            return None
+        if gang not in self._ending:
+            self._ending[gang] = now
+            if gang.abandon():
+                return None
+        elif now - self._ending[gang] < ENDING:
+            return None
+        del self._ending[gang]
+        return GangFailure(0, "abandoned", "its video was cancelled")
+
     def _assign(self, gang: Gang) -> None:
         """Work for the gang, if it is idle and there is any."""
         idle = gang.started and not gang.task and gang.node not in self.pool.avoided
-        if not idle or self.stopping.why or self.failures.in_doubt:
+        if not idle or self.stopping.why or self.steering.paused or self.failures.in_doubt:
             return
         witness = gang.node if self.pool.nodes.trusted(gang.node) else None
         taken = self.queue.take(gang.model, gang.video, len(self.pool.gangs), witness)
         if taken:
             request, segment = taken
             place = request.id, segment.index
-            task = self.ledger.task(request, segment, place not in self.spoilt, self.failures.tight(request))
+            task = self.ledger.task(request, segment, gang.name, place not in self.spoilt, self.failures.tight(request))
             gang.assign(task)
 
     def _hear(self, gang: Gang, news: list[Any]) -> None:

@@ -52,6 +52,8 @@ class Failures:
         """A gang failed, in its task or before it had one."""
         if not failure.usable:
             self.pool.lost(gang, failure)
+        if task and (failure.kind == "abandoned" or self.ledger.queue.videos[task.segment.video_id].withheld):
+            return self.ledger.failed(task.segment, failure.rank, failure.cause, "abandoned", again=True)
         if task and failure.kind == "unreadable":
             failure = self._old_or_new(task, failure)
         if task and failure.kind in ("store", "node"):

@@ -2,14 +2,12 @@
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Set
+from collections.abc import Callable, Iterable, Set
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import replace
 
 from flowcache.errors import FlowcacheError, StoreError, masked
 from flowcache.inputs.options import RunOptions
-from flowcache.inputs.segments import plan
 from flowcache.progress.events import (
     ChunkDone,
     FailureKind,
@@ -26,26 +24,17 @@ from flowcache.progress.events import (
 from flowcache.records import ChunkRecord, ModelSpec, RenderRequest, Segment
 from flowcache.scheduler.protocols import GangWork
 from flowcache.scheduler.queue import SegmentQueue, Video
+from flowcache.scheduler.stock import Stock
 from flowcache.scheduler.store_writer import StoreWriter
 from flowcache.scheduler.telling import begun, quietly, tell_stopped
-from flowcache.storage.chain import check_markers
-from flowcache.storage.commits import (
-    Listing,
-    clear_dead_letter,
-    done_key,
-    list_commits,
-    put_playlist,
-    read_markers,
-    withdraw_success,
-)
+from flowcache.storage.commits import Listing, list_commits, put_playlist, read_markers, withdraw_success
 from flowcache.storage.committed import CURE
-from flowcache.storage.documents import Damaged, DeadLetter, Newer, RunRecord, SegmentMarker, Stopped, Unreadable
-from flowcache.storage.growth import corrected
+from flowcache.storage.documents import DeadLetter, RunRecord, SegmentMarker, Stopped
 from flowcache.storage.objects.store import Store
 from flowcache.storage.ownership import Hold
 from flowcache.storage.parts import outdate
 from flowcache.storage.proof import Unproven, read_back
-from flowcache.storage.repair import fault_of_commit, mend_video, take_back
+from flowcache.storage.repair import fault_of_commit, take_back
 from flowcache.storage.runs import without_credentials
 from flowcache.storage.tables import write_tables
 from flowcache.worker.task import Task, worker_settings
@@ -69,60 +58,22 @@ class Ledger:
         tell: Callable[[RunEvent], None],
     ):
         self.store, self.record, self.hold, self.options, self.tell = store, record, hold, options, tell
-        self._mending = threading.Lock()
-        self.outside = record.plan["videos"].keys() - {request.id for request in requests}  # not asked for
-        self.listing, self.changed = self._listed()  # changed: whether the store may hold more than `listing` says
-        dead = self.listing.dead_letters.keys() - self._revive()
-        open_ones = [request.id for request in requests if request.id not in self.listing.done]
-        self.markers, damaged = self._usable(open_ones, dead)
-        outdate(store, record, self.listing)
-        self.queue = SegmentQueue(self._video(request, specs[request.model], dead) for request in requests)
+        self.mending = threading.Lock()
+        self.outside: Set[str] = record.plan["videos"].keys() - {request.id for request in requests}  # not asked for
+        stock = Stock(store, record, hold, self.note)
+        stock.revive(self.outside, options.retry_failed)
+        self.markers, damaged = stock.usable([one.id for one in requests if one.id not in stock.listing.done])
+        outdate(store, record, stock.listing)
+        self.listing, self.changed = (
+            stock.listing,
+            stock.changed,
+        )  # changed: the store may hold more than `listing` says
+        self.queue = SegmentQueue(stock.video(request, specs[request.model]) for request in requests)
         self.writer = StoreWriter(store, options.patience)
         self.rendered = 0  # chunks
         self.made: list[SegmentMarker] = []  # since this driver is at work
         tell(RunBegan(record.run_id, tuple(map(begun, self.queue.videos.values()))))
         self._give_up(damaged)
-
-    def _listed(self) -> tuple[Listing, bool]:
-        """What is committed, and whether something was taken back: a DONE without its segments says nothing."""
-        listing, planned = list_commits(self.store), self.record.plan["videos"]
-        untrue = {
-            name
-            for name in listing.done & planned.keys()
-            if listing.segments.get(name) != list(range(planned[name]["segments"]))
-        }
-        if untrue:
-            withdraw_success(self.store)
-        for name in untrue:
-            self.store.delete(done_key(name))
-        return replace(listing, done=listing.done - untrue), bool(untrue)
-
-    def _usable(self, names: list[str], dead: Set[str]) -> tuple[dict[str, dict[int, SegmentMarker]], dict[str, str]]:
-        """The markers of these videos, and by video what can't be gone on with. What is damaged was withdrawn before,
-        with what was continued from it; not what a newer version wrote or the store refuses to give."""
-        markers, faults = self._read(names)
-        lasting = {name for name, why in faults.items() if isinstance(why, Newer | Unreadable)}
-        mendable = sorted(faults.keys() - dead - lasting)
-        if mendable:
-            withdraw_success(self.store)
-            self.changed = True
-        for name in mendable:
-            self.hold.check()
-            self.note(f"video {name}: {faults[name]}; what is damaged was withdrawn, and is rendered again")
-            mend_video(self.store, self.record, name, set(), [str(faults.pop(name))])
-        if mendable:
-            self.listing = list_commits(self.store)
-            again, left = self._read(mendable)
-            markers, faults = markers | again, faults | left
-        return markers, {name: str(why) for name, why in faults.items() if name not in dead}
-
-    def _read(self, names: Collection[str]) -> tuple[dict[str, dict[int, SegmentMarker]], dict[str, StoreError]]:
-        markers, faults = read_markers(self.store, self.listing, names)
-        for name in markers.keys() - faults.keys():
-            wrong = next(check_markers(self.record, [markers[name][n] for n in sorted(markers[name])]), None)
-            if wrong:
-                faults[name] = Damaged(str(wrong))
-        return markers, faults
 
     def _give_up(self, damaged: dict[str, str]) -> None:
         """The videos of which something is committed that can't be gone on with. damaged: by video, why."""
@@ -132,31 +83,17 @@ class Ledger:
             letter = DeadLetter(name, None, None, cause, "damaged", 0, "", request)
             self.dead_letter(name, cause, lambda letter=letter: letter)
 
-    def _revive(self) -> set[str]:
-        """Give another chance to videos that were given up for what was damaged; if asked to, to all that failed."""
-        kinds = {"damaged"} | ({"work", "infra"} if self.options.retry_failed else set())
-        letters = {name: one for name, one in self.listing.dead_letters.items() if name not in self.outside}
-        failed = {name for name, one in letters.items() if one.kind in kinds} | corrected(letters, self.record)
-        if failed:
-            self.changed = True
-            withdraw_success(self.store)
-        for name in failed:
-            clear_dead_letter(self.store, name)
-        return failed
-
-    def _video(self, request: RenderRequest, spec: ModelSpec, dead: Iterable[str]) -> Video:
-        segments = plan(request, spec)
-        done = request.id in self.listing.done
-        committed = range(len(segments)) if done else self.listing.segments.get(request.id, ())
-        return Video(request, segments, committed, dead=request.id in dead and not done)
-
     def settle_committed(self) -> None:
         """What an earlier driver committed but did not live to finish."""
-        for name, video in self.queue.videos.items():
-            if name in self.listing.done:
-                self.tell(VideoDone(name))
-            elif video.committed:
-                self._publish(video)
+        for name in self.queue.videos:
+            self.settle(name, self.listing)
+
+    def settle(self, name: str, listing: Listing) -> None:
+        """Of one video. listing: by which it is in the queue."""
+        if name in listing.done:
+            self.tell(VideoDone(name, new=False))
+        elif self.queue.videos[name].committed:
+            self._publish(self.queue.videos[name])
 
     def work(self) -> GangWork:
         """What gangs are needed for."""
@@ -169,13 +106,13 @@ class Ledger:
         """Tell the operator."""
         self.tell(Note(masked(message)))
 
-    def task(self, request: RenderRequest, segment: Segment, reuse: bool, frugal: bool = False) -> Task:
-        """What a gang is given, for a segment that the queue says runs from now on."""
+    def task(self, request: RenderRequest, segment: Segment, gang: str, reuse: bool, frugal: bool = False) -> Task:
+        """What the gang is given, for a segment that the queue says runs from now on."""
         committed = self.markers[request.id]
         parent = None if segment.after is None else committed[segment.after]
         init = next((marker.init_sha256 for marker in committed.values()), None)
         last = not self.queue.videos[request.id].continued(segment.index)
-        self.tell(SegmentStarted(request.id, segment.index))
+        self.tell(SegmentStarted(request.id, segment.index, gang, segment.chunks))
         return Task(request, segment, parent, last, init, reuse, frugal, self.record.hash_of(request.id))
 
     def chunk_done(self, segment: Segment, record: ChunkRecord) -> None:
@@ -204,7 +141,8 @@ class Ledger:
     ) -> None:
         """An attempt is lost. again: there may be another one, unless the video is given up by now; not_on: the node
         that failed it, if another one shall try; aside: not before the queue is told to resume it."""
-        again = again and not self.queue.videos[segment.video_id].dead
+        video = self.queue.videos[segment.video_id]
+        again = again and not (video.dead or video.withheld)
         self.tell(SegmentFailed(segment.video_id, segment.index, rank, cause, kind, again))
         if again and aside:
             self.queue.set_aside(segment)
@@ -218,7 +156,7 @@ class Ledger:
         self.queue.pause(segment.video_id)
 
         def work() -> set[int]:
-            with self._mending:
+            with self.mending:
                 gone = take_back(self.store, self.record, segment.video_id, segment.after, [cause], set(bad))
                 outdate(self.store, self.record, list_commits(self.store))
             return gone

@@ -10,16 +10,18 @@ from flowcache.records import RenderRequest
 from flowcache.storage.documents import Damaged, Unreadable
 from flowcache.storage.objects.store import Store
 from flowcache.storage.ownership import Superseded
+from flowcache.worker.prefetch import Abandoned
 from flowcache.worker.task import Event, Task, WorkerSettings
 
-FailureKind = Literal["infra", "store", "node", "memory", "damaged", "unreadable", "superseded", "work"]
+FailureKind = Literal["infra", "store", "node", "memory", "damaged", "unreadable", "superseded", "abandoned", "work"]
 
 
 class GangFailure(Exception):
     """A rank failed. `kind`: "infra" for a lost process, "store" where the store refused it or did not answer, "node"
     where that may lie with its machine (no rights in the store, a full disk), "memory" where the GPU had not enough of
     it, "damaged" where the store holds something else than what the segment goes on from, "unreadable" where it refuses
-    that alone, "superseded" where the root is somebody else's, "work" for another exception of the work itself.
+    that alone, "superseded" where the root is somebody else's, "abandoned" where it was told to end, "work" for another
+    exception of the work itself.
 
     `usable`: the gang can take another task; otherwise it is only good for `tear_down`.
     """
@@ -37,6 +39,8 @@ def kind_of(cause: BaseException) -> FailureKind:
         return "unreadable" if isinstance(cause, Unreadable) else "damaged"
     if isinstance(cause, Superseded):
         return "superseded"
+    if isinstance(cause, Abandoned):
+        return "abandoned"
     if isinstance(cause, StoreError) and not isinstance(cause, ObjectError):
         return "node" if cause.of_machine and not cause.passing else "store"
     return "memory" if isinstance(cause, OutOfMemory) else "work"
@@ -57,6 +61,11 @@ class Gang(Protocol):
 
     def poll(self, news: list[Any]) -> list[Event]:
         """What `news` of `GangProvider.wait` says; the marker comes last and ends the task. Raises GangFailure."""
+        ...
+
+    def abandon(self) -> bool:
+        """End the task soon, which is then told by a GangFailure of that kind unless it was committed before. False
+        where only `tear_down` ends it."""
         ...
 
     def log_of(self, rank: int) -> str:

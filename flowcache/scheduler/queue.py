@@ -4,6 +4,7 @@ import heapq
 from collections.abc import Callable, Iterable
 
 from flowcache.records import RenderRequest, Segment
+from flowcache.storage.control import How
 
 
 class Video:
@@ -17,7 +18,9 @@ class Video:
         dead: bool = False,
     ):
         self.request, self.segments, self.dead = request, segments, dead
+        self.priority = request.priority
         self.paused = False
+        self.withheld: How | None = None  # somebody does not want it any more; "cancelled": nor what runs of it
         self.committed: set[int] = set(committed)
         self.running: set[int] = set()
         self.chunks_left = sum(segment.chunks for segment in segments if segment.index not in self.committed)
@@ -38,7 +41,7 @@ class Video:
     @property
     def startable(self) -> int:
         """Segments that could start now: not done, not running, and what they continue is committed."""
-        return 0 if self.dead or self.paused else len(self._ready)
+        return 0 if self.dead or self.paused or self.withheld else len(self._ready)
 
     def continued(self, index: int) -> bool:
         """Whether the next segment goes on from this one's tail."""
@@ -85,15 +88,15 @@ class SegmentQueue:
         self.videos = {video.request.id: video for video in videos}
         self._elsewhere: list[tuple[str, Segment]] = []  # the node that failed it, the segment: running, for its video
         self._aside: list[Segment] = []  # running, for its video, and not startable
-        self._open = {name for name, video in self.videos.items() if not video.done and not video.dead}
-        self.chunks_left = sum(self.videos[name].chunks_left for name in self._open)
+        self._open: set[str] = set()
+        self.chunks_left = 0
         self.startable = 0  # segments that could start now
         self._levels: dict[
             int, dict[str, list[tuple[int, str]]]
         ] = {}  # priority -> model -> heap of (-chunks left, id)
         self._priorities: list[int] = []  # heap of -priority, those of `_levels`
-        for name in self._open:
-            self._offer(self.videos[name], self.videos[name].startable)
+        for video in self.videos.values():
+            self._enter(video)
 
     @property
     def finished(self) -> bool:
@@ -129,30 +132,38 @@ class SegmentQueue:
         self._offer(best, 0)
         return best.request, segment
 
+    def _enter(self, video: Video) -> None:
+        """The video is to be rendered, if anything of it is left."""
+        if not video.done and not video.dead and not video.withheld and video.request.id not in self._open:
+            self._open.add(video.request.id)
+            self.chunks_left += video.chunks_left
+        self._offer(video, video.startable)
+
     def _best(self, model: str | None) -> Video | None:
         """Of the highest priority, if possible with that model, the longest."""
         while self._priorities:
-            level = self._levels[-self._priorities[0]]
-            tops = {name: video for name in list(level) if (video := self._top(level, name))}
+            priority = -self._priorities[0]
+            level = self._levels[priority]
+            tops = {name: video for name in list(level) if (video := self._top(level, name, priority))}
             if tops:
                 return tops[min(tops, key=lambda name: (name != model, level[name][0]))]
             del self._levels[-heapq.heappop(self._priorities)]
         return None
 
-    def _top(self, level: dict[str, list[tuple[int, str]]], model: str) -> Video | None:
+    def _top(self, level: dict[str, list[tuple[int, str]]], model: str, priority: int) -> Video | None:
         """The heap's first video that can start; what no longer holds is dropped on the way."""
         heap = level[model]
         while heap:
             video = self.videos[heap[0][1]]
-            if video.startable and -heap[0][0] == video.chunks_left:
+            if video.startable and (-heap[0][0], priority) == (video.chunks_left, video.priority):
                 return video
             heapq.heappop(heap)
         del level[model]
         return None
 
     def _more_urgent(self, video: Video, kept: Video, gangs: int) -> bool:
-        if video.request.priority != kept.request.priority:
-            return video.request.priority > kept.request.priority
+        if video.priority != kept.priority:
+            return video.priority > kept.priority
         return video.chunks_left > kept.chunks_left and video.chunks_left * gangs > self.chunks_left
 
     def _offer(self, video: Video, more: int) -> None:
@@ -160,7 +171,7 @@ class SegmentQueue:
         self.startable += more
         if not video.startable:
             return
-        priority = video.request.priority
+        priority = video.priority
         if priority not in self._levels:
             heapq.heappush(self._priorities, -priority)
         heap = self._levels.setdefault(priority, {}).setdefault(video.request.model, [])
@@ -228,14 +239,47 @@ class SegmentQueue:
 
     def dead_letter(self, video_id: str) -> None:
         """Nothing more of this video is started; what runs of it may still end."""
-        self.release(lambda node, segment: segment.video_id != video_id)
-        self.resume(lambda segment: segment.video_id == video_id)
+        self._return(video_id)
         video = self.videos[video_id]
         self.startable -= video.startable
         video.dead = True
         self._settle(video)
 
+    def withhold(self, video_id: str, how: How) -> None:
+        """Nothing more of this video is started until it is readmitted; what runs of it may still end."""
+        self._return(video_id)
+        video = self.videos[video_id]
+        self.startable -= video.startable
+        video.withheld = how
+        self._settle(video)
+
+    def readmit(self, video_id: str) -> None:
+        """The video goes on, where it is neither done nor dead."""
+        video = self.videos[video_id]
+        if video.withheld:
+            video.withheld = None
+            self._enter(video)
+
+    def prioritise(self, video_id: str, priority: int) -> None:
+        video = self.videos[video_id]
+        video.priority = priority
+        self._offer(video, 0)
+
+    def add(self, video: Video) -> None:
+        """A video that is new, or in place of one of which nothing runs."""
+        before = self.videos.get(video.request.id)
+        if before:
+            self.withhold(before.request.id, "skipped")
+        self.videos[video.request.id] = video
+        self._enter(video)
+
+    def _return(self, video_id: str) -> None:
+        """What waits of the video for another node, or is set aside, waits no more."""
+        self.release(lambda node, segment: segment.video_id != video_id)
+        self.resume(lambda segment: segment.video_id == video_id)
+
     def _settle(self, video: Video) -> None:
-        if video.request.id in self._open and (video.done or (video.dead and not video.running)):
+        over = video.dead or video.withheld
+        if video.request.id in self._open and (video.done or (over and not video.running)):
             self._open.discard(video.request.id)
             self.chunks_left -= video.chunks_left

@@ -33,7 +33,7 @@ class Stopping:
 
     def stop(self, why: str) -> None:
         """Start nothing more. Safe to call from a signal handler and from another thread."""
-        self.why = why
+        self.why = why if self.why in (None, LATE) else self.why
 
     def begin(self, now: float) -> None:
         """Gangs are there. now: on their clock, which need not be the wall's."""

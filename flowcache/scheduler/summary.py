@@ -1,7 +1,7 @@
 """How a run ended."""
 
 from collections.abc import Collection, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flowcache.errors import masked
 from flowcache.scheduler.queue import SegmentQueue
@@ -25,6 +25,7 @@ class Summary:
     stopped: str | None = None  # why it ended with videos left: at its deadline, or by SIGTERM
     left: int = 0  # videos that are neither done nor failed
     chunks_left: int = 0  # of those
+    cancelled: dict[str, str] = field(default_factory=dict)  # video id -> by whom and when, also of what was skipped
 
     @property
     def exit_code(self) -> int:
@@ -47,6 +48,8 @@ def summarise(
 ) -> Summary:
     """listing: what is committed in the end; queue: what the driver had to do, and what is left of it; outside: videos
     of the root that were not asked for."""
+    over = listing.done | listing.dead_letters.keys()
+    withheld = {name: str(one) for name, one in listing.withheld.items() if name in queue.videos and name not in over}
     letters = {name: letter for name, letter in listing.dead_letters.items() if name not in outside}
     left = queue.left
     return Summary(
@@ -60,4 +63,5 @@ def summarise(
         stopped=stopped if left else None,
         left=len(left),
         chunks_left=queue.chunks_left,
+        cancelled=withheld,
     )

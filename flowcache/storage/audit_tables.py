@@ -13,10 +13,11 @@ from flowcache.errors import ObjectError
 from flowcache.storage import layout
 from flowcache.storage.audit import Audit, Damage, check_sound
 from flowcache.storage.commits import Commits
+from flowcache.storage.control import command_rows, read_log
 from flowcache.storage.documents import RunRecord
 from flowcache.storage.objects.store import Store
 from flowcache.storage.parts import TABLES, manifest_keys
-from flowcache.storage.schemas import MANIFESTS, completed
+from flowcache.storage.schemas import COMMANDS, MANIFESTS, completed
 from flowcache.storage.tables import chunk_rows, manifest_rows, video_rows
 
 Rows = list[dict[str, Any]]
@@ -75,6 +76,27 @@ def check_manifests(store: Store, run: RunRecord, finished: bool) -> Iterator[Da
     for key, rows in manifest_rows(run, manifest_keys(run)):
         read = partial(read_manifest, pa.Table.from_pylist(rows, schema=MANIFESTS))
         yield from check_sound(store, key, read, missing="is missing" if finished else None)
+
+
+def check_commands(store: Store, run: RunRecord, finished: bool) -> Iterator[Damage]:
+    """The rows of commands that were taken, which change no more; before the run's end they may lack."""
+    rows = command_rows(run.run_id, read_log(store))
+    right = pa.Table.from_pylist([row for row in rows if row["outcome"]], schema=COMMANDS)
+    if right.num_rows:
+        read = partial(read_commands, right, finished)
+        missing = "is missing" if finished else None
+        yield from check_sound(store, layout.commands_key(run.run_id), read, missing=missing)
+
+
+def read_commands(right: pa.Table, finished: bool, data: bytes) -> None:
+    """ObjectError where it is another table."""
+    try:
+        found = pq.read_table(io.BytesIO(data)).to_pylist()
+    except (pa.ArrowException, OSError, ValueError) as fault:
+        raise ObjectError(f"is no readable Parquet file: {fault}") from fault
+    wanted, stored = right.to_pylist(), [row for row in found if row.get("outcome")]
+    if any(row not in wanted for row in stored) or (finished and len(stored) != len(wanted)):
+        raise ObjectError("does not hold the rows that the commands give")
 
 
 def read_manifest(right: pa.Table, data: bytes) -> None:

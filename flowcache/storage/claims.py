@@ -10,7 +10,7 @@ from flowcache.storage.ownership import Owner, signs, whose
 
 # What a run that committed nothing leaves and another one would take for its own; init segments and playlists, too.
 # Chunks and states stay for `gc`: if a listing hid commits, nothing of them is lost. Encoded texts are anybody's.
-LEFTOVERS = (layout.DEAD_LETTERS, layout.META, layout.LINKS)
+LEFTOVERS = (layout.DEAD_LETTERS, layout.META, layout.LINKS, layout.CONTROL)
 
 
 def claim(store: Store, run_id: str) -> str | None:

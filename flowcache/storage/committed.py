@@ -1,11 +1,12 @@
 """What is committed below a root. What is damaged is one video's trouble: it is left out, and told."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from flowcache.errors import StoreError, masked
 from flowcache.records import ChunkRecord
 from flowcache.storage import layout
+from flowcache.storage.control import Log, Withheld, read_log
 from flowcache.storage.documents import (
     Damaged,
     DeadLetter,
@@ -35,6 +36,7 @@ class Commits:
     done: frozenset[str]  # videos with DONE
     dead_letters: dict[str, DeadLetter]
     damaged: dict[str, str] = field(default_factory=dict)  # by video: what is wrong with a marker that is left out
+    withheld: dict[str, Withheld] = field(default_factory=dict)  # by video: cancelled or skipped by somebody
 
     def all(self, video_id: str) -> tuple[SegmentMarker, ...]:
         """Every committed segment of the video, in order."""
@@ -54,10 +56,11 @@ class Listing:
     segments: dict[str, list[int]]  # by video: its committed segments, ascending
     done: frozenset[str]  # videos with DONE
     dead_letters: dict[str, DeadLetter]
+    withheld: dict[str, Withheld] = field(default_factory=dict)  # as in Commits
 
 
 def list_commits(store: Store) -> Listing:
-    """Two listings, and the dead letters in parallel."""
+    """Three listings, and dead letters and commands in parallel."""
     segments: dict[str, list[int]] = {}
     done = set()
     for found in listed(store, layout.COMMITS):
@@ -65,7 +68,7 @@ def list_commits(store: Store) -> Listing:
             done.add(found.video_id)
         else:
             segments.setdefault(found.video_id, []).append(found.number)
-    return Listing(segments, frozenset(done), read_letters(store))
+    return Listing(segments, frozenset(done), read_letters(store), read_log(store).withheld)
 
 
 def read_letters(store: Store) -> dict[str, DeadLetter]:
@@ -144,10 +147,10 @@ def read_markers(
     return by_video, faults
 
 
-def read_commits(store: Store, known: dict[str, SegmentMarker] | None = None) -> Commits:
-    """Two listings, then the markers in parallel.
+def read_commits(store: Store, known: dict[str, SegmentMarker] | None = None, log: Log | None = None) -> Commits:
+    """Three listings, then the markers in parallel.
 
-    known: markers by key that were read before; those that are new are added to it.
+    known: markers by key that were read before; those that are new are added to it. log: of commands, if it was read.
     """
     known = {} if known is None else known
     there = listed(store, layout.COMMITS)
@@ -159,11 +162,17 @@ def read_commits(store: Store, known: dict[str, SegmentMarker] | None = None) ->
         [known[key] for key in wanted if key in known],
         [one.video_id for one in there if one.kind == "done"],
         letters.values(),
+        (log or read_log(store)).withheld,
     )
     return replace(commits, damaged={wanted[key]: str(why) for key, why in damaged.items()})
 
 
-def arrange(markers: Iterable[SegmentMarker], done: Iterable[str], letters: Iterable[DeadLetter]) -> Commits:
+def arrange(
+    markers: Iterable[SegmentMarker],
+    done: Iterable[str],
+    letters: Iterable[DeadLetter],
+    withheld: Mapping[str, Withheld] | None = None,
+) -> Commits:
     """Sort the markers of each video into those without a gap from segment 0 and the rest."""
     by_video: dict[str, list[SegmentMarker]] = {}
     for marker in markers:
@@ -175,4 +184,5 @@ def arrange(markers: Iterable[SegmentMarker], done: Iterable[str], letters: Iter
         contiguous[video_id] = tuple(found[:length])
         if length < len(found):
             beyond[video_id] = tuple(found[length:])
-    return Commits(contiguous, beyond, frozenset(done), {letter.video_id: letter for letter in letters})
+    dead_letters = {letter.video_id: letter for letter in letters}
+    return Commits(contiguous, beyond, frozenset(done), dead_letters, withheld=dict(withheld or {}))

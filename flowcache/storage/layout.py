@@ -9,6 +9,7 @@ TEXTS = "_texts"
 GIVEN = "_given"
 WITHDRAWN = "_withdrawn"
 HOLDERS = "_holders"
+CONTROL, EVENTS = "_control", "_events"
 SUCCESS, STOPPED, OWNER = "_SUCCESS", "_STOPPED", "_OWNER"
 
 
@@ -108,3 +109,28 @@ def holder_key(name: str) -> str:
 def link_key(video_id: str, expires: int) -> str:
     """A playlist of signed addresses, which hold until `expires` (unix seconds)."""
     return f"{LINKS}/{video_id}/{expires}.m3u8"
+
+
+def command_key(number: int) -> str:
+    """What somebody told the run; `number` counts from 1."""
+    return f"{CONTROL}/{number:05d}.json"
+
+
+def taken_key(number: int) -> str:
+    """Who took the command of that number, and what became of it."""
+    return f"{CONTROL}/{number:05d}.taken.json"
+
+
+def rows_key(sha256: str, ending: str) -> str:
+    """A manifest that a command adds, as it was given."""
+    return f"{CONTROL}/manifests/{sha256}{ending}"
+
+
+def commands_key(run_id: str) -> str:
+    """The table of all commands."""
+    return part_key("commands", run_id, 0)
+
+
+def events_key(holder: str, number: int) -> str:
+    """What a driver told, some lines at a time; `number` counts from 1."""
+    return f"{EVENTS}/{holder}/{number:05d}.jsonl"

@@ -77,8 +77,10 @@ def fingerprint(run: RunRecord, number: int, videos: list[str], listing: Listing
     """Of all that decides on the rows of these videos: the names of markers (see `outdate`), then, where a generation
     changed what stands beside them, which one did."""
     states = [
-        [name, listing.segments.get(name), name in listing.done, listing.dead_letters.get(name)] for name in videos
-    ]
+        [name, listing.segments.get(name), name in listing.done, listing.dead_letters.get(name),
+         *([str(listing.withheld[name])] if name in listing.withheld else [])]
+        for name in videos
+    ]  # fmt: skip
     made = sha256(canonical([str(VIDEOS), str(CHUNKS), states]))
     later, here = run.grown[1:], set(videos)
     said = [

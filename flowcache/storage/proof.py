@@ -135,10 +135,13 @@ def lost_chunks(made: Iterable[SegmentMarker], media: Mapping[str, int]) -> dict
 
 
 def lacks(run: RunRecord, listing: Listing, lists: Mapping[str, str], left: Collection[str] = ()) -> Iterator[str]:
-    """The difference: each video that is neither dead nor whole. lists: what is wrong with playlists, by video."""
+    """The difference: each video that is neither given up nor whole. lists: what is wrong with playlists, by video."""
     for video_id, planned in run.plan["videos"].items():
-        dead = video_id in listing.dead_letters and video_id not in listing.done
-        lack = "" if dead or video_id in left else lack_of(video_id, planned["segments"], listing, lists.get(video_id))
+        over = video_id in listing.dead_letters or video_id in listing.withheld
+        given_up = over and video_id not in listing.done
+        lack = (
+            "" if given_up or video_id in left else lack_of(video_id, planned["segments"], listing, lists.get(video_id))
+        )
         if lack:
             yield f"video {video_id}: {lack}"
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from flowcache.errors import InputError, Problem, StoreError, masked
+from flowcache.errors import InputError, NoRun, Problem, StoreError, masked
 from flowcache.records import RenderRequest, Segment
 from flowcache.storage import layout
 from flowcache.storage.claims import abandoned, claim, replace
@@ -158,8 +158,8 @@ def fault_of(run: RunRecord, ours: RunRecord | None) -> str | None:
 
 
 def read_run(store: Store) -> RunRecord:
-    """The root's run with all its generations; StoreError where there is none."""
+    """The root's run with all its generations; NoRun where there is none."""
     run = root_run(store)
     if run is None:
-        raise StoreError(f"{masked(store.url)} holds no run; was it rendered with --output {masked(store.url)}?")
+        raise NoRun(f"{masked(store.url)} holds no run; was it rendered with --output {masked(store.url)}?")
     return run

@@ -31,8 +31,12 @@ VIDEOS = pa.schema(
     [
         column("run_id", pa.string(), "the run; also the partition"),
         column("video_id", pa.string(), "id of the request; null for a rejected row without a usable one", True),
-        column("status", pa.string(), "done, partial (unfinished), failed (dead letter) or rejected (bad input)"),
-        column("error", pa.string(), "why it failed or was rejected", True),
+        column(
+            "status",
+            pa.string(),
+            "done, partial (unfinished), cancelled, failed (dead letter) or rejected (bad input)",
+        ),
+        column("error", pa.string(), "why it failed or was rejected; who cancelled it, and when", True),
         column("failed_segment", pa.int64(), "segment that spent its retries", True),
         column("prompt", pa.string(), "prompts of all shots, one a line", True),
         column("shots", SHOTS, "prompt, length in frames, and whether it starts fresh", True),
@@ -119,5 +123,22 @@ MANIFESTS = pa.schema(
         column("change", pa.string(), "added, corrected, labelled (anew), unchanged, left (named no more) or rejected"),
         column("request_json", pa.string(), "the whole request as JSON, as it stood from then on", True),
         column("error", pa.string(), "why a row was rejected", True),
+    ]
+)
+
+COMMANDS = pa.schema(
+    [
+        column("run_id", pa.string(), "the run; also the partition"),
+        column("number", pa.int64(), "from 1, the order in which they are taken"),
+        column("command", pa.string(), "pause, resume, stop, cancel, skip, prioritise or add; damaged: unreadable"),
+        column("videos", pa.list_(pa.string()), "ids that it names, or that its manifest has"),
+        column("priority", pa.int64(), "of prioritise", True),
+        column("manifest", pa.string(), "of add: the manifest, as it was given", True),
+        column("by", pa.string(), "who gave it: user@host"),
+        column("at", pa.float64(), "when, unix seconds, by the clock there"),
+        column("taken_by", pa.string(), "the driver that took it; null: nobody did yet", True),
+        column("taken_at", pa.float64(), "when, unix seconds, by the clock there", True),
+        column("outcome", pa.string(), "obeyed or refused", True),
+        column("message", pa.string(), "what became of it, and why it was refused", True),
     ]
 )

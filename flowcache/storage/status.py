@@ -6,6 +6,7 @@ from typing import Literal
 
 from flowcache.storage import layout
 from flowcache.storage.commits import Commits, read_commits, read_stopped
+from flowcache.storage.control import Command, Log, Taken, read_log
 from flowcache.storage.documents import RunRecord, SegmentMarker, Stopped
 from flowcache.storage.known import known_markers
 from flowcache.storage.objects.store import Store
@@ -13,12 +14,14 @@ from flowcache.storage.runs import read_run
 
 RECENT = 500  # commits
 
-State = Literal["waiting", "running", "done", "partial", "dead"]
+State = Literal["waiting", "running", "done", "partial", "dead", "cancelled"]
+OVER: tuple[State, ...] = ("done", "dead", "cancelled")  # nothing more comes of such a video
 
 
 @dataclass(frozen=True)
 class VideoStatus:
-    """`running`: some chunks are committed; `partial`: so it was when the driver ended; `dead`: given up."""
+    """`running`: some chunks are committed; `partial`: so it was when the driver ended; `dead`: given up;
+    `cancelled`: somebody wants it no more, as `error` says."""
 
     video_id: str
     state: State
@@ -35,6 +38,20 @@ class VideoStatus:
 
 
 @dataclass(frozen=True)
+class Told:
+    """A command to the run, and what became of it: the last four are None until a driver has taken it."""
+
+    number: int
+    command: str
+    by: str  # user@host
+    at: float  # unix seconds
+    taken_by: str | None  # the driver
+    taken_at: float | None
+    outcome: str | None  # obeyed or refused
+    message: str | None
+
+
+@dataclass(frozen=True)
 class StatusReport:
     run_id: str
     created: float  # unix seconds
@@ -44,14 +61,14 @@ class StatusReport:
     rejected: int  # manifest rows that were left out
     last_commit: float | None  # unix seconds
     rate: float | None  # chunks a second, by the latest commits; None before the first
-    seconds_left: float | None  # at that rate, for all videos that are not dead
+    seconds_left: float | None  # at that rate, for all videos that are wanted and not dead
+    paused: str | None = None  # the command by which no segment is started
+    commands: tuple[Told, ...] = ()
 
     @property
     def ended(self) -> bool:
         """Nothing more will come, unless a driver is started again."""
-        return (
-            self.finished or self.stopped is not None or all(video.state in ("done", "dead") for video in self.videos)
-        )
+        return self.finished or self.stopped is not None or all(video.state in OVER for video in self.videos)
 
     def count(self, state: State) -> int:
         return sum(video.state == state for video in self.videos)
@@ -73,18 +90,22 @@ class StatusReport:
 
 
 class Watch:
-    """The run's progress, as often as wanted: run and markers never change, so each is read once, in the tables or by
-    itself."""
+    """The run's progress, as often as wanted: what never changes (generations of the run, markers, commands) is read
+    once, of markers many in the tables."""
 
     def __init__(self, store: Store):
         """StoreError where the root holds no run."""
         self.store, self.run = store, read_run(store)
         self.known = known_markers(store, self.run)  # by key
+        self._told: dict[str, Command | Taken] = {}  # by key
 
     def status(self) -> StatusReport:
         finished = self.store.exists(layout.SUCCESS)  # before the commits: they only grow
         stopped = read_stopped(self.store)
-        return status_of(self.run, read_commits(self.store, self.known), finished, stopped)
+        if self.store.exists(layout.generation_key(self.run.run_id, (len(self.run.grown) or 1) + 1)):
+            self.run = read_run(self.store)
+        log = read_log(self.store, self._told)
+        return status_of(self.run, read_commits(self.store, self.known, log), finished, stopped, log)
 
 
 def status(store: Store) -> StatusReport:
@@ -92,13 +113,16 @@ def status(store: Store) -> StatusReport:
     return Watch(store).status()
 
 
-def status_of(run: RunRecord, commits: Commits, finished: bool, stopped: Stopped | None) -> StatusReport:
+def status_of(
+    run: RunRecord, commits: Commits, finished: bool, stopped: Stopped | None, log: Log | None = None
+) -> StatusReport:
+    log = log or Log()
     over = finished or stopped is not None
     videos = tuple(video_status(run, request["id"], commits, over) for request in run.requests)
     rejected = sum({(each["file"], each["row"]): each.get("rows", 1) for each in run.rejected}.values())
     markers = [marker for found in (commits.markers, commits.beyond) for each in found.values() for marker in each]
     rate = chunk_rate(markers)
-    waited_for = [video for video in videos if video.state not in ("done", "dead")]
+    waited_for = [video for video in videos if video.state not in OVER]
     left = sum(video.chunks_total - video.chunks for video in waited_for)
     return StatusReport(
         run_id=run.run_id,
@@ -110,7 +134,16 @@ def status_of(run: RunRecord, commits: Commits, finished: bool, stopped: Stopped
         last_commit=max((marker.finished for marker in markers), default=None),
         rate=rate,
         seconds_left=left / rate if rate else None,
+        paused=str(log.paused) if log.paused else None,
+        commands=tuple(told(command, log.taken.get(command.number)) for command in log.commands),
     )
+
+
+def told(command: Command, taken: Taken | None) -> Told:
+    given = command.number, str(command), command.by, command.at
+    if taken is None:
+        return Told(*given, None, None, None, None)
+    return Told(*given, taken.by, taken.at, taken.outcome, "; ".join([taken.message, *taken.problems]))
 
 
 def chunk_rate(markers: Sequence[SegmentMarker]) -> float | None:
@@ -130,16 +163,19 @@ def video_status(run: RunRecord, video_id: str, commits: Commits, over: bool) ->
     """over: no driver is at work."""
     markers = commits.all(video_id)
     chunks = [chunk for marker in markers for chunk in marker.chunks]
-    letter = commits.dead_letters.get(video_id)
+    letter, withheld = commits.dead_letters.get(video_id), commits.withheld.get(video_id)
     planned = run.plan["videos"].get(video_id, {"segments": 0, "chunks": 0, "frames": 0})
     if video_id in commits.done:
         state: State = "done"
     elif letter:
         state = "dead"
+    elif withheld:
+        state = "cancelled"
     elif chunks:
         state = "partial" if over else "running"
     else:
         state = "waiting"
+    why = letter.cause if letter else withheld and str(withheld)
     return VideoStatus(
         video_id=video_id,
         state=state,
@@ -152,5 +188,5 @@ def video_status(run: RunRecord, video_id: str, commits: Commits, over: bool) ->
         steps_computed=sum(chunk.steps_computed for chunk in chunks),
         steps_reused=sum(chunk.steps_reused for chunk in chunks),
         playlist=layout.playlist_key(video_id) if commits.markers.get(video_id) else None,
-        error=commits.damaged.get(video_id) or (letter.cause if letter and state != "done" else None),
+        error=commits.damaged.get(video_id) or (why if state != "done" else None),
     )

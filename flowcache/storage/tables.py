@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from flowcache.storage import layout
 from flowcache.storage.commits import Commits, Listing, arrange, list_commits, read_markers
+from flowcache.storage.control import command_rows, read_log
 from flowcache.storage.documents import RunRecord, SegmentMarker, canonical
 from flowcache.storage.generations import changes
 from flowcache.storage.keys import listed
@@ -29,7 +30,7 @@ from flowcache.storage.parts import (
     table_keys,
     videos_by_part,
 )
-from flowcache.storage.schemas import MANIFESTS
+from flowcache.storage.schemas import COMMANDS, MANIFESTS
 
 Row = dict[str, Any]
 Known = Mapping[str, Mapping[int, SegmentMarker]]  # markers by video and segment
@@ -42,8 +43,10 @@ def write_tables(
     writer at a time: the driver.
 
     listing: what is committed, if that is known already; known: markers that need not be read again.
-    The same commits give the same parts.
+    The same commits give the same parts. The table of commands, where there are any, is always written.
     """
+    rows = command_rows(run.run_id, read_log(store))
+    told = put_all(store, {layout.commands_key(run.run_id): parquet(rows, COMMANDS)}) if rows else {}
     listing = listing or list_commits(store)
     key, parts, keys = layout.parts_key(run.run_id), list(videos_by_part(run)), table_keys(run)
     folders = (*TABLES, *(["manifests"] if run.grown else []))
@@ -53,9 +56,9 @@ def write_tables(
     old = there.difference(*keys, manifest_keys(run))
     lists = [one for one in manifest_keys(run) if stored.get(one) != wanted[one] or one not in there]
     if not stale and not old and not lists:
-        return {}
+        return told
     store.delete(key)  # from here on until it is back, nothing is known of the parts
-    written: dict[str, int] = {}
+    written = told
     for number in stale:
         videos, known_now = parts[number], known or {}
         if made_from(stored.get(str(number))) == made_from(wanted[str(number)]):
@@ -118,7 +121,8 @@ def commits_of(store: Store, listing: Listing, videos: list[str], known: Known) 
     markers_of |= read
     letters = [listing.dead_letters[name] for name in videos if name in listing.dead_letters]
     markers = [marker for by_segment in markers_of.values() for marker in by_segment.values()]
-    return arrange(markers, [name for name in videos if name in listing.done], letters)
+    withheld = {name: listing.withheld[name] for name in videos if name in listing.withheld}
+    return arrange(markers, [name for name in videos if name in listing.done], letters, withheld)
 
 
 def write_part(store: Store, run: RunRecord, number: int, videos: frozenset[str], commits: Commits) -> dict[str, int]:
@@ -202,11 +206,13 @@ def video_row(run: RunRecord, request: Row, commits: Commits) -> Row:
     markers = commits.all(video_id)
     done = video_id in commits.done
     letter = None if done else commits.dead_letters.get(video_id)
+    withheld = None if done or letter else commits.withheld.get(video_id)
+    status = "done" if done else status_of(letter.kind) if letter else "cancelled" if withheld else "partial"
     return {
         "run_id": run.run_id,
         "video_id": video_id,
-        "status": "done" if done else status_of(letter.kind) if letter else "partial",
-        "error": letter.cause if letter else None,
+        "status": status,
+        "error": letter.cause if letter else withheld and str(withheld),
         "failed_segment": letter.segment if letter else None,
         **request_columns(run, request),
         "playlist": layout.playlist_key(video_id) if commits.markers.get(video_id) else None,

@@ -9,10 +9,11 @@ from itertools import chain
 from flowcache.errors import ObjectError
 from flowcache.storage import layout
 from flowcache.storage.audit import Audit, Damage, ObjectCheck, check_object, check_sound, objects_of
-from flowcache.storage.audit_tables import check_manifests, check_tables, read_tables
+from flowcache.storage.audit_tables import check_commands, check_manifests, check_tables, read_tables
 from flowcache.storage.chain import check_continuity, check_markers
 from flowcache.storage.commits import Commits, arrange, chunks_of, done_marker
 from flowcache.storage.committed import read_at, read_letters
+from flowcache.storage.control import read_log
 from flowcache.storage.documents import READERS, RunRecord, SegmentMarker, Unreadable, to_json
 from flowcache.storage.keys import foreign, listed
 from flowcache.storage.objects.store import Store
@@ -75,6 +76,7 @@ def verify(store: Store, decode: bool = True, anchors: bytes | None = None) -> R
         audit.extend(chain.from_iterable(pool.map(lambda key: list(check_text(store, key)), texts)))
     audit.extend(check_signatures(store, commits, anchors))
     audit.extend(chain(check_tables(tables, run, commits, finished), check_manifests(store, run, finished)))
+    audit.extend(check_commands(store, run, finished))
     told = {problem.key for problem in audit.problems}
     others = tuple(key for key in foreign(store.list()) if key not in told)
     return Report(run.run_id, tuple(audit.problems), counts(commits, checks, sizes, audit.rows), others)
@@ -90,7 +92,7 @@ def read_leniently(store: Store, audit: Audit) -> Commits:
     letters = read_letters(store)
     broken = [letter for letter in letters.values() if letter.kind == "damaged" and letter.request is None]
     audit.extend(Damage(one.cause, one.video_id, key=layout.dead_letter_key(one.video_id)) for one in broken)
-    return arrange(markers.values(), done, letters.values())
+    return arrange(markers.values(), done, letters.values(), read_log(store).withheld)
 
 
 def check_video(store: Store, run: RunRecord, commits: Commits, video_id: str, finished: bool) -> Iterator[Damage]:

@@ -7,10 +7,12 @@ from typing import TypeVar
 
 import torch
 
+from flowcache.errors import FlowcacheError
+
 T = TypeVar("T")
 
 
-class Abandoned(Exception):
+class Abandoned(FlowcacheError):
     """Nobody waits any more for what is being made."""
 
 

@@ -114,6 +114,10 @@ class SegmentRenderer:
             self._clean = last_frames(self._clean, done.latents.cpu(), spec.overlap)
             yield done
 
+    def abandon(self) -> None:
+        """From another thread: whoever iterates gets Abandoned after the forward that is under way."""
+        self._abandoned.set()
+
     def _step_noise(self, chunk: int, step: int) -> Tensor:
         """For solvers that draw noise between steps."""
         shape = latent_shape(self.spec, self.request, self.spec.chunk)
@@ -122,7 +126,7 @@ class SegmentRenderer:
     def _heed(self, visit: Visit) -> None:
         """After each forward: is anybody still waiting for the result?"""
         if self._abandoned.is_set():
-            raise Abandoned
+            raise Abandoned("the video was cancelled, or nobody waits for it any more")
 
     @torch.inference_mode()
     def chunks(self) -> Generator[RenderedChunk, None, None]:

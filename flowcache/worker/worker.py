@@ -29,7 +29,7 @@ from flowcache.storage.documents import sha256
 from flowcache.storage.objects.store import Store
 from flowcache.worker.given import clip, picture
 from flowcache.worker.hardware import hardware_of
-from flowcache.worker.prefetch import Beside
+from flowcache.worker.prefetch import Abandoned, Beside
 from flowcache.worker.quality import flaw
 from flowcache.worker.renderer import (
     SegmentRenderer,
@@ -61,6 +61,8 @@ class RankWorker:
         self._share: Share = alone
         self._beside = Beside()
         self._tail: tuple[str, bytes] | None = None  # key and bytes of the last state, which may be asked for next
+        self._unwanted: tuple[str, int] | None = None  # video and segment that nobody waits for any more
+        self._rendering: tuple[tuple[str, int], SegmentRenderer] | None = None
 
     def open_group(self) -> str:
         """Rank 0: opens the rendezvous, and says where it is."""
@@ -100,8 +102,24 @@ class RankWorker:
         The marker is another attempt's if that one was first. Flawed comes in place of it, where a chunk is spoilt
         and steps were reused. OutOfMemory says what would fit.
         """
-        with self._room(task):
-            yield from self._rendered(task)
+        try:
+            with self._room(task):
+                yield from self._rendered(task)
+        finally:
+            self._rendering = self._unwanted = None
+
+    def end_task(self, video_id: str, segment: int) -> None:
+        """From another thread, of a gang of one rank: its task of that segment ends with Abandoned."""
+        self._unwanted = video_id, segment
+        if self._rendering and self._rendering[0] == self._unwanted:
+            self._rendering[1].abandon()
+
+    def _begin(self, task: Task, renderer: SegmentRenderer) -> None:
+        """Abandoned where the task is not wanted any more; the renderer is told if that comes later."""
+        place = task.segment.video_id, task.segment.index
+        self._rendering = place, renderer
+        if self._unwanted == place:
+            raise Abandoned("the video was cancelled")
 
     @contextmanager
     def _room(self, task: Task) -> Iterator[None]:
@@ -128,6 +146,7 @@ class RankWorker:
         model = self._load(task.request.model, task.frugal)
         loaded = time.perf_counter()
         renderer = self._renderer(model, task)
+        self._begin(task, renderer)
         upload = Upload(self.store, task, new_attempt())
         seconds = {"load": loaded - begin, "conditioning": time.perf_counter() - loaded}
         spoilt = None

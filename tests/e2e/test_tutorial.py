@@ -33,7 +33,7 @@ def test_the_tutorial(tmp_path):
         for block in re.split(r"^\$ ", commands, flags=re.M)[1:]:
             command, *shown = block.splitlines()
             ran = subprocess.run(
-                ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True,
+                ["bash", "-c", f"{command}\nexit $?"], cwd=tmp_path, capture_output=True, text=True,
                 env={**os.environ, "PATH": path, "COLUMNS": "160"},
             )  # fmt: skip
             expected = re.search(r"# exit code (\d+)$", command)

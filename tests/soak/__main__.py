@@ -24,6 +24,7 @@ from flowcache.storage import layout
 from flowcache.storage.objects.store import Store
 from tests.soak.chaos import ACTIONS, Chaos, NodeHealth
 from tests.soak.night import Driver, compare, manifest, poison
+from tests.soak.operator import Operator
 from tests.soak.proxy import FaultyProxy
 from tests.soak.servers import server
 
@@ -44,11 +45,12 @@ def committed(store: Store) -> int:
     return sum(not entry.key.endswith("DONE.json") for entry in store.list(layout.COMMITS))
 
 
-def stormy_run(driver: Driver, chaos: Chaos, store: Store, schedule: list[tuple[int, str]]) -> int:
+def stormy_run(driver: Driver, chaos: Chaos, store: Store, schedule: list[tuple[int, str]], operator: Operator) -> int:
     """Until the driver ends by itself: each action of the schedule when so many segments are committed."""
     left, seen, since = list(schedule), -1, time.monotonic()
-    while driver.ended not in (0, 3):
+    while driver.ended not in (0, 3) or operator.owes():
         chaos.tend()
+        operator.tend()
         try:
             done = committed(store)
         except StoreError:
@@ -59,7 +61,7 @@ def stormy_run(driver: Driver, chaos: Chaos, store: Store, schedule: list[tuple[
         assert time.monotonic() - since < PATIENCE, "no progress"
         while left and left[0][0] <= done:
             chaos.act(left.pop(0)[1])
-        if driver.ended not in (None, 0, 3):
+        if driver.ended not in (None, 0, 3) or (driver.ended is not None and operator.owes()):
             driver.start()
         time.sleep(0.5)
     chaos.heal()
@@ -95,9 +97,12 @@ def night(options: argparse.Namespace, folder: Path, cleanup: ExitStack) -> dict
     driver = Driver(rows, "s3://soak/night", nodes.address, nodes.count, options.stall, folder / "stormy.log")
     cleanup.callback(driver.kill)
     chaos = Chaos(nodes, driver, s3, draw)
-    code = stormy_run(driver, chaos, direct, schedule)
+    videos = [json.loads(line)["id"] for line in rows.read_text().splitlines()]
+    operator = Operator(direct, videos, options.commands, options.seed)
+    cleanup.callback(operator.close)
+    code = stormy_run(driver, chaos, direct, schedule, operator)
     given = chaos.given + Counter({f"S3: {kind}": count for kind, count in proxy.given.items()})
-    counts = compare(calm, direct, poisoned)
+    counts = compare(calm, direct, poisoned) | operator.check()
     assert code == (3 if poisoned else 0), code
     assert given.total() >= options.faults, f"only {given.total()} faults"
     left = nodes.leftovers()
@@ -112,6 +117,7 @@ def main() -> None:
     parser.add_argument("--gangs", type=int, default=3, help="each on a node of its own")
     parser.add_argument("--actions", type=int, default=60, help="kills, stops and slow-downs of processes")
     parser.add_argument("--rate", type=float, default=0.15, help="share of the requests to S3 that are spoilt")
+    parser.add_argument("--commands", type=int, default=100, help="given by somebody who steers the run meanwhile")
     parser.add_argument("--faults", type=int, default=300, help="fail with fewer in all")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--stall", type=float, default=120.0, help="seconds after which a silent gang counts as lost")

@@ -10,12 +10,22 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_a_night_of_faults_loses_nothing():
-    options = ["--videos=5", "--gangs=2", "--actions=4", "--rate=0.08", "--faults=8", "--seed=13", "--server=moto"]
+    options = [
+        "--videos=5",
+        "--gangs=2",
+        "--actions=4",
+        "--rate=0.08",
+        "--faults=8",
+        "--commands=20",
+        "--seed=13",
+        "--server=moto",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "tests.soak", *options]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=600)
     assert done.returncode == 0, done.stderr[-8000:]
     found = json.loads(done.stdout)
     assert (found["done"], found["dead"], found["lost"]) == (4, 1, 0) and found["total"] >= 8
+    assert found["commands"] == 22  # each taken once, by whichever driver
     given = {name.partition(":")[0] for name in found["faults"]}
     assert given >= {"S3", "driver killed", "node killed"}, found["faults"]

@@ -8,13 +8,14 @@ from typer.testing import CliRunner
 
 from flowcache.cli.main import app
 
+WITH = {"render", "submit", "plan", "repair", "stop", "pause", "resume", "cancel", "skip", "prioritise", "add"}
 EXAMPLES = {
     name: [line.strip() for line in inspect.cleandoc(command.callback.__doc__).splitlines() if line.startswith("    ")]
     for name, command in typer.main.get_command(app).commands.items()
 }
 
 
-@pytest.mark.parametrize("command", ["render", "submit", "plan", "repair", "stop"])
+@pytest.mark.parametrize("command", sorted(WITH))
 def test_examples_can_be_copied(command):
     assert EXAMPLES[command] and all(line.startswith(f"flowcache {command}") for line in EXAMPLES[command])
     shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "160", "TERMINAL_WIDTH": "160"}).output
@@ -22,4 +23,4 @@ def test_examples_can_be_copied(command):
 
 
 def test_others_have_none():
-    assert {name for name, lines in EXAMPLES.items() if lines} == {"render", "submit", "plan", "repair", "stop"}
+    assert {name for name, lines in EXAMPLES.items() if lines} == WITH

@@ -38,7 +38,8 @@ WRITTEN = (
     "m.jsonl --output out --model tiny-magi --policy paper --gang 2 --gangs 3 --shard-weights --threads 4 --device cpu "
     f"--dtype fp32 --weights int8 --vae-dtype bf16 --vae-tiling on --compile --address auto --until {UNTIL} "
     "--wait-for-gpus 30m --succeed-with 5 "
-    "--keep-going --allow-private-media --retry-failed --log-json --endpoint-url http://localhost:1 --json"
+    "--keep-going --allow-private-media --retry-failed --log-json --webhook https://host/x "
+    "--endpoint-url http://localhost:1 --json"
 )
 
 
@@ -61,7 +62,7 @@ def test_every_option_reaches_the_run(asked):
     assert (asked["requests"], asked["output"], asked["options"]) == (Manifests(("m.jsonl",)), "out", HOW)
     assert (asked["defaults"].model, asked["defaults"].policy.name) == ("tiny-magi", "paper")
     assert asked["keep_going"] and asked["storage_options"] == {"endpoint_url": "http://localhost:1"}
-    assert isinstance(asked["progress"], JsonProgress)
+    assert isinstance(asked["progress"], JsonProgress) and asked["webhook"] == "https://host/x"
 
 
 def test_a_job_is_replaced_by_options_alone(asked, tmp_path):
@@ -75,7 +76,7 @@ def test_a_job_is_replaced_by_options_alone(asked, tmp_path):
 def test_what_is_written_above_has_every_option_of_a_job():
     of_job = inspect.signature(render).parameters.keys() & JobSpec.model_fields.keys()
     absent = [name for name in of_job - {"manifest"} if f"--{name.replace('_', '-')} " not in WRITTEN]
-    assert len(of_job) == 20 and absent == []
+    assert len(of_job) == 21 and absent == []
 
 
 @pytest.mark.parametrize(

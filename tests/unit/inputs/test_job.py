@@ -154,7 +154,16 @@ def test_a_deadline_that_is_none_is_refused(text):
         merged(None, manifest="m.jsonl", output="out", until=text)
 
 
-WHAT = {"manifest", "output", "model", "policy", "defaults", "keep_going", "succeed_with"}  # the rest says how
+WHAT = {
+    "manifest",
+    "output",
+    "model",
+    "policy",
+    "defaults",
+    "keep_going",
+    "succeed_with",
+    "webhook",
+}  # the rest says how
 UNSAID = {"start_timeout", "retry_failed", "patience", "idle_release", "started_as"}  # what no job says
 
 

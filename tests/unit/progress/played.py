@@ -2,25 +2,32 @@
 
 from flowcache.progress.events import (
     ChunkDone,
+    CommandTaken,
     Listener,
     NodesAvoided,
     Note,
     RunBegan,
     RunEnded,
+    RunOver,
     SegmentCommitted,
     SegmentFailed,
     SegmentStarted,
     SegmentsWithdrawn,
     Tick,
     VideoBegan,
+    VideoCancelled,
     VideoDead,
     VideoDone,
+    VideoReadmitted,
+    VideosJoined,
 )
 
 LONG, SHORT = VideoBegan("long", 2, 6, 0, 0, dead=False), VideoBegan("short", 1, 1, 0, 0, dead=False)
+THIRD = VideoBegan("third", 1, 1, 0, 0, dead=False)
 BEGAN = RunBegan("0123456789abcdef", (LONG, SHORT))
 CAUSE = "OSError: s3://key:secret@host/x gone"
-# Two segments of `long` are rendered, the first after a failure and again after damage; `short` is given up.
+# Two segments of `long` are rendered, the first after a failure and again after damage; `short` is given up; `third`
+# comes later, and is cancelled.
 EVENTS = (
     BEGAN,
     SegmentStarted("long", 0),
@@ -40,8 +47,16 @@ EVENTS = (
     VideoDone("long"),
     Note("a note"),
     NodesAvoided(1),
+    CommandTaken("command 1 (cancel third) of ann@desk", "obeyed", "cancelled: third"),
+    VideosJoined((THIRD,)),
+    SegmentStarted("third", 0, "gang-1", 1),
+    VideoCancelled("third", "cancelled by ann@desk"),
+    SegmentFailed("third", 0, 0, "the video was cancelled", "abandoned", again=False),
+    VideoReadmitted("third"),
+    VideoCancelled("third", "skipped by ann@desk"),
     Tick(),
     RunEnded(),
+    RunOver(3, ""),
 )
 
 

@@ -6,13 +6,15 @@ from tests.unit.progress.played import play
 def test_a_whole_run_is_counted():
     counts = Counts()
     play(counts)
-    assert (counts.total, counts.made, counts.finished_chunks, counts.finished_videos) == (7, 6, 6, 1)
+    assert (counts.total, counts.made, counts.finished_chunks, counts.finished_videos) == (8, 6, 6, 1)
     assert (counts.computed, counts.reused) == (36, 12)
     assert {name: (video.state, video.finished) for name, video in counts.videos.items()} == {
         "long": ("done", 6),
         "short": ("dead", 0),
+        "third": ("cancelled", 0),
     }
-    assert counts.summary().startswith("1/2 videos, 6/7 chunks, 25% of steps reused, about ")
+    assert counts.summary() == "1/3 videos, 6/8 chunks, 25% of steps reused"  # of the others nothing comes
+    assert (counts.left, counts.failures, counts.work, counts.count("dead")) == (0, 2, {}, 1)
 
 
 def test_what_earlier_drivers_committed_counts_from_the_start():

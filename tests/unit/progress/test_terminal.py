@@ -4,7 +4,17 @@ import pytest
 from rich.console import Console
 
 from flowcache.progress.counts import LOG_EVERY
-from flowcache.progress.events import Note, RunEnded, SegmentFailed, Tick, VideoDone
+from flowcache.progress.events import (
+    ChunkDone,
+    Note,
+    RunEnded,
+    SegmentFailed,
+    SegmentStarted,
+    Tick,
+    Together,
+    VideoDone,
+)
+from flowcache.progress.json_lines import JsonProgress
 from flowcache.progress.terminal import LiveProgress, LogProgress, progress_for
 from tests.unit.progress.played import BEGAN, play
 
@@ -26,8 +36,11 @@ def test_a_log_tells_each_event_on_a_line_of_its_own():
     assert lines[4].startswith("long: segment 1 of 2 committed; 0/2 videos, 5/7 chunks, 25% of steps reused, about ")
     assert lines[5] == "long: 1 damaged segments were withdrawn, and are rendered again"
     assert lines[6].startswith("long: segment 1 of 2 committed; 0/2 videos, 5/7 chunks")
-    assert lines[7].startswith("long: segment 2 of 2 committed; 0/2 videos, 6/7 chunks, 25% of steps reused, about ")
-    assert lines[8:] == ("long: done", "a note")
+    assert lines[7] == "long: segment 2 of 2 committed; 0/2 videos, 6/7 chunks, 25% of steps reused"  # none to come
+    assert lines[8:10] == ("long: done", "a note")
+    assert lines[10] == "command 1 (cancel third) of ann@desk: obeyed: cancelled: third"
+    assert lines[11].startswith("1 videos came; 1/3 videos, 6/8 chunks") and lines[12] == "third: cancelled by ann@desk"
+    assert lines[13:] == ("third: segment 0 was ended: the video was cancelled", "third: skipped by ann@desk")
 
 
 def test_a_log_says_nothing_of_videos_that_were_done_before():
@@ -61,6 +74,20 @@ def test_a_terminal_shows_every_video_with_its_state(console):
 def test_the_live_table_is_only_for_terminals():
     assert isinstance(progress_for(Console(file=io.StringIO())), LogProgress)
     assert isinstance(progress_for(Console(file=io.StringIO(), force_terminal=True)), LiveProgress)
+    kinds = {"bar": LiveProgress, "plain": LogProgress, "json": JsonProgress, "quiet": Together}
+    assert all(isinstance(progress_for(Console(file=io.StringIO()), how), kind) for how, kind in kinds.items())
+
+
+def test_a_terminal_shows_the_run_and_what_each_gang_does(console):
+    progress = LiveProgress(console)
+    progress.on(BEGAN)
+    progress.on(SegmentStarted("long", 0, "gang-2", 5))
+    progress.on(ChunkDone("long", 0, 0, 6, 2))
+    progress.on(SegmentFailed("short", 0, 0, "lost", "infra", again=True))
+    progress.on(RunEnded())
+    last = console.file.getvalue()
+    assert "gang-2" in last and "segment 1 of 2" in last and "1/5 chunks of it" in last
+    assert "1/7 chunks" in last and "chunks a minute" in last and "1 attempts failed" in last
 
 
 def test_causes_are_no_markup(console):

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("fake_metrics")
 def test_gauges_follow_the_run_to_its_end():
     watched = RunMetrics()
     play(watched)
-    assert watched._videos.values == {("waiting",): 0, ("rendering",): 0, ("done",): 1, ("dead",): 1}
+    assert watched._videos.values == {("waiting",): 0, ("rendering",): 0, ("done",): 1, ("dead",): 1, ("cancelled",): 1}
     assert watched._segments.values == {("waiting",): 0, ("running",): 0}
     assert watched._committed.values == {(): 3} and watched._avoided.values == {(): 1}
     assert watched._failures.values == {("work", "tried again"): 1, ("work", "given up"): 1}

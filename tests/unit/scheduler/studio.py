@@ -56,12 +56,12 @@ class Studio:
     def provider(self):
         return self.providers[-1]
 
-    def run(self, size: int = 1, connect=None, terms: Terms = PLAIN, **settings):
+    def run(self, size: int = 1, connect=None, terms: Terms = PLAIN, plan_rows=None, **settings):
         options = {name: settings.pop(name) for name in list(settings) if name in RunOptions.__dataclass_fields__}
         record = new_run(self.requests, {MODEL: SPEC.digest}, self.segments, "0")
         connect = connect or connector(self.providers, size, **settings)
-        specs = {MODEL: SPEC}
-        return run(self.store, record, self.requests, specs, RunOptions(**options), self.notes, connect, terms=terms)
+        given = self.store, record, self.requests, {MODEL: SPEC}, RunOptions(**options), self.notes, connect
+        return run(*given, terms=terms, plan_rows=plan_rows)
 
 
 def sound(store: Store) -> dict[str, int]:

@@ -111,3 +111,41 @@ def test_a_video_can_be_buried_while_it_waits_for_another_node():
     queue.requeue(second)
     queue.dead_letter("v")
     assert queue.finished and queue.startable == 0 and queue.take(node="b") is None
+
+
+def test_a_withheld_video_leaves_the_queue_and_comes_back_where_it_was():
+    queue = SegmentQueue([video("cat", [None, 0]), video("dog", [None])])
+    _, running = queue.take()
+    queue.withhold("cat", "cancelled")
+    queue.withhold("dog", "skipped")
+    assert (queue.startable, queue.take(), queue.finished) == (0, None, False)  # a segment of cat still runs
+    queue.requeue(running)
+    assert queue.finished and queue.chunks_left == 0 and not queue.left
+    for name in ("cat", "cat", "dog"):  # twice is once
+        queue.readmit(name)
+    assert (queue.startable, queue.chunks_left, queue.take()[1].index) == (2, 12, 0)
+
+
+def test_what_is_committed_of_a_withheld_video_counts_when_it_comes_back():
+    queue = SegmentQueue([video("cat", [None, 0])])
+    _, first = queue.take()
+    queue.withhold("cat", "skipped")
+    queue.commit(first)
+    assert queue.finished
+    queue.readmit("cat")
+    assert queue.chunks_left == 4 and queue.take()[1].index == 1
+
+
+def test_another_priority_counts_from_now_on():
+    queue = SegmentQueue([video("short", [None]), video("long", [None, 0, 1]), video("other", [None], priority=5)])
+    queue.prioritise("short", 9)
+    queue.prioritise("other", -1)
+    assert [queue.take()[0].id for _ in range(3)] == ["short", "long", "other"]  # long once: its others wait
+
+
+def test_a_video_is_added_or_takes_anothers_place():
+    queue = SegmentQueue([video("cat", [None])])
+    queue.add(video("dog", [None, None]))
+    queue.add(video("cat", [None, None, None]))
+    assert (queue.startable, queue.chunks_left) == (5, 20)
+    assert [queue.take()[0].id for _ in range(5)].count("cat") == 3 and queue.take() is None

@@ -8,7 +8,7 @@ import pytest
 
 from flowcache.storage import layout
 from flowcache.storage.objects.store import LOOK_PAUSES, RETRY_PAUSES, Store
-from flowcache.storage.schemas import CHUNKS, MANIFESTS, VIDEOS
+from flowcache.storage.schemas import CHUNKS, COMMANDS, MANIFESTS, VIDEOS
 
 DOC = (Path(__file__).parents[3] / "docs" / "storage.md").read_text()
 
@@ -28,7 +28,9 @@ def root(studio, tmp_path):
     return str(tmp_path)
 
 
-@pytest.mark.parametrize(("table", "schema"), [("videos", VIDEOS), ("chunks", CHUNKS), ("manifests", MANIFESTS)])
+@pytest.mark.parametrize(
+    ("table", "schema"), [("videos", VIDEOS), ("chunks", CHUNKS), ("manifests", MANIFESTS), ("commands", COMMANDS)]
+)
 def test_the_schemas_are_the_documented_ones(table, schema):
     lines = [line for line in section(f"### `meta/{table}`").splitlines() if line.startswith("| `")]
     assert [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines] == [
@@ -50,6 +52,11 @@ def test_the_layout_is_the_documented_one():
         layout.init_key("<video_id>"),
         layout.media_key("<video_id>", 12, "<attempt>"),
         layout.playlist_key("<video_id>"),
+        layout.command_key(7),
+        layout.taken_key(7),
+        layout.rows_key("<sha256>", ".jsonl"),
+        layout.events_key("<holder>", 3),
+        layout.commands_key("<run_id>"),
         layout.SUCCESS,
         layout.STOPPED,
         layout.OWNER,

@@ -17,8 +17,10 @@ from flowcache.models.text import EncodedTexts
 from flowcache.parallel.sharding import load_sharded
 from flowcache.records import RenderRequest, Shot
 from flowcache.sampling.records import NotFinite
+from flowcache.scheduler.protocols import kind_of
 from flowcache.storage.objects.store import Store
 from flowcache.worker import worker as worker_module
+from flowcache.worker.prefetch import Abandoned
 from flowcache.worker.renderer import RenderedChunk, SegmentRenderer
 from flowcache.worker.task import Flawed, WorkerSettings
 from flowcache.worker.worker import RankWorker, Task
@@ -277,3 +279,23 @@ def test_where_memory_is_short_texts_are_encoded_before_the_transformer_is_there
     assert done[1:] == [(["a green square"], True)]
     list(worker.render(replace(changed, request=replace(other.request, negative_prompt="a white ring"), frugal=False)))
     assert done[2:] == [(["a white ring"], False)]
+
+
+def test_a_task_that_nobody_wants_any_more_ends_and_the_worker_goes_on(worker, model, monkeypatch):
+    _, (first, *_) = tasks()
+    worker._model, worker._name = model, "tiny-skyreels"
+    heed, seen = SegmentRenderer._heed, []
+
+    def told(self, visit):  # from another thread, in the middle of denoising
+        if not seen:
+            thread = threading.Thread(target=worker.end_task, args=("v", 0))
+            thread.start()
+            thread.join()
+        seen.append(visit)
+        heed(self, visit)
+
+    monkeypatch.setattr(SegmentRenderer, "_heed", told)
+    with pytest.raises(Abandoned, match="cancelled") as error:
+        list(worker.render(first))
+    assert len(seen) == 1 and kind_of(error.value) == "abandoned"
+    assert len(list(worker.render(first))) > 1  # the same segment, once it is wanted again
