@@ -108,9 +108,19 @@ def test_archives_are_not_unpacked(tmp_path):
     (tmp_path / "m.jsonl").write_bytes(gzip.compress(bytes(1 << 28)))
     assert "holds gzip-compressed data" in told(tmp_path / "m.jsonl")[0]
     (tmp_path / "m.parquet").write_bytes(b"ARROW1\0\0" + bytes(100))
-    assert "holds binary data" in told(tmp_path / "m.parquet")[0]
+    assert "holds an Arrow file" in told(tmp_path / "m.parquet")[0]
     (tmp_path / "m.xlsx").write_bytes(b"PK\3\4")
     assert "is named .xlsx" in told(tmp_path / "m.xlsx")[0]
+
+
+@pytest.mark.parametrize("packing", [".gz", ".zst"])
+def test_few_bytes_that_unpack_to_many(tmp_path, monkeypatch, packing):
+    whole = b'{"prompt": "' + b"x" * (64 * MIB)
+    packed = gzip.compress(whole) if packing == ".gz" else pa.compress(whole, "zstd").to_pybytes()
+    (tmp_path / f"m.jsonl{packing}").write_bytes(packed)
+    monkeypatch.setattr("flowcache.inputs.readers.FILE_LIMIT", 32 * MIB)
+    with growing_by_less_than(100 * MIB):
+        assert told(tmp_path / f"m.jsonl{packing}") == ["None  unpacks to more than 32 MiB"]
 
 
 def test_an_answer_of_a_child_that_was_taken_over_runs_no_code():
