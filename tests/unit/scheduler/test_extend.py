@@ -86,7 +86,7 @@ def test_rows_that_left_stay_and_are_rendered_by_who_asks_for_them(done):
 
 def test_a_video_that_is_there_is_refused_field_by_field(done):
     before = commits(done.store)
-    terms = Terms(extend=True, manifest="night.jsonl", rows={"cat": 7})
+    terms = Terms(extend=True, manifest="night.jsonl", rows={"cat": ("night.jsonl", 7)})
     with pytest.raises(InputError) as caught:
         again(done, replace(CAT, steps=9, seed=5), DOG, EMU, terms=terms)
     rest = "accepted: the same, or --extend --as NEW_ID, which renders it anew beside that one"
