@@ -58,11 +58,11 @@ def test_a_night_is_steered_through_its_store(start, flowcache, tmp_path):
 
     unknown = flowcache("cancel", root, "lnog")
     assert unknown.code == 2 and "'lnog' is no video" in unknown.err and "did you mean 'long'?" in unknown.err
+    paused = flowcache("pause", root, "--wait", "60", "--json").json  # first: `last` would be done in no time
+    assert paused["taken"]["outcome"] == "obeyed"
     cancelled = flowcache("cancel", root, "long", "--wait", "60", "--json").json
     assert cancelled["taken"]["message"] == "cancelled: long"
     until(lambda: " was ended: " in log.read_text(), driver)
-    paused = flowcache("pause", root, "--wait", "60", "--json").json
-    assert paused["taken"]["outcome"] == "obeyed"
 
     bad = write(tmp_path / "bad.jsonl", [{**first, "steps": 3}])
     refused = flowcache("add", root, bad, "--wait", "120")

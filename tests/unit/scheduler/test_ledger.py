@@ -8,6 +8,7 @@ from flowcache.progress.events import (
     Note,
     RunBegan,
     RunEnded,
+    RunOver,
     SegmentCommitted,
     SegmentFailed,
     SegmentStarted,
@@ -35,11 +36,12 @@ def test_a_run_is_told_event_by_event():
     summary = studio.run()
     assert told.news() == [
         RunBegan(summary.run_id, (VideoBegan("a", 1, 5, 0, 0, dead=False),)),
-        SegmentStarted("a", 0),
+        SegmentStarted("a", 0, "gang-1", 5),
         *(ChunkDone("a", 0, chunk, 6, 2) for chunk in range(5)),
         SegmentCommitted("a", 0, 5),
         VideoDone("a"),
         RunEnded(),
+        RunOver(0, ""),
     ]
     assert {Tick(), NodesAvoided(0), Note("starting 1 gang, running 0")} <= set(told)
 
@@ -52,8 +54,8 @@ def test_failures_are_told_with_what_follows():
     studio.notes = told = Told()
     studio.run(fault=fault, retries=1)
     first, second = (SegmentFailed("a", 0, 3, "it broke", "work", again) for again in (True, False))
-    started = SegmentStarted("a", 0)
-    assert told.news()[1:] == [started, first, started, second, VideoDead("a", "it broke"), RunEnded()]
+    started, dead = SegmentStarted("a", 0, "gang-1", 5), VideoDead("a", "it broke")
+    assert told.news()[1:] == [started, first, started, second, dead, RunEnded(), RunOver(3, "")]
 
 
 def test_what_earlier_drivers_did_is_told_at_the_start():
@@ -66,13 +68,13 @@ def test_what_earlier_drivers_did_is_told_at_the_start():
     studio.run(retries=0, fault=fault, seconds=lambda task: 10.0, until=time.time() + 25)
     studio.notes = told = Told()
     studio.run()
-    (began, *_), ended = told.news(), told[-1]
+    began, *_, last = told.news()
     assert began.videos == (
         VideoBegan("a", 2, 9, 2, 9, dead=False),
         VideoBegan("b", 1, 5, 0, 0, dead=False),
         VideoBegan("c", 2, 9, 0, 0, dead=True),
     )
-    assert told.news()[1] == VideoDone("a") and ended == RunEnded()
+    assert told.news()[1] == VideoDone("a", new=False) and last == RunOver(3, "")
 
 
 def test_a_run_that_breaks_off_is_told_to_have_ended():
