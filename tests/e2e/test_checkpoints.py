@@ -85,6 +85,7 @@ def test_check_reports_what_a_checkpoint_is(flowcache, originals):
     assert "multiples of 16" in flowcache("models", originals["official"]).out
 
 
+@pytest.mark.slow
 def test_precision_and_tiles_are_chosen_and_kept(render, originals, small, tmp_path):
     """The frame is one tile, so only the precision changes what comes out; both are refused when they change."""
     asked = {

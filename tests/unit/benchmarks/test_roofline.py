@@ -76,7 +76,9 @@ def test_what_plan_says_of_memory_is_what_a_window_holds(name, policy):
         assert tally.peak + codec_bytes(spec, TILE) < 0.95 * 79.6 * GIB  # of an H100, decoding in tiles
 
 
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if "MAGI" in name else []) for name in DECODERS]
+)
 def test_what_plan_says_of_decoding(name):
     _, peak = DECODERS[name]()
     magi, (width, height) = "MAGI" in name, {"540P": (960, 544), "720P": (1280, 720)}.get(name.split()[2], (720, 720))

@@ -71,7 +71,7 @@ def log_of(folder: Path) -> list[dict]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("task", ["skyreels", "magi", "refiner"])
+@pytest.mark.parametrize("task", ["skyreels", pytest.param("magi", marks=pytest.mark.slow), "refiner"])
 def test_resumes_to_the_same_bits(task, tmp_path, codec):
     """Stopped after each step, and in one go; a plan whose later stages changed goes on too."""
     plan = plan_of(tmp_path, task)
@@ -90,7 +90,7 @@ def test_resumes_to_the_same_bits(task, tmp_path, codec):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("task", ["skyreels", "magi"])
+@pytest.mark.parametrize("task", ["skyreels", pytest.param("magi", marks=pytest.mark.slow)])
 def test_two_processes_give_what_one_gives(task, tmp_path, codec):
     plan = plan_of(tmp_path, task, precision="float32")
     for processes in (1, 2):
@@ -132,7 +132,7 @@ def alive(pid: str) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
 
 
-@pytest.mark.parametrize("family", ["skyreels", "magi"])
+@pytest.mark.parametrize("family", ["skyreels", pytest.param("magi", marks=pytest.mark.slow)])
 def test_every_parameter_learns_and_the_log_tells(family, tmp_path, codec):
     rows = {"until": 14, "batch": {"image": 4, "2": 2}}
     train(Options(plan_of(tmp_path, family, stages=[rows], probe=7), tmp_path / "run", codec=codec))
