@@ -95,8 +95,10 @@ def follow_events(store: Any, interval: float, as_json: bool) -> None:
 
 
 def line_of(event: dict[str, Any]) -> str:
+    from flowcache.storage.documents import utc
+
     at = event.get("at")
-    moment = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at)) if isinstance(at, int | float) else "?"
+    moment = utc(at) if isinstance(at, int | float) else "?"
     rest = (f"{value}" for name, value in event.items() if name not in ("id", "event", "at", "run"))
     return printable(f"{moment} {event.get('event')}: {', '.join(rest)}".rstrip(": "))
 
@@ -138,10 +140,12 @@ def table(videos: Sequence[Any]) -> Table:
 
 def commands(told: Sequence[Any]) -> Table:
     """Pending ones, then the latest that were taken."""
+    from flowcache.storage.documents import utc
+
     drawn = Table("command", "given (UTC)", "taken by", "outcome", box=None)
     pending, taken = [one for one in told if one.outcome is None], [one for one in told if one.outcome]
     for one in [*pending, *taken[-SHOWN:]]:
-        given = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(one.at))
+        given = utc(one.at)
         outcome = f"{one.outcome}: {one.message}" if one.outcome else "pending"
         drawn.add_row(escape(one.command), given, escape(one.taken_by or "nobody yet"), escape(outcome))
     return drawn

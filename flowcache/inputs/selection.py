@@ -2,7 +2,6 @@
 
 import hashlib
 import heapq
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -13,7 +12,7 @@ from pydantic import ValidationError
 
 from flowcache.errors import InputError, Problem
 from flowcache.inputs.adapt import EXTRAS as EXTRAS
-from flowcache.inputs.adapt import Extra
+from flowcache.inputs.adapt import SIZE, Extra
 from flowcache.inputs.cells import cell_value
 from flowcache.inputs.lines import Line
 from flowcache.inputs.schema import ACCEPTS, Row, faults, path_name, shown, usable_id
@@ -134,7 +133,7 @@ def frame_size(written: str | None) -> dict[str, int]:
     """Of --size, such as 960x544: width and height in pixels. InputError."""
     if written is None:
         return {}
-    found = re.fullmatch(r"\s*(\d{1,5})\s*[x×X*]\s*(\d{1,5})\s*", written)
+    found = SIZE.fullmatch(written)
     if found is None:
         raise InputError([Problem("--size", "", f"got {shown(written)}; accepted: WIDTHxHEIGHT in pixels, as 960x544")])
     return {"width": int(found[1]), "height": int(found[2])}

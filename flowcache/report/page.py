@@ -19,6 +19,7 @@ from flowcache.report.frames import spread_frames, strip
 from flowcache.report.stepmap import StepMap, step_maps
 from flowcache.storage import layout
 from flowcache.storage.commits import read_commits, read_stopped
+from flowcache.storage.documents import utc
 from flowcache.storage.known import known_markers
 from flowcache.storage.media import join
 from flowcache.storage.objects.store import Store
@@ -157,4 +158,4 @@ def cut(text: str, length: int = 2000) -> str:
 
 
 def moment(seconds: float | None) -> str:
-    return "–" if seconds is None else time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
+    return "–" if seconds is None else f"{utc(seconds)} UTC"

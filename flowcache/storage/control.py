@@ -5,14 +5,13 @@ import getpass
 import os
 import secrets
 import socket
-import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from flowcache.errors import masked
 from flowcache.storage import layout
-from flowcache.storage.documents import SCHEMA_VERSION, Damaged, canonical, parse, read_each
+from flowcache.storage.documents import SCHEMA_VERSION, Damaged, canonical, parse, read_each, utc
 from flowcache.storage.keys import listed
 from flowcache.storage.objects.store import Store
 
@@ -68,7 +67,7 @@ class Withheld:
     command: Command
 
     def __str__(self) -> str:
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(self.command.at))
+        when = utc(self.command.at)
         return f"{self.how} by {self.command.by}, {when} UTC (command {self.command.number})"
 
 

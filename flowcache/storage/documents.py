@@ -20,6 +20,11 @@ Work = Literal["render", "repair"]
 READERS = 64  # parallel small reads: as many as S3 has connections
 
 
+def utc(seconds: float) -> str:
+    """A moment in unix seconds, as people read it."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds))
+
+
 def canonical(document: Any) -> bytes:
     """UTF-8 JSON with sorted keys and no spaces; dataclasses as objects. ValueError for NaN and infinities."""
     # `default=vars` and not asdict, whose deep copies take far longer than the JSON itself.
@@ -184,7 +189,7 @@ class Holder:
 
     def __str__(self) -> str:
         work = "driver" if self.work == "render" else self.work
-        began = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(self.at))
+        began = utc(self.at)
         return f"the {work} on {self.host} (process {self.process}, begun {began} UTC)"
 
 

@@ -2,7 +2,7 @@
 that had no part in it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import mean, median
@@ -49,6 +49,7 @@ class Calibrator:
     target: Target
     work: Path
     schedules: int = SCHEDULES
+    _known: dict[tuple[Prompt, ...], Walks] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def walker(self) -> Walker:
@@ -92,10 +93,6 @@ class Calibrator:
         if prompts not in self._known:
             self._known[prompts] = self.walker.walks(prompts, min(NEIGHBOURS, self.whole))
         return self._known[prompts]
-
-    @cached_property
-    def _known(self) -> dict[tuple[Prompt, ...], Walks]:
-        return {}
 
     @property
     def whole(self) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -67,17 +68,19 @@ class Walker:
 
     def exact(self, prompt: Prompt, chunks: int) -> Walk:
         """The target's latents before every step, and at the end."""
-        return {(int(key[0]), int(key[1])): x for key, x in self._recorded(prompt, chunks) if len(key) == 2}
+        with safe_open(self._recorded(prompt, chunks), "pt") as file:  # velocities, most of it, stay where they are
+            keys = {tuple(map(int, name.split("/"))): name for name in file.keys() if name.count("/") == 1}  # noqa: SIM118
+            return {(chunk, step): file.get_tensor(name) for (chunk, step), name in keys.items()}
 
-    def _recorded(self, prompt: Prompt, chunks: int) -> list[tuple[list[str], Tensor]]:
-        """By (chunk, step) latents, by (chunk, step, branch) velocities."""
+    def _recorded(self, prompt: Prompt, chunks: int) -> Path:
+        """The file: by chunk/step latents, by chunk/step/branch velocities."""
         told = json.dumps([self.spec.digest, self.target, prompt.text, prompt.seed, chunks])
         file = self.work / f"{hashlib.sha256(told.encode()).hexdigest()[:24]}.safetensors"
         if not file.exists():
             part = file.with_suffix(".part")
             save_file(self._record(prompt, chunks), part)
             part.replace(file)
-        return [(name.split("/"), x) for name, x in load_file(file).items()]
+        return file
 
     def _record(self, prompt: Prompt, chunks: int) -> dict[str, Tensor]:
         request = self._request(prompt, chunks, None if self.target == "off" else 1.0, self.finer)
@@ -103,7 +106,8 @@ class Walker:
 
     def walks(self, prompts: Sequence[Prompt], chunks: int) -> Walks:
         """What a schedule is proposed from."""
-        found = [self._recorded(prompt, chunks) for prompt in prompts]
+        files = [load_file(self._recorded(prompt, chunks)) for prompt in prompts]
+        found = [[(name.split("/"), x) for name, x in own.items()] for own in files]
         branches = max(int(key[2]) for own in found for key, _ in own if len(key) == 3) + 1
         products = torch.stack([gram for own in found for gram in self._products(own, branches)]).mean(0)
         solver = self.window(Prompt("", 0), 1.0, None, 1).plan.solver
