@@ -100,6 +100,7 @@ def ranks() -> dict[int, str]:
     return {pid: title for pid, title in doing.items() if title.startswith(("ray::RankActor.", "ray::RankActor:"))}
 
 
+@pytest.mark.slow
 def test_a_cancelled_video_of_two_ranks_is_ended_under_way(start, flowcache, tmp_path):
     """They would stop at different steps, so their gang goes. Its segment, which takes minutes, is never committed."""
     root, log = tmp_path / "out", tmp_path / "log"
