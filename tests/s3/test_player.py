@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import dataclass
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,10 +15,16 @@ import pytest
 from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.support.ui import WebDriverWait
 
+import flowcache
+from flowcache.inputs.options import RunOptions
+from flowcache.progress.events import SegmentCommitted
+from flowcache.scheduler import inbox
 from flowcache.storage import layout
-from flowcache.storage.commits import mark_done, put_playlist
+from flowcache.storage.commits import list_commits, mark_done, put_playlist
+from flowcache.storage.control import Command
 from flowcache.storage.links import links
 from flowcache.storage.objects.store import Store
+from flowcache.storage.orders import became, order
 from flowcache.storage.runs import begin_run
 from tests import chromium
 from tests.unit.storage.samples import FPS, Studio, plan, request
@@ -200,6 +207,46 @@ def test_a_growing_video_is_played_and_in_the_end_all_of_it(server, bucket, site
     assert player.ask(
         "video.getVideoPlaybackQuality().droppedVideoFrames < video.getVideoPlaybackQuality().totalVideoFrames"
     )
+
+
+@dataclass
+class PausesOnce:
+    """Hears of a run, and tells it to pause as soon as something of it is committed."""
+
+    store: Store
+    command: Command | None = None
+
+    def on(self, event) -> None:
+        if isinstance(event, SegmentCommitted) and self.command is None:
+            self.command = order(self.store, "pause")
+
+
+@pytest.mark.slow
+def test_a_render_through_ray_is_watched_while_it_goes_on(moto, site, player, cluster, monkeypatch):
+    """As above, by the model, the gang and the driver themselves; it rests until the page has played what is there."""
+    monkeypatch.setattr(inbox, "LOOK", 0.1)
+    name, frames, fps = moto.bucket(), 249, 12
+    opened(moto, name)
+    store = Store(f"s3://{name}/night", **moto.options())
+    row = {"id": "cat", "prompt": "a red circle moving right on a blue background", "frames": frames, "steps": 4}
+    options, listener = RunOptions(address=cluster, gangs=1), PausesOnce(store)
+    how = {"storage_options": moto.options(), "options": options, "progress": listener}
+    with flowcache.start([row], output=store.url, **how) as run:
+        player.until(lambda: store.exists(layout.master_key("cat")) and listener.command, "nothing is rendered")
+        assert became(store, listener.command, PATIENCE).outcome == "obeyed"
+        assert not list_commits(store).done
+        player.open(site.page(public(moto, name, layout.master_key("cat"))))
+        player.until(lambda: player.ask("video.currentTime") > 0.2, "it does not begin")
+        assert player.live() and not list_commits(store).done
+        known = player.listed()
+        order(store, "resume")
+        player.until(lambda: player.listed() > known, "it does not hear of the new chunks")
+    assert run.wait().done == ("cat",)
+    player.until(lambda: not player.live(), "it does not hear of the end")
+    player.ask("video.currentTime = 0.1, video.play()")
+    player.advances()
+    player.until(lambda: player.whole(frames / fps), "not all of it is there")
+    assert player.ask("video.videoWidth") == 64 and player.errors() == []
 
 
 def test_a_link_plays_from_a_private_bucket(server, bucket, site, player):

@@ -254,8 +254,8 @@ def test_status_shows_what_waits_and_who_took_the_others(server, root, monkeypat
     monkeypatch.setenv("COLUMNS", "400")
     code, words = said(monkeypatch, capsys, "status", root.url, "--endpoint-url", server.endpoint)
     assert code == 0 and "1 command not taken yet" in words
-    (waits,) = [line for line in words.splitlines() if line.startswith("command 2 (prioritise 3 cat)")]
-    (taken,) = [line for line in words.splitlines() if line.startswith("command 1 (stop)")]
+    (waits,) = [line for line in words.splitlines() if line.strip().startswith("command 2 (prioritise 3 cat)")]
+    (taken,) = [line for line in words.splitlines() if line.strip().startswith("command 1 (stop)")]
     assert "nobody yet" in waits and "pending" in waits and caller() in waits
     assert str(driver) in taken and "obeyed: " in taken
     _, told = said(monkeypatch, capsys, "status", root.url, "--endpoint-url", server.endpoint, "--json")
