@@ -234,8 +234,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.long
-def test_of_a_hundred_commands_none_is_lost_or_done_twice_though_drivers_die(monkeypatch):
-    monkeypatch.setattr(operator, "EVERY", (0.0, 0.02))
+def test_of_a_hundred_commands_none_is_lost_or_done_twice_though_drivers_die():
     draw = random.Random(11)
     studio = Studio(*(request(f"v{number}") for number in range(6)))
 
@@ -244,7 +243,10 @@ def test_of_a_hundred_commands_none_is_lost_or_done_twice_though_drivers_die(mon
         if draw.random() < 0.15:
             raise Killed
 
-    somebody, drivers = operator.Operator(studio.store, [one.id for one in studio.requests], 100, seed=11), 0
+    somebody, drivers = (
+        operator.Operator(studio.store, [one.id for one in studio.requests], 100, every=0.06, seed=11),
+        0,
+    )
     try:
         while not drivers or somebody.owes() or len(list_commits(studio.store).done) < 6:
             somebody.tend()
