@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from flowcache.records import Rate
 from flowcache.storage import layout
 from flowcache.storage.audit import Damage
 from flowcache.storage.commits import (
@@ -240,7 +241,7 @@ def of_another_init(store: Store, run: RunRecord, video_id: str, markers: list[S
     return {marker.segment for marker in markers if data is None or marker.init_sha256 != sha256(data)}
 
 
-def init_of(run: RunRecord, video_id: str, fps: int) -> bytes:
+def init_of(run: RunRecord, video_id: str, fps: Rate) -> bytes:
     """Follows from size and frame rate alone, whatever the frames show; b"" for a video that is not of the run."""
     size = next(((one["height"], one["width"]) for one in run.requests if one["id"] == video_id), None)
     return encode_chunk(np.zeros((1, *size, 3), np.uint8), 0, fps).init if size else b""

@@ -1,6 +1,12 @@
 """The Parquet schemas of `meta/videos` and `meta/chunks`. docs/storage.md shows them; a test compares."""
 
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
 import pyarrow as pa
+
+from flowcache.records import Rate
 
 LABELS = pa.map_(pa.string(), pa.string())
 SHOTS = pa.list_(pa.struct([("prompt", pa.string()), ("frames", pa.int64()), ("cut", pa.bool_())]))
@@ -12,6 +18,8 @@ ADDED = (
     "flaw",
     "flawed_chunks",
     "hardware",
+    "fps_num",
+    "fps_den",
 )  # columns that tables of older versions lack: null there
 
 
@@ -25,6 +33,28 @@ def completed(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 def column(name: str, kind: pa.DataType, meaning: str, nullable: bool = False) -> pa.Field:
     return pa.field(name, kind, nullable, {"description": meaning})
+
+
+# Beside `fps`, which readers know as a whole number: null where that is exact, as in tables of older versions.
+EXACTLY = (
+    column("fps_num", pa.int64(), "numerator of the exact frame rate; null where fps is exact", True),
+    column("fps_den", pa.int64(), "its denominator: 1001 of 24000/1001", True),
+)
+
+
+def rate_columns(fps: Rate) -> dict[str, int | None]:
+    """A frame rate as both tables have it."""
+    exact = isinstance(fps, int)
+    return {
+        "fps": round(fps),
+        "fps_num": None if exact else fps.numerator,
+        "fps_den": None if exact else fps.denominator,
+    }
+
+
+def rate_in(row: Mapping[str, Any]) -> Rate:
+    """What `rate_columns` told."""
+    return Fraction(row["fps_num"], row["fps_den"]) if row["fps_den"] else row["fps"]
 
 
 VIDEOS = pa.schema(
@@ -48,7 +78,8 @@ VIDEOS = pa.schema(
         column("end_image_sha256", pa.string(), "of the last frame's file", True),
         column("width", pa.int64(), "pixels", True),
         column("height", pa.int64(), "pixels", True),
-        column("fps", pa.int64(), "frames per second", True),
+        column("fps", pa.int64(), "frames per second, to the nearest whole number", True),
+        *EXACTLY,
         column("requested_frames", pa.int64(), "length asked for", True),
         column("seed", pa.int64(), "seed of all noise", True),
         column("guidance", pa.float64(), "classifier-free guidance scale", True),
@@ -87,7 +118,8 @@ CHUNKS = pa.schema(
         column("bytes", pa.int64(), "size of the fragment"),
         column("frames", pa.int64(), "video frames in it"),
         column("start_frame", pa.int64(), "first frame, over the video"),
-        column("fps", pa.int64(), "frames per second"),
+        column("fps", pa.int64(), "frames per second, to the nearest whole number"),
+        *EXACTLY,
         column("init", pa.string(), "init segment that the fragment needs before it, relative to the root"),
         column("steps_computed", pa.int64(), "transformer forwards that ran, both guidance branches"),
         column("steps_reused", pa.int64(), "transformer forwards that the cache saved"),

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from flowcache.records import read_rate
 from flowcache.storage import layout
 from flowcache.storage.commits import Commits, Listing, arrange, list_commits, read_markers
 from flowcache.storage.control import command_rows, read_log
@@ -30,7 +31,7 @@ from flowcache.storage.parts import (
     table_keys,
     videos_by_part,
 )
-from flowcache.storage.schemas import COMMANDS, MANIFESTS
+from flowcache.storage.schemas import COMMANDS, MANIFESTS, rate_columns
 
 Row = dict[str, Any]
 Known = Mapping[str, Mapping[int, SegmentMarker]]  # markers by video and segment
@@ -161,7 +162,7 @@ def chunk_row(marker: SegmentMarker, index: int) -> Row:
         "bytes": chunk.bytes,
         "frames": chunk.frames,
         "start_frame": chunk.start_frame,
-        "fps": marker.fps,
+        **rate_columns(marker.fps),
         "init": marker.init_key,
         "steps_computed": chunk.steps_computed,
         "steps_reused": chunk.steps_reused,
@@ -226,9 +227,10 @@ def status_of(kind: str) -> str:
 
 
 def request_columns(run: RunRecord, request: Row) -> Row:
-    same = ("shots", "negative_prompt", "image", "video", "media_sha256", "width", "height", "fps", "seed", "guidance")
+    same = ("shots", "negative_prompt", "image", "video", "media_sha256", "width", "height", "seed", "guidance")
     return {
         **{name: request[name] for name in (*same, "steps", "priority", "model")},
+        **rate_columns(read_rate(request["fps"])),
         **{name: request.get(name) for name in ("end_image", "end_image_sha256", "ar_step")},
         "prompt": "\n".join(shot["prompt"] for shot in request["shots"]),
         "requested_frames": sum(shot["frames"] for shot in request["shots"]),

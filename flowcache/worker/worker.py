@@ -256,7 +256,7 @@ class RankWorker:
             if (frames := picture(request, spec, sandbox)) is not None:
                 return encode_pixels(model, frames), None
             if (frames := clip(request, spec, sandbox)) is not None:
-                return encode_pixels(model, frames, request.fps), to_pixels(frames)
+                return encode_pixels(model, frames, request.nominal_fps), to_pixels(frames)
         return None, None
 
     def _end(self, model: LoadedModel, task: Task) -> Tensor | None:
