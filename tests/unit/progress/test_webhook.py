@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from flowcache.api import start
 from flowcache.errors import InputError
 from flowcache.progress import webhook as module
 from flowcache.progress.events import RunBegan, RunOver, SegmentCommitted, VideoDead, VideoDone
@@ -135,3 +136,24 @@ def test_there_must_be_a_secret_that_can_be_read():
     for environment, why in (({}, "needs a secret"), ({SECRET: "whsec_?"}, "no base64")):
         with pytest.raises(InputError, match=why):
             checked("https://host/x", environment)
+
+
+def test_a_run_in_the_background_tells_it_too(tmp_path, monkeypatch):
+    server = Server(200)
+    monkeypatch.setenv(SECRET, KEY[SECRET])
+
+    def renders(store, record, requests, specs, options, progress, *rest):
+        for video in requests:
+            progress.on(VideoDone(video.id))
+        return "summary"
+
+    monkeypatch.setattr("flowcache.api.run", renders)
+    rows = [{"id": "cat", "prompt": "a red circle"}]
+    run = start(rows, output=str(tmp_path / "out"), webhook=server.url)
+    assert [video.video_id for video in run] == ["cat"] and run.wait() == "summary"
+    assert [json.loads(body)["video"] for _, body in server.got] == ["cat"]
+    with pytest.raises(InputError, match="webhook: is no address of a web server"):
+        start(rows, output=str(tmp_path / "out"), webhook="host")
+    monkeypatch.delenv(SECRET)
+    with pytest.raises(InputError, match=f"webhook: needs a secret.*{SECRET}"):
+        start(rows, output=str(tmp_path / "out"), webhook=server.url)
