@@ -14,6 +14,7 @@ from flowcache.cli.main import app
 from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import begin_run
 from tests.unit.storage.samples import Studio, plan, request
+from tests.unit.storage.signers import signer
 
 ROWS = [
     {"id": "cat-1", "prompt": "a red circle", "labels": {"team": "a"}, "steps": 2},
@@ -67,8 +68,11 @@ def test_several_manifests_patterns_and_home(tried, tmp_path, monkeypatch):
     assert tried("a1.jsonl", "b*.jsonl").ids == ["cat-1", "dog"]
     monkeypatch.setenv("HOME", str(tmp_path))
     assert tried("~/a1.jsonl").ids == tried("~/a[1].jsonl").ids == ["cat-1"]
-    twice = tried("a1.jsonl", "a?.jsonl")
-    assert twice.code == 2 and "a1.jsonl row 1: id: 'cat-1' is the id of" in twice.out
+    assert tried("a1.jsonl", "a?.jsonl", "a1.jsonl").ids == every[:2]
+    (tmp_path / "again.jsonl").write_text(json.dumps(ROWS[0]) + "\n")
+    twice = tried("a1.jsonl", "again.jsonl")
+    assert twice.code == 2 and "again.jsonl row 1: id: 'cat-1' is the id of a1.jsonl row 1 too" in twice.out
+    (tmp_path / "again.jsonl").unlink()
     lost = tried("a1.jsonl", "none.jsonl")
     assert lost.code == 2 and "none.jsonl: does not exist" in lost.out
     (tmp_path / "c.csv").write_text("id,prompt\nc,x\n")
@@ -223,7 +227,25 @@ def test_a_root_that_grows_is_told_before(tried, begun):
         found = tried(begun, *other, "--as", name)
         assert found.code == 0 and found.states == {new: "new"}, found.out
     taken = tried(begun, *other, "--as", "dog")
-    assert taken.code == 2 and "dog" in taken.out
+    assert taken.code == 2 and "--as: 'dog' is the id of another video there; accepted: one that is new" in taken.out
+
+
+def test_plan_takes_the_same(command, night, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for words, videos in (
+        ([night], 3),
+        ([night, "--only", "cat-*"], 2),
+        ([night, "--limit", "1", "--set", "steps=3"], 1),
+    ):
+        code, out, err = command("plan", *words, "--json")
+        assert code == 0 and json.loads(out)["videos"] == videos, err
+    code, out, _ = command("plan", "-", "--json", stdin=b"a red circle\n")
+    assert code == 0 and json.loads(out)["videos"] == 1
+    for words, says in ((["none.jsonl"], "does not exist"), ([night, "--only", "cta-1"], "did you mean 'cat-1'")):
+        code, out, _ = command("plan", *words, "--json")
+        assert code == 2 and says in json.loads(out)["error"]
+    code, _, err = command("plan")
+    assert code == 2 and "manifest" in err
 
 
 COMMANDS = typer.main.get_command(app).commands
@@ -235,6 +257,11 @@ NEEDS = {"cancel": ["a"], "skip": ["a"], "prioritise": ["3", "a"], "add": ["nigh
 @pytest.mark.parametrize("empty", [False, True])
 def test_every_command_on_an_output_that_is_not_there_ends_with_2(command, night, tmp_path, monkeypatch, name, empty):
     monkeypatch.chdir(tmp_path)
+    if name == "sign":
+        pytest.importorskip("c2pa")
+        someone = signer()
+        monkeypatch.setenv("FLOWCACHE_SIGN_CERT", someone.chain)
+        monkeypatch.setenv("FLOWCACHE_SIGN_KEY", someone.key)
     if empty:
         (tmp_path / "none").mkdir()
     code, out, err = command(name, "none", *NEEDS.get(name, []))
@@ -247,7 +274,7 @@ def test_every_command_on_an_output_that_is_not_there_ends_with_2(command, night
 @pytest.mark.parametrize("name", sorted((COMMANDS.keys() - ELSEWHERE) | {"stop"}))
 def test_every_command_on_what_is_no_output_ends_with_2(command, tmp_path, monkeypatch, night, name):
     monkeypatch.chdir(tmp_path)
-    for wrong in ("ftp://host/x", "", "s3://", "s3://UPPER_case/x"):
+    for wrong in ("ftp://host/x", "", "s3://", "s3://b!/x"):
         code, _, err = command(name, wrong, *NEEDS.get(name, []))
         assert code == 2 and ("accepted:" in err or "it needs" in err), (name, wrong, err)
 

@@ -127,7 +127,7 @@ ROWS: dict[str, tuple[Make, dict]] = {
     "float ids, as pandas has a gap": (by_pandas("m.parquet", "to_parquet", GAPS), {"prompts": [CIRCLE, SQUARE, "x"]}),
     "NaN in CSV by pandas": (
         by_pandas("m.csv", "to_csv", GAPS, index=False, na_rep="NaN"),
-        {"code": 2, "says": "row 3: id"},
+        {"prompts": [CIRCLE, SQUARE, "x"]},
     ),
     "gaps in CSV by pandas": (by_pandas("m.csv", "to_csv", GAPS, index=False), {"prompts": [CIRCLE, SQUARE, "x"]}),
     "NaN in JSON": (text("m.jsonl", '{"id": "a", "prompt": "x", "seed": NaN, "labels": {"k": NaN}}\n'), ids("a")),
@@ -316,8 +316,8 @@ def structs(folder: Path) -> str:
 
 
 FOLDERS: dict[str, tuple[Make, dict]] = {
-    "partitions by pandas": (partitions, {"labels": [{"team": "blue"}, {"team": "red"}], "steps": [4, 2]}),
-    "partitions as Spark writes them": (spark, {"labels": [{}, {"team": "red"}]}),
+    "partitions by pandas": (partitions, {"labels": [{"team": "blue"}, {"team": "red"}], "steps": [2, 4]}),
+    "partitions as Spark writes them": (spark, {"labels": [{"team": "red"}, {}]}),
     "a folder of JSON Lines": (
         lambda folder: (
             jsonl("set/1.jsonl", {"prompt": CIRCLE})(folder),
