@@ -13,7 +13,7 @@ import pytest
 from flowcache.api import start
 from flowcache.errors import InputError
 from flowcache.progress import webhook as module
-from flowcache.progress.events import RunBegan, RunOver, SegmentCommitted, VideoDead, VideoDone
+from flowcache.progress.events import RunBegan, RunOver, SegmentCommitted, VideoBegan, VideoDead, VideoDone
 from flowcache.progress.webhook import SECRET, checked, webhook
 
 KEY = {SECRET: "whsec_" + base64.b64encode(b"k" * 24).decode()}
@@ -143,15 +143,17 @@ def test_a_run_in_the_background_tells_it_too(tmp_path, monkeypatch):
     monkeypatch.setenv(SECRET, KEY[SECRET])
 
     def renders(store, record, requests, specs, options, progress, *rest):
-        for video in requests:
-            progress.on(VideoDone(video.id))
+        progress.on(RunBegan(record.run_id, tuple(VideoBegan(one.id, 1, 1, 0, 0, dead=False) for one in requests)))
+        for one in requests:
+            progress.on(VideoDone(one.id))
         return "summary"
 
     monkeypatch.setattr("flowcache.api.run", renders)
     rows = [{"id": "cat", "prompt": "a red circle"}]
     run = start(rows, output=str(tmp_path / "out"), webhook=server.url)
     assert [video.video_id for video in run] == ["cat"] and run.wait() == "summary"
-    assert [json.loads(body)["video"] for _, body in server.got] == ["cat"]
+    told = [json.loads(body) for _, body in server.got]
+    assert [one["video"] for one in told if "video" in one] == ["cat"]
     with pytest.raises(InputError, match="webhook: is no address of a web server"):
         start(rows, output=str(tmp_path / "out"), webhook="host")
     monkeypatch.delenv(SECRET)
