@@ -309,7 +309,7 @@ def html_report(
     InputError, StoreError.
     """
     check_root(output)
-    store, page = Store(output, **(storage_options or {})), Path(to or "report.html")
+    store, page = Store(output, **(storage_options or {})), Path(os.path.expanduser(to or "report.html"))
     html = report_page(store, link_base(store, page, base_url), limits or Limits())
     if to is not None:
         page.write_text(html, errors="backslashreplace")

@@ -1,7 +1,6 @@
 """Pictures of more than 8 bits, brought to 8: numbers of 16 bits, and floats of which 0 is black and 1 is white."""
 
 from collections.abc import Callable
-from typing import Any
 
 import av
 import numpy as np
@@ -9,6 +8,7 @@ from av.error import FFmpegError
 from PIL import Image
 
 from flowcache.errors import MediaError
+from flowcache.inputs.urls import OpenFile
 
 TIFF = (b"II*\0", b"MM\0*")
 FLOATS = ("grayf32", "rgbf32", "rgbaf32")  # as libav calls floats by pixel, before the order of their bytes
@@ -39,7 +39,7 @@ def eight_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray((values.astype(np.uint32) >> 8).astype(np.uint8))
 
 
-def float_tiff(file: Any, check: Callable[[int, int], None]) -> Image.Image | None:
+def float_tiff(file: OpenFile, check: Callable[[int, int], None]) -> Image.Image | None:
     """A TIFF of floats in colour, which PIL does not open; what is transparent is white. None: the file is none.
 
     check: is told width and height before it is decoded. MediaError: other floats than from 0 to 1.

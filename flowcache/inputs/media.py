@@ -152,7 +152,8 @@ def _picture(file: OpenFile) -> Image.Image:
     _check_pixels(*image.size)
     try:
         if image.mode == "F":
-            check_floats(*map(float, image.getextrema()))
+            bounds: Any = image.getextrema()
+            check_floats(*bounds)
         image = ImageOps.exif_transpose(image)
         if image.mode == "RGB" and not image.info.keys() & {"transparency", "icc_profile"}:
             image.load()

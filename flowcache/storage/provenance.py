@@ -7,6 +7,7 @@ and its key come from files or the environment, and are never written anywhere.
 import hashlib
 import io
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -65,7 +66,11 @@ def credential(certificates: str | None, key: str | None, timestamps: str | None
             variable = f"FLOWCACHE_{name.lstrip('-').replace('-', '_').upper()}"
             raise InputError([Problem(name, "", f"is not given; accepted: a PEM file, here or in {variable}")])
         try:
-            found[name] = given.encode() if given.lstrip().startswith("-----BEGIN") else Path(given).read_bytes()
+            found[name] = (
+                given.encode()
+                if given.lstrip().startswith("-----BEGIN")
+                else Path(os.path.expanduser(given)).read_bytes()
+            )
         except OSError as error:
             raise InputError([Problem(name, "", f"can't be read: {error.strerror}; accepted: a PEM file")]) from None
     made = Credential(found[CERTIFICATE], found[KEY], _algorithm(found[KEY]), timestamps)

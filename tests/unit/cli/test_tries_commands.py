@@ -292,6 +292,23 @@ def test_an_unknown_id_is_told_in_one_way_by_every_command(command, tmp_path, mo
         assert "'cta' names no video of run" in err and "did you mean 'cat'?" in err
 
 
+def test_the_home_folder_is_known_wherever_a_path_is_typed(command, tmp_path, monkeypatch):
+    """As shells leave it in `--to=~/page.html`, and as files of jobs say it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    Studio(Store("home/night"), (request("cat", 1),)).run()
+    for words in (["report", "--to=~/page.html"], ["sheet", "--to=~/sheet.png"], ["export", "--to=~/films"]):
+        code, _, err = command(words[0], "~/night", *words[1:])
+        assert code == 0, err
+    assert {each.name for each in (tmp_path / "home").iterdir()} == {"night", "page.html", "sheet.png", "films"}
+    (tmp_path / "home/m.txt").write_text("a red circle\n")
+    (tmp_path / "home/job.yaml").write_text("manifest: ~/m.txt\noutput: ~/out\n")
+    code, out, err = command("render", "--job=~/job.yaml", "--dry-run", "--json")
+    assert code == 0 and json.loads(out)["output"] == str(tmp_path / "home/out"), err
+    assert [each.name for each in tmp_path.iterdir()] == ["home"]
+
+
 def test_version_and_help(command):
     from flowcache import __version__
 
