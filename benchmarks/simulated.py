@@ -20,7 +20,7 @@ from flowcache.storage.objects.store import Store
 from flowcache.worker.task import Event, Task, WorkerSettings
 
 CHUNK_SECONDS = 1.0  # that a simulated chunk takes
-INIT = b"init"
+INIT, STREAM = b"init", {"codecs": "avc1.64000a", "resolution": "64x64"}
 
 
 class PretendedGang:
@@ -173,6 +173,7 @@ def render(provider: SimulatedProvider, name: str, task: Task) -> SegmentMarker:
         started=provider.clock,
         finished=provider.clock,
         seconds={"conditioning": 0.0},
+        stream=STREAM,
     )
     return commit_segment(store, marker, provider.settings.holder)
 

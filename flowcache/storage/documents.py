@@ -17,6 +17,7 @@ from flowcache.storage.objects.store import MissingObject, Store
 
 SCHEMA_VERSION = 1  # of everything in the store: keys, documents, tables
 Work = Literal["render", "repair"]
+LATER = ("hardware", "stream")  # fields of a marker that older versions lack
 READERS = 64  # parallel small reads: as many as S3 has connections
 
 
@@ -109,6 +110,7 @@ class SegmentMarker:
     finished: float
     seconds: dict[str, float]  # {"load", "conditioning"}: before the first chunk; {"text"}: encoding texts, beside it
     hardware: dict[str, str] | None = None  # of rank 0: {"device", "attention", "torch"}
+    stream: dict[str, str] | None = None  # what its init segment says: {"codecs", "resolution"}
     schema_version: int = SCHEMA_VERSION
 
 
@@ -212,7 +214,7 @@ def to_json(document: Document) -> bytes:
     fields = vars(document)
     if isinstance(document, SegmentMarker):  # a marker from before a field came must keep its bytes, hence its sha256
         chunks = [{key: value for key, value in vars(chunk).items() if value is not None} for chunk in document.chunks]
-        fields = {key: value for key, value in fields.items() if (key, value) != ("hardware", None)}
+        fields = {key: value for key, value in fields.items() if key not in LATER or value is not None}
         fields |= {"chunks": chunks}
     if isinstance(document, SegmentMarker | DoneMarker):
         fields = {**fields, "fps": write_rate(document.fps)}

@@ -20,6 +20,7 @@ PATTERNS = {  # by the first folder, what lies in it
         "media": VIDEO + r"/(?P<number>\d{5,})\.(?P<attempt>[0-9A-Za-z]+)\.m4s",
         "init": VIDEO + r"/init\.mp4",
         "playlist": VIDEO + r"/index\.m3u8",
+        "master": VIDEO + r"/master\.m3u8",
         "signature": VIDEO + r"/provenance\.c2pa",
     },
     layout.META: {

@@ -72,6 +72,11 @@ def playlist_key(video_id: str) -> str:
     return f"{MEDIA}/{video_id}/index.m3u8"
 
 
+def master_key(video_id: str) -> str:
+    """What a player is told of the stream, with the playlist beside it as its only one."""
+    return f"{MEDIA}/{video_id}/master.m3u8"
+
+
 def signature_key(video_id: str) -> str:
     """The C2PA manifest of the whole video as one MP4."""
     return f"{MEDIA}/{video_id}/provenance.c2pa"

@@ -12,7 +12,7 @@ from flowcache.storage.documents import DeadLetter, RunRecord, SegmentMarker
 from flowcache.storage.growth import some_of
 from flowcache.storage.objects.store import Store, looks
 from flowcache.storage.parts import manifest_keys
-from flowcache.storage.playlist import playlist
+from flowcache.storage.playlist import master, playlist
 from flowcache.storage.tables import Known, table_keys, write_tables
 from flowcache.storage.withdrawal import withdraw
 
@@ -78,9 +78,12 @@ def faulty_lists(run: RunRecord, listing: Listing, known: Known, media: Mapping[
         if size is None:
             faults[name] = "no playlist"
         elif name in listing.done and found.keys() == set(range(planned["segments"])):
-            chunks = chunks_of([found[number] for number in sorted(found)])
-            if size != len(playlist(chunks, found[0].fps, done=True).encode()):
+            markers = [found[number] for number in sorted(found)]
+            over = master(markers)
+            if size != len(playlist(chunks_of(markers), found[0].fps, done=True).encode()):
                 faults[name] = "an older playlist"
+            elif over is not None and media.get(layout.master_key(name)) != len(over.encode()):
+                faults[name] = "no master playlist, or an older one"
     return faults
 
 

@@ -85,7 +85,7 @@ class Faults:
         else:
             self.why[problem.video_id].append(str(problem))
             own = {found.number} if found and kind == "marker" else {problem.segment}
-            derived = kind in ("init", "done", "playlist") or own == {None}
+            derived = kind in ("init", "done", "playlist", "master") or own == {None}
             self.videos[problem.video_id] |= set() if derived else {number for number in own if number is not None}
 
 
@@ -164,6 +164,7 @@ def mend_video(
         put_playlist(store, video_id, together, whole)
     else:
         store.delete(layout.playlist_key(video_id))
+        store.delete(layout.master_key(video_id))
     if whole:
         mark_done(store, video_id, kept)
     return {there[key] for key in gone}, sorted(set(range(planned)) - {marker.segment for marker in kept})

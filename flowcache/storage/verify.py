@@ -1,6 +1,6 @@
 """Proof that a store holds what its markers say: every byte hashed, every chunk decoded, every row compared."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +17,7 @@ from flowcache.storage.control import read_log
 from flowcache.storage.documents import READERS, RunRecord, SegmentMarker, Unreadable, to_json
 from flowcache.storage.keys import foreign, listed
 from flowcache.storage.objects.store import Store
-from flowcache.storage.playlist import playlist
+from flowcache.storage.playlist import master, playlist
 from flowcache.storage.runs import read_run
 from flowcache.storage.signatures import check_signatures
 from flowcache.storage.status import StatusReport, VideoStatus, status
@@ -151,11 +151,26 @@ def check_playlist(store: Store, commits: Commits, video_id: str, finished: bool
             raise ObjectError("the playlist does not list the committed chunks")
 
     yield from check_sound(store, key, read, "has no playlist" if closed else None, video_id)
+    if closed:
+        yield from check_master(store, video_id, markers)
+
+
+def check_master(store: Store, video_id: str, markers: Sequence[SegmentMarker]) -> Iterator[Damage]:
+    """Of a closed playlist; older versions wrote none."""
+    wanted = master(markers)
+
+    def read(data: bytes) -> None:
+        if data.decode(errors="replace") != wanted:
+            raise ObjectError("the master playlist does not say what the markers do")
+
+    if wanted is not None:
+        yield from check_sound(store, layout.master_key(video_id), read, "has no master playlist", video_id)
 
 
 def counts(commits: Commits, checks: list[ObjectCheck], sizes: dict[str, int], rows: int) -> dict[str, int]:
     chunks = [chunk for video_id in commits.markers for chunk in chunks_of(commits.all(video_id))]
-    named = {check.key for check in checks} | {layout.playlist_key(video_id) for video_id in commits.markers}
+    lists = (layout.playlist_key, layout.master_key)
+    named = {check.key for check in checks} | {key(video_id) for video_id in commits.markers for key in lists}
     return {
         "videos": len(commits.markers),
         "done": len(commits.done),

@@ -9,6 +9,7 @@ from flowcache.storage.commits import marker_sha256, put_init
 from flowcache.storage.documents import SegmentMarker, sha256
 from flowcache.storage.media import encode_chunk
 from flowcache.storage.objects.store import Store
+from flowcache.storage.stream import stream_of
 from flowcache.worker.renderer import RenderedChunk
 from flowcache.worker.task import Task, WorkerSettings
 
@@ -97,4 +98,5 @@ class Upload:
             finished=time.time(),
             seconds=seconds,
             hardware=hardware,
+            stream=stream_of(self.init),
         )

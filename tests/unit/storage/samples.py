@@ -23,6 +23,7 @@ from flowcache.storage.documents import sha256
 from flowcache.storage.media import EncodedChunk, encode_chunk
 from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import begin_run
+from flowcache.storage.stream import stream_of
 from flowcache.storage.tables import write_tables
 
 FPS, WIDTH, HEIGHT, CHUNK = 8, 32, 16, 4
@@ -126,6 +127,7 @@ class Studio:
             finished=102.5,
             seconds={"denoise": 1.0, "encode": 0.5},
             hardware=self.hardware,
+            stream=stream_of(init) if self.hardware else None,
         )
         return commit_segment(self.store, marker)
 

@@ -52,6 +52,7 @@ def test_the_layout_is_the_documented_one():
         layout.init_key("<video_id>"),
         layout.media_key("<video_id>", 12, "<attempt>"),
         layout.playlist_key("<video_id>"),
+        layout.master_key("<video_id>"),
         layout.given_key("sha256-<sha256>"),
         layout.command_key(7),
         layout.taken_key(7),
