@@ -35,6 +35,9 @@ def render(
     vae_dtype: options.VaeDtype = None,
     vae_tiling: options.VaeTiling = None,
     compile: options.Compile = None,
+    watermark: options.Watermark = None,
+    watermark_payload: options.WatermarkPayload = None,
+    finish: options.Finish = None,
     address: options.Address = None,
     until: options.Until = None,
     wait_for_gpus: options.WaitForGpus = None,
@@ -72,7 +75,8 @@ def render(
         shard_weights=shard_weights, threads=threads, device=device, dtype=dtype, weights=weights,
         vae_dtype=vae_dtype, vae_tiling=vae_tiling, compile=compile, address=address, until=until,
         wait_for_gpus=wait_for_gpus, succeed_with=succeed_with or None, keep_going=keep_going,
-        allow_private_media=allow_private_media, webhook=webhook,
+        allow_private_media=allow_private_media, webhook=webhook, watermark=watermark,
+        watermark_payload=watermark_payload, finish=finish,
     )  # fmt: skip
     asked = Asked(endpoint_url, retry_failed, media, chosen.rows, extend, as_)
     if dry_run:

@@ -140,7 +140,8 @@ class Joining:
             video, name = queue.videos.get(request.id), request.id
             if name in self._corrected or (video is None and name in found.markers):
                 ledger.markers[name] = found.markers.get(name, {})
-                queue.add(video_of(request, rows.specs[request.model], found.listing, found.listing.dead_letters))
+                spec, letters = rows.specs[request.model], found.listing.dead_letters
+                queue.add(video_of(request, spec, found.listing, letters, ledger.options.finish))
                 came.append(name)
             elif video is not None and video.request.priority != request.priority:
                 queue.prioritise(name, request.priority)
