@@ -21,7 +21,7 @@ from flowcache.storage.schemas import COMMANDS, MANIFESTS, completed
 from flowcache.storage.tables import chunk_rows, manifest_rows, video_rows
 
 Rows = list[dict[str, Any]]
-LATER = ("finish", "error")  # what a run still adds to a video that is done
+LATER = ("finishes", "error")  # what a run still adds to a video that is done
 
 
 def read_tables(store: Store, run: RunRecord, audit: Audit) -> dict[str, Rows]:

@@ -31,14 +31,21 @@ def commit_finish(store: Store, marker: FinishMarker, holder: str | None = None)
     for _ in range(2):
         if store.create(key, to_bytes(marker)):
             return marker
-        try:
-            other = finish_at(key, store.get(key), key)
-            if other.done_sha256 == marker.done_sha256:
-                return other
-        except ObjectError:
-            pass
+        if other := committed_finish(store, marker.video_id, marker.finish, marker.done_sha256):
+            return other
         store.delete(key)
     raise ObjectError(f"{key} is written by somebody else again and again")
+
+
+def committed_finish(store: Store, video_id: str, finish: str, done_sha256: str) -> FinishMarker | None:
+    """What is committed of it, made of these segments; None where there is nothing that can be believed."""
+    key = layout.finish_key(video_id, finish)
+    try:
+        data = store.find(key)
+        found = None if data is None else finish_at(key, data, key)
+    except ObjectError:
+        return None
+    return found if found and found.done_sha256 == done_sha256 else None
 
 
 def withdraw_finishes(store: Store, video_id: str) -> None:

@@ -19,7 +19,7 @@ ADDED = (
     "flawed_chunks",
     "hardware",
     "watermark",
-    "finish",
+    "finishes",
 )  # columns that tables of older versions lack: null there
 
 
@@ -82,9 +82,7 @@ VIDEOS = pa.schema(
         column("started", pa.float64(), "first segment's start, unix seconds", True),
         column("finished", pa.float64(), "last segment's finish, unix seconds", True),
         column("watermark", pa.string(), "what its frames were marked with", True),
-        column(
-            "finish", FILES, "what finishing functions (module:function) made of it; uri: relative to the root", True
-        ),
+        column("finishes", FILES, "what finishing functions made of it; uri: relative to the root", True),
     ]
 )
 

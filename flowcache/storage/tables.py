@@ -222,7 +222,7 @@ def video_row(run: RunRecord, request: Row, commits: Commits) -> Row:
         "playlist": layout.playlist_key(video_id) if commits.markers.get(video_id) else None,
         "init": markers[0].init_key if markers else None,
         "watermark": run.numerics.get("watermark"),
-        "finish": file_rows(commits.finishes.get(video_id, ())),
+        "finishes": file_rows(commits.finishes.get(video_id, ())),
         **totals(markers),
     }
 

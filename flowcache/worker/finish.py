@@ -18,7 +18,7 @@ from flowcache.storage.commits import new_attempt
 from flowcache.storage.committed import CURE, chunks_of, read_at
 from flowcache.storage.documents import SegmentMarker, sha256
 from flowcache.storage.finish_marker import FinishedFile, FinishMarker
-from flowcache.storage.finishes import commit_finish, made_of
+from flowcache.storage.finishes import commit_finish, committed_finish, made_of
 from flowcache.storage.joined import joined, read_marked
 from flowcache.storage.keys import FILE
 from flowcache.storage.media import decode
@@ -75,6 +75,9 @@ def finish(store: Store, task: Task, settings: WorkerSettings, gang: str) -> Fin
     with TemporaryDirectory(prefix="flowcache-finish-") as place:
         try:
             markers = committed(store, task)
+            of = made_of(task.request.id, markers)
+            if there := committed_finish(store, task.request.id, name, of):  # by an attempt that could not say so
+                return there
             video = Finishing(store, task, markers, Path(place), settings.device)
             run(call, video, name)
             files = tuple(put_all(store, video.folder, layout.finished_key(task.request.id, name, attempt, "")))
@@ -85,7 +88,7 @@ def finish(store: Store, task: Task, settings: WorkerSettings, gang: str) -> Fin
         finish=name,
         attempt=attempt,
         run_id=settings.run_id,
-        done_sha256=made_of(task.request.id, markers),
+        done_sha256=of,
         files=files,
         host=socket.gethostname(),
         gang=gang,

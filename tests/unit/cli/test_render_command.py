@@ -28,6 +28,9 @@ HOW = RunOptions(
     vae_dtype="bf16",
     vae_tiling="on",
     compile=True,
+    watermark="mine:mark",
+    watermark_payload="ours",
+    finish="mine:finish",
     address="auto",
     retry_failed=True,
     until=deadline(UNTIL),
@@ -36,7 +39,9 @@ HOW = RunOptions(
 )
 WRITTEN = (
     "m.jsonl --output out --model tiny-magi --policy paper --gang 2 --gangs 3 --shard-weights --threads 4 --device cpu "
-    f"--dtype fp32 --weights int8 --vae-dtype bf16 --vae-tiling on --compile --address auto --until {UNTIL} "
+    "--dtype fp32 --weights int8 --vae-dtype bf16 --vae-tiling on --compile "
+    "--watermark mine:mark --watermark-payload ours --finish mine:finish "
+    f"--address auto --until {UNTIL} "
     "--wait-for-gpus 30m --succeed-with 5 "
     "--keep-going --allow-private-media --retry-failed --log-json --webhook https://host/x "
     "--endpoint-url http://localhost:1 --json"

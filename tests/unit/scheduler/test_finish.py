@@ -80,7 +80,7 @@ def test_each_video_is_finished_once_after_its_last_segment(users):
     assert found.finished_by == {NOTE: 2} and found.ended and found.exit_code == 0
     (part,) = studio.store.list(layout.table_prefix("videos", read_run(studio.store).run_id))
     rows = pq.read_table(__import__("io").BytesIO(studio.store.get(part.key))).to_pylist()
-    assert [[file["file"] for file in row["finish"]] for row in rows] == [["more/empty.bin", "note.txt"]] * 2
+    assert [[file["file"] for file in row["finishes"]] for row in rows] == [["more/empty.bin", "note.txt"]] * 2
     assert studio.run(finish=NOTE).exit_code == 0 and len(users.calls) == 2  # nothing is left to do
 
 
