@@ -37,7 +37,9 @@ class PretendedGang:
         self.heard = provider.now()
 
     def assign(self, task: Task) -> None:
-        self.task, self.model, self.video, self.heard = task, task.request.model, task.request.id, self.provider.now()
+        self.task, self.heard = task, self.provider.now()
+        if not task.finish:
+            self.model, self.video = task.request.model, task.request.id
         seconds = self.provider.seconds(task)
         if seconds is not None:  # None: it will never be heard of again
             self.provider.later(seconds, self, "rendered")

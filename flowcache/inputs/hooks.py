@@ -40,12 +40,15 @@ def function_fault(option: str, name: str) -> Problem | None:
 
 
 def function(option: str, name: str) -> Callable[..., Any]:
-    """What module:function names; InputError where it can't be had. The current folder is searched last."""
+    """What module:function names; InputError where it can't be had.
+
+    The current folder is searched last, unless Python was told not to (`PYTHONSAFEPATH`).
+    """
     if not NAME.fullmatch(name):
         known = f", or {', '.join(MARKS)}" if option == WATERMARK else ""
         raise InputError([Problem(option, "", f"got {shown(name)}; accepted: {FUNCTION}{known}")])
     module, _, attribute = name.partition(":")
-    if os.getcwd() not in sys.path:  # as Ray has it in its workers, so that both see the same
+    if not sys.flags.safe_path and os.getcwd() not in sys.path:  # as Ray has it in its workers: both see the same
         sys.path.append(os.getcwd())
     try:
         found = getattr(importlib.import_module(module), attribute, None)

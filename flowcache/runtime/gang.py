@@ -98,8 +98,9 @@ class RayGang:
         return worker.remote(store, settings, self.name, rank, self.shape.ranks)
 
     def assign(self, task: Task) -> None:
-        self.task, self.model, self.video = task, task.request.model, task.request.id
-        self.heard = time.monotonic()
+        self.task, self.heard = task, time.monotonic()
+        if not task.finish:  # for which no model is loaded
+            self.model, self.video = task.request.model, task.request.id
         self._stream = self.actors[0].render.options(num_returns="streaming").remote(task)
         assist = self.actors[1:] if not task.finish else ()
         self._pending = {actor.assist.remote(task): rank for rank, actor in enumerate(assist, 1)}

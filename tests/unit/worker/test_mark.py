@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -104,6 +105,16 @@ def test_what_is_no_marked_copy_is_its_videos_trouble_and_says_why(installed, na
     with pytest.raises(MarkFailed, match=rf"watermark users_marks:{name} on frames 21 to 23: .*{said}") as caught:
         Marker(f"users_marks:{name}", None, "cpu")(FRAMES, *PLACE)
     assert kind_of(caught.value) == "work"
+
+
+def test_the_documented_function_is_a_mark(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[3] / "docs" / "hooks.md").read_text()
+    (tmp_path / "documented_marks.py").write_text(page.split("```python\n")[1].split("```")[0])
+    monkeypatch.syspath_prepend(str(tmp_path))
+    marker = Marker("documented_marks:mark", None, "cpu")
+    found = marker(FRAMES, *PLACE)
+    assert (found == marker(FRAMES, *PLACE)).all() and 0 < np.abs(found.astype(int) - FRAMES).mean() < 1
+    sys.modules.pop("documented_marks")
 
 
 def test_memory_that_runs_out_is_nobodys_fault(installed):
