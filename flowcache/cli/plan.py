@@ -96,11 +96,15 @@ def plan(
     how |= {"selection": chosen.rows}
     found = plan_requests(Manifests(spec.manifest), defaults=spec.row_defaults(), cluster=cluster, **how)
     if as_json:
-        document = asdict(found)
-        told = {key: document[key] for key in ("estimate", "gangs")}
-        print_json(document["cost"] | told | {"signed": False, "watermark": spec.watermark})
+        print_json(as_document(found, spec.watermark))
     else:
         print_plan(found, cluster.gang, compared=gpus is not None, watermark=spec.watermark)
+
+
+def as_document(plan: "Plan", watermark: str | None) -> dict[str, Any]:
+    document = asdict(plan)
+    rest = {key: document[key] for key in ("estimate", "gangs")}
+    return document["cost"] | rest | {"signed": False, "watermark": watermark}
 
 
 def of_job(spec: "JobSpec", gpus: int | None, timed: bool) -> dict[str, Any]:
