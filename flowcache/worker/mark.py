@@ -108,8 +108,7 @@ class Marker:
                 raise
             raise MarkFailed(f"{place}: {said(error)}") from error
         if not isinstance(found, np.ndarray) or (found.shape, found.dtype) != (frames.shape, frames.dtype):
-            shape = getattr(found, "shape", None)
-            got = f"{found.dtype} {list(shape)}" if isinstance(found, np.ndarray) else type(found).__name__
+            got = f"{found.dtype} {list(found.shape)}" if isinstance(found, np.ndarray) else type(found).__name__
             raise MarkFailed(f"{place}: got {got}; accepted: uint8 {list(frames.shape)}")
         return np.ascontiguousarray(found)
 
