@@ -7,19 +7,22 @@ import pyarrow.parquet as pq
 import pytest
 
 from flowcache.errors import StoreError
+from flowcache.inputs.segments import plan
 from flowcache.progress.counts import Counts
 from flowcache.scheduler.driver import Driver
+from flowcache.scheduler.joining import Rows
 from flowcache.scheduler.protocols import GangFailure
 from flowcache.storage import layout
 from flowcache.storage.commits import list_commits, read_stopped
 from flowcache.storage.control import Command, give
 from flowcache.storage.finish_marker import read_finishes
 from flowcache.storage.gc import collect
+from flowcache.storage.growth import Terms
 from flowcache.storage.repair import repair
-from flowcache.storage.runs import read_run
+from flowcache.storage.runs import new_run, read_run
 from flowcache.storage.status import status
 from flowcache.storage.verify import verify
-from tests.unit.scheduler.studio import ONE_SEGMENT, Studio, request, sound
+from tests.unit.scheduler.studio import MODEL, ONE_SEGMENT, SPEC, Studio, request, sound
 
 USERS = """
 calls, bad = [], set()
@@ -247,13 +250,30 @@ def test_files_of_an_attempt_that_may_still_win_are_not_collected(users):
     assert collect(studio.store, 0.0, now=time.time() + 9).objects == 1 and not studio.store.exists(key)
 
 
+def test_rows_that_are_added_are_finished_too_if_need_be_by_the_next_driver(users):
+    cat, dog = request("cat", ONE_SEGMENT), request("dog", ONE_SEGMENT)
+    studio = Studio(cat)
+    give(studio.store, Command(0, "add", "ann@desk", 1.7e9, manifest="_control/x", name="more.jsonl"))
+
+    def more(command):
+        record = new_run([dog], {MODEL: SPEC.digest}, list(plan(dog, SPEC)), "0")
+        return Rows(record, [dog], {MODEL: SPEC}, Terms(manifest="more.jsonl"))
+
+    def hangs(task):
+        return None if task.finish and task.request.id == "dog" else 1.0
+
+    first = studio.run(finish=NOTE, plan_rows=more, seconds=hangs, segment_timeout=30.0, size=2, until=time.time() + 20)
+    assert first.exit_code == 5 and set(first.done) == {"cat", "dog"} and users.calls == ["cat"]
+    assert studio.run(finish=NOTE, plan_rows=more).exit_code == 0
+    assert users.calls == ["cat", "dog"] and studio.store.exists(layout.SUCCESS)
+    sound(studio.store)
+
+
 def test_a_render_of_a_part_leaves_the_others_unfinished(users):
     studio = Studio(request("cat"), request("dog"))
     studio.run()
     asked, studio.requests = studio.requests, studio.requests[:1]
     studio.segments = [segment for segment in studio.segments if segment.video_id == "cat"]
-    from flowcache.storage.growth import Terms
-
     assert studio.run(finish=NOTE, terms=Terms(part=True)).exit_code == 0
     assert users.calls == ["cat"] and list_commits(studio.store).finished.keys() == {"cat"}
     assert asked
