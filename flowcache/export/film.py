@@ -28,6 +28,7 @@ class Film:
     request: dict[str, Any]
     markers: tuple[SegmentMarker, ...]
     model_digest: str | None = None
+    watermark: str | None = None  # what its frames were marked with
     source: str = field(init=False)  # names the bytes of all that is committed of it
 
     def __post_init__(self) -> None:
@@ -108,7 +109,9 @@ def find(store: Store, ids: Sequence[str] = (), chosen: Selection = EVERY) -> Fo
         why = "holds no finished video yet" if not rows else "holds no finished video that is meant"
         raise InputError([Problem(masked(store.url), "", why)])
     markers, faults = _playable(store, meant) if commits is None else _finished(store, meant, commits)
-    return Found([Film(asked[name], markers[name], run.models.get(asked[name]["model"])) for name in markers], faults)
+    mark = run.numerics.get("watermark")
+    films = [Film(asked[name], markers[name], run.models.get(asked[name]["model"]), mark) for name in markers]
+    return Found(films, faults)
 
 
 Markers = dict[str, tuple[SegmentMarker, ...]]

@@ -48,12 +48,12 @@ class Audit:
 
 @dataclass(frozen=True)
 class ObjectCheck:
-    """One object that a marker names, and what it must be."""
+    """One object that a marker or a finish names, and what it must be."""
 
     key: str
     sha256: str
     video_id: str
-    segment: int
+    segment: int | None
     bytes: int | None = None
     chunk: ChunkRecord | None = None  # of media, which are also decoded:
     init_key: str = ""

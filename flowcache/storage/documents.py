@@ -134,17 +134,19 @@ class DoneMarker:
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A video that was given up."""
+    """A video that was given up, or its finish."""
 
     video_id: str
     segment: int | None  # None: before the first segment
     rank: int | None
     cause: str
-    kind: Literal["work", "infra", "rejected", "damaged"]  # damaged: what the store holds of it can't be gone on with
+    # damaged: what the store holds of it can't be gone on with; finish: the video is done, its finish is not
+    kind: Literal["work", "infra", "rejected", "damaged", "finish"]
     attempts: int
     log_tail: str
     request: dict[str, Any] | None
     continues: str | None = None  # key of the marker whose state the segment began with: with `request` all its inputs
+    finish: str | None = None  # the function, of kind finish
     schema_version: int = SCHEMA_VERSION
 
 

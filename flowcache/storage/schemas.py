@@ -10,6 +10,12 @@ from flowcache.records import Rate
 
 LABELS = pa.map_(pa.string(), pa.string())
 SHOTS = pa.list_(pa.struct([("prompt", pa.string()), ("frames", pa.int64()), ("cut", pa.bool_())]))
+FILES = pa.list_(
+    pa.struct(
+        [("function", pa.string()), ("file", pa.string()), ("uri", pa.string()), ("sha256", pa.string()),
+         ("bytes", pa.int64())]
+    )
+)  # fmt: skip
 SECONDS = pa.map_(pa.string(), pa.float64())
 HARDWARE = pa.map_(pa.string(), pa.string())
 ADDED = (
@@ -20,6 +26,8 @@ ADDED = (
     "hardware",
     "fps_num",
     "fps_den",
+    "watermark",
+    "finishes",
 )  # columns that tables of older versions lack: null there
 
 
@@ -66,7 +74,7 @@ VIDEOS = pa.schema(
             pa.string(),
             "done, partial (unfinished), cancelled, failed (dead letter) or rejected (bad input)",
         ),
-        column("error", pa.string(), "why it failed or was rejected; who cancelled it, and when", True),
+        column("error", pa.string(), "why it, or its finish, failed or was rejected; who cancelled it, and when", True),
         column("failed_segment", pa.int64(), "segment that spent its retries", True),
         column("prompt", pa.string(), "prompts of all shots, one a line", True),
         column("shots", SHOTS, "prompt, length in frames, and whether it starts fresh", True),
@@ -104,6 +112,8 @@ VIDEOS = pa.schema(
         column("render_seconds", pa.float64(), "from start to finish of each segment, summed"),
         column("started", pa.float64(), "first segment's start, unix seconds", True),
         column("finished", pa.float64(), "last segment's finish, unix seconds", True),
+        column("watermark", pa.string(), "what its frames were marked with", True),
+        column("finishes", FILES, "what finishing functions made of it; uri: relative to the root", True),
     ]
 )
 
@@ -133,7 +143,7 @@ CHUNKS = pa.schema(
         column("kv_bytes", pa.int64(), "K/V storage of the segment's window, on each rank", True),
         column("denoise_seconds", pa.float64(), "transformer and sampler"),
         column("decode_seconds", pa.float64(), "latents to pixels"),
-        column("encode_seconds", pa.float64(), "pixels to H.264"),
+        column("encode_seconds", pa.float64(), "marking, and pixels to H.264"),
         column("upload_seconds", pa.float64(), "into the store"),
         column("segment_seconds", SECONDS, "timings of the whole segment, by phase"),
         column("attempt", pa.string(), "try that won the segment"),

@@ -6,7 +6,7 @@ So a reader may see an older state of some videos, but each row once at most, an
 
 import io
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from flowcache.storage import layout
 from flowcache.storage.commits import Commits, Listing, arrange, list_commits, read_markers
 from flowcache.storage.control import command_rows, read_log
 from flowcache.storage.documents import RunRecord, SegmentMarker, canonical
+from flowcache.storage.finish_marker import FinishMarker, read_finishes
 from flowcache.storage.generations import changes
 from flowcache.storage.keys import listed
 from flowcache.storage.known import markers_of
@@ -123,7 +124,9 @@ def commits_of(store: Store, listing: Listing, videos: list[str], known: Known) 
     letters = [listing.dead_letters[name] for name in videos if name in listing.dead_letters]
     markers = [marker for by_segment in markers_of.values() for marker in by_segment.values()]
     withheld = {name: listing.withheld[name] for name in videos if name in listing.withheld}
-    return arrange(markers, [name for name in videos if name in listing.done], letters, withheld)
+    commits = arrange(markers, [name for name in videos if name in listing.done], letters, withheld)
+    finishes, _ = read_finishes(store, {name: listing.finished[name] for name in videos if name in listing.finished})
+    return replace(commits, finishes=finishes)
 
 
 def write_part(store: Store, run: RunRecord, number: int, videos: frozenset[str], commits: Commits) -> dict[str, int]:
@@ -206,7 +209,8 @@ def video_row(run: RunRecord, request: Row, commits: Commits) -> Row:
     video_id = request["id"]
     markers = commits.all(video_id)
     done = video_id in commits.done
-    letter = None if done else commits.dead_letters.get(video_id)
+    letter = commits.dead_letters.get(video_id)
+    letter = letter if letter and (letter.kind == "finish" or not done) else None
     withheld = None if done or letter else commits.withheld.get(video_id)
     status = "done" if done else status_of(letter.kind) if letter else "cancelled" if withheld else "partial"
     return {
@@ -218,8 +222,19 @@ def video_row(run: RunRecord, request: Row, commits: Commits) -> Row:
         **request_columns(run, request),
         "playlist": layout.playlist_key(video_id) if commits.markers.get(video_id) else None,
         "init": markers[0].init_key if markers else None,
+        "watermark": run.numerics.get("watermark"),
+        "finishes": file_rows(commits.finishes.get(video_id, ())),
         **totals(markers),
     }
+
+
+def file_rows(finishes: Iterable[FinishMarker]) -> list[Row] | None:
+    rows = [
+        {"function": one.finish, "file": file.name, "uri": file.key, "sha256": file.sha256, "bytes": file.bytes}
+        for one in finishes
+        for file in one.files
+    ]
+    return rows or None
 
 
 def status_of(kind: str) -> str:

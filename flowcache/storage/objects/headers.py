@@ -5,6 +5,7 @@ from collections.abc import Mapping
 TYPES = {
     "m3u8": "application/vnd.apple.mpegurl",
     "mp4": "video/mp4",
+    "jpg": "image/jpeg",
     "m4s": "video/mp4",
     "json": "application/json",
     "jsonl": "application/jsonl",
