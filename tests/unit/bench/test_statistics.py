@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from benchmarks.statistics import interval, psnr, ssim
+from flowcache.bench.pictures import psnr, ssim
+from flowcache.bench.statistics import interval
 
 
 def video(seed=0):
