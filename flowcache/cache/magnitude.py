@@ -96,8 +96,9 @@ class MeasureMagnitudes(StepCache):
     def keep(self, branch: int, tokens: Tensor, out: Tensor) -> None:
         size = (out - tokens).float().norm(dim=-1)
         step, before = self.last.get(branch, (-1, None))
+        of_branch = self.into.ratios[branch]  # also where it runs but once
         if before is not None:
-            self.into.ratios[branch][step + 1].append(float((size / before).mean()))
+            of_branch[step + 1].append(float((size / before).mean()))
         self.last[branch] = step + 1, size
 
 
