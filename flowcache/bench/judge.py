@@ -149,7 +149,7 @@ def overlap(a: Tensor, b: Tensor) -> float:
 
 def count(pairs: list[tuple[Verdict, Verdict | None]]) -> dict[str, int]:
     """How many of (asked, seen) agree in each attribute, and in all of them."""
-    right = dict.fromkeys(("background", "colour", "kind", "motion", "all"), 0)
+    right: dict[str, int] = dict.fromkeys(("background", "colour", "kind", "motion", "all"), 0)
     for asked, seen in pairs:
         for name, value in asdict(asked).items():
             right[name] += seen is not None and asdict(seen)[name] == value

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from flowcache import __version__
 from flowcache.bench.curve import drawing
 from flowcache.bench.page import page
 from flowcache.bench.run import Asked, Bench
@@ -50,7 +49,7 @@ def _head(spec: ModelSpec, asked: Asked, rows: Sequence[Row], device: str) -> st
     return (
         f"{spec.name} {spec.digest[:12]} ({calibrated}), {len(asked.prompts)} prompts of seed {asked.seed} "
         f"(noise {seeds[0]} to {seeds[-1]}), {spec.frames} frames of {spec.width}x{spec.height}, {spec.steps} steps, "
-        f"guidance {spec.guidance:g}; target {asked.target}. flowcache {__version__}, torch {torch.__version__}, "
+        f"guidance {spec.guidance:g}; target {asked.target}. flowcache {asked.version}, torch {torch.__version__}, "
         f"{platform.machine()}, {device}{threads}, {datetime.now(UTC):%Y-%m-%d}. In brackets: 95 % confidence "
         "intervals, bootstrapped over prompts."
     )

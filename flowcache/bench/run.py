@@ -12,7 +12,6 @@ import numpy as np
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from flowcache import __version__
 from flowcache.bench import recipes
 from flowcache.bench.judge import judge, verdict_of
 from flowcache.bench.names import CONVERGED, OFF, Entry
@@ -37,7 +36,7 @@ WARM_UP = 5  # steps of a walk before the first that is timed
 class Asked:
     """entries: beside `off`. own: those that must be run. target: to what SSIM and ColorVideoVDP are taken.
 
-    converged: whether converged walks are made, three times as dear as `off`.
+    converged: whether converged walks are made, three times as dear as `off`. version: of flowcache.
     """
 
     prompts: Sequence[Drawn]
@@ -46,6 +45,7 @@ class Asked:
     own: frozenset[Entry]
     target: Target = "off"
     converged: bool = True
+    version: str = ""
 
 
 def placeholder(spec: ModelSpec) -> Ratios:
@@ -57,7 +57,7 @@ def common(spec: ModelSpec, asked: Asked, device: str) -> dict[str, object]:
     """What all rows of a table share."""
     fitted = sha256(repr(spec.calibrations).encode()).hexdigest()[:12] if spec.calibrations else None
     same = {key: getattr(spec, key) for key in SAME}
-    return {**same, "flowcache": __version__, "calibration": fitted, "seed": asked.seed, "target": asked.target,
+    return {**same, "flowcache": asked.version, "calibration": fitted, "seed": asked.seed, "target": asked.target,
             "converged": asked.converged, "device": device.partition(":")[0]}  # fmt: skip
 
 

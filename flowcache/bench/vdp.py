@@ -16,7 +16,7 @@ Metric = Callable[[np.ndarray, np.ndarray, int], float]  # of two videos, uint8 
 def color_video_vdp() -> Metric | str:
     """Or why there is none."""
     try:
-        import pycvvdp
+        import pycvvdp  # pyright: ignore[reportMissingImports]  (an extra)
     except (ImportError, RuntimeError) as fault:  # RuntimeError: torchvision of another build than torch
         return f"no ColorVideoVDP ({str(fault).splitlines()[0]}); pip install 'flowcache[bench]'"
     metric = pycvvdp.cvvdp(display_name=DISPLAY, device=torch.device("cpu"), quiet=True)

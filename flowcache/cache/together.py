@@ -34,8 +34,8 @@ class _Together:
         both = [chunk for chunk in now if chunk in self.seen]
         compute = Decision(True)
         if both and row >= self.reuse.warmup_steps:
-            pairs = (torch.cat([of[chunk].flatten() for chunk in both]) for of in (now, self.seen))
-            distance = relative_change(*pairs, self.total)
+            current, before = (torch.cat([of[chunk].flatten() for chunk in both]) for of in (now, self.seen))
+            distance = relative_change(current, before, self.total)
             estimate = self.reuse.estimate(distance)
             self.accumulated += estimate
             compute = Decision(self.accumulated >= self.reuse.threshold, distance, estimate, self.accumulated)

@@ -70,6 +70,7 @@ def _asked(
     spec: "ModelSpec", n: int, seed: int, policies: str, target: str, converged: bool, file: Path | None
 ) -> "Asked":
     """InputError, before any weights are loaded."""
+    from flowcache import __version__
     from flowcache.bench.names import entries
     from flowcache.bench.prompts import draw, read
     from flowcache.bench.recipes import chosen
@@ -85,7 +86,7 @@ def _asked(
     except ValueError as error:
         raise InputError([Problem("--policies", "", str(error))]) from None
     drawn = draw(spec, n, seed) if file is None else read(file, n, seed)
-    return Asked(drawn, seed, named, own, target, converged)
+    return Asked(drawn, seed, named, own, target, converged, __version__)
 
 
 def _with_progress(made: "Bench", quiet: bool) -> "list[Row]":
