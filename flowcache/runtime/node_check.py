@@ -20,7 +20,8 @@ from flowcache.scheduler.gang_pool import ClusterError
 from flowcache.storage.growth import some_of
 from flowcache.storage.objects.store import Store
 
-DEADLINE = 60.0  # seconds for a node to answer, the start of a process there included
+BEGIN = 300.0  # seconds for a process to start on a node: the first one reads its packages from a cold disk
+DEADLINE = 60.0  # seconds for it to answer then
 OTHERS = 10.0  # seconds for the rest, where some nodes have answered
 AGAIN = 300.0  # seconds before a node that did not reach the store is asked once more
 PAUSE = 5.0  # seconds before all are asked again, where the driver does not reach the store either
@@ -58,19 +59,34 @@ def answer(store: Store, question: str, word: str, key: str) -> Verdict:
     return PASSED
 
 
+@ray.remote(num_cpus=0, max_restarts=0)
+class Asked:
+    """A process on a node."""
+
+    def ready(self) -> None:
+        """It has started."""
+
+    def answer(self, store: Store, question: str, word: str, key: str) -> Verdict:
+        return answer(store, question, word, key)
+
+
 def ask_node(node: str, store: Store, question: str, word: str, key: str) -> Verdict:
-    """What `answer` says in a process on that node."""
+    """What `answer` says in a process on that node. Its start is waited for apart: on a busy machine it takes longer
+    than an answer may."""
     there = NodeAffinitySchedulingStrategy(node, soft=False)
-    remote: Any = ray.remote(num_cpus=0, max_retries=0)(answer).options(scheduling_strategy=there)
-    asked = remote.remote(store, question, word, key)
+    process: Any = Asked.options(scheduling_strategy=there).remote()
+    patience, what = BEGIN, "no process started there"
     try:
-        return ray.get(asked, timeout=DEADLINE)
+        ray.get(process.ready.remote(), timeout=BEGIN)
+        patience, what = DEADLINE, "it did not answer"
+        return ray.get(process.answer.remote(store, question, word, key), timeout=DEADLINE)
     except GetTimeoutError:
-        ray.cancel(asked, force=True)
-        why = f"it did not answer within {DEADLINE:.0f} s: is it cut off from {masked(store.url)}, or from the head?"
+        why = f"{what} within {patience:.0f} s: is it cut off from {masked(store.url)}, or from the head?"
         return Verdict(why, passing=True)
     except RayError as error:
         return Verdict(f"no process answers there ({type(error).__name__})", passing=True)
+    finally:
+        ray.kill(process)
 
 
 class NodeChecks:

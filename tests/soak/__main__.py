@@ -98,7 +98,7 @@ def night(options: argparse.Namespace, folder: Path, cleanup: ExitStack) -> dict
     cleanup.callback(driver.kill)
     chaos = Chaos(nodes, driver, s3, draw)
     videos = [json.loads(line)["id"] for line in rows.read_text().splitlines()]
-    operator = Operator(direct, videos, options.commands, options.seed)
+    operator = Operator(direct, videos, options.commands, options.every, options.seed)
     cleanup.callback(operator.close)
     code = stormy_run(driver, chaos, direct, schedule, operator)
     given = chaos.given + Counter({f"S3: {kind}": count for kind, count in proxy.given.items()})
@@ -118,6 +118,7 @@ def main() -> None:
     parser.add_argument("--actions", type=int, default=60, help="kills, stops and slow-downs of processes")
     parser.add_argument("--rate", type=float, default=0.15, help="share of the requests to S3 that are spoilt")
     parser.add_argument("--commands", type=int, default=100, help="given by somebody who steers the run meanwhile")
+    parser.add_argument("--every", type=float, default=12.0, help="seconds between two commands at most")
     parser.add_argument("--faults", type=int, default=300, help="fail with fewer in all")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--stall", type=float, default=120.0, help="seconds after which a silent gang counts as lost")

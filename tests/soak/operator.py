@@ -10,14 +10,14 @@ from flowcache.storage.control import Command, caller, give, read_log
 from flowcache.storage.objects.store import Store
 
 VERBS = {"pause": 1, "resume": 2, "cancel": 3, "skip": 3, "readmit": 3, "prioritise": 4, "stop": 0.3}  # how often
-EVERY = (0.05, 0.6)  # seconds between two commands
 
 
 class Operator:
-    """Gives `count` commands, one after the other, then those that undo what was done: all in a thread of its own."""
+    """Gives `count` commands, up to `every` seconds apart, then those that undo what was done: all in a thread of its
+    own."""
 
-    def __init__(self, store: Store, videos: list[str], count: int, seed: int):
-        self.store, self.videos, self.count = store, videos, count
+    def __init__(self, store: Store, videos: list[str], count: int, every: float, seed: int):
+        self.store, self.videos, self.count, self.every = store, videos, count, every
         self.draw = random.Random(seed + 1)
         self.given: list[Command] = []
         self._over = threading.Event()
@@ -45,7 +45,7 @@ class Operator:
     def _work(self) -> None:
         verbs = self.draw.choices(list(VERBS), list(VERBS.values()), k=self.count)
         for verb in verbs:
-            if self._over.wait(self.draw.uniform(*EVERY)):
+            if self._over.wait(self.draw.uniform(0.05, self.every)):
                 return
             some = self.draw.sample(self.videos, min(len(self.videos), self.draw.randrange(1, 4)))
             self._tell(verb, some)

@@ -20,6 +20,7 @@ def test_a_night_of_faults_loses_nothing(commands):
         "--rate=0.08",
         "--faults=8",
         f"--commands={commands}",
+        "--every=0.6",
         "--seed=13",
         "--server=moto",
     ]

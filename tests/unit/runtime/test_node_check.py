@@ -4,10 +4,11 @@ import threading
 import uuid
 
 import pytest
+from ray.exceptions import GetTimeoutError
 
 from flowcache.errors import StoreError
 from flowcache.runtime import node_check
-from flowcache.runtime.node_check import NodeChecks, Verdict, answer
+from flowcache.runtime.node_check import NodeChecks, Verdict, answer, ask_node
 from flowcache.scheduler.gang_pool import ClusterError
 from flowcache.storage.objects.store import Store
 
@@ -127,3 +128,39 @@ def test_nodes_that_join_later_are_asked_and_failed_ones_again(url, monkeypatch)
     nodes.checks.admitted(nodes.addresses())
     nodes.checks._asked["b"].result(5)
     assert nodes.checks.admitted(nodes.addresses()) == {"a", "b"} and nodes.asked.count("a") == 1
+
+
+class Process:
+    """Stands for an actor; calls are their own names."""
+
+    class ready:
+        remote = staticmethod(lambda: "ready")
+
+    class answer:
+        remote = staticmethod(lambda *_: "answer")
+
+
+@pytest.mark.parametrize(
+    ("slow", "said"),
+    [
+        ("", ""),
+        ("ready", "no process started there within 300 s"),
+        ("answer", "it did not answer within 60 s"),
+    ],
+)
+def test_the_start_of_a_process_and_its_answer_are_waited_for_apart(tmp_path, monkeypatch, slow, said):
+    waits, killed = {}, []
+
+    def get(call, timeout):
+        waits[call] = timeout
+        if call == slow:
+            raise GetTimeoutError
+        return Verdict("")
+
+    monkeypatch.setattr(node_check.ray, "get", get)
+    monkeypatch.setattr(node_check.ray, "kill", killed.append)
+    monkeypatch.setattr(node_check.Asked, "options", lambda **_: Process)
+    monkeypatch.setattr(Process, "remote", lambda: Process, raising=False)
+    verdict = ask_node("0" * 56, Store(str(tmp_path)), "question", "word", "key")
+    assert said in verdict.why and bool(verdict.why) == bool(said) and killed == [Process]
+    assert waits == {"ready": 300, "answer": 60} if slow != "ready" else {"ready": 300}
