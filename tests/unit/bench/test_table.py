@@ -46,9 +46,9 @@ def test_nulls_stay_nulls(tmp_path):
 def test_rows_of_another_run_are_not_mixed_with_these(tmp_path):
     BenchTable(tmp_path, COMMON).add(row(0, "off"))
     with pytest.raises(InputError) as refused:
-        BenchTable(tmp_path, {**COMMON, "digest": "abd", "seed": 4})
+        BenchTable(tmp_path, {**COMMON, "digest": "xyz", "seed": 4})
     assert [problem.field for problem in refused.value.problems] == ["digest", "seed"]
-    assert "is 'abc' there; accepted: 'abd', or another --out" in str(refused.value)
+    assert "is 'abc' there; accepted: 'xyz', or another --out" in str(refused.value)
 
 
 def other(path):
