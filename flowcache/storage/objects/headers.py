@@ -14,7 +14,6 @@ TYPES = {
     "txt": "text/plain; charset=utf-8",
     "md": "text/markdown; charset=utf-8",
     "png": "image/png",
-    "jpg": "image/jpeg",
     "webp": "image/webp",
     "tar": "application/x-tar",
     "c2pa": "application/c2pa",
