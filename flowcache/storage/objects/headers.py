@@ -5,6 +5,7 @@ from collections.abc import Mapping
 TYPES = {
     "m3u8": "application/vnd.apple.mpegurl",
     "mp4": "video/mp4",
+    "jpg": "image/jpeg",
     "m4s": "video/mp4",
     "json": "application/json",
     "jsonl": "application/jsonl",
@@ -13,7 +14,6 @@ TYPES = {
     "txt": "text/plain; charset=utf-8",
     "md": "text/markdown; charset=utf-8",
     "png": "image/png",
-    "jpg": "image/jpeg",
     "webp": "image/webp",
     "tar": "application/x-tar",
     "c2pa": "application/c2pa",

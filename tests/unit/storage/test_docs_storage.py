@@ -46,6 +46,8 @@ def test_the_layout_is_the_documented_one():
         layout.table_prefix("manifests", "<run_id>") + "/generation-<n>.parquet",
         layout.marker_key("<video_id>", 12),
         layout.done_key("<video_id>"),
+        layout.finish_key("<video_id>", "<module>:<function>"),
+        layout.finished_key("<video_id>", "<module>:<function>", "<attempt>", "<file>"),
         layout.dead_letter_key("<video_id>"),
         layout.state_key("<video_id>", 12, "<attempt>"),
         layout.text_key("<model>", "<precision>", "<sha256>"),
