@@ -9,7 +9,7 @@ PROCESSES ?= 2
 N ?= 4
 SEED ?= 0
 
-.PHONY: help setup demo test test-quick test-half-1 test-half-2 test-slow soak scale bench bench-skyreels bench-magi train-skyreels train-magi lint format docs clean
+.PHONY: help setup demo test test-quick test-half-1 test-half-2 test-slow soak scale bench bench-skyreels bench-magi train-skyreels train-magi hls lint format docs clean
 
 help:
 	@echo "make demo    set up, render manifests/demo.jsonl on the bundled models, say where to look"
@@ -21,6 +21,7 @@ help:
 	@echo "make bench   what each policy costs and how close it stays to off, on the bundled models; N=32 prompts, SEED=1 others"
 	@echo "make train-skyreels, make train-magi   train a bundled model from nothing, or go on (training/README.md)"
 	@echo "make docs    the pages as a site, in site/; installs mkdocs-material once, then needs no network"
+	@echo "make hls     hls.js for tests/s3/test_player.py, by npm (docs/playing.md)"
 	@echo "make lint    ruff, the layers, types, spelling, unused code"
 	@echo "make clean   remove the environment and the demo's output"
 
@@ -76,6 +77,9 @@ bench-skyreels bench-magi: bench-%: setup
 
 train-skyreels train-magi: train-%: setup
 	$(BIN)/python -m training.train --plan training/plans/$*.yaml --out runs/$* --processes $(PROCESSES)
+
+hls:
+	npm install --silent --no-package-lock --no-audit --no-fund --prefix tests/s3
 
 lint: setup
 	$(BIN)/ruff check .
