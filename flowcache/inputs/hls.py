@@ -76,7 +76,7 @@ def named(playlist: bytes) -> list[str]:
     for line in lines[1:]:
         tag = line.partition(":")[0]
         if tag.startswith("#EXT") and tag not in TAGS:
-            raise UnreadableError(f"holds {shown(tag)}, which no run writes; {OURS}")
+            raise UnreadableError(f"holds {shown(tag)}, as no index.m3u8 of a run does; {OURS}")
         if tag == "#EXT-X-MAP":
             inits += [found[1]] if (found := INIT.fullmatch(line)) else [line]
         elif not line.startswith("#"):
