@@ -23,8 +23,10 @@ from flowcache.bench.table import BenchTable, Row
 from flowcache.bench.vdp import Metric
 from flowcache.bench.walking import Studio, Walked
 from flowcache.cache.magnitude import Magnitudes, table_of
+from flowcache.errors import FlowcacheError
 from flowcache.models.base import LoadedModel
 from flowcache.records import ModelSpec
+from flowcache.sampling.records import NotFinite
 
 Target = Literal["off", "converged"]
 Tell = Callable[[int, int, str], None]  # rows that are there, of so many, and what is under way
@@ -107,7 +109,7 @@ class Bench:
                 continue
             told(entry.label)
             if recipe not in walked:
-                walked[recipe] = self.studio.walk(recipe, prompt.text, prompt.seed)
+                walked[recipe] = self._walk(entry, recipe, prompt)
             self._add(prompt, entry, walked[recipe], targets)
 
     def _targets(self, prompt: Drawn, told: Callable[[str], None]) -> dict[Entry, np.ndarray]:
@@ -120,12 +122,20 @@ class Bench:
             file = self._reference(entry, prompt)
             if not file.exists() or (entry == OFF and (prompt.text, prompt.seed, OFF) not in self.table):
                 told(entry.label)
-                made[entry] = self.studio.walk(recipe, prompt.text, prompt.seed)
+                made[entry] = self._walk(entry, recipe, prompt)
                 self._keep(file, made[entry].latents)
             targets[entry] = self.studio.frames(load_file(file)["latents"])
         if (prompt.text, prompt.seed, OFF) not in self.table:
             self._add(prompt, OFF, made[OFF], targets)
         return targets
+
+    def _walk(self, entry: Entry, recipe: Recipe, prompt: Drawn) -> Walked:
+        """FlowcacheError names what diverged: what lies in the table is kept."""
+        try:
+            return self.studio.walk(recipe, prompt.text, prompt.seed)
+        except NotFinite as error:
+            why = f"{entry.label} on {prompt.text!r}: {error}; name the other --policies to go on without it"
+            raise FlowcacheError(why) from error
 
     def _add(self, prompt: Drawn, entry: Entry, own: Walked, targets: dict[Entry, np.ndarray]) -> None:
         exact = own.forwards if entry == OFF else self.table.row((prompt.text, prompt.seed, OFF)).chunk_forwards

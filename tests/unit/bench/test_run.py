@@ -11,8 +11,9 @@ from flowcache.bench.report import report
 from flowcache.bench.run import WARM_UP, Asked, Bench
 from flowcache.bench.table import FILE
 from flowcache.bench.walking import Studio
-from flowcache.errors import InputError
+from flowcache.errors import FlowcacheError, InputError
 from flowcache.families.registry import load_model
+from flowcache.sampling.records import NotFinite
 
 POLICIES = "flowcache:0.5,magcache,taylorseer:2"
 
@@ -145,6 +146,21 @@ def test_without_converged_walks_nothing_is_walked_so_long(model, tmp_path, walk
     rows = Bench(model, tmp_path, asked(model, 1, "taylorseer:2", converged=False)).run(quiet)
     assert [row.psnr_converged for row in rows] == [None, None]
     assert walks == [("off", WARM_UP, 4000), ("off", 4, 4000), ("taylorseer", 4, 4000)]
+
+
+def test_what_diverges_is_named_and_the_rows_before_it_stay(model, tmp_path, monkeypatch):
+    walk = Studio.walk
+
+    def diverging(self, recipe, prompt, seed):
+        if recipe.policy.name == "taylorseer":
+            raise NotFinite(0)
+        return walk(self, recipe, prompt, seed)
+
+    monkeypatch.setattr(Studio, "walk", diverging)
+    bench = Bench(model, tmp_path, asked(model, 1, "taylorseer:2", converged=False))
+    with pytest.raises(FlowcacheError, match="^taylorseer:2 on 'an? .*: chunk 0 .* name the other --policies"):
+        bench.run(quiet)
+    assert [row.policy for row in bench.table.rows] == ["off"]
 
 
 def test_the_report_is_written_beside_the_table(model, whole):
