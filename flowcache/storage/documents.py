@@ -17,12 +17,17 @@ from flowcache.storage.objects.store import MissingObject, Store
 
 SCHEMA_VERSION = 1  # of everything in the store: keys, documents, tables
 Work = Literal["render", "repair"]
+INT64 = 1 << 63
+LATEST = 253_402_300_800  # the year 10000: floats of documents are moments, and how long something took; seconds
 READERS = 64  # parallel small reads: as many as S3 has connections
 
 
 def utc(seconds: float) -> str:
-    """A moment in unix seconds, as people read it."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds))
+    """A moment in unix seconds, as people read it; one that no calendar has as it is."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds))
+    except (OverflowError, ValueError, OSError):
+        return f"{seconds!s:.20} s"
 
 
 def canonical(document: Any) -> bytes:
@@ -223,7 +228,7 @@ def parse(kind: type, data: bytes, name: str) -> Any:
     """The `kind` of document in `data`; Damaged naming the object `name` where it is damaged or of a
     schema that this version does not know."""
     try:
-        fields = json.loads(data)
+        fields = read_json(data)
         if fields["schema_version"] != SCHEMA_VERSION:
             raise Newer(f"{name} has schema version {fields['schema_version']}, this flowcache reads {SCHEMA_VERSION}")
         if kind is SegmentMarker:
@@ -235,14 +240,36 @@ def parse(kind: type, data: bytes, name: str) -> Any:
         raise Damaged(f"{name} is damaged: no valid {kind.__name__} ({fault})") from fault
 
 
+def read_json(data: bytes) -> Any:
+    """What `canonical` could have written; ValueError for NaN, infinities and halves of a pair of characters, which
+    no table, event or terminal takes."""
+    fields = json.loads(data, parse_constant=_no_number)
+    if b"\\u" in data:  # escaped: only so a half comes through
+        json.dumps(fields, ensure_ascii=False).encode()
+    return fields
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number")
+
+
 def typed(document: Any) -> Any:
-    """The document itself; TypeError where a field, or a value in it, is of another type than it is declared."""
+    """The document itself; TypeError where a field, or a value in it, is of another type than it is declared, or a
+    number that tables have no room for."""
     for name, (types, values) in types_of(type(document)).items():
         value = getattr(document, name)
         held = value.values() if isinstance(value, dict) else value if values and isinstance(value, list) else ()
-        if not isinstance(value, types) or (values and not all(isinstance(one, values) for one in held)):
+        if not is_of(value, types) or (values and not all(is_of(one, values) for one in held)):
             raise TypeError(f"{name} is {value!r:.60}")
     return document
+
+
+def is_of(value: Any, types: tuple[type, ...]) -> bool:
+    """isinstance, but true and false are no numbers, and these are such as tables and calendars take."""
+    if isinstance(value, bool):
+        return bool in types
+    most = LATEST if float in types else INT64
+    return isinstance(value, types) and (not isinstance(value, int | float) or -most < value < most)
 
 
 @cache

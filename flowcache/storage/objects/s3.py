@@ -111,7 +111,8 @@ class S3Backend(CloudBackend):
                 return Answer(301, "PermanentRedirect")
             if isinstance(link, ClientError):
                 error, sent = link.response.get("Error", {}), link.response.get("ResponseMetadata", {})
-                return Answer(sent.get("HTTPStatusCode", 0), str(error.get("Code", "")), error.get("Message", ""))
+                status = sent.get("HTTPStatusCode", 0)
+                return Answer(status, str(error.get("Code") or status), error.get("Message", ""))
         return None
 
     def explain(self, fault: Exception) -> str:
