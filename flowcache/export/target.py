@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from flowcache.errors import InputError, Problem, masked
-from flowcache.storage.documents import read_json, sha256, typed
+from flowcache.storage.documents import sha256
 from flowcache.storage.objects.store import Store
+from flowcache.storage.typed import read_json, typed
 
 # What was written, JSON lines: {"key", "source", "bytes", "sha256"}. Readers of datasets pass by such a folder.
 RECEIPTS = "__export__"

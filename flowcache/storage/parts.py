@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 from flowcache.storage import layout
 from flowcache.storage.commits import Listing
-from flowcache.storage.documents import RunRecord, canonical, read_json, sha256
+from flowcache.storage.documents import RunRecord, canonical, sha256
 from flowcache.storage.generations import generations
 from flowcache.storage.objects.store import Store
 from flowcache.storage.schemas import CHUNKS, MANIFESTS, VIDEOS
+from flowcache.storage.typed import read_json
 
 ROWS_PER_PART = 100_000
 TABLES = {"videos": VIDEOS, "chunks": CHUNKS}

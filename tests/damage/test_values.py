@@ -13,13 +13,13 @@ from flowcache.errors import FlowcacheError, StoreError
 from flowcache.storage import layout
 from flowcache.storage.commits import read_commits
 from flowcache.storage.control import Command, give
+from flowcache.storage.documents import canonical
 from flowcache.storage.events import read_events
 from flowcache.storage.keys import ours
 from flowcache.storage.objects.store import Store
 from flowcache.storage.repair import repair
 from flowcache.storage.status import status
-from tests.damage.scene import check_cured, night, render
-from tests.damage.test_attacks import read_everything
+from tests.damage.scene import check_cured, night, read_everything, render
 
 KINDS = ("marker", "done", "letter", "run", "owner", "holder", "parts", "success", "withdrawal", "command", "taken")
 HUGE = 10**400
@@ -75,7 +75,7 @@ def scene(chance: random.Random) -> Store:
 
 def look(store: Store) -> None:
     """What a person sees."""
-    read_everything(store, None)
+    read_everything(store)
     try:
         found = status(store)
         assert screen.summary(found) and screen.screen_of(found) and screen.commands(found.commands)
@@ -150,4 +150,13 @@ def test_lists_of_parts_that_hold_no_hashes_are_written_anew(wanted):
     (key,) = [one.entry.key for one in ours(store.list(), "parts")]
     store.put(key, b'{"0":3,"1":[],"2":"\\ud800"}')
     assert render(store).exit_code == 3 and set(read_commits(store).done) == set(wanted["done"])
+    check_cured(store, wanted)
+
+
+def test_a_holder_that_names_no_run_does_not_say_whose_the_root_is(wanted):
+    store = night()
+    (key,) = [one.entry.key for one in ours(store.list(), "holder")]
+    store.put(key, canonical(json.loads(store.get(key)) | {"run_id": "../x"}))
+    store.put(layout.OWNER, b"{}")
+    assert render(store).exit_code == 3
     check_cured(store, wanted)
