@@ -6,8 +6,10 @@ GOLDEN ?= tests/golden
 ROOM ?=
 BASE ?= main
 PROCESSES ?= 2
+N ?= 4
+SEED ?= 0
 
-.PHONY: help setup demo test test-quick test-half-1 test-half-2 test-slow soak scale train-skyreels train-magi lint format docs clean
+.PHONY: help setup demo test test-quick test-half-1 test-half-2 test-slow soak scale bench bench-skyreels bench-magi train-skyreels train-magi hls lint format docs clean
 
 help:
 	@echo "make demo    set up, render manifests/demo.jsonl on the bundled models, say where to look"
@@ -16,8 +18,10 @@ help:
 	@echo "make test-slow   the slow ones too"
 	@echo "make soak    200 tiny videos while everything is killed at random; the short form is in make test"
 	@echo "make scale   the driver with 100,000 videos on 1,000 simulated gangs"
+	@echo "make bench   what each policy costs and how close it stays to off, on the bundled models; N=32 prompts, SEED=1 others"
 	@echo "make train-skyreels, make train-magi   train a bundled model from nothing, or go on (training/README.md)"
 	@echo "make docs    the pages as a site, in site/; installs mkdocs-material once, then needs no network"
+	@echo "make hls     hls.js for tests/s3/test_player.py, by npm (docs/playing.md)"
 	@echo "make lint    ruff, the layers, types, spelling, unused code"
 	@echo "make clean   remove the environment and the demo's output"
 
@@ -64,8 +68,18 @@ soak: setup
 scale: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.scale
 
+# Each on a core of its own. Goes on where it was; what is measured lies in runs/.
+bench: setup
+	@$(MAKE) --no-print-directory -j2 bench-skyreels bench-magi
+
+bench-skyreels bench-magi: bench-%: setup
+	OMP_NUM_THREADS=1 $(BIN)/flowcache bench tiny-$* --n $(N) --seed $(SEED) --out runs/bench-$*-$(SEED)
+
 train-skyreels train-magi: train-%: setup
 	$(BIN)/python -m training.train --plan training/plans/$*.yaml --out runs/$* --processes $(PROCESSES)
+
+hls:
+	npm install --silent --no-package-lock --no-audit --no-fund --prefix tests/s3
 
 lint: setup
 	$(BIN)/ruff check .

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from benchmarks import roofline
 from benchmarks.memory import extra_memory, seconds
 from benchmarks.pretend import DEVICE, pretend_gpu
-from benchmarks.statistics import markdown
+from flowcache.bench.statistics import markdown
 from flowcache.cache import kv_select
 from flowcache.cache.kv_select import GOLDEN, Compression, Local, spread, top
 from flowcache.families.registry import load_model

@@ -21,7 +21,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from benchmarks.statistics import markdown
+from flowcache.bench.statistics import markdown
 from flowcache.families.magi.vae import ViTVAE
 from flowcache.families.magi.vae_codec import MagiCodec
 from flowcache.families.magi.vae_config import ViTVAEConfig

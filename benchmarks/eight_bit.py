@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.policies import Rendered, render
-from benchmarks.statistics import interval, markdown, psnr, ssim
+from flowcache.bench.pictures import psnr, ssim
+from flowcache.bench.statistics import interval, markdown
 from flowcache.families.registry import bundled, load_model
 from flowcache.models.attention import attention
 from flowcache.models.base import LoadedModel

@@ -19,7 +19,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from benchmarks.gangs import CONFIG, FRAMES, HISTORY, SIDE
-from benchmarks.statistics import markdown
+from flowcache.bench.statistics import markdown
 from flowcache.cache.kv_cache import KVStore
 from flowcache.families.skyreels.transformer import SkyReelsTransformer
 from flowcache.parallel.apply import shard

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from benchmarks.statistics import markdown
+from flowcache.bench.statistics import markdown
 from flowcache.cache.kv_cache import KVStore, Unsharded
 from flowcache.cache.kv_select import Compression
 from flowcache.families.skyreels.config import SkyReelsConfig

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from benchmarks.memory import extra_memory, seconds
-from benchmarks.statistics import markdown
+from flowcache.bench.statistics import markdown
 from flowcache.cache.policy import Policy
 from flowcache.families.settings import resolve_policy
 from flowcache.families.skyreels.config import SkyReelsConfig

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.judge import count, judge, kind_overlap, shape_of, verdict_of
+from flowcache.bench.judge import count, judge, kind_overlap, shape_of, verdict_of
 from flowcache.families.codecs import load_codec
 from flowcache.models.base import Codec
 from training.sample import Trained, codec_of, contact_sheet, decoded, load_average

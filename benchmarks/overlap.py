@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from benchmarks.statistics import markdown
+from flowcache.bench.statistics import markdown
 from flowcache.families.registry import load_model
 from flowcache.inputs.segments import plan
 from flowcache.models.base import Codec, LoadedModel, Share, alone

@@ -21,7 +21,8 @@ import torch
 
 from benchmarks.mends import SHORTER, Setting
 from benchmarks.mends import settings as with_mends
-from benchmarks.statistics import interval, markdown, psnr, ssim
+from flowcache.bench.pictures import psnr, ssim
+from flowcache.bench.statistics import interval, markdown
 from flowcache.families.known import family
 from flowcache.families.registry import load_model
 from flowcache.families.settings import resolve_policy

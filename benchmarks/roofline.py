@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from benchmarks.pretend import DEVICE, Kind, Tally, filled, pretend_gpu
-from benchmarks.statistics import markdown
+from flowcache.bench.statistics import markdown
 from flowcache.cache.policy import Policy
 from flowcache.cache.reuse import Reuse
 from flowcache.cache.step_cache import CacheOf, RepeatVelocity

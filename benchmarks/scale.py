@@ -105,7 +105,7 @@ class CountingBackend:
 def kind(key: str) -> str:
     """What an object is, by its key."""
     folder, _, name = key.partition("/")
-    names = {"init.mp4": "init", "index.m3u8": "playlist", "DONE.json": "DONE"}
+    names = {"init.mp4": "init", "index.m3u8": "playlist", "master.m3u8": "master", "DONE.json": "DONE"}
     kinds = {layout.COMMITS: "marker", layout.MEDIA: "media", layout.STATES: "state", layout.OWNER: "owner"}
     return names.get(name.rpartition("/")[2]) or kinds.get(folder, folder)
 

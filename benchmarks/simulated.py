@@ -16,11 +16,13 @@ from flowcache.scheduler.protocols import Connect, GangFailure, GangWork, kind_o
 from flowcache.storage import layout
 from flowcache.storage.commits import commit_segment, marker_sha256, new_attempt, put_init, read_state
 from flowcache.storage.documents import SegmentMarker, sha256
+from flowcache.storage.finish_marker import FinishMarker
 from flowcache.storage.objects.store import Store
+from flowcache.worker.finish import finish
 from flowcache.worker.task import Event, Task, WorkerSettings
 
 CHUNK_SECONDS = 1.0  # that a simulated chunk takes
-INIT = b"init"
+INIT, STREAM = b"init", {"codecs": "avc1.64000a", "resolution": "64x64"}
 
 
 class PretendedGang:
@@ -35,7 +37,9 @@ class PretendedGang:
         self.heard = provider.now()
 
     def assign(self, task: Task) -> None:
-        self.task, self.model, self.video, self.heard = task, task.request.model, task.request.id, self.provider.now()
+        self.task, self.heard = task, self.provider.now()
+        if not task.finish:
+            self.model, self.video = task.request.model, task.request.id
         seconds = self.provider.seconds(task)
         if seconds is not None:  # None: it will never be heard of again
             self.provider.later(seconds, self, "rendered")
@@ -53,7 +57,7 @@ class PretendedGang:
         task, begin = self.task, time.thread_time()
         try:
             self.provider.fault_on(self.node, task)
-            end = render(self.provider, self.name, task)
+            end = render(self.provider, self.name, task) if not task.finish else self._finish(task)
         except FlowcacheError as error:  # which leaves a rank sound
             self.task = None
             raise GangFailure(0, kind_of(error), f"{type(error).__name__}: {error}", usable=True) from error
@@ -65,6 +69,10 @@ class PretendedGang:
             self.provider.worked += time.thread_time() - begin
         self.task = None
         return [*(end.chunks if isinstance(end, SegmentMarker) else ()), end]
+
+    def _finish(self, task: Task) -> FinishMarker:
+        self.provider.fault(task)
+        return finish(self.provider.store, task, self.provider.settings, self.name)
 
     def abandon(self) -> bool:
         happens = self.provider.happens
@@ -173,6 +181,7 @@ def render(provider: SimulatedProvider, name: str, task: Task) -> SegmentMarker:
         started=provider.clock,
         finished=provider.clock,
         seconds={"conditioning": 0.0},
+        stream=STREAM,
     )
     return commit_segment(store, marker, provider.settings.holder)
 

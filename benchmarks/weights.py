@@ -19,7 +19,7 @@ import torch.multiprocessing as mp
 from safetensors.torch import save_file
 
 from benchmarks.memory import extra_memory
-from benchmarks.statistics import markdown
+from flowcache.bench.statistics import markdown
 from flowcache.families.skyreels.config import SkyReelsConfig
 from flowcache.families.skyreels.transformer import SkyReelsTransformer
 from flowcache.models.attention import attention

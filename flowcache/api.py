@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -92,17 +93,26 @@ def render(
     used or does not show in the end what the run did, ClusterError if no gang comes up. Videos that fail are in
     the Summary, not raised.
     """
-    options = options or RunOptions()
     if webhook is not None:
         checked_webhook(webhook, os.environ)
-    given = Given(requests, defaults or RowDefaults(), selection, storage_options, media, options.allow_private_media)
-    asked = _asked(given, output, options, keep_going, extend, rename, warn)
-    with webhooks(webhook, os.environ, lambda lost: progress.on(Note(lost)) if progress else None) as hooks:
-        return asked.run(Together(*([progress] if progress else []), *hooks), repair)
+    how = How(
+        defaults=defaults, options=options, keep_going=keep_going, storage_options=storage_options, warn=warn,
+        media=media, extend=extend, rename=rename, selection=selection,
+    )  # fmt: skip
+    asked = _asking(requests, output, how)
+    with _listeners(progress, webhook) as listeners:
+        return asked.run(Together(*listeners), repair)
+
+
+@contextmanager
+def _listeners(progress: Listener | None, webhook: str | None) -> Iterator[list[Listener]]:
+    own: list[Listener] = [progress] if progress else []
+    with webhooks(webhook, os.environ, lambda lost: Together(*own).on(Note(lost))) as hooks:
+        yield [*own, *hooks]
 
 
 class How(TypedDict, total=False):
-    """What `start` takes as `render` does."""
+    """What `render`, `start` and `preview` are told besides rows and output: see `render`."""
 
     defaults: RowDefaults | None
     options: RunOptions | None
@@ -116,45 +126,33 @@ class How(TypedDict, total=False):
 
 
 def start(
-    requests: Requests, *, output: str, progress: Listener | None = None, repair: bool = False, **how: Unpack[How]
-) -> Run:
-    """`render` in a thread of this process: returns as soon as the requests are checked, and raises what is wrong with
-    them. The Run is waited for, cancelled, and iterated over for each video as it is finished."""
-    options = how.get("options") or RunOptions()
-    given = Given(
-        requests, how.get("defaults") or RowDefaults(), how.get("selection", EVERY), how.get("storage_options"),
-        how.get("media"), options.allow_private_media,
-    )  # fmt: skip
-    terms = how.get("keep_going", False), how.get("extend", False), how.get("rename")
-    asked = _asked(given, output, options, *terms, how.get("warn", lambda problem: None))
-    stopping = Stopping(options)
-    return Run(
-        lambda listener: asked.run(Together(listener, *([progress] if progress else [])), repair, stopping),
-        stopping,
-        lambda video: masked(asked.store.uri(playlist_key(video))),
-    )
-
-
-def preview(
     requests: Requests,
     *,
     output: str,
-    defaults: RowDefaults | None = None,
-    options: RunOptions | None = None,
-    keep_going: bool = False,
-    storage_options: Mapping[str, Any] | None = None,
-    warn: Callable[[Problem], None] = lambda problem: None,
-    media: Mapping[str, str] | None = None,
-    extend: bool = False,
-    rename: str | None = None,
-    selection: Selection = EVERY,
-) -> Outlook:
+    progress: Listener | None = None,
+    repair: bool = False,
+    webhook: str | None = None,
+    **how: Unpack[How],
+) -> Run:
+    """`render` in a thread of this process: returns as soon as the requests are checked, and raises what is wrong with
+    them. The Run is waited for, cancelled, and iterated over for each video as it is finished."""
+    if webhook is not None:
+        checked_webhook(webhook, os.environ)
+    asked = _asking(requests, output, how)
+    stopping = Stopping(asked.options)
+
+    def work(listener: Listener) -> Summary:
+        with _listeners(progress, webhook) as listeners:
+            return asked.run(Together(listener, *listeners), repair, stopping)
+
+    return Run(work, stopping, lambda video: masked(asked.store.uri(playlist_key(video))))
+
+
+def preview(requests: Requests, *, output: str, **how: Unpack[How]) -> Outlook:
     """What `render` would do with the same arguments, row by row. Starts and writes nothing; raises as `render` does,
     but for what differs from the output's run, which is part of the answer."""
-    options = options or RunOptions()
-    given = Given(requests, defaults or RowDefaults(), selection, storage_options, media, options.allow_private_media)
-    asked = _asked(given, output, options, keep_going, extend, rename, warn)
-    return outlook(asked.store, asked.record, asked.segments, asked.terms, options.retry_failed)
+    asked = _asking(requests, output, how)
+    return outlook(asked.store, asked.record, asked.segments, asked.terms, asked.options.retry_failed)
 
 
 @dataclass(frozen=True)
@@ -198,6 +196,17 @@ class _Asked:
             stopping,
             self.rows,
         )
+
+
+def _asking(requests: Requests, output: str, how: How) -> _Asked:
+    """A run of these rows. What is not said is as `render` has it."""
+    options = how.get("options") or RunOptions()
+    given = Given(
+        requests, how.get("defaults") or RowDefaults(), how.get("selection", EVERY), how.get("storage_options"),
+        how.get("media"), options.allow_private_media,
+    )  # fmt: skip
+    terms = how.get("keep_going", False), how.get("extend", False), how.get("rename")
+    return _asked(given, output, options, *terms, how.get("warn", lambda problem: None))
 
 
 def _asked(
@@ -300,7 +309,7 @@ def html_report(
     InputError, StoreError.
     """
     check_root(output)
-    store, page = Store(output, **(storage_options or {})), Path(to or "report.html")
+    store, page = Store(output, **(storage_options or {})), Path(os.path.expanduser(to or "report.html"))
     html = report_page(store, link_base(store, page, base_url), limits or Limits())
     if to is not None:
         page.write_text(html, errors="backslashreplace")

@@ -1,13 +1,35 @@
 """The plain records that pass between the layers. No dependencies, safe to pickle and to print."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import Any, Literal
 
 # How the matrices of a transformer's blocks are held: in 8 bits, or (auto) as the rest.
 Weights = Literal["auto", "int8", "fp8"]
 Dtype = Literal["auto", "bf16", "fp32"]
+Rate = int | Fraction  # frames per second; a whole number is an int
+
+
+def read_rate(written: Any) -> Rate:
+    """A rate as JSON has it: a whole number, or a fraction in text such as "24000/1001". ValueError: neither."""
+    if isinstance(written, str) and (parts := re.fullmatch(r"(\d{1,9})/(\d{1,9})", written)) and int(parts[2]):
+        return plain_rate(Fraction(int(parts[1]), int(parts[2])))
+    if isinstance(written, int | Fraction):
+        return plain_rate(written)
+    raise ValueError(f"{written!r:.60} is no frame rate")
+
+
+def write_rate(rate: Rate) -> int | str:
+    """What `read_rate` reads."""
+    return rate if isinstance(rate, int) else str(rate)
+
+
+def plain_rate(rate: Rate) -> Rate:
+    """A whole one as an int."""
+    return int(rate) if isinstance(rate, Fraction) and rate.denominator == 1 else rate
 
 
 @dataclass(frozen=True)
@@ -156,7 +178,7 @@ class RenderRequest:
     shots: tuple[Shot, ...]
     width: int
     height: int
-    fps: int
+    fps: Rate
     seed: int
     guidance: float
     steps: int
@@ -188,13 +210,20 @@ class RenderRequest:
     def frames(self) -> int:
         return sum(shot.frames for shot in self.shots)
 
+    @property
+    def nominal_fps(self) -> int:
+        """As models know rates, which have learned whole ones: 24 of 24000/1001."""
+        return round(self.fps)
+
     def to_dict(self) -> dict[str, Any]:
-        return said({**vars(self), "shots": [dict(vars(shot)) for shot in self.shots]})
+        plain = {"fps": write_rate(self.fps), "shots": [dict(vars(shot)) for shot in self.shots]}
+        return said({**vars(self), **plain})
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "RenderRequest":
         lists = {name: tuple(data[name]) for name in ("special_tokens",) if name in data}
-        return cls(**{**data, **lists, "shots": tuple(Shot(**shot) for shot in data["shots"])})
+        shots = tuple(Shot(**shot) for shot in data["shots"])
+        return cls(**{**data, **lists, "fps": read_rate(data["fps"]), "shots": shots})
 
 
 @dataclass(frozen=True)
@@ -209,7 +238,7 @@ class MediaInfo:
     seconds: float = 0.0
     sha256: str | None = None  # of the file, so that a worker notices when it was replaced
 
-    def frames_at(self, fps: int) -> int:
+    def frames_at(self, fps: Rate) -> int:
         """How many frames it gives when sampled at `fps` (a quarter frame forgiven: some formats round times)."""
         return math.floor(self.seconds * fps + 0.25) + 1
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from flowcache.cli.common import Json, out, print_json
-from flowcache.cli.targets import check_folder
+from flowcache.cli.targets import check_folder, home
 from flowcache.errors import InputError, Problem
 
 if TYPE_CHECKING:
@@ -45,11 +45,11 @@ def calibrate(
     from flowcache.families.registry import find, folder_digest, load_model
     from flowcache.worker.calibration import Calibrator
 
-    shares, texts, goal = _shares(budgets), _prompts(prompts, seed), _target(target)
+    shares, texts, goal = _shares(budgets), _prompts(home(prompts), seed), _target(target)
     spec = find(model)
     if not Path(spec.path).is_dir():
         raise InputError([Problem("model", "", f"{model!r} is a single file; accepted: a checkpoint's folder")])
-    folder, split = to or Path(spec.path), len(texts) * 2 // 3
+    folder, work, split = home(to or Path(spec.path)), home(work), len(texts) * 2 // 3
     check_folder(folder)
     check_folder(work, "--work")
     work.mkdir(parents=True, exist_ok=True)

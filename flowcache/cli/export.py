@@ -34,6 +34,9 @@ def export(
     limit: options.Limit = None,
     thumbnails: Annotated[bool, typer.Option("--thumbnails", help="ID.jpg beside each MP4.")] = False,
     sheets: Annotated[bool, typer.Option("--sheets", help="ID-sheet.jpg, ten frames, beside each MP4.")] = False,
+    finishes: Annotated[
+        bool, typer.Option("--finishes", help="ID-FILE, what `render --finish` made of it, beside each MP4.")
+    ] = False,
     signed: Annotated[
         bool, typer.Option("--sign", help="A signed C2PA manifest in each MP4 (see `flowcache sign`).")
     ] = False,
@@ -49,8 +52,9 @@ def export(
     from flowcache.storage.provenance import credential
 
     chosen = selection_of(only, condition, sample, limit, None)
-    if (thumbnails or sheets) and form != "mp4":
-        name = "--thumbnails" if thumbnails else "--sheets"
+    beside = {"--thumbnails": thumbnails, "--sheets": sheets, "--finishes": finishes}
+    if any(beside.values()) and form != "mp4":
+        name = next(option for option, asked in beside.items() if asked)
         raise InputError([Problem(name, "", f"goes with --format mp4, not with {form}; accepted: one of the two")])
     signer = credential(certificate, key, timestamps) if signed else None
     target, store = _target(to, endpoint_url), open_store(output, endpoint_url)
@@ -61,7 +65,7 @@ def export(
     found = find(store, video or (), chosen)
     if found.faults and (form != "mp4" or not found.films):
         raise StoreError(_counted(found.faults, len(found.films) + len(found.faults), "videos"))
-    plan = _plan(form, found.films, _reader(store, signer), store, thumbnails, sheets)
+    plan = _plan(form, found.films, _reader(store, signer), store, beside)
     if signer:
         plan = plan.as_of(f"signed by {signer.name}")
     root = to.rstrip("/")
@@ -108,7 +112,8 @@ def _reader(store: "Store", signer: "Credential | None") -> "Read":
     return read
 
 
-def _plan(form: Form, found: "list[Film]", read: "Read", store: "Store", thumbnails: bool, sheets: bool) -> "Plan":
+def _plan(form: Form, found: "list[Film]", read: "Read", store: "Store", beside: dict[str, bool]) -> "Plan":
+    """beside: by option, what goes beside MP4 files."""
     from flowcache.export import huggingface, lerobot, mp4, webdataset
 
     if form == "webdataset":
@@ -117,6 +122,6 @@ def _plan(form: Form, found: "list[Film]", read: "Read", store: "Store", thumbna
         return huggingface.huggingface(found, read)
     if form == "lerobot":
         return lerobot.lerobot(found, read, store)
-    pictures = {".jpg": partial(mp4.thumbnail, store)} if thumbnails else {}
-    pictures |= {"-sheet.jpg": partial(mp4.contact_sheet, store)} if sheets else {}
-    return mp4.mp4(found, read, pictures)
+    pictures = {".jpg": partial(mp4.thumbnail, store)} if beside["--thumbnails"] else {}
+    pictures |= {"-sheet.jpg": partial(mp4.contact_sheet, store)} if beside["--sheets"] else {}
+    return mp4.mp4(found, read, pictures, mp4.finished(store, found) if beside["--finishes"] else ())

@@ -15,10 +15,17 @@ def links(
     as_json: Json = False,
 ) -> None:
     """Links that play a video from a private bucket, for whoever has them, until they expire (S3, Google, Azure)."""
+    from flowcache.errors import InputError, masked
+    from flowcache.inputs.strangers import strangers
     from flowcache.storage.commits import list_commits
     from flowcache.storage.links import links as sign
+    from flowcache.storage.runs import read_run
 
     store = open_store(output, endpoint_url)
+    run = read_run(store)
+    ids = [request["id"] for request in run.requests]
+    if problems := strangers(video or (), ids, f"run {run.run_id}", masked(store.url)):
+        raise InputError(problems)
     found = sign(store, video or sorted(list_commits(store).done), round(expires * 3600))
     if as_json:
         print_json(found)

@@ -14,6 +14,7 @@ import typer
 from rich.markup import escape
 
 from flowcache import __version__
+from flowcache.cli.bench import bench
 from flowcache.cli.calibrate import calibrate
 from flowcache.cli.common import err, print_json
 from flowcache.cli.export import export
@@ -63,7 +64,7 @@ def of_all(
     """Options of flowcache itself."""
 
 
-COMMANDS = (render, submit, plan, status, verify, repair, models, calibrate)
+COMMANDS = (render, submit, plan, status, verify, repair, models, calibrate, bench)
 STEERING = (pause, resume, stop, cancel, skip, prioritise, add)
 for command in (*COMMANDS, export, sign, sheet, report, links, gc, *STEERING):
     app.command()(command)

@@ -32,6 +32,18 @@ Weights = Annotated[str | None, typer.Option(help="Of the transformer, in memory
 VaeDtype = Annotated[str | None, typer.Option(help="Of the VAE: bf16, fp32 or auto: as its official program on GPUs.")]
 VaeTiling = Annotated[str | None, typer.Option(help="Decode in tiles: on, off or auto: where memory is short.")]
 Compile = Annotated[bool | None, typer.Option(help="Compile the transformer's blocks (torch.compile).")]
+Watermark = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Mark all frames: trustmark, videoseal or your own module:function."),
+]
+WatermarkPayload = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", help="What the mark says, for anybody who can read it; else the video's id."),
+]
+Finish = Annotated[
+    str | None,
+    typer.Option(metavar="MODULE:FUNCTION", help="Call it once for each finished video; what it writes is kept."),
+]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to join; else a local Ray is started.")]
 Until = Annotated[
     str | None, typer.Option(help="Start nothing after 07:00, or 2026-11-23T07:00; what is left: exit code 5.")

@@ -34,6 +34,8 @@ GANG_ROWS = {
 
 
 MARKED = "each video says in its metadata that AI made it; nothing is signed before `flowcache sign` or `export --sign`"
+UNMARKED = "its frames carry no invisible mark (--watermark)"
+WATERMARKED = "its frames carry an invisible mark by {}"
 
 
 @selecting
@@ -49,6 +51,7 @@ def plan(
     weights: options.Weights = None,
     vae_dtype: options.VaeDtype = None,
     vae_tiling: options.VaeTiling = None,
+    watermark: options.Watermark = None,
     like: options.Like = None,
     tflops: options.Tflops = None,
     efficiency: options.Efficiency = 0.4,
@@ -77,6 +80,7 @@ def plan(
     rest = {} if job else {"output": "unused"}  # nothing is written, so a manifest alone will do
     asked = {"policy": policy, "gang": gang, "shard_weights": shard_weights, "dtype": dtype, "weights": weights}
     asked |= {"vae_dtype": vae_dtype, "vae_tiling": vae_tiling, "allow_private_media": allow_private_media}
+    asked |= {"watermark": watermark}
     spec = merged(job, manifest=manifest or None, model=model, **asked, **rest)
     cluster = cluster_of(
         {"--link": link, "--gpu-memory": gpu_memory, "--until": until},
@@ -92,10 +96,15 @@ def plan(
     how |= {"selection": chosen.rows}
     found = plan_requests(Manifests(spec.manifest), defaults=spec.row_defaults(), cluster=cluster, **how)
     if as_json:
-        document = asdict(found)
-        print_json(document["cost"] | {key: document[key] for key in ("estimate", "gangs")})
+        print_json(as_document(found, spec.watermark))
     else:
-        print_plan(found, cluster.gang, compared=gpus is not None)
+        print_plan(found, cluster.gang, compared=gpus is not None, watermark=spec.watermark)
+
+
+def as_document(plan: "Plan", watermark: str | None) -> dict[str, Any]:
+    document = asdict(plan)
+    rest = {key: document[key] for key in ("estimate", "gangs")}
+    return document["cost"] | rest | {"signed": False, "watermark": watermark}
 
 
 def of_job(spec: "JobSpec", gpus: int | None, timed: bool) -> dict[str, Any]:
@@ -130,8 +139,9 @@ def cluster_of(written: dict[str, str | None], node_gpus: int, **given: Any) -> 
     return Cluster(**given, deadline=read["--until"], node=node)
 
 
-def print_plan(plan: "Plan", gang: int, compared: bool) -> None:
-    """gang: ranks that were asked for. compared: whether gangs of other sizes are shown beside it."""
+def print_plan(plan: "Plan", gang: int, compared: bool, watermark: str | None = None) -> None:
+    """gang: ranks that were asked for. compared: whether gangs of other sizes are shown beside it. watermark: what
+    frames are marked with."""
     print_answer(plan, gang)
     print_work(plan.cost)
     if compared:
@@ -139,7 +149,7 @@ def print_plan(plan: "Plan", gang: int, compared: bool) -> None:
     elif plan.gangs.recommended != gang:
         print_recommended(plan.gangs)
     notes = (*(plan.gangs.rests_on if compared else ()), *(plan.estimate.rests_on if plan.estimate else ()))
-    for note in dict.fromkeys((*notes, MARKED)):
+    for note in dict.fromkeys((*notes, MARKED, WATERMARKED.format(watermark) if watermark else UNMARKED)):
         out.print(f"- {note}", markup=False)
 
 

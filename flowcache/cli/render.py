@@ -35,6 +35,9 @@ def render(
     vae_dtype: options.VaeDtype = None,
     vae_tiling: options.VaeTiling = None,
     compile: options.Compile = None,
+    watermark: options.Watermark = None,
+    watermark_payload: options.WatermarkPayload = None,
+    finish: options.Finish = None,
     address: options.Address = None,
     until: options.Until = None,
     wait_for_gpus: options.WaitForGpus = None,
@@ -64,21 +67,25 @@ def render(
 
         flowcache render s3://bucket/night.parquet --output s3://bucket/night --gang 4 --address auto
     """
-    from flowcache.inputs.job import merged
-
     check_as(as_, extend)
-    spec = merged(
+    spec = job_of(
         job, manifest=manifest or None, output=output, model=model, policy=policy, gang=gang, gangs=gangs,
-        shard_weights=shard_weights, threads=threads, device=device, dtype=dtype, weights=weights,
-        vae_dtype=vae_dtype, vae_tiling=vae_tiling, compile=compile, address=address, until=until,
-        wait_for_gpus=wait_for_gpus, succeed_with=succeed_with or None, keep_going=keep_going,
-        allow_private_media=allow_private_media, webhook=webhook,
+        shard_weights=shard_weights, threads=threads, device=device, dtype=dtype, weights=weights, address=address,
+        vae_dtype=vae_dtype, vae_tiling=vae_tiling, compile=compile, watermark=watermark, finish=finish, until=until,
+        watermark_payload=watermark_payload, wait_for_gpus=wait_for_gpus, succeed_with=succeed_with or None,
+        keep_going=keep_going, allow_private_media=allow_private_media, webhook=webhook,
     )  # fmt: skip
     asked = Asked(endpoint_url, retry_failed, media, chosen.rows, extend, as_)
     if dry_run:
         show_outlook(spec, asked, as_json)
-    run = partial(run_job, spec, asked, "json" if log_json else progress, repair)
-    end(spec, partial(believed, run) if stop_on_bad_input else run, as_json)
+    end(spec, partial(run_job, spec, asked, "json" if log_json else progress, repair), as_json, stop_on_bad_input)
+
+
+def job_of(job: Path | None, **given: Any) -> Any:
+    """The job with these options on top."""
+    from flowcache.inputs.job import merged
+
+    return merged(job, **given)
 
 
 def believed(run: Callable[[], Any]) -> Any:
@@ -91,10 +98,10 @@ def believed(run: Callable[[], Any]) -> Any:
         return run()
 
 
-def end(spec: Any, run: Callable[[], Any], as_json: bool) -> NoReturn:
+def end(spec: Any, run: Callable[[], Any], as_json: bool, stop_on_bad_input: bool) -> NoReturn:
     """Print how the run ended; its exit code, or 0 where the job says that this one is a success."""
     try:
-        summary = run()
+        summary = believed(run) if stop_on_bad_input else run()
     except AtWork as error:
         if error.exit_code not in spec.succeed_with:
             raise

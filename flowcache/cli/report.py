@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from flowcache.cli.common import Endpoint, Json, Output, open_store, out, print_json
-from flowcache.cli.targets import check_file, write
+from flowcache.cli.targets import check_file, home, write
 
 
 def report(
@@ -27,6 +27,7 @@ def report(
     """
     from flowcache.report.page import Limits, link_base, report_page
 
+    to = home(to)
     check_file(to)
     store = open_store(output, endpoint_url)
     limits = Limits(cards=videos, video_bytes=embed << 20, page_bytes=embed_all << 20)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from flowcache.cli.common import Endpoint, Json, Output, open_store, out, print_json
-from flowcache.cli.targets import check_file, write
+from flowcache.cli.targets import check_file, home, write
 
 MOVING = {".webp": "WEBP", ".gif": "GIF"}
 
@@ -22,6 +22,7 @@ def sheet(
     """A contact sheet: ten frames of every video, with its prompts; or, as .webp or .gif, the first videos playing."""
     from flowcache.report.sheet import contact_sheet, moving_sheet
 
+    to = home(to)
     check_file(to)
     store, form = open_store(output, endpoint_url), MOVING.get(to.suffix.lower())
     write(to, moving_sheet(store, form) if form else contact_sheet(store))

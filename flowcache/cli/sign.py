@@ -84,4 +84,4 @@ def said_of(film: "Film") -> dict[str, Any]:
     from flowcache import __version__
     from flowcache.storage.provenance import claim
 
-    return claim(film.request, film.markers, film.model_digest, __version__)
+    return claim(film.request, film.markers, film.model_digest, __version__, film.watermark)

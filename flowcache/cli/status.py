@@ -157,6 +157,8 @@ def summary(report: Any) -> str:
     """One line: states, reuse, rate, time left, and how long ago something came."""
     counts = ", ".join(f"{report.count(state)} {state}" for state in STATES if report.count(state))
     rejected = f", {report.rejected} rejected rows" if report.rejected else ""
+    counts += "".join(f", {videos} finished by {name}" for name, videos in report.finished_by.items())
+    counts += f", the finish of {report.unfinished} failed" if report.unfinished else ""
     chunks = f"{report.total('chunks')}/{report.total('chunks_total')} chunks"
     text = f"run {report.run_id}: {counts}{rejected}; {chunks}; {report.reuse_rate:.0%} of steps reused"
     if report.paused:

@@ -10,6 +10,11 @@ from flowcache.errors import InputError, Problem
 FILE, FOLDER = "the path of a file in a folder that exists", "a folder or URL such as s3://bucket/prefix"
 
 
+def home(path: Path) -> Path:
+    """With `~` as the home folder, which shells leave in `--to=~/page.html`."""
+    return Path(os.path.expanduser(path))
+
+
 def check_file(path: Path) -> None:
     """InputError where `path` can't be written as a file: its folder is missing, it is one itself, or rights lack."""
     with refusing(path, FILE):

@@ -8,6 +8,7 @@ import typer
 from rich.markup import escape
 
 from flowcache.cli.common import Endpoint, Json, Output, err, open_store, out, print_json
+from flowcache.cli.targets import home
 from flowcache.errors import InputError, Problem
 
 
@@ -48,7 +49,7 @@ def verify(
 def _trusted(file: Path | None) -> bytes | None:
     """InputError."""
     try:
-        found = file.read_bytes() if file else None
+        found = home(file).read_bytes() if file else None
     except OSError as error:
         raise InputError([Problem("--anchors", "", f"can't be read: {error.strerror}; accepted: a PEM file")]) from None
     if found is not None and b"-----BEGIN CERTIFICATE-----" not in found:

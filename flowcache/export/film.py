@@ -10,7 +10,8 @@ from typing import Any
 from flowcache.errors import InputError, Problem, StoreError, masked
 from flowcache.inputs.lines import Line
 from flowcache.inputs.selection import EVERY, Selection
-from flowcache.inputs.written import suggestion
+from flowcache.inputs.strangers import strangers
+from flowcache.records import Rate, read_rate
 from flowcache.storage import layout
 from flowcache.storage.committed import CURE, Commits, chunks_of, playable, read_commits
 from flowcache.storage.documents import Damaged, DoneMarker, SegmentMarker, parse
@@ -27,6 +28,7 @@ class Film:
     request: dict[str, Any]
     markers: tuple[SegmentMarker, ...]
     model_digest: str | None = None
+    watermark: str | None = None  # what its frames were marked with
     source: str = field(init=False)  # names the bytes of all that is committed of it
 
     def __post_init__(self) -> None:
@@ -46,7 +48,7 @@ class Film:
         return sum(marker.frames for marker in self.markers)
 
     @property
-    def fps(self) -> int:
+    def fps(self) -> Rate:
         return self.markers[0].fps
 
     @property
@@ -63,7 +65,8 @@ class Film:
             "negative_prompt": request.get("negative_prompt") or "",
             "width": request["width"],
             "height": request["height"],
-            "fps": self.fps,
+            "fps": float(self.fps) if isinstance(self.fps, Fraction) else self.fps,
+            "frame_rate": str(self.fps),
             "frames": self.frames,
             "seconds": float(Fraction(self.frames) / self.fps),
             "seed": request["seed"],
@@ -93,14 +96,10 @@ def find(store: Store, ids: Sequence[str] = (), chosen: Selection = EVERY) -> Fo
     """
     run = read_run(store)
     asked = {request["id"]: request for request in run.requests}
-    if ids:
-        strange = [name for name in dict.fromkeys(ids) if name not in asked]
-        problems = [
-            Problem(masked(store.url), "", f"has no video {name!r}; {suggestion(name, list(asked))}")
-            for name in strange
-        ]
-        if problems:
-            raise InputError(problems)
+    problems = strangers(ids, asked, f"run {run.run_id}", masked(store.url))
+    problems += strangers(chosen.only, asked, f"run {run.run_id}", "--only", patterns=True)
+    if problems:
+        raise InputError(problems)
     commits = None if ids else read_commits(store)
     names = dict.fromkeys(ids) if commits is None else sorted(commits.done & asked.keys())
     rows = [Line(number, _row(asked[name])) for number, name in enumerate(names)]
@@ -110,7 +109,9 @@ def find(store: Store, ids: Sequence[str] = (), chosen: Selection = EVERY) -> Fo
         why = "holds no finished video yet" if not rows else "holds no finished video that is meant"
         raise InputError([Problem(masked(store.url), "", why)])
     markers, faults = _playable(store, meant) if commits is None else _finished(store, meant, commits)
-    return Found([Film(asked[name], markers[name], run.models.get(asked[name]["model"])) for name in markers], faults)
+    mark = run.numerics.get("watermark")
+    films = [Film(asked[name], markers[name], run.models.get(asked[name]["model"]), mark) for name in markers]
+    return Found(films, faults)
 
 
 Markers = dict[str, tuple[SegmentMarker, ...]]
@@ -152,4 +153,4 @@ def _row(request: dict[str, Any]) -> dict[str, Any]:
     """As a condition sees it: a video's own fields, its prompts as one text."""
     frames = sum(shot["frames"] for shot in request["shots"])
     prompt = "\n".join(shot["prompt"] for shot in request["shots"])
-    return request | {"prompt": prompt, "frames": frames, "seconds": frames / request["fps"]}
+    return request | {"prompt": prompt, "frames": frames, "seconds": float(frames / read_rate(request["fps"]))}

@@ -84,7 +84,7 @@ def columns(films: Sequence[Film], starts: Sequence[int], tasks: dict[str, int],
     lengths = [film.frames for film in films]
     frames = np.concatenate([np.arange(length) for length in lengths])
     return {
-        "timestamp": (frames / films[0].fps).astype(np.float32),
+        "timestamp": (frames / float(films[0].fps)).astype(np.float32),
         "frame_index": frames.astype(np.int64),
         "episode_index": np.repeat(np.arange(first, first + len(films)), lengths),
         "index": np.arange(starts[first], starts[first + len(films)]),
@@ -109,7 +109,7 @@ def episodes_table(films: Sequence[Film], starts: Sequence[int]) -> bytes:
             f"videos/{CAMERA}/chunk_index": number // FILES,
             f"videos/{CAMERA}/file_index": number % FILES,
             f"videos/{CAMERA}/from_timestamp": 0.0,
-            f"videos/{CAMERA}/to_timestamp": film.frames / film.fps,
+            f"videos/{CAMERA}/to_timestamp": float(film.frames / film.fps),
             "meta/episodes/chunk_index": 0,
             "meta/episodes/file_index": 0,
             "video_id": film.id,
@@ -152,7 +152,7 @@ def statistics(films: Sequence[Film], starts: Sequence[int], tasks: dict[str, in
 
 
 def info(films: Sequence[Film], tasks: dict[str, int]) -> bytes:
-    width, height, fps = films[0].request["width"], films[0].request["height"], films[0].fps
+    width, height, fps = films[0].request["width"], films[0].request["height"], films[0].told()["fps"]
     video = {"video.height": height, "video.width": width, "video.codec": "h264", "video.pix_fmt": "yuv420p"}
     video |= {"video.is_depth_map": False, "video.fps": fps, "video.channels": 3, "has_audio": False}
     camera = {"dtype": "video", "shape": [height, width, 3], "names": ["height", "width", "channels"], "info": video}

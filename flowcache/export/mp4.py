@@ -10,7 +10,9 @@ from flowcache.export.film import Film
 from flowcache.export.plan import Plan, Read
 from flowcache.export.target import File
 from flowcache.report.frames import spread_frames, strip
-from flowcache.storage.committed import chunks_of
+from flowcache.storage.committed import chunks_of, list_commits
+from flowcache.storage.finish_marker import read_finishes
+from flowcache.storage.joined import read_marked
 from flowcache.storage.objects.store import Store
 
 HEIGHT, GAP = 160, 4  # pixels of a contact sheet's frames, and between them
@@ -18,18 +20,35 @@ FRAMES = 10  # of a contact sheet
 Picture = Callable[[Film], bytes]
 
 
-def mp4(films: Sequence[Film], read: Read, pictures: dict[str, Picture] | None = None) -> Plan:
-    """ID.mp4; pictures: what else lies beside it, by the end of its name."""
+def mp4(
+    films: Sequence[Film], read: Read, pictures: dict[str, Picture] | None = None, others: Sequence[File] = ()
+) -> Plan:
+    """ID.mp4; pictures: what else lies beside it, by the end of its name; others: more files."""
     ends = {".mp4": read} | (pictures or {})
     return Plan(
         [
             File(f"{film.id}{end}", f"{end} {film.source}", partial(make, film))
             for film in films
             for end, make in ends.items()
-        ],
+        ]
+        + list(others),
         [],
         whole=False,
     )
+
+
+def finished(store: Store, films: Sequence[Film]) -> list[File]:
+    """ID-FILE for each file that a finishing function made of them; StoreError where a commit can't be read."""
+    names = list_commits(store).finished
+    found, faults = read_finishes(store, {film.id: names[film.id] for film in films if film.id in names})
+    for fault in faults.values():
+        raise fault
+    return [
+        File(f"{video}-{file.name.replace('/', '-')}", file.sha256, partial(read_marked, store, file.key, file.sha256))
+        for video, finishes in found.items()
+        for one in finishes
+        for file in one.files
+    ]
 
 
 def thumbnail(store: Store, film: Film) -> bytes:

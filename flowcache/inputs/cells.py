@@ -82,7 +82,7 @@ def _csv_row(names: list[str], record: Record) -> dict[str, Any]:
     for place, (name, cell) in enumerate(zip(names, record, strict=False)):
         if undecoded((cell,)):
             raise RowFault("is not UTF-8", path_name((name,)), row.get("id"))
-        if not (cell := cell.strip()):
+        if not (cell := cell.strip()) or cell == "NaN":
             continue
         if name:
             row[name] = number(cell) if name in WHOLE_FIELDS + REAL_FIELDS else cell.replace("\r\n", "\n")

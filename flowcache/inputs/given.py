@@ -15,7 +15,7 @@ from flowcache.inputs.python_rows import NAME, Requests, lines, manifests_of
 from flowcache.inputs.readers import rows_of
 from flowcache.inputs.row import Place
 from flowcache.inputs.sandbox import Sandbox
-from flowcache.inputs.schema import RowDefaults
+from flowcache.inputs.schema import RowDefaults, usable_id
 from flowcache.inputs.seen import together, unseen
 from flowcache.inputs.selection import EVERY, Selection
 from flowcache.inputs.sources import Manifests
@@ -82,7 +82,7 @@ def checked(given: Given, thorough: bool = False) -> Checked:
         doubted.extend(doubts(specs[name]))
         return specs[name]
 
-    selection, told, places, read = given.selection, Told(), dict[str, Place](), 0
+    selection, told, places, read, ids = given.selection, Told(), dict[str, Place](), 0, set[str]()
     with Sandbox(given.access, given.private) as sandbox:
 
         def probe(url: str, kind: str, file: str) -> MediaInfo:
@@ -93,6 +93,8 @@ def checked(given: Given, thorough: bool = False) -> Checked:
             nonlocal read
             for line in given.rows(sandbox, told):
                 read += 1
+                if selection.only and (name := usable_id(line.fields.get("id"))):
+                    ids.add(name)
                 yield line
 
         rows = selection.rows(counted())
@@ -101,7 +103,7 @@ def checked(given: Given, thorough: bool = False) -> Checked:
     if not read and not problems:
         problems.append(Problem(NAME, "", "is empty; accepted: at least one row"))
     else:
-        problems += selection.faults(found[0], problems, masked(given.name))
+        problems += selection.faults(found[0], problems, masked(given.name), ids)
     warnings += unseen(good, specs, places)
     if selection.strict:
         doubtful = {(each.file, each.row) for each in warnings}

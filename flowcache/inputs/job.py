@@ -48,6 +48,9 @@ JOB_ACCEPTS = ACCEPTS | {
     "vae_dtype": "'auto', 'bf16' or 'fp32'",
     "vae_tiling": "'auto', 'on' or 'off'",
     "compile": "true or false",
+    "watermark": "'trustmark', 'videoseal' or module:function",
+    "watermark_payload": "text of 1 to 256 characters",
+    "finish": "module:function",
     "address": "the address of a Ray cluster, or 'auto' for the one on this machine",
     "keep_going": "true or false",
     "retries": "a whole number from 0 to 100",
@@ -105,6 +108,9 @@ class JobSpec(Written):
     vae_dtype: Dtype = RunOptions.vae_dtype
     vae_tiling: Tiling = RunOptions.vae_tiling
     compile: bool = RunOptions.compile
+    watermark: Annotated[str, text(256)] | None = RunOptions.watermark
+    watermark_payload: Annotated[str, text(256)] | None = RunOptions.watermark_payload
+    finish: Annotated[str, text(256)] | None = RunOptions.finish
     address: Annotated[str, text(4096)] | None = RunOptions.address
     keep_going: bool = False  # render the good rows, record the bad ones
     retries: Annotated[int, whole(0, 100)] = RunOptions.retries

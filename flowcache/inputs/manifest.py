@@ -24,7 +24,7 @@ from flowcache.inputs.row import (
 from flowcache.inputs.schema import RowDefaults, shown, usable_id
 from flowcache.inputs.told import Told
 from flowcache.models.json_files import read_object
-from flowcache.records import MediaInfo, ModelSpec, RenderRequest, said
+from flowcache.records import MediaInfo, ModelSpec, RenderRequest, said, write_rate
 
 SpecOf = Callable[[str], ModelSpec]  # raises InputError for an unknown model
 # (url as written, "image" or "video", the manifest that says so, "" where there is but one); raises MediaError
@@ -216,7 +216,11 @@ def refusal(url: str, kind: str, error: MediaError) -> str:
 
 def content_id(values: dict[str, Any]) -> str:
     """The id of a row without one: rows that would render the same get the same."""
-    content = {**said(values), "shots": [[shot.prompt, shot.frames, shot.cut] for shot in values["shots"]]}
+    content = {
+        **said(values),
+        "fps": write_rate(values["fps"]),
+        "shots": [[shot.prompt, shot.frames, shot.cut] for shot in values["shots"]],
+    }
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return "v-" + hashlib.sha256(canonical.encode()).hexdigest()[:16]
 

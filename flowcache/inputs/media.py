@@ -1,7 +1,7 @@
 """Pictures and videos that requests start from, opened and decoded in this process: `sandbox.py` has one for that.
 
-What a person names may be anything, so sizes are capped, picture and container formats are listed (no
-playlists, which could name further files), and every failure is a MediaError with a cause to read.
+What a person names may be anything, so sizes are capped, picture and container formats are listed (of playlists, which
+could name further files, only a run's own: `hls.py`), and every failure is a MediaError with a cause to read.
 """
 
 import hashlib
@@ -18,10 +18,12 @@ from av.error import FFmpegError
 from PIL import Image, ImageOps
 
 from flowcache.errors import MediaError, UnreadableError
+from flowcache.inputs.deep import check_floats, eight_bit, float_tiff
 from flowcache.inputs.fit import Fit, fitted
+from flowcache.inputs.hls import is_playlist, whole
 from flowcache.inputs.pixels import check_range, in_srgb, rgb, square
 from flowcache.inputs.urls import WEB, Access, OpenFile, opened, resolve, scheme_of
-from flowcache.records import MediaInfo
+from flowcache.records import MediaInfo, Rate
 
 SCHEMES = ("file", "s3", "gs", "gcs", "az", "abfs", "http", "https", "memory")
 BYTE_LIMIT = 512 << 20
@@ -72,7 +74,7 @@ def load_image(
         return np.asarray(fitted(_picture(file), width, height, fit))[None]
 
 
-def load_clip(url: str, frames: int, fps: int, width: int, height: int, *how: Any, **also: Any) -> np.ndarray:
+def load_clip(url: str, frames: int, fps: Rate, width: int, height: int, *how: Any, **also: Any) -> np.ndarray:
     """uint8 [frames, height, width, 3]: all that `clip_frames` gives."""
     return np.stack(list(clip_frames(url, frames, fps, width, height, *how, **also)))
 
@@ -80,7 +82,7 @@ def load_clip(url: str, frames: int, fps: int, width: int, height: int, *how: An
 def clip_frames(
     url: str,
     frames: int,
-    fps: int,
+    fps: Rate,
     width: int,
     height: int,
     sha256: str | None = None,
@@ -103,9 +105,9 @@ def clip_frames(
         if have < frames:
             raise MediaError(f"has {have} frames at {fps} fps, and {least or frames} are needed")
         if start:
-            times = [video.first + Fraction(i, fps) for i in range(frames)]
+            times = [video.first + i / Fraction(fps) for i in range(frames)]
         else:
-            times = [video.last - Fraction(i, fps) for i in reversed(range(frames))]
+            times = [video.last - i / Fraction(fps) for i in reversed(range(frames))]
         for frame in video.sampled(times):
             yield np.asarray(fitted(_upright(frame, video.ratio), width, height, fit))
 
@@ -116,7 +118,7 @@ def _fetched(url: str, access: Access | None, private: bool, sha256: str | None 
     if scheme not in SCHEMES or ("::" in url and scheme not in WEB):  # as in [::1] there, else two of fsspec's
         raise MediaError(f"has the scheme {scheme[:20]!r}; accepted: a path or {', '.join(SCHEMES)}")
     try:
-        with opened(url, BYTE_LIMIT, access, private) as file:
+        with (whole if is_playlist(url) else opened)(url, BYTE_LIMIT, access, private) as file:
             if not file.read(1):
                 raise MediaError("is empty")
             if sha256 and _sha256(file) != sha256:
@@ -144,9 +146,14 @@ def _picture(file: OpenFile) -> Image.Image:
     except Image.DecompressionBombError:
         raise MediaError(f"has too many pixels; accepted: at most {PIXEL_LIMIT / 1e6:.0f} million") from None
     except BROKEN_PICTURE as error:
+        if found := float_tiff(file, _check_pixels):
+            return found
         raise MediaError(f"is no picture that can be opened ({', '.join(PICTURES)})") from error
     _check_pixels(*image.size)
     try:
+        if image.mode == "F":
+            bounds: Any = image.getextrema()
+            check_floats(*bounds)
         image = ImageOps.exif_transpose(image)
         if image.mode == "RGB" and not image.info.keys() & {"transparency", "icc_profile"}:
             image.load()
@@ -159,18 +166,10 @@ def _picture(file: OpenFile) -> Image.Image:
         raise MediaError(f"is a damaged picture ({str(error)[:100] or 'cannot be decoded'})") from error
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """Of 16 bits a pixel; of more, and of floats, nobody says what is white. MediaError."""
-    values = np.asarray(image)
-    if image.mode == "F" or values.min() < 0 or values.max() > 0xFFFF:
-        raise MediaError("has numbers of 32 bits a pixel; accepted: 8 or 16 bits")
-    return Image.fromarray((values.astype(np.uint32) >> 8).astype(np.uint8))
-
-
 def _plain(image: Image.Image) -> Image.Image:
     """RGB of 8 bits on white."""
     if image.mode.startswith(("I", "F")):
-        image = _eight_bit(image)
+        image = eight_bit(image)
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

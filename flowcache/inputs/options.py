@@ -1,12 +1,13 @@
 """How a run is carried out."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from flowcache.errors import Problem
 from flowcache.families.known import family
+from flowcache.inputs.hooks import FINISH, MARKS, function_fault, watermark_fault
 from flowcache.records import Dtype, ModelSpec, Precision, Weights
 
 SHARDING = "2.13"  # the first torch whose FSDP2 can be told to forget its notes (`reset_iter_state`)
@@ -18,7 +19,8 @@ ADDRESS = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}")  # of a 
 Device = Literal["auto", "cpu", "cuda"]
 Tiling = Literal["auto", "on", "off"]
 # What changes bytes, where nothing is asked for.
-NUMERICS = {"dtype": "auto", "weights": "auto", "vae_dtype": "auto", "vae_tiling": "auto", "compile": "off"}
+NUMERICS = {"dtype": "auto", "weights": "auto", "vae_dtype": "auto", "vae_tiling": "auto", "compile": "off",
+            "watermark": "off", "watermark_payload": "none"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,9 @@ class RunOptions:
     resources back. `allow_private_media`: pictures and videos at http:// and https:// may lie at addresses that are
     not public.
     `dtype`: bf16, fp32 or auto; `weights`: int8, fp8 or auto (`records.Weights`); `vae_dtype`: of the VAE, as `dtype`;
-    `vae_tiling`: on, off or auto; `compile`: the transformers' blocks (`models.compile.compile_blocks`): these five
-    alone change what is rendered.
+    `vae_tiling`: on, off or auto; `compile`: the transformers' blocks (`models.compile.compile_blocks`);
+    `watermark`: what marks the frames, a name of `hooks.MARKS` or module:function; `watermark_payload`: a text for it:
+    these seven alone change what is rendered. `finish`: module:function that is run once for each finished video.
     """
 
     gang: int = 1
@@ -53,6 +56,9 @@ class RunOptions:
     vae_dtype: Dtype = "auto"
     vae_tiling: Tiling = "auto"
     compile: bool = False
+    watermark: str | None = None
+    watermark_payload: str | None = None
+    finish: str | None = None
     address: str | None = None
     retries: int = 2
     infra_retries: int = 5
@@ -76,6 +82,7 @@ class RunOptions:
         """
         asked = {name: getattr(self, name) for name in ("dtype", "weights", "vae_dtype", "vae_tiling")}
         asked["compile"] = "on" if self.compile else "off"
+        asked |= {"watermark": self.watermark or "off", "watermark_payload": self.watermark_payload or "none"}
         return {name: value for name, value in asked.items() if value != NUMERICS[name]}
 
     @property
@@ -89,7 +96,16 @@ class RunOptions:
                  for name in whole]  # fmt: skip
         wrong = self.address and address_fault(self.address)
         found += [Problem("--address", "", wrong)] if wrong else []
-        return found + self._sharding_faults()
+        return found + self._sharding_faults() + list(self._hook_faults())
+
+    def _hook_faults(self) -> Iterator[Problem]:
+        if self.watermark is not None and (fault := watermark_fault(self.watermark)):
+            yield fault
+        if self.watermark is None and self.watermark_payload is not None:
+            message = f"is given without --watermark; accepted: with it ({', '.join(MARKS)} or module:function)"
+            yield Problem("--watermark-payload", "", message)
+        if self.finish is not None and (fault := function_fault(FINISH, self.finish)):
+            yield fault
 
     def _sharding_faults(self) -> list[Problem]:
         if not self.shard_weights:

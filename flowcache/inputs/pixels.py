@@ -10,6 +10,7 @@ from av.filter import Graph
 from PIL import Image, ImageCms
 
 from flowcache.errors import MediaError
+from flowcache.records import Rate
 
 # libswscale's BICUBIC, FULL_CHR_H_INT, FULL_CHR_H_INP, ACCURATE_RND; its default, made for speed, darkens by a level
 EXACT = 0x4 | 0x2000 | 0x4000 | 0x40000
@@ -25,13 +26,14 @@ def rgb(frame: av.VideoFrame) -> np.ndarray:
     return frame.to_ndarray(format="rgb24", interpolation=EXACT)
 
 
-def for_encoding(frames: np.ndarray, start_frame: int, fps: int) -> Iterator[av.VideoFrame]:
+def for_encoding(frames: np.ndarray, start_frame: int, fps: Rate) -> Iterator[av.VideoFrame]:
     """uint8 [T, H, W, 3] (even H and W) as YUV 4:2:0 by BT.709; the first frame's time is start_frame / fps seconds."""
+    tick = 1 / Fraction(fps)
     graph = conversion(frames.shape[2], frames.shape[1])
     for offset, pixels in enumerate(frames):
         graph.push(av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24"))
         frame = graph.vpull()
-        frame.pts, frame.time_base = start_frame + offset, Fraction(1, fps)
+        frame.pts, frame.time_base = start_frame + offset, tick
         yield frame
 
 

@@ -60,7 +60,7 @@ def rows_of(manifests: str | Manifests, sandbox: Sandbox, told: Told) -> Iterato
     1. Nothing is raised for bad input; a row with a problem is left out.
     """
     names = (manifests,) if isinstance(manifests, str) else manifests.names
-    silent = True
+    silent, read = True, set[str]()
 
     def faulty(name: str, message: str) -> None:
         nonlocal silent
@@ -68,6 +68,9 @@ def rows_of(manifests: str | Manifests, sandbox: Sandbox, told: Told) -> Iterato
         told.add([Problem(name, "", message)])
 
     for source in sources(names, sandbox, faulty):
+        if source.url in read:  # a pattern matches what is named, too
+            continue
+        read.add(source.url)
         reader = _Reader(source, sandbox, told, single=names == (source.url,))
         for line in reader.read():
             yield line if names == (source.url,) else line._replace(file=source.url)

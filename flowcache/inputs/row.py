@@ -27,7 +27,7 @@ from flowcache.inputs.schema import (
     shown,
 )
 from flowcache.inputs.shape import misshapen, without
-from flowcache.records import LATER, OWN, MediaInfo, ModelSpec, Shot
+from flowcache.records import LATER, OWN, MediaInfo, ModelSpec, Rate, Shot
 
 Place = tuple[str, int]  # a manifest as messages name it, and a row of it
 Loc = tuple[int | str, ...]  # where in a row: ("shots", 1, "frames")
@@ -183,7 +183,7 @@ def _faulty(row: ReadRow, given: dict[str, Any], faults: Sequence[Fault]) -> dic
     return given
 
 
-def shots(row: ReadRow, spec: ModelSpec, fps: int | None, defaults: RowDefaults) -> tuple[Shot, ...]:
+def shots(row: ReadRow, spec: ModelSpec, fps: Rate | None, defaults: RowDefaults) -> tuple[Shot, ...]:
     """The row's shots with their lengths; those of a faulty one are 0."""
     found, written = [], _written_shots(row)
     for index, (loc, shot) in enumerate(written):
@@ -241,7 +241,7 @@ def _frames(
     loc: Loc,
     shot: Row | ShotRow,
     grid: tuple[ModelSpec, bool, bool],
-    fps: int | None,
+    fps: Rate | None,
     defaults: RowDefaults,
 ) -> int:
     """Video frames: `frames` as given, else the valid length nearest to what is asked for; 0 if faulty.
@@ -263,7 +263,7 @@ def _frames(
         row.fault((*loc, "seconds"), f"{given}; accepted: at most {MAX_FRAMES:,} frames")
         return 0
     if seconds is not None and fps and abs(frames - wanted) >= 1:
-        row.warn((*loc, "seconds"), f"got {seconds:g}, which becomes {frames / fps:.4g}: {frames:,} frames")
+        row.warn((*loc, "seconds"), f"got {seconds:g}, which becomes {float(frames / fps):.4g}: {frames:,} frames")
     return frames
 
 
@@ -304,7 +304,7 @@ def check_pictures(row: ReadRow, spec: ModelSpec, shots: tuple[Shot, ...]) -> No
         row.fault(("end_image",), f"does not go with {spec.name}, whose chunks have {spec.chunk}; accepted: {accepted}")
 
 
-def check_tail(row: ReadRow, video: MediaInfo, spec: ModelSpec, fps: int) -> None:
+def check_tail(row: ReadRow, video: MediaInfo, spec: ModelSpec, fps: Rate) -> None:
     """Whether the video holds the frames that the model needs in order to continue it."""
     have, need = video.frames_at(fps), lengths.shortest_history(spec)
     if have < need:

@@ -14,8 +14,9 @@ import numpy as np
 from flowcache.errors import MediaError, StoreError, UnreadableError, masked
 from flowcache.inputs import media
 from flowcache.inputs.children import Children, Limits
+from flowcache.inputs.hls import collect, is_playlist
 from flowcache.inputs.urls import FETCH_SECONDS, Access, OpenFile, download, opened, resolve, scheme_of
-from flowcache.records import MediaInfo
+from flowcache.records import MediaInfo, Rate
 
 MEMORY = 3 << 29  # bytes: a WebP picture of 64 million pixels takes 1.2 GB, a video of 8K 0.9 GB
 LIMITS = {"image": Limits(MEMORY, cpu=15, wall=300), "video": Limits(MEMORY, cpu=120, wall=1200)}
@@ -45,7 +46,7 @@ class Sandbox(Children):
         (answer,) = self._media(_image, "image", url, {"width": width, "height": height, **how})
         return np.frombuffer(answer, np.uint8).reshape(1, height, width, 3)
 
-    def clip(self, url: str, frames: int, fps: int, width: int, height: int, **how: Any) -> np.ndarray:
+    def clip(self, url: str, frames: int, fps: Rate, width: int, height: int, **how: Any) -> np.ndarray:
         """See `media.load_clip`."""
         asked = {"frames": frames, "fps": fps, "width": width, "height": height, **how}
         found = [np.frombuffer(frame, np.uint8) for frame in self._media(_clip, "video", url, asked)]
@@ -99,7 +100,7 @@ def _within_reach(url: str) -> Iterator[str]:
         yield url
         return
     with tempfile.NamedTemporaryFile() as file:
-        download(url, file, media.BYTE_LIMIT)
+        (collect if is_playlist(url) else download)(url, file, media.BYTE_LIMIT)
         file.flush()
         yield file.name
 

@@ -4,11 +4,14 @@ import re
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, PlainSerializer, PlainValidator, ValidationError
 from pydantic_core import PydanticCustomError
 
 from flowcache.inputs.policy_schema import Policy
+from flowcache.inputs.rates import ACCEPTED as RATES
+from flowcache.inputs.rates import rate
 from flowcache.inputs.written import Whole, Written, real, shown, suggestion, text, whole
+from flowcache.records import Rate, write_rate
 
 MAX_PROMPT = 10_000  # characters
 MAX_SECONDS = 86_400
@@ -32,7 +35,7 @@ ACCEPTS = {
     "frames": "a whole number from 1 to 1,000,000",
     "width": "a whole number from 1 to 8192",
     "height": "a whole number from 1 to 8192",
-    "fps": "a whole number from 1 to 120",
+    "fps": RATES,
     "seed": "a whole number from 0 to 9223372036854775807",
     "guidance": "a number from 0 to 50",
     "steps": "a whole number from 1 to 1,000",
@@ -83,6 +86,7 @@ def _label(value: Any) -> Any:
     return value
 
 
+Fps = Annotated[Rate, PlainValidator(rate), PlainSerializer(write_rate, when_used="json")]
 Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
 Names = Annotated[
     tuple[Annotated[str, text(50)], ...], Field(max_length=50), BeforeValidator(_names), AfterValidator(_in_order)
@@ -95,7 +99,7 @@ class Look(Written):
 
     negative_prompt: Annotated[str, text(MAX_PROMPT, blank=True)] | None = None
     seconds: Seconds | None = None
-    fps: Annotated[int, whole(1, 120)] | None = None
+    fps: Fps | None = None
     seed: Annotated[int, whole(0, 2**63 - 1)] | None = None
     guidance: Annotated[float, real(0, 50)] | None = None
     steps: Annotated[int, whole(1, 1000)] | None = None

@@ -16,11 +16,11 @@ from flowcache.inputs.adapt import SIZE, Extra
 from flowcache.inputs.cells import cell_value
 from flowcache.inputs.lines import Line
 from flowcache.inputs.schema import ACCEPTS, Row, faults, path_name, shown, usable_id
+from flowcache.inputs.strangers import strangers
 from flowcache.inputs.where import Where
 from flowcache.inputs.written import suggestion
 from flowcache.records import RenderRequest
 
-FEW = 20  # ids that a message names
 PATTERN = "an id, or a pattern of one with *, ? and [abc]"
 OF_A_ROW = ("id", "prompt", "shots", "image", "video", "end_image")  # what makes a row that one: not for all at once
 SETTABLE = tuple(sorted(set(Row.model_fields) - set(OF_A_ROW)))
@@ -65,14 +65,17 @@ class Selection:
         good = [request for request in found if self._named(request.id)]
         return good[: self.limit] if self.only and self.limit else good
 
-    def faults(self, found: Iterable[RenderRequest], problems: Iterable[Problem], file: str) -> list[Problem]:
-        """What of the selection meets no row. found, problems: what came of `rows`."""
+    def faults(
+        self, found: Iterable[RenderRequest], problems: Iterable[Problem], file: str, ids: Iterable[str] = ()
+    ) -> list[Problem]:
+        """What of the selection meets no row. found, problems: what came of `rows`; ids: of all rows that have one."""
         bad = {problem.video for problem in problems}
-        known = [request.id for request in found] + [name for name in bad if name]
-        missed = [one for one in self.only if not any(fnmatchcase(name, one) for name in known)]
-        if not self.all and not known and not bad:
+        meant = [request.id for request in found] + [name for name in bad if name]
+        if missed := strangers(self.only, {*meant, *ids}, file, "--only", patterns=True):
+            return missed
+        if not self.all and not meant and not bad:
             return [Problem(file, "", "has no row that is meant; accepted: a selection that leaves at least one")]
-        return [Problem("--only", "", f"{shown(one)} names no row; {_near(one, known)}") for one in missed]
+        return []
 
     def _named(self, given: Any) -> bool:
         name = usable_id(given)
@@ -89,10 +92,6 @@ class Selection:
 
 
 EVERY = Selection()
-
-
-def _near(name: str, known: Sequence[str]) -> str:
-    return suggestion(name, known) if len(known) <= FEW else f"accepted: {PATTERN}"
 
 
 def _drawn(row: Line) -> bytes:

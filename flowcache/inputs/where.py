@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from flowcache.errors import InputError, Problem
+from flowcache.inputs.rates import rate
 from flowcache.inputs.schema import Row
 from flowcache.inputs.written import shown, suggestion
 
@@ -15,7 +16,7 @@ ACCEPTED = "such as \"labels.team = 'a' and steps >= 20\", with =, !=, <, <=, >,
 LONGEST = 10_000  # characters
 DEEPEST = 100  # parentheses and nots in each other
 TOKEN = re.compile(
-    r"""\s*(?:(?P<text>'(?:[^']|'')*')|(?P<number>[+-]?\d+(?:\.\d+)?(?![\w.]))|(?P<sign><=|>=|!=|<>|==|=|<|>|\(|\))
+    r"""\s*(?:(?P<text>'(?:[^']|'')*')|(?P<number>[+-]?\d+(?:\.\d+)?(?![\w./])|\d+/\d+(?![\w./]))|(?P<sign><=|>=|!=|<>|==|=|<|>|\(|\))
     |(?P<name>[A-Za-z_][\w-]*(?:\.(?:[\w-]+|"[^"]*"))?))""",
     re.VERBOSE,
 )
@@ -126,18 +127,23 @@ class _Reader:
         if kind == "text":
             return token[1:-1].replace("''", "'")
         if kind == "number":
-            return float(token)
+            return float(token) if "/" not in token else token
         if kind == "name" and token.lower() in ("true", "false"):
             return token.lower()
         raise ValueError(f"{shown(token)} is no value: text is quoted, as 'a'" if token else "a value is missing")
 
 
 def _comparison(head: str, label: str, compare: Callable[[Any, Any], bool], wanted: Any) -> Test:
+    if head == "fps":
+        wanted = _rate(wanted)
+
     def holds(row: Fields) -> bool:
         found = _value(row, head, label)
         if found is None:
             return False
         try:
+            if head == "fps" and not isinstance(wanted, str):
+                return compare(_rate(found), wanted)
             if isinstance(wanted, float):
                 return compare(float(found), wanted)
             return compare(_text(found), wanted)
@@ -145,6 +151,14 @@ def _comparison(head: str, label: str, compare: Callable[[Any, Any], bool], want
             return False
 
     return holds
+
+
+def _rate(said: Any) -> Any:
+    """As a row means it: 23.976 is 24000/1001. As it is where it is no frame rate."""
+    try:
+        return rate(said)
+    except ValueError:
+        return said
 
 
 def _value(row: Fields, head: str, label: str) -> Any:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from flowcache.progress.events import (
     ChunkDone,
+    FinishDead,
     RunBegan,
     RunEvent,
     SegmentCommitted,
@@ -17,6 +18,7 @@ from flowcache.progress.events import (
     VideoCancelled,
     VideoDead,
     VideoDone,
+    VideoFinished,
     VideoReadmitted,
     VideosJoined,
 )
@@ -49,6 +51,7 @@ class Work:
     gang: str
     chunks: int
     finished: int = 0
+    finish: bool = False  # it is no segment, but the finish of the video
 
 
 class Counts:
@@ -60,6 +63,7 @@ class Counts:
         self.finished_videos = self.finished_chunks = 0
         self._unwanted = 0  # chunks that will not come
         self.failures = 0  # attempts that were lost
+        self.finished_by = 0  # videos that a function has finished, of this driver
         self.work: dict[tuple[str, int], Work] = {}  # by video and segment, what is under way
         self._since = 0.0
 
@@ -72,8 +76,12 @@ class Counts:
                 self._join(event.videos)
             case SegmentStarted():
                 video = self.videos[event.video]
-                video.state, video.started = "rendering", True
-                self.work[event.video, event.segment] = Work(event.gang, event.chunks)
+                if not event.finish:
+                    video.state, video.started = "rendering", True
+                self.work[event.video, event.segment] = Work(event.gang, event.chunks, finish=event.finish)
+            case VideoFinished() | FinishDead():
+                self.finished_by += isinstance(event, VideoFinished)
+                self.work.pop((event.video, self.videos[event.video].segments), None)
             case ChunkDone():
                 if work := self.work.get((event.video, event.segment)):
                     work.finished += 1
@@ -138,7 +146,8 @@ class Counts:
         forwards = self.computed + self.reused
         reuse = f", {self.reused / forwards:.0%} of steps reused" if forwards else ""
         left = "" if not self.made or not self.left else f", about {duration(self.left / self.rate)} left"
-        return f"{done}/{len(self.videos)} videos, {chunks}/{self.total} chunks{reuse}{left}"
+        finished = f", {self.finished_by} finished" if self.finished_by else ""
+        return f"{done}/{len(self.videos)} videos, {chunks}/{self.total} chunks{finished}{reuse}{left}"
 
     @property
     def left(self) -> int:

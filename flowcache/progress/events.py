@@ -36,6 +36,7 @@ class SegmentStarted:
     segment: int  # from 0, here and below
     gang: str = ""
     chunks: int = 0  # of this segment
+    finish: bool = False  # it is no segment, but the finish of the whole video
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ class SegmentFailed:
     cause: str
     kind: FailureKind
     again: bool
+    finish: bool = False  # as of SegmentStarted
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,24 @@ class VideoDead:
     """The video is given up: it has a dead letter."""
 
     video: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFinished:
+    """What the finishing function made of the video is in the store. files: so many."""
+
+    video: str
+    function: str
+    files: int
+
+
+@dataclass(frozen=True, slots=True)
+class FinishDead:
+    """The finish of the video is given up: the video is done, and has a dead letter for that."""
+
+    video: str
+    function: str
     cause: str
 
 
@@ -169,6 +189,8 @@ RunEvent = (
     | SegmentFailed
     | VideoDone
     | VideoDead
+    | VideoFinished
+    | FinishDead
     | VideoCancelled
     | VideoReadmitted
     | VideosJoined

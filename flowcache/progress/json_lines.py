@@ -11,6 +11,7 @@ from flowcache.progress.counts import LOG_EVERY, Counts
 from flowcache.progress.events import (
     ChunkDone,
     CommandTaken,
+    FinishDead,
     Note,
     RunBegan,
     RunEnded,
@@ -23,6 +24,7 @@ from flowcache.progress.events import (
     VideoCancelled,
     VideoDead,
     VideoDone,
+    VideoFinished,
     VideoReadmitted,
     VideosJoined,
 )
@@ -80,7 +82,9 @@ class JsonProgress:
             case Note():
                 log.info(event.message)
             case SegmentStarted():
-                log.info("segment started", extra=place(event.video, event.segment))
+                log.info(
+                    "finish started" if event.finish else "segment started", extra=place(event.video, event.segment)
+                )
             case ChunkDone():
                 log.info("chunk finished", extra={**place(event.video, event.segment), "chunk": event.chunk})
             case SegmentCommitted():
@@ -93,6 +97,10 @@ class JsonProgress:
                 log.info("video done", extra={"video": event.video})
             case VideoDead():
                 log.error("video dead-lettered", extra={"video": event.video, "cause": masked(event.cause)})
+            case VideoFinished():
+                log.info(f"video finished by {event.function}", extra={"video": event.video})
+            case FinishDead():
+                log.error("finish dead-lettered", extra={"video": event.video, "cause": masked(event.cause)})
             case VideoCancelled():
                 log.info(f"video {event.how}", extra={"video": event.video})
             case VideoReadmitted():
@@ -108,9 +116,10 @@ class JsonProgress:
                 log.info(self.counts.summary())
 
     def _failed(self, event: SegmentFailed) -> None:
+        what = "finish" if event.finish else "segment"
         if event.kind == "abandoned":
-            self._logger.info(f"segment ended: {event.cause}", extra=place(event.video, event.segment))
+            self._logger.info(f"{what} ended: {event.cause}", extra=place(event.video, event.segment))
             return
         then = "tried again" if event.again else "given up"
         found = {"rank": event.rank, "kind": event.kind, "cause": masked(event.cause)}
-        self._logger.warning(f"segment failed and is {then}", extra=place(event.video, event.segment) | found)
+        self._logger.warning(f"{what} failed and is {then}", extra=place(event.video, event.segment) | found)

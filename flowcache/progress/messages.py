@@ -7,12 +7,14 @@ from typing import Any
 from flowcache.errors import masked
 from flowcache.progress.events import (
     CommandTaken,
+    FinishDead,
     RunBegan,
     RunEvent,
     RunOver,
     VideoCancelled,
     VideoDead,
     VideoDone,
+    VideoFinished,
     VideosJoined,
 )
 
@@ -43,6 +45,11 @@ class Messages:
                 return "video done", {"video": event.video}
             case VideoDead():
                 return "video dead", {"video": event.video, "cause": masked(event.cause)}
+            case VideoFinished():
+                return "video finished", {"video": event.video, "function": event.function, "files": event.files}
+            case FinishDead():
+                said = {"function": event.function, "cause": masked(event.cause)}
+                return "finish failed", {"video": event.video, **said}
             case VideoCancelled() if event.new:
                 return "video cancelled", {"video": event.video, "how": event.how}
             case CommandTaken():

@@ -18,6 +18,7 @@ from flowcache.errors import printable
 from flowcache.progress.counts import LOG_EVERY, Counts
 from flowcache.progress.events import (
     CommandTaken,
+    FinishDead,
     Listener,
     Note,
     RunBegan,
@@ -31,6 +32,7 @@ from flowcache.progress.events import (
     VideoCancelled,
     VideoDead,
     VideoDone,
+    VideoFinished,
     VideosJoined,
 )
 from flowcache.progress.json_lines import JsonProgress
@@ -97,6 +99,10 @@ class LogProgress:
                 return f"{event.video}: done"
             case VideoDead():
                 return f"{event.video}: dead-lettered: {event.cause}"
+            case VideoFinished():
+                return f"{event.video}: {finished(event)}"
+            case FinishDead():
+                return f"{event.video}: its finish is given up: {event.cause}"
             case VideoCancelled():
                 return f"{event.video}: {event.how}"
             case VideosJoined() if event.videos:
@@ -129,6 +135,8 @@ class LiveProgress:
                 self._print(withdrawn(event))
             case SegmentFailed():
                 self._print(f"{event.video}: {failed(event)}")
+            case FinishDead():
+                self._print(f"{event.video}: its finish is given up: {event.cause}")
             case CommandTaken():
                 self._print(f"{event.command}: {event.outcome}: {event.message}")
             case Tick() if time.monotonic() - self._drawn > DRAW_EVERY:
@@ -159,7 +167,8 @@ class LiveProgress:
         work = sorted(self.counts.work.items(), key=lambda one: one[1].gang)
         for (video, segment), one in work[:SHOWN]:
             place = f"segment {segment + 1} of {self.counts.videos[video].segments}"
-            table.add_row(one.gang, escape(video), place, f"{one.finished}/{one.chunks} chunks of it")
+            told = (place, f"{one.finished}/{one.chunks} chunks of it") if not one.finish else ("its finish", "")
+            table.add_row(one.gang, escape(video), *told)
         if len(work) > SHOWN:
             table.add_row(f"and {len(work) - SHOWN} more gangs", "", "", "")
         return table
@@ -179,8 +188,13 @@ def withdrawn(event: SegmentsWithdrawn) -> str:
     return f"{event.video}: {event.segments} damaged segments were withdrawn, and are rendered again"
 
 
+def finished(event: VideoFinished) -> str:
+    return f"finished by {event.function}, {event.files} file{'s' * (event.files != 1)}"
+
+
 def failed(event: SegmentFailed) -> str:
+    what = "its finish" if event.finish else f"segment {event.segment}"
     if event.kind == "abandoned":
-        return f"segment {event.segment} was ended: {event.cause}"
+        return f"{what} was ended: {event.cause}"
     then = "trying again" if event.again else "giving up"
-    return f"segment {event.segment} failed on rank {event.rank}: {event.cause}; {then}"
+    return f"{what} failed on rank {event.rank}: {event.cause}; {then}"

@@ -107,7 +107,7 @@ def totals(run: RunRecord, videos: Sequence[Video]) -> Totals:
     return Totals(
         stages=stages(markers),
         rank_seconds=sum((marker.finished - marker.started) * marker.world_size for marker in markers),
-        video_seconds=sum(marker.frames / marker.fps for marker in markers),
+        video_seconds=sum(float(marker.frames / marker.fps) for marker in markers),
         bytes=sum(chunk.bytes for chunk in chunks),
         kv_bytes=most_kv(chunks),
         started=min((marker.started for marker in markers), default=None),

@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from flowcache.errors import StoreError, masked
-from flowcache.records import ChunkRecord
+from flowcache.records import ChunkRecord, read_rate
 from flowcache.report.frames import frames_at, spread_frames, strip
 from flowcache.storage.commits import chunks_of, read_commits
 from flowcache.storage.objects.store import Store
@@ -61,7 +61,7 @@ def _begun(store: Store) -> Iterator[tuple[dict, list[ChunkRecord]]]:
 
 def _cells(store: Store, request: dict, chunks: list[ChunkRecord]) -> list[Image.Image]:
     """A video's pictures at RATE, each below its id."""
-    fps, total = request["fps"], sum(chunk.frames for chunk in chunks)
+    fps, total = read_rate(request["fps"]), sum(chunk.frames for chunk in chunks)
     count = min(int(total * RATE / fps), RATE * SECONDS)
     wanted = [int(time * fps / RATE) for time in range(max(1, count))]
     numbers = sorted(set(wanted))

@@ -62,8 +62,8 @@ class RankActor(RankWorker):
     def _logged(self, task: Task) -> Iterator[None]:
         """Begin and end of the rank's share in a task; an exception with its traceback, which still goes on."""
         where = {**place(task.segment.video_id, task.segment.index), "rank": self.rank, "gang": self.gang}
-        begin = time.monotonic()
-        self.logger.info("segment started", extra=where)
+        begin, what = time.monotonic(), "finish" if task.finish else "segment"
+        self.logger.info(f"{what} started", extra=where)
         how = "failed"
         try:
             yield
@@ -74,6 +74,6 @@ class RankActor(RankWorker):
         finally:
             where["seconds"] = round(time.monotonic() - begin, 3)
             if how != "failed":
-                self.logger.info(f"segment {how}", extra=where)
+                self.logger.info(f"{what} {how}", extra=where)
             else:
-                self.logger.error("segment failed", extra=where, exc_info=True)
+                self.logger.error(f"{what} failed", extra=where, exc_info=True)

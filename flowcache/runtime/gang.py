@@ -23,6 +23,7 @@ from flowcache.runtime.node_check import PASSED, NodeChecks
 from flowcache.runtime.session import RayWatch
 from flowcache.scheduler.protocols import GangFailure, kind_of
 from flowcache.storage.documents import SegmentMarker
+from flowcache.storage.finish_marker import FinishMarker
 from flowcache.storage.objects.store import Store
 from flowcache.worker.task import Event, Flawed, Task, WorkerSettings
 
@@ -80,7 +81,7 @@ class RayGang:
         rendezvous = self.actors[0].open_group.remote() if shape.ranks > 1 else None
         self._pending = {actor.join_group.remote(rendezvous): rank for rank, actor in enumerate(self.actors)}
         self._stream: Any = None
-        self._end: SegmentMarker | Flawed | None = None
+        self._end: SegmentMarker | Flawed | FinishMarker | None = None
         self.started = False
         self.node = ""
         self.model: str | None = None
@@ -97,10 +98,12 @@ class RayGang:
         return worker.remote(store, settings, self.name, rank, self.shape.ranks)
 
     def assign(self, task: Task) -> None:
-        self.task, self.model, self.video = task, task.request.model, task.request.id
-        self.heard = time.monotonic()
+        self.task, self.heard = task, time.monotonic()
+        if not task.finish:  # for which no model is loaded
+            self.model, self.video = task.request.model, task.request.id
         self._stream = self.actors[0].render.options(num_returns="streaming").remote(task)
-        self._pending = {actor.assist.remote(task): rank for rank, actor in enumerate(self.actors) if rank}
+        assist = self.actors[1:] if not task.finish else ()
+        self._pending = {actor.assist.remote(task): rank for rank, actor in enumerate(assist, 1)}
 
     def abandon(self) -> bool:
         """Of several ranks each would stop elsewhere, and hang the others."""
@@ -118,7 +121,7 @@ class RayGang:
         events: list[Event] = []
         for item in ready:
             event = self._take(item)
-            if isinstance(event, SegmentMarker | Flawed):
+            if isinstance(event, SegmentMarker | Flawed | FinishMarker):
                 self._end, self._stream = event, None
             elif event is not None:
                 events.append(event)
@@ -163,7 +166,8 @@ class RayGang:
                 rank, how = lost or (rank, str(cause))
                 raise GangFailure(rank, "infra", how, plain(error)) from error
             # An error that we raise ourselves leaves a rank sound; after others (CUDA's, say) who knows.
-            usable = isinstance(cause, FlowcacheError) and self.shape.ranks == 1
+            alone = self.shape.ranks == 1 or (self.task is not None and self.task.finish)
+            usable = isinstance(cause, FlowcacheError) and alone
             if usable:
                 self._stream = self.task = None
             raise GangFailure(rank, kind_of(cause), f"{type(cause).__name__}: {cause}", plain(error), usable) from error

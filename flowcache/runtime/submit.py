@@ -10,6 +10,7 @@ Submitting the same again finds the job that runs or succeeded; only after a fai
 
 import asyncio
 import hashlib
+import io
 import json
 import logging
 import os
@@ -28,9 +29,10 @@ from ray.dashboard.modules.job.pydantic_models import JobDetails
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from flowcache.errors import FlowcacheError, InputError, MediaError, Problem
+from flowcache.errors import FlowcacheError, InputError, MediaError, Problem, UnreadableError
 from flowcache.families.registry import bundled
 from flowcache.inputs.given import Given
+from flowcache.inputs.hls import collect, is_playlist
 from flowcache.inputs.job import JobSpec
 from flowcache.inputs.lines import Line
 from flowcache.inputs.listing import is_folder, is_pattern
@@ -155,16 +157,31 @@ def _media(sandbox: Sandbox, manifest: Path, name: str, kind: str) -> bytes:
     """The picture or video beside the manifest, opened and decoded before any of it is sent. MediaError: it is none."""
     path = resolve(name, str(manifest))
     try:
-        # Links are followed first: a manifest that came with one must not send what lies elsewhere on this machine.
-        if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(manifest.parent)):
-            raise MediaError("leaves the manifest's folder; accepted: a path in it, or a URL")
+        _check_inside(path, manifest)
         checked = sandbox.probe(path, kind, "")
-        data = Path(path).read_bytes()
+        data = _carried(path, manifest)
+    except UnreadableError as error:
+        raise MediaError(str(error)) from error
     except (OSError, ValueError) as error:
         raise MediaError(cause(error)) from error
     if hashlib.sha256(data).hexdigest() != checked.sha256:
         raise MediaError("changed while it was read")
     return data
+
+
+def _check_inside(path: str, manifest: Path) -> None:
+    """Links are followed first: a manifest that came with one must not send what lies elsewhere on this machine."""
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(manifest.parent)):
+        raise MediaError("leaves the manifest's folder; accepted: a path in it, or a URL")
+
+
+def _carried(path: str, manifest: Path) -> bytes:
+    """The file; of a run's playlist the video that it names, as one."""
+    if not is_playlist(path):
+        return Path(path).read_bytes()
+    video = io.BytesIO()
+    collect(path, video, LIMIT, seen=lambda part: _check_inside(part, manifest))
+    return video.getvalue()
 
 
 def connect(address: str) -> JobSubmissionClient:

@@ -134,7 +134,7 @@ class Settings(Protocol):
     @property
     def chunk(self) -> int: ...
     @property
-    def fps(self) -> int: ...
+    def fps(self) -> int: ...  # the nearest whole rate
 
     def plan(self, frames: int, policy: Policy, given: int = 0) -> SamplingPlan:
         """For a window of `frames` latent frames of which the first `given` are given.

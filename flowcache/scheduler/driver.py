@@ -25,6 +25,7 @@ from flowcache.scheduler.telling import tell_stopped, told_end
 from flowcache.storage.commits import success, withdraw_stopped
 from flowcache.storage.documents import RunRecord, Stopped
 from flowcache.storage.extend import extend
+from flowcache.storage.finish_marker import FinishMarker
 from flowcache.storage.growth import Terms
 from flowcache.storage.objects.store import Store
 from flowcache.storage.ownership import Hold, Superseded, take
@@ -127,7 +128,8 @@ def _finish(
     listing, record = ledger.prove(), ledger.record
     took = time.monotonic() - begin
     summary = summarise(store, record, listing, ledger.queue, ledger.rendered, stopping.why, took, ledger.outside)
-    if listing.done >= record.plan["videos"].keys() and not record.rejected:
+    unfinished = summary.left or any(letter.kind == "finish" for letter in listing.dead_letters.values())
+    if listing.done >= record.plan["videos"].keys() and not record.rejected and not unfinished:
         success(store, {"run_id": record.run_id, "videos": len(record.plan["videos"])})
     elif summary.stopped:
         ledger.stopped(summary.stopped, summary.exit_code, summary.left)
@@ -238,6 +240,10 @@ class Driver:
             self.ledger.chunk_done(task.segment, event)
         elif isinstance(event, Flawed):
             self._again_without_reuse(task, event)
+        elif isinstance(event, FinishMarker):
+            self.pool.nodes.committed(gang.node)
+            self.failures.refusals.committed()
+            self.ledger.finished(task, event)
         else:
             self.pool.nodes.committed(gang.node)
             self.failures.refusals.committed()

@@ -137,18 +137,20 @@ class Failures:
         segment = task.segment
         counted = self.counted[segment.video_id, segment.index, kind]
         attempts = self.mending.mended[segment.video_id] if kind == "damaged" else counted
+        finish = self.ledger.options.finish if task.finish else None
 
         def letter() -> DeadLetter:
             return DeadLetter(
                 video_id=segment.video_id,
-                segment=segment.index,
+                segment=None if finish else segment.index,
                 rank=failure.rank,
                 cause=failure.cause,
-                kind=kind,
+                kind="finish" if finish else kind,
                 attempts=attempts,
                 log_tail=(failure.log or masked(gang.log_of(failure.rank)))[-LOG:],
                 request=without_credentials(task.request),
                 continues=marker_key(segment.video_id, segment.after) if segment.after is not None else None,
+                finish=finish,
             )
 
-        self.ledger.dead_letter(segment.video_id, failure.cause, letter)
+        self.ledger.dead_letter(segment.video_id, failure.cause, letter, finish)

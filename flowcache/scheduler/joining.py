@@ -51,8 +51,11 @@ class Joining:
         self._corrected: set[str] = set()
 
     def begin(self, command: Command, taken: Taken | None) -> None:
-        """taken: what became of it before; where all its videos are here, or done, there is nothing to do again."""
-        known = self.ledger.queue.videos.keys() | self.ledger.listing.done
+        """taken: what became of it before; where all its videos are here, or done and finished, there is nothing to do
+        again."""
+        finish, listing = self.ledger.options.finish, self.ledger.listing
+        over = {name for name in listing.done if not finish or finish in listing.finished.get(name, ())}
+        known = self.ledger.queue.videos.keys() | over
         plan_rows = self.plan_rows
         if plan_rows is None or (taken and known >= set(taken.videos)):
             return
@@ -140,7 +143,8 @@ class Joining:
             video, name = queue.videos.get(request.id), request.id
             if name in self._corrected or (video is None and name in found.markers):
                 ledger.markers[name] = found.markers.get(name, {})
-                queue.add(video_of(request, rows.specs[request.model], found.listing, found.listing.dead_letters))
+                spec, letters = rows.specs[request.model], found.listing.dead_letters
+                queue.add(video_of(request, spec, found.listing, letters, ledger.options.finish))
                 came.append(name)
             elif video is not None and video.request.priority != request.priority:
                 queue.prioritise(name, request.priority)

@@ -11,6 +11,7 @@ from flowcache.inputs.options import RunOptions
 from flowcache.progress.events import (
     ChunkDone,
     FailureKind,
+    FinishDead,
     Note,
     RunBegan,
     RunEvent,
@@ -20,6 +21,7 @@ from flowcache.progress.events import (
     SegmentsWithdrawn,
     VideoDead,
     VideoDone,
+    VideoFinished,
 )
 from flowcache.records import ChunkRecord, ModelSpec, RenderRequest, Segment
 from flowcache.scheduler.protocols import GangWork
@@ -30,6 +32,7 @@ from flowcache.scheduler.telling import begun, quietly, tell_stopped
 from flowcache.storage.commits import Listing, list_commits, put_playlist, read_markers, withdraw_success
 from flowcache.storage.committed import CURE
 from flowcache.storage.documents import DeadLetter, RunRecord, SegmentMarker, Stopped
+from flowcache.storage.finish_marker import FinishMarker
 from flowcache.storage.objects.store import Store
 from flowcache.storage.ownership import Hold
 from flowcache.storage.parts import outdate
@@ -60,7 +63,7 @@ class Ledger:
         self.store, self.record, self.hold, self.options, self.tell = store, record, hold, options, tell
         self.mending = threading.Lock()
         self.outside: Set[str] = record.plan["videos"].keys() - {request.id for request in requests}  # not asked for
-        stock = Stock(store, record, hold, self.note)
+        stock = Stock(store, record, hold, self.note, options.finish)
         stock.revive(self.outside, options.retry_failed)
         self.markers, damaged = stock.usable([one.id for one in requests if one.id not in stock.listing.done])
         outdate(store, record, stock.listing)
@@ -72,6 +75,10 @@ class Ledger:
         self.writer = StoreWriter(store, options.patience)
         self.rendered = 0  # chunks
         self.made: list[SegmentMarker] = []  # since this driver is at work
+        self.finishes: list[FinishMarker] = []  # alike
+        if any(video.rendered and not (video.done or video.dead) for video in self.queue.videos.values()):
+            withdraw_success(store)  # what is left to do is a finish that was not asked for before
+            self.changed = True
         tell(RunBegan(record.run_id, tuple(map(begun, self.queue.videos.values()))))
         self._give_up(damaged)
 
@@ -99,7 +106,7 @@ class Ledger:
         """What gangs are needed for."""
         queue, record = self.queue, self.record
         settings = worker_settings(record, self.hold.name, self.options)
-        waiting = [video.request for video in queue.left]
+        waiting = [video.request for video in queue.left if not video.rendered]
         return GangWork(self.store, settings, record.models, waiting, queue.startable, self.note)
 
     def note(self, message: str) -> None:
@@ -107,7 +114,10 @@ class Ledger:
         self.tell(Note(masked(message)))
 
     def task(self, request: RenderRequest, segment: Segment, gang: str, reuse: bool, frugal: bool = False) -> Task:
-        """What the gang is given, for a segment that the queue says runs from now on."""
+        """What the gang is given, for a segment or finish that the queue says runs from now on."""
+        if self.is_finish(segment):
+            self.tell(SegmentStarted(request.id, segment.index, gang, finish=True))
+            return Task(request, segment, None, True, finish=True)
         committed = self.markers[request.id]
         parent = None if segment.after is None else committed[segment.after]
         init = next((marker.init_sha256 for marker in committed.values()), None)
@@ -129,6 +139,17 @@ class Ledger:
         self.tell(SegmentCommitted(segment.video_id, segment.index, segment.chunks))
         self._publish(video)
 
+    def is_finish(self, segment: Segment) -> bool:
+        """It is no segment, but the finish of its whole video."""
+        return segment is self.queue.videos[segment.video_id].finish
+
+    def finished(self, task: Task, marker: FinishMarker) -> None:
+        """The finish is committed, by this attempt or another."""
+        self.changed = True
+        self.finishes.append(marker)
+        self.queue.commit(task.segment)
+        self.tell(VideoFinished(marker.video_id, marker.finish, len(marker.files)))
+
     def failed(
         self,
         segment: Segment,
@@ -143,7 +164,8 @@ class Ledger:
         that failed it, if another one shall try; aside: not before the queue is told to resume it."""
         video = self.queue.videos[segment.video_id]
         again = again and not (video.dead or video.withheld)
-        self.tell(SegmentFailed(segment.video_id, segment.index, rank, cause, kind, again))
+        told = segment.video_id, segment.index, rank, cause, kind, again, self.is_finish(segment)
+        self.tell(SegmentFailed(*told))
         if again and aside:
             self.queue.set_aside(segment)
         else:
@@ -189,15 +211,17 @@ class Ledger:
         elif together:
             self.writer.playlist(video.request.id, together)
 
-    def dead_letter(self, video_id: str, cause: str, letter: Callable[[], DeadLetter]) -> None:
+    def dead_letter(
+        self, video_id: str, cause: str, letter: Callable[[], DeadLetter], finish: str | None = None
+    ) -> None:
         """Give the video up, once: of several segments that fail the first one is why. letter: may take its time, to
-        find a log."""
+        find a log; finish: the function, where only that is given up."""
         if self.queue.videos[video_id].dead:
             return
         self.changed = True
         self.writer.dead_letter(video_id, letter)
         self.queue.dead_letter(video_id)
-        self.tell(VideoDead(video_id, cause))
+        self.tell(FinishDead(video_id, finish, cause) if finish else VideoDead(video_id, cause))
 
     def tell_finished(self) -> None:
         """Tell which videos were marked done since the last call, and what the store refused."""
@@ -233,10 +257,11 @@ class Ledger:
         left = self._unfinished()
         self.hold.look()
         try:
-            if self.made:
+            if self.made or self.finishes:
                 self.store.probe()  # whether commits were exclusive to the end
             listing = None if self.changed else self.listing
-            shown = read_back(self.store, self.record, self.markers, listing, left, self.made)
+            finish = self.options.finish, self.finishes
+            shown = read_back(self.store, self.record, self.markers, listing, left, self.made, *finish)
             self.hold.look()
             return shown
         except StoreError as error:

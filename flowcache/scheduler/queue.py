@@ -8,7 +8,10 @@ from flowcache.storage.control import How
 
 
 class Video:
-    """A request with what is left of it. Chains of segments (shots that cut) are independent."""
+    """A request with what is left of it. Chains of segments (shots that cut) are independent.
+
+    finish: a unit of work without chunks, numbered after the segments, which can start once all of these are committed.
+    """
 
     def __init__(
         self,
@@ -16,8 +19,10 @@ class Video:
         segments: tuple[Segment, ...],
         committed: Iterable[int] = (),
         dead: bool = False,
+        finish: Segment | None = None,
     ):
-        self.request, self.segments, self.dead = request, segments, dead
+        self.request, self.segments, self.dead, self.finish = request, segments, dead, finish
+        self.units = segments if finish is None else (*segments, finish)
         self.priority = request.priority
         self.paused = False
         self.withheld: How | None = None  # somebody does not want it any more; "cancelled": nor what runs of it
@@ -28,15 +33,26 @@ class Video:
 
     def _can_start(self, segment: Segment) -> bool:
         done = self.committed
+        if segment is self.finish:
+            return self.rendered and segment.index not in done
         return segment.index not in done and (segment.after is None or segment.after in done)
 
     def _startable(self) -> list[int]:
         """Ascending: a heap."""
-        return [one.index for one in self.segments if one.index not in self.running and self._can_start(one)]
+        return [one.index for one in self.units if one.index not in self.running and self._can_start(one)]
 
     @property
     def done(self) -> bool:
-        return len(self.committed) == len(self.segments)
+        return len(self.committed) == len(self.units)
+
+    @property
+    def segments_committed(self) -> int:
+        return len(self.committed) - bool(self.finish and self.finish.index in self.committed)
+
+    @property
+    def rendered(self) -> bool:
+        """All segments are committed, if not what comes after them."""
+        return self.segments_committed == len(self.segments)
 
     @property
     def startable(self) -> int:
@@ -51,26 +67,30 @@ class Video:
         """The first segment that can start, which runs from now on."""
         index = heapq.heappop(self._ready)
         self.running.add(index)
-        return self.segments[index]
+        return self.units[index]
 
     def commit(self, index: int) -> None:
         if index in self.committed:
             return
         self.running.discard(index)
         self.committed.add(index)
-        self.chunks_left -= self.segments[index].chunks
+        self.chunks_left -= self.units[index].chunks
         if self.continued(index):
             heapq.heappush(self._ready, index + 1)
+        if self.finish and index != self.finish.index and self.rendered:
+            heapq.heappush(self._ready, self.finish.index)
 
     def requeue(self, index: int) -> None:
         if index in self.running:
             self.running.discard(index)
-            if self._can_start(self.segments[index]):  # else what it continues was withdrawn
+            if self._can_start(self.units[index]):  # else what it continues was withdrawn
                 heapq.heappush(self._ready, index)
 
     def withdraw(self, indices: Iterable[int]) -> None:
-        """These committed segments are not there any more."""
+        """These committed segments are not there any more, nor a finish of them."""
         gone = self.committed.intersection(indices)
+        if gone and self.finish:
+            self.committed.discard(self.finish.index)
         self.committed -= gone
         self.chunks_left += sum(self.segments[index].chunks for index in gone)
         self._ready = self._startable()

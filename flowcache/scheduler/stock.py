@@ -6,11 +6,12 @@ from dataclasses import replace
 
 from flowcache.errors import StoreError
 from flowcache.inputs.segments import plan
-from flowcache.records import ModelSpec, RenderRequest
+from flowcache.records import ModelSpec, RenderRequest, Segment
 from flowcache.scheduler.queue import Video
 from flowcache.storage.chain import check_markers
 from flowcache.storage.commits import Listing, clear_dead_letter, done_key, list_commits, read_markers, withdraw_success
 from flowcache.storage.documents import Damaged, Newer, RunRecord, SegmentMarker, Unreadable
+from flowcache.storage.finishes import withdraw_finishes
 from flowcache.storage.growth import corrected
 from flowcache.storage.objects.store import Store
 from flowcache.storage.ownership import Hold
@@ -21,10 +22,12 @@ Markers = dict[str, dict[int, SegmentMarker]]  # by video and segment
 
 class Stock:
     """Read from the store when it is made. listing: what is committed; changed: the store may hold something else by
-    now. note: tells the operator."""
+    now. note: tells the operator; finish: the function that is to finish each video, if any."""
 
-    def __init__(self, store: Store, record: RunRecord, hold: Hold, note: Callable[[str], None]):
-        self.store, self.record, self.hold, self.note = store, record, hold, note
+    def __init__(
+        self, store: Store, record: RunRecord, hold: Hold, note: Callable[[str], None], finish: str | None = None
+    ):
+        self.store, self.record, self.hold, self.note, self.finish = store, record, hold, note, finish
         self.listing, self.changed = self._listed()
         self.dead: Set[str] = self.listing.dead_letters.keys()  # given up
 
@@ -39,6 +42,7 @@ class Stock:
         if untrue:
             withdraw_success(self.store)
         for name in untrue:
+            withdraw_finishes(self.store, name)
             self.store.delete(done_key(name))
         return replace(listing, done=listing.done - untrue), bool(untrue)
 
@@ -72,11 +76,13 @@ class Stock:
 
     def revive(self, outside: Collection[str], retry_failed: bool) -> None:
         """Give another chance to videos that were given up for what was damaged; if asked to, to all that failed.
-        outside: those that the run is not asked for."""
-        kinds = {"damaged"} | ({"work", "infra"} if retry_failed else set())
+        A finish that failed is forgotten where another one is asked for now, or none. outside: those that the run is
+        not asked for."""
+        kinds = {"damaged"} | ({"work", "infra", "finish"} if retry_failed else set())
         left = self.listing.withheld.keys() | outside
         letters = {name: one for name, one in self.listing.dead_letters.items() if name not in left}
         failed = {name for name, one in letters.items() if one.kind in kinds} | corrected(letters, self.record)
+        failed |= {name for name, one in letters.items() if one.kind == "finish" and one.finish != self.finish}
         if failed:
             self.changed = True
             withdraw_success(self.store)
@@ -85,12 +91,25 @@ class Stock:
         self.dead = self.dead - failed
 
     def video(self, request: RenderRequest, spec: ModelSpec) -> Video:
-        return video_of(request, spec, self.listing, self.dead)
+        return video_of(request, spec, self.listing, self.dead, self.finish)
 
 
-def video_of(request: RenderRequest, spec: ModelSpec, listing: Listing, dead: Collection[str]) -> Video:
-    """dead: videos that are given up."""
+def video_of(
+    request: RenderRequest, spec: ModelSpec, listing: Listing, dead: Collection[str], finish: str | None = None
+) -> Video:
+    """dead: videos that are given up; finish: the function that is to finish it, if any."""
     segments = plan(request, spec)
-    done = request.id in listing.done
-    committed = range(len(segments)) if done else listing.segments.get(request.id, ())
-    return Video(request, segments, committed, dead=request.id in dead and not done)
+    done, letter = request.id in listing.done, listing.dead_letters.get(request.id)
+    committed = list(range(len(segments)) if done else listing.segments.get(request.id, ()))
+    unit = finishing(request, segments) if finish else None
+    if unit and len(committed) == len(segments) and finish in listing.finished.get(request.id, ()):
+        committed.append(unit.index)
+    of_finish = letter is not None and letter.kind == "finish"
+    given_up = request.id in dead and of_finish == done
+    return Video(request, segments, committed, given_up, unit)
+
+
+def finishing(request: RenderRequest, segments: tuple[Segment, ...]) -> Segment:
+    """The unit of work that comes after the last segment."""
+    chunks = sum(segment.chunks for segment in segments)
+    return Segment(request.id, len(segments), len(request.shots) - 1, chunks, 0, request.frames, 0)

@@ -37,5 +37,5 @@ def told_end(tell: Callable[[RunEvent], None]) -> Iterator[None]:
 def begun(video: Video) -> VideoBegan:
     """What is told of a video when the run begins."""
     chunks = sum(segment.chunks for segment in video.segments)
-    there = len(video.committed), chunks - video.chunks_left
+    there = video.segments_committed, chunks - video.chunks_left
     return VideoBegan(video.request.id, len(video.segments), chunks, *there, video.dead)

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from flowcache.errors import ObjectError, StoreError
-from flowcache.records import ChunkRecord
+from flowcache.records import ChunkRecord, Rate
 from flowcache.storage.documents import SegmentMarker, sha256
 from flowcache.storage.media import decode
 from flowcache.storage.objects.store import MissingObject, Store
@@ -48,17 +48,17 @@ class Audit:
 
 @dataclass(frozen=True)
 class ObjectCheck:
-    """One object that a marker names, and what it must be."""
+    """One object that a marker or a finish names, and what it must be."""
 
     key: str
     sha256: str
     video_id: str
-    segment: int
+    segment: int | None
     bytes: int | None = None
     chunk: ChunkRecord | None = None  # of media, which are also decoded:
     init_key: str = ""
     init_sha256: str = ""
-    fps: int = 1
+    fps: Rate = 1
     size: tuple[int, int] | None = None  # height, width in pixels
 
     def damage(self, message: str, unreadable: bool = False) -> Damage:
@@ -146,7 +146,7 @@ def check_frames(check: ObjectCheck, chunk: ChunkRecord, data: bytes, init: byte
     count = 0
     try:
         for pixels, seconds in decode(init, [data]):
-            wanted = (chunk.start_frame + count) / check.fps
+            wanted = float((chunk.start_frame + count) / check.fps)
             if abs(seconds - wanted) > TIME_TOLERANCE:
                 yield check.damage(f"frame {count} is at {seconds:.4f} s, expected {wanted:.4f} s")
                 return

@@ -44,7 +44,7 @@ def replace(store: Store, old: str, run_id: str) -> None:
     so the later one goes on, and each removes nothing of the other's."""
     store.put(layout.OWNER, canonical(Owner(run_id)))
     leftovers = [one.entry.key for prefix in LEFTOVERS for one in listed(store, prefix)]
-    leftovers += [one.entry.key for one in listed(store, layout.MEDIA, "init", "playlist")]
+    leftovers += [one.entry.key for one in listed(store, layout.MEDIA, "init", "playlist", "master")]
     records = [one.entry.key for one in listed(store, layout.RUNS) if old and old in one.entry.key]
     with ThreadPoolExecutor(READERS) as pool:
         list(pool.map(store.delete, [*leftovers, *records, layout.SUCCESS, layout.STOPPED]))

@@ -46,7 +46,7 @@ from flowcache.storage.layout import (
 )
 from flowcache.storage.objects.store import MissingObject, Store, looks
 from flowcache.storage.ownership import confirm
-from flowcache.storage.playlist import playlist
+from flowcache.storage.playlist import master, playlist
 from flowcache.storage.proven import read_sound
 from flowcache.storage.runs import begin_run, new_run, read_run, spec_hash
 
@@ -153,9 +153,12 @@ def read_state(store: Store, marker: SegmentMarker) -> bytes:
 
 
 def put_playlist(store: Store, video_id: str, markers: Sequence[SegmentMarker], done: bool = False) -> str:
-    """Write the playlist over the committed segments and return its key. One writer at a time: the driver."""
-    key = layout.playlist_key(video_id)
+    """Write the playlist over the committed segments, which are consecutive, then the master playlist that names it.
+    The former's key. One writer at a time: the driver."""
+    key, over = layout.playlist_key(video_id), master(markers)
     store.put(key, playlist(chunks_of(markers), markers[0].fps, done).encode())
+    if over is not None:
+        store.put(layout.master_key(video_id), over.encode())
     return key
 
 

@@ -16,7 +16,8 @@ from flowcache.storage.documents import (
     Unreadable,
     parse,
 )
-from flowcache.storage.keys import listed
+from flowcache.storage.finish_marker import FinishMarker, Names
+from flowcache.storage.keys import Named, listed
 from flowcache.storage.objects.store import Store
 from flowcache.storage.proven import read_proven
 
@@ -37,6 +38,8 @@ class Commits:
     dead_letters: dict[str, DeadLetter]
     damaged: dict[str, str] = field(default_factory=dict)  # by video: what is wrong with a marker that is left out
     withheld: dict[str, Withheld] = field(default_factory=dict)  # by video: cancelled or skipped by somebody
+    finished: Names = field(default_factory=dict)  # by names alone
+    finishes: dict[str, tuple[FinishMarker, ...]] = field(default_factory=dict)  # by video: those that were read
 
     def all(self, video_id: str) -> tuple[SegmentMarker, ...]:
         """Every committed segment of the video, in order."""
@@ -57,18 +60,27 @@ class Listing:
     done: frozenset[str]  # videos with DONE
     dead_letters: dict[str, DeadLetter]
     withheld: dict[str, Withheld] = field(default_factory=dict)  # as in Commits
+    finished: Names = field(default_factory=dict)
 
 
 def list_commits(store: Store) -> Listing:
     """Three listings, and dead letters and commands in parallel."""
     segments: dict[str, list[int]] = {}
-    done = set()
-    for found in listed(store, layout.COMMITS):
-        if found.kind == "done":
-            done.add(found.video_id)
-        else:
+    there = listed(store, layout.COMMITS)
+    for found in there:
+        if found.kind == "marker":
             segments.setdefault(found.video_id, []).append(found.number)
-    return Listing(segments, frozenset(done), read_letters(store), read_log(store).withheld)
+    done = frozenset(found.video_id for found in there if found.kind == "done")
+    return Listing(segments, done, read_letters(store), read_log(store).withheld, finished(there))
+
+
+def finished(there: Iterable[Named]) -> dict[str, tuple[str, ...]]:
+    """By video: the functions whose finish of it is among these."""
+    names: dict[str, tuple[str, ...]] = {}
+    for found in there:
+        if found.kind == "finish":
+            names[found.video_id] = (*names.get(found.video_id, ()), found.finish)
+    return names
 
 
 def read_letters(store: Store) -> dict[str, DeadLetter]:
@@ -164,7 +176,8 @@ def read_commits(store: Store, known: dict[str, SegmentMarker] | None = None, lo
         letters.values(),
         (log or read_log(store)).withheld,
     )
-    return replace(commits, damaged={wanted[key]: str(why) for key, why in damaged.items()})
+    why = {wanted[key]: str(fault) for key, fault in damaged.items()}
+    return replace(commits, damaged=why, finished=finished(there))
 
 
 def arrange(

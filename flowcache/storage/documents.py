@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from flowcache.errors import ObjectError, StoreError, masked
-from flowcache.records import ChunkRecord
+from flowcache.records import ChunkRecord, Rate, read_rate, write_rate
 from flowcache.storage import layout
 from flowcache.storage.objects.store import MissingObject, Store
 from flowcache.storage.typed import read_json, typed
 
 SCHEMA_VERSION = 1  # of everything in the store: keys, documents, tables
 Work = Literal["render", "repair"]
+LATER = ("hardware", "stream")  # fields of a marker that older versions lack
 READERS = 64  # parallel small reads: as many as S3 has connections
 
 
@@ -102,7 +103,7 @@ class SegmentMarker:
     chunks: tuple[ChunkRecord, ...]
     frames: int
     start_frame: int
-    fps: int
+    fps: Rate
     policy: dict[str, Any]
     host: str
     gang: str
@@ -111,6 +112,7 @@ class SegmentMarker:
     finished: float
     seconds: dict[str, float]  # {"load", "conditioning"}: before the first chunk; {"text"}: encoding texts, beside it
     hardware: dict[str, str] | None = None  # of rank 0: {"device", "attention", "torch"}
+    stream: dict[str, str] | None = None  # what its init segment says: {"codecs", "resolution"}
     schema_version: int = SCHEMA_VERSION
 
 
@@ -127,24 +129,26 @@ class DoneMarker:
     chunks: int
     frames: int
     bytes: int  # of all chunks
-    fps: int
+    fps: Rate
     markers: tuple[str, ...]  # sha256 of each segment's marker object, in order
     schema_version: int = SCHEMA_VERSION
 
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A video that was given up."""
+    """A video that was given up, or its finish."""
 
     video_id: str
     segment: int | None  # None: before the first segment
     rank: int | None
     cause: str
-    kind: Literal["work", "infra", "rejected", "damaged"]  # damaged: what the store holds of it can't be gone on with
+    # damaged: what the store holds of it can't be gone on with; finish: the video is done, its finish is not
+    kind: Literal["work", "infra", "rejected", "damaged", "finish"]
     attempts: int
     log_tail: str
     request: dict[str, Any] | None
     continues: str | None = None  # key of the marker whose state the segment began with: with `request` all its inputs
+    finish: str | None = None  # the function, of kind finish
     schema_version: int = SCHEMA_VERSION
 
 
@@ -214,8 +218,10 @@ def to_json(document: Document) -> bytes:
     fields = vars(document)
     if isinstance(document, SegmentMarker):  # a marker from before a field came must keep its bytes, hence its sha256
         chunks = [{key: value for key, value in vars(chunk).items() if value is not None} for chunk in document.chunks]
-        fields = {key: value for key, value in fields.items() if (key, value) != ("hardware", None)}
+        fields = {key: value for key, value in fields.items() if key not in LATER or value is not None}
         fields |= {"chunks": chunks}
+    if isinstance(document, SegmentMarker | DoneMarker):
+        fields = {**fields, "fps": write_rate(document.fps)}
     if isinstance(document, RunRecord):
         fields = {key: value for key, value in fields.items() if key not in ("grown", "later")}
     return canonical(fields)
@@ -232,6 +238,8 @@ def parse(kind: type, data: bytes, name: str) -> Any:
             fields["chunks"] = tuple(typed(ChunkRecord(**chunk)) for chunk in fields["chunks"])
         if kind is DoneMarker:
             fields["markers"] = tuple(fields["markers"])
+        if isinstance(fields.get("fps"), str):
+            fields["fps"] = read_rate(fields["fps"])
         return typed(kind(**fields))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as fault:
         raise Damaged(f"{name} is damaged: no valid {kind.__name__} ({fault})") from fault

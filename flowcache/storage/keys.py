@@ -8,11 +8,17 @@ from flowcache.storage import layout
 from flowcache.storage.objects.backend import Entry
 from flowcache.storage.objects.store import Store
 
+FINISH = r"(?P<finish>[A-Za-z_][0-9A-Za-z_.]*-[A-Za-z_][0-9A-Za-z_]*)"  # `layout.in_keys`
+FILE = r"[0-9A-Za-z_][0-9A-Za-z_.-]*(?:/[0-9A-Za-z_][0-9A-Za-z_.-]*)*"  # that a finish wrote
 VIDEO = r"(?P<video>[0-9A-Za-z][0-9A-Za-z._-]*)"  # as rows may name one
 NUMBER = r"(?P<number>\d{5}|[1-9]\d{5,17})"  # as `layout` writes one: of every number one name
 PATTERNS = {  # by the first folder, what lies in it
     layout.RUNS: {"run": r"[0-9a-f]{16}\.json", "generation": r"[0-9a-f]{16}/" + NUMBER + r"\.json"},
-    layout.COMMITS: {"marker": VIDEO + r"/" + NUMBER + r"\.json", "done": VIDEO + r"/DONE\.json"},
+    layout.COMMITS: {
+        "marker": VIDEO + r"/" + NUMBER + r"\.json",
+        "done": VIDEO + r"/DONE\.json",
+        "finish": VIDEO + r"/finish\." + FINISH + r"\.json",
+    },
     layout.DEAD_LETTERS: {"letter": VIDEO + r"\.json"},
     layout.STATES: {"state": VIDEO + r"/" + NUMBER + r"\.(?P<attempt>[0-9A-Za-z]+)\.safetensors"},
     layout.TEXTS: {"text": r"[^/]+/[0-9a-f]{64}\.safetensors"},
@@ -21,6 +27,8 @@ PATTERNS = {  # by the first folder, what lies in it
         "media": VIDEO + r"/" + NUMBER + r"\.(?P<attempt>[0-9A-Za-z]+)\.m4s",
         "init": VIDEO + r"/init\.mp4",
         "playlist": VIDEO + r"/index\.m3u8",
+        "master": VIDEO + r"/master\.m3u8",
+        "finished": VIDEO + "/finish/" + FINISH + r"/(?P<attempt>[0-9A-Za-z]+)/" + FILE,
         "signature": VIDEO + r"/provenance\.c2pa",
     },
     layout.META: {
@@ -49,13 +57,15 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Named:
-    """One of our objects. `number`: a marker's or state's segment, a chunk of media, when a link ends."""
+    """One of our objects. `number`: a marker's or state's segment, a chunk of media, when a link ends; `finish`: the
+    function that made it."""
 
     entry: Entry
     kind: str
     video_id: str = ""
     number: int = 0
     attempt: str = ""
+    finish: str = ""
 
 
 def named(entry: Entry) -> Named | None:
@@ -65,7 +75,8 @@ def named(entry: Entry) -> Named | None:
         found = pattern.fullmatch(rest)
         if found:
             parts = found.groupdict()
-            return Named(entry, kind, parts.get("video", ""), int(parts.get("number", 0)), parts.get("attempt", ""))
+            number, finish = int(parts.get("number", 0)), layout.of_keys(parts.get("finish", ""))
+            return Named(entry, kind, parts.get("video", ""), number, parts.get("attempt", ""), finish)
     return None
 
 

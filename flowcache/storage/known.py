@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
+from typing import Any
 
 from flowcache.records import ChunkRecord
 from flowcache.storage import layout
@@ -18,7 +19,7 @@ FEW = 500  # segments of a run whose markers are read sooner than pyarrow is loa
 READERS = 4  # parts read at once: each has some 100,000 rows
 OF_CHUNK = tuple(name for name in ChunkRecord.__dataclass_fields__ if name != "key")
 SAME = ("video_id", "segment", "attempt", "fps", "host", "gang", "world_size", "started", "finished")  # names in both
-COLUMNS = ("uri", *OF_CHUNK, *SAME, "init", "segment_seconds", "hardware")
+COLUMNS = ("uri", *OF_CHUNK, *SAME, "fps_num", "fps_den", "init", "segment_seconds", "hardware")
 
 
 def known_markers(store: Store, run: RunRecord) -> dict[str, SegmentMarker]:
@@ -39,7 +40,7 @@ def markers_of(part: bytes, run: RunRecord, requests: dict[str, dict]) -> Iterat
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from flowcache.storage.schemas import CHUNKS, completed
+    from flowcache.storage.schemas import CHUNKS, completed, rate_in
 
     try:
         table = completed(pq.read_table(io.BytesIO(part)), CHUNKS)
@@ -51,12 +52,13 @@ def markers_of(part: bytes, run: RunRecord, requests: dict[str, dict]) -> Iterat
     places = [COLUMNS.index(name) for name in ("video_id", "segment")]
     for (video_id, _), rows in groupby(zip(*columns, strict=True), key=lambda row: (row[places[0]], row[places[1]])):
         if video_id in requests:
-            yield marker_of(list(rows), run, requests[video_id])
+            together = list(rows)
+            first = dict(zip(COLUMNS, together[0], strict=True))
+            yield marker_of(together, first | {"fps": rate_in(first)}, run, requests[video_id])
 
 
-def marker_of(rows: list[tuple], run: RunRecord, request: dict) -> SegmentMarker:
-    """rows: the segment's chunks, as COLUMNS has them."""
-    first = dict(zip(COLUMNS, rows[0], strict=True))
+def marker_of(rows: list[tuple], first: dict[str, Any], run: RunRecord, request: dict) -> SegmentMarker:
+    """rows: the segment's chunks, as COLUMNS has them. first: what the first of them says, by column."""
     chunks = tuple(ChunkRecord(key=row[0], **dict(zip(OF_CHUNK, row[1:], strict=False))) for row in rows)
     return SegmentMarker(
         **{name: first[name] for name in SAME},

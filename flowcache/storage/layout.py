@@ -35,6 +35,25 @@ def done_key(video_id: str) -> str:
     return f"{COMMITS}/{video_id}/DONE.json"
 
 
+def finish_key(video_id: str, finish: str) -> str:
+    """The commit of what a finishing function, module:function, made of the video."""
+    return f"{COMMITS}/{video_id}/finish.{in_keys(finish)}.json"
+
+
+def finished_key(video_id: str, finish: str, attempt: str, file: str) -> str:
+    """A file that it wrote."""
+    return f"{MEDIA}/{video_id}/finish/{in_keys(finish)}/{attempt}/{file}"
+
+
+def in_keys(finish: str) -> str:
+    """A name that all stores take; names of Python hold no hyphen."""
+    return finish.replace(":", "-")
+
+
+def of_keys(name: str) -> str:
+    return name.replace("-", ":")
+
+
 def dead_letter_key(video_id: str) -> str:
     return f"{DEAD_LETTERS}/{video_id}.json"
 
@@ -70,6 +89,11 @@ def media_key(video_id: str, chunk: int, attempt: str) -> str:
 
 def playlist_key(video_id: str) -> str:
     return f"{MEDIA}/{video_id}/index.m3u8"
+
+
+def master_key(video_id: str) -> str:
+    """What a player is told of the stream, with the playlist beside it as its only one."""
+    return f"{MEDIA}/{video_id}/master.m3u8"
 
 
 def signature_key(video_id: str) -> str:

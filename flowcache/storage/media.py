@@ -16,6 +16,7 @@ from av.video.stream import VideoStream
 
 from flowcache.errors import ObjectError
 from flowcache.inputs.pixels import for_encoding, rgb
+from flowcache.records import Rate
 from flowcache.storage.playlist import playlist
 
 __all__ = ["EncodedChunk", "decode", "encode_chunk", "join", "playlist"]
@@ -37,7 +38,7 @@ class EncodedChunk:
     data: bytes
 
 
-def encode_chunk(frames: np.ndarray, start_frame: int, fps: int) -> EncodedChunk:
+def encode_chunk(frames: np.ndarray, start_frame: int, fps: Rate) -> EncodedChunk:
     """Frames uint8 [T, H, W, 3] (even H and W) as one closed H.264 GOP that starts at start_frame / fps
     seconds. The same frames give the same bytes."""
     file = io.BytesIO()
@@ -48,17 +49,17 @@ def encode_chunk(frames: np.ndarray, start_frame: int, fps: int) -> EncodedChunk
         stream.codec_context.open()
         unsigned = BitStreamFilterContext("filter_units=remove_types=6", stream)  # drops x264's banner
         for packet in packets(stream, frames, start_frame, fps):
-            packet.duration = packet.duration or int(1 / fps / packet.time_base)
+            packet.duration = packet.duration or int(1 / Fraction(fps) / packet.time_base)
             container.mux(unsigned.filter(packet))
     return split(file.getvalue())
 
 
-def add_stream(container: OutputContainer, width: int, height: int, fps: int) -> VideoStream:
+def add_stream(container: OutputContainer, width: int, height: int, fps: Rate) -> VideoStream:
     """An H.264 stream whose every chunk decodes alone: one key frame at its start and no B-frames."""
     stream = container.add_stream(CODEC, rate=fps)
     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
     stream.codec_context.thread_count = 1  # more threads, other bytes
-    stream.codec_context.time_base = Fraction(1, fps)
+    stream.codec_context.time_base = 1 / Fraction(fps)
     # x264's MB-tree with AVX-512 gives other bytes once in some hundred chunks: it reads memory that nobody set
     steady = {"threads": "1", "mbtree": "0"}
     x264 = {"open-gop": "0", "bframes": "0", "keyint": "infinite", "scenecut": "0", **steady, **BT709}
@@ -71,7 +72,7 @@ def add_stream(container: OutputContainer, width: int, height: int, fps: int) ->
     return stream
 
 
-def packets(stream: VideoStream, frames: np.ndarray, start_frame: int, fps: int) -> Iterator[av.Packet]:
+def packets(stream: VideoStream, frames: np.ndarray, start_frame: int, fps: Rate) -> Iterator[av.Packet]:
     for frame in for_encoding(frames, start_frame, fps):
         yield from stream.encode(frame)
     yield from stream.encode()

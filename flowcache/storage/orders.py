@@ -4,21 +4,19 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from flowcache.errors import InputError, Problem, masked
-from flowcache.inputs.written import shown
+from flowcache.inputs.strangers import strangers
 from flowcache.storage import layout
-from flowcache.storage.control import Command, Taken, Verb, caller, give, read_taken, unknown
+from flowcache.storage.control import Command, Taken, Verb, caller, give, read_taken
 from flowcache.storage.documents import Holder, RunRecord, sha256
 from flowcache.storage.objects.store import Store
 from flowcache.storage.ownership import last, signs
 from flowcache.storage.runs import read_run
 
 LARGEST = 100 << 20  # bytes of a manifest that is sent along
-TOLD = 5  # unknown ids that are told one by one
 LOOK = 0.5  # seconds between two looks for what became of a command
 
 
@@ -46,15 +44,8 @@ def refusal(store: Store, why: str) -> InputError:
 
 
 def faults(run: RunRecord, verb: str, videos: Sequence[str]) -> list[Problem]:
-    """A line for each unknown id, with those that are like it."""
-    ids = [request["id"] for request in run.requests]
-    strange, found = unknown(videos, ids), list[Problem]()
-    for name in strange[:TOLD]:
-        alike = get_close_matches(name, ids, 3)
-        hint = f"; did you mean {' or '.join(map(shown, alike))}?" if alike else ""
-        found.append(Problem(verb, "id", f"{shown(name)} is no video of run {run.run_id}{hint}"))
-    more = len(strange) - TOLD
-    return found + ([Problem(verb, "id", f"so are {more} more")] if more > 0 else [])
+    """Of ids that are not the run's."""
+    return strangers(videos, [request["id"] for request in run.requests], f"run {run.run_id}", verb, "id")
 
 
 def sent(store: Store, manifest: str) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from flowcache.errors import InputError, Problem, masked
 from flowcache.inputs.schema import ACCEPTS, usable_id
@@ -11,9 +11,9 @@ from flowcache.records import RenderRequest, Segment
 from flowcache.storage.claims import abandoned
 from flowcache.storage.commits import Listing, list_commits
 from flowcache.storage.documents import RunRecord
-from flowcache.storage.growth import Growth, Terms, compare, faults
+from flowcache.storage.growth import TOLD, Growth, Terms, changes, compare, faults
 from flowcache.storage.objects.store import Store
-from flowcache.storage.runs import root_run
+from flowcache.storage.runs import root_run, without_credentials
 
 # new: not in the output yet; corrected: its row differs from one of which nothing is kept; labelled: only labels or
 # priority differ; refused: its row differs from what is rendered; dead: given up before, and not tried again.
@@ -126,10 +126,19 @@ def renamed(store: Store, requests: Sequence[RenderRequest], record: RunRecord, 
         some = f"{len(differing)} rows differ from what is rendered"
         raise InputError([Problem("--as", "", f"got {shown(name)}, but {some}; accepted: an id with {{id}} in it")])
     taken, found = {request.id for request in requests} - differing, list[RenderRequest]()
+    there = {request["id"]: request for request in root.requests} if root else {}
     for request in requests:
         new = name.replace("{id}", request.id) if request.id in differing else request.id
         if request.id in differing and (usable_id(new) is None or new in taken):
             why = f"{shown(new)} is the id of another row" if new in taken else f"got {shown(new)}"
             raise InputError([Problem("--as", "", f"{why}; accepted: {ACCEPTS['id']}")])
         found.append(replace(request, id=new))
+        if request.id in differing and new in there and others(there[new], found[-1]):
+            why = f"{shown(new)} is the id of another video there; accepted: one that is new"
+            raise InputError([Problem("--as", "", why)])
     return found if differing else []
+
+
+def others(there: dict[str, Any], request: RenderRequest) -> bool:
+    """Whether the request asks for other pixels than that of the root."""
+    return any(change.field not in TOLD for change in changes(there, without_credentials(request)))

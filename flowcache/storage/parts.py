@@ -78,7 +78,8 @@ def fingerprint(run: RunRecord, number: int, videos: list[str], listing: Listing
     changed what stands beside them, which one did."""
     states = [
         [name, listing.segments.get(name), name in listing.done, listing.dead_letters.get(name),
-         *([str(listing.withheld[name])] if name in listing.withheld else [])]
+         *([str(listing.withheld[name])] if name in listing.withheld else []),
+         *([{"finished": sorted(listing.finished[name])}] if name in listing.finished else [])]
         for name in videos
     ]  # fmt: skip
     made = sha256(canonical([str(VIDEOS), str(CHUNKS), states]))

@@ -1,6 +1,6 @@
 """Proof that a run is done, from what its store lists when it is read back: no marker is read again for it."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -9,10 +9,12 @@ from flowcache.storage import layout
 from flowcache.storage.commits import Listing, dead_letter, list_commits, put_playlist, read_markers, withdraw_success
 from flowcache.storage.committed import CURE, chunks_of
 from flowcache.storage.documents import DeadLetter, RunRecord, SegmentMarker
+from flowcache.storage.finish_marker import FinishMarker
+from flowcache.storage.finishes import lost_files
 from flowcache.storage.growth import some_of
 from flowcache.storage.objects.store import Store, looks
 from flowcache.storage.parts import manifest_keys
-from flowcache.storage.playlist import playlist
+from flowcache.storage.playlist import master, playlist
 from flowcache.storage.tables import Known, table_keys, write_tables
 from flowcache.storage.withdrawal import withdraw
 
@@ -33,14 +35,17 @@ def read_back(
     listing: Listing | None = None,
     left: Collection[str] = (),
     made: Iterable[SegmentMarker] = (),
+    finish: str | None = None,
+    finishes: Sequence[FinishMarker] = (),
 ) -> Listing:
     """Write the tables, and compare what the store then lists with the requests that the run accepted.
 
     Lists again for a while what does not show, then raises Unproven. known: markers that need not be read; listing:
     what is committed, where nothing was since; left: videos that the run ends without; made: markers of this driver,
-    whose chunks must be there. Segments that have lost one are withdrawn, to be rendered again.
+    whose chunks must be there. Segments that have lost one are withdrawn, to be rendered again. finish: the function
+    that every video was to be finished by; finishes: those of this driver, treated alike.
     """
-    lacking, unfinished, lost = [], 0, dict[str, Lost]()
+    lacking, unfinished, lost, gone_files = [], 0, dict[str, Lost](), dict[tuple[str, str], str]()
     lists, written = dict[str, str](), dict[str, int]()
     shown: Listing | None = None
     for _ in looks():
@@ -48,8 +53,9 @@ def read_back(
         written |= write_tables(store, run, shown, known)
         media = {entry.key: entry.size for entry in store.list(layout.MEDIA)}
         lists, tables = faulty_lists(run, shown, known, media), faulty_tables(store, run, written)
-        lost = lost_chunks(made, media)
-        lacking = [*lacks(run, shown, lists, left), *(f"{key}: {why}" for key, why in tables.items())]
+        lost, gone_files = lost_chunks(made, media), lost_files(finishes, media)
+        lacking = [*lacks(run, shown, lists, left, finish), *(f"{key}: {why}" for key, why in tables.items())]
+        lacking += [f"video {name}: {why}" for (name, _), why in gone_files.items()]
         lacking += [f"video {name}: {one.why}" for name, one in lost.items()]
         if not lacking:
             return shown
@@ -58,6 +64,8 @@ def read_back(
             store.delete(layout.parts_key(run.run_id))  # so that all are written anew
         unfinished = len(run.plan["videos"].keys() - shown.done - shown.dead_letters.keys())
         listing = None
+    for place in gone_files:
+        store.delete(layout.finish_key(*place))
     for name, one in lost.items():
         gone = [n for n in shown.segments.get(name, ()) if n >= one.segment] if shown else []
         withdraw(store, name, [layout.marker_key(name, number) for number in gone], [one.why])
@@ -78,9 +86,12 @@ def faulty_lists(run: RunRecord, listing: Listing, known: Known, media: Mapping[
         if size is None:
             faults[name] = "no playlist"
         elif name in listing.done and found.keys() == set(range(planned["segments"])):
-            chunks = chunks_of([found[number] for number in sorted(found)])
-            if size != len(playlist(chunks, found[0].fps, done=True).encode()):
+            markers = [found[number] for number in sorted(found)]
+            over = master(markers)
+            if size != len(playlist(chunks_of(markers), found[0].fps, done=True).encode()):
                 faults[name] = "an older playlist"
+            elif over is not None and media.get(layout.master_key(name)) != len(over.encode()):
+                faults[name] = "no master playlist, or an older one"
     return faults
 
 
@@ -134,8 +145,15 @@ def lost_chunks(made: Iterable[SegmentMarker], media: Mapping[str, int]) -> dict
     return found
 
 
-def lacks(run: RunRecord, listing: Listing, lists: Mapping[str, str], left: Collection[str] = ()) -> Iterator[str]:
-    """The difference: each video that is neither given up nor whole. lists: what is wrong with playlists, by video."""
+def lacks(
+    run: RunRecord,
+    listing: Listing,
+    lists: Mapping[str, str],
+    left: Collection[str] = (),
+    finish: str | None = None,
+) -> Iterator[str]:
+    """The difference: each video that is neither given up nor whole. lists: what is wrong with playlists, by video;
+    finish: the function that was to finish all, if any."""
     for video_id, planned in run.plan["videos"].items():
         over = video_id in listing.dead_letters or video_id in listing.withheld
         given_up = over and video_id not in listing.done
@@ -144,6 +162,8 @@ def lacks(run: RunRecord, listing: Listing, lists: Mapping[str, str], left: Coll
         )
         if lack:
             yield f"video {video_id}: {lack}"
+        elif finish and not over and video_id not in left and finish not in listing.finished.get(video_id, ()):
+            yield f"video {video_id}: not finished by {finish}"
 
 
 def lack_of(video_id: str, planned: int, listing: Listing, of_list: str | None) -> str:

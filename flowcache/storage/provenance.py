@@ -7,6 +7,7 @@ and its key come from files or the environment, and are never written anywhere.
 import hashlib
 import io
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -65,7 +66,11 @@ def credential(certificates: str | None, key: str | None, timestamps: str | None
             variable = f"FLOWCACHE_{name.lstrip('-').replace('-', '_').upper()}"
             raise InputError([Problem(name, "", f"is not given; accepted: a PEM file, here or in {variable}")])
         try:
-            found[name] = given.encode() if given.lstrip().startswith("-----BEGIN") else Path(given).read_bytes()
+            found[name] = (
+                given.encode()
+                if given.lstrip().startswith("-----BEGIN")
+                else Path(os.path.expanduser(given)).read_bytes()
+            )
         except OSError as error:
             raise InputError([Problem(name, "", f"can't be read: {error.strerror}; accepted: a PEM file")]) from None
     made = Credential(found[CERTIFICATE], found[KEY], _algorithm(found[KEY]), timestamps)
@@ -103,9 +108,14 @@ def _algorithm(key: bytes) -> str:
 
 
 def claim(
-    request: dict[str, Any], markers: Sequence[SegmentMarker], digest: str | None, version: str
+    request: dict[str, Any],
+    markers: Sequence[SegmentMarker],
+    digest: str | None,
+    version: str,
+    watermark: str | None = None,
 ) -> dict[str, Any]:
-    """What is signed of a video. request: as the run has it; digest: of its checkpoint; version: flowcache's."""
+    """What is signed of a video. request: as the run has it; digest: of its checkpoint; version: flowcache's;
+    watermark: what its frames were marked with."""
     prompts = "\n".join(shot["prompt"] for shot in request["shots"])
     when = datetime.fromtimestamp(max(marker.finished for marker in markers), UTC).isoformat(timespec="seconds")
     created = {
@@ -114,6 +124,10 @@ def claim(
         "when": when.replace("+00:00", "Z"),
         "softwareAgent": {"name": request["model"], "version": digest or "unknown"},
     }
+    actions = [created]
+    if watermark:  # unbound: nobody can look this manifest up by what the mark says
+        marked = {"action": "c2pa.watermarked.unbound", "when": created["when"], "softwareAgent": {"name": watermark}}
+        actions.append(marked)
     video = {
         "id": request["id"],
         "run_id": markers[0].run_id,
@@ -127,7 +141,7 @@ def claim(
         "claim_generator_info": [{"name": "Flowcache", "version": version}],
         "title": request["id"],
         "assertions": [
-            {"label": "c2pa.actions.v2", "data": {"actions": [created]}},
+            {"label": "c2pa.actions.v2", "data": {"actions": actions}},
             {"label": "io.flowcache.video", "data": video},
         ],
     }

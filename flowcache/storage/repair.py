@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from flowcache.records import Rate
 from flowcache.storage import layout
 from flowcache.storage.audit import Damage
 from flowcache.storage.commits import (
@@ -62,6 +63,7 @@ class Faults:
     unjudged: set[str] = field(default_factory=set)  # videos of which a marker can't be read, which may be sound
     letters: set[str] = field(default_factory=set)
     texts: set[str] = field(default_factory=set)  # keys
+    finishes: set[str] = field(default_factory=set)  # keys of commits
     tables: bool = False
     left: list[Damage] = field(default_factory=list)
 
@@ -73,6 +75,8 @@ class Faults:
             self.unjudged |= {problem.video_id or ""} if kind == "marker" else set()
         elif kind == "text":
             self.texts.add(problem.key or "")
+        elif found and kind in ("finish", "finished"):
+            self.finishes.add(layout.finish_key(found.video_id, found.finish))
         elif (problem.key or "").startswith(f"{layout.META}/"):
             self.tables = True
             if "." in (problem.key or "").rpartition("/")[2] and not (found and self.run_id in (problem.key or "")):
@@ -84,7 +88,7 @@ class Faults:
         else:
             self.why[problem.video_id].append(str(problem))
             own = {found.number} if found and kind == "marker" else {problem.segment}
-            derived = kind in ("init", "done", "playlist") or own == {None}
+            derived = kind in ("init", "done", "playlist", "master") or own == {None}
             self.videos[problem.video_id] |= set() if derived else {number for number in own if number is not None}
 
 
@@ -120,7 +124,7 @@ def mend(store: Store, hold: Hold, decode: bool = True) -> Repaired:
     for name, letter in list_commits(store).dead_letters.items():
         if name in faults.letters or letter.kind == "damaged":
             clear_dead_letter(store, name)
-    for key in faults.texts:
+    for key in faults.texts | faults.finishes:
         store.delete(key)
     listing = list_commits(store)
     if any(name not in listing.done and name not in listing.dead_letters for name in run.plan["videos"]):
@@ -163,6 +167,7 @@ def mend_video(
         put_playlist(store, video_id, together, whole)
     else:
         store.delete(layout.playlist_key(video_id))
+        store.delete(layout.master_key(video_id))
     if whole:
         mark_done(store, video_id, kept)
     return {there[key] for key in gone}, sorted(set(range(planned)) - {marker.segment for marker in kept})
@@ -240,7 +245,7 @@ def of_another_init(store: Store, run: RunRecord, video_id: str, markers: list[S
     return {marker.segment for marker in markers if data is None or marker.init_sha256 != sha256(data)}
 
 
-def init_of(run: RunRecord, video_id: str, fps: int) -> bytes:
+def init_of(run: RunRecord, video_id: str, fps: Rate) -> bytes:
     """Follows from size and frame rate alone, whatever the frames show; b"" for a video that is not of the run."""
     size = next(((one["height"], one["width"]) for one in run.requests if one["id"] == video_id), None)
     return encode_chunk(np.zeros((1, *size, 3), np.uint8), 0, fps).init if size else b""

@@ -1,9 +1,21 @@
 """The Parquet schemas of `meta/videos` and `meta/chunks`. docs/storage.md shows them; a test compares."""
 
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
 import pyarrow as pa
+
+from flowcache.records import Rate
 
 LABELS = pa.map_(pa.string(), pa.string())
 SHOTS = pa.list_(pa.struct([("prompt", pa.string()), ("frames", pa.int64()), ("cut", pa.bool_())]))
+FILES = pa.list_(
+    pa.struct(
+        [("function", pa.string()), ("file", pa.string()), ("uri", pa.string()), ("sha256", pa.string()),
+         ("bytes", pa.int64())]
+    )
+)  # fmt: skip
 SECONDS = pa.map_(pa.string(), pa.float64())
 HARDWARE = pa.map_(pa.string(), pa.string())
 ADDED = (
@@ -12,6 +24,10 @@ ADDED = (
     "flaw",
     "flawed_chunks",
     "hardware",
+    "fps_num",
+    "fps_den",
+    "watermark",
+    "finishes",
 )  # columns that tables of older versions lack: null there
 
 
@@ -27,6 +43,28 @@ def column(name: str, kind: pa.DataType, meaning: str, nullable: bool = False) -
     return pa.field(name, kind, nullable, {"description": meaning})
 
 
+# Beside `fps`, which readers know as a whole number: null where that is exact, as in tables of older versions.
+EXACTLY = (
+    column("fps_num", pa.int64(), "numerator of the exact frame rate; null where fps is exact", True),
+    column("fps_den", pa.int64(), "its denominator: 1001 of 24000/1001", True),
+)
+
+
+def rate_columns(fps: Rate) -> dict[str, int | None]:
+    """A frame rate as both tables have it."""
+    exact = isinstance(fps, int)
+    return {
+        "fps": round(fps),
+        "fps_num": None if exact else fps.numerator,
+        "fps_den": None if exact else fps.denominator,
+    }
+
+
+def rate_in(row: Mapping[str, Any]) -> Rate:
+    """What `rate_columns` told."""
+    return Fraction(row["fps_num"], row["fps_den"]) if row["fps_den"] else row["fps"]
+
+
 VIDEOS = pa.schema(
     [
         column("run_id", pa.string(), "the run; also the partition"),
@@ -36,7 +74,7 @@ VIDEOS = pa.schema(
             pa.string(),
             "done, partial (unfinished), cancelled, failed (dead letter) or rejected (bad input)",
         ),
-        column("error", pa.string(), "why it failed or was rejected; who cancelled it, and when", True),
+        column("error", pa.string(), "why it, or its finish, failed or was rejected; who cancelled it, and when", True),
         column("failed_segment", pa.int64(), "segment that spent its retries", True),
         column("prompt", pa.string(), "prompts of all shots, one a line", True),
         column("shots", SHOTS, "prompt, length in frames, and whether it starts fresh", True),
@@ -48,7 +86,8 @@ VIDEOS = pa.schema(
         column("end_image_sha256", pa.string(), "of the last frame's file", True),
         column("width", pa.int64(), "pixels", True),
         column("height", pa.int64(), "pixels", True),
-        column("fps", pa.int64(), "frames per second", True),
+        column("fps", pa.int64(), "frames per second, to the nearest whole number", True),
+        *EXACTLY,
         column("requested_frames", pa.int64(), "length asked for", True),
         column("seed", pa.int64(), "seed of all noise", True),
         column("guidance", pa.float64(), "classifier-free guidance scale", True),
@@ -73,6 +112,8 @@ VIDEOS = pa.schema(
         column("render_seconds", pa.float64(), "from start to finish of each segment, summed"),
         column("started", pa.float64(), "first segment's start, unix seconds", True),
         column("finished", pa.float64(), "last segment's finish, unix seconds", True),
+        column("watermark", pa.string(), "what its frames were marked with", True),
+        column("finishes", FILES, "what finishing functions made of it; uri: relative to the root", True),
     ]
 )
 
@@ -87,7 +128,8 @@ CHUNKS = pa.schema(
         column("bytes", pa.int64(), "size of the fragment"),
         column("frames", pa.int64(), "video frames in it"),
         column("start_frame", pa.int64(), "first frame, over the video"),
-        column("fps", pa.int64(), "frames per second"),
+        column("fps", pa.int64(), "frames per second, to the nearest whole number"),
+        *EXACTLY,
         column("init", pa.string(), "init segment that the fragment needs before it, relative to the root"),
         column("steps_computed", pa.int64(), "transformer forwards that ran, both guidance branches"),
         column("steps_reused", pa.int64(), "transformer forwards that the cache saved"),
@@ -101,7 +143,7 @@ CHUNKS = pa.schema(
         column("kv_bytes", pa.int64(), "K/V storage of the segment's window, on each rank", True),
         column("denoise_seconds", pa.float64(), "transformer and sampler"),
         column("decode_seconds", pa.float64(), "latents to pixels"),
-        column("encode_seconds", pa.float64(), "pixels to H.264"),
+        column("encode_seconds", pa.float64(), "marking, and pixels to H.264"),
         column("upload_seconds", pa.float64(), "into the store"),
         column("segment_seconds", SECONDS, "timings of the whole segment, by phase"),
         column("attempt", pa.string(), "try that won the segment"),

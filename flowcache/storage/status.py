@@ -1,5 +1,6 @@
 """How far a run is, from the store alone: no media is read and no Ray is asked."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -35,6 +36,8 @@ class VideoStatus:
     steps_reused: int
     playlist: str | None  # key, where there is something to play
     error: str | None
+    finished: tuple[str, ...] = ()  # functions whose finish of it is committed
+    unfinished: bool = False  # it is done and its finish failed for good, as `error` says
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,23 @@ class StatusReport:
     @property
     def exit_code(self) -> int:
         """What the run ended with, if it has ended."""
-        return self.stopped.exit_code if self.stopped else 3 if self.count("dead") or self.rejected else 0
+        return (
+            self.stopped.exit_code
+            if self.stopped
+            else 3
+            if self.count("dead") or self.rejected or self.unfinished
+            else 0
+        )
+
+    @property
+    def unfinished(self) -> int:
+        """Videos whose finish failed for good."""
+        return sum(video.unfinished for video in self.videos)
+
+    @property
+    def finished_by(self) -> dict[str, int]:
+        """Finishing function -> videos that it has finished."""
+        return dict(sorted(Counter(name for video in self.videos for name in video.finished).items()))
 
     @property
     def reuse_rate(self) -> float:
@@ -176,6 +195,7 @@ def video_status(run: RunRecord, video_id: str, commits: Commits, over: bool) ->
     else:
         state = "waiting"
     why = letter.cause if letter else withheld and str(withheld)
+    unfinished = state == "done" and letter is not None and letter.kind == "finish"
     return VideoStatus(
         video_id=video_id,
         state=state,
@@ -188,5 +208,7 @@ def video_status(run: RunRecord, video_id: str, commits: Commits, over: bool) ->
         steps_computed=sum(chunk.steps_computed for chunk in chunks),
         steps_reused=sum(chunk.steps_reused for chunk in chunks),
         playlist=layout.playlist_key(video_id) if commits.markers.get(video_id) else None,
-        error=commits.damaged.get(video_id) or (why if state != "done" else None),
+        error=commits.damaged.get(video_id) or (why if state != "done" or unfinished else None),
+        finished=tuple(sorted(commits.finished.get(video_id, ()))),
+        unfinished=unfinished,
     )

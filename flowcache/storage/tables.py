@@ -6,17 +6,19 @@ So a reader may see an older state of some videos, but each row once at most, an
 
 import io
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from flowcache.records import read_rate
 from flowcache.storage import layout
 from flowcache.storage.commits import Commits, Listing, arrange, list_commits, read_markers
 from flowcache.storage.control import command_rows, read_log
 from flowcache.storage.documents import RunRecord, SegmentMarker, canonical
+from flowcache.storage.finish_marker import FinishMarker, read_finishes
 from flowcache.storage.generations import changes
 from flowcache.storage.keys import listed
 from flowcache.storage.known import markers_of
@@ -30,7 +32,7 @@ from flowcache.storage.parts import (
     table_keys,
     videos_by_part,
 )
-from flowcache.storage.schemas import COMMANDS, MANIFESTS
+from flowcache.storage.schemas import COMMANDS, MANIFESTS, rate_columns
 
 Row = dict[str, Any]
 Known = Mapping[str, Mapping[int, SegmentMarker]]  # markers by video and segment
@@ -122,7 +124,9 @@ def commits_of(store: Store, listing: Listing, videos: list[str], known: Known) 
     letters = [listing.dead_letters[name] for name in videos if name in listing.dead_letters]
     markers = [marker for by_segment in markers_of.values() for marker in by_segment.values()]
     withheld = {name: listing.withheld[name] for name in videos if name in listing.withheld}
-    return arrange(markers, [name for name in videos if name in listing.done], letters, withheld)
+    commits = arrange(markers, [name for name in videos if name in listing.done], letters, withheld)
+    finishes, _ = read_finishes(store, {name: listing.finished[name] for name in videos if name in listing.finished})
+    return replace(commits, finishes=finishes)
 
 
 def write_part(store: Store, run: RunRecord, number: int, videos: frozenset[str], commits: Commits) -> dict[str, int]:
@@ -161,7 +165,7 @@ def chunk_row(marker: SegmentMarker, index: int) -> Row:
         "bytes": chunk.bytes,
         "frames": chunk.frames,
         "start_frame": chunk.start_frame,
-        "fps": marker.fps,
+        **rate_columns(marker.fps),
         "init": marker.init_key,
         "steps_computed": chunk.steps_computed,
         "steps_reused": chunk.steps_reused,
@@ -205,7 +209,8 @@ def video_row(run: RunRecord, request: Row, commits: Commits) -> Row:
     video_id = request["id"]
     markers = commits.all(video_id)
     done = video_id in commits.done
-    letter = None if done else commits.dead_letters.get(video_id)
+    letter = commits.dead_letters.get(video_id)
+    letter = letter if letter and (letter.kind == "finish" or not done) else None
     withheld = None if done or letter else commits.withheld.get(video_id)
     status = "done" if done else status_of(letter.kind) if letter else "cancelled" if withheld else "partial"
     return {
@@ -217,8 +222,19 @@ def video_row(run: RunRecord, request: Row, commits: Commits) -> Row:
         **request_columns(run, request),
         "playlist": layout.playlist_key(video_id) if commits.markers.get(video_id) else None,
         "init": markers[0].init_key if markers else None,
+        "watermark": run.numerics.get("watermark"),
+        "finishes": file_rows(commits.finishes.get(video_id, ())),
         **totals(markers),
     }
+
+
+def file_rows(finishes: Iterable[FinishMarker]) -> list[Row] | None:
+    rows = [
+        {"function": one.finish, "file": file.name, "uri": file.key, "sha256": file.sha256, "bytes": file.bytes}
+        for one in finishes
+        for file in one.files
+    ]
+    return rows or None
 
 
 def status_of(kind: str) -> str:
@@ -226,9 +242,10 @@ def status_of(kind: str) -> str:
 
 
 def request_columns(run: RunRecord, request: Row) -> Row:
-    same = ("shots", "negative_prompt", "image", "video", "media_sha256", "width", "height", "fps", "seed", "guidance")
+    same = ("shots", "negative_prompt", "image", "video", "media_sha256", "width", "height", "seed", "guidance")
     return {
         **{name: request[name] for name in (*same, "steps", "priority", "model")},
+        **rate_columns(read_rate(request["fps"])),
         **{name: request.get(name) for name in ("end_image", "end_image_sha256", "ar_step")},
         "prompt": "\n".join(shot["prompt"] for shot in request["shots"]),
         "requested_frames": sum(shot["frames"] for shot in request["shots"]),

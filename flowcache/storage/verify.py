@@ -1,8 +1,8 @@
 """Proof that a store holds what its markers say: every byte hashed, every chunk decoded, every row compared."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
 
@@ -12,12 +12,15 @@ from flowcache.storage.audit import Audit, Damage, ObjectCheck, check_object, ch
 from flowcache.storage.audit_tables import check_commands, check_manifests, check_tables, read_tables
 from flowcache.storage.chain import check_continuity, check_markers
 from flowcache.storage.commits import Commits, arrange, chunks_of, done_marker
+from flowcache.storage.committed import finished as finished_of
 from flowcache.storage.committed import read_at, read_letters
 from flowcache.storage.control import read_log
 from flowcache.storage.documents import READERS, RunRecord, SegmentMarker, Unreadable, to_json
+from flowcache.storage.finish_marker import read_finishes
+from flowcache.storage.finishes import check_finishes, files_of
 from flowcache.storage.keys import foreign, listed
 from flowcache.storage.objects.store import Store
-from flowcache.storage.playlist import playlist
+from flowcache.storage.playlist import master, playlist
 from flowcache.storage.runs import read_run
 from flowcache.storage.signatures import check_signatures
 from flowcache.storage.status import StatusReport, VideoStatus, status
@@ -67,6 +70,7 @@ def verify(store: Store, decode: bool = True, anchors: bytes | None = None) -> R
         for problems in pool.map(lambda name: list(check_video(store, run, commits, name, finished)), videos):
             audit.extend(problems)
     checks = [check for video_id in sorted(commits.markers) for check in objects_of(commits.all(video_id), requests)]
+    checks += [check for video_id in sorted(commits.finishes) for check in files_of(commits.finishes[video_id])]
     read_init = lru_cache(maxsize=64)(lambda key: store.find(key) if key in sizes else None) if decode else None
     with ThreadPoolExecutor(WORKERS if decode else READERS) as pool:
         for problems in pool.map(lambda check: check_object(store, check, sizes, read_init), checks):
@@ -74,7 +78,7 @@ def verify(store: Store, decode: bool = True, anchors: bytes | None = None) -> R
     with ThreadPoolExecutor(READERS) as pool:
         texts = [found.entry.key for found in listed(store, layout.TEXTS)]
         audit.extend(chain.from_iterable(pool.map(lambda key: list(check_text(store, key)), texts)))
-    audit.extend(check_signatures(store, commits, anchors))
+    audit.extend(chain(check_signatures(store, commits, anchors), check_finishes(commits)))
     audit.extend(chain(check_tables(tables, run, commits, finished), check_manifests(store, run, finished)))
     audit.extend(check_commands(store, run, finished))
     told = {problem.key for problem in audit.problems}
@@ -92,7 +96,11 @@ def read_leniently(store: Store, audit: Audit) -> Commits:
     letters = read_letters(store)
     broken = [letter for letter in letters.values() if letter.kind == "damaged" and letter.request is None]
     audit.extend(Damage(one.cause, one.video_id, key=layout.dead_letter_key(one.video_id)) for one in broken)
-    return arrange(markers.values(), done, letters.values(), read_log(store).withheld)
+    finishes, faults = read_finishes(store, finished_of(found))
+    for key, why in faults.items():
+        audit.problems.append(Damage(str(why), key.split("/")[1], key=key, unreadable=isinstance(why, Unreadable)))
+    commits = arrange(markers.values(), done, letters.values(), read_log(store).withheld)
+    return replace(commits, finishes=finishes)
 
 
 def check_video(store: Store, run: RunRecord, commits: Commits, video_id: str, finished: bool) -> Iterator[Damage]:
@@ -151,11 +159,26 @@ def check_playlist(store: Store, commits: Commits, video_id: str, finished: bool
             raise ObjectError("the playlist does not list the committed chunks")
 
     yield from check_sound(store, key, read, "has no playlist" if closed else None, video_id)
+    if closed:
+        yield from check_master(store, video_id, markers)
+
+
+def check_master(store: Store, video_id: str, markers: Sequence[SegmentMarker]) -> Iterator[Damage]:
+    """Of a closed playlist; older versions wrote none."""
+    wanted = master(markers)
+
+    def read(data: bytes) -> None:
+        if data.decode(errors="replace") != wanted:
+            raise ObjectError("the master playlist does not say what the markers do")
+
+    if wanted is not None:
+        yield from check_sound(store, layout.master_key(video_id), read, "has no master playlist", video_id)
 
 
 def counts(commits: Commits, checks: list[ObjectCheck], sizes: dict[str, int], rows: int) -> dict[str, int]:
     chunks = [chunk for video_id in commits.markers for chunk in chunks_of(commits.all(video_id))]
-    named = {check.key for check in checks} | {layout.playlist_key(video_id) for video_id in commits.markers}
+    lists = (layout.playlist_key, layout.master_key)
+    named = {check.key for check in checks} | {key(video_id) for video_id in commits.markers for key in lists}
     return {
         "videos": len(commits.markers),
         "done": len(commits.done),

@@ -8,13 +8,15 @@ from flowcache.errors import masked
 from flowcache.storage import layout
 from flowcache.storage.commits import new_attempt
 from flowcache.storage.documents import Damaged, Withdrawal, parse, read_each, to_json
-from flowcache.storage.keys import listed
+from flowcache.storage.finishes import finish_keys
+from flowcache.storage.keys import listed, named
+from flowcache.storage.objects.backend import Entry
 from flowcache.storage.objects.store import Store
 
 
 def withdraw(store: Store, video_id: str, keys: Iterable[str], why: list[str]) -> None:
-    """Take these markers of the video back, in one step, with its DONE and dead letter."""
-    keys = [*keys, layout.done_key(video_id), layout.dead_letter_key(video_id)]
+    """Take these markers of the video back, in one step, with its DONE, dead letter and finishes."""
+    keys = [*keys, *finish_keys(store, video_id), layout.done_key(video_id), layout.dead_letter_key(video_id)]
     objects = {key: data.decode("latin-1") for key, data in read_each(store, keys) if isinstance(data, bytes)}
     withdrawal = Withdrawal(video_id, time.time(), why, objects)
     store.put(layout.withdrawn_key(video_id, new_attempt()), to_json(withdrawal))
@@ -36,7 +38,8 @@ def finish_withdrawals(store: Store) -> None:
 
 
 def remove(store: Store, withdrawal: Withdrawal) -> None:
-    """The dead letter, DONE, then the markers from the last one on: a reader in between sees a video under way.
+    """The dead letter, finishes, DONE, then the markers from the last one on: a reader in between sees a video under
+    way.
 
     Once the markers are gone there is nothing more to do: letter and DONE that come later may be the same bytes.
     """
@@ -47,7 +50,7 @@ def remove(store: Store, withdrawal: Withdrawal) -> None:
         for key, text in withdrawal.objects.items()
         if key in taken or key.startswith(f"{layout.COMMITS}/{video}/")
     }
-    markers = [key for key in objects if key.startswith(f"{layout.COMMITS}/") and not key.endswith("/DONE.json")]
+    markers = [key for key in objects if (one := named(Entry(key, 0))) and one.kind == "marker"]
     if any(store.find(key) == objects[key] for key in markers):
         for key in sorted(objects, reverse=True):
             if store.find(key) == objects[key]:

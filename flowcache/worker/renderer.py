@@ -133,7 +133,7 @@ class SegmentRenderer:
         """Denoise and decode: the output chunks in order, while the next one is being denoised."""
         start = self.segment.start_frame
         with prefetch(self.finished(), self._abandoned.set, self._thread) as finished:
-            decode = self.model.codec_at(self.request.fps).stream(self.model.share)
+            decode = self.model.codec_at(self.request.nominal_fps).stream(self.model.share)
             if self.prefix and self.conditioning is not None:
                 # Of a codec that is not causal, no more than the last chunk can reach what follows.
                 shown = self.prefix if self.spec.causal else self.spec.chunk
@@ -172,7 +172,7 @@ class SegmentRenderer:
         if latents:
             return last
         with self._beside:
-            return self.model.codec_at(self.request.fps).encode(last).cpu()
+            return self.model.codec_at(self.request.nominal_fps).encode(last).cpu()
 
     @torch.inference_mode()
     def shown_before_next(self) -> Tensor | None:

@@ -8,6 +8,7 @@ from flowcache.families.registry import reference
 from flowcache.inputs.options import RunOptions
 from flowcache.records import ChunkRecord, RenderRequest, Segment
 from flowcache.storage.documents import RunRecord, SegmentMarker
+from flowcache.storage.finish_marker import FinishMarker
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class Task:
     """One attempt at a segment. `parent`: the marker that the segment continues; `last`: nothing continues it;
     `init`: sha256 of the video's init segment, where anything of it is committed; `reuse`: False to compute every step,
     whatever the policy says; `frugal`: with as little memory as can be; `spec_hash`: what its marker names, None: the
-    run's own."""
+    run's own. `finish`: no segment, but the run's finishing function over the whole video, on rank 0 alone; the
+    segment's index is then how many there are."""
 
     request: RenderRequest
     segment: Segment
@@ -59,6 +61,7 @@ class Task:
     reuse: bool = True
     frugal: bool = False
     spec_hash: str | None = None
+    finish: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,4 +72,5 @@ class Flawed:
     flaw: str
 
 
-Event = ChunkRecord | SegmentMarker | Flawed  # a chunk is finished; the task has ended in one way or the other
+# a chunk is finished; the task has ended in one way or the other
+Event = ChunkRecord | SegmentMarker | Flawed | FinishMarker

@@ -9,6 +9,8 @@ from flowcache.storage.commits import marker_sha256, put_init
 from flowcache.storage.documents import SegmentMarker, sha256
 from flowcache.storage.media import encode_chunk
 from flowcache.storage.objects.store import Store
+from flowcache.storage.stream import stream_of
+from flowcache.worker.mark import Marker
 from flowcache.worker.renderer import RenderedChunk
 from flowcache.worker.task import Task, WorkerSettings
 
@@ -16,17 +18,19 @@ from flowcache.worker.task import Task, WorkerSettings
 class Upload:
     """Puts one attempt's objects under keys of its own; only the marker makes them count."""
 
-    def __init__(self, store: Store, task: Task, attempt: str):
-        self.store, self.task, self.attempt = store, task, attempt
+    def __init__(self, store: Store, task: Task, attempt: str, mark: Marker | None = None):
+        self.store, self.task, self.attempt, self.mark = store, task, attempt, mark
         self.chunks: list[ChunkRecord] = []
         self.tail: tuple[str, bytes] | None = None
         self.init = b""
 
     def chunk(self, chunk: RenderedChunk, flaw: str | None) -> ChunkRecord:
-        """Encoded and put, the video's init before its first one."""
-        video = self.task.request.id
-        begin = time.perf_counter()
-        encoded = encode_chunk(chunk.frames, chunk.start_frame, self.task.request.fps)
+        """Marked where the run marks, encoded and put, the video's init before its first one."""
+        video, fps = self.task.request.id, self.task.request.fps
+        begin, frames = time.perf_counter(), chunk.frames
+        if self.mark:
+            frames = self.mark(frames, video, self.task.segment.index, chunk.chunk, chunk.start_frame, fps)
+        encoded = encode_chunk(frames, chunk.start_frame, fps)
         middle = time.perf_counter()
         if not self.chunks:
             put_init(self.store, video, encoded.init, self.task.init)
@@ -97,4 +101,5 @@ class Upload:
             finished=time.time(),
             seconds=seconds,
             hardware=hardware,
+            stream=stream_of(self.init),
         )

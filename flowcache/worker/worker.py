@@ -16,6 +16,7 @@ from torch import Tensor
 from flowcache.errors import OutOfMemory, first_line
 from flowcache.families.registry import find, load_model, load_texts, precision
 from flowcache.families.vae_tiling import choose_tile, what_fits
+from flowcache.inputs.hooks import FINISH, function
 from flowcache.inputs.sandbox import Sandbox
 from flowcache.models.base import LoadedModel, Share, alone
 from flowcache.models.exhausted import ran_out
@@ -27,8 +28,10 @@ from flowcache.sampling.records import NotFinite
 from flowcache.storage.commits import commit_segment, new_attempt, read_state
 from flowcache.storage.documents import sha256
 from flowcache.storage.objects.store import Store
+from flowcache.worker.finish import finish
 from flowcache.worker.given import clip, picture
 from flowcache.worker.hardware import hardware_of
+from flowcache.worker.mark import Marker
 from flowcache.worker.prefetch import Abandoned, Beside
 from flowcache.worker.quality import flaw
 from flowcache.worker.renderer import (
@@ -63,13 +66,21 @@ class RankWorker:
         self._tail: tuple[str, bytes] | None = None  # key and bytes of the last state, which may be asked for next
         self._unwanted: tuple[str, int] | None = None  # video and segment that nobody waits for any more
         self._rendering: tuple[tuple[str, int], SegmentRenderer] | None = None
+        self._mark: Marker | None = None
 
     def open_group(self) -> str:
         """Rank 0: opens the rendezvous, and says where it is."""
         return open_rendezvous()
 
     def join_group(self, path: str | None) -> int:
-        """Every rank: joins the gang's process group (nothing to do alone); returns the process id."""
+        """Every rank: joins the gang's process group (nothing to do alone); returns the process id.
+
+        Rank 0 loads the run's own functions first: where it can't, the gang does not start, and no video pays for it.
+        """
+        if self.rank == 0:
+            self._marker()
+            if self.settings.options.finish:
+                function(FINISH, self.settings.options.finish)
         if self.world > 1:
             timeout, world = self.exchange_timeout, self.world
             backend = "nccl" if self.settings.device == "cuda" else "gloo"
@@ -78,6 +89,13 @@ class RankWorker:
                 dist.init_process_group(backend, store=rendezvous, rank=self.rank, world_size=world, timeout=timeout)
                 self._share = open_sharing(timeout)
         return os.getpid()
+
+    def _marker(self) -> Marker | None:
+        """What the run marks its frames with, if anything."""
+        options = self.settings.options
+        if options.watermark and self._mark is None:
+            self._mark = Marker(options.watermark, options.watermark_payload, self.settings.device)
+        return self._mark
 
     @property
     def exchange_timeout(self) -> timedelta:
@@ -97,11 +115,15 @@ class RankWorker:
                     raise
 
     def render(self, task: Task) -> Iterator[Event]:
-        """Rank 0: renders, uploads and commits; yields each chunk's record, then the marker that holds.
+        """Rank 0: renders, uploads and commits; yields each chunk's record, then the marker that holds; of a finish
+        its marker alone.
 
         The marker is another attempt's if that one was first. Flawed comes in place of it, where a chunk is spoilt
         and steps were reused. OutOfMemory says what would fit.
         """
+        if task.finish:
+            yield finish(self.store, task, self.settings, self.gang)
+            return
         try:
             with self._room(task):
                 yield from self._rendered(task)
@@ -147,7 +169,7 @@ class RankWorker:
         loaded = time.perf_counter()
         renderer = self._renderer(model, task)
         self._begin(task, renderer)
-        upload = Upload(self.store, task, new_attempt())
+        upload = Upload(self.store, task, new_attempt(), self._marker())
         seconds = {"load": loaded - begin, "conditioning": time.perf_counter() - loaded}
         spoilt = None
         try:
@@ -256,7 +278,7 @@ class RankWorker:
             if (frames := picture(request, spec, sandbox)) is not None:
                 return encode_pixels(model, frames), None
             if (frames := clip(request, spec, sandbox)) is not None:
-                return encode_pixels(model, frames, request.fps), to_pixels(frames)
+                return encode_pixels(model, frames, request.nominal_fps), to_pixels(frames)
         return None, None
 
     def _end(self, model: LoadedModel, task: Task) -> Tensor | None:

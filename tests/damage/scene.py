@@ -21,7 +21,21 @@ from tests.unit.scheduler.studio import ONE_SEGMENT, Studio, request
 
 LONG = 3 * 48 + 9  # frames: three segments
 REQUESTS = (request("long", LONG), request("other", LONG), request("short", ONE_SEGMENT), request("bad", ONE_SEGMENT))
-KINDS = ("marker", "done", "letter", "state", "init", "media", "playlist", "part", "parts", "success", "run", "owner")
+KINDS = (
+    "marker",
+    "done",
+    "letter",
+    "state",
+    "init",
+    "media",
+    "playlist",
+    "master",
+    "part",
+    "parts",
+    "success",
+    "run",
+    "owner",
+)
 
 
 def poisoned(task):

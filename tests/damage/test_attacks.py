@@ -16,7 +16,7 @@ from flowcache.storage.objects.store import Store
 from tests.damage.scene import LONG, check_cured, night, read_everything, render
 from tests.unit.scheduler.studio import Studio, request
 
-EXCHANGED = ("marker", "done", "state", "media", "init", "playlist", "letter", "part", "holder", "withdrawal")
+EXCHANGED = ("marker", "done", "state", "media", "init", "playlist", "master", "letter", "part", "holder", "withdrawal")
 ODD = ["a b", "ä", "x\ty", "%2e%2e", "*", "'", '"', "-", "~", "#", "?", "=1", "00001.json ", "\u202e", "[x]"]
 
 

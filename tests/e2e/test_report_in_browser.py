@@ -1,22 +1,18 @@
 """The report in headless Chromium, from a file: it plays, it draws, and hostile text stays text."""
 
 import re
-import shutil
 
 import pyarrow.dataset
 import pytest
-from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from flowcache.report.page import Limits, report_page
 from flowcache.storage.objects.store import Store
+from tests import chromium
 from tests.unit.report.runs import PROMPT, hostile_run
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="no chromium or chromedriver here: apt-get install chromium chromium-driver"
-)
+pytestmark = chromium.needed
 
 
 @pytest.fixture(scope="module")
@@ -30,18 +26,7 @@ def output(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser(output):
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    quiet = "headless=new", "disable-gpu", "mute-audio", "disable-extensions", "no-first-run", "disable-dev-shm-usage"
-    for argument in (
-        *quiet,
-        "autoplay-policy=no-user-gesture-required",
-        "no-sandbox",
-        f"user-data-dir={output / 'profile'}",
-    ):  # root has no sandbox
-        options.add_argument(f"--{argument}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    with webdriver.Chrome(options, webdriver.ChromeService(DRIVER)) as browser:
+    with chromium.browser(output / "profile") as browser:
         browser.get((output / "report.html").as_uri())
         yield browser
 

@@ -8,9 +8,11 @@ import time
 
 import pytest
 
+from benchmarks.footprint import descendants
 from flowcache.storage.commits import list_commits
 from flowcache.storage.objects.store import Store
 from tests.e2e.rows import row, write
+from tests.fault.local_ray import alive, command
 
 LONG = {"frames": 393, "steps": 200}  # minutes: nobody waits for its end
 
@@ -90,6 +92,30 @@ def test_a_night_is_steered_through_its_store(start, flowcache, tmp_path):
     assert {one.get("video") for one in events if one["event"] == "video done"} == {"first", "last", "more"}
     assert [one["exit_code"] for one in events if one["event"] == "run ended"] == [0]
     assert flowcache("verify", root).code == 0
+
+
+def ranks() -> dict[int, str]:
+    """Processes of our Ray that are at a segment: what they do, by their ids."""
+    doing = {pid: command(pid) for pid in descendants(os.getpid(), set())}
+    return {pid: title for pid, title in doing.items() if title.startswith(("ray::RankActor.", "ray::RankActor:"))}
+
+
+@pytest.mark.slow
+def test_a_cancelled_video_of_two_ranks_is_ended_under_way(start, flowcache, tmp_path):
+    """They would stop at different steps, so their gang goes. Its segment, which takes minutes, is never committed."""
+    root, log = tmp_path / "out", tmp_path / "log"
+    driver = start([row("long", priority=5, **LONG), row("last", frames=9)], "--gang", "2")
+    until(lambda: {"ray::RankActor.render", "ray::RankActor.assist"} <= set(ranks().values()), driver)
+    at_it = ranks()
+    assert len(at_it) == 2
+    cancelled = flowcache("cancel", root, "long", "--wait", "120", "--json").json
+    assert cancelled["taken"]["message"] == "cancelled: long"
+    until(lambda: " was ended: its video was cancelled" in log.read_text(), driver)
+    assert alive(at_it) == []
+    until(lambda: set(ranks()) - set(at_it), driver)  # the resources are another gang's
+    end = ended(driver)
+    assert end["exit_code"] == 0 and end["done"] == ["last"] and end["cancelled"].keys() == {"long"}
+    assert list_commits(Store(str(root))).segments == {"last": [0]}
 
 
 def test_a_stopped_run_goes_on_and_a_finished_one_takes_no_commands(start, render, flowcache, tmp_path):

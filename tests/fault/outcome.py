@@ -40,5 +40,9 @@ def rows(root, table: str) -> list[dict]:
 
 
 def plain(value):
-    """A media key without its attempt."""
-    return re.sub(r"\.[0-9a-f]{16}\.", ".", value) if isinstance(value, str) else value
+    """A media key without its attempt, wherever it stands in the value."""
+    if isinstance(value, list):
+        return [plain(one) for one in value]
+    if isinstance(value, dict):
+        return {name: plain(one) for name, one in value.items()}
+    return re.sub(r"([./])[0-9a-f]{16}[./]", r"\1", value) if isinstance(value, str) else value

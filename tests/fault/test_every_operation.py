@@ -17,6 +17,7 @@ from flowcache.scheduler.protocols import GangFailure
 from flowcache.storage import layout, ownership
 from flowcache.storage.commits import read_commits
 from flowcache.storage.documents import sha256
+from flowcache.storage.finish_marker import read_finishes
 from flowcache.storage.objects import store as objects
 from flowcache.storage.verify import verify
 from tests.fault.inline import Crash, Inline
@@ -110,8 +111,21 @@ def outcome(held: dict[str, bytes]) -> dict:
         "playlists": {name: len(store.get(layout.playlist_key(name)).splitlines()) for name in commits.markers},
         "done": commits.done,
         "dead": {name: letter.cause for name, letter in commits.dead_letters.items()},
+        "finishes": finishes(store, commits),
         "chunks": [(row["video_id"], row["chunk"], row["sha256"]) for row in rows(store, "chunks")],
-        "videos": [(row["video_id"], row["status"], row["frames"]) for row in rows(store, "videos")],
+        "videos": [
+            (row["video_id"], row["status"], row["frames"], [file["sha256"] for file in row["finishes"] or ()])
+            for row in rows(store, "videos")
+        ],
+    }
+
+
+def finishes(store, commits) -> dict:
+    """By video, what its finish wrote; a commit that can't be read has no place."""
+    found, faults = read_finishes(store, commits.finished)
+    assert not faults
+    return {
+        name: [(file.name, store.get(file.key)) for one in made for file in one.files] for name, made in found.items()
     }
 
 
@@ -176,6 +190,30 @@ def test_the_process_dies_at_each_operation_of_a_rerun_that_replaces_tables(afte
             render(held, point, after, retry_failed=True)
         check(held)
         render(held, retry_failed=True)
+        assert outcome(held) == wanted, point
+        check(held)
+
+
+def finish(video):
+    """Called by name, once for each attempt."""
+    (video.folder / "a.txt").write_text(f"{video.id} {video.frames}")
+    (video.folder / "b.txt").write_text("b")
+
+
+def test_the_process_dies_after_each_operation_of_finishes_and_a_rerun_ends_the_same():
+    first: dict[str, bytes] = {}
+    render(first, retry_failed=True)
+    asked, held = {"finish": f"{__name__}:finish", "retry_failed": True}, dict(first)
+    summary, operations = render(held, **asked)
+    wanted = outcome(held)
+    assert summary.exit_code == 0 and summary.rendered == 0 and operations > 30
+    assert wanted["finishes"]["long"] == [("a.txt", b"long 105"), ("b.txt", b"b")] and len(wanted["finishes"]) == 3
+    for point in range(operations):
+        held = dict(first)
+        with pytest.raises(Crash):
+            render(held, point, True, **asked)
+        check(held)
+        render(held, **asked)
         assert outcome(held) == wanted, point
         check(held)
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from benchmarks.statistics import interval
+from flowcache.bench.statistics import interval
 from flowcache.families.registry import load_model
 from flowcache.models.base import LoadedModel
 from tests.official_skyreels.run import pretend

@@ -89,5 +89,18 @@ def where(operations: str, pattern: str, spoil: Spoil, times: int = 1 << 30, aft
     return judge
 
 
+def once_each(operations: str, pattern: str, spoil: Spoil) -> Judge:
+    """Spoils the first request of each of these kinds for each key that matches."""
+    kinds, wanted, seen = operations.split(), re.compile(pattern), set[Asked]()
+
+    def judge(asked: Asked) -> Spoil | None:
+        if asked.operation not in kinds or not wanted.search(asked.key) or asked in seen:
+            return None
+        seen.add(asked)
+        return spoil
+
+    return judge
+
+
 def first(*judges: Callable[[Asked], Spoil | None]) -> Judge:
     return lambda asked: next((spoil for judge in judges if (spoil := judge(asked))), None)

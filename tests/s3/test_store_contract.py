@@ -66,7 +66,13 @@ def test_players_are_told_what_an_object_is_and_for_how_long(moto, call):
     for key, kind, keeps in (
         ("media/a/00000.01.m4s", "video/mp4", "max-age=31536000, immutable"),
         ("media/a/index.m3u8", "application/vnd.apple.mpegurl", "no-cache"),
-        ("_SUCCESS", "application/octet-stream", "no-cache"),
+        ("media/a/master.m3u8", "application/vnd.apple.mpegurl", "no-cache"),
+        ("media/a/init.mp4", "video/mp4", "no-cache"),
+        ("_commits/a/00000.json", "application/json", "no-cache"),
+        ("meta/chunks/run=0123456789abcdef/part-00000.parquet", "application/vnd.apache.parquet", "no-cache"),
+        ("_events/0123456789abcdef/00001.jsonl", "application/jsonl", "no-cache"),
+        ("_state/a/00000.01.safetensors", "application/octet-stream", "no-cache"),
+        ("_SUCCESS", "application/json", "no-cache"),
     ):
         getattr(store, call)(key, b"x")
         path = f"{store.backend.root}/{key}".partition("/")[2]

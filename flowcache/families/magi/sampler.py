@@ -50,7 +50,7 @@ class MagiSettings:
         """What the request says, and the model where it says nothing."""
         lag = request.steps // spec.pipeline.window if request.ar_step is None else request.ar_step
         scale = PREV_CHUNKS_SCALE if request.prev_chunks_scale is None else request.prev_chunks_scale
-        return cls(request.steps, lag, spec.chunk, request.fps, request.guidance, spec.pipeline, scale)
+        return cls(request.steps, lag, spec.chunk, request.nominal_fps, request.guidance, spec.pipeline, scale)
 
     @property
     def times(self) -> tuple[float, ...]:

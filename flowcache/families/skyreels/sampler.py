@@ -45,7 +45,7 @@ class SamplerSettings:
             guidance=request.guidance,
             ar_step=lag if request.ar_step is None else request.ar_step,
             chunk=spec.chunk,
-            fps=request.fps,
+            fps=request.nominal_fps,
             condition_noise=spec.condition_noise,
             window=spec.window,
             solver="corrected" if corrected else "official",

@@ -5,13 +5,21 @@ from collections.abc import Mapping
 TYPES = {
     "m3u8": "application/vnd.apple.mpegurl",
     "mp4": "video/mp4",
+    "jpg": "image/jpeg",
     "m4s": "video/mp4",
     "json": "application/json",
     "jsonl": "application/jsonl",
     "parquet": "application/vnd.apache.parquet",
     "html": "text/html; charset=utf-8",
+    "txt": "text/plain; charset=utf-8",
+    "md": "text/markdown; charset=utf-8",
     "png": "image/png",
     "webp": "image/webp",
+    "tar": "application/x-tar",
+    "c2pa": "application/c2pa",
+    "_SUCCESS": "application/json",
+    "_STOPPED": "application/json",
+    "_OWNER": "application/json",
 }
 UNKNOWN = "application/octet-stream"
 FOR_GOOD = "max-age=31536000, immutable"
@@ -19,8 +27,8 @@ FIRST_ASK = "no-cache"  # and keep what has not changed
 
 
 def content_type(key: str) -> str:
-    """By the ending of its name."""
-    return TYPES.get(key.rpartition(".")[2], UNKNOWN)
+    """By the ending of its name, or all of a name without one."""
+    return TYPES.get(key.rpartition("/")[2].rpartition(".")[2], UNKNOWN)
 
 
 def cache_control(key: str) -> str:

@@ -45,7 +45,7 @@ class Toy(Family):
     def settings(self, request: RenderRequest, spec: ModelSpec) -> "ToySettings":
         from .sampler import ToySettings
 
-        return ToySettings(request.steps, spec.chunk, request.fps)
+        return ToySettings(request.steps, spec.chunk, request.nominal_fps)
 
     def compared(self, settings: "ToySettings") -> "Mapping[str, tuple[ToySettings, Policy]]":
         from flowcache.families.policies import bare

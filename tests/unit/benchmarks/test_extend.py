@@ -12,5 +12,5 @@ def test_an_extension_asks_for_nothing_of_what_is_done():
         new = sum(len(extended.scene.segments[request.id]) for request in extended.scene.requests[videos:])
         assert made[-1]["loop create marker"] == new and made[-1]["loop get marker"] == 0
         assert made[-1]["loop put meta"] == 5  # a part of each table, two generations, what they are made from
-    of_new = {"init", "state", "owner", "media", "marker", "playlist"}
+    of_new = {"init", "state", "owner", "media", "marker", "playlist", "master"}
     assert {name.split()[-1] for name in made[1] - made[0]} <= of_new  # these follow from the length of the new rows

@@ -20,9 +20,10 @@ def test_requests_follow_from_segments_chunks_and_videos_alone(videos):
     assert asked["loop get init"] == asked["loop get state"] == asked["loop put state"] == continued
     assert asked["driver create DONE"] == videos
     assert videos <= asked["driver put playlist"] <= segments  # of several in a row only the last is written
+    assert asked["driver put master"] == asked["driver put playlist"]
     assert segments <= asked["loop get owner"] < segments + 9  # right before each commit
     assert asked["loop list _control"] < 9  # beside one every two seconds, whatever is rendered
-    named = ("media", "marker", "init", "state", "owner", "DONE", "playlist", *BY_TIME)
+    named = ("media", "marker", "init", "state", "owner", "DONE", "playlist", "master", *BY_TIME)
     rest = sum(count for name, count in asked.items() if name.split()[-1] not in named)
     assert rest < 40  # what a run asks once
     (provider,) = scene.providers

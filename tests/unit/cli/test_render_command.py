@@ -28,6 +28,9 @@ HOW = RunOptions(
     vae_dtype="bf16",
     vae_tiling="on",
     compile=True,
+    watermark="mine:mark",
+    watermark_payload="ours",
+    finish="mine:finish",
     address="auto",
     retry_failed=True,
     until=deadline(UNTIL),
@@ -36,7 +39,9 @@ HOW = RunOptions(
 )
 WRITTEN = (
     "m.jsonl --output out --model tiny-magi --policy paper --gang 2 --gangs 3 --shard-weights --threads 4 --device cpu "
-    f"--dtype fp32 --weights int8 --vae-dtype bf16 --vae-tiling on --compile --address auto --until {UNTIL} "
+    "--dtype fp32 --weights int8 --vae-dtype bf16 --vae-tiling on --compile "
+    "--watermark mine:mark --watermark-payload ours --finish mine:finish "
+    f"--address auto --until {UNTIL} "
     "--wait-for-gpus 30m --succeed-with 5 "
     "--keep-going --allow-private-media --retry-failed --log-json --webhook https://host/x "
     "--endpoint-url http://localhost:1 --json"
@@ -76,7 +81,7 @@ def test_a_job_is_replaced_by_options_alone(asked, tmp_path):
 def test_what_is_written_above_has_every_option_of_a_job():
     of_job = inspect.signature(render).parameters.keys() & JobSpec.model_fields.keys()
     absent = [name for name in of_job - {"manifest"} if f"--{name.replace('_', '-')} " not in WRITTEN]
-    assert len(of_job) == 21 and absent == []
+    assert len(of_job) == 24 and absent == []
 
 
 @pytest.mark.parametrize(

@@ -36,10 +36,12 @@ def test_all_that_is_finished_or_what_is_meant(store):
 
 
 def test_what_names_nothing(store):
-    with pytest.raises(InputError, match=r"has no video 'cta'; did you mean"):
+    with pytest.raises(InputError, match=r"'cta' names no video of run .*; did you mean 'cat'"):
         find(store, ["cta"])
-    with pytest.raises(InputError, match="no finished video that is meant"):
+    with pytest.raises(InputError, match=r"--only: 'x\*' names no video of run .*; known are cat, dog, emu"):
         find(store, (), Selection(only=("x*",)))
+    with pytest.raises(InputError, match="no finished video that is meant"):
+        find(store, (), Selection(where=where("steps > 999")))
 
 
 def test_what_a_film_says(store):

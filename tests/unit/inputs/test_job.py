@@ -178,7 +178,8 @@ def test_what_a_job_says_of_the_run_is_what_the_run_is_told():
         "gang": 2, "gangs": 3, "shard_weights": True, "threads": 4, "device": "cpu", "dtype": "bf16",
         "weights": "fp8", "vae_dtype": "bf16", "vae_tiling": "on", "compile": True, "address": "auto",
         "retries": 7, "infra_retries": 8, "segment_timeout": 9.0, "allow_private_media": True,
-        "exchange_timeout": 10.0, "grace": 11.0, "wait_for_gpus": 12.0,
+        "exchange_timeout": 10.0, "grace": 11.0, "wait_for_gpus": 12.0, "watermark": "mine:mark",
+        "watermark_payload": "ours", "finish": "mine:finish",
     }  # fmt: skip
     moment = "2100-01-01T07:00+00:00"
     made = JobSpec(manifest="m.csv", output="o", until=moment, **said).run_options(retry_failed=True)

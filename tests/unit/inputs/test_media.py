@@ -280,9 +280,7 @@ def test_a_picture_of_the_right_size_is_taken_as_it_is(tmp_path):
     assert np.array_equal(load_image(str(tmp_path / "a.png"), 64, 48)[0], pixels)
 
 
-@pytest.mark.parametrize(
-    "values", [np.full((4, 4), 0.5, np.float32), np.full((4, 4), 1 << 20, np.int32), np.full((4, 4), -1, np.int32)]
-)
+@pytest.mark.parametrize("values", [np.full((4, 4), 1 << 20, np.int32), np.full((4, 4), -1, np.int32)])
 def test_pictures_whose_white_nobody_knows_are_refused(tmp_path, values):
     Image.fromarray(values).save(tmp_path / "deep.tif")
     with pytest.raises(MediaError, match="has numbers of 32 bits a pixel; accepted: 8 or 16 bits"):
@@ -438,7 +436,7 @@ def test_what_is_no_video_is_a_media_error(tmp_path):
         container.mux(stream.encode(None))
     for name, says in [
         ("picture.png", "is no video"), ("text.mp4", "is no video"), ("empty.mp4", "is empty"),
-        ("cut.mp4", "is no video"), ("list.m3u8", "is no video"), ("sound.mp4", "has no video in it"),
+        ("cut.mp4", "is no video"), ("list.m3u8", "which is no file beside it"), ("sound.mp4", "has no video in it"),
         ("none.mp4", "does not exist"), (".", "is a folder"),
     ]:  # fmt: skip
         with pytest.raises(MediaError, match=says):

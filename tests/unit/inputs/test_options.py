@@ -38,5 +38,6 @@ def test_a_family_whose_blocks_are_its_own_is_not_compiled():
 def test_what_changes_bytes_is_told_apart():
     assert RunOptions().numerics == {}
     asked = {"dtype": "fp32", "weights": "fp8", "vae_dtype": "bf16", "vae_tiling": "on", "compile": "on"}
-    options = RunOptions(dtype="fp32", weights="fp8", vae_dtype="bf16", vae_tiling="on", compile=True)
+    asked |= {"watermark": "mine:mark", "watermark_payload": "ours"}
+    options = RunOptions(**{**asked, "compile": True}, finish="mine:finish")
     assert options.numerics == asked and asked.keys() == NUMERICS.keys()

@@ -90,8 +90,10 @@ def test_what_meets_no_row_is_a_fault():
         return [str(one) for one in checked(given).problems]
 
     none = "requests: has no row that is meant; accepted: a selection that leaves at least one"
-    assert problems(Selection(only=("cot",))) == [none] == problems(Selection(where=where("steps = 3")))
-    assert problems(Selection(only=("cat", "dog*"))) == ["--only: 'dog*' names no row; known are cat"]
+    assert problems(Selection(where=where("steps = 3"))) == [none]
+    assert problems(Selection(only=("cat",), where=where("steps = 3"))) == [none]
+    assert problems(Selection(only=("cot",))) == ["--only: 'cot' names no video of requests; did you mean 'cat'?"]
+    assert problems(Selection(only=("cat", "dog*"))) == ["--only: 'dog*' names no video of requests; known are cat"]
 
 
 def test_rows_that_are_not_meant_are_not_judged():

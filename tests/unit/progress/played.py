@@ -3,6 +3,7 @@
 from flowcache.progress.events import (
     ChunkDone,
     CommandTaken,
+    FinishDead,
     Listener,
     NodesAvoided,
     Note,
@@ -18,6 +19,7 @@ from flowcache.progress.events import (
     VideoCancelled,
     VideoDead,
     VideoDone,
+    VideoFinished,
     VideoReadmitted,
     VideosJoined,
 )
@@ -45,6 +47,11 @@ EVENTS = (
     ChunkDone("long", 1, 5, 6, 2),
     SegmentCommitted("long", 1, 1),
     VideoDone("long"),
+    SegmentStarted("long", 2, "gang-1", finish=True),
+    SegmentFailed("long", 2, 0, CAUSE, "work", again=True, finish=True),
+    SegmentStarted("long", 2, "gang-1", finish=True),
+    VideoFinished("long", "mine:finish", 2),
+    FinishDead("long", "mine:other", CAUSE),
     Note("a note"),
     NodesAvoided(1),
     CommandTaken("command 1 (cancel third) of ann@desk", "obeyed", "cancelled: third"),

@@ -13,8 +13,8 @@ def test_a_whole_run_is_counted():
         "short": ("dead", 0),
         "third": ("cancelled", 0),
     }
-    assert counts.summary() == "1/3 videos, 6/8 chunks, 25% of steps reused"  # of the others nothing comes
-    assert (counts.left, counts.failures, counts.work, counts.count("dead")) == (0, 2, {}, 1)
+    assert counts.summary() == "1/3 videos, 6/8 chunks, 1 finished, 25% of steps reused"  # of the others nothing comes
+    assert (counts.left, counts.failures, counts.work, counts.count("dead")) == (0, 3, {}, 1)
 
 
 def test_what_earlier_drivers_committed_counts_from_the_start():

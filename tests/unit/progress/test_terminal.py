@@ -38,10 +38,13 @@ def test_a_log_tells_each_event_on_a_line_of_its_own():
     assert lines[5] == "long: 1 damaged segments were withdrawn, and are rendered again"
     assert lines[6].startswith("long: segment 1 of 2 committed; 0/2 videos, 5/7 chunks")
     assert lines[7] == "long: segment 2 of 2 committed; 0/2 videos, 6/7 chunks, 25% of steps reused"  # none to come
-    assert lines[8:10] == ("long: done", "a note")
-    assert lines[10] == "command 1 (cancel third) of ann@desk: obeyed: cancelled: third"
-    assert lines[11].startswith("1 videos came; 1/3 videos, 6/8 chunks") and lines[12] == "third: cancelled by ann@desk"
-    assert lines[13:] == ("third: segment 0 was ended: the video was cancelled", "third: skipped by ann@desk")
+    assert lines[8] == "long: done"
+    assert lines[9] == "long: its finish failed on rank 0: OSError: s3://key:secret@host/x gone; trying again"
+    assert lines[10] == "long: finished by mine:finish, 2 files"
+    assert lines[11].startswith("long: its finish is given up: OSError") and lines[12] == "a note"
+    assert lines[13] == "command 1 (cancel third) of ann@desk: obeyed: cancelled: third"
+    assert lines[14].startswith("1 videos came; 1/3 videos, 6/8 chunks") and lines[15] == "third: cancelled by ann@desk"
+    assert lines[16:] == ("third: segment 0 was ended: the video was cancelled", "third: skipped by ann@desk")
 
 
 def test_a_log_says_nothing_of_videos_that_were_done_before():

@@ -10,9 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from flowcache.api import start
 from flowcache.errors import InputError
 from flowcache.progress import webhook as module
-from flowcache.progress.events import RunBegan, RunOver, SegmentCommitted, VideoDead, VideoDone
+from flowcache.progress.events import RunBegan, RunOver, SegmentCommitted, VideoBegan, VideoDead, VideoDone
 from flowcache.progress.webhook import SECRET, checked, webhook
 
 KEY = {SECRET: "whsec_" + base64.b64encode(b"k" * 24).decode()}
@@ -135,3 +136,26 @@ def test_there_must_be_a_secret_that_can_be_read():
     for environment, why in (({}, "needs a secret"), ({SECRET: "whsec_?"}, "no base64")):
         with pytest.raises(InputError, match=why):
             checked("https://host/x", environment)
+
+
+def test_a_run_in_the_background_tells_it_too(tmp_path, monkeypatch):
+    server = Server(200)
+    monkeypatch.setenv(SECRET, KEY[SECRET])
+
+    def renders(store, record, requests, specs, options, progress, *rest):
+        progress.on(RunBegan(record.run_id, tuple(VideoBegan(one.id, 1, 1, 0, 0, dead=False) for one in requests)))
+        for one in requests:
+            progress.on(VideoDone(one.id))
+        return "summary"
+
+    monkeypatch.setattr("flowcache.api.run", renders)
+    rows = [{"id": "cat", "prompt": "a red circle"}]
+    run = start(rows, output=str(tmp_path / "out"), webhook=server.url)
+    assert [video.video_id for video in run] == ["cat"] and run.wait() == "summary"
+    told = [json.loads(body) for _, body in server.got]
+    assert [one["video"] for one in told if "video" in one] == ["cat"]
+    with pytest.raises(InputError, match="webhook: is no address of a web server"):
+        start(rows, output=str(tmp_path / "out"), webhook="host")
+    monkeypatch.delenv(SECRET)
+    with pytest.raises(InputError, match=f"webhook: needs a secret.*{SECRET}"):
+        start(rows, output=str(tmp_path / "out"), webhook=server.url)

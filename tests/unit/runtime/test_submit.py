@@ -19,6 +19,8 @@ from flowcache.api import check
 from flowcache.errors import FlowcacheError, InputError
 from flowcache.inputs.job import JobSpec, load_job
 from flowcache.runtime import submit as jobs
+from flowcache.storage.objects.store import Store
+from tests.unit.storage.samples import Studio, request
 
 MANIFESTS = Path(__file__).parents[3] / "manifests"
 FAR = {"manifest": "s3://bucket/night.parquet", "output": "s3://bucket/night"}
@@ -169,6 +171,26 @@ def test_nothing_from_outside_the_manifests_folder_is_sent(tmp_path):
     picture(here / "own.png")
     (here / "within.png").symlink_to("own.png")
     jobs.prepare(rows(tmp_path / "linked", {"image": "own.png"}, {"image": "within.png"}, {"image": "x/../own.png"}))
+
+
+def test_a_runs_playlist_goes_along_as_the_video_that_it_names(tmp_path, monkeypatch):
+    Studio(Store(str(tmp_path / "night")), (request("cat", 3),)).run()
+    row = {"video": "night/media/cat/index.m3u8", "fps": 8}
+    job = jobs.prepare(spec := rows(tmp_path, row))
+    (sent,) = (data for name, data in job.files.items() if "/media-" in name)
+    (asked,) = check(*spec.manifest, spec.row_defaults())[0]
+    assert hashlib.sha256(sent).hexdigest() == asked.media_sha256
+    harmless(job.files, tmp_path / "there")
+
+    chunk = next((tmp_path / "night/media/cat").glob("00001.*"))
+    kept = chunk.rename(tmp_path / "night/media/cat/kept.m4s")
+    ((_, field, message),) = refused(rows(tmp_path, row))
+    assert field == "video" and message.startswith(f"{row['video']!r} names {chunk.name}, which does not exist")
+    outside = tmp_path.parent / f"{tmp_path.name}.m4s"
+    chunk.symlink_to(kept.rename(outside))
+    ((_, _, message),) = refused(rows(tmp_path, row))
+    assert "leaves the manifest's folder" in message
+    outside.unlink()
 
 
 def test_a_file_that_changes_after_it_was_looked_at_is_not_sent(tmp_path, monkeypatch):

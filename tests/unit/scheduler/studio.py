@@ -8,6 +8,7 @@ from flowcache.inputs.segments import plan
 from flowcache.progress.events import Note, SegmentCommitted, SegmentFailed
 from flowcache.records import ModelSpec, RenderRequest, Shot
 from flowcache.scheduler.driver import run
+from flowcache.scheduler.joining import Rows
 from flowcache.storage.growth import Terms
 from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import PLAIN, new_run
@@ -22,6 +23,19 @@ def request(name: str, frames: int = TWO_SEGMENTS, **fields) -> RenderRequest:
     return RenderRequest(
         name, (Shot("p", frames),), 64, 64, 12, 1, 3.0, 4, model=MODEL, policy={"name": "off"}, **fields
     )
+
+
+def brings(*requests):
+    """Reads the manifest of any `add` as these."""
+
+    def plan_rows(command):
+        segments = [segment for one in requests for segment in plan(one, SPEC)]
+        record = new_run(requests, {MODEL: SPEC.digest}, segments, "0")
+        return Rows(
+            record, list(requests), {MODEL: SPEC}, Terms(manifest="more.jsonl", rows={"cat": ("more.jsonl", 1)})
+        )
+
+    return plan_rows
 
 
 class Notes:

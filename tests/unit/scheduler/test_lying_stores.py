@@ -142,6 +142,17 @@ def test_each_thing_that_a_done_run_has_must_show(monkeypatch, hidden):
             backend.shows = honest
 
 
+def test_a_master_playlist_that_was_written_must_show(monkeypatch):
+    """By the driver that wrote it: another one can't tell it from what an older version left."""
+    backend = Lying(monkeypatch, shows=lambda key: key != layout.master_key("a"))
+    made = studio(backend, "a", "b")
+    with pytest.raises(StoreError, match="video a: no master playlist, or an older one. "):
+        made.run()
+    assert not made.store.exists(layout.SUCCESS)
+    backend.shows = lambda key: True
+    assert made.run().exit_code == 0 and made.store.exists(layout.master_key("a"))
+
+
 @pytest.mark.parametrize("ending, why", [("index.m3u8", "video b: an older playlist"), ("parquet", "an older one")])
 def test_what_was_replaced_and_is_still_the_old_one_is_a_difference(monkeypatch, ending, why):
     """Of the first run b is given up after one of its segments; the second one finishes it."""

@@ -11,21 +11,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.simulated import PretendedGang
-from flowcache.inputs.segments import plan
 from flowcache.scheduler import inbox
 from flowcache.scheduler.gang_pool import ClusterError
-from flowcache.scheduler.joining import Rows
 from flowcache.storage import layout
 from flowcache.storage.commits import list_commits, read_stopped
 from flowcache.storage.control import Command, Taken, acknowledge, give, read_log, read_taken
 from flowcache.storage.documents import canonical
 from flowcache.storage.events import read_events
-from flowcache.storage.growth import Terms
 from flowcache.storage.objects.store import Store
-from flowcache.storage.runs import new_run, read_run
+from flowcache.storage.runs import read_run
 from flowcache.storage.status import status
 from tests.soak import operator
-from tests.unit.scheduler.studio import MODEL, ONE_SEGMENT, SPEC, Studio, request, sound
+from tests.unit.scheduler.studio import ONE_SEGMENT, Studio, brings, request, sound
 
 
 @pytest.fixture(autouse=True)
@@ -176,19 +173,6 @@ def test_commands_of_ids_that_are_done_or_given_up_say_so():
     assert status(studio.store).videos[0].state == "done"
 
 
-def brings(*requests):
-    """Reads the manifest of any `add` as these."""
-
-    def plan_rows(command):
-        segments = [segment for one in requests for segment in plan(one, SPEC)]
-        record = new_run(requests, {MODEL: SPEC.digest}, segments, "0")
-        return Rows(
-            record, list(requests), {MODEL: SPEC}, Terms(manifest="more.jsonl", rows={"cat": ("more.jsonl", 1)})
-        )
-
-    return plan_rows
-
-
 def test_rows_are_added_while_the_run_goes_on_and_stay_added():
     cat, dog = request("cat", ONE_SEGMENT), request("dog")
     studio = Studio(cat)
@@ -250,8 +234,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.long
-def test_of_a_hundred_commands_none_is_lost_or_done_twice_though_drivers_die(monkeypatch):
-    monkeypatch.setattr(operator, "EVERY", (0.0, 0.02))
+def test_of_a_hundred_commands_none_is_lost_or_done_twice_though_drivers_die():
     draw = random.Random(11)
     studio = Studio(*(request(f"v{number}") for number in range(6)))
 
@@ -260,7 +243,10 @@ def test_of_a_hundred_commands_none_is_lost_or_done_twice_though_drivers_die(mon
         if draw.random() < 0.15:
             raise Killed
 
-    somebody, drivers = operator.Operator(studio.store, [one.id for one in studio.requests], 100, seed=11), 0
+    somebody, drivers = (
+        operator.Operator(studio.store, [one.id for one in studio.requests], 100, every=0.06, seed=11),
+        0,
+    )
     try:
         while not drivers or somebody.owes() or len(list_commits(studio.store).done) < 6:
             somebody.tend()

@@ -5,7 +5,7 @@ from functools import cache
 
 import numpy as np
 
-from flowcache.records import ChunkRecord, RenderRequest, Segment, Shot
+from flowcache.records import ChunkRecord, Rate, RenderRequest, Segment, Shot
 from flowcache.storage import layout
 from flowcache.storage.commits import (
     SegmentMarker,
@@ -23,6 +23,7 @@ from flowcache.storage.documents import sha256
 from flowcache.storage.media import EncodedChunk, encode_chunk
 from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import begin_run
+from flowcache.storage.stream import stream_of
 from flowcache.storage.tables import write_tables
 
 FPS, WIDTH, HEIGHT, CHUNK = 8, 32, 16, 4
@@ -39,8 +40,8 @@ def pixels(seed: int, start: int, frames: int) -> np.ndarray:
 
 
 @cache
-def encoded(seed: int, start: int, frames: int) -> EncodedChunk:
-    return encode_chunk(pixels(seed, start, frames), start, FPS)
+def encoded(seed: int, start: int, frames: int, fps: Rate = FPS) -> EncodedChunk:
+    return encode_chunk(pixels(seed, start, frames), start, fps)
 
 
 def request(video_id: str, segments: int = 3, **changes) -> RenderRequest:
@@ -92,7 +93,7 @@ class Studio:
         chunks, init = [], b""
         for i in range(segment.chunks):
             start = segment.start_frame + i * CHUNK
-            piece = encoded(request.seed, start, CHUNK)
+            piece = encoded(request.seed, start, CHUNK, request.fps)
             init, key = piece.init, layout.media_key(request.id, segment.first_chunk + i, attempt)
             self.store.put(key, piece.data)
             size, digest = len(piece.data), sha256(piece.data)
@@ -117,7 +118,7 @@ class Studio:
             chunks=tuple(chunks),
             frames=segment.frames,
             start_frame=segment.start_frame,
-            fps=FPS,
+            fps=request.fps,
             policy=request.policy,
             host="here",
             gang="gang-0",
@@ -126,6 +127,7 @@ class Studio:
             finished=102.5,
             seconds={"denoise": 1.0, "encode": 0.5},
             hardware=self.hardware,
+            stream=stream_of(init) if self.hardware else None,
         )
         return commit_segment(self.store, marker)
 

@@ -45,9 +45,9 @@ def undisturbed() -> tuple[dict, int]:
 
 
 def test_the_sequence_has_the_writes_that_the_crash_tests_cover():
-    # owner, run record; per segment 2 media, state, init, marker, playlist; per video playlist, DONE;
+    # owner, run record; per segment 2 media, state, init, marker, 2 playlists; per video 2 playlists, DONE;
     # the tables' index is withdrawn, 2 tables, the index; _SUCCESS
-    assert undisturbed()[1] == 2 + 3 * 6 + 2 * 2 + 4 + 1
+    assert undisturbed()[1] == 2 + 3 * 7 + 2 * 3 + 4 + 1
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])

@@ -107,6 +107,7 @@ def test_every_key_of_ours_is_known(studio):
         layout.init_key(video): "init",
         layout.media_key(video, 7, attempt): "media",
         layout.playlist_key(video): "playlist",
+        layout.master_key(video): "master",
         layout.part_key("videos", "0123456789abcdef", 3): "part",
         layout.parts_key("0123456789abcdef"): "parts",
         layout.link_key(video, 99): "link",

@@ -16,7 +16,14 @@ from flowcache.storage.tables import write_tables
 from tests.unit.storage.samples import Studio, plan, request
 
 pytestmark = pytest.mark.usefixtures("used")
-NOT_THERE = {"parent_sha256": None, "init_sha256": "", "state_key": None, "state_sha256": None, "state_bytes": 0}
+NOT_THERE = {
+    "stream": None,
+    "parent_sha256": None,
+    "init_sha256": "",
+    "state_key": None,
+    "state_sha256": None,
+    "state_bytes": 0,
+}
 
 
 @pytest.fixture

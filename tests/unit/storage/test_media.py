@@ -147,6 +147,14 @@ def test_target_duration_is_constant_for_chunks_of_usual_length(frames, fps, sec
     assert f"#EXT-X-TARGETDURATION:{seconds}\n" in playlist(records((1, frames)), fps, done=False)
 
 
+@pytest.mark.parametrize("fps", [1, 2, 5, 8, 24, 120])
+def test_target_duration_stays_while_chunks_get_longer(fps):
+    """A fresh start's first chunk has fewer frames than the others of SkyReels-V2: 9 and 12 here, or 17 and 20."""
+    lists = [playlist(records(lengths), fps, done) for lengths in ((9,), (9, 12), (17, 20), (24,)) for done in (0, 1)]
+    (target,) = {line for text in lists for line in text.splitlines() if "TARGETDURATION" in line}
+    assert int(target.partition(":")[2]) >= int(24 / fps + 0.5)
+
+
 def test_the_playlist_plays_from_a_folder(chunks, tmp_path):
     """As an ordinary player does it: open index.m3u8, get every frame."""
     (tmp_path / "init.mp4").write_bytes(chunks[0].init)

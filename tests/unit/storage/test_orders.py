@@ -29,8 +29,8 @@ def test_unknown_ids_are_named_with_those_that_are_alike(store):
     with pytest.raises(InputError) as error:
         order(store, "cancel", ["cat", "cta", *(f"x{number}" for number in range(9))])
     lines = str(error.value).splitlines()
-    assert "'cta' is no video of run" in lines[0] and "did you mean 'cat'?" in lines[0] and len(lines) == 6
-    assert lines[-1].endswith("so are 5 more") and not store.list(layout.CONTROL)
+    assert "'cta' names no video of run" in lines[0] and "did you mean 'cat'?" in lines[0] and len(lines) == 6
+    assert lines[-1].endswith("5 more name no video of it either") and not store.list(layout.CONTROL)
 
 
 def test_a_finished_run_takes_none(store):

@@ -53,6 +53,19 @@ def test_what_is_claimed(studio, someone):
     assert "a cat moves" not in json.dumps(found) and someone.key.split("\n")[1] not in beside.decode("latin-1")
 
 
+def test_a_mark_in_the_frames_is_claimed(studio, someone):
+    film = find(studio.store, ["cat"]).films[0]
+    said = claim(film.request, film.markers, film.model_digest, "1.0", "mine:mark")
+    mp4 = join_video(studio.store, "cat")
+    beside = sidecar(mp4, said, credential(someone.chain, someone.key))
+    assert fault_of(mp4, beside) is None
+    with c2pa.Reader("video/mp4", io.BytesIO(mp4), beside) as reader:
+        (found,) = (one["data"]["actions"] for one in reader.get_active_manifest()["assertions"]
+                    if one["label"] == "c2pa.actions.v2")  # fmt: skip
+    assert [one["action"] for one in found] == ["c2pa.created", "c2pa.watermarked.unbound"]
+    assert found[1]["softwareAgent"]["name"] == "mine:mark" and film.watermark is None
+
+
 def test_one_bit_of_the_video_or_of_the_claim_is_enough(studio, someone):
     mp4, said = made(studio.store)
     beside = sidecar(mp4, said, credential(someone.chain, someone.key))

@@ -125,6 +125,7 @@ def test_playlist_and_done_are_compared(studio):
     studio.store.put(layout.done_key("dog"), json.dumps({**done, "frames": 7}).encode())
     assert found(studio) == [
         "video cat: the playlist does not list the committed chunks (media/cat/index.m3u8)",
+        "video cat: the master playlist does not say what the markers do (media/cat/master.m3u8)",
         "video dog: DONE does not agree with the segment markers (_commits/dog/DONE.json)",
     ]
     studio.store.delete(layout.playlist_key("cat"))
@@ -277,7 +278,7 @@ def write_order(studio) -> list[str]:
         for marker in markers:
             run += [chunk.key for chunk in marker.chunks] + [marker.state_key, marker.init_key]
             run.append(layout.marker_key(video_id, marker.segment))
-        run += [layout.playlist_key(video_id), layout.done_key(video_id)]
+        run += [layout.playlist_key(video_id), layout.master_key(video_id), layout.done_key(video_id)]
     run += [e.key for e in studio.store.list("meta")] + [layout.SUCCESS]
     return list(dict.fromkeys(run))
 

@@ -6,7 +6,8 @@ from random import Random
 import numpy as np
 import pytest
 
-from benchmarks.judge import count, judge, render_video, verdict_of
+from benchmarks.judge import render_video
+from flowcache.bench.judge import count, judge, verdict_of
 from flowcache.cache.reuse import Reuse
 from flowcache.families.registry import load_model
 from flowcache.models.text import load_tokenizer

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.fidelity import color_video_vdp, true_video
-from benchmarks.judge import Verdict, count, draw_sheet, judge, pixels, verdict_of
+from benchmarks.fidelity import true_video
+from benchmarks.judge import draw_sheet
+from flowcache.bench.judge import Verdict, count, judge, verdict_of
+from flowcache.bench.vdp import color_video_vdp
 from flowcache.families.codecs import load_codec
 from flowcache.families.registry import find
+from flowcache.worker.renderer import to_uint8
 from training.shapes import COLOURS, MOTIONS, SIZE, Scene, render, sample_scene
 
 
@@ -21,7 +24,7 @@ def test_known_videos_through_the_codec(name, frames, seed):
     """All 64 of them, of all kinds and motions, whatever the model itself can draw."""
     rng, codec = Random(seed), load_codec(f"{find(name).path}/vae")
     scenes = [sample_scene(rng) for _ in range(32)]
-    right = count([(verdict_of(s), judge(pixels(codec.stream()(codec.encode(render(s, frames)))))) for s in scenes])
+    right = count([(verdict_of(s), judge(to_uint8(codec.stream()(codec.encode(render(s, frames)))))) for s in scenes])
     assert right == dict.fromkeys(("background", "colour", "kind", "motion", "all"), 32)
 
 
@@ -29,12 +32,12 @@ def test_known_videos_through_the_codec(name, frames, seed):
 def test_motions(motion):
     size = {"growing": 7.0, "shrinking": 17.0}.get(motion, 11.0)
     scene = Scene("circle", "red", "white", motion, 30.0, 25.0, size, 1.3)
-    assert judge(pixels(render(scene))).motion == motion
+    assert judge(to_uint8(render(scene))).motion == motion
 
 
 def test_a_wrong_caption_is_noticed():
     scene = Scene("star", "red", "white", "left", 30.0, 25.0, 12.0, 1.3)
-    seen = judge(pixels(render(scene)))
+    seen = judge(to_uint8(render(scene)))
     assert seen == verdict_of(scene)
     asked = [Verdict("white", "red", "star", "left"), Verdict("white", "red", "circle", "right")]
     assert count([(a, seen) for a in asked]) == {"background": 2, "colour": 2, "kind": 1, "motion": 1, "all": 1}
@@ -48,7 +51,7 @@ def test_an_empty_picture_has_no_shape():
 @pytest.mark.parametrize(("name", "frames"), [("sheet.png", 1), ("sheet.webp", 9)])
 def test_sheets(name, frames, tmp_path):
     """Each video's first picture is where it belongs."""
-    videos = [pixels(render(Scene("star", colour, "white", "left", 30.0, 25.0, 12.0, 1.3), 9)) for colour in COLOURS]
+    videos = [to_uint8(render(Scene("star", colour, "white", "left", 30.0, 25.0, 12.0, 1.3), 9)) for colour in COLOURS]
     draw_sheet([*videos, videos[0]], str(tmp_path / name), 12)
     with Image.open(tmp_path / name) as sheet:
         assert getattr(sheet, "n_frames", 1) == frames
@@ -64,7 +67,7 @@ def test_the_true_video_is_found_again(motion):
     """From where its shape is, and as large: the scene's own, but for pixels at edges."""
     size = {"growing": 7.0, "shrinking": 17.0}.get(motion, 11.0)
     scene = Scene("triangle", "red", "white", motion, 30.0, 25.0, size, 2.0, falling=False)
-    video = pixels(render(scene))
+    video = to_uint8(render(scene))
     true = true_video(replace(scene, x=0.0, y=0.0, radius=5.0), video)
     assert true is not None and true.shape == video.shape
     assert np.abs(true.astype(int) - video).mean() < 2
@@ -74,7 +77,7 @@ def test_the_true_video_is_found_again(motion):
 def test_color_video_vdp_tells_why_it_is_absent(monkeypatch):
     monkeypatch.setitem(sys.modules, "pycvvdp", None)
     absent = color_video_vdp()
-    assert isinstance(absent, str) and "pip install -e .[bench]" in absent
+    assert isinstance(absent, str) and "pip install 'flowcache[bench]'" in absent
 
 
 def test_color_video_vdp():
@@ -82,5 +85,5 @@ def test_color_video_vdp():
     if isinstance(metric, str):
         pytest.skip(metric)
     scene = Scene("triangle", "red", "white", "left", 30.0, 25.0, 11.0, 2.0)
-    video, other = pixels(render(scene)), pixels(render(replace(scene, kind="circle")))
+    video, other = to_uint8(render(scene)), to_uint8(render(replace(scene, kind="circle")))
     assert metric(video, video, 12) > 9.99 > 9.5 > metric(other, video, 12)

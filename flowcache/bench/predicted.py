@@ -1,0 +1,25 @@
+"""What exact walks say that a schedule would cost: J of `sampling.proposal`, for those that a run measures."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from flowcache.bench.names import Entry
+from flowcache.bench.prompts import Drawn
+from flowcache.bench.recipes import Recipe
+from flowcache.models.base import LoadedModel
+from flowcache.worker.walks import Prompt, Walker
+
+CHUNKS = 3  # of the walk: one has neighbours on both sides
+
+
+def predicted(
+    model: LoadedModel, settings: Sequence[tuple[Entry, Recipe]], folder: Path, prompt: Drawn
+) -> Mapping[Entry, float]:
+    """Of each fixed schedule, from one prompt's exact walk of `off`, which is kept in `folder`."""
+    fixed = {entry: recipe.policy.steps for entry, recipe in settings if recipe.policy.steps}
+    if not fixed:
+        return {}
+    walker = Walker(model, "off", folder)
+    at = walker.conditions()
+    walks = walker.walks([Prompt(prompt.text, prompt.seed)], min(CHUNKS, model.spec.window // model.spec.chunk))
+    return {entry: walks.cost(steps.computed(at)) for entry, steps in fixed.items()}

@@ -1,0 +1,190 @@
+"""All settings on all prompts, each compared with `off` and with a converged walk of the same noise."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from flowcache.bench import recipes
+from flowcache.bench.judge import judge, verdict_of
+from flowcache.bench.names import CONVERGED, OFF, Entry
+from flowcache.bench.pictures import psnr, ssim
+from flowcache.bench.predicted import predicted
+from flowcache.bench.prompts import Drawn, for_ratios
+from flowcache.bench.recipes import Ratios, Recipe
+from flowcache.bench.table import BenchTable, Row
+from flowcache.bench.vdp import Metric
+from flowcache.bench.walking import Studio, Walked
+from flowcache.cache.magnitude import Magnitudes, table_of
+from flowcache.models.base import LoadedModel
+from flowcache.records import ModelSpec
+
+Target = Literal["off", "converged"]
+Tell = Callable[[int, int, str], None]  # rows that are there, of so many, and what is under way
+SAME = ("name", "digest", "steps", "guidance", "shift", "frames", "width", "height")  # of a checkpoint
+WARM_UP = 5  # steps of a walk before the first that is timed
+
+
+@dataclass(frozen=True)
+class Asked:
+    """entries: beside `off`. own: those that must be run. target: to what SSIM and ColorVideoVDP are taken.
+
+    converged: whether converged walks are made, three times as dear as `off`. version: of flowcache.
+    """
+
+    prompts: Sequence[Drawn]
+    seed: int
+    entries: Sequence[Entry]
+    own: frozenset[Entry]
+    target: Target = "off"
+    converged: bool = True
+    version: str = ""
+
+
+def placeholder(spec: ModelSpec) -> Ratios:
+    """As if no residual ever changed: enough to say whether a recipe can be followed."""
+    return ((1.0,) * spec.steps,)
+
+
+def common(spec: ModelSpec, asked: Asked, device: str) -> dict[str, object]:
+    """What all rows of a table share."""
+    fitted = sha256(repr(spec.calibrations).encode()).hexdigest()[:12] if spec.calibrations else None
+    same = {key: getattr(spec, key) for key in SAME}
+    return {**same, "flowcache": asked.version, "calibration": fitted, "seed": asked.seed, "target": asked.target,
+            "converged": asked.converged, "device": device.partition(":")[0]}  # fmt: skip
+
+
+class Bench:
+    """Of one model, into one folder. What lies there already is not rendered again.
+
+    metric: ColorVideoVDP; None: there is none. ValueError where an entry of `asked.own` can't be run.
+    """
+
+    def __init__(self, model: LoadedModel, folder: Path, asked: Asked, metric: Metric | None = None):
+        self.studio, self.folder, self.asked, self.metric = Studio(model), folder, asked, metric
+        folder.mkdir(parents=True, exist_ok=True)
+        same = common(model.spec, asked, str(model.transformer.device))
+        self.table = BenchTable(folder, same)
+        self.kept = folder / "references" / sha256(json.dumps(same).encode()).hexdigest()[:12]
+        self.kept.mkdir(parents=True, exist_ok=True)
+        self.chosen = recipes.chosen(asked.entries, asked.own, model.spec, self.ratios)
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self.studio.spec
+
+    @cached_property
+    def settings(self) -> list[tuple[Entry, Recipe]]:
+        """All that have rows."""
+        return [(OFF, recipes.off(self.spec)), *self.chosen.recipes]
+
+    def run(self, tell: Tell) -> list[Row]:
+        """The rows of all prompts and settings that were asked for."""
+        keys = [(prompt.text, prompt.seed, entry) for prompt in self.asked.prompts for entry, _ in self.settings]
+        for prompt in self.asked.prompts:
+
+            def told(label: str, text: str = prompt.text) -> None:
+                tell(sum(key in self.table for key in keys), len(keys), f"{label}: {text}")
+
+            if any((prompt.text, prompt.seed, entry) not in self.table for entry, _ in self.settings):
+                self._measure(prompt, told)
+        tell(len(keys), len(keys), "done")
+        return [self.table.row(key) for key in keys]
+
+    def _measure(self, prompt: Drawn, told: Callable[[str], None]) -> None:
+        self._warm  # noqa: B018
+        targets = self._targets(prompt, told)
+        walked: dict[Recipe, Walked] = {}  # where a family has but one solver, two settings may be the same
+        for entry, recipe in self.settings:
+            if (prompt.text, prompt.seed, entry) in self.table:
+                continue
+            told(entry.label)
+            if recipe not in walked:
+                walked[recipe] = self.studio.walk(recipe, prompt.text, prompt.seed)
+            self._add(prompt, entry, walked[recipe], targets)
+
+    def _targets(self, prompt: Drawn, told: Callable[[str], None]) -> dict[Entry, np.ndarray]:
+        """Their frames; the row of `off` is in the table then."""
+        walks = {OFF: recipes.off(self.spec)} | (
+            {CONVERGED: recipes.converged(self.spec)} if self.asked.converged else {}
+        )
+        made, targets = dict[Entry, Walked](), dict[Entry, np.ndarray]()
+        for entry, recipe in walks.items():
+            file = self._reference(entry, prompt)
+            if not file.exists() or (entry == OFF and (prompt.text, prompt.seed, OFF) not in self.table):
+                told(entry.label)
+                made[entry] = self.studio.walk(recipe, prompt.text, prompt.seed)
+                self._keep(file, made[entry].latents)
+            targets[entry] = self.studio.frames(load_file(file)["latents"])
+        if (prompt.text, prompt.seed, OFF) not in self.table:
+            self._add(prompt, OFF, made[OFF], targets)
+        return targets
+
+    def _add(self, prompt: Drawn, entry: Entry, own: Walked, targets: dict[Entry, np.ndarray]) -> None:
+        exact = own.forwards if entry == OFF else self.table.row((prompt.text, prompt.seed, OFF)).chunk_forwards
+        frames = self.studio.frames(own.latents)
+        against = None if entry.policy == self.asked.target else targets[Entry(self.asked.target)]
+        self.table.add(
+            Row(
+                model=self.spec.name, prompt=prompt.text, seed=prompt.seed, policy=entry.policy, setting=entry.setting,
+                chunk_forwards=own.forwards, off_forwards=exact, flops=own.flops, seconds=own.seconds,
+                kv_bytes=own.kv_bytes,
+                psnr=None if entry == OFF else psnr(frames, targets[OFF]),
+                ssim=None if against is None else ssim(frames, against),
+                cvvdp=None if against is None or self.metric is None else self.metric(frames, against, self.spec.fps),
+                psnr_converged=psnr(frames, targets[CONVERGED]) if CONVERGED in targets else None,
+                caption_right=None if prompt.scene is None else judge(frames) == verdict_of(prompt.scene),
+            )
+        )  # fmt: skip
+
+    def _reference(self, entry: Entry, prompt: Drawn) -> Path:
+        """Named by its text too: the same seed may come with other prompts."""
+        told = sha256(prompt.text.encode()).hexdigest()[:8]
+        return self.kept / f"{entry.policy}-{prompt.seed}-{told}.safetensors"
+
+    def _keep(self, file: Path, latents: Tensor) -> None:
+        part = file.with_suffix(".part")
+        save_file({"latents": latents.contiguous()}, part)
+        part.replace(file)
+
+    @cached_property
+    def ratios(self) -> Ratios:
+        """What `magcache` goes by, measured once where it is asked for."""
+        if all(entry.policy != "magcache" for entry in self.asked.entries):
+            return placeholder(self.spec)
+        file, prompt = self.kept / "magcache.json", for_ratios(self.asked.prompts, self.asked.seed)
+        if not file.exists():
+            made = Magnitudes()
+            self.studio.walk(recipes.measuring(self.spec, made), prompt.text, prompt.seed)
+            _write(file, json.dumps(made.table(self.spec.steps)))
+        return table_of(json.loads(file.read_text()))
+
+    @cached_property
+    def predicted(self) -> Mapping[Entry, float]:
+        """J of each fixed schedule; computed once."""
+        file, fixed = self.kept / "predicted.json", [s for s in self.chosen.recipes if s[1].policy.steps]
+        known = json.loads(file.read_text()) if file.exists() else {}
+        if any(entry.label not in known for entry, _ in fixed):
+            found = predicted(self.studio.model, fixed, self.kept, for_ratios(self.asked.prompts, self.asked.seed))
+            known |= {entry.label: value for entry, value in found.items()}
+            _write(file, json.dumps(known))
+        return {entry: known[entry.label] for entry, _ in fixed}
+
+    @cached_property
+    def _warm(self) -> None:
+        """What torch does once is no policy's cost."""
+        prompt = self.asked.prompts[0]
+        self.studio.walk(replace(recipes.off(self.spec), steps=WARM_UP), prompt.text, prompt.seed)
+
+
+def _write(file: Path, text: str) -> None:
+    part = file.with_suffix(".part")
+    part.write_text(text)
+    part.replace(file)

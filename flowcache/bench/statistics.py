@@ -1,0 +1,46 @@
+"""Means with their confidence intervals, of values and of differences that belong together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Interval = tuple[float, float, float]  # mean, and the ends of its 95 % confidence interval
+
+
+def interval(values: Sequence[float], draws: int = 2000, seed: int = 0) -> Interval:
+    """Mean with its 95 % confidence interval (bootstrap over the values): (mean, low, high)."""
+    sample = np.asarray(values, dtype=np.float64)
+    rng = np.random.default_rng(seed)
+    means = sample[rng.integers(0, len(sample), (draws, len(sample)))].mean(1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(sample.mean()), float(low), float(high)
+
+
+def tenth(values: Sequence[float]) -> float:
+    """What nine tenths of the values reach: their 10th percentile, between neighbours as they go."""
+    return float(np.percentile(values, 10))
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Differences of values that belong to the same prompts. better: how many are above 0, of so many."""
+
+    mean: Interval
+    median: float
+    better: int
+    of: int
+
+
+def paired(ours: Sequence[float], theirs: Sequence[float]) -> Paired:
+    """ours - theirs. ValueError where they are not equally many, or none."""
+    differences = [a - b for a, b in zip(ours, theirs, strict=True)]
+    if not differences:
+        raise ValueError("nothing to compare")
+    median = float(np.median(differences))
+    return Paired(interval(differences), median, sum(each > 0 for each in differences), len(differences))
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

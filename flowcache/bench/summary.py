@@ -1,0 +1,133 @@
+"""What the rows say: figures of each setting, and differences on the same prompts to what costs no more."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from flowcache.bench.names import OFF, OWN, Entry
+from flowcache.bench.statistics import Interval, Paired, interval, paired, tenth
+from flowcache.bench.table import Row, of_entries
+
+ANOTHER = 15.0  # dB, below which a prompt has become another sample
+DEARER = 1.05  # times our forwards, up to which a baseline is compared with us
+SHOWN = 3  # baselines that each of ours is compared with, the closest to the target
+
+
+@dataclass(frozen=True)
+class Closeness:
+    """PSNR, dB. another: how many of the prompts became another sample."""
+
+    mean: Interval
+    median: float
+    tenth: float
+    another: int
+
+    @classmethod
+    def of(cls, values: Sequence[float | None]) -> "Closeness | None":
+        """None where a value is missing."""
+        known = [value for value in values if value is not None]
+        if not known or len(known) < len(values):
+            return None
+        another = sum(value < ANOTHER for value in known)
+        return cls(interval(known), float(np.median(known)), tenth(known), another)
+
+
+@dataclass(frozen=True)
+class Line:
+    """Of one setting, means over the prompts; shares: of `off` on the same prompt. off: PSNR to that."""
+
+    entry: Entry
+    prompts: int
+    forwards: float
+    forwards_share: float
+    flops: float
+    flops_share: float
+    seconds: float
+    seconds_share: Interval
+    kv_bytes: float
+    off: Closeness | None
+    converged: Closeness | None
+    ssim: Interval | None
+    cvvdp: Interval | None
+    captions: Interval | None
+
+    def closeness(self, target: str) -> Closeness | None:
+        return self.converged if target == "converged" else self.off
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Of ours with a baseline that takes at most 5 % more forwards; None where a walk is missing."""
+
+    ours: Line
+    theirs: Line
+    off: Paired | None
+    converged: Paired | None
+
+
+def lines(rows: Sequence[Row]) -> list[Line]:
+    """Of each setting. KeyError where a row's prompt has none of `off`."""
+    exact = {(row.prompt, row.seed): row for row in rows if row.entry == OFF}
+    return [_line(entry, own, exact) for entry, own in of_entries(rows).items()]
+
+
+def _line(entry: Entry, rows: Sequence[Row], exact: Mapping[tuple[str, int], Row]) -> Line:
+    pairs = [(row, exact[row.prompt, row.seed]) for row in rows]
+    return Line(
+        entry=entry,
+        prompts=len(rows),
+        forwards=_mean([row.chunk_forwards for row in rows]),
+        forwards_share=_mean([row.chunk_forwards / row.off_forwards for row in rows]),
+        flops=_mean([row.flops for row in rows]),
+        flops_share=_mean([row.flops / off.flops for row, off in pairs]),
+        seconds=_mean([row.seconds for row in rows]),
+        seconds_share=interval([row.seconds / off.seconds for row, off in pairs]),
+        kv_bytes=_mean([row.kv_bytes for row in rows]),
+        off=Closeness.of([row.psnr for row in rows]),
+        converged=Closeness.of([row.psnr_converged for row in rows]),
+        ssim=_interval([row.ssim for row in rows]),
+        cvvdp=_interval([row.cvvdp for row in rows]),
+        captions=_interval([row.caption_right for row in rows]),
+    )
+
+
+def comparisons(rows: Sequence[Row], target: str) -> list[Comparison]:
+    """Of each of our settings with those baselines of no more forwards that come closest to the target."""
+    by_entry, every = of_entries(rows), lines(rows)
+    found = []
+    for ours in (line for line in every if line.entry.policy == OWN):
+        others = [
+            line for line in every
+            if line.entry.policy != OWN and line.entry != OFF and line.forwards <= DEARER * ours.forwards
+        ]  # fmt: skip
+        others.sort(key=lambda line: -_reached(line, target))
+        for theirs in others[:SHOWN]:
+            mine, other = by_entry[ours.entry], by_entry[theirs.entry]
+            found.append(
+                Comparison(
+                    ours, theirs,
+                    _paired([row.psnr for row in mine], [row.psnr for row in other]),
+                    _paired([row.psnr_converged for row in mine], [row.psnr_converged for row in other]),
+                )
+            )  # fmt: skip
+    return found
+
+
+def _reached(line: Line, target: str) -> float:
+    closeness = line.closeness(target)
+    return closeness.mean[0] if closeness else 0.0
+
+
+def _paired(ours: Sequence[float | None], theirs: Sequence[float | None]) -> Paired | None:
+    known = [(a, b) for a, b in zip(ours, theirs, strict=True) if a is not None and b is not None]
+    return paired(*zip(*known, strict=True)) if known else None
+
+
+def _interval(values: Sequence[float | bool | None]) -> Interval | None:
+    known = [float(value) for value in values if value is not None]
+    return interval(known) if known and len(known) == len(values) else None
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))

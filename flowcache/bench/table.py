@@ -1,0 +1,122 @@
+"""`bench.parquet`: one row for each prompt and setting, written anew after each, so that a killed run goes on.
+
+What all rows have in common (checkpoint, seed, steps, device) stands in the file's metadata: rows of another run are
+never mixed with these.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flowcache.bench.names import Entry
+from flowcache.errors import InputError, Problem
+
+FILE = "bench.parquet"
+KEY = b"flowcache.bench"
+SCHEMA = pa.schema(
+    [
+        ("model", pa.string()),
+        ("prompt", pa.string()),
+        ("seed", pa.int64()),  # of the noise
+        ("policy", pa.string()),
+        ("setting", pa.string()),
+        ("chunk_forwards", pa.int64()),
+        ("off_forwards", pa.int64()),
+        ("flops", pa.int64()),
+        ("seconds", pa.float64()),
+        ("kv_bytes", pa.int64()),
+        ("psnr", pa.float64()),  # to off, dB; null for off itself
+        ("ssim", pa.float64()),  # to the target
+        ("cvvdp", pa.float64()),  # alike, in JOD; null where it is not installed
+        ("psnr_converged", pa.float64()),  # dB; null where no converged walk was asked for
+        ("caption_right", pa.bool_()),  # null where nobody can judge
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """See SCHEMA."""
+
+    model: str
+    prompt: str
+    seed: int
+    policy: str
+    setting: str
+    chunk_forwards: int
+    off_forwards: int
+    flops: int
+    seconds: float
+    kv_bytes: int
+    psnr: float | None
+    ssim: float | None
+    cvvdp: float | None
+    psnr_converged: float | None
+    caption_right: bool | None
+
+    @property
+    def entry(self) -> Entry:
+        return Entry(self.policy, self.setting)
+
+    @property
+    def key(self) -> "Key":
+        return self.prompt, self.seed, self.entry
+
+
+Key = tuple[str, int, Entry]  # prompt, seed of the noise, setting
+
+
+class BenchTable:
+    """In `folder`. common: what all rows have in common. InputError where the file there is another run's."""
+
+    def __init__(self, folder: Path, common: Mapping[str, Any]):
+        self.file, self.common = folder / FILE, json.loads(json.dumps(common))
+        self.rows = _read(self.file, self.common) if self.file.exists() else []
+        self._known = {row.key: row for row in self.rows}
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._known
+
+    def row(self, key: Key) -> Row:
+        return self._known[key]
+
+    def add(self, row: Row) -> None:
+        """On disk when it returns, together with all before it."""
+        self.rows.append(row)
+        self._known[row.key] = row
+        metadata = {KEY: json.dumps(self.common).encode()}
+        made = pa.Table.from_pylist([vars(each) for each in self.rows], schema=SCHEMA.with_metadata(metadata))
+        part = self.file.with_suffix(".part")
+        pq.write_table(made, part, compression="zstd")
+        os.replace(part, self.file)
+
+
+def _read(file: Path, common: Mapping[str, Any]) -> list[Row]:
+    """InputError."""
+    try:
+        made = pq.read_table(file)
+        theirs = json.loads((made.schema.metadata or {})[KEY])
+        rows = [Row(**each) for each in made.to_pylist()]
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError([Problem(str(file), "", f"is no table of flowcache bench ({error})")]) from None
+    differing = [key for key in common if theirs.get(key) != common[key]]
+    if differing:
+        raise InputError([
+            Problem(str(file), key, f"is {theirs.get(key)!r} there; accepted: {common[key]!r}, or another --out")
+            for key in differing
+        ])  # fmt: skip
+    return rows
+
+
+def of_entries(rows: Sequence[Row]) -> dict[Entry, list[Row]]:
+    """In the order in which they were first measured; the rows of each by seed."""
+    found: dict[Entry, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.entry, []).append(row)
+    return {entry: sorted(own, key=lambda row: row.seed) for entry, own in found.items()}

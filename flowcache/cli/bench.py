@@ -1,0 +1,112 @@
+"""`flowcache bench`."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from flowcache.cli.common import Json, err, out, print_json
+from flowcache.cli.targets import check_folder
+from flowcache.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from flowcache.bench.run import Asked, Bench
+    from flowcache.bench.table import Row
+    from flowcache.records import ModelSpec
+
+MOST = 2_000_000  # of --seed: each has a thousand of noise
+
+
+def bench(
+    model: Annotated[str, typer.Argument(help="The path of a checkpoint, or a bundled name.")],
+    to: Annotated[Path, typer.Option("--out", help="Folder for bench.parquet, bench.md, bench.html and curve.png.")],
+    n: Annotated[int, typer.Option("--n", min=1, max=999, help="Prompts, each with noise of its own.")] = 32,
+    seed: Annotated[int, typer.Option(min=0, max=MOST, help="Of prompts and noise: another one draws new ones.")] = 0,
+    policies: Annotated[
+        str,
+        typer.Option(help="With commas between them: flowcache:0.3, fewer-steps:0.3, paper:fast, magcache ... or all."),
+    ] = "all",
+    target: Annotated[
+        str, typer.Option(help="Of SSIM and ColorVideoVDP, and what is closest: off, or converged (thrice the steps).")
+    ] = "off",
+    converged: Annotated[
+        bool, typer.Option(help="Compare with converged walks too, each as dear as three of off.")
+    ] = True,
+    prompts: Annotated[
+        Path | None, typer.Option(help="A text file with a prompt a line, in place of drawn ones.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Measure policies on one model: what each costs, and how close its videos are to those of `off` and of a
+    converged walk with the same noise.
+
+    Killed and started again it renders only what is missing in --out; with a larger --n or more --policies, too.
+    """
+    from flowcache.bench.vdp import color_video_vdp
+    from flowcache.families.registry import find, load_model
+
+    spec = find(model)
+    asked = _asked(spec, n, seed, policies, target, converged, prompts)
+    check_folder(to, "--out")
+    metric = color_video_vdp()
+    loaded = load_model(model, device, texts=[each.text for each in asked.prompts])
+    from flowcache.bench.report import report
+    from flowcache.bench.run import Bench
+
+    made = Bench(loaded, to, asked, None if isinstance(metric, str) else metric)
+    rows = _with_progress(made, quiet=as_json)
+    text = report(made, rows, metric if isinstance(metric, str) else "")
+    if as_json:
+        print_json(_told(rows, to))
+    else:
+        out.print(text, markup=False, highlight=False)
+
+
+def _asked(
+    spec: "ModelSpec", n: int, seed: int, policies: str, target: str, converged: bool, file: Path | None
+) -> "Asked":
+    """InputError, before any weights are loaded."""
+    from flowcache import __version__
+    from flowcache.bench.names import entries
+    from flowcache.bench.prompts import draw, read
+    from flowcache.bench.recipes import chosen
+    from flowcache.bench.run import Asked, placeholder
+
+    if target != "off" and target != "converged":
+        raise InputError([Problem("--target", "", f"got {target[:80]!r}; accepted: 'off' or 'converged'")])
+    if target == "converged" and not converged:
+        raise InputError([Problem("--no-converged", "", "does not go with --target converged; accepted: --target off")])
+    named, own = entries(policies)
+    try:
+        chosen(named, own, spec, placeholder(spec))
+    except ValueError as error:
+        raise InputError([Problem("--policies", "", str(error))]) from None
+    drawn = draw(spec, n, seed) if file is None else read(file, n, seed)
+    return Asked(drawn, seed, named, own, target, converged, __version__)
+
+
+def _with_progress(made: "Bench", quiet: bool) -> "list[Row]":
+    """On stderr: a bar on a terminal, a line for each setting in a log."""
+    if quiet:
+        return made.run(lambda done, total, label: None)
+    if not err.is_terminal:
+        return made.run(lambda done, total, label: err.print(f"{done}/{total} {escape(label)}", soft_wrap=True))
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err) as progress:
+        task = progress.add_task("", total=None)
+        return made.run(
+            lambda done, total, label: progress.update(task, completed=done, total=total, description=escape(label))
+        )
+
+
+def _told(rows: "list[Row]", to: Path) -> dict[str, Any]:
+    from flowcache.bench.summary import lines
+
+    return {
+        "out": str(to),
+        "settings": [asdict(line) | {"setting": line.entry.label} for line in lines(rows)],
+    }

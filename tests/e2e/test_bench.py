@@ -1,0 +1,48 @@
+"""`flowcache bench` on a checkpoint with random weights: its files, and a second call that renders nothing."""
+
+import json
+import shutil
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from flowcache.bench import walking
+from flowcache.families.registry import find
+
+POLICIES = "flowcache:0.5,magcache,taylorseer:2,paper:fast"
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """As tiny-skyreels is laid out, of two chunks and four steps."""
+    folder = shutil.copytree(find("tiny-skyreels").path, tmp_path / "random-model")
+    said = json.loads((folder / "flowcache.json").read_text())
+    said |= {"name": "random", "steps": 4, "window": 6, "frames": 21, "ar_step": 2}
+    (folder / "flowcache.json").write_text(json.dumps(said))
+    draw = torch.Generator().manual_seed(0)
+    for file in (folder / "transformer").glob("*.safetensors"):
+        state = {name: 0.05 * torch.randn(x.shape, generator=draw) for name, x in load_file(file).items()}
+        save_file(state, file)
+    return folder
+
+
+def test_two_prompts_are_measured_once(flowcache, checkpoint, tmp_path, monkeypatch):
+    arguments = ("bench", checkpoint, "--n", 2, "--seed", 8, "--policies", POLICIES, "--out", tmp_path / "out")
+    made = flowcache(*arguments)
+    assert made.code == 0, made.err
+    assert "# flowcache bench random" in made.out and "not calibrated" in made.out
+    assert "12/12 done" in made.err
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"bench.parquet", "bench.md", "bench.html", "curve.png"} <= files
+    rows = pq.read_table(tmp_path / "out" / "bench.parquet").to_pylist()
+    settings = {(row["policy"], row["setting"]) for row in rows}
+    assert len(rows) == 2 * len(settings) == 12 and {row["seed"] for row in rows} == {8000, 8001}
+    assert ("fewer-steps", "0.5") in settings  # it comes with ours
+    assert all(row["psnr_converged"] > 0 and row["flops"] > 0 and row["off_forwards"] > 0 for row in rows)
+    monkeypatch.setattr(walking, "denoise", lambda *_, **__: pytest.fail("rendered again"))
+    again = flowcache(*arguments, "--json")
+    assert again.code == 0 and {each["setting"] for each in again.json["settings"]} == {
+        f"{policy}:{setting}" if setting else policy for policy, setting in settings
+    }

@@ -1,0 +1,160 @@
+"""A run on small windows: what its rows say, and that a killed one goes on where it was."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from flowcache.bench.names import entries
+from flowcache.bench.prompts import draw
+from flowcache.bench.report import report
+from flowcache.bench.run import WARM_UP, Asked, Bench
+from flowcache.bench.table import FILE
+from flowcache.bench.walking import Studio
+from flowcache.errors import InputError
+from flowcache.families.registry import load_model
+
+POLICIES = "flowcache:0.5,magcache,taylorseer:2"
+
+
+def small(name: str, chunks: int):
+    """A bundled model with windows of so many chunks and a few steps."""
+    torch.set_num_threads(1)
+    made = load_model(name)
+    spec, frames = made.spec, made.spec.video_frames(chunks * made.spec.chunk)
+    return replace(made, spec=replace(spec, steps=4, window=chunks * spec.chunk, frames=frames, ar_step=2))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small("tiny-skyreels", 1)
+
+
+def asked(model, n=1, policies=POLICIES, **changed) -> Asked:
+    named, own = entries(policies)
+    return Asked(**{"prompts": draw(model.spec, n, 4), "seed": 4, "entries": named, "own": own, **changed})
+
+
+class Killed(Exception):
+    pass
+
+
+def killed_after(rows: int):
+    def tell(done, total, label):
+        if done >= rows:
+            raise Killed
+
+    return tell
+
+
+def quiet(done, total, label):
+    pass
+
+
+@pytest.fixture
+def walks(monkeypatch):
+    """Recipes that were walked, each time."""
+    walked, walk = [], Studio.walk
+
+    def counted(self, recipe, prompt, seed):
+        walked.append((recipe.policy.name, recipe.steps, seed))
+        return walk(self, recipe, prompt, seed)
+
+    monkeypatch.setattr(Studio, "walk", counted)
+    return walked
+
+
+@pytest.fixture(scope="module")
+def whole(model, tmp_path_factory):
+    """A run that nobody disturbed, of two prompts: its folder and rows."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, Bench(model, folder, asked(model, 2)).run(quiet)
+
+
+def timeless(rows):
+    return [replace(row, seconds=0.0) for row in rows]
+
+
+def test_what_rows_say(model, whole):
+    _, rows = whole
+    first = {row.entry.label: row for row in rows if row.seed == 4000}
+    off, ours = first["off"], first["flowcache:0.5"]
+    assert len(rows) == 2 * len(first) and {row.off_forwards for row in rows} == {off.chunk_forwards}
+    assert off.psnr is None and off.ssim is None and off.psnr_converged < 100
+    assert ours.chunk_forwards < off.chunk_forwards and ours.flops < off.flops and ours.psnr < 100 and ours.ssim < 1
+    assert all(row.caption_right in (True, False) and row.cvvdp is None and row.kv_bytes > 0 for row in rows)
+    skipping = [first[name].chunk_forwards for name in ("taylorseer:2", "magcache:0.12")]
+    assert max(skipping) < off.chunk_forwards
+
+
+def test_what_is_the_same_is_rendered_once(tmp_path, walks):
+    """Fewer steps of MAGI-1, officially and by us: it has but one solver, and Adams-Bashforth beside it."""
+    magi = small("tiny-magi", 2)
+    told = asked(magi, 1, "fewer-steps:0.5,fewer-steps-official:0.5,magcache,teacache", converged=False)
+    found = {row.entry.label: row for row in Bench(magi, tmp_path, told).run(quiet)}
+    ours, official = found["fewer-steps:0.5"], found["fewer-steps-official:0.5"]
+    assert replace(official, policy=ours.policy) == ours and ours.psnr != found["fewer-steps:0.5 AB2"].psnr
+    assert [name for name, _, _ in walks].count("flowcache") == 2
+    assert found["magcache:0.12"].chunk_forwards < found["off"].chunk_forwards
+
+
+def test_a_killed_run_goes_on_with_what_is_missing(model, whole, tmp_path, walks):
+    """Killed after 2 rows of one prompt, and again after 1 of the other, it walks each setting once all the same."""
+    for rows in (2, 6):
+        with pytest.raises(Killed):
+            Bench(model, tmp_path, asked(model, 2)).run(killed_after(rows))
+        assert len(Bench(model, tmp_path, asked(model, 2)).table.rows) == rows
+    assert timeless(Bench(model, tmp_path, asked(model, 2)).run(quiet)) == timeless(whole[1])
+    once = [walk for walk in walks if walk != ("off", WARM_UP, 4000)]
+    assert sorted(once) == sorted({*once}) and len(once) == 2 * (5 + 1) + 1  # a converged walk each, and the ratios
+    walks.clear()
+    Bench(model, tmp_path, asked(model, 2)).run(quiet)
+    assert walks == []
+
+
+def test_more_prompts_and_policies_are_added_to_what_is_there(model, tmp_path, walks):
+    few = Bench(model, tmp_path, asked(model, 1, "taylorseer:2")).run(quiet)
+    walks.clear()
+    more = Bench(model, tmp_path, asked(model, 1, "taylorseer:2,taylorseer:4")).run(quiet)
+    assert more[:2] == few and len(more) == 3
+    assert [name for name, steps, _ in walks] == ["off", "taylorseer"]  # one warms up, the reference is there
+    assert Bench(model, tmp_path, asked(model, 1, "taylorseer:2")).run(quiet) == few
+
+
+def test_another_runs_folder_is_refused(model, whole):
+    folder, _ = whole
+    for changed, field in [
+        ({"target": "converged"}, "target"),
+        ({"converged": False}, "converged"),
+        ({"seed": 9}, "seed"),
+    ]:
+        with pytest.raises(InputError, match=field):
+            Bench(model, folder, asked(model, **changed))
+    other = replace(model, spec=replace(model.spec, digest="another"))
+    with pytest.raises(InputError, match="digest: is .* there; accepted: 'another'"):
+        Bench(other, folder, asked(model))
+
+
+def test_a_metric_and_the_target_are_asked(model, tmp_path):
+    told = asked(model, 1, "taylorseer:2", target="converged")
+    off, ours = Bench(model, tmp_path, told, metric=lambda video, other, fps: float(fps)).run(quiet)
+    assert ours.cvvdp == off.cvvdp == model.spec.fps and off.ssim < 1 and off.psnr is None
+
+
+def test_without_converged_walks_nothing_is_walked_so_long(model, tmp_path, walks):
+    rows = Bench(model, tmp_path, asked(model, 1, "taylorseer:2", converged=False)).run(quiet)
+    assert [row.psnr_converged for row in rows] == [None, None]
+    assert walks == [("off", WARM_UP, 4000), ("off", 4, 4000), ("taylorseer", 4, 4000)]
+
+
+def test_the_report_is_written_beside_the_table(model, whole):
+    folder, rows = whole
+    bench = Bench(model, folder, asked(model, 2))
+    text = report(bench, bench.run(quiet), "no ColorVideoVDP (not here)")
+    assert {path.name for path in folder.iterdir()} == {FILE, "bench.md", "bench.html", "curve.png", "references"}
+    assert (folder / "bench.md").read_text() == text
+    assert f"{model.spec.digest[:12]} (without a calibration), 2 prompts of seed 4 (noise 4000 to 4001)" in text
+    assert "2 of 4 steps" in text and "not calibrated" in text and "no ColorVideoVDP (not here)" in text
+    assert bench.predicted.keys() == {row.entry for row in rows if row.policy == "flowcache"}
+    assert all(value > 0 for value in bench.predicted.values())
+    assert text in report(Bench(model, folder, asked(model, 2)), rows, "no ColorVideoVDP (not here)")

@@ -1,0 +1,46 @@
+"""`flowcache bench`: what is wrong is said before any weights are loaded."""
+
+import sys
+
+import pytest
+
+from flowcache.cli.main import main
+from flowcache.families import registry
+
+
+@pytest.fixture
+def refused(monkeypatch, capsys, tmp_path):
+    """refused(option, ...) -> what is said of them."""
+    monkeypatch.setattr(registry, "load_model", lambda *_, **__: pytest.fail("weights were loaded"))
+    monkeypatch.chdir(tmp_path)
+
+    def call(*options: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["flowcache", "bench", "tiny-magi", "--out", "out", *options])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 2 and not (tmp_path / "out").is_dir()
+        return capsys.readouterr().err
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--policies", "sage"], "error: --policies: got 'sage'; accepted: flowcache:B, fewer-steps:B"),
+        (["--policies", "flowcache:2"], "error: --policies: got 'flowcache:2'; accepted after 'flowcache:'"),
+        (["--policies", "paper:soft"], "error: --policies: paper:soft: unknown preset 'soft'"),
+        (["--target", "best"], "error: --target: got 'best'; accepted: 'off' or 'converged'"),
+        (["--target", "converged", "--no-converged"], "error: --no-converged: does not go with --target converged"),
+        (["--prompts", "missing.txt"], "error: missing.txt: can't be read"),
+        (["--n", "0"], "Invalid value for '--n'"),
+        (["--seed", "2000001"], "Invalid value for '--seed'"),
+    ],
+)
+def test_what_is_wrong_is_said_first(refused, options, said):
+    assert said in refused(*options)
+
+
+def test_a_folder_that_cannot_be_written_to(refused, tmp_path):
+    (tmp_path / "out").touch()
+    assert refused().startswith("error: --out: 'out' is a file; accepted: a folder")

@@ -1,0 +1,116 @@
+"""What a finishing function is given and what is kept of it, over a small run's real chunks; and the example."""
+
+import io
+import uuid
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from examples import finishing
+from flowcache.inputs.options import RunOptions
+from flowcache.inputs.pixels import rgb
+from flowcache.scheduler.stock import finishing as unit_of
+from flowcache.storage import layout
+from flowcache.storage.commits import read_commits
+from flowcache.storage.objects.store import Store
+from flowcache.storage.verify import verify
+from flowcache.worker.finish import FinishFailed, finish
+from flowcache.worker.task import Task, WorkerSettings
+from flowcache.worker.worker import RankWorker
+from tests.unit.storage.samples import CHUNK, FPS, HEIGHT, WIDTH, Studio, pixels, plan, request
+
+
+@pytest.fixture
+def studio():
+    made = Studio(Store(f"memory://{uuid.uuid4().hex}"), (request("cat", 2),))
+    made.run()
+    return made
+
+
+def finished(studio, function: str):
+    asked = studio.requests[0]
+    task = Task(asked, unit_of(asked, tuple(plan([asked]))), None, True, finish=True)
+    return finish(studio.store, task, WorkerSettings("run", "hash", RunOptions(finish=function)), "gang-1")
+
+
+SEEN = []
+
+
+def look(video) -> None:
+    SEEN.append(video)
+    shown = list(video.pictures())
+    with av.open(str(video.file)) as film:
+        whole = [rgb(frame) for frame in film.decode(video=0)]
+    assert len(shown) == len(whole) == video.frames and shown[0].dtype == np.uint8
+    assert all((one == other).all() for one, other in zip(shown, whole, strict=True))
+    (video.folder / "sub").mkdir()
+    (video.folder / "sub" / "n.txt").write_text(str(len(shown)))
+
+
+def empties(video) -> None:
+    (video.folder / "link").symlink_to("/etc/passwd")
+
+
+def test_a_function_sees_the_whole_video_and_its_files_are_committed(studio):
+    marker = finished(studio, f"{__name__}:look")
+    (file,) = marker.files
+    assert file.name == "sub/n.txt" and studio.store.get(file.key) == b"16" and marker.video_id == "cat"
+    video = SEEN.pop()
+    assert (video.id, video.width, video.height, video.fps, video.frames) == ("cat", WIDTH, HEIGHT, FPS, 4 * CHUNK)
+    assert video.request["shots"][0]["prompt"] == "a cat moves" and video.labels["team"] == "red"
+    assert not video.folder.exists()
+    assert finished(studio, f"{__name__}:look") == marker and not SEEN  # it is there: not called again
+    problems = verify(studio.store).problems  # the run is marked finished, and its table is older
+    assert all("meta/" in problem.key for problem in problems)
+
+
+def test_a_link_is_not_followed_and_nothing_is_committed(studio):
+    with pytest.raises(FinishFailed, match="it wrote 'link'; accepted: plain files"):
+        finished(studio, f"{__name__}:empties")
+    assert not read_commits(studio.store).finished
+
+
+@pytest.mark.parametrize("damage", ["chunk", "marker", "lost"])
+def test_a_damaged_video_is_said_to_be(studio, damage):
+    marker = read_commits(studio.store).markers["cat"][1]
+    key = layout.marker_key("cat", 1) if damage == "marker" else marker.chunks[0].key
+    if damage == "lost":
+        studio.store.delete(key)
+    else:
+        studio.store.put(key, studio.store.get(key)[:-20] + bytes(20))
+    with pytest.raises(FinishFailed, match="damaged|does not exist"):
+        finished(studio, f"{__name__}:look")
+    SEEN.clear()
+
+
+def test_what_can_not_be_called_keeps_the_rank_from_starting():
+    settings = WorkerSettings("run", "hash", RunOptions(finish="no_such_module:finish"))
+    with pytest.raises(Exception, match="no_such_module"):
+        RankWorker(Store("memory://finish"), settings, "gang", 0, 1).join_group(None)
+
+
+def test_the_example_makes_a_poster_and_a_silent_track(studio):
+    marker = finished(studio, "examples.finishing:poster_and_sound")
+    poster, film = (studio.store.get(file.key) for file in marker.files)
+    shown = np.asarray(Image.open(io.BytesIO(poster))).astype(int)
+    seed = studio.requests[0].seed
+    middle = [np.abs(shown - pixels(seed, start, 1)[0]).mean() for start in range(4 * CHUNK)]
+    assert 4 * CHUNK // 3 <= int(np.argmin(middle)) < 2 * 4 * CHUNK // 3
+    with av.open(io.BytesIO(film)) as made:
+        assert made.metadata["digital_source_type"].endswith("trainedAlgorithmicMedia")
+        sound = np.concatenate([frame.to_ndarray() for frame in made.decode(audio=0)], axis=1)
+        assert made.streams.video[0].frames == 16
+    assert not sound.any() and abs(sound.shape[1] / finishing.RATE - 16 / FPS) < 0.05
+
+
+@pytest.mark.parametrize("loud", [0.01, 0.5])
+def test_real_sound_comes_out_at_broadcast_level(loud):
+    times = np.arange(8 * finishing.RATE) / finishing.RATE
+    tone = np.stack([loud * np.sin(2 * np.pi * 440 * times)] * 2).astype(np.float32)
+    blocks = np.split(tone, 8, axis=1)
+    made = np.concatenate([frame.to_ndarray() for frame in finishing.normalised(iter(blocks))], axis=1)
+    assert made.shape == tone.shape
+    level = 20 * np.log10(np.sqrt((made**2).mean()))
+    assert abs(level - -25.3) < 0.5  # of a sine in both channels at 440 Hz, that is -23 LUFS
