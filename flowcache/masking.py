@@ -16,20 +16,33 @@ HIDDEN = "***"
 SCHEME = string.ascii_letters + string.digits + "+.-"
 CLOSED_BY = {"'": "'", '"': '"', "`": "`", "<": ">"}  # quotes that may stand around a URL or a value
 CLOSING = "'\"`>)]},.;:!"  # what may follow one and is no part of it
+LOCAL = ("file:", "local:")  # whose third slash begins a path
 CONTAINERS = ("az:", "abfs:", "abfss:")  # whose container@account is no login
 # As parameters, fields and headers are called that hold a credential: in lower case, without - and _.
 NAMED = frozenset(
     "sig signature xamzsignature xgoogsignature credential xamzcredential xgoogcredential token accesstoken idtoken "
     "refreshtoken authtoken sastoken xamzsecuritytoken sessiontoken awssessiontoken jwt password passwd pwd secret "
     "clientsecret awssecretaccesskey secretaccesskey secretkey awsaccesskeyid accesskeyid googleaccessid apikey "
-    "accountkey accesskey sharedaccesskey sharedaccesssignature".split()
+    "accountkey accesskey sharedaccesskey sharedaccesssignature xapikey hftoken passphrase".split()
 )
-SLASHES, PAIR = re.compile("//?"), re.compile("(?<![A-Za-z0-9_.-])([A-Za-z0-9_.-]+)(['\"]?)([=:])(?=.)")
-SIGNS = ("//", ":/", "=", "':", '":', "uthorization:", "UTHORIZATION:")  # of a URL, a pair or a header
+SLASHES, PAIR = re.compile(r"(?:\\?/)+"), re.compile("(?<![A-Za-z0-9_.-])([A-Za-z0-9_.-]+)(['\"]?)([=:])(?=.)")
+SIGNS = (
+    "//",
+    ":/",
+    ":\\/",
+    "=",
+    "':",
+    '":',
+    "uthorization:",
+    "UTHORIZATION:",
+    "x-",
+    "X-",
+)  # of a URL, a pair or a header
 HEADERS = ("authorization:", "proxy-authorization:")  # a scheme and a credential follow
 # A variable of the environment is a secret where a part of its name is one of these, unless it says where one lies.
 SECRETS = frozenset("SECRET TOKEN PASSWORD PASSWD KEY APIKEY SAS CONNECTION".split())
 PLACES = frozenset("PATH FILE DIR URL URI HOST PORT NAME".split())
+TOGETHER = 50  # URLs in one word, as a list of them; what comes after these is hidden
 LEAST = 8  # characters of a secret that is told from ordinary words
 IDENTIFIER = "ID"  # last part of a name, as in AWS_ACCESS_KEY_ID: no secret by itself, and left where it is a mere word
 
@@ -75,8 +88,11 @@ def _plain(name: str) -> str:
 def _announced(word: str) -> int:
     """How many of the next words this one says are credentials: `Authorization:`, or `"secret":` of a JSON document."""
     name = word.strip("{[(,'\"").lower()
-    if name in HEADERS or name.replace("'", "").replace('"', "") in HEADERS:
+    plain = name.replace("'", "").replace('"', "")
+    if plain in HEADERS:
         return 2
+    if plain.startswith(HEADERS) or (plain.startswith("x-") and plain[-1:] == ":" and _plain(plain[:-1]) in NAMED):
+        return 1
     return int(word[-2:] in ("':", '":') and _plain(name[:-2]) in NAMED)
 
 
@@ -94,21 +110,26 @@ def split(url: str) -> tuple[str, str]:
 
 def login(scheme: str, rest: str) -> str:
     """user or user:secret before a host. A secret may hold slashes and more, so it reaches to the last @."""
-    authority, before = re.split("[/?#;]", rest, maxsplit=1)[0], rest.rpartition("@")[0]
+    within = rest if scheme.lower().startswith(LOCAL) else rest.lstrip("/\\")  # a slash too many hides nothing
+    authority, before = re.split("[/?#;]", within, maxsplit=1)[0], rest.rpartition("@")[0]
     allowed = scheme.lower().rstrip("/") in CONTAINERS and ":" not in authority
     return before if ":" in authority or ("@" in authority and not allowed) else ""
 
 
 def _word(word: str) -> str:
     """A word in which URLs and pairs may stand, one after the other."""
-    shown, at, start, slashes = [], 0, -1, -1
+    shown, at, start, slashes, looks = [], 0, -1, -1, 0
     while at < len(word):
         if start < at:
             start, slashes = _first_url(word, at)
         value = _first_pair(word, at, start)
         end = _end(word, start if value < 0 else value)
         if value < 0:
-            shown += [word[at:slashes], _url(word[start:slashes], word[slashes:end])]
+            rest = word[slashes:end]
+            hidden = _url(word[start:slashes], rest)
+            if hidden == rest and looks < TOGETHER:  # nothing is hidden: another URL or a pair may stand within
+                looks, end, hidden = looks + 1, slashes, ""
+            shown += [word[at:slashes], HIDDEN if hidden == rest != "" else hidden]
         else:
             shown += [word[at:value], _hidden(word[value:end])]
         at = end
@@ -132,7 +153,7 @@ def _first_url(word: str, at: int) -> tuple[int, int]:
             while start > at and word[start - 1] in SCHEME:
                 start -= 1
             return start, found.end()
-        if len(found[0]) == 2 and (not place or word[place - 1] in "'\"`<([{=,:"):
+        if len(found[0]) > 1 and (not place or word[place - 1] in "'\"`<([{=,:"):
             return place, found.end()
     return len(word), len(word)
 

@@ -1,8 +1,10 @@
 """The command line: parse, call, print. A file for each command."""
 
+import errno
 import os
 import sys
 import traceback
+from contextlib import suppress
 from dataclasses import asdict
 from io import TextIOWrapper
 from types import TracebackType
@@ -32,6 +34,7 @@ from flowcache.cli.submit import submit
 from flowcache.cli.verify import verify
 from flowcache.errors import FlowcacheError, InputError, masked
 
+NOT_PRINTED = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # a full disk, a terminal that is gone
 EXIT_CODES = """
 Exit codes: 0 done; 2 bad input and nothing was started; 3 finished, but some videos failed or rows were
 rejected; 4 verify found damage, or repair left some; 5 stopped with videos left, at the deadline or by SIGTERM;
@@ -72,7 +75,8 @@ def fail(error: FlowcacheError, as_json: bool) -> int:
     if as_json:
         print_json({"error": str(error), "problems": problems, "exit_code": error.exit_code})
     else:
-        err.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
+        with suppress(OSError):  # the exit code says it, too
+            err.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
     return error.exit_code
 
 
@@ -87,11 +91,28 @@ def end(code: str | int | None) -> NoReturn:
         from flowcache.runtime.started_as import stop_job
 
         stop_job()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # a full disk, a terminal that is gone: Python would make 120 of the code
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(code)
+
+
+def open_streams() -> None:
+    """What a shell has closed (>&-) leads nowhere: else the next file or socket takes its number, and what is said."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 (until the end)
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
 def main() -> None:
     """Entry point: deliberate errors become a message and an exit code, never a traceback."""
+    open_streams()
     sys.excepthook = show_traceback
     for stream in (sys.stdout, sys.stderr):  # names of files may hold what no encoding has
         if isinstance(stream, TextIOWrapper):
@@ -105,3 +126,7 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has left
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in NOT_PRINTED or error.filename is not None:
+            raise
+        end(fail(FlowcacheError(f"cannot print: {(error.strerror or '').lower()}"), False))

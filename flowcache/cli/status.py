@@ -147,7 +147,9 @@ def commands(told: Sequence[Any]) -> Table:
     for one in [*pending, *taken[-SHOWN:]]:
         given = utc(one.at)
         outcome = f"{one.outcome}: {one.message}" if one.outcome else "pending"
-        drawn.add_row(escape(one.command), given, escape(one.taken_by or "nobody yet"), escape(outcome))
+        drawn.add_row(
+            *(escape(printable(text)) for text in (one.command, given, one.taken_by or "nobody yet", outcome))
+        )
     return drawn
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from flowcache.errors import InputError, Problem, masked
 from flowcache.storage.documents import sha256
 from flowcache.storage.objects.store import Store
+from flowcache.storage.typed import read_json, typed
 
 # What was written, JSON lines: {"key", "source", "bytes", "sha256"}. Readers of datasets pass by such a folder.
 RECEIPTS = "__export__"
@@ -47,8 +48,8 @@ class Target:
         for key in sorted(key for key in self.sizes if key.startswith(f"{RECEIPTS}/")):
             try:
                 lines = (self.store.find(key) or b"").decode().splitlines()
-                found += [Receipt(**json.loads(line)) for line in lines]
-            except (ValueError, TypeError):  # not ours, or damaged: what it told is made anew
+                found += [typed(Receipt(**read_json(line.encode()))) for line in lines]
+            except (ValueError, TypeError, RecursionError):  # not ours, or damaged: what it told is made anew
                 continue
         return found
 

@@ -4,6 +4,7 @@ import heapq
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Literal, TextIO
 
 from rich.console import Console, Group
@@ -13,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from flowcache.errors import printable
 from flowcache.progress.counts import LOG_EVERY, Counts
 from flowcache.progress.events import (
     CommandTaken,
@@ -51,7 +53,19 @@ def progress_for(console: Console, how: How = "auto") -> Listener:
         "json": JsonProgress,
         "quiet": Together,
     }
-    return kinds[how]()
+    return WhileTaken(kinds[how]())
+
+
+class WhileTaken:
+    """Tells a person through `listener`. What nobody takes (a full disk, a closed terminal or pipe) is left unsaid, and
+    the run goes on."""
+
+    def __init__(self, listener: Listener):
+        self.listener = listener
+
+    def on(self, event: RunEvent) -> None:
+        with suppress(OSError):
+            self.listener.on(event)
 
 
 class LogProgress:
@@ -66,7 +80,7 @@ class LogProgress:
         self.counts.on(event)
         line = self._line(event)
         if line is not None:
-            print(f"{time.strftime('%H:%M:%S')} {line}", file=self._stream, flush=True)
+            print(f"{time.strftime('%H:%M:%S')} {printable(line)}", file=self._stream, flush=True)
 
     def _line(self, event: RunEvent) -> str | None:
         match event:
@@ -132,7 +146,7 @@ class LiveProgress:
                 self.live.stop()
 
     def _print(self, message: str) -> None:
-        self.live.console.print(message, markup=False, highlight=False)
+        self.live.console.print(printable(message), markup=False, highlight=False)
 
     def _draw(self) -> None:
         self.live.update(Group(self._table(), self._gangs(), self._run()))

@@ -6,14 +6,13 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache
-from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from flowcache.errors import ObjectError, StoreError, masked
 from flowcache.records import ChunkRecord, Rate, read_rate, write_rate
 from flowcache.storage import layout
 from flowcache.storage.objects.store import MissingObject, Store
+from flowcache.storage.typed import read_json, typed
 
 SCHEMA_VERSION = 1  # of everything in the store: keys, documents, tables
 Work = Literal["render", "repair"]
@@ -22,8 +21,11 @@ READERS = 64  # parallel small reads: as many as S3 has connections
 
 
 def utc(seconds: float) -> str:
-    """A moment in unix seconds, as people read it."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds))
+    """A moment in unix seconds, as people read it; one that no calendar has as it is."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds))
+    except (OverflowError, ValueError, OSError):
+        return f"{seconds!s:.20} s"
 
 
 def canonical(document: Any) -> bytes:
@@ -229,7 +231,7 @@ def parse(kind: type, data: bytes, name: str) -> Any:
     """The `kind` of document in `data`; Damaged naming the object `name` where it is damaged or of a
     schema that this version does not know."""
     try:
-        fields = json.loads(data)
+        fields = read_json(data)
         if fields["schema_version"] != SCHEMA_VERSION:
             raise Newer(f"{name} has schema version {fields['schema_version']}, this flowcache reads {SCHEMA_VERSION}")
         if kind is SegmentMarker:
@@ -241,42 +243,6 @@ def parse(kind: type, data: bytes, name: str) -> Any:
         return typed(kind(**fields))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as fault:
         raise Damaged(f"{name} is damaged: no valid {kind.__name__} ({fault})") from fault
-
-
-def typed(document: Any) -> Any:
-    """The document itself; TypeError where a field, or a value in it, is of another type than it is declared."""
-    for name, (types, values) in types_of(type(document)).items():
-        value = getattr(document, name)
-        held = value.values() if isinstance(value, dict) else value if values and isinstance(value, list) else ()
-        if not isinstance(value, types) or (values and not all(isinstance(one, values) for one in held)):
-            raise TypeError(f"{name} is {value!r:.60}")
-    return document
-
-
-@cache
-def types_of(kind: type) -> dict[str, tuple[tuple[type, ...], tuple[type, ...]]]:
-    """By field what its value is an instance of, and what the values in it are; () for anything."""
-    return {name: (tuple(classes(hint)), tuple(values_of(hint))) for name, hint in get_type_hints(kind).items()}
-
-
-def values_of(hint: Any) -> Iterator[type]:
-    """What the values of a dict or list of the annotation are instances of; nothing for anything."""
-    if isinstance(hint, UnionType):
-        for part in get_args(hint):
-            yield from values_of(part)
-    elif get_origin(hint) in (dict, list) and get_args(hint)[-1] is not Any:
-        yield from classes(get_args(hint)[-1])
-
-
-def classes(hint: Any) -> Iterator[type]:
-    """What a value of the annotation is an instance of."""
-    if isinstance(hint, UnionType):
-        for part in get_args(hint):
-            yield from classes(part)
-    elif get_origin(hint) is Literal:
-        yield str
-    else:
-        yield from (float, int) if hint is float else (get_origin(hint) or hint,)
 
 
 def read_each(store: Store, keys: Sequence[str]) -> Iterator[tuple[str, bytes | MissingObject | Unreadable]]:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from flowcache.errors import StoreError, masked
 from flowcache.storage import layout
-from flowcache.storage.documents import SCHEMA_VERSION, Damaged, canonical, parse, typed
+from flowcache.storage.documents import SCHEMA_VERSION, Damaged, canonical, parse
 from flowcache.storage.objects.store import Store
 from flowcache.storage.proven import read_proven
+from flowcache.storage.typed import typed
 
 Names = Mapping[str, Collection[str]]  # by video: the functions whose finish of it is committed
 

@@ -11,19 +11,20 @@ from flowcache.storage.objects.store import Store
 FINISH = r"(?P<finish>[A-Za-z_][0-9A-Za-z_.]*-[A-Za-z_][0-9A-Za-z_]*)"  # `layout.in_keys`
 FILE = r"[0-9A-Za-z_][0-9A-Za-z_.-]*(?:/[0-9A-Za-z_][0-9A-Za-z_.-]*)*"  # that a finish wrote
 VIDEO = r"(?P<video>[0-9A-Za-z][0-9A-Za-z._-]*)"  # as rows may name one
+NUMBER = r"(?P<number>\d{5}|[1-9]\d{5,17})"  # as `layout` writes one: of every number one name
 PATTERNS = {  # by the first folder, what lies in it
-    layout.RUNS: {"run": r"[0-9a-f]{16}\.json", "generation": r"[0-9a-f]{16}/(?P<number>\d{5,})\.json"},
+    layout.RUNS: {"run": r"[0-9a-f]{16}\.json", "generation": r"[0-9a-f]{16}/" + NUMBER + r"\.json"},
     layout.COMMITS: {
-        "marker": VIDEO + r"/(?P<number>\d{5,})\.json",
+        "marker": VIDEO + r"/" + NUMBER + r"\.json",
         "done": VIDEO + r"/DONE\.json",
         "finish": VIDEO + r"/finish\." + FINISH + r"\.json",
     },
     layout.DEAD_LETTERS: {"letter": VIDEO + r"\.json"},
-    layout.STATES: {"state": VIDEO + r"/(?P<number>\d{5,})\.(?P<attempt>[0-9A-Za-z]+)\.safetensors"},
+    layout.STATES: {"state": VIDEO + r"/" + NUMBER + r"\.(?P<attempt>[0-9A-Za-z]+)\.safetensors"},
     layout.TEXTS: {"text": r"[^/]+/[0-9a-f]{64}\.safetensors"},
     layout.GIVEN: {"given": r"sha256-[0-9a-f]{64}"},
     layout.MEDIA: {
-        "media": VIDEO + r"/(?P<number>\d{5,})\.(?P<attempt>[0-9A-Za-z]+)\.m4s",
+        "media": VIDEO + r"/" + NUMBER + r"\.(?P<attempt>[0-9A-Za-z]+)\.m4s",
         "init": VIDEO + r"/init\.mp4",
         "playlist": VIDEO + r"/index\.m3u8",
         "master": VIDEO + r"/master\.m3u8",
@@ -32,23 +33,26 @@ PATTERNS = {  # by the first folder, what lies in it
     },
     layout.META: {
         "part": r"(?:videos|chunks|commands)/run=[^/]+/part-[^/]+\.parquet",
-        "manifest": r"manifests/run=[^/]+/generation-(?P<number>\d{5,})\.parquet",
+        "manifest": r"manifests/run=[^/]+/generation-" + NUMBER + r"\.parquet",
         "parts": r"_parts/[0-9A-Za-z]+\.json",
     },
-    layout.LINKS: {"link": VIDEO + r"/(?P<number>\d+)\.m3u8"},
+    layout.LINKS: {"link": VIDEO + r"/(?P<number>[1-9]\d{0,17})\.m3u8"},
     layout.WITHDRAWN: {"withdrawal": VIDEO + r"/(?P<attempt>[0-9a-z]+)\.json"},
     layout.HOLDERS: {"holder": r"(?P<attempt>[0-9a-f]{16})\.json"},
     layout.CONTROL: {
-        "command": r"(?P<number>\d{5,})\.json",
-        "taken": r"(?P<number>\d{5,})\.taken\.json",
+        "command": NUMBER + r"\.json",
+        "taken": NUMBER + r"\.taken\.json",
         "rows": r"manifests/[0-9a-f]{64}[.a-z]*",
     },
-    layout.EVENTS: {"events": r"(?P<attempt>[0-9a-f]{16})/(?P<number>\d{5,})\.jsonl"},
+    layout.EVENTS: {"events": r"(?P<attempt>[0-9a-f]{16})/" + NUMBER + r"\.jsonl"},
     layout.SUCCESS: {"success": ""},
     layout.STOPPED: {"stopped": ""},
     layout.OWNER: {"owner": ""},
 }
-KINDS = {folder: [(kind, re.compile(pattern)) for kind, pattern in kinds.items()] for folder, kinds in PATTERNS.items()}
+KINDS = {
+    folder: [(kind, re.compile(pattern, re.ASCII)) for kind, pattern in kinds.items()]
+    for folder, kinds in PATTERNS.items()
+}
 
 
 @dataclass(frozen=True)

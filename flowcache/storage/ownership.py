@@ -57,7 +57,7 @@ def whose(store: Store) -> str | None:
     if owner and (not owner.holder or read_holder(store, owner.holder)):
         return owner.run_id
     holders = (read_holder(store, one.attempt) for one in listed(store, layout.HOLDERS))
-    runs = {holder.run_id for holder in holders if holder}
+    runs = {holder.run_id for holder in holders if holder and NAME.fullmatch(holder.run_id)}
     return runs.pop() if len(runs) == 1 else owner and owner.run_id
 
 

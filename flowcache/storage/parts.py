@@ -1,8 +1,6 @@
 """The parts of the Parquet tables: which video stands in which, and what each was made from."""
 
-import json
 from collections.abc import Iterator
-from typing import Any
 
 from flowcache.storage import layout
 from flowcache.storage.commits import Listing
@@ -10,18 +8,20 @@ from flowcache.storage.documents import RunRecord, canonical, sha256
 from flowcache.storage.generations import generations
 from flowcache.storage.objects.store import Store
 from flowcache.storage.schemas import CHUNKS, MANIFESTS, VIDEOS
+from flowcache.storage.typed import read_json
 
 ROWS_PER_PART = 100_000
 TABLES = {"videos": VIDEOS, "chunks": CHUNKS}
 
 
-def stored_parts(store: Store, run: RunRecord) -> dict[str, Any]:
+def stored_parts(store: Store, run: RunRecord) -> dict[str, str]:
     """Fingerprints of the parts as they were written, by number; nothing where that is lost or damaged."""
     try:
-        stored = json.loads(store.find(layout.parts_key(run.run_id)) or b"{}")
+        stored = read_json(store.find(layout.parts_key(run.run_id)) or b"{}")
     except (ValueError, RecursionError):
         return {}
-    return stored if isinstance(stored, dict) else {}
+    pairs = stored.items() if isinstance(stored, dict) else ()
+    return {name: made for name, made in pairs if isinstance(made, str)}
 
 
 def outdate(store: Store, run: RunRecord, listing: Listing) -> None:

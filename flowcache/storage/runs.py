@@ -147,6 +147,8 @@ def fault_of(run: RunRecord, ours: RunRecord | None) -> str | None:
             return "its plan does not add up"
         for problem in run.rejected:
             Problem(**problem)
+        if not all(isinstance(one.get(name), str | None) for one in run.requests for name in MEDIA_SUMS):
+            return "a picture or video in it has no name"
         known = all(not one.get(name) or one.get(sha) for one in run.requests for name, sha in MEDIA_SUMS.items())
         if known and hash_of(run.requests, run.models, run.numerics) != run.spec_hash:
             return "its requests, models and settings are not those of its hash"

@@ -3,13 +3,19 @@
 import random
 
 from benchmarks.scale import CountingBackend, Memory
-from flowcache.errors import StoreError
+from flowcache.errors import FlowcacheError, StoreError
+from flowcache.report.page import Limits, report_page
+from flowcache.report.sheet import contact_sheet
 from flowcache.scheduler.protocols import GangFailure
 from flowcache.storage import layout
-from flowcache.storage.commits import read_commits
+from flowcache.storage.commits import list_commits, read_commits
+from flowcache.storage.gc import collect
+from flowcache.storage.joined import join_video
 from flowcache.storage.keys import listed
+from flowcache.storage.links import links
 from flowcache.storage.objects.store import Store
 from flowcache.storage.repair import repair
+from flowcache.storage.status import status
 from flowcache.storage.verify import verify
 from tests.unit.scheduler.studio import ONE_SEGMENT, Studio, request
 
@@ -105,3 +111,21 @@ def damage(store: Store, kind: str, number: int, how: str, chance: random.Random
     key = keys[number % len(keys)]
     hurt(store, key, how, chance)
     return key
+
+
+def read_everything(store: Store) -> None:
+    """Whatever a person may call; sentences at worst."""
+    calls = [
+        lambda: status(store),
+        lambda: report_page(store, None, Limits(cards=9, video_bytes=1 << 20, page_bytes=1 << 22)),
+        lambda: contact_sheet(store),
+        lambda: [join_video(store, name) for name in sorted(list_commits(store).done)],
+        lambda: links(store, sorted(list_commits(store).done), 60),
+        lambda: verify(store),
+        lambda: collect(store, grace=0.0),
+    ]
+    for call in calls:
+        try:
+            call()
+        except FlowcacheError as error:
+            assert str(error)

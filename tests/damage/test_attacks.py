@@ -9,19 +9,11 @@ import s3fs
 from moto.server import ThreadedMotoServer
 
 from benchmarks.scale import CountingBackend, Memory
-from flowcache.errors import FlowcacheError, StoreError
-from flowcache.report.page import Limits, report_page
-from flowcache.report.sheet import contact_sheet
+from flowcache.errors import StoreError
 from flowcache.storage import layout
-from flowcache.storage.commits import list_commits
-from flowcache.storage.gc import collect
-from flowcache.storage.joined import join_video
 from flowcache.storage.keys import Named, ours
-from flowcache.storage.links import links
 from flowcache.storage.objects.store import Store
-from flowcache.storage.status import status
-from flowcache.storage.verify import verify
-from tests.damage.scene import LONG, check_cured, night, render
+from tests.damage.scene import LONG, check_cured, night, read_everything, render
 from tests.unit.scheduler.studio import Studio, request
 
 EXCHANGED = ("marker", "done", "state", "media", "init", "playlist", "master", "letter", "part", "holder", "withdrawal")
@@ -125,24 +117,6 @@ def odd_names(store, chance):
 ATTACKS = (exchange, copy, more, empty, huge, of_another_run, folder_gone, forged, odd_names)
 
 
-def read_everything(store: Store, folder) -> None:
-    """Whatever a person may call; sentences at worst."""
-    calls = [
-        lambda: status(store),
-        lambda: report_page(store, None, Limits(cards=9, video_bytes=1 << 20, page_bytes=1 << 22)),
-        lambda: contact_sheet(store),
-        lambda: [join_video(store, name) for name in sorted(list_commits(store).done)],
-        lambda: links(store, sorted(list_commits(store).done), 60),
-        lambda: verify(store),
-        lambda: collect(store, grace=0.0),
-    ]
-    for call in calls:
-        try:
-            call()
-        except FlowcacheError as error:
-            assert str(error)
-
-
 def attack(store: Store, chance: random.Random, folder, wanted, given) -> None:
     done = []
     for _ in range(chance.choice((1, 1, 2, 4))):
@@ -150,7 +124,7 @@ def attack(store: Store, chance: random.Random, folder, wanted, given) -> None:
         harm(store, chance)
         done.append(harm.__name__)
     given.append(done)
-    read_everything(store, folder)
+    read_everything(store)
     if chance.random() < 0.4:
         given.append("render")
         render(store)

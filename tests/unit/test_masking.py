@@ -89,6 +89,12 @@ def test_of_a_url_alone_nothing_shows_whatever_is_in_it(scheme, before, after, p
         ("AWS4-HMAC-SHA256 Credential=AKIA/x, Signature=abc", "AWS4-HMAC-SHA256 Credential=***, Signature=***"),
         ("AccountName=me;AccountKey=abc==;EndpointSuffix=x", "AccountName=me;AccountKey=***"),
         ("https://user:abc", "https://***"),  # cut off before its @
+        ("s3:///AKIA:abc@bucket/x", "s3:///***@bucket/x"),
+        ("https://h/x,https://u:abc@h/y", "https://h/x,https://***@h/y"),
+        ("https://h/x,sig=abc", "https://h/x,sig=***"),
+        (r"https:\/\/u:abc@h\/x", r"https:\/\/***@h\/x"),
+        ("x-amz-security-token: abc and more", "x-amz-security-token: *** and more"),
+        ("Authorization:Bearer abc", "Authorization:Bearer ***"),
     ],
 )  # fmt: skip
 def test_what_is_left_is_of_use(text, shown):
@@ -157,7 +163,7 @@ def test_what_quotes_the_environment_shows_no_secret(monkeypatch):
         masking.known.cache_clear()
 
 
-@pytest.mark.parametrize("part", ["/", "a=b:", '"https://h/?a",', "://", "sig='a'", "a"])
+@pytest.mark.parametrize("part", ["/", "a=b:", "a/://", '"https://h/?a",', "://", "sig='a'", "a"])
 def test_long_texts_take_no_longer_for_each_letter(part):
     begun = time.process_time()
     masked(part * (200_000 // len(part)))

@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -49,6 +50,8 @@ class LocalBackend:
         try:
             os.link(temporary, path)
         except OSError as fault:
+            if fault.errno == errno.EEXIST and not path.is_file():
+                raise OSError(errno.EEXIST, "something that is no file is in its place; remove it") from fault
             if fault.errno not in NO_LINKS:
                 raise
             with open(path, "xb") as file:
@@ -58,7 +61,15 @@ class LocalBackend:
         sync_folder(path.parent)
 
     def get(self, key: str) -> bytes:
-        return self._path(key).read_bytes()
+        """What is no regular file is not there: a pipe would be waited for, and /dev/zero has no end."""
+        try:
+            with open(self._path(key), "rb", opener=at_once) as file:
+                if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    return file.read()
+        except OSError as fault:
+            if fault.errno not in (errno.EISDIR, errno.ENXIO):  # a folder, a socket
+                raise
+        raise FileNotFoundError(errno.ENOENT, "no regular file")
 
     def size(self, key: str) -> int | None:
         path = self._path(key)
@@ -71,10 +82,13 @@ class LocalBackend:
             for name in names:
                 path = os.path.join(where, name)
                 try:
-                    yield Entry(os.path.relpath(path, self.root).replace(os.sep, "/"), os.stat(path).st_size)
+                    found = os.stat(path)
                 except OSError as fault:
                     if fault.errno not in NOWHERE:
                         raise
+                    continue
+                if stat.S_ISREG(found.st_mode):
+                    yield Entry(os.path.relpath(path, self.root).replace(os.sep, "/"), found.st_size)
 
     def leftovers(self, before: float) -> Iterator[Entry]:
         for entry in self.list(""):
@@ -116,6 +130,11 @@ class LocalBackend:
                 os.unlink(temporary)  # a full disk must not keep what failed
                 raise
         return path, temporary
+
+
+def at_once(path: str, flags: int) -> int:
+    """An opener that waits for nobody."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def not_absent(fault: OSError) -> None:

@@ -29,6 +29,7 @@ CLIENT = Client(
     broken=(HTTPClientError, ConnectionError, IncompleteReadError, BrokenAnswer),
     credentials=(NoCredentialsError, PartialCredentialsError, CredentialRetrievalError),
 )
+IDLE = 100  # pages in a row that show no later key, after which a listing has no end
 CONNECTIONS = 64  # parallel requests of one process; botocore's default of 10 throttles reading many markers
 
 
@@ -87,6 +88,7 @@ class S3Backend(CloudBackend):
         start = skipped + 1 if skipped else 0
         token: dict[str, str] = {}
         seen = {""}  # tokens: a proxy may send them around in a circle
+        last, idle = "", 0  # the highest key so far, and pages in a row that went no further
         while True:
             page = self._ask("list_objects_v2", Prefix=folder, **token)
             for found in page.get("Contents", ()):
@@ -96,8 +98,10 @@ class S3Backend(CloudBackend):
                     yield Entry(found["Key"][start:], found["Size"])
             if page.get("IsTruncated") is False:
                 return
+            highest = max((found["Key"] for found in page.get("Contents", ())), default="")
+            last, idle = max(last, highest), 0 if highest > last else idle + 1
             following = page.get("NextContinuationToken", "")
-            if following in seen:
+            if following in seen or idle > IDLE:
                 raise OSError(errno.EREMOTEIO, "its listing does not come to an end")
             seen.add(following)
             token = {"ContinuationToken": following}
@@ -111,7 +115,8 @@ class S3Backend(CloudBackend):
                 return Answer(301, "PermanentRedirect")
             if isinstance(link, ClientError):
                 error, sent = link.response.get("Error", {}), link.response.get("ResponseMetadata", {})
-                return Answer(sent.get("HTTPStatusCode", 0), str(error.get("Code", "")), error.get("Message", ""))
+                status = sent.get("HTTPStatusCode", 0)
+                return Answer(status, str(error.get("Code") or status), error.get("Message", ""))
         return None
 
     def explain(self, fault: Exception) -> str:

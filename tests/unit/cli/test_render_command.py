@@ -67,7 +67,7 @@ def test_every_option_reaches_the_run(asked):
     assert (asked["requests"], asked["output"], asked["options"]) == (Manifests(("m.jsonl",)), "out", HOW)
     assert (asked["defaults"].model, asked["defaults"].policy.name) == ("tiny-magi", "paper")
     assert asked["keep_going"] and asked["storage_options"] == {"endpoint_url": "http://localhost:1"}
-    assert isinstance(asked["progress"], JsonProgress) and asked["webhook"] == "https://host/x"
+    assert isinstance(asked["progress"].listener, JsonProgress) and asked["webhook"] == "https://host/x"
 
 
 def test_a_job_is_replaced_by_options_alone(asked, tmp_path):

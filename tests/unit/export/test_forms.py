@@ -175,4 +175,8 @@ def test_damaged_receipts_only_cost_work(store, tmp_path):
     export(planned(store, "mp4"), target)
     for entry in target.list(RECEIPTS):
         target.put(entry.key, b'{"key": 1}\nx')
+    strange = ['"key":[]', '"key":"cat.mp4","bytes":null', '"key":"cat.mp4","bytes":true']
+    for number, said in enumerate(strange):
+        target.put(f"{RECEIPTS}/{number}.jsonl", f'{{"source":"","sha256":"","bytes":1,{said}}}'.encode())
+    target.put(f"{RECEIPTS}/deep.jsonl", b"[" * 100_000)
     assert export(planned(store, "mp4"), target).found == 0

@@ -1,3 +1,4 @@
+import errno
 import io
 
 import pytest
@@ -75,10 +76,10 @@ def test_a_terminal_shows_every_video_with_its_state(console):
 
 
 def test_the_live_table_is_only_for_terminals():
-    assert isinstance(progress_for(Console(file=io.StringIO())), LogProgress)
-    assert isinstance(progress_for(Console(file=io.StringIO(), force_terminal=True)), LiveProgress)
+    assert isinstance(progress_for(Console(file=io.StringIO())).listener, LogProgress)
+    assert isinstance(progress_for(Console(file=io.StringIO(), force_terminal=True)).listener, LiveProgress)
     kinds = {"bar": LiveProgress, "plain": LogProgress, "json": JsonProgress, "quiet": Together}
-    assert all(isinstance(progress_for(Console(file=io.StringIO()), how), kind) for how, kind in kinds.items())
+    assert all(isinstance(progress_for(Console(file=io.StringIO()), how).listener, kind) for how, kind in kinds.items())
 
 
 def test_a_terminal_shows_the_run_and_what_each_gang_does(console):
@@ -101,3 +102,33 @@ def test_causes_are_no_markup(console):
     progress.on(Note("[/y]"))
     progress.on(RunEnded())
     assert "bad [/x] and [bold]" in console.file.getvalue() and "[/y]" in console.file.getvalue()
+
+
+class Full(io.StringIO):
+    """A disk without room, or a terminal that is gone."""
+
+    room = False
+
+    def write(self, text):
+        if not self.room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(text)
+
+
+@pytest.mark.parametrize("how", ["bar", "plain", "json"])
+def test_a_run_goes_on_whose_log_nobody_takes(monkeypatch, how):
+    stream = Full()
+    monkeypatch.setattr("sys.stderr", stream)
+    progress = progress_for(Console(file=stream, force_terminal=True), how)
+    play(progress)
+    stream.room = True
+    progress.on(Note("there is room again"))
+    assert "there is room again" in stream.getvalue()
+
+
+@pytest.mark.parametrize("how", ["bar", "plain"])
+def test_what_a_terminal_would_obey_is_shown(monkeypatch, how):
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    progress_for(Console(file=stream), how).on(Note("command of \x1b[2Jme"))
+    assert "command of \\x1b[2Jme" in stream.getvalue()

@@ -29,6 +29,7 @@ LAID = [
     *(f"{folder}/{name}" for folder in FOLDERS for name in ("README.md", "notes.txt", ".DS_Store", "a/b/c")),
     *("notes.txt", "media/cat/poster.jpg", "media/cat/1.m4s", "_commits/cat/1.json", "_commits/cat/00001.json.bak"),
     *("_commits/cat/x/00001.json", "_commits/00001.json", "_dead_letter/cat/x.json", "ä/ö"),
+    *("_commits/cat/000001.json", "_commits/cat/٠٠٠٠١.json", "media/cat/000001.0a.m4s", "_control/000001.json"),
     *("_state/cat/00000.safetensors", "media/cat/sub/index.m3u8", "_run/old/run.json", "_commits/cat/DONE.json~"),
 ]  # fmt: skip
 

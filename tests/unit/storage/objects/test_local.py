@@ -2,12 +2,15 @@
 
 import errno
 import os
+import socket as socketlib
 import stat
+from pathlib import Path
 
 import pytest
 
 from flowcache.errors import StoreError
 from flowcache.storage.objects import local
+from flowcache.storage.objects import store as objects
 from flowcache.storage.objects.store import Store
 
 
@@ -133,3 +136,28 @@ def test_a_full_disk_is_its_machines_fault(store, monkeypatch):
     with pytest.raises(StoreError, match="No space left") as caught:
         store.put("k", b"v")
     assert caught.value.of_machine and not caught.value.passing
+
+
+def fifo(path):
+    os.mkfifo(path)
+
+
+def device(path):
+    path.symlink_to("/dev/zero")
+
+
+def socket(path):
+    with socketlib.socket(socketlib.AF_UNIX) as made:
+        made.bind(str(path))
+
+
+@pytest.mark.parametrize("made", [fifo, device, socket, os.mkdir])
+def test_what_is_no_file_is_not_there_and_is_told_where_it_is_in_the_way(store, tmp_path, monkeypatch, made):
+    monkeypatch.setattr(objects, "REFUSED_PAUSES", ())
+    store.put("a/other", b"data")
+    monkeypatch.chdir(tmp_path)  # a socket's path must be short
+    made(Path("out/a/k"))
+    assert [entry.key for entry in store.list()] == ["a/other"]
+    assert store.find("a/k") is None and not store.exists("a/k")
+    with pytest.raises(StoreError, match="something that is no file is in its place; remove it"):
+        store.create("a/k", b"data")

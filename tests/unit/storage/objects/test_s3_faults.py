@@ -1,6 +1,7 @@
 """Which faults of S3 pass, and what a person is told, without a server."""
 
 import errno
+from itertools import count
 
 import pytest
 from botocore.exceptions import (
@@ -12,7 +13,7 @@ from botocore.exceptions import (
 )
 from s3fs.errors import translate_boto_error
 
-from flowcache.storage.objects.s3 import S3Backend
+from flowcache.storage.objects.s3 import IDLE, S3Backend
 
 
 @pytest.fixture(scope="module")
@@ -112,3 +113,18 @@ def test_a_listing_that_goes_astray_is_no_answer(backend, monkeypatch, pages, wh
     with pytest.raises(OSError, match=why) as told:
         list(backend.list(""))
     assert backend.passing(told.value)
+
+
+def test_a_listing_whose_pages_go_no_further_comes_to_an_end(backend, monkeypatch):
+    tokens = map(str, count())
+    monkeypatch.setattr(backend, "_ask", lambda *_, **__: page("prefix/a", next(tokens)))
+    with pytest.raises(OSError, match="does not come to an end"):
+        list(backend.list(""))
+    assert int(next(tokens)) < 2 * IDLE
+
+
+def test_a_refusal_without_words_is_told_by_its_status(backend):
+    error = ClientError(
+        {"Error": {"Code": "", "Message": ""}, "ResponseMetadata": {"HTTPStatusCode": 400}}, "PutObject"
+    )
+    assert backend.explain(error) == "the server answered 400"
