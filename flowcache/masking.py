@@ -39,8 +39,10 @@ SIGNS = (
     "X-",
 )  # of a URL, a pair or a header
 HEADERS = ("authorization:", "proxy-authorization:")  # a scheme and a credential follow
-# A variable of the environment is a secret where a part of its name is one of these, unless it says where one lies.
-SECRETS = frozenset("SECRET TOKEN PASSWORD PASSWD KEY APIKEY SAS CONNECTION".split())
+# A variable of the environment is a secret where a part of its name ends with one of the first, as in PGPASSWORD, or is
+# one of the second, unless it says where one lies.
+ENDS = ("SECRET", "TOKEN", "PASSWORD", "PASSWD", "PASSPHRASE", "APIKEY")
+SECRETS = frozenset("KEY PASS SAS CONNECTION".split())
 PLACES = frozenset("PATH FILE DIR URL URI HOST PORT NAME".split())
 TOGETHER = 50  # URLs in one word, as a list of them; what comes after these is hidden
 LEAST = 8  # characters of a secret that is told from ordinary words
@@ -74,7 +76,8 @@ def secrets_of(environment: Mapping[str, str]) -> tuple[str, ...]:
     for name, value in environment.items():
         parts = name.upper().split("_")
         word = parts[-1] == IDENTIFIER and value.isalpha()  # as of a store at home: texts are full of it
-        if SECRETS.intersection(parts) and parts[-1] not in PLACES and not word:
+        secret = any(part.endswith(ENDS) or part in SECRETS for part in parts)
+        if secret and parts[-1] not in PLACES and not word:
             fields = [field.partition("=") for field in value.split(";")]  # of a connection string
             found |= {secret for field, sign, secret in fields if sign and _plain(field) in NAMED} or {value}
     found |= {quote(secret, safe="") for secret in found}

@@ -15,7 +15,16 @@ QUIET = 30.0  # seconds without a byte after which a server is given up
 LEAST = 16 << 10  # bytes a second on average, from QUIET on: a server that sends a byte now and then holds up nobody
 REDIRECTS = 5
 BLOCK = 1 << 20  # bytes
-NETS = ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32", "64:ff9b:1::/48", "fec0::/10", "2001::/32", "2002::/16")
+NETS = (
+    "192.0.0.0/24",
+    "192.88.99.0/24",
+    "168.63.129.16/32",
+    "3fff::/20",
+    "64:ff9b:1::/48",
+    "fec0::/10",
+    "2001::/32",
+    "2002::/16",
+)
 # Not for media either: protocols' own, Azure's services at an address that looks public, gateways, tunnels.
 OTHERS = [ipaddress.ip_network(net) for net in NETS]
 CARRIERS = [ipaddress.ip_network(net) for net in ("::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96", "::/96")]
