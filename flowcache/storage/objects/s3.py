@@ -29,7 +29,9 @@ CLIENT = Client(
     broken=(HTTPClientError, ConnectionError, IncompleteReadError, BrokenAnswer),
     credentials=(NoCredentialsError, PartialCredentialsError, CredentialRetrievalError),
 )
-IDLE = 100  # pages in a row that show no later key, after which a listing has no end
+# Pages in a row that show no later key, after which a listing has no end: a bucket with versions has empty ones too,
+# where many objects in a row were deleted.
+IDLE = 2000
 CONNECTIONS = 64  # parallel requests of one process; botocore's default of 10 throttles reading many markers
 
 
