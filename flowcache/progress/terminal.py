@@ -185,6 +185,9 @@ class LiveProgress:
 
 
 def withdrawn(event: SegmentsWithdrawn) -> str:
+    """0: what is damaged is no segment's own (an init segment), so that nothing had to give way."""
+    if not event.segments:
+        return f"{event.video}: no segment had to be withdrawn; it is rendered again"
     return f"{event.video}: {event.segments} damaged segments were withdrawn, and are rendered again"
 
 
