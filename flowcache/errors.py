@@ -118,6 +118,13 @@ class UnreadableError(FlowcacheError):
         super().__init__(message)
 
 
+FIRST_LINE = 1000  # characters
+
+
 def first_line(error: BaseException) -> str:
-    """Of what it says; its type where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """Of what it says, its beginning; its type where it says nothing, or its own code fails to."""
+    try:
+        said = str(error).strip().splitlines()
+    except Exception:  # noqa: BLE001 (whatever a stranger's `__str__` raises)
+        said = []
+    return (said or [type(error).__name__])[0][:FIRST_LINE]

@@ -57,6 +57,8 @@ def collect(
         seen(part)
         try:
             with opened(part, limit, access, private) as found:
+                if not found.peek(1):
+                    raise UnreadableError("is empty")
                 while block := found.read(BLOCK):
                     size += len(block)
                     check_size(size, limit)

@@ -1,10 +1,12 @@
 """Functions of the user's own that a run calls, each named as module:function."""
 
 import importlib
+import inspect
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
 from importlib.util import find_spec
 from typing import Any
 
@@ -15,6 +17,12 @@ NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_
 FUNCTION = "module:function, where the module is installed on this machine and on every node"
 MARKS = {"trustmark": "trustmark", "videoseal": "videoseal"}  # adapters of ours, and the package that each needs
 WATERMARK, FINISH = "--watermark", "--finish"
+PLAIN = "accepted: a plain function"
+LATER = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+
+
+class Exited(RuntimeError):
+    """Code of the user's wanted to end the program."""
 
 
 def watermark_fault(name: str) -> Problem | None:
@@ -48,10 +56,12 @@ def function(option: str, name: str) -> Callable[..., Any]:
         known = f", or {', '.join(MARKS)}" if option == WATERMARK else ""
         raise InputError([Problem(option, "", f"got {shown(name)}; accepted: {FUNCTION}{known}")])
     module, _, attribute = name.partition(":")
-    if not sys.flags.safe_path and os.getcwd() not in sys.path:  # as Ray has it in its workers: both see the same
-        sys.path.append(os.getcwd())
+    here = current_folder()
+    if here and not sys.flags.safe_path and here not in sys.path:  # as Ray has it in its workers: both see the same
+        sys.path.append(here)
     try:
-        found = getattr(importlib.import_module(module), attribute, None)
+        with lent(), redirect_stdout(sys.stderr):  # ours may be one JSON document
+            found = getattr(importlib.import_module(module), attribute, None)
     except Exception as error:  # noqa: BLE001 (whatever a stranger's module raises)
         why = f"{type(error).__name__}: {first_line(error)}"
         message = f"got {name!r}, whose module can't be imported ({why}); accepted: {FUNCTION}"
@@ -59,4 +69,32 @@ def function(option: str, name: str) -> Callable[..., Any]:
     if not callable(found):
         message = f"got {name!r}: {module} has no function {attribute}; accepted: {FUNCTION}"
         raise InputError([Problem(option, "", message)])
+    if any(kind(found) for kind in LATER):
+        message = f"got {name!r}, which is asynchronous or a generator: called, it would do nothing; {PLAIN}"
+        raise InputError([Problem(option, "", message)])
     return found
+
+
+@contextmanager
+def lent() -> Iterator[None]:
+    """Around code of the user's: sys.exit there is Exited and ends no process of ours, and whatever folder it goes to,
+    the current one is as it was."""
+    here = current_folder()
+    try:
+        yield
+    except SystemExit as error:
+        if hasattr(error, "ray_terminate_msg"):  # it is Ray that ends this process, and nobody's fault
+            raise
+        raise Exited(f"it called sys.exit({error.code!r})") from error
+    finally:
+        if here and current_folder() != here:
+            with suppress(OSError):
+                os.chdir(here)
+
+
+def current_folder() -> str | None:
+    """None where it was removed."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return None

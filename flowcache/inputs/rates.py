@@ -2,6 +2,7 @@
 
 import math
 import re
+import struct
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -37,12 +38,27 @@ def _exact(written: Any) -> Rate:
 
 
 def _of_decimals(written: float | Decimal) -> Fraction:
-    if not math.isfinite(written) or abs(written) > HIGHEST:
+    # The lower bound, too, before anything is computed: a decimal of few characters may have millions of digits.
+    if not (written.is_finite() if isinstance(written, Decimal) else math.isfinite(written)):
         raise ValueError(ACCEPTED)
-    decimals = Decimal(str(written))
+    if not LOWEST <= written <= HIGHEST:
+        raise ValueError(ACCEPTED)
+    decimals = Decimal(_shortest(written) if isinstance(written, float) else written)
     exact, digits = Fraction(decimals), -int(decimals.as_tuple().exponent)
     television = Fraction(round(exact * 1001 / 1000) * 1000, 1001)
     if digits >= 2 and round(television, digits) == exact:
         return television
     near = exact.limit_denominator(FINEST)
     return near if abs(near - exact) < NEAR else exact
+
+
+def _shortest(number: float) -> str:
+    """The fewest digits that mean it. A table's column may be of 32 bits, where 23.975999832... is 23.976."""
+    if _single(number) != number:
+        return str(number)
+    texts = (f"{number:.{digits}g}" for digits in range(1, 10))
+    return next(text for text in texts if _single(float(text)) == number)
+
+
+def _single(number: float) -> float:
+    return struct.unpack("f", struct.pack("f", number))[0]

@@ -1,5 +1,6 @@
 """A function of the user's own over each finished video: upscaling, interpolation, sound, a poster."""
 
+import inspect
 import re
 import socket
 import time
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from flowcache.errors import FlowcacheError, ObjectError, StoreError, first_line
-from flowcache.inputs.hooks import FINISH, function
+from flowcache.inputs.hooks import FINISH, PLAIN, function, lent
 from flowcache.storage import layout
 from flowcache.storage.commits import new_attempt
 from flowcache.storage.committed import CURE, chunks_of, read_at
@@ -25,6 +26,7 @@ from flowcache.storage.media import decode
 from flowcache.storage.objects.store import Store
 from flowcache.worker.task import Task, WorkerSettings
 
+MADE = "made"  # the folder that is stored
 BROKEN = "CUDA error"  # after which no work on that GPU can be trusted
 
 
@@ -45,8 +47,8 @@ class Finishing:
         self.id, self.request, self.labels = request.id, request.to_dict(), dict(request.labels)
         self.width, self.height, self.fps = request.width, request.height, markers[0].fps
         self.frames = sum(marker.frames for marker in markers)
-        self.seconds, self.device = self.frames / self.fps, device
-        self.folder, self._source = place / "made", place / "video.mp4"
+        self.seconds, self.device = float(self.frames / self.fps), device
+        self.folder, self._source = place / MADE, place / "video.mp4"
         self.folder.mkdir()
         self._store, self._markers = store, markers
 
@@ -72,7 +74,8 @@ def finish(store: Store, task: Task, settings: WorkerSettings, gang: str) -> Fin
     """
     name, started, attempt = settings.options.finish or "", time.time(), new_attempt()
     call = function(FINISH, name)
-    with TemporaryDirectory(prefix="flowcache-finish-") as place:
+    # A process that the function left running may still write there, which is no reason to lose what is stored.
+    with TemporaryDirectory(prefix="flowcache-finish-", ignore_cleanup_errors=True) as place:
         try:
             markers = committed(store, task)
             of = made_of(task.request.id, markers)
@@ -80,7 +83,7 @@ def finish(store: Store, task: Task, settings: WorkerSettings, gang: str) -> Fin
                 return there
             video = Finishing(store, task, markers, Path(place), settings.device)
             run(call, video, name)
-            files = tuple(put_all(store, video.folder, layout.finished_key(task.request.id, name, attempt, "")))
+            files = tuple(put_all(store, Path(place, MADE), layout.finished_key(task.request.id, name, attempt, "")))
         except ObjectError as fault:  # of the video: damaged, or not there
             raise FinishFailed(f"{name}: {fault}") from fault
     marker = FinishMarker(
@@ -111,17 +114,23 @@ def run(call: Callable[[Finishing], Any], video: Finishing, name: str) -> None:
     """FinishFailed for what the function raises; but a store that is away, and a GPU that is broken, are no fault of
     its own."""
     try:
-        call(video)
+        with lent():
+            returned = call(video)
     except StoreError:
         raise
     except Exception as error:
-        if BROKEN in str(error):
+        if BROKEN in first_line(error):
             raise
         raise FinishFailed(f"{name}: {type(error).__name__}: {first_line(error)}") from error
+    if inspect.isawaitable(returned) or inspect.isgenerator(returned):  # of a callable whose kind is not seen before
+        raise FinishFailed(f"{name}: it returned a {type(returned).__name__}, and did nothing yet; {PLAIN}")
 
 
 def put_all(store: Store, folder: Path, prefix: str) -> Iterator[FinishedFile]:
-    """Put every file below the folder under names of this attempt."""
+    """Put every file below the folder under names of this attempt. FinishFailed where it is not the one that was given,
+    or something in it is no plain file that can be read."""
+    if folder.is_symlink() or not folder.is_dir():
+        raise FinishFailed("the folder that it was given is gone, or is another one; accepted: files in it")
     for path in sorted(folder.rglob("*")):
         if path.is_dir() and not path.is_symlink():
             continue
@@ -130,6 +139,9 @@ def put_all(store: Store, folder: Path, prefix: str) -> Iterator[FinishedFile]:
             raise FinishFailed(
                 f"it wrote {name!r}; accepted: plain files, with names of letters, digits, '_', '-' and '.'"
             )
-        data = path.read_bytes()
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise FinishFailed(f"it wrote {name!r}, which can't be read ({error.strerror or error})") from error
         store.put(prefix + name, data)
         yield FinishedFile(name, prefix + name, sha256(data), len(data))

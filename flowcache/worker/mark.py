@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from flowcache.errors import FlowcacheError, first_line
-from flowcache.inputs.hooks import WATERMARK, function
+from flowcache.inputs.hooks import WATERMARK, function, lent
 from flowcache.models.exhausted import ran_out
 
 
@@ -93,7 +93,8 @@ class Marker:
     def __init__(self, name: str, payload: str | None, device: str):
         self.name, self.payload, self.device = name, payload, device
         try:
-            self.mark: Mark = ADAPTERS[name](device) if name in ADAPTERS else function(WATERMARK, name)
+            with lent():
+                self.mark: Mark = ADAPTERS[name](device) if name in ADAPTERS else function(WATERMARK, name)
         except Exception as error:  # noqa: BLE001 (whatever a library or a stranger's module raises)
             raise MarkFailed(f"watermark {name} can't be loaded: {said(error)}") from error
 
@@ -102,7 +103,8 @@ class Marker:
         where = Marked(video, segment, chunk, start, fps, self.payload, self.device)
         place = f"watermark {self.name} on frames {start} to {start + len(frames) - 1}"
         try:
-            found: Any = self.mark(frames.copy(), where)
+            with lent():
+                found: Any = self.mark(frames.copy(), where)
         except Exception as error:
             if ran_out(error):  # which is nobody's fault, and said in words
                 raise
