@@ -50,7 +50,7 @@ def draw(spec: ModelSpec, n: int, seed: int) -> list[Drawn]:
 def read(file: Path, n: int, seed: int) -> list[Drawn]:
     """The first n lines that are not blank. InputError where there are fewer."""
     try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError([Problem(str(file), "", f"can't be read: {error}")]) from None
     if len(lines) < n:

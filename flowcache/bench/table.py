@@ -100,10 +100,12 @@ class BenchTable:
 def _read(file: Path, common: Mapping[str, Any]) -> list[Row]:
     """InputError."""
     try:
-        made = pq.read_table(file)
-        theirs = json.loads((made.schema.metadata or {})[KEY])
+        made = pq.ParquetFile(file).read()  # of one file: a folder of that name is none
+        if made.schema.remove_metadata() != SCHEMA:
+            raise ValueError("its columns are others")
+        theirs = dict(json.loads((made.schema.metadata or {})[KEY]))
         rows = [Row(**each) for each in made.to_pylist()]
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError([Problem(str(file), "", f"is no table of flowcache bench ({error})")]) from None
     differing = [key for key in common if theirs.get(key) != common[key]]
     if differing:

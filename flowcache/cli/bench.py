@@ -8,8 +8,8 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from flowcache.cli.common import Json, err, out, print_json
-from flowcache.cli.targets import check_folder
+from flowcache.cli.common import Json, check_device, err, out, print_json
+from flowcache.cli.targets import check_here, home
 from flowcache.errors import InputError, Problem
 
 if TYPE_CHECKING:
@@ -49,9 +49,10 @@ def bench(
     from flowcache.bench.vdp import color_video_vdp
     from flowcache.families.registry import find, load_model
 
-    spec = find(model)
-    asked = _asked(spec, n, seed, policies, target, converged, prompts)
-    check_folder(to, "--out")
+    spec, to = find(model), home(to)
+    asked = _asked(spec, n, seed, policies, target, converged, home(prompts) if prompts else None)
+    check_here(to, "--out")
+    check_device(device)
     metric = color_video_vdp()
     loaded = load_model(model, device, texts=[each.text for each in asked.prompts])
     from flowcache.bench.report import report

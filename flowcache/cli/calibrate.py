@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from flowcache.cli.common import Json, out, print_json
-from flowcache.cli.targets import check_folder, home
+from flowcache.cli.common import Json, check_device, out, print_json
+from flowcache.cli.targets import check_here, home
 from flowcache.errors import InputError, Problem
 
 if TYPE_CHECKING:
@@ -50,8 +50,9 @@ def calibrate(
     if not Path(spec.path).is_dir():
         raise InputError([Problem("model", "", f"{model!r} is a single file; accepted: a checkpoint's folder")])
     folder, work, split = home(to or Path(spec.path)), home(work), len(texts) * 2 // 3
-    check_folder(folder)
-    check_folder(work, "--work")
+    check_here(folder, "--to")
+    check_here(work, "--work")
+    check_device(device)
     work.mkdir(parents=True, exist_ok=True)
     calibrator = Calibrator(load_model(model, device, texts=[each.text for each in texts]), goal, work, schedules)
     forwards = calibrator.forwards(shares, split, len(texts) - split)

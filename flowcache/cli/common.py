@@ -1,6 +1,7 @@
 """What the commands share: options, consoles, the store, printing."""
 
 import json
+import re
 import sys
 from typing import Annotated, Any
 
@@ -8,6 +9,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from flowcache.errors import InputError, Problem
 
 err = Console(stderr=True)
 out = Console(soft_wrap=True)
@@ -28,6 +31,16 @@ def open_store(url: str, endpoint: str | None) -> Any:
 
     check_root(url, typed=True)
     return Store(url, **({"endpoint_url": endpoint} if endpoint else {}))
+
+
+def check_device(device: str) -> None:
+    """InputError where this machine has no such device to compute on."""
+    import torch
+
+    if device != "cpu" and not re.fullmatch(r"cuda(?::\d{1,3})?", device):
+        raise InputError([Problem("--device", "", f"got {device[:80]!r}; accepted: cpu, cuda or one as cuda:1")])
+    if device != "cpu" and int(device.partition(":")[2] or 0) >= (count := torch.cuda.device_count()):
+        raise InputError([Problem("--device", "", f"got {device!r}, and this machine has {count} GPUs; accepted: cpu")])
 
 
 def print_rows(title: str, rows: dict[str, str]) -> None:

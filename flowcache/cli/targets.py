@@ -1,6 +1,7 @@
 """Files and folders that an option names to be written: what is wrong with one is said before anything is done."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 from flowcache.errors import InputError, Problem
 
 FILE, FOLDER = "the path of a file in a folder that exists", "a folder or URL such as s3://bucket/prefix"
+HERE = "a folder on this machine"
 
 
 def home(path: Path) -> Path:
@@ -28,15 +30,22 @@ def check_file(path: Path) -> None:
             raise refusal(path, "can't be written (permission denied)", FILE)
 
 
-def check_folder(path: Path, name: str = "--to") -> None:
+def check_folder(path: Path, name: str = "--to", accepted: str = FOLDER) -> None:
     """InputError where files can't be written to the folder `path`, which need not be there yet. name: the option's."""
-    with refusing(path, FOLDER, name):
+    with refusing(path, accepted, name):
         nearest = next(each for each in (path, *path.absolute().parents) if each.exists() or each.is_symlink())
         if not nearest.is_dir():
             why = "is a file" if nearest == path else f"lies in {nearest}, which is no folder"
-            raise refusal(path, why, FOLDER, name)
+            raise refusal(path, why, accepted, name)
         if not os.access(nearest, os.W_OK | os.X_OK):
-            raise refusal(path, f"can't be written (no right to write to {nearest})", FOLDER, name)
+            raise refusal(path, f"can't be written (no right to write to {nearest})", accepted, name)
+
+
+def check_here(path: Path, name: str) -> None:
+    """As check_folder, of an option that takes no URL: `Path` makes of s3://bucket the folder s3:/bucket."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
+        raise refusal(path, "is a URL", HERE, name)
+    check_folder(path, name, HERE)
 
 
 def write(path: Path, data: bytes) -> None:

@@ -57,7 +57,7 @@ class Given:
         return "" if self.manifests is None else self.name
 
     def rows(self, sandbox: Sandbox, told: Told) -> Iterator[Line]:
-        found = lines(self.requests) if self.manifests is None else rows_of(self.manifests, sandbox, told)
+        found = lines(self.requests, told) if self.manifests is None else rows_of(self.manifests, sandbox, told)
         return adapted(found, self.name, told, self.selection.extra, self.embedded)
 
 

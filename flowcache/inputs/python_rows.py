@@ -7,8 +7,12 @@ from pathlib import PurePath
 from typing import Any
 
 from flowcache.errors import InputError, Problem
-from flowcache.inputs.lines import Line
+from flowcache.inputs.cells import unflattened
+from flowcache.inputs.lines import Line, RowFault
+from flowcache.inputs.parquet import repeated
+from flowcache.inputs.schema import usable_id
 from flowcache.inputs.sources import Manifests
+from flowcache.inputs.told import Told
 
 NAME = "requests"  # how problems call what has no file
 PLAIN = (str, bool, int, float, bytes, type(None))
@@ -29,14 +33,33 @@ def manifests_of(requests: Any) -> str | Manifests | None:
     return None
 
 
-def lines(requests: Any) -> Iterator[Line]:
-    """The rows of what is no file, counted from 1. InputError: nothing that holds rows."""
+def lines(requests: Any, told: Told) -> Iterator[Line]:
+    """The rows of what is no file, counted from 1. told: gets those that can't be read. InputError: nothing that holds
+    rows."""
+    table = is_table(requests)
     for number, row in enumerate(_rows(requests), 1):
         if isinstance(row, str):
             row = {"prompt": row}
         if not isinstance(row, Mapping):
             raise InputError([Problem(NAME, "", f"is {type(row).__name__}; accepted: an object or a prompt", number)])
-        yield Line(number, {name: plain(value) for name, value in row.items() if value is not None})
+        fields = {name: plain(value) for name, value in row.items() if value is not None}
+        try:
+            if table and all(isinstance(name, str) for name in fields):  # as read_csv has made it of a manifest
+                fields = unflattened({name: value for name, value in fields.items() if value is not None})
+        except RowFault as fault:
+            told.add([Problem(NAME, fault.field, str(fault), number, usable_id(fault.id))])
+            continue
+        yield Line(number, fields)
+
+
+def is_table(requests: Any) -> bool:
+    """Of pandas, Polars, Arrow or Ray. InputError where a column would hide another one."""
+    if isinstance(requests, Mapping | list | tuple) or not hasattr(requests, "columns"):
+        return False
+    names = getattr(requests, "column_names", requests.columns)
+    if twice := repeated(str(name) for name in (() if callable(names) else names)):  # a method of Ray's
+        raise InputError([Problem(NAME, twice[:50], "is the name of two columns; accepted: one of them")])
+    return True
 
 
 def _rows(requests: Any) -> Iterable[Any]:
@@ -45,7 +68,8 @@ def _rows(requests: Any) -> Iterable[Any]:
     if hasattr(requests, "to_dicts"):  # Polars
         return requests.to_dicts()
     if hasattr(requests, "to_pylist"):  # Arrow
-        return requests.to_pylist()
+        mapped = {"maps_as_pydicts": "lossy"} if hasattr(requests, "column_names") else {}  # else pairs in a list
+        return requests.to_pylist(**mapped)
     if hasattr(requests, "iter_rows"):  # Ray Data
         return requests.iter_rows()
     if hasattr(requests, "iterrows"):  # pandas

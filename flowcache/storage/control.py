@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from flowcache.errors import masked
+from flowcache.errors import ObjectError, masked
 from flowcache.storage import layout
 from flowcache.storage.documents import SCHEMA_VERSION, Damaged, canonical, parse, read_each, utc
 from flowcache.storage.keys import listed
@@ -19,6 +19,7 @@ Verb = Literal["pause", "resume", "stop", "cancel", "skip", "prioritise", "add"]
 How = Literal["cancelled", "skipped"]
 Outcome = Literal["obeyed", "refused"]
 STOPS: dict[str, How] = {"cancel": "cancelled", "skip": "skipped"}  # by verb, what becomes of videos
+LAST = 10**18 - 1  # number, of which keys tell: of a later one no driver would hear
 DAMAGED = "damaged"  # the verb of a command that can't be read
 
 
@@ -120,6 +121,10 @@ def give(store: Store, command: Command) -> Command:
     number = max((one.number for one in listed(store, layout.CONTROL, "command")), default=0)
     while True:
         number += 1
+        if number > LAST:
+            raise ObjectError(
+                f"{masked(store.uri(layout.command_key(number - 1)))} leaves no number to another command"
+            )
         numbered = replace(command, number=number, once=secrets.token_hex(8))
         if store.create(layout.command_key(number), canonical(numbered)):
             return numbered

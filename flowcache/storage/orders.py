@@ -1,5 +1,6 @@
 """Gives a command to the run of a root, where it makes sense, and waits for what becomes of it."""
 
+import os
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -9,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 from flowcache.errors import InputError, Problem, masked
 from flowcache.inputs.strangers import strangers
+from flowcache.inputs.written import shown
 from flowcache.storage import layout
 from flowcache.storage.control import Command, Taken, Verb, caller, give, read_taken
 from flowcache.storage.documents import Holder, RunRecord, sha256
@@ -55,14 +57,15 @@ def sent(store: Store, manifest: str) -> tuple[str, str]:
             why = f"{masked(manifest)} holds credentials, which would lie in the store; accepted: a URL without any"
             raise InputError([Problem("add", "manifest", why)])
         return manifest, manifest
-    path = Path(manifest).expanduser().absolute()
+    path = Path(os.path.expanduser(manifest)).absolute()
     accepted = f"accepted: a file of at most {LARGEST >> 20} MiB, or a URL"
     try:
         if (size := path.stat().st_size) > LARGEST:
             raise InputError([Problem("add", "manifest", f"{manifest} has {size:,} bytes; {accepted}")])
         data = path.read_bytes()
-    except OSError as error:
-        why = f"{manifest} can't be read ({(error.strerror or str(error)).lower()}); {accepted}"
+    except (OSError, ValueError) as error:  # ValueError: names that no system takes
+        said = getattr(error, "strerror", None) or str(error)
+        why = f"{shown(manifest)} can't be read ({said.lower()}); {accepted}"
         raise InputError([Problem("add", "manifest", why)]) from error
     if not data:
         raise InputError([Problem("add", "manifest", f"{manifest} is empty; accepted: at least one row")])

@@ -60,7 +60,17 @@ def of_a_later_release(path):
     pq.write_table(pa.table({"model": ["m"], "new": [1]}).replace_schema_metadata(metadata), path)
 
 
-@pytest.mark.parametrize("make", [lambda path: path.write_bytes(b"PAR1 torn"), other, of_a_later_release])
+def with_metadata(told: bytes):
+    def make(path):
+        pq.write_table(pa.Table.from_pylist([], schema=SCHEMA.with_metadata({b"flowcache.bench": told})), path)
+
+    return make
+
+
+FOREIGN = [with_metadata(told) for told in (b"null", b'"x"', b"3", b"[" * 100_000)]
+
+
+@pytest.mark.parametrize("make", [lambda path: path.write_bytes(b"PAR1 torn"), other, of_a_later_release, *FOREIGN])
 def test_what_is_no_such_table_is_refused(tmp_path, make):
     make(tmp_path / FILE)
     with pytest.raises(InputError, match="is no table of flowcache bench"):

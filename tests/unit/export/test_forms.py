@@ -14,7 +14,7 @@ from flowcache.errors import InputError
 from flowcache.export import huggingface, lerobot, mp4, webdataset
 from flowcache.export.film import find
 from flowcache.export.run import export
-from flowcache.export.target import RECEIPTS
+from flowcache.export.target import RECEIPTS, File
 from flowcache.storage import layout
 from flowcache.storage.documents import Damaged
 from flowcache.storage.joined import joined
@@ -72,6 +72,36 @@ def test_what_was_lost_cut_or_rendered_anew_is_written_again(store, tmp_path, fo
     target.put(keys[-1], before[keys[-1]][:-1])
     assert export(planned(store, form, **options), target).found == len(keys) - 2
     assert content(target) == before
+
+
+def wrote(video: str, function: str, name: str) -> mp4.Finished:
+    data = f"{video} {function} {name}".encode()
+    flat = f"{video}-{name.replace('/', '-')}"
+    return mp4.Finished(File(flat, name, lambda: data), f"{video}-{function}", name)
+
+
+def test_no_file_of_a_finish_takes_the_place_of_another_file(tmp_path):
+    made = Store(str(tmp_path / "run"))
+    Studio(made, (request("cat", 1), request("cat-x", 1))).run()
+    others = [
+        *(wrote("cat", "m-f", name) for name in ("x.mp4", "poster.jpg", "a/b", "a-b", "Own.txt")),
+        wrote("cat", "m-g", "poster.jpg"),
+    ]
+    target = Store(str(tmp_path / "to"))
+    export(planned(made, "mp4", others=others), target)
+    found = content(target)
+    assert sorted(found) == sorted([
+        *("cat.mp4", "cat-x.mp4", "cat-Own.txt"),
+        *(f"cat-m-f/{name}" for name in ("x.mp4", "poster.jpg", "a/b", "a-b")), "cat-m-g/poster.jpg",
+    ])  # fmt: skip
+    assert frames(found["cat-x.mp4"]) == 8 and found["cat-m-g/poster.jpg"] == b"cat m-g poster.jpg"
+
+
+def test_two_videos_whose_pictures_have_one_name_are_refused(tmp_path):
+    made = Store(str(tmp_path))
+    Studio(made, (request("cat", 1), request("cat-sheet", 1))).run()
+    with pytest.raises(InputError, match="two files would be named cat-sheet.jpg; accepted"):
+        planned(made, "mp4", pictures={".jpg": lambda film: b"", "-sheet.jpg": lambda film: b""})
 
 
 def test_mp4_and_its_pictures(store, tmp_path):

@@ -122,6 +122,9 @@ def test_nothing_but_names_beside_it_is_opened(root, tmp_path):
     for tag in ('#EXT-X-KEY:METHOD=AES-128,URI="k"', "#EXT-X-BYTERANGE:10@0", "#EXT-X-STREAM-INF:BANDWIDTH=1"):
         path.write_text(text.replace("#EXTINF", f"{tag}\n#EXTINF", 1))
         assert f"holds {tag.partition(':')[0]!r}, as no index.m3u8 of a run does" in refusal(path)
+    (path.parent / "torn.m4s").touch()
+    path.write_text(text.replace("#EXTINF", "#EXTINF:1,\ntorn.m4s\n#EXTINF", 1))
+    assert "names torn.m4s, which is empty" in refusal(path)
 
 
 @pytest.mark.parametrize(

@@ -1,23 +1,32 @@
 """A run's own functions are bad input, by name, where they can't be had."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
 from flowcache.errors import InputError
-from flowcache.inputs.hooks import FINISH, WATERMARK, function
+from flowcache.inputs.hooks import FINISH, WATERMARK, function, lent
 from flowcache.inputs.options import RunOptions
+
+MUTE = "class Mute(Exception):\n    def __str__(self):\n        raise ValueError\nraise Mute\n"
 
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """A folder with modules of a user, which is the current one."""
     (tmp_path / "mine.py").write_text("number = 3\ndef mark(frames, where):\n    return frames\n")
+    (tmp_path / "ends_mine.py").write_text("import sys\nsys.exit(0)\n")
+    (tmp_path / "mute_mine.py").write_text(MUTE)
+    (tmp_path / "loud_mine.py").write_text(
+        "import os\nprint('loud')\nos.chdir('/')\ndef mark(frames, where):\n    pass\n"
+    )
+    (tmp_path / "later_mine.py").write_text("async def waits(video):\n    pass\ndef yields(video):\n    yield\n")
     (tmp_path / "broken_mine.py").write_text("raise RuntimeError('no licence')\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield tmp_path
-    for name in ("mine", "broken_mine"):
+    for name in ("mine", "broken_mine", "ends_mine", "mute_mine", "loud_mine", "later_mine"):
         sys.modules.pop(name, None)
 
 
@@ -26,11 +35,35 @@ def test_a_function_of_the_current_folder_is_found(here):
     assert not RunOptions(watermark="mine:mark", watermark_payload="ours", finish="mine:mark").faults()
 
 
+def test_a_module_neither_prints_among_our_output_nor_leaves_its_folder(here, capsys):
+    assert function(FINISH, "loud_mine:mark") and Path.cwd() == here
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "loud\n")
+
+
+def test_a_folder_that_was_removed_is_searched_by_nobody(here, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert function(FINISH, "os:listdir")
+
+
+def test_ray_may_still_end_the_process(here):
+    end = SystemExit(1)
+    end.ray_terminate_msg = "The process receives a SIGTERM."
+    with pytest.raises(SystemExit), lent():
+        raise end
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
         ("nothing_like_it:mark", "module can't be imported .*No module named 'nothing_like_it'"),
         ("broken_mine:mark", "module can't be imported .*RuntimeError: no licence"),
+        ("ends_mine:mark", "module can't be imported .*it called sys.exit\\(0\\)"),
+        ("mute_mine:mark", "module can't be imported .*Mute: Mute"),
+        ("later_mine:waits", "asynchronous or a generator: called, it would do nothing"),
+        ("later_mine:yields", "asynchronous or a generator: called, it would do nothing"),
         ("mine:other", "mine has no function other"),
         ("mine:number", "mine has no function number"),
         ("mine", "got 'mine'; accepted: module:function"),

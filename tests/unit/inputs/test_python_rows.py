@@ -19,6 +19,9 @@ ROWS = [{"id": "1", "prompt": RED, "seed": 7}, {"id": "2", "prompt": GREEN}]
 class Dataset:
     """As Ray Data has them."""
 
+    def columns(self):
+        return ["id", "prompt", "seed"]
+
     def iter_rows(self):
         yield from pa.Table.from_pylist(ROWS).to_pylist()
 
@@ -85,6 +88,30 @@ def test_faults_are_told_as_of_a_manifest(tmp_path):
     ):
         with pytest.raises(InputError, match=says):
             checked(Given(what))
+
+
+def test_tables_of_a_manifest_say_the_same_as_the_manifest(tmp_path):
+    (tmp_path / "m.csv").write_text(
+        'id,shots,label.team,policy\n'
+        f'1,"[{{""prompt"": ""{RED}"", ""seconds"": 2}}]",a,"{{""name"": ""paper""}}"\n'
+        f'2,"[{{""prompt"": ""{GREEN}"", ""seconds"": 2}}]",,\n'
+    )  # fmt: skip
+    wanted = checked(Given(str(tmp_path / "m.csv")))
+    found = checked(Given(pd.read_csv(tmp_path / "m.csv")))
+    assert wanted.problems == found.problems == [] and found.requests == wanted.requests
+    broken = checked(Given(pd.DataFrame({"id": ["a", "b"], "prompt": [RED, GREEN], "labels": ["{", None]})))
+    assert [request.id for request in broken.requests] == ["b"]
+    assert str(broken.problems[0]).startswith("requests row 1: labels: is broken JSON")
+    pairs = pa.array([[("team", "a")]], pa.map_(pa.string(), pa.string()))
+    assert checked(Given(pa.table({"prompt": [RED], "labels": pairs}))).requests[0].labels == {"team": "a"}
+
+
+def test_no_column_hides_another():
+    names = ["prompt", "prompt"]
+    tables = [pd.DataFrame([ROWS[0].values()], columns=["id", *names]), pa.table([[RED], [GREEN]], names=names)]
+    for table in tables:
+        with pytest.raises(InputError, match="requests: prompt: is the name of two columns"):
+            checked(Given(table))
 
 
 def test_what_other_libraries_have_becomes_plain():

@@ -28,6 +28,8 @@ FILM, TELEVISION = Fraction(24000, 1001), Fraction(30000, 1001)
     [
         (24, 24), (24.0, 24), ("24/1", 24), (1, 1), (120, 120),
         (23.976, FILM), (23.98, FILM), ("24000/1001", FILM), (" 24000 / 1001 ", FILM), (24000 / 1001, FILM),
+        (float(np.float32(23.976)), FILM), (float(np.float32(29.97)), TELEVISION),
+        (float(np.float32(12.5)), Fraction(25, 2)),
         (23.976024, FILM), (Decimal("23.976"), FILM), (FILM, FILM),
         (29.97, TELEVISION), ("30000/1001", TELEVISION), (59.94, Fraction(60000, 1001)),
         (119.88, Fraction(120000, 1001)), (47.952, Fraction(48000, 1001)), (14.985, Fraction(15000, 1001)),
@@ -41,7 +43,22 @@ def test_rates_are_exact_and_decimals_of_television_mean_it(written, meant):
 
 
 BAD = [
-    *(0, -24, 121, 0.999, 120.01, 1e300, float("inf"), 24.1234, 10**400, Decimal("NaN"), Decimal("sNaN"), True, [24]),
+    *(
+        0,
+        -24,
+        121,
+        0.999,
+        120.01,
+        1e300,
+        float("inf"),
+        24.1234,
+        Decimal("1e-99999999"),
+        10**400,
+        Decimal("NaN"),
+        Decimal("sNaN"),
+        True,
+        [24],
+    ),
     *("24", "fast", "24/0", "1/2", "240/1", "24000/1001/1", "-24/1", "24001/1002", ""),
 ]
 

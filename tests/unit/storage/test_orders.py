@@ -2,9 +2,9 @@
 
 import pytest
 
-from flowcache.errors import InputError, NoRun
+from flowcache.errors import InputError, NoRun, ObjectError
 from flowcache.storage import layout
-from flowcache.storage.control import Taken, acknowledge, read_log
+from flowcache.storage.control import LAST, Taken, acknowledge, read_log
 from flowcache.storage.objects.store import Store
 from flowcache.storage.orders import became, manifest_of, order
 from flowcache.storage.ownership import take
@@ -48,6 +48,20 @@ def test_stop_needs_somebody_who_is_there(store):
     assert order(store, "pause").number == 2 and became(store, order(store, "resume"), 60) is None  # not waited for
     acknowledge(store, Taken(1, hold.name, "it", 1.0, "obeyed", "yes"))
     assert became(store, read_log(store).commands[0], 0).message == "yes"
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-that-name/x.jsonl", "a\0b"])
+def test_a_name_that_is_no_file_is_said_to_be(store, name):
+    with pytest.raises(InputError, match="add: manifest: .* can't be read"):
+        order(store, "add", manifest=name)
+    assert not store.list(layout.CONTROL)
+
+
+def test_no_command_is_written_where_no_driver_would_see_it(store):
+    store.put(f"{layout.CONTROL}/{LAST}.json", b"{}")
+    with pytest.raises(ObjectError, match=f"{LAST}.json leaves no number to another command"):
+        order(store, "pause")
+    assert len(store.list(layout.CONTROL)) == 1
 
 
 def test_a_manifest_is_sent_along_and_a_url_is_not(store, tmp_path):

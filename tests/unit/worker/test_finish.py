@@ -1,7 +1,10 @@
 """What a finishing function is given and what is kept of it, over a small run's real chunks; and the example."""
 
 import io
+import json
+import os
 import uuid
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -70,6 +73,76 @@ def test_a_link_is_not_followed_and_nothing_is_committed(studio):
     with pytest.raises(FinishFailed, match="it wrote 'link'; accepted: plain files"):
         finished(studio, f"{__name__}:empties")
     assert not read_commits(studio.store).finished
+
+
+def exits(video) -> None:
+    raise SystemExit(3)
+
+
+def mute(video) -> None:
+    class Mute(Exception):
+        def __str__(self):
+            raise ValueError
+
+    raise Mute
+
+
+def elsewhere(video) -> None:
+    video.folder.rmdir()
+    video.folder.symlink_to("/etc")
+
+
+def gone(video) -> None:
+    video.folder.rmdir()
+
+
+class Later:
+    async def __call__(self, video) -> None:
+        pass
+
+
+later = Later()
+
+
+@pytest.mark.filterwarnings("ignore:coroutine")
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("exits", "Exited: it called sys.exit\\(3\\)"),
+        ("mute", "Mute: Mute"),
+        ("elsewhere", "the folder that it was given is gone, or is another one"),
+        ("gone", "the folder that it was given is gone, or is another one"),
+        ("later", "it returned a coroutine, and did nothing yet; accepted: a plain function"),
+    ],
+)
+def test_whatever_it_does_is_its_fault_and_ends_no_rank(studio, name, said):
+    with pytest.raises(FinishFailed, match=said):
+        finished(studio, f"{__name__}:{name}")
+    assert not read_commits(studio.store).finished
+
+
+def wanders(video) -> None:
+    os.chdir(video.folder)
+    (video.folder / "n.txt").write_text("here")
+    video.folder, video.id = None, "../other"
+
+
+def test_where_it_goes_and_what_it_changes_stays_with_it(studio, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    marker = finished(studio, f"{__name__}:wanders")
+    assert marker.video_id == "cat" and [file.name for file in marker.files] == ["n.txt"]
+    assert os.getcwd() == str(tmp_path)
+
+
+def times(video) -> None:
+    (video.folder / "times.json").write_text(json.dumps([video.seconds, str(video.fps)]))
+
+
+def test_seconds_of_a_fractional_rate_are_a_plain_number():
+    made = Studio(Store(f"memory://{uuid.uuid4().hex}"), (request("cat", 2, fps=Fraction(24000, 1001)),))
+    made.run()
+    (file,) = finished(made, f"{__name__}:times").files
+    assert json.loads(made.store.get(file.key)) == [pytest.approx(16 * 1001 / 24000), "24000/1001"]
 
 
 @pytest.mark.parametrize("damage", ["chunk", "marker", "lost"])

@@ -35,6 +35,8 @@ def nothing(frames, where):
     pass
 def fails(frames, where):
     raise KeyError("key")
+def exits(frames, where):
+    raise SystemExit(2)
 def full(frames, where):
     raise MemoryError("no room")
 """
@@ -99,6 +101,7 @@ def test_the_adapters_call_their_libraries_as_these_are_called(installed, name):
         ("floats", r"got float64 \[3, 8, 16, 3\]; accepted: uint8"),
         ("nothing", "got NoneType; accepted"),
         ("fails", "KeyError: 'key'"),
+        ("exits", r"it called sys.exit\(2\)"),
     ],
 )
 def test_what_is_no_marked_copy_is_its_videos_trouble_and_says_why(installed, name, said):
