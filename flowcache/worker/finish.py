@@ -45,7 +45,7 @@ class Finishing:
         self.id, self.request, self.labels = request.id, request.to_dict(), dict(request.labels)
         self.width, self.height, self.fps = request.width, request.height, markers[0].fps
         self.frames = sum(marker.frames for marker in markers)
-        self.seconds, self.device = self.frames / self.fps, device
+        self.seconds, self.device = float(self.frames / self.fps), device
         self.folder, self._source = place / "made", place / "video.mp4"
         self.folder.mkdir()
         self._store, self._markers = store, markers

@@ -14,6 +14,7 @@ import numpy as np
 from flowcache.errors import FlowcacheError, first_line
 from flowcache.inputs.hooks import WATERMARK, function
 from flowcache.models.exhausted import ran_out
+from flowcache.records import Rate
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Marked:
     segment: int
     chunk: int
     start_frame: int
-    fps: int
+    fps: Rate
     payload: str | None
     device: str
 
@@ -97,7 +98,7 @@ class Marker:
         except Exception as error:  # noqa: BLE001 (whatever a library or a stranger's module raises)
             raise MarkFailed(f"watermark {name} can't be loaded: {said(error)}") from error
 
-    def __call__(self, frames: np.ndarray, video: str, segment: int, chunk: int, start: int, fps: int) -> np.ndarray:
+    def __call__(self, frames: np.ndarray, video: str, segment: int, chunk: int, start: int, fps: Rate) -> np.ndarray:
         """The marked frames, uint8 [T, H, W, 3]; `frames` stay as they are."""
         where = Marked(video, segment, chunk, start, fps, self.payload, self.device)
         place = f"watermark {self.name} on frames {start} to {start + len(frames) - 1}"
