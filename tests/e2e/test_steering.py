@@ -59,7 +59,7 @@ def test_a_night_is_steered_through_its_store(start, flowcache, tmp_path):
     until(lambda: "first: done" in log.read_text(), driver)
 
     unknown = flowcache("cancel", root, "lnog")
-    assert unknown.code == 2 and "'lnog' is no video" in unknown.err and "did you mean 'long'?" in unknown.err
+    assert unknown.code == 2 and "'lnog' names no video" in unknown.err and "did you mean 'long'?" in unknown.err
     paused = flowcache("pause", root, "--wait", "60", "--json").json  # first: `last` would be done in no time
     assert paused["taken"]["outcome"] == "obeyed"
     cancelled = flowcache("cancel", root, "long", "--wait", "60", "--json").json
