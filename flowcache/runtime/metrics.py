@@ -77,6 +77,8 @@ class RunMetrics:
         match event:
             case RunBegan() | VideosJoined():
                 self._join(event.videos)
+            case SegmentStarted(finish=True) | SegmentFailed(finish=True):
+                pass  # no segment: its video is done and stays so
             case SegmentStarted():
                 self._running.add((event.video, event.segment))
                 self._waiting -= 1

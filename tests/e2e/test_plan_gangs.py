@@ -17,7 +17,7 @@ def test_the_sizes_side_by_side(flowcache, tmp_path):
         assert part in shown.out, shown.out
     whole = flowcache(*asked, "--json").json
     counted = ["videos", "segments", "chunks", "frames", "without_reuse", "most", "least", "sampling"]
-    assert list(whole) == [*counted, "estimate", "gangs"]
+    assert list(whole) == [*counted, "estimate", "gangs", "signed", "watermark"]
     document = whole["gangs"]
     three = next(option for option in document["options"] if option["ranks"] == 3)
     one = document["options"][0]
@@ -38,7 +38,8 @@ def test_the_answer_comes_first_and_the_sizes_only_when_asked_for(flowcache, tmp
     assert first == f"{', '.join(counts)}: {cost['most']['forwards']} chunk forwards"
     most = max(sum(each["memory"].values()) for each in cost["gangs"]["options"][0]["costs"])
     assert held.startswith(f"a rank holds about {size(most)}:") and how_long.startswith("how long: say --like")
-    assert "as asked, at most" in "".join(rest) and "nothing is signed before `flowcache sign`" in rest[-1]
+    assert "as asked, at most" in "".join(rest) and "nothing is signed before `flowcache sign`" in rest[-2]
+    assert "no invisible mark" in rest[-1]
     for part in ("ranks of a gang", "recommended", "assumed", "--gpu-memory"):
         assert part not in "".join(rest), part
     timed = flowcache("plan", manifest, "--tflops", "1e-2").out.splitlines()

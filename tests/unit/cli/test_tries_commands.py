@@ -249,7 +249,7 @@ def test_plan_takes_the_same(command, night, tmp_path, monkeypatch):
 
 
 COMMANDS = typer.main.get_command(app).commands
-ELSEWHERE = {"render", "submit", "plan", "models", "calibrate", "stop"}  # whose first word is no output
+ELSEWHERE = {"bench", "render", "submit", "plan", "models", "calibrate", "stop"}  # whose first word is no output
 NEEDS = {"cancel": ["a"], "skip": ["a"], "prioritise": ["3", "a"], "add": ["night.jsonl"], "stop": []}
 
 
