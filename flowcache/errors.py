@@ -122,9 +122,13 @@ FIRST_LINE = 1000  # characters
 
 
 def first_line(error: BaseException) -> str:
-    """Of what it says, its beginning; its type where it says nothing, or its own code fails to."""
+    """Of what it says, its beginning; its type where it says nothing."""
+    return (words(error).strip().splitlines() or [type(error).__name__])[0][:FIRST_LINE]
+
+
+def words(error: BaseException) -> str:
+    """What it says; nothing where its own code fails to."""
     try:
-        said = str(error).strip().splitlines()
+        return str(error)
     except Exception:  # noqa: BLE001 (whatever a stranger's `__str__` raises)
-        said = []
-    return (said or [type(error).__name__])[0][:FIRST_LINE]
+        return ""

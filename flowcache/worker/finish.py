@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from flowcache.errors import FlowcacheError, ObjectError, StoreError, first_line
+from flowcache.errors import FlowcacheError, ObjectError, StoreError, first_line, words
 from flowcache.inputs.hooks import FINISH, PLAIN, function, lent
 from flowcache.storage import layout
 from flowcache.storage.commits import new_attempt
@@ -119,7 +119,7 @@ def run(call: Callable[[Finishing], Any], video: Finishing, name: str) -> None:
     except StoreError:
         raise
     except Exception as error:
-        if BROKEN in first_line(error):
+        if BROKEN in words(error):
             raise
         raise FinishFailed(f"{name}: {type(error).__name__}: {first_line(error)}") from error
     if inspect.isawaitable(returned) or inspect.isgenerator(returned):  # of a callable whose kind is not seen before
