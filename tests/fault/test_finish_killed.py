@@ -71,6 +71,7 @@ def own_ray(cluster):
     ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
+@pytest.mark.slow
 def test_every_death_in_a_finish_is_survived_and_nothing_is_kept_twice(own_ray, tmp_path, monkeypatch):
     notes, seen = tmp_path / "notes", {}
     notes.mkdir()

@@ -50,7 +50,7 @@ LIES = {  # what is done to requests for commands and what became of them
     "requests that are lost": lambda: once_each("create put get", "_control/", spoils.lost_request),
     "answers that are cut": lambda: once_each("get list", "_control", spoils.half),
 }
-QUICK = ("nothing", "listings that lag", "writes whose answers are lost")
+QUICK = ("writes whose answers are lost",)
 
 
 class Operated:
