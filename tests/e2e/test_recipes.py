@@ -24,6 +24,8 @@ LEFT_OUT = {  # by what a line begins with: what does that
     "flowcache stop": "tests/unit/cli/test_stop_command.py: it would stop whatever else renders on this machine",
     "flowcache submit": "tests/cluster/test_submit.py",
     "flowcache models check /models/skyreels": "tests/e2e/test_checkpoints.py",
+    "flowcache render night.jsonl --output runs/night --watermark trustmark": "tests/unit/worker/test_mark.py",
+    "flowcache render night.jsonl --output runs/ours --watermark mymarks": "tests/e2e/test_hooks.py",
 }
 FRAME = "import pandas\n\nframe = pandas.DataFrame([{'prompt': 'a red circle', 'frames': 9}])"
 
@@ -96,9 +98,11 @@ def desk(tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{ROOT / 'examples'}")
     ray = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     made = Desk(tmp_path, {**os.environ, "PATH": path, "RAY_ADDRESS": ray.address, "PYTHONPATH": str(ROOT)})
     s3fs.S3FileSystem(skip_instance_cache=True, **made.s3).mkdir("bucket")
