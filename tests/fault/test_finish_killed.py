@@ -1,7 +1,6 @@
 """The rank that finishes a video is SIGKILLed: in the function, between its files, before and after the commit."""
 
 import os
-import re
 import signal
 import sys
 from pathlib import Path
@@ -14,6 +13,8 @@ from flowcache import api
 from flowcache.inputs.options import RunOptions
 from flowcache.storage.commits import list_commits
 from flowcache.storage.objects.store import Store
+from tests.fault import deadly
+from tests.fault.deadly import DeadlyStore
 from tests.fault.failures import Failures
 from tests.fault.outcome import outcome
 
@@ -37,38 +38,13 @@ def finish(video) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-class DeadlyStore(Store):
-    """Kills the actor that uses it, once for each of DEATHS; the driver's process is spared."""
-
-    def __init__(self, url: str, notes: str):
-        super().__init__(url)
-        self.notes, self.spared = notes, os.getpid()
-
-    def put(self, key, data):
-        return self.around(key, super().put, data)
-
-    def create(self, key, data):
-        return self.around(key, super().create, data)
-
-    def around(self, key, operation, data):
-        self.die("before", key)
-        result = operation(key, data)
-        self.die("after", key)
-        return result
-
-    def die(self, when: str, key: str) -> None:
-        for number, (moment, pattern) in enumerate(DEATHS):
-            note = Path(self.notes, str(number))
-            if os.getpid() != self.spared and moment == when and re.search(pattern, key) and not note.exists():
-                note.touch()
-                os.kill(os.getpid(), signal.SIGKILL)
-
-
 @pytest.fixture
 def own_ray(cluster):
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    for module in (deadly, sys.modules[__name__]):
+        ray.cloudpickle.register_pickle_by_value(module)
     yield RunOptions(address=cluster, gangs=1, infra_retries=9, finish="tests.fault.test_finish_killed:finish")
-    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    for module in (deadly, sys.modules[__name__]):
+        ray.cloudpickle.unregister_pickle_by_value(module)
 
 
 @pytest.mark.slow
@@ -80,7 +56,7 @@ def test_every_death_in_a_finish_is_survived_and_nothing_is_kept_twice(own_ray, 
         seen[name] = Failures()
         with monkeypatch.context() as patch:
             if name == "disturbed":
-                patch.setattr(api, "Store", lambda url: DeadlyStore(url, str(notes)))
+                patch.setattr(api, "Store", lambda url: DeadlyStore(url, str(notes), DEATHS))
             output = str(tmp_path / name)
             summary = flowcache.render([row], output=output, options=own_ray, progress=seen[name])
         assert summary.exit_code == 0 and summary.done == ("va",)

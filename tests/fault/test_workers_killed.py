@@ -2,11 +2,9 @@
 
 import itertools
 import os
-import re
 import signal
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import ray
@@ -16,6 +14,8 @@ from flowcache import api
 from flowcache.inputs.options import RunOptions
 from flowcache.storage.commits import read_commits
 from flowcache.storage.objects.store import Store
+from tests.fault import deadly
+from tests.fault.deadly import DeadlyStore
 from tests.fault.failures import Failures
 from tests.fault.outcome import outcome
 
@@ -38,45 +38,20 @@ KEYS = [
 DEATHS = list(itertools.product(("before", "after"), KEYS))
 
 
-class DeadlyStore(Store):
-    """Kills the actor that uses it, once for each of DEATHS; the driver's process is spared."""
-
-    def __init__(self, url: str, notes: str):
-        super().__init__(url)
-        self.notes, self.spared = notes, os.getpid()
-
-    def put(self, key, data):
-        return self.around(key, super().put, data)
-
-    def create(self, key, data):
-        return self.around(key, super().create, data)
-
-    def around(self, key, operation, data):
-        self.die("before", key)
-        result = operation(key, data)
-        self.die("after", key)
-        return result
-
-    def die(self, when: str, key: str) -> None:
-        for number, (moment, pattern) in enumerate(DEATHS):
-            note = Path(self.notes, str(number))
-            if os.getpid() != self.spared and moment == when and re.search(pattern, key) and not note.exists():
-                note.touch()
-                os.kill(os.getpid(), signal.SIGKILL)
-
-
 @pytest.fixture
 def own_ray(cluster):
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    for module in (deadly, sys.modules[__name__]):
+        ray.cloudpickle.register_pickle_by_value(module)
     yield RunOptions(address=cluster, gangs=1, infra_retries=len(DEATHS))
-    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    for module in (deadly, sys.modules[__name__]):
+        ray.cloudpickle.unregister_pickle_by_value(module)
 
 
 def test_every_death_of_an_actor_is_survived(own_ray, tmp_path, monkeypatch):
     flowcache.render(ROWS, output=str(tmp_path / "undisturbed"), options=own_ray)
     notes = tmp_path / "notes"
     notes.mkdir()
-    monkeypatch.setattr(api, "Store", lambda url: DeadlyStore(url, str(notes)))
+    monkeypatch.setattr(api, "Store", lambda url: DeadlyStore(url, str(notes), DEATHS))
     progress = Failures()
     summary = flowcache.render(ROWS, output=str(tmp_path / "disturbed"), options=own_ray, progress=progress)
     assert len(list(notes.iterdir())) == len(DEATHS)
