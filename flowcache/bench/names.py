@@ -52,7 +52,7 @@ def _interval(text: str) -> str:
     return str(int(text))
 
 
-BUDGET = "a share of the steps above 0, at most 1"
+BUDGET = "a share of off's chunk forwards above 0, at most 1"
 PRESET = "a preset of the checkpoint"
 KNOWN: Mapping[str, Known] = {
     "flowcache": Known(BUDGET, _share),

@@ -15,11 +15,12 @@ CHUNKS = 3  # of the walk: one has neighbours on both sides
 def predicted(
     model: LoadedModel, settings: Sequence[tuple[Entry, Recipe]], folder: Path, prompt: Drawn
 ) -> Mapping[Entry, float]:
-    """Of each fixed schedule, from one prompt's exact walk of `off`, which is kept in `folder`."""
-    fixed = {entry: recipe.policy.steps for entry, recipe in settings if recipe.policy.steps}
-    if not fixed:
-        return {}
+    """Of each calibrated schedule, from one prompt's exact walk of `off`, which is kept in `folder`."""
     walker = Walker(model, "off", folder)
     at = walker.conditions()
+    fixed = {entry: recipe.policy.steps.calibration(at) for entry, recipe in settings if recipe.policy.steps}
+    found = {entry: made.computed for entry, made in fixed.items() if made}
+    if not found:
+        return {}
     walks = walker.walks([Prompt(prompt.text, prompt.seed)], min(CHUNKS, model.spec.window // model.spec.chunk))
-    return {entry: walks.cost(steps.computed(at)) for entry, steps in fixed.items()}
+    return {entry: walks.cost(computed) for entry, computed in found.items()}

@@ -47,13 +47,13 @@ def draw(spec: ModelSpec, n: int, seed: int) -> list[Drawn]:
     return [Drawn(caption(scene), first + number, scene) for number, scene in enumerate(scenes)]
 
 
-def read(file: Path, n: int, seed: int) -> list[Drawn]:
-    """The first n lines that are not blank. InputError where there are fewer."""
+def read(file: Path, n: int | None, seed: int) -> list[Drawn]:
+    """The first n lines that are not blank, or all of them. InputError where there are fewer."""
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError([Problem(str(file), "", f"can't be read: {error}")]) from None
-    if len(lines) < n:
+    if n and len(lines) < n:
         raise InputError([Problem(str(file), "", f"holds {len(lines)} prompts; accepted: at least {n} (--n)")])
     return [Drawn(line, seed * SEEDS + number) for number, line in enumerate(lines[:n])]
 

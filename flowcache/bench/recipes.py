@@ -4,8 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from flowcache.bench.names import AB2, Entry
-from flowcache.cache.fixed_steps import even_steps
+from flowcache.bench.names import AB2, OWN, Entry
 from flowcache.cache.magnitude import KeptResidual, MagnitudeReuse, Magnitudes, Measured, MeasureMagnitudes
 from flowcache.cache.policy import Policy
 from flowcache.cache.step_cache import CacheOf, RepeatIncrement
@@ -15,6 +14,7 @@ from flowcache.families.known import family
 from flowcache.families.policies import by_preset
 from flowcache.families.settings import resolve_policy, settings_of
 from flowcache.records import ModelSpec, RenderRequest, Shot
+from flowcache.sampling.budget import steps_within
 from flowcache.sampling.multistep import Multistep
 from flowcache.sampling.plan import Settings
 from flowcache.sampling.planning import plan_for
@@ -110,8 +110,11 @@ def _fewer(entry: Entry, spec: ModelSpec, ratios: Ratios) -> list[tuple[Entry, R
 
 
 def _officially_fewer(entry: Entry, spec: ModelSpec, ratios: Ratios) -> list[tuple[Entry, Recipe]]:
-    """As many steps as that budget of ours computes, all else as the official program has it."""
-    steps = len(even_steps(spec.steps, float(entry.setting)))
+    """As many steps as that budget of ours allows, all else as the official program has it."""
+    said = {"budget": float(entry.setting)}
+    ours = Recipe(resolve_policy({"name": OWN, **said}, spec), spec.steps, _solver(spec, "corrected"), said=said)
+    request = ours.request(spec, "", 0)
+    steps = steps_within(ours.settings(request, spec), ours.policy, spec.latent_frames(request.frames))
     return [(entry, Recipe(resolve_policy(EXACT, spec), steps, _solver(spec, "official")))]
 
 

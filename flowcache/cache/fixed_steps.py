@@ -1,4 +1,4 @@
-"""A fixed schedule, as plain data: which steps every chunk computes, and what was fitted to join them."""
+"""A budget of chunk forwards, as plain data: which steps every chunk computes, and what was fitted to join them."""
 
 from dataclasses import dataclass
 
@@ -36,9 +36,10 @@ class Calibration:
 
 @dataclass(frozen=True)
 class FixedSteps:
-    """Every chunk computes `budget` of its steps, the same ones, and does nothing at the others.
+    """So many steps of every chunk, always the same ones, that a whole window takes at most the share `budget` of the
+    unaccelerated model's chunk forwards; one at least.
 
-    No rank can disagree, and costs are exact before the start. Where nothing was calibrated, the steps lie evenly.
+    No rank can disagree, and costs are exact before the start. Where nothing was calibrated it is a run of fewer steps.
     """
 
     budget: float
@@ -48,16 +49,6 @@ class FixedSteps:
         fits = (each for each in self.calibrations if each.budget == self.budget and each.conditions == at)
         return next(fits, None)
 
-    def computed(self, at: Conditions) -> tuple[int, ...]:
-        found = self.calibration(at)
-        return found.computed if found else even_steps(at.steps, self.budget)
-
     def held(self, latents: int) -> int:
         """Bytes that a chunk keeps at its most; latents: bytes of its own."""
         return LATENTS * latents if self.calibrations else 0
-
-
-def even_steps(steps: int, budget: float) -> tuple[int, ...]:
-    """So many of `steps` as the budget allows, at least one. Chunks are in step where the gaps divide the lag."""
-    count = max(int(steps * budget + 1e-9), 1)
-    return tuple(round(number * steps / count) for number in range(count))

@@ -29,6 +29,7 @@ class Policy:
     cut: where clean tokens are cut down to the budget: "before" a chunk after them is forwarded, with its queries;
       or "after" the row before, with the queries of the last forward that was computed (as published for MAGI-1).
     kv_buffer: how keys and values lie in memory. steps: which are taken at all, in place of `reuse`; None: every one.
+    off: the unaccelerated model, whose forwards `steps` takes a share of; None: this one with every step.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Policy:
     cut: Literal["before", "after"] = "before"
     kv_buffer: MakeBuffer = PlainBuffer
     steps: FixedSteps | None = None
+    off: "Policy | None" = None
 
     def __post_init__(self) -> None:
         if self.attention == "full" and self.kv_update != "recompute":
@@ -71,7 +73,7 @@ class Policy:
     @property
     def exact(self) -> "Policy":
         """The same with every step computed."""
-        return replace(self, reuse=None, steps=None)
+        return replace(self, reuse=None, steps=None, off=None)
 
     @property
     def asks_late(self) -> bool:

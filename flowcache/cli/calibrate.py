@@ -1,92 +1,165 @@
 """`flowcache calibrate`."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from statistics import mean, median
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flowcache.cli import options
+from flowcache.cli.bench import MOST
 from flowcache.cli.common import Json, check_device, out, print_json
 from flowcache.cli.targets import check_here, home
 from flowcache.errors import InputError, Problem
 
 if TYPE_CHECKING:
-    from flowcache.worker.calibration import Outcome, Prompt
+    from flowcache.bench.statistics import Interval
+    from flowcache.records import ModelSpec
+    from flowcache.worker.calibration import Calibration, Calibrator, Outcome, Prompt, Target
 
-LEAST = 6  # prompts
+LEAST, DRAWN = 6, 16  # prompts
 
 
 def calibrate(
     model: Annotated[str, typer.Argument(help="The path of a checkpoint's folder, or a bundled name.")],
-    prompts: Annotated[Path, typer.Option(help="A text file with a prompt a line, at least 6.")],
-    budgets: Annotated[str, typer.Option(help="Shares of the steps, with commas between them.")] = "0.6,0.45,0.3",
+    prompts: Annotated[
+        Path | None, typer.Option(help="A text file with a prompt a line, in place of drawn ones.")
+    ] = None,
+    n: Annotated[
+        int | None, typer.Option("--n", min=LEAST, max=999, help="Prompts: 16 drawn ones, or all of the file.")
+    ] = None,
+    budgets: Annotated[str, typer.Option(help="Shares of off's chunk forwards, with commas between them.")] = (
+        "0.6,0.45,0.3,0.2,0.15"
+    ),
     target: Annotated[str, typer.Option(help="What to come close to: off, or converged (three times the steps).")] = (
         "off"
     ),
-    to: Annotated[Path | None, typer.Option(help="Folder for calibration.json; else the checkpoint's own.")] = None,
-    work: Annotated[Path, typer.Option(help="Folder for exact walks: what lies there is not recorded again.")] = Path(
+    to: Annotated[
+        Path | None, typer.Option("--out", "--to", help="Folder for calibration.json; else the checkpoint's own.")
+    ] = None,
+    work: Annotated[Path, typer.Option(help="Folder for walks: what lies there is not walked again.")] = Path(
         "calibration-walks"
     ),
     schedules: Annotated[
         int,
         typer.Option(min=0, max=100_000, help="So many are walked at each budget to find one; 0: evenly spaced steps."),
     ] = 60,
-    seed: Annotated[int, typer.Option(min=0, max=2**31, help="Of the first prompt's noise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=100_000, help="Of prompts and noise; none is one of bench's.")] = 0,
+    tflops: options.Tflops = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     as_json: Json = False,
 ) -> None:
     """Find which steps policy flowcache computes at each budget, and what it adds to its solver, for one checkpoint at
     its own steps and guidance.
 
-    Two thirds of the prompts are worked with; the others decide, with noise of their own: where what was found does not
-    bring them closer to the target, by mean and median, that budget has evenly spaced steps and the solver alone.
+    Half of the prompts are worked with; the others decide, with noise of their own: where what was found does not
+    surely bring them closer to the target than fewer steps within the same forwards, that budget keeps fewer steps.
+    What it takes is said before it starts.
     """
     from flowcache.families import calibrations
-    from flowcache.families.registry import find, folder_digest, load_model
-    from flowcache.worker.calibration import Calibrator
+    from flowcache.families.registry import find, folder_digest
 
-    shares, texts, goal = _shares(budgets), _prompts(home(prompts), seed), _target(target)
-    spec = find(model)
+    shares, goal, spec = _shares(budgets), _target(target), find(model)
     if not Path(spec.path).is_dir():
         raise InputError([Problem("model", "", f"{model!r} is a single file; accepted: a checkpoint's folder")])
-    folder, work, split = home(to or Path(spec.path)), home(work), len(texts) * 2 // 3
-    check_here(folder, "--to")
+    texts = _prompts(spec, home(prompts) if prompts else None, n, seed)
+    folder, work = home(to or Path(spec.path)), home(work)
+    check_here(folder, "--out")
     check_here(work, "--work")
     check_device(device)
-    work.mkdir(parents=True, exist_ok=True)
-    calibrator = Calibrator(load_model(model, device, texts=[each.text for each in texts]), goal, work, schedules)
-    forwards = calibrator.forwards(shares, split, len(texts) - split)
-    if not as_json:
-        out.print(f"{spec.name}: {split} prompts to fit, {len(texts) - split} to judge, {forwards:,} chunk forwards")
-    outcomes = []
-    for share in shares:
-        outcomes.append(calibrator.calibrate(share, texts[:split], texts[split:]))
-        if not as_json:
-            out.print(_line(outcomes[-1]), markup=False)
-    new = [each.calibration for each in outcomes]
-    done = {(each.budget, each.conditions) for each in new}
-    kept = [each for each in spec.calibrations if (each.budget, each.conditions) not in done]
-    folder.mkdir(parents=True, exist_ok=True)
-    calibrations.write(folder, folder_digest(Path(spec.path), without=calibrations.FILE), [*kept, *new])
+    digest = folder_digest(Path(spec.path), without=calibrations.FILE)
+    calibrator = _calibrator(replace(spec, digest=digest, calibrations=()), texts, device, goal, work, schedules)
+    cost = _cost(calibrator, shares, texts, tflops)
+    tell = (lambda text: None) if as_json else lambda text: out.print(text, markup=False)
+    hours = f"{cost['gpu_hours']:.2g} GPU hours ({cost['rests_on']})"
+    tell(f"{cost['prompts']} prompts, {cost['forwards']:,} chunk forwards at most: {hours}")
+    made, told = _calibrated(calibrator, shares, texts, tell)
+    at = calibrator.walker.conditions()
+    kept = [each for each in spec.calibrations if each.budget not in shares or each.conditions != at]
+    calibrations.write(folder, digest, [*kept, *made])
     if as_json:
-        file = str(folder / calibrations.FILE)
-        print_json({"forwards": forwards, "file": file, "budgets": [_told(each) for each in outcomes]})
+        print_json({**cost, "file": str(folder / calibrations.FILE), "budgets": told})
 
 
-def _told(outcome: "Outcome") -> dict[str, Any]:
-    made = outcome.calibration
-    return {"budget": made.budget, "computed": made.computed, "corrected": outcome.corrected} | {
-        name: {"mean": mean(found), "median": median(found)}
-        for name, found in (("plain", outcome.plain), ("best", outcome.best))
+def _calibrated(
+    calibrator: "Calibrator", shares: Sequence[float], texts: "Sequence[Prompt]", tell: Callable[[str], None]
+) -> "tuple[list[Calibration], list[dict[str, Any]]]":
+    """The presets, and what is said of each budget."""
+    made, told, half = list["Calibration"](), list[dict[str, Any]](), len(texts) // 2
+    for share in shares:
+        outcome = calibrator.calibrate(share, texts[:half], texts[half:])
+        told.append(_told(calibrator, outcome))
+        made += [outcome.calibration] if outcome.calibration else []
+        tell(_line(told[-1]))
+    return made, told
+
+
+def _calibrator(
+    spec: "ModelSpec", texts: "Sequence[Prompt]", device: str, target: "Target", work: Path, schedules: int
+) -> "Calibrator":
+    """Of a checkpoint as it is without a calibration, so that what was walked holds for any."""
+    from flowcache.families.registry import load_model
+    from flowcache.worker.calibration import Calibrator
+
+    work.mkdir(parents=True, exist_ok=True)
+    model = load_model(spec.path, device, texts=[each.text for each in texts])
+    return Calibrator(replace(model, spec=spec), target, work, schedules)
+
+
+def _cost(
+    calibrator: "Calibrator", shares: Sequence[float], texts: "Sequence[Prompt]", tflops: float | None
+) -> dict[str, Any]:
+    """gpu_hours: as `flowcache plan` counts for one GPU."""
+    from flowcache.families.settings import config_of
+    from flowcache.planner.hardware import EFFICIENCY, TFLOPS, Node
+    from flowcache.planner.throughput import assumed
+
+    half = len(texts) // 2
+    works = calibrator.works(shares, half, len(texts) - half)
+    speed = assumed(tflops or TFLOPS, EFFICIENCY, Node().link)
+    return {
+        "prompts": len(texts),
+        "forwards": sum(count * work.forwards for count, work in works),
+        "gpu_hours": speed.windows(config_of(calibrator.model.spec), works) / 3600,
+        "rests_on": speed.rests_on[0],
     }
 
 
-def _line(outcome: "Outcome") -> str:
-    made, (before, after) = outcome.calibration, (outcome.plain, outcome.best)
-    found = "corrected" if outcome.corrected else "the solver alone"
-    steps = f"{len(made.computed)} of {made.conditions.steps} steps ({', '.join(map(str, made.computed))})"
-    means, medians = (f"{of(before):.1f} -> {of(after):.1f}" for of in (mean, median))
-    return f"budget {made.budget:g}: {steps}, latents to the target {means} dB (median {medians}): {found}"
+def _told(calibrator: "Calibrator", outcome: "Outcome") -> dict[str, Any]:
+    from flowcache.bench.statistics import interval, paired
+
+    made, gain = outcome.calibration, paired(outcome.best, outcome.plain)
+    return {
+        "budget": outcome.budget,
+        "most_forwards": calibrator.walker.allowed(outcome.budget),
+        "forwards": calibrator.walker.forwards(made) if made else None,
+        "computed": made.computed if made else None,
+        "corrected": outcome.corrected,
+        "fewer_steps": interval(outcome.plain),
+        "found": interval(outcome.best),
+        "gain": {"mean": gain.mean, "median": gain.median, "better": gain.better, "of": gain.of},
+    }
+
+
+def _line(told: dict[str, Any]) -> str:
+    gain, computed = told["gain"], told["computed"]
+    found = (
+        f"{len(computed)} steps ({', '.join(map(str, computed))}), {told['forwards']} chunk forwards, "
+        f"{'corrected' if told['corrected'] else 'the solver alone'}"
+        if computed
+        else "fewer steps stay"
+    )
+    return (
+        f"budget {told['budget']:g}: {found}; latents to the target {_db(told['fewer_steps'])} by fewer steps, "
+        f"{_db(told['found'])} as found: {_db(gain['mean'])}, median {gain['median']:.1f}, "
+        f"better on {gain['better']} of {gain['of']} prompts"
+    )
+
+
+def _db(found: "Interval") -> str:
+    """With its 95 % confidence interval."""
+    return f"{found[0]:.1f} dB ({found[1]:.1f} to {found[2]:.1f})"
 
 
 def _shares(text: str) -> list[float]:
@@ -100,20 +173,19 @@ def _shares(text: str) -> list[float]:
     return found
 
 
-def _prompts(file: Path, seed: int) -> "list[Prompt]":
-    """InputError."""
+def _prompts(spec: "ModelSpec", file: Path | None, n: int | None, seed: int) -> "list[Prompt]":
+    """With noise that no bench has. InputError."""
+    from flowcache.bench.prompts import draw, read
     from flowcache.worker.calibration import Prompt
 
-    try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError([Problem(str(file), "", f"can't be read: {error}")]) from None
-    if len(lines) < LEAST:
-        raise InputError([Problem(str(file), "", f"holds {len(lines)} prompts; accepted: at least {LEAST}")])
-    return [Prompt(line, seed + number) for number, line in enumerate(lines)]
+    beyond = MOST + 1 + seed
+    drawn = draw(spec, n or DRAWN, beyond) if file is None else read(file, n, beyond)
+    if len(drawn) < LEAST:
+        raise InputError([Problem(str(file), "", f"holds {len(drawn)} prompts; accepted: at least {LEAST}")])
+    return [Prompt(each.text, each.seed) for each in drawn]
 
 
-def _target(text: str) -> 'Literal["off", "converged"]':
+def _target(text: str) -> "Target":
     """InputError."""
     if text == "off" or text == "converged":
         return text

@@ -30,6 +30,7 @@ def read(folder: Path, digest: str) -> tuple[Calibration, ...]:
 
 def write(folder: Path, digest: str, calibrations: Sequence[Calibration]) -> None:
     presets = [asdict(each) for each in calibrations]
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / FILE).write_text(json.dumps({"checkpoint": digest, "presets": presets}, indent=1) + "\n")
 
 

@@ -1,6 +1,7 @@
 """From what a row says of its policy to what the denoise loop follows."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from flowcache.cache.fixed_steps import FixedSteps
@@ -38,7 +39,8 @@ def resolve(policy: Mapping[str, Any], spec: ModelSpec, policies: Sequence[Polic
     if faults := _faults(given, own.settings):
         raise ValueError("; ".join(f"policy {fault}" for fault in faults))
     defaults = {key: setting.default for key, setting in own.settings.items() if setting.default is not None}
-    return _made(own, defaults | given, spec)
+    made = _made(own, defaults | given, spec)
+    return replace(made, off=bare(policies, "off")["off"]) if made.steps and "off" in declared else made
 
 
 def _made(own: PolicyDeclaration, given: Given, spec: ModelSpec) -> Policy:

@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flowcache.errors import InputError, Problem, masked
+from flowcache.families.base import Config
 from flowcache.families.settings import resolve_policy
 from flowcache.inputs.segments import plan
 from flowcache.planner.hardware import Link
 from flowcache.planner.price import CostModel, Price, window
-from flowcache.planner.rank_work import RankWork
+from flowcache.planner.rank_work import RankWork, rank_work
 from flowcache.records import RenderRequest
+from flowcache.sampling.dry_run import WindowWork
 from flowcache.storage.commits import read_commits
 from flowcache.storage.documents import SegmentMarker
 from flowcache.storage.objects.store import Store
@@ -42,6 +44,10 @@ class Throughput:
         works = (price.rank(share) for share in ((1.0, 0.0) if known is None else (known, known)))
         fastest, slowest = (work.seconds(self.per_flop, self.link) + pixels * self.per_pixel for work in works)
         return fastest, slowest
+
+    def windows(self, config: Config, works: Sequence[tuple[int, WindowWork]]) -> float:
+        """Of denoising so many windows of which work, by one rank."""
+        return sum(count * rank_work(config, work, 1).seconds(self.per_flop, self.link) for count, work in works)
 
 
 def kind(request: RenderRequest) -> Kind:

@@ -98,7 +98,7 @@ def dry_run(
     plan = plan_for(settings, frames, policy, given)
     computed = [visit for visit in visits if visit.decision.compute]
     tokens = Grid(settings.chunk, rows // patch[1], columns // patch[2]).tokens
-    every = plan_for(settings, frames, policy.exact, given) if policy.steps else plan
+    every = plan_for(settings, frames, policy.exact, given) if plan.computed else plan
     under_way = max(len(row.steps) for row in every.rows)
     return WindowWork(
         forwards=len(computed),

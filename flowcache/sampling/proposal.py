@@ -92,9 +92,32 @@ class Walks:
         return total
 
 
+def even_steps(steps: int, count: int) -> Schedule:
+    """So many of the steps, from 0 on, as even as can be."""
+    return tuple(round(number * steps / count) for number in range(count))
+
+
 def propose(walks: Walks, count: int) -> Schedule:
     """So many steps, from 0 on, of least cost: the best chain of jumps, then steps are moved while that helps."""
     return moved(chained(walks, count), walks.cost, walks.steps)
+
+
+def aligned(walks: Walks, count: int) -> Schedule:
+    """So many steps, most of them in step with the lag: where one is computed, so is the one a lag later, and chunks
+    see their neighbours as they are. The others lie where they cost least. Even ones where there are too few."""
+    lag = walks.lag or walks.steps
+    places = count // -(-walks.steps // lag)
+    if not places:
+        return even_steps(walks.steps, count)
+
+    def grid(own: Schedule) -> Schedule:
+        return tuple(step for step in range(walks.steps) if step % lag in own)
+
+    found = grid(moved(even_steps(lag, min(places, lag)), lambda own: walks.cost(grid(own)), lag))
+    while len(found) < count:
+        others = (tuple(sorted({*found, step})) for step in range(walks.steps) if step not in found)
+        found = min(others, key=walks.cost)
+    return found
 
 
 def chained(walks: Walks, count: int) -> Schedule:
@@ -157,15 +180,20 @@ class Climb:
         return len(self.seen) >= self.walks
 
 
-def climb(starts: Sequence[Schedule], steps: int, judge: Callable[[Schedule], float], walks: int) -> Schedule:
+def climb(
+    starts: Sequence[Schedule],
+    steps: int,
+    judge: Callable[[Schedule], float],
+    walks: int,
+    fits: Callable[[Schedule], bool] = lambda schedule: True,
+) -> Schedule:
     """From the best of `starts` on: moves by one or two steps, the first that helps is taken, until none does or so
-    many schedules were judged (all of `starts` are)."""
+    many schedules were judged (all of `starts` are). fits: whether a move may be made at all."""
     search = Climb(judge, walks, {})
     best = max(starts, key=search.value)
     while not search.spent:
-        better = next(
-            (o for o in moves(best, steps, 2) if not search.spent and search.value(o) > search.seen[best]), None
-        )
+        others = (other for other in moves(best, steps, 2) if fits(other) and not search.spent)
+        better = next((other for other in others if search.value(other) > search.seen[best]), None)
         if better is None:
             break
         best = better

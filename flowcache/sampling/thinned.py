@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from flowcache.cache.fixed_steps import FixedSteps
+from flowcache.cache.fixed_steps import Calibration
 from flowcache.sampling.calibrated import Calibrated
 from flowcache.sampling.plan import SamplingPlan, SamplingStep, Solver
 
@@ -26,26 +26,24 @@ class Jumps(Protocol):
         ...
 
 
-def thinned(plan: SamplingPlan, fixed: FixedSteps) -> SamplingPlan:
-    """ValueError where the family or its solver know nothing of this.
+def thinned(plan: SamplingPlan, made: Calibration) -> SamplingPlan:
+    """ValueError where the solver knows nothing of this.
 
     What is left out was no step: reused outputs never enter what the solver remembers. K/V stay those of a chunk's last
     computed step; forwards without a step are as they were.
     """
-    at = plan.conditions
-    if at is None or not isinstance(plan.solver, Jumps):
-        raise ValueError("this sampler takes every step; accepted: a policy without a budget")
-    computed, found = fixed.computed(at), fixed.calibration(at)
+    if not isinstance(plan.solver, Jumps):
+        raise ValueError(f"{type(plan.solver).__name__} takes every step; accepted: a policy without a budget")
+    computed = made.computed
     rows = [_of(row, frozenset(computed)) for row in plan.rows]
     while not rows[-1].steps:  # after the last step nobody sees anything
         rows.pop()
     solver = plan.solver.over(computed)
-    told = f"{len(computed)} of {plan.steps} steps, {plan.told}, {'calibrated' if found else 'not calibrated'}"
-    plan = replace(plan, rows=tuple(rows), solver=solver, computed=computed, told=told)
-    if found is None:
-        return plan
     fitted = partial(Calibrated, solver, plan.guide, computed)
-    return replace(plan, solver=fitted(found.later), opening=fitted(found.first), guide=_each)
+    return replace(
+        plan, rows=tuple(rows), computed=computed, solver=fitted(made.later), opening=fitted(made.first), guide=_each,
+        told=f"{len(computed)} of {plan.steps} steps, {plan.told}, calibrated",
+    )  # fmt: skip
 
 
 def _of(row: SamplingStep, computed: frozenset[int]) -> SamplingStep:

@@ -1,46 +1,51 @@
-"""Calibrates fixed schedules of a checkpoint: finds which steps to compute, fits corrections, keeps what helps prompts
-that had no part in it."""
+"""Calibrates budgets of a checkpoint: finds which steps to compute, fits corrections, keeps what is better than fewer
+steps for prompts that had no part in it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from statistics import mean, median
+from statistics import mean, median, stdev
 
 import torch
 
-from flowcache.cache.fixed_steps import Calibration, even_steps
+from flowcache.cache.fixed_steps import Calibration
 from flowcache.models.base import LoadedModel
+from flowcache.sampling.dry_run import WindowWork
 from flowcache.sampling.fitting import fit
-from flowcache.sampling.proposal import Schedule, Walks, climb, propose
+from flowcache.sampling.proposal import Schedule, Walks, aligned, climb, even_steps, propose
+from flowcache.worker.judged import Judged
 from flowcache.worker.walks import PROBES, Prompt, Target, Walker
 
 __all__ = ["Calibration", "Calibrator", "Outcome", "Prompt", "Target"]
 
 WORST = 3.0  # dB
+FAR = 10.0  # dB from the middle one: a value further away counts as that far
 CHUNKS = 2  # of a window that is fitted: its first chunk, and one for all later ones
 NEIGHBOURS = 3  # chunks of a window that is climbed by: one has neighbours on both sides
 SCHEDULES = 60  # that are walked at most to find one
+FOUND = 2  # schedules that are fitted and judged: the climbed one, and the best one in step with the lag
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a budget. plain, best: of each prompt that had no part in it, dB of the latents to the target,
-    with even steps and the solver alone, and with `calibration`; corrected: whether that has corrections.
+    """What became of a budget. calibration: None where fewer steps are as good. plain, best: of each prompt that had no
+    part in it, dB of the latents to the target by fewer steps, and by the best that was found.
     """
 
-    calibration: Calibration
+    budget: float
+    calibration: Calibration | None
     plain: tuple[float, ...]
     best: tuple[float, ...]
 
     @property
     def corrected(self) -> bool:
-        return any((*self.calibration.first, *self.calibration.later))
+        return self.calibration is not None and any((*self.calibration.first, *self.calibration.later))
 
 
 @dataclass(frozen=True)
 class Calibrator:
-    """Of a model, at its own steps, shift, guidance and lag. work: folder for walks that are recorded once.
+    """Of a model, at its own steps, shift, guidance and lag. work: folder for what was walked, which is not done again.
 
     schedules: how many may be walked to find one for a budget; 0: the steps lie evenly.
     """
@@ -55,71 +60,103 @@ class Calibrator:
     def walker(self) -> Walker:
         return Walker(self.model, self.target, self.work)
 
-    def calibrate(self, budget: float, prompts: Sequence[Prompt], others: Sequence[Prompt]) -> Outcome:
-        """Found and fitted on `prompts`, judged by `others`: what is not closer there than even steps with the solver
-        alone, by mean and by median, is not kept."""
-        even = self._plain(budget, even_steps(self.walker.conditions().steps, budget))
-        found = [even]
-        if self.schedules:
-            found.append(self._plain(budget, self.schedule(budget, prompts)))
-        found += [self._fitted(each, prompts) for each in found]
-        closeness = {made: tuple(self.closeness(prompt, made) for prompt in others) for made in dict.fromkeys(found)}
-        plain = closeness[even]
-        better = [made for made, own in closeness.items() if mean(own) > mean(plain) and median(own) > median(plain)]
-        best = max(better, key=lambda made: mean(closeness[made]), default=even)
-        return Outcome(best, plain, closeness[best])
+    @cached_property
+    def judged(self) -> Judged:
+        return Judged(self.work / "closeness.jsonl")
 
-    def _plain(self, budget: float, computed: Schedule) -> Calibration:
+    def calibrate(self, budget: float, prompts: Sequence[Prompt], others: Sequence[Prompt]) -> Outcome:
+        """Found and fitted on `prompts`, judged by `others`: what is not surely closer there than fewer steps within
+        the same forwards is not kept."""
+        found = [self._bare(budget, each) for each in self.found(budget, prompts)]
+        found += [self._fitted(each, prompts) for each in found]
+        plain = tuple(self.closeness(prompt, budget, None) for prompt in others)
+        closeness = {made: tuple(self.closeness(prompt, budget, made) for prompt in others) for made in found}
+        best = max(found, key=lambda made: robust(gains(closeness[made], plain)))
+        kept = best if surely(gains(closeness[best], plain)) else None
+        return Outcome(budget, kept, plain, closeness[best])
+
+    def _bare(self, budget: float, computed: Schedule) -> Calibration:
         nothing = ((),) * len(computed)
         return Calibration(budget, self.walker.conditions(), computed, nothing, nothing)
 
-    def _fitted(self, plain: Calibration, prompts: Sequence[Prompt]) -> Calibration:
-        windows = [self.walker.window(prompt, plain.budget, plain, CHUNKS) for prompt in prompts]
+    def _fitted(self, bare: Calibration, prompts: Sequence[Prompt]) -> Calibration:
+        windows = [self.walker.window(prompt, bare.budget, bare, CHUNKS) for prompt in prompts]
         first, later = fit(windows, [self.walker.exact(prompt, CHUNKS) for prompt in prompts])
-        return replace(plain, first=first, later=later)
+        return replace(bare, first=first, later=later)
 
-    def schedule(self, budget: float, prompts: Sequence[Prompt]) -> Schedule:
-        """Climbed by real walks of `prompts`, from even steps and from what exact walks propose."""
+    def found(self, budget: float, prompts: Sequence[Prompt]) -> list[Schedule]:
+        """Climbed by real walks of `prompts`, from even steps, from those in step with the lag, and from what exact
+        walks propose; and the best one in step with the lag."""
         steps = self.walker.conditions().steps
-        even = even_steps(steps, budget)
+
+        def fits(computed: Schedule) -> bool:
+            return self.walker.forwards(self._bare(budget, computed)) <= self.walker.allowed(budget)
+
+        def most(make: Callable[[int], Schedule], counts: Sequence[int]) -> Schedule:
+            return next((made for made in map(make, counts) if fits(made)), (0,))
 
         def judge(computed: Schedule) -> float:
-            found = [self.closeness(prompt, self._plain(budget, computed), NEIGHBOURS) for prompt in prompts]
-            return mean(found) + median(found)
+            made = self._bare(budget, computed)
+            return robust([self.closeness(prompt, budget, made, NEIGHBOURS) for prompt in prompts])
 
-        return climb([even, propose(self._exact(tuple(prompts)), len(even))], steps, judge, self.schedules)
+        even = most(lambda count: even_steps(steps, count), range(steps, 0, -1))
+        if not self.schedules:
+            return [even]
+        near = range(min(len(even) + 2, steps), 0, -1)  # where forwards depend on the steps, more of them may fit
+        walks = self._exact(tuple(prompts))
+        in_step, proposed = (most(lambda count, of=of: of(walks, count), near) for of in (aligned, propose))
+        best = climb([*dict.fromkeys((even, in_step, proposed))], steps, judge, self.schedules, fits)
+        return [*dict.fromkeys((best, in_step))]
 
     def _exact(self, prompts: tuple[Prompt, ...]) -> Walks:
         if prompts not in self._known:
-            self._known[prompts] = self.walker.walks(prompts, min(NEIGHBOURS, self.whole))
+            self._known[prompts] = self.walker.walks(prompts, min(NEIGHBOURS, self.walker.whole))
         return self._known[prompts]
 
-    @property
-    def whole(self) -> int:
-        """Chunks of a window."""
-        return self.model.spec.window // self.model.spec.chunk
+    def closeness(self, prompt: Prompt, budget: float, made: Calibration | None, chunks: int | None = None) -> float:
+        """dB of a window's latents to the target's, by fewer steps where nothing is `made`; a prompt that became
+        another sample counts as WORST."""
+        walker = self.walker
+        chunks = walker.whole if chunks is None else min(chunks, walker.whole)
 
-    def closeness(self, prompt: Prompt, made: Calibration, chunks: int | None = None) -> float:
-        """dB of a window's latents to the target's; a prompt that became another sample counts as WORST."""
-        chunks = self.whole if chunks is None else min(chunks, self.whole)
-        exact = self.walker.exact(prompt, chunks)
-        ours = self.walker.result(prompt, made.budget, made, chunks)
-        theirs = torch.cat([exact[chunk, made.conditions.steps] for chunk in range(chunks)], 1)
-        error = (ours - theirs).square().mean().clamp_min(1e-12)
-        return max(float(10 * torch.log10(theirs.square().mean() / error)), WORST)
+        def walked() -> float:
+            exact = walker.exact(prompt, chunks)
+            ours = walker.result(prompt, budget, made, chunks)
+            theirs = torch.cat([exact[chunk, walker.spec.steps] for chunk in range(chunks)], 1)
+            error = (ours - theirs).square().mean().clamp_min(1e-12)
+            return max(float(10 * torch.log10(theirs.square().mean() / error)), WORST)
 
-    def forwards(self, budgets: Sequence[float], prompts: int, others: int) -> int:
-        """Of a chunk, at the most: walks to be recorded, those that schedules are judged by, and each budget's own."""
-        walker, near = self.walker, min(NEIGHBOURS, self.whole)
-        found = prompts * walker.forwards(CHUNKS, 1.0, walker.finer) + others * walker.forwards(
-            self.whole, 1.0, walker.finer
-        )
+        return self.judged.value([*walker.key(prompt, chunks), budget, made], walked)
+
+    def works(self, budgets: Sequence[float], prompts: int, others: int) -> list[tuple[int, WindowWork]]:
+        """How many windows of which work, at the most: walks to be recorded, those that schedules are judged by, and
+        each budget's own; a found schedule is counted as fewer steps within the same budget."""
+        walker, near = self.walker, min(NEIGHBOURS, self.walker.whole)
+        exact, finer = walker.whole, walker.finer
+        found = [(prompts, walker.exact_work(CHUNKS, finer)), (others, walker.exact_work(exact, finer))]
         if self.schedules:
-            found += prompts * walker.forwards(near, 1.0, walker.finer) + (PROBES + 1) * walker.forwards(1, 1.0)
-        kinds = 2 if self.schedules else 1  # even steps, and those that were found; each with and without corrections
+            found += [(prompts, walker.exact_work(near, finer)), (PROBES + 1, walker.exact_work(1, 1))]
+        kinds = FOUND if self.schedules else 1
         for budget in budgets:
-            found += prompts * (
-                kinds * walker.forwards(CHUNKS, budget) + self.schedules * walker.forwards(near, budget)
-            )
-            found += others * 2 * kinds * walker.forwards(self.whole, budget)
-        return found
+            found += [
+                (prompts * kinds, walker.budget_work(CHUNKS, budget)),
+                (prompts * self.schedules, walker.budget_work(near, budget)),
+                (others * (1 + 2 * kinds), walker.budget_work(exact, budget)),
+            ]
+        return [(count, work) for count, work in found if count]
+
+
+def gains(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    return [a - b for a, b in zip(ours, theirs, strict=True)]
+
+
+def robust(values: Sequence[float]) -> float:
+    """The mean, in which a value that is far from the middle one counts as FAR away from it."""
+    middle = median(values)
+    return mean(min(max(value, middle - FAR), middle + FAR) for value in values)
+
+
+def surely(differences: Sequence[float]) -> bool:
+    """Whether they are above 0: the middle one, and the mean by more than two of its standard errors."""
+    error = stdev(differences) / len(differences) ** 0.5 if len(differences) > 1 else 0.0
+    return median(differences) > 0 and mean(differences) > 2 * error

@@ -14,14 +14,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from flowcache.cache.fixed_steps import Calibration, Conditions
+from flowcache.cache.policy import Policy
 from flowcache.families.settings import resolve_policy, settings_of
 from flowcache.inputs.segments import plan
 from flowcache.models.base import LoadedModel
 from flowcache.records import ModelSpec, RenderRequest, Shot
-from flowcache.sampling.dry_run import dry_run
+from flowcache.sampling.budget import allowed, count
+from flowcache.sampling.dry_run import WindowWork, dry_run
 from flowcache.sampling.fitting import Path as Walk
 from flowcache.sampling.latents import Given
 from flowcache.sampling.loop import Texts, Visit, denoise
+from flowcache.sampling.plan import Settings
+from flowcache.sampling.planning import plan_for
 from flowcache.sampling.proposal import Walks
 from flowcache.sampling.thinned import Jumps
 from flowcache.sampling.window import Window
@@ -72,9 +76,18 @@ class Walker:
             keys = {tuple(map(int, name.split("/"))): name for name in file.keys() if name.count("/") == 1}  # noqa: SIM118
             return {(chunk, step): file.get_tensor(name) for (chunk, step), name in keys.items()}
 
+    @property
+    def whole(self) -> int:
+        """Chunks of a window."""
+        return self.spec.window // self.spec.chunk
+
+    def key(self, prompt: Prompt, chunks: int) -> list[str | int]:
+        """What the target's walk depends on."""
+        return [self.spec.digest, self.target, prompt.text, prompt.seed, chunks]
+
     def _recorded(self, prompt: Prompt, chunks: int) -> Path:
         """The file: by chunk/step latents, by chunk/step/branch velocities."""
-        told = json.dumps([self.spec.digest, self.target, prompt.text, prompt.seed, chunks])
+        told = json.dumps(self.key(prompt, chunks))
         file = self.work / f"{hashlib.sha256(told.encode()).hexdigest()[:24]}.safetensors"
         if not file.exists():
             part = file.with_suffix(".part")
@@ -156,8 +169,8 @@ class Walker:
                 window.run(number)
         return window.latents.chunks[0].cpu()
 
-    def result(self, prompt: Prompt, budget: float, made: Calibration, chunks: int) -> Tensor:
-        """[C, F, H, W] of a window that takes the steps of `made`."""
+    def result(self, prompt: Prompt, budget: float, made: Calibration | None, chunks: int) -> Tensor:
+        """[C, F, H, W] of a window that takes the steps of `made`; None: fewer steps."""
         window = self.window(prompt, budget, made, chunks)
         with torch.inference_mode():
             for number in range(len(window.plan.rows)):
@@ -180,12 +193,34 @@ class Walker:
             spec.fps, prompt.seed, spec.guidance, spec.steps * finer, spec.name, policy, spec.negative_prompt,
         )  # fmt: skip
 
-    def forwards(self, chunks: int, budget: float, finer: int = 1) -> int:
-        """Of a chunk, that one walk takes."""
-        request, spec = self._request(Prompt("", 0), chunks, budget, finer), self.spec
+    def forwards(self, made: Calibration) -> int:
+        """Of a chunk, that a whole window takes by the steps of `made`."""
+        settings, policy = self._policy(made.budget, made)
+        return count(plan_for(settings, self.whole * self.spec.chunk, policy))
+
+    def allowed(self, budget: float) -> float:
+        """Chunk forwards of a whole window."""
+        settings, policy = self._policy(budget, None)
+        return allowed(settings, policy, self.whole * self.spec.chunk)
+
+    def exact_work(self, chunks: int, finer: int) -> WindowWork:
+        """What a walk of so many chunks takes that computes every step, `finer` times as many of them."""
+        request = self._request(Prompt("", 0), chunks, None, finer)
+        return self._work(chunks, settings_of(request, self.spec), self._policy(1.0, None)[1].exact)
+
+    def budget_work(self, chunks: int, budget: float) -> WindowWork:
+        """What a walk of so many chunks takes by fewer steps."""
+        return self._work(chunks, *self._policy(budget, None))
+
+    def _work(self, chunks: int, settings: Settings, policy: Policy) -> WindowWork:
+        spec = self.spec
         shape = chunks * spec.chunk, spec.height // spec.space_stride, spec.width // spec.space_stride
-        policy = resolve_policy(request.policy, spec)
-        return dry_run(settings_of(request, spec), shape, (1, spec.patch, spec.patch), policy).forwards
+        return dry_run(settings, shape, (1, spec.patch, spec.patch), policy)
+
+    def _policy(self, budget: float, made: Calibration | None) -> tuple[Settings, Policy]:
+        request = self._request(Prompt("", 0), 1, budget)
+        spec = replace(self.spec, calibrations=(made,) if made else ())
+        return settings_of(request, spec), resolve_policy(request.policy, spec)
 
     def _given(self, request: RenderRequest) -> tuple[Tensor, Texts]:
         (segment,) = plan(request, self.spec)

@@ -6,7 +6,7 @@ order, against the K/V of those before it.
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -35,6 +35,7 @@ class MagiSettings:
 
     guidance: the strongest of the text's scales, to which the others keep their ratios. prev_chunks_scale: what the
     cleanest chunk as it sees those before weighs against its copy that sees itself alone, of 1 in all (distilled).
+    window: latent frames of a whole window, of which this one may be a part; 0: unknown.
     """
 
     steps: int
@@ -44,13 +45,19 @@ class MagiSettings:
     guidance: float
     pipeline: Pipeline
     prev_chunks_scale: float = PREV_CHUNKS_SCALE
+    window: int = 0
 
     @classmethod
     def of(cls, request: RenderRequest, spec: ModelSpec) -> "MagiSettings":
         """What the request says, and the model where it says nothing."""
         lag = request.steps // spec.pipeline.window if request.ar_step is None else request.ar_step
         scale = PREV_CHUNKS_SCALE if request.prev_chunks_scale is None else request.prev_chunks_scale
-        return cls(request.steps, lag, spec.chunk, request.nominal_fps, request.guidance, spec.pipeline, scale)
+        own = request.guidance, spec.pipeline, scale, spec.window
+        return cls(request.steps, lag, spec.chunk, request.nominal_fps, *own)
+
+    def fewer(self, steps: int) -> "MagiSettings":
+        """See `budget.Fewer`; as many chunks in flight."""
+        return replace(self, steps=steps, lag=self.lag and max(self.lag * steps // self.steps, 1))
 
     @property
     def times(self) -> tuple[float, ...]:

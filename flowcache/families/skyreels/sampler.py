@@ -1,7 +1,7 @@
 """SkyReels-V2's sampling plan: guidance by two branches, each with K/V of its own; UniPC over shifted sigmas."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -38,7 +38,7 @@ class SamplerSettings:
         solver = request.solver or ("corrected" if "budget" in request.policy else "official")
         corrected, lag = solver == "corrected", spec.ar_step
         if corrected:  # with fewer steps chunks run as many noise levels behind one another, not as many steps
-            lag = lag and max(round(lag * request.steps / spec.steps), 1)
+            lag = in_proportion(lag, request.steps, spec.steps)
         return cls(
             steps=request.steps,
             shift=spec.shift,
@@ -50,6 +50,10 @@ class SamplerSettings:
             window=spec.window,
             solver="corrected" if corrected else "official",
         )
+
+    def fewer(self, steps: int) -> "SamplerSettings":
+        """See `budget.Fewer`."""
+        return replace(self, steps=steps, ar_step=in_proportion(self.ar_step, steps, self.steps))
 
     def plan(self, frames: int, policy: Policy, given: int = 0) -> SamplingPlan:
         """See `plan.Settings`."""
@@ -95,6 +99,11 @@ class SamplerSettings:
         """Of a chunk as the model sees it."""
         noised = chunk < ready and self.condition_noise > 0
         return self.condition_noise if noised else float(row.timesteps[chunk])
+
+
+def in_proportion(lag: int, steps: int, every: int) -> int:
+    """The lag of so many steps that chunks are as many noise levels behind one another as with every one."""
+    return lag and max(round(lag * steps / every), 1)
 
 
 def in_turn(policy: Policy) -> bool:

@@ -34,10 +34,10 @@ def test_unknown_names_are_refused_with_the_known_ones(text):
 @pytest.mark.parametrize(
     ("text", "accepted"),
     [
-        ("flowcache", "a share of the steps above 0"),
-        ("flowcache:0", "a share of the steps above 0"),
-        ("fewer-steps:1.1", "a share of the steps above 0"),
-        ("fewer-steps:nan", "a share of the steps above 0"),
+        ("flowcache", "a share of off's chunk forwards above 0"),
+        ("flowcache:0", "a share of off's chunk forwards above 0"),
+        ("fewer-steps:1.1", "a share of off's chunk forwards above 0"),
+        ("fewer-steps:nan", "a share of off's chunk forwards above 0"),
         ("taylorseer:0", "1 to 1000"),
         ("taylorseer:2.5", "1 to 1000"),
         ("magcache:-1", "above 0"),

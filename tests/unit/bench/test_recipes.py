@@ -7,9 +7,9 @@ import pytest
 from flowcache.bench import recipes
 from flowcache.bench.names import AB2, ALL, Entry
 from flowcache.bench.recipes import chosen
-from flowcache.cache.fixed_steps import even_steps
 from flowcache.families.registry import find
 from flowcache.sampling.dry_run import dry_run
+from flowcache.sampling.planning import plan_for
 from flowcache.worker.walks import FINER
 
 NOTHING = ((1.0,) * 32,)
@@ -33,21 +33,36 @@ def test_the_bundled_models_can_be_run_by_all(model):
     assert all(hash(recipe) and recipe.told(spec) for _, recipe in found.recipes)
 
 
-def test_fewer_steps_are_as_many_as_our_budget_computes_by_the_right_solver_with_the_lag_in_proportion():
+def test_fewer_steps_are_as_many_as_our_budget_allows_by_the_right_solver_with_the_lag_in_proportion():
     spec = find("tiny-skyreels")
     (ours,), (official,) = (made(f"{name}:0.3", spec.name).values() for name in ("fewer-steps", "fewer-steps-official"))
-    assert ours.steps == official.steps == len(even_steps(30, 0.3)) == 9
+    assert ours.steps == official.steps == 11
     assert (settings(ours, spec).solver, settings(ours, spec).ar_step) == ("corrected", 2)
     assert (settings(official, spec).solver, settings(official, spec).ar_step) == ("official", 6)
-    budget = made("flowcache:0.3", spec.name)["0.3"]
-    shape = (15, 8, 8)
-    counts = [dry_run(settings(each, spec), shape, (1, 1, 1), each.policy).forwards for each in (ours, budget)]
-    assert counts == [98, 98]
+    counts = [forwards(each, spec) for each in (ours, official, made("flowcache:0.3", spec.name)["0.3"])]
+    assert counts == [118] * 3 and forwards(recipes.off(spec), spec) == 420  # 0.3 of them are 126; a step more: 128
+
+
+def forwards(recipe, spec):
+    shape = spec.latent_frames(recipe.request(spec, "", 0).frames), 8, 8
+    return dry_run(settings(recipe, spec), shape, (1, 1, 1), recipe.policy).forwards
+
+
+@pytest.mark.parametrize("budget", ["0.6", "0.45", "0.3", "0.22", "0.15"])
+@pytest.mark.parametrize("model", ["tiny-skyreels", "tiny-magi"])
+def test_without_a_calibration_ours_is_the_same_plan_as_fewer_steps(model, budget):
+    spec = replace(find(model), calibrations=())
+    plans = []
+    for name in ("flowcache", "fewer-steps"):
+        recipe = dict(recipes.recipes(Entry(name, budget), spec, NOTHING))[Entry(name, budget)]
+        plans.append(plan_for(settings(recipe, spec), spec.window, recipe.policy))
+    ours, fewer = plans
+    assert (ours.rows, ours.steps) == (fewer.rows, fewer.steps) and type(ours.solver) is type(fewer.solver)
 
 
 def test_where_the_solver_is_euler_both_orders_are_measured():
     found = made("fewer-steps:0.45", "tiny-magi")
-    assert list(found) == ["0.45", "0.45" + AB2] and found["0.45"].steps == 14
+    assert list(found) == ["0.45", "0.45" + AB2] and found["0.45"].steps == 13
     assert [recipe.told(find("tiny-magi")) for recipe in found.values()] == ["Euler", "Adams-Bashforth"]
     official = made("fewer-steps-official:0.45", "tiny-magi")["0.45"]
     assert official == found["0.45"] != found["0.45" + AB2]  # the family has no other solver: rendered once

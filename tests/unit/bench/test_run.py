@@ -11,9 +11,11 @@ from flowcache.bench.report import report
 from flowcache.bench.run import WARM_UP, Asked, Bench
 from flowcache.bench.table import FILE
 from flowcache.bench.walking import Studio
+from flowcache.cache.fixed_steps import Calibration
 from flowcache.errors import FlowcacheError, InputError
 from flowcache.families.registry import load_model
 from flowcache.sampling.records import NotFinite
+from flowcache.worker.walks import Walker
 
 POLICIES = "flowcache:0.5,magcache,taylorseer:2"
 
@@ -91,10 +93,10 @@ def test_what_rows_say(model, whole):
 def test_what_is_the_same_is_rendered_once(tmp_path, walks):
     """Fewer steps of MAGI-1, officially and by us: it has but one solver, and Adams-Bashforth beside it."""
     magi = small("tiny-magi", 2)
-    told = asked(magi, 1, "fewer-steps:0.5,fewer-steps-official:0.5,magcache,teacache", converged=False)
+    told = asked(magi, 1, "fewer-steps:0.6,fewer-steps-official:0.6,magcache,teacache", converged=False)
     found = {row.entry.label: row for row in Bench(magi, tmp_path, told).run(quiet)}
-    ours, official = found["fewer-steps:0.5"], found["fewer-steps-official:0.5"]
-    assert replace(official, policy=ours.policy) == ours and ours.psnr != found["fewer-steps:0.5 AB2"].psnr
+    ours, official = found["fewer-steps:0.6"], found["fewer-steps-official:0.6"]
+    assert replace(official, policy=ours.policy) == ours and ours.psnr != found["fewer-steps:0.6 AB2"].psnr
     assert [name for name, _, _ in walks].count("flowcache") == 2
     assert found["magcache:0.12"].chunk_forwards < found["off"].chunk_forwards
 
@@ -171,6 +173,15 @@ def test_the_report_is_written_beside_the_table(model, whole):
     assert (folder / "bench.md").read_text() == text
     assert f"{model.spec.digest[:12]} (without a calibration), 2 prompts of seed 4 (noise 4000 to 4001)" in text
     assert "2 of 4 steps" in text and "not calibrated" in text and "no ColorVideoVDP (not here)" in text
-    assert bench.predicted.keys() == {row.entry for row in rows if row.policy == "flowcache"}
-    assert all(value > 0 for value in bench.predicted.values())
+    assert bench.predicted == {}
     assert text in report(Bench(model, folder, asked(model, 2)), rows, "no ColorVideoVDP (not here)")
+
+
+def test_errors_are_predicted_of_what_is_calibrated(model, tmp_path):
+    at = Walker(model, "off", tmp_path).conditions()
+    made = Calibration(0.5, at, (0, 2), ((), ()), ((), ()))
+    calibrated = replace(model, spec=replace(model.spec, calibrations=(made,)))
+    bench = Bench(calibrated, tmp_path, asked(calibrated, 1, "flowcache:0.5,flowcache:0.9", converged=False))
+    assert {entry.label for entry in bench.predicted} == {"flowcache:0.5"} and min(bench.predicted.values()) > 0
+    text = report(bench, bench.run(quiet))
+    assert "2 of 4 steps, UniPC, corrected, calibrated" in text and "3 of 4 steps, UniPC, corrected, not" in text

@@ -95,8 +95,8 @@ def test_rights_that_lack_are_told_first(run, unread, monkeypatch, command):
     assert code == 2 and "--to: " in said and "can't be written" in said
 
 
-@pytest.mark.parametrize("option", ["--to", "--work"])
-def test_folders_of_a_calibration_are_looked_at_before_it_begins(monkeypatch, tmp_path, capsys, option):
+@pytest.mark.parametrize(("option", "named"), [("--out", "--out"), ("--to", "--out"), ("--work", "--work")])
+def test_folders_of_a_calibration_are_looked_at_before_it_begins(monkeypatch, tmp_path, capsys, option, named):
     (tmp_path / "file").touch()
     (tmp_path / "prompts.txt").write_text("a red circle\n" * 6)
     arguments = ["calibrate", "tiny-magi", "--prompts", str(tmp_path / "prompts.txt"), option, str(tmp_path / "file/x")]
@@ -104,7 +104,7 @@ def test_folders_of_a_calibration_are_looked_at_before_it_begins(monkeypatch, tm
     with pytest.raises(SystemExit) as ended:
         main()
     said = capsys.readouterr().err
-    assert ended.value.code == 2 and said.startswith(f"error: {option}: ") and "which is no folder" in said
+    assert ended.value.code == 2 and said.startswith(f"error: {named}: ") and "which is no folder" in said
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder where even root can't write")

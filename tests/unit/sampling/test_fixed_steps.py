@@ -1,4 +1,4 @@
-"""A fixed schedule: exactly fewer steps where nothing is fitted, exact where the flow is linear, and known before."""
+"""A budget: fewer steps where nothing is fitted, exact where the flow is linear, and its forwards are known before."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from flowcache.cache.fixed_steps import Calibration, FixedSteps, even_steps
+from flowcache.cache.fixed_steps import Calibration, FixedSteps
 from flowcache.cache.policy import Policy
 from flowcache.cache.reuse import Reuse
 from flowcache.errors import InputError
@@ -19,12 +19,14 @@ from flowcache.families.registry import find, folder_digest, folder_of
 from flowcache.families.settings import resolve_policy
 from flowcache.families.skyreels.sampler import SamplerSettings
 from flowcache.inputs.schema import Policy as Written
+from flowcache.sampling.budget import allowed, count, steps_within
 from flowcache.sampling.calibrated import Calibrated
 from flowcache.sampling.dry_run import at_least, at_most, dry_run
 from flowcache.sampling.fitting import Example, solved
 from flowcache.sampling.loop import Texts, denoise
-from flowcache.sampling.plan import SamplingPlan
+from flowcache.sampling.multistep import AdamsBashforth, Multistep
 from flowcache.sampling.planning import plan_for
+from flowcache.sampling.proposal import even_steps
 from flowcache.sampling.solver import Euler, UniPC, sigmas
 from flowcache.sampling.thinned import thinned
 from tests.unit.sampling.small import small_magi, small_model
@@ -36,10 +38,11 @@ FAMILIES = {
     "skyreels": (SKYREELS, replace(SKYREELS, steps=4, ar_step=2)),
     "magi": (MAGI, replace(MAGI, steps=4, lag=2)),
 }
+OFF = {"skyreels": Policy("off"), "magi": EXACT}
 
 
-def policy(budget, *calibrations):
-    return Policy("flowcache", kv_update="refresh", steps=FixedSteps(budget, calibrations))
+def policy(budget, *calibrations, off=None):
+    return Policy("flowcache", kv_update="refresh", steps=FixedSteps(budget, calibrations), off=off)
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +61,23 @@ def run(model, settings, policy, given=0):
 
 @pytest.mark.parametrize("given", [0, 1, 2])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_an_even_schedule_in_step_with_the_lag_is_fewer_steps(models, family, given):
+def test_without_a_calibration_it_is_a_run_of_fewer_steps(models, family, given):
+    """The most that the budget allows a whole window, however much of one is given; chunks behind one another alike."""
+    settings, fewer = FAMILIES[family]
+    budget = (count(plan_for(fewer, 6, EXACT)) + 0.5) / count(plan_for(settings, 6, OFF[family]))
+    latents, chunks, forwards = run(models[family], settings, policy(budget, off=OFF[family]), given)
+    expected, _, count_of_fewer = run(models[family], fewer, EXACT, given)
+    assert torch.equal(latents, expected)
+    assert forwards == count_of_fewer and {(chunk.decisions[1], chunk.reused) for chunk in chunks} == {("1111", 0)}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("given", [0, 2])
+def test_steps_in_step_with_the_lag_are_fewer_steps_too(models, family, given):
     """Every second step of 8 is 4 steps: the same times, the same K/V of neighbours, the same result."""
     settings, fewer = FAMILIES[family]
-    latents, chunks, forwards = run(models[family], settings, policy(0.5), given)
+    made = policy(0.5, calibration(settings, ((),) * 4))
+    latents, chunks, forwards = run(models[family], settings, made, given)
     expected, _, count = run(models[family], fewer, EXACT, given)
     torch.testing.assert_close(latents, expected, atol=1e-4, rtol=1e-4)
     assert forwards == count and {chunk.decisions[1] for chunk in chunks} == {"10101010"}
@@ -69,43 +85,56 @@ def test_an_even_schedule_in_step_with_the_lag_is_fewer_steps(models, family, gi
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("budget", [1.0, 0.7, 0.3, 0.01])
-def test_forwards_are_known_before(models, family, budget):
-    """The plan's, at most and at least; what is computed and spared are the forwards of the exact run's steps."""
-    settings, _ = FAMILIES[family]
-    _, chunks, forwards = run(models[family], settings, policy(budget))
-    bounds = {dry_run(settings, (6, 4, 4), (1, 1, 1), bound(policy(budget))) for bound in (at_most, at_least)}
+def test_forwards_stay_within_the_budget_and_are_known_before(models, family, budget):
+    """Of a whole window of `off`: one step more would be too many, unless it is one or all already."""
+    settings, made = FAMILIES[family][0], policy(budget, off=OFF[family])
+    _, chunks, forwards = run(models[family], settings, made)
+    bounds = {dry_run(settings, (6, 4, 4), (1, 1, 1), bound(made)) for bound in (at_most, at_least)}
     assert {done.forwards for done in bounds} == {forwards}
+    steps, most = steps_within(settings, made, 6), allowed(settings, made, 6)
+    assert most == budget * count(plan_for(settings, 6, OFF[family]))
+    assert forwards <= most or steps == 1
+    assert steps == settings.steps or count(plan_for(settings.fewer(steps + 1), 6, EXACT)) > most
+    assert {len(chunk.decisions[1]) for chunk in chunks} == {steps} and (budget > 0.01 or steps == 1)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("budget", [1.0, 0.7, 0.3])
+def test_what_a_calibration_spares_is_counted(models, family, budget):
+    """What is computed and spared are the forwards of the exact run's steps."""
+    settings, _ = FAMILIES[family]
+    computed = even_steps(8, int(8 * budget))
+    made = policy(budget, calibration(settings, ((),) * len(computed), budget, computed))
+    _, chunks, forwards = run(models[family], settings, made)
     _, exact, every = run(models[family], settings, EXACT)
     assert [chunk.computed + chunk.reused for chunk in chunks] == [chunk.computed for chunk in exact]
-    computed, count = even_steps(8, budget), sum(chunk.computed for chunk in chunks)
-    assert (forwards < every) == (budget < 1) and len(computed) == max(int(8 * budget), 1)
+    assert (forwards < every) == (budget < 1)
     assert all(mark == "01"[step in computed] for step, mark in enumerate(chunks[-1].decisions[1]))
-    assert 0 < count < forwards and sum(chunk.seconds for chunk in chunks) > 0
+    assert 0 < sum(chunk.computed for chunk in chunks) < forwards and sum(chunk.seconds for chunk in chunks) > 0
 
 
-def test_even_steps_are_in_step_with_the_lag_where_that_can_be():
-    for steps, lag, budget in ((30, 6, 1 / 2), (30, 6, 1 / 3), (32, 8, 1 / 4), (30, 6, 1.0)):
-        computed = even_steps(steps, budget)
-        assert len(computed) == round(steps * budget) and computed[0] == 0
-        assert all(step + lag in computed for step in computed if step + lag < steps)
-    assert even_steps(30, 0.001) == (0,) and even_steps(30, 0.4) == (0, 2, 5, 8, 10, 12, 15, 18, 20, 22, 25, 28)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_whole_window_decides_for_its_parts(family):
+    """Segments of one video take the same steps, however long their windows are."""
+    settings, made = replace(FAMILIES[family][0], window=8), policy(0.4, off=OFF[family])
+    (steps,) = {plan_for(settings, frames, made, given).steps for frames, given in ((2, 0), (6, 2), (8, 0), (8, 3))}
+    assert steps == steps_within(replace(settings, window=0), made, 8)
 
 
-def calibration(settings, coefficients, budget=0.5, **conditions):
-    """The same coefficients for every step, of a window's first chunk; no correction for the later ones."""
+def calibration(settings, coefficients, budget=0.5, computed=(0, 2, 4, 6), **conditions):
+    """With coefficients for a window's first chunk; no correction for the later ones."""
     at = replace(settings.plan(6, EXACT).conditions, **conditions)
-    computed = even_steps(at.steps, budget)
     return Calibration(budget, at, computed, coefficients, ((),) * len(computed))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_coefficients_hold_for_their_own_conditions_alone(models, family):
     settings, _ = FAMILIES[family]
-    plain = run(models[family], settings, policy(0.5))[0]
+    plain = run(models[family], FAMILIES[family][1], EXACT)[0]
     counts = [len(own) for own in features_of(settings, policy(0.5, calibration(settings, ((),) * 4)))]
     nothing, halves = ((),) * 4, tuple((0.01,) * count for count in counts)
     empty = policy(0.5, calibration(settings, nothing))
-    assert torch.equal(run(models[family], settings, empty)[0], plain)
+    torch.testing.assert_close(run(models[family], settings, empty)[0], plain, atol=1e-4, rtol=1e-4)
     bent = run(models[family], settings, policy(0.5, calibration(settings, halves)))[0]
     assert (bent - plain).abs().amax((0, 2, 3))[:2].min() > 1e-3  # the first chunk itself, the others by its K/V alone
     for other in ({"steps": 9}, {"shift": 2.0}, {"guidance": 1.5}, {"lag": 3}, {"chunk": 3}):
@@ -140,7 +169,7 @@ SOLVERS = {"euler": Euler(tuple(1 - level for level in LEVELS.tolist())), "unipc
 @pytest.mark.parametrize("name", SOLVERS)
 def test_a_linear_flow_is_followed_exactly(name):
     """Fitted on some starts, step by step from where it has come itself: others arrive where the fine walk arrives."""
-    computed, torch_seed = even_steps(12, 0.34), torch.Generator().manual_seed(0)
+    computed, torch_seed = even_steps(12, 4), torch.Generator().manual_seed(0)
     turn = torch.tensor([[0.3, -1.0], [1.0, 0.3]])
 
     def velocity(x, step):
@@ -180,10 +209,11 @@ def test_what_does_not_go_together():
     for fields in ({"reuse": Reuse(0.1, 1, (1.0, 0.0)), "kv_update": "refresh"}, {}):
         with pytest.raises(ValueError, match="a fixed schedule reuses nothing"):
             Policy("x", steps=FixedSteps(0.5), **fields)
-    made = SKYREELS.plan(6, EXACT)
-    bare = SamplingPlan(made.steps, made.rows, made.solver, made.guide, 2, None)
-    with pytest.raises(ValueError, match="takes every step; accepted: a policy without a budget"):
-        thinned(bare, FixedSteps(0.5))
+    bare = replace(SKYREELS.plan(6, EXACT), solver=AdamsBashforth((0.0, 1.0)))
+    with pytest.raises(ValueError, match="AdamsBashforth takes every step; accepted: a policy without a budget"):
+        thinned(bare, calibration(SKYREELS, ((),) * 4))
+    with pytest.raises(ValueError, match="this sampler takes every step; accepted: a policy without a budget"):
+        plan_for(Multistep(MAGI), 6, policy(0.5))
     assert policy(0.5).exact == replace(EXACT, name="flowcache")
 
 
@@ -194,6 +224,7 @@ def test_rows_say_a_budget(model):
     assert said == {"name": "flowcache", "budget": 0.3} == Written.model_validate(said).model_dump(exclude_none=True)
     made = resolve_policy(said, spec)
     assert made.steps == FixedSteps(0.3, spec.calibrations) and made.reuse is None and made.kv_update == "refresh"
+    assert made.off == resolve_policy({"name": "off"}, spec) and resolve_policy({"name": "flowcache"}, spec).off is None
     assert resolve_policy({"name": "flowcache"}, spec).reuse == resolve_policy({"name": "paper-mended"}, spec).reuse
     for key, value in {"threshold": 0.1, "preset": "slow", "reuse": True, "ret_steps": 1}.items():
         with pytest.raises(ValueError, match=f"{key} does not go with budget"):

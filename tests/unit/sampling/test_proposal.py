@@ -5,7 +5,7 @@ from itertools import combinations
 import pytest
 import torch
 
-from flowcache.sampling.proposal import Walks, chained, climb, moves, propose
+from flowcache.sampling.proposal import Walks, aligned, chained, climb, even_steps, moves, propose
 
 STEPS = 9
 
@@ -86,6 +86,33 @@ def test_a_climb_ends_at_a_top_or_when_its_walks_are_spent():
     assert climb([(0,)], STEPS, lambda schedule: 0.0, 10) == (0,)
 
 
+def test_a_climb_makes_no_move_that_does_not_fit():
+    asked = []
+
+    def judge(schedule):
+        asked.append(schedule)
+        return schedule[-1]
+
+    assert climb([(0, 3)], STEPS, judge, 100, lambda schedule: schedule[-1] < 6) == (0, 5)
+    assert max(schedule[-1] for schedule in asked) == 5
+
+
+@pytest.mark.parametrize("lag", [0, 1, 2, 3, 4, 5, STEPS + 1])
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, STEPS])
+def test_steps_in_step_with_the_lag(lag, count):
+    """All but those that are left over by whole places of the lag have one computed a lag later."""
+    found = aligned(walks(lag), count)
+    assert found[0] == 0 and len(found) == count == len({*found}) and list(found) == sorted(found)
+    rounds = -(-STEPS // lag) if lag else 1
+    alone = [step for step in found if step + lag < STEPS and step + lag not in found]
+    assert len(alone) <= (count % rounds if count >= rounds else count)
+
+
 def test_moves_keep_the_first_step_and_stay_inside():
     found = moves((0, 1, STEPS - 1), STEPS, 2)
     assert found == [(0, 2, 8), (0, 3, 8), (0, 1, 6), (0, 1, 7)]
+
+
+def test_even_steps():
+    assert even_steps(30, 10) == tuple(range(0, 30, 3)) and even_steps(30, 1) == (0,) and even_steps(3, 3) == (0, 1, 2)
+    assert even_steps(30, 12) == (0, 2, 5, 8, 10, 12, 15, 18, 20, 22, 25, 28)

@@ -2,17 +2,23 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from unittest import mock
 
 import pytest
 import torch
 
+from flowcache.bench.prompts import MOST as MOST_PROMPTS
+from flowcache.bench.prompts import SEEDS
+from flowcache.cli.bench import MOST
 from flowcache.cli.calibrate import calibrate as command
 from flowcache.errors import InputError
-from flowcache.families.registry import find, load_model
+from flowcache.families import calibrations
+from flowcache.families.registry import folder_digest, load_model
 from flowcache.sampling.fitting import Example, fitted
-from flowcache.worker import calibration, walks
-from flowcache.worker.calibration import Calibrator, Prompt
+from flowcache.worker import walks
+from flowcache.worker.calibration import Calibration, Calibrator, Outcome, Prompt, robust, surely
+from flowcache.worker.judged import Judged
 
 TEXTS = ("a red circle moving right on a blue background", "a white square growing on a black background")
 PROMPTS = [Prompt(text, seed) for seed, text in enumerate(TEXTS)]
@@ -27,26 +33,64 @@ def model(request):
     return replace(made, spec=replace(made.spec, steps=4, window=2 * made.spec.chunk, ar_step=2))
 
 
-def test_walks_are_recorded_once_and_what_is_made_is_the_same_again(model, tmp_path):
+def test_walks_are_taken_once_and_what_is_made_is_the_same_again(model, tmp_path):
     target = TARGETS[model.spec.name]
-    calibrator = Calibrator(model, target, tmp_path, schedules=0)
-    found = calibrator.calibrate(0.5, PROMPTS, PROMPTS[1:])
-    made = found.calibration
-    assert made.conditions == calibrator.walker.conditions() and made.computed == (0, 2)
-    assert len(made.first) == len(made.later) == 2 and len(found.plain) == len(found.best) == 1
-    assert found.corrected == (found.best > found.plain) == any((*made.first, *made.later))
-    with mock.patch.object(walks, "denoise", side_effect=AssertionError("recorded again")):
-        assert Calibrator(model, target, tmp_path, schedules=0).calibrate(0.5, PROMPTS, PROMPTS[1:]) == found
+    found = Calibrator(model, target, tmp_path, schedules=0).calibrate(0.5, PROMPTS, PROMPTS)
+    assert len(found.plain) == len(found.best) == 2
+    with (
+        mock.patch.object(walks, "denoise", side_effect=AssertionError("recorded again")),
+        mock.patch.object(walks.Walker, "result", side_effect=AssertionError("walked again")),
+    ):
+        assert Calibrator(model, target, tmp_path, schedules=0).calibrate(0.5, PROMPTS, PROMPTS) == found
 
 
-def test_a_schedule_that_is_found_is_never_worse_on_other_prompts(model, tmp_path):
+def test_what_is_found_fits_its_budget_and_is_never_worse_on_other_prompts(model, tmp_path):
     calibrator = Calibrator(model, TARGETS[model.spec.name], tmp_path, schedules=4)
-    asked = []
     with mock.patch.object(Calibrator, "closeness", autospec=True, side_effect=Calibrator.closeness) as closeness:
-        found = calibrator.calibrate(0.5, PROMPTS, PROMPTS[1:])
-        asked = {call.args[2].computed for call in closeness.call_args_list}
-    assert {(0, 2)} <= asked <= {(0, 1), (0, 2), (0, 3)} and len(asked) > 1
-    assert found.best >= found.plain and found.calibration.computed in asked
+        found = calibrator.calibrate(0.6, PROMPTS, PROMPTS[1:])
+    walker, asked = calibrator.walker, {call.args[3] for call in closeness.call_args_list} - {None}
+    assert len({made.computed for made in asked}) > 1
+    assert max(walker.forwards(made) for made in asked) <= walker.allowed(0.6)
+    if found.calibration:
+        assert found.best > found.plain and found.calibration in asked
+        assert found.calibration.conditions == walker.conditions()
+    else:
+        assert found.best <= found.plain and not found.corrected
+
+
+@pytest.mark.parametrize("gain, kept", [(1.0, True), (0.0, False), (-1.0, False)])
+def test_what_is_not_surely_better_than_fewer_steps_is_not_kept(model, tmp_path, gain, kept):
+    def closeness(self, prompt, budget, made, chunks=None):
+        return 20.0 + (gain if made else 0.0)
+
+    with mock.patch.object(Calibrator, "closeness", closeness):
+        found = Calibrator(model, "off", tmp_path, schedules=0).calibrate(0.6, PROMPTS, PROMPTS)
+    assert (found.calibration is not None) == kept
+
+
+def test_sure_means_more_than_chance_does():
+    assert surely([1.0, 1.2, 0.9, 1.1]) and surely([0.5]) and not surely([0.0])
+    assert not surely([9.0, 0.1, -0.2, 0.3])  # one prompt alone
+    assert not surely([3.0, -1.0, -1.0, 3.1, -1.0])
+    assert robust([20.0, 21.0, 22.0]) == pytest.approx(21.0)
+    assert robust([20.0, 21.0, 200.0]) == pytest.approx(24.0) and robust([20.0, 21.0, 3.0]) == pytest.approx(17.0)
+
+
+def test_a_line_that_a_kill_cut_off_is_judged_again(tmp_path):
+    file, asked = tmp_path / "judged.jsonl", []
+
+    def judge(value):
+        asked.append(value)
+        return value
+
+    for _ in range(2):
+        judged = Judged(file)
+        assert [judged.value(["a", each], lambda each=each: judge(each)) for each in (1.5, 2.5)] == [1.5, 2.5]
+    assert asked == [1.5, 2.5]
+    file.write_text(file.read_text()[:-5])
+    assert Judged(file).value(["a", 2.5], lambda: judge(3.5)) == 3.5
+    assert Judged(file).value(["a", 2.5], lambda: judge(4.5)) == 3.5
+    assert Judged(file).value(["a", 1.5], lambda: judge(4.5)) == 1.5
 
 
 def test_what_exact_walks_say(model, tmp_path):
@@ -60,13 +104,17 @@ def test_what_exact_walks_say(model, tmp_path):
 
 
 def test_cost_is_said_before(model, tmp_path):
-    """Those that are judged by are walked twice at each budget."""
+    """Those that are judged by are walked by fewer steps too, and twice by what was found."""
     calibrator = Calibrator(model, "off", tmp_path, schedules=0)
-    exact, half = (calibrator.walker.forwards(2, budget) for budget in (1.0, 0.5))
-    assert calibrator.forwards([0.5], 2, 0) == 2 * (exact + half)
-    assert calibrator.forwards([0.5], 0, 1) == exact + 2 * half
-    one = calibrator.walker.forwards(1, 1.0)
-    assert replace(calibrator, schedules=7).forwards([0.5], 1, 0) == 2 * exact + 11 * one + 2 * half + 7 * half
+    walker = calibrator.walker
+    exact, half = walker.exact_work(2, 1), walker.budget_work(2, 0.6)
+    assert exact.forwards > half.forwards
+    assert calibrator.works([0.6], 2, 0) == [(2, exact), (2, half)]
+    assert calibrator.works([0.6], 0, 1) == [(1, exact), (3, half)]
+    one = walker.exact_work(1, 1)
+    searched = replace(calibrator, schedules=7).works([0.6], 1, 0)
+    assert searched == [(1, exact), (1, exact), (walks.PROBES + 1, one), (2, half), (7, half)]
+    assert walker.exact_work(2, 3).forwards > 2.5 * exact.forwards
 
 
 def example(seed, share):
@@ -91,29 +139,72 @@ def many(folder):
 
 
 def test_the_command_says_what_it_needs(tmp_path):
+    asked = {
+        "model": "tiny-skyreels",
+        "budgets": "0.5",
+        "target": "off",
+        "work": tmp_path,
+        "prompts": None,
+        "n": None,
+        "tflops": None,
+    }
     few = tmp_path / "few.txt"
     few.write_text("a red circle\n\n")
-    asked = {"model": "tiny-skyreels", "budgets": "0.5", "target": "off", "work": tmp_path, "prompts": few}
     for change, message in (
-        ({}, "few.txt: holds 1 prompts; accepted: at least 6"),
+        ({"prompts": few}, "few.txt: holds 1 prompts; accepted: at least 6"),
         ({"prompts": tmp_path / "none"}, "none: can't be read"),
         ({"budgets": "0.5,2"}, "got '0.5,2'; accepted: numbers above 0, at most 1"),
-        ({"prompts": many(tmp_path), "target": "paper"}, "got 'paper'; accepted: 'off' or 'converged'"),
+        ({"target": "paper"}, "got 'paper'; accepted: 'off' or 'converged'"),
     ):
         with pytest.raises(InputError, match=message):
             command(**asked | {"to": tmp_path, "schedules": 0, "seed": 0, "device": "cpu"} | change)
 
 
-def test_the_command_writes_what_a_checkpoint_then_has(model, tmp_path, monkeypatch, capsys):
-    """At its own steps that would take long: the model is the small one, and nothing is walked."""
-    nothing = Calibrator(model, "off", tmp_path).walker.conditions()
-    plain = calibration.Calibration(0.5, nothing, (0, 2), ((), ()), ((), ()))
-    outcome = calibration.Outcome(plain, (5.0, 6.0), (5.0, 6.0))
+@pytest.fixture
+def small(model, monkeypatch):
+    """What the command takes for the bundled one: at its own steps calibrating would take long."""
     monkeypatch.setattr("flowcache.families.registry.load_model", lambda *given, **said: model)
-    monkeypatch.setattr(Calibrator, "calibrate", lambda self, budget, prompts, others: outcome)
-    command(model.spec.name, many(tmp_path), "0.5", "off", tmp_path / "out", tmp_path / "work", 9, 0, "cpu", True)
-    said = json.loads(capsys.readouterr().out)
+    monkeypatch.setattr("flowcache.families.registry.find", lambda name: model.spec)
+    return model
+
+
+def test_the_command_needs_no_prompts_and_writes_what_a_checkpoint_then_has(small, tmp_path, monkeypatch, capsys):
+    """Nothing is walked. The other half of the prompts judges; all have noise that no bench has."""
+    asked = []
+
+    def outcome(self, budget, prompts, others):
+        asked.append((prompts, others))
+        at = self.walker.conditions()
+        made = Calibration(budget, at, (0, 2), ((), ()), ((), ())) if budget > 0.5 else None
+        return Outcome(budget, made, (5.0, 6.0), (6.0, 8.0))
+
+    monkeypatch.setattr(Calibrator, "calibrate", outcome)
+    said = {"target": "off", "to": tmp_path / "out", "work": tmp_path / "work", "schedules": 9, "seed": 3}
+    command(small.spec.name, None, 8, "0.6,0.5", **said, tflops=None, device="cpu", as_json=True)
+    printed = json.loads(capsys.readouterr().out)
     written = json.loads((tmp_path / "out" / "calibration.json").read_text())
-    assert written["checkpoint"] == find(model.spec.name).digest
-    assert [(each["budget"], each["computed"]) for each in written["presets"]] == [(0.5, [0, 2])]
-    assert said["budgets"][0] | {"budget": 0.5, "corrected": False} == said["budgets"][0] and said["forwards"] > 0
+    assert written["checkpoint"] == folder_digest(Path(small.spec.path), without=calibrations.FILE)
+    assert [(each["budget"], each["computed"]) for each in written["presets"]] == [(0.6, [0, 2])]
+    kept, not_kept = printed["budgets"]
+    assert kept["forwards"] <= kept["most_forwards"] and kept["gain"]["mean"] == [1.5, 1.0, 2.0]
+    assert not_kept["computed"] is None and printed["forwards"] > 0 and printed["gpu_hours"] > 0
+    (prompts, others), _ = asked
+    assert (len(prompts), len(others)) == (4, 4) and len({each.seed for each in (*prompts, *others)}) == 8
+    assert min(each.seed for each in prompts) > MOST * SEEDS + MOST_PROMPTS
+    command(small.spec.name, many(tmp_path), None, "0.6,0.5", **said, tflops=989.0, device="cpu", as_json=False)
+    text = " ".join(capsys.readouterr().out.split())
+    assert "GPU hours (989 TFLOP/s a GPU" in text
+    assert "budget 0.5: fewer steps stay; latents to the target 5.5 dB" in text
+    assert "1.5 dB (1.0 to 2.0), median 1.5, better on 2 of 2 prompts" in text
+
+
+def test_presets_of_other_budgets_stay_and_what_is_no_longer_better_goes(small, tmp_path, monkeypatch, capsys):
+    at = Calibrator(small, "off", tmp_path).walker.conditions()
+    old = [Calibration(budget, at, (0, 2), ((), ()), ((), ())) for budget in (0.7, 0.6)]
+    elsewhere = replace(old[1], conditions=replace(at, steps=9))
+    spec = replace(small.spec, calibrations=(*old, elsewhere))
+    monkeypatch.setattr("flowcache.families.registry.find", lambda name: spec)
+    monkeypatch.setattr(Calibrator, "calibrate", lambda self, budget, *prompts: Outcome(budget, None, (5.0,), (4.0,)))
+    command(spec.name, None, 6, "0.6", "off", tmp_path, tmp_path / "work", 9, 0, None, "cpu", True)
+    written = json.loads((tmp_path / "calibration.json").read_text())
+    assert [(each["budget"], each["conditions"]["steps"]) for each in written["presets"]] == [(0.7, 4), (0.6, 9)]
