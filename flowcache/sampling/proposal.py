@@ -186,13 +186,15 @@ def climb(
     judge: Callable[[Schedule], float],
     walks: int,
     fits: Callable[[Schedule], bool] = lambda schedule: True,
+    cost: Callable[[Schedule], float] = lambda schedule: 0.0,
 ) -> Schedule:
     """From the best of `starts` on: moves by one or two steps, the first that helps is taken, until none does or so
-    many schedules were judged (all of `starts` are). fits: whether a move may be made at all."""
+    many schedules were judged (all of `starts` are). fits: whether a move may be made at all. cost: of two the cheaper
+    one is judged first."""
     search = Climb(judge, walks, {})
     best = max(starts, key=search.value)
     while not search.spent:
-        others = (other for other in moves(best, steps, 2) if fits(other) and not search.spent)
+        others = (other for other in sorted(moves(best, steps, 2), key=cost) if fits(other) and not search.spent)
         better = next((other for other in others if search.value(other) > search.seen[best]), None)
         if better is None:
             break

@@ -20,6 +20,7 @@ from flowcache.worker.walks import PROBES, Prompt, Target, Walker
 __all__ = ["Calibration", "Calibrator", "Outcome", "Prompt", "Target"]
 
 WORST = 3.0  # dB
+HOPELESS = 1.0  # dB
 FAR = 10.0  # dB from the middle one: a value further away counts as that far
 CHUNKS = 2  # of a window that is fitted: its first chunk, and one for all later ones
 NEIGHBOURS = 3  # chunks of a window that is climbed by: one has neighbours on both sides
@@ -95,9 +96,8 @@ class Calibrator:
         def most(make: Callable[[int], Schedule], counts: Sequence[int]) -> Schedule:
             return next((made for made in map(make, counts) if fits(made)), (0,))
 
-        def judge(computed: Schedule) -> float:
-            made = self._bare(budget, computed)
-            return robust([self.closeness(prompt, budget, made, NEIGHBOURS) for prompt in prompts])
+        def judged(computed: Schedule, some: Sequence[Prompt]) -> list[float]:
+            return [self.closeness(prompt, budget, self._bare(budget, computed), NEIGHBOURS) for prompt in some]
 
         even = most(lambda count: even_steps(steps, count), range(steps, 0, -1))
         if not self.schedules:
@@ -105,7 +105,8 @@ class Calibrator:
         near = range(min(len(even) + 2, steps), 0, -1)  # where forwards depend on the steps, more of them may fit
         walks = self._exact(tuple(prompts))
         in_step, proposed = (most(lambda count, of=of: of(walks, count), near) for of in (aligned, propose))
-        best = climb([*dict.fromkeys((even, in_step, proposed))], steps, judge, self.schedules, fits)
+        starts = dict.fromkeys((even, in_step, proposed))
+        best = climb([*starts], steps, Race(prompts, judged).value, self.schedules, fits, walks.cost)
         return [*dict.fromkeys((best, in_step))]
 
     def _exact(self, prompts: tuple[Prompt, ...]) -> Walks:
@@ -144,6 +145,28 @@ class Calibrator:
                 (others * (1 + 2 * kinds), walker.budget_work(exact, budget)),
             ]
         return [(count, work) for count, work in found if count]
+
+
+@dataclass
+class Race:
+    """How good schedules are, of which the best is sought. closeness: of a schedule, to some of the prompts.
+
+    Where half of the prompts say that one is worse than the best so far by HOPELESS, the others are not asked.
+    """
+
+    prompts: Sequence[Prompt]
+    closeness: Callable[[Schedule, Sequence[Prompt]], list[float]]
+    best: list[float] = field(default_factory=list)
+
+    def value(self, schedule: Schedule) -> float:
+        half = len(self.prompts) // 2
+        found = self.closeness(schedule, self.prompts[:half])
+        if self.best and found and robust(gains(found, self.best[:half])) < -HOPELESS:
+            return float("-inf")
+        found += self.closeness(schedule, self.prompts[half:])
+        if not self.best or robust(found) > robust(self.best):
+            self.best = found
+        return robust(found)
 
 
 def gains(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:

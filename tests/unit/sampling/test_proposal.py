@@ -97,6 +97,12 @@ def test_a_climb_makes_no_move_that_does_not_fit():
     assert max(schedule[-1] for schedule in asked) == 5
 
 
+def test_a_climb_asks_for_what_costs_less_first():
+    asked = []
+    climb([(0, 3)], STEPS, lambda schedule: asked.append(schedule) or 0.0, 100, cost=lambda schedule: -schedule[-1])
+    assert asked == [(0, 3), (0, 5), (0, 4), (0, 2), (0, 1)]
+
+
 @pytest.mark.parametrize("lag", [0, 1, 2, 3, 4, 5, STEPS + 1])
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, STEPS])
 def test_steps_in_step_with_the_lag(lag, count):

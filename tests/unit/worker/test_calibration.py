@@ -17,7 +17,7 @@ from flowcache.families import calibrations
 from flowcache.families.registry import folder_digest, load_model
 from flowcache.sampling.fitting import Example, fitted
 from flowcache.worker import walks
-from flowcache.worker.calibration import Calibration, Calibrator, Outcome, Prompt, robust, surely
+from flowcache.worker.calibration import Calibration, Calibrator, Outcome, Prompt, Race, robust, surely
 from flowcache.worker.judged import Judged
 
 TEXTS = ("a red circle moving right on a blue background", "a white square growing on a black background")
@@ -74,6 +74,20 @@ def test_sure_means_more_than_chance_does():
     assert not surely([3.0, -1.0, -1.0, 3.1, -1.0])
     assert robust([20.0, 21.0, 22.0]) == pytest.approx(21.0)
     assert robust([20.0, 21.0, 200.0]) == pytest.approx(24.0) and robust([20.0, 21.0, 3.0]) == pytest.approx(17.0)
+
+
+def test_what_half_of_the_prompts_call_hopeless_is_not_walked_further():
+    asked = []
+
+    def closeness(schedule, prompts):
+        asked.extend((schedule, prompt) for prompt in prompts)
+        return [schedule[-1] + prompt for prompt in prompts]
+
+    race = Race([1, 2, 3, 4], closeness)
+    assert race.value((0, 20)) == 22.5 and len(asked) == 4
+    assert race.value((0, 18)) == float("-inf") and len(asked) == 6
+    assert race.value((0, 19)) == 21.5 and race.value((0, 21)) == 23.5 and len(asked) == 14
+    assert race.value((0, 19)) == float("-inf")  # the best is another one now
 
 
 def test_a_line_that_a_kill_cut_off_is_judged_again(tmp_path):
