@@ -280,3 +280,4 @@ class ChunkRecord:
     # A character a step: 1 computed, 0 reused, - not asked for; guidance branches in turn, with / between them.
     decisions: str | None = None
     flaw: str | None = None  # what its pixels look like: black, frozen or saturated
+    forwards: int | None = None  # all that ran since the chunk before was finished, those for K/V alone included

@@ -28,7 +28,8 @@ class FinishedChunk:
     computed, reused: forwards of its steps, all guidance branches. seconds: its share of the time; the shares
     of a window's chunks sum up to the time that the window took. kv_bytes: of the K/V storage of the whole window.
     decisions: for each guidance branch a character a step, 1 where it was computed, 0 where reused, - where the
-    branch does not run.
+    branch does not run. forwards: all that ran since the chunk before was finished, other chunks' too, and those for
+    K/V alone: over a window's chunks they sum up to what it took.
     """
 
     index: int
@@ -38,6 +39,7 @@ class FinishedChunk:
     seconds: float
     kv_bytes: int = 0
     decisions: tuple[str, ...] = ()
+    forwards: int = 0
 
 
 @dataclass(frozen=True)

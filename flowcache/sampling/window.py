@@ -67,6 +67,7 @@ class Window:
         self.solver_states = [plan.solver_of(chunk).start for chunk in range(len(self.latents))]
         self.decisions: dict[tuple[int, int], list[str]] = {}  # as in FinishedChunk, by chunk and branch
         self.seconds = [0.0] * len(self.latents)
+        self.forwards = 0  # since the last chunk was finished
         for forward in plan.spared:
             self.mark(forward, "0")
 
@@ -196,6 +197,7 @@ class Window:
     ) -> None:
         chunk, branch, step = forward.chunk, forward.branch, forward.step
         decision = self.decision(forward, decisions)
+        self.forwards += decision.compute
         if step >= 0:
             self.mark(forward, "01"[decision.compute])
         if self.observe:
@@ -211,6 +213,7 @@ class Window:
         self.caches.pop(chunk, None)
         decisions = tuple("".join(taken) for (own, _), taken in sorted(self.decisions.items()) if own == chunk)
         marks = "".join(decisions)
+        forwards, self.forwards = self.forwards, 0
         return FinishedChunk(
             index=chunk,
             latents=self.latents.chunks[chunk],
@@ -219,6 +222,7 @@ class Window:
             seconds=self.seconds[chunk],
             kv_bytes=self.store.bytes,
             decisions=decisions,
+            forwards=forwards,
         )
 
 

@@ -20,6 +20,7 @@ SECONDS = pa.map_(pa.string(), pa.float64())
 HARDWARE = pa.map_(pa.string(), pa.string())
 ADDED = (
     "decisions",
+    "forwards",
     "kv_bytes",
     "flaw",
     "flawed_chunks",
@@ -108,6 +109,7 @@ VIDEOS = pa.schema(
         column("bytes", pa.int64(), "of all committed chunks"),
         column("steps_computed", pa.int64(), "transformer forwards that ran, both guidance branches"),
         column("steps_reused", pa.int64(), "transformer forwards that the cache saved"),
+        column("forwards", pa.int64(), "all transformer forwards, those for K/V alone included", True),
         column("flawed_chunks", pa.int64(), "chunks that look black, frozen or saturated", True),
         column("render_seconds", pa.float64(), "from start to finish of each segment, summed"),
         column("started", pa.float64(), "first segment's start, unix seconds", True),
@@ -133,6 +135,7 @@ CHUNKS = pa.schema(
         column("init", pa.string(), "init segment that the fragment needs before it, relative to the root"),
         column("steps_computed", pa.int64(), "transformer forwards that ran, both guidance branches"),
         column("steps_reused", pa.int64(), "transformer forwards that the cache saved"),
+        column("forwards", pa.int64(), "all since the chunk before was finished, those for K/V alone included", True),
         column("flaw", pa.string(), "black, frozen or saturated, where its pixels look like that", True),
         column(
             "decisions",

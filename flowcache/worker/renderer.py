@@ -35,6 +35,7 @@ class RenderedChunk:
     decode_seconds: float
     kv_bytes: int
     decisions: tuple[str, ...]  # as in FinishedChunk
+    forwards: int = 0  # alike
 
 
 class SegmentRenderer:
@@ -83,6 +84,11 @@ class SegmentRenderer:
     @property
     def reuses(self) -> bool:
         return self.policy != self.policy.exact
+
+    @property
+    def spares(self) -> bool:
+        """Whether a budget leaves steps of every chunk out, where its decisions need not tell."""
+        return self.policy.steps is not None
 
     def number(self, chunk: int) -> int:
         """The number in the whole video of a chunk of this window."""
@@ -156,6 +162,7 @@ class SegmentRenderer:
                     decode_seconds=time.perf_counter() - begin,
                     kv_bytes=done.kv_bytes,
                     decisions=done.decisions,
+                    forwards=done.forwards,
                 )
                 start += len(frames)
 

@@ -53,6 +53,7 @@ class Upload:
             flaw=flaw,
             kv_bytes=chunk.kv_bytes,
             decisions="/".join(chunk.decisions),
+            forwards=chunk.forwards,
         )
         self.chunks.append(record)
         return record

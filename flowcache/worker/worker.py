@@ -176,7 +176,7 @@ class RankWorker:
             with closing(renderer.chunks()) as chunks:
                 for chunk in chunks:
                     seen = flaw(chunk.frames)
-                    if seen and (chunk.steps_reused or renderer.policy.steps):
+                    if seen and (chunk.steps_reused or renderer.spares):
                         spoilt = spoilt or Flawed(chunk.chunk, seen)
                     if not spoilt:  # else only to its end, since the other ranks go there too
                         yield upload.chunk(chunk, seen)

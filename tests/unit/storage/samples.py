@@ -80,7 +80,7 @@ class Studio:
 
     store: Store
     requests: tuple[RenderRequest, ...]
-    later: tuple = (4096, MAP)  # fields of a ChunkRecord that older versions lack
+    later: tuple = (4096, MAP, None, 7)  # fields of a ChunkRecord that older versions lack
     hardware: dict | None = field(default_factory=lambda: dict(HARDWARE))  # alike, of a marker
 
     def record(self):

@@ -69,6 +69,7 @@ def test_a_video_row_holds_the_whole_request(folder, studio):
     assert json.loads(cat["policy_json"]) == wanted.policy
     assert (cat["status"], cat["error"], cat["requested_frames"], cat["frames"]) == ("done", None, 24, 24)
     assert (cat["segments"], cat["chunks"], cat["steps_computed"], cat["steps_reused"]) == (3, 6, 36, 12)
+    assert cat["forwards"] == 42
     assert (cat["render_seconds"], cat["started"], cat["finished"]) == (7.5, 100.0, 102.5)
 
 

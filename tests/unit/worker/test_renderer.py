@@ -12,6 +12,9 @@ from flowcache.families.magi.vae_config import ViTVAEConfig
 from flowcache.families.registry import load_model
 from flowcache.inputs.segments import plan
 from flowcache.models.base import alone
+from flowcache.planner.cost import cost
+from flowcache.planner.price import cost_model
+from flowcache.planner.workload import workload
 from flowcache.records import RenderRequest, Shot
 from flowcache.worker.renderer import (
     SegmentRenderer,
@@ -126,6 +129,25 @@ def test_a_segment_that_is_resumed_takes_the_same_decisions(model):
         steps = "".join(chunk.decisions)
         assert [len(branch) for branch in chunk.decisions] == [5, 5] and chunk.kv_bytes > 0
         assert (steps.count("1"), steps.count("0")) == (chunk.steps_computed, chunk.steps_reused) and "0" in steps
+
+
+@pytest.mark.parametrize("kv", [{}, {"keep": "recent", "chunks": 2}])
+@pytest.mark.parametrize("image", [None, "picture.png"])
+def test_all_segments_of_a_budget_take_the_same_steps_and_the_forwards_that_are_planned(model, kv, image):
+    """Fresh, from a picture, and continued; K/V kept whole or in part."""
+    wanted = replace(
+        LONG, steps=6, image=image, policy={"name": "flowcache", "budget": 0.5, **({"kv": kv} if kv else {})}
+    )
+    tail = torch.zeros(24, 1, 8, 8) if image else None
+    found = []
+    for segment in plan(wanted, model.spec):
+        chunks, tail = rendered(model, wanted, segment, tail)
+        found += chunks
+    (steps,) = {len(branch) for chunk in found for branch in chunk.decisions}
+    assert 1 < steps < 6 and {chunk.steps_computed for chunk in found} == {2 * steps}
+    planned = cost(workload([wanted], cost_model({"tiny-skyreels": model.spec})))
+    assert sum(chunk.forwards for chunk in found) == planned.most.forwards == planned.least.forwards
+    assert planned.sampling == {f"{steps} of 6 steps, UniPC, corrected, not calibrated": 2}
 
 
 def test_seed_and_prompt_change_the_picture(model):

@@ -129,7 +129,8 @@ class Pixels:
 
     text_seconds = 0.25
 
-    def __init__(self, task, reused: int, dies: int | None = None):
+    def __init__(self, task, reused: int, dies: int | None = None, spares: bool = False):
+        self.spares = spares
         self.reused, self.dies, self.reuses, self.first = reused, dies, task.reuse, task.segment.first_chunk
 
     def chunks(self):
@@ -162,6 +163,7 @@ def test_a_spoilt_chunk_ends_the_attempt_where_steps_were_reused(rendered):
     task = replace(tasks()[1][0], last=True)
     first, end = rendered(task, reused=1)
     assert (first.chunk, first.flaw, end) == (0, None, Flawed(1, "black"))
+    assert rendered(task, reused=0, spares=True)[-1] == Flawed(1, "black")  # fewer steps, all of them computed
 
 
 def test_it_is_kept_and_flagged_where_none_was(rendered):
