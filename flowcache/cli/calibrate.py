@@ -69,6 +69,7 @@ def calibrate(
     check_here(work, "--work")
     check_device(device)
     digest = folder_digest(Path(spec.path), without=calibrations.FILE)
+    before = calibrations.read(folder, digest) if (folder / calibrations.FILE).is_file() else ()
     calibrator = _calibrator(replace(spec, digest=digest, calibrations=()), texts, device, goal, work, schedules)
     cost = _cost(calibrator, shares, texts, tflops)
     tell = (lambda text: None) if as_json else lambda text: out.print(text, markup=False)
@@ -76,7 +77,7 @@ def calibrate(
     tell(f"{cost['prompts']} prompts, {cost['forwards']:,} chunk forwards at most: {hours}")
     made, told = _calibrated(calibrator, shares, texts, tell)
     at = calibrator.walker.conditions()
-    kept = [each for each in spec.calibrations if each.budget not in shares or each.conditions != at]
+    kept = [each for each in before if each.budget not in shares or each.conditions != at]
     calibrations.write(folder, digest, [*kept, *made])
     if as_json:
         print_json({**cost, "file": str(folder / calibrations.FILE), "budgets": told})

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, is_dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ class Judged:
 
     def value(self, of: Sequence[Any], judge: Callable[[], float]) -> float:
         """Judged now where it was not before. of: what JSON or a dataclass can say."""
-        said = json.dumps(of, default=lambda each: asdict(each) if is_dataclass(each) else str(each))
+        said = json.dumps(of, default=vars)
         key = hashlib.sha256(said.encode()).hexdigest()[:24]
         if key not in self.known:
             self.known[key] = judge()

@@ -7,7 +7,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from flowcache.cache.fixed_steps import Calibration
 from flowcache.families.registry import load_model
+from flowcache.families.settings import resolve_policy, settings_of
 from flowcache.inputs.segments import plan
 from flowcache.parallel.apply import shard
 from flowcache.parallel.mesh import arrange
@@ -22,7 +24,8 @@ POLICIES = {
     "off": {"name": "off"},
     "paper": {"name": "paper", "threshold": 2.0, "ret_steps": 1, "kv": KEPT},
     "mended": {"name": "flowcache", "threshold": 2.0, "ret_steps": 1, "kv": {**KEPT, "by": "frame"}},
-    "fixed": {"name": "flowcache", "budget": 0.5, "kv": KEPT},
+    "fewer": {"name": "flowcache", "budget": 0.5, "kv": KEPT},
+    "calibrated": {"name": "flowcache", "budget": 0.6, "kv": KEPT},
 }
 FRAMES = {"tiny-skyreels": (33, 24), "tiny-magi": (48, 24)}  # of two shots, the second of which continues the first
 
@@ -52,6 +55,10 @@ def render(group: dist.ProcessGroup | None, name: str, policy: dict) -> Rendered
     prompts = "a red circle moving right on a blue background", "a red circle growing on a blue background"
     shots = tuple(Shot(prompt, frames, cut=False) for prompt, frames in zip(prompts, FRAMES[name], strict=True))
     request = RenderRequest("v", shots, 64, 64, 12, 1, 3.0, 4, model=name, policy=policy)
+    if policy == POLICIES["calibrated"]:
+        at = settings_of(request, model.spec).plan(model.spec.chunk, resolve_policy(policy, model.spec)).conditions
+        made = Calibration(policy["budget"], at, (0, 2), ((), ()), ((), ()))
+        model = replace(model, spec=replace(model.spec, calibrations=(made,)))
     picture = np.full((1, 64, 64, 3), 90, np.uint8)
     picture[0, 20:40, 20:40] = 200
     segments, clean, frames = plan(request, model.spec), [], []
@@ -70,7 +77,9 @@ def render(group: dist.ProcessGroup | None, name: str, policy: dict) -> Rendered
 
 def check(pool, name: str, policy: str, sizes: list[int]) -> None:
     alone = render(None, name, POLICIES[policy])
-    assert any("0" in branch for decisions in alone.decisions for branch in decisions) == (policy != "off")
+    steps = [branch for decisions in alone.decisions for branch in decisions]
+    assert any("0" in branch for branch in steps) == (policy not in ("off", "fewer"))
+    assert (max(map(len, steps)) < 4) == (policy == "fewer")
     for size in sizes:
         for found in pool(size, render, name, POLICIES[policy]):
             for some, one in zip(found.latents, alone.latents, strict=True):
@@ -79,7 +88,7 @@ def check(pool, name: str, policy: str, sizes: list[int]) -> None:
             assert np.abs(found.frames.astype(int) - alone.frames).max() <= 1
 
 
-@pytest.mark.parametrize(("name", "policy", "ranks"), [("tiny-magi", "mended", 3), ("tiny-skyreels", "fixed", 2)])
+@pytest.mark.parametrize(("name", "policy", "ranks"), [("tiny-magi", "mended", 3), ("tiny-skyreels", "calibrated", 2)])
 def test_a_gang_renders_the_same_segments(pool, name, policy, ranks):
     check(pool, name, policy, [ranks])
 

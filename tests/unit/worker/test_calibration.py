@@ -216,9 +216,12 @@ def test_presets_of_other_budgets_stay_and_what_is_no_longer_better_goes(small, 
     at = Calibrator(small, "off", tmp_path).walker.conditions()
     old = [Calibration(budget, at, (0, 2), ((), ()), ((), ())) for budget in (0.7, 0.6)]
     elsewhere = replace(old[1], conditions=replace(at, steps=9))
-    spec = replace(small.spec, calibrations=(*old, elsewhere))
-    monkeypatch.setattr("flowcache.families.registry.find", lambda name: spec)
+    digest = folder_digest(Path(small.spec.path), without=calibrations.FILE)
+    calibrations.write(tmp_path, digest, [*old, elsewhere])
     monkeypatch.setattr(Calibrator, "calibrate", lambda self, budget, *prompts: Outcome(budget, None, (5.0,), (4.0,)))
-    command(spec.name, None, 6, "0.6", "off", tmp_path, tmp_path / "work", 9, 0, None, "cpu", True)
+    command(small.spec.name, None, 6, "0.6", "off", tmp_path, tmp_path / "work", 9, 0, None, "cpu", True)
     written = json.loads((tmp_path / "calibration.json").read_text())
     assert [(each["budget"], each["conditions"]["steps"]) for each in written["presets"]] == [(0.7, 4), (0.6, 9)]
+    calibrations.write(tmp_path, "another", old)
+    with pytest.raises(InputError, match=f"calibration.json: checkpoint: is another's; accepted: {digest}"):
+        command(small.spec.name, None, 6, "0.6", "off", tmp_path, tmp_path / "work", 9, 0, None, "cpu", True)
