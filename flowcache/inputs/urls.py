@@ -15,8 +15,8 @@ import fsspec
 from fsspec.core import url_to_fs
 
 from flowcache.errors import StoreError, UnreadableError, masked
+from flowcache.inputs.limits import BLOCK, check_size
 
-BLOCK = 1 << 20  # bytes
 FETCH_SECONDS = 600.0  # for one object
 WEB = ("http", "https")
 MISSING = "does not exist"
@@ -147,11 +147,6 @@ def _copy(filesystem: Any, path: str, file: IO[bytes], limit: int) -> None:
             file.write(block)
     if size < (found.get("size") or 0):
         raise StoreError("cannot be read (what comes breaks off)", passing=True)
-
-
-def check_size(size: int, limit: int) -> None:
-    if size > limit:
-        raise UnreadableError(f"is larger than {limit >> 20:,} MiB")
 
 
 def cause(fault: Exception) -> str:
