@@ -27,6 +27,7 @@ from flowcache.cli.repair import repair
 from flowcache.cli.report import report
 from flowcache.cli.sheet import sheet
 from flowcache.cli.sign import sign
+from flowcache.cli.stated import Stated
 from flowcache.cli.status import status
 from flowcache.cli.steer import add, cancel, pause, prioritise, resume, skip
 from flowcache.cli.stop import stop
@@ -67,7 +68,7 @@ def of_all(
 COMMANDS = (render, submit, plan, status, verify, repair, models, calibrate, bench)
 STEERING = (pause, resume, stop, cancel, skip, prioritise, add)
 for command in (*COMMANDS, export, sign, sheet, report, links, gc, *STEERING):
-    app.command()(command)
+    app.command(cls=Stated)(command)
 
 
 def fail(error: FlowcacheError, as_json: bool) -> int:
