@@ -43,6 +43,9 @@ def export(
     certificate: Certificate = None,
     key: Key = None,
     timestamps: Timestamps = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Also files of others, and a dataset of other videos.")
+    ] = False,
     endpoint_url: Endpoint = None,
     as_json: Json = False,
 ) -> None:
@@ -74,7 +77,7 @@ def export(
         if not as_json:
             out.print(f"{root}/{one.key} ({one.bytes:,} bytes)", markup=False)
 
-    done = write(plan, target, told)
+    done = write(plan, target, told, overwrite)
     if as_json:
         print_json({f"{root}/{one.key}": one.bytes for one in done.written})
     elif done.found:
