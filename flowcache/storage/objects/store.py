@@ -136,7 +136,7 @@ class Store:
 
     def probe(self) -> None:
         """Check that the root keeps what is written, each under its own name, that listings show it, and that exclusive
-        creates are exclusive; else StoreError. Leaves nothing behind."""
+        creates are exclusive; else StoreError. Leaves nothing behind, unless it is interrupted."""
         self.backend.check()
         name = secrets.token_hex(6)
         key, data = f"_run/.probe-{name}", f"probe {name}".encode()  # bytes that no other object has
@@ -146,7 +146,7 @@ class Store:
             if fault:
                 raise Unusable(f"{masked(self.url)} {fault}. Use a store such as AWS S3, Ceph, MinIO or a local disk")
             self.delete(key)
-        except BaseException:
+        except Exception:  # Ctrl-C waits for no store that may be silent
             self._quietly_delete(key)
             raise
 
