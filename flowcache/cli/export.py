@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from flowcache.storage.provenance import Credential
 
 Form = Literal["mp4", "webdataset", "huggingface", "lerobot"]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Also over files of somebody else's, and a dataset of other videos.")
+]
 
 
 def export(
@@ -43,9 +46,7 @@ def export(
     certificate: Certificate = None,
     key: Key = None,
     timestamps: Timestamps = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Also files of others, and a dataset of other videos.")
-    ] = False,
+    overwrite: Overwrite = False,
     endpoint_url: Endpoint = None,
     as_json: Json = False,
 ) -> None:
