@@ -1,6 +1,7 @@
 """What a shell makes of a variable that is not set."""
 
-import typer
+from typing import Any
+
 from typer.core import TyperCommand
 
 from flowcache.errors import InputError, Problem
@@ -10,7 +11,7 @@ class Stated(TyperCommand):
     """A command whose options and arguments say something, where they are given: InputError for a blank one. Of a path
     it would be the current folder."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         given, _, _ = self.make_parser(ctx).parse_args(list(args))
         names = {
             param.name: param.opts[0] if param.param_type_name == "option" else param.name for param in self.params

@@ -37,10 +37,11 @@ class Unreached:
     of_machine: bool = False
 
 
-def unreached(fault: BaseException) -> Unreached | None:
-    """None where the fault is of another kind: a server answered, or it is a folder's."""
+def unreached(fault: BaseException, asked: str = "the server") -> Unreached | None:
+    """None where the fault is of another kind: a server answered, or it is a folder's. asked: the endpoint, where the
+    fault does not name it."""
     every = list(chain(fault))
-    links, at = {type(link).__name__: link for link in every}, _place(every)
+    links, at = {type(link).__name__: link for link in every}, _place(every) or asked
     of = S3 if any(type(link).__module__.startswith("botocore") for link in every) else OTHERS
     if found := next((link for link in every if getattr(link, "verify_code", 0)), None):
         return _mistrusted(at, found, of)
@@ -67,7 +68,7 @@ def _unconnected(at: str, links: Mapping[str, BaseException], of: Settings) -> U
     if links.keys() & {"EndpointConnectionError", "ProxyConnectionError"}:
         said = next((link.strerror for link in links.values() if isinstance(link, OSError) and link.strerror), "")
         return Unreached(f"no connection to {at}{f' ({said.lower()})' if said else ''}; look at {look}")
-    if "ReadTimeoutError" in links:
+    if links.keys() & {"ReadTimeoutError", "FSTimeoutError"}:
         return Unreached(f"{at} takes connections and does not answer in time")
     if "ConnectionClosedError" in links:
         tls = f"; where it speaks TLS, take https:// in {of.address}" if at.startswith("http://") else ""
@@ -82,14 +83,14 @@ def chain(fault: BaseException | None) -> Iterator[BaseException]:
         fault = fault.__cause__ or fault.__context__
 
 
-def _place(links: Iterable[BaseException]) -> str:
+def _place(links: Iterable[BaseException]) -> str | None:
     """Whose address a client names, without path and credentials."""
     for link in links:
         said = getattr(link, "kwargs", None) or {}
         if isinstance(url := said.get("proxy_url") or said.get("endpoint_url"), str):
             parts = urlsplit(url)
             return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-    return "the server"
+    return None
 
 
 def _mistrusted(at: str, fault: Any, of: Settings) -> Unreached:

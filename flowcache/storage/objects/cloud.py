@@ -112,7 +112,9 @@ class CloudBackend(RemoteBackend):
         return isinstance(fault, FileExistsError) or self._unusable(fault) or super().passing(fault)
 
     def _unreached(self, fault: Exception) -> Unreached | None:
-        return None if self.answer(fault) or self._lacks_credentials(fault) else unreached(fault)
+        if self.answer(fault) or self._lacks_credentials(fault):
+            return None
+        return unreached(fault, getattr(self.fs, "endpoint_url", None) or "the server")
 
     def _unusable(self, fault: Exception) -> bool:
         """Neither a refusal nor the system's word: the client came upon an answer that it could not read."""
