@@ -93,11 +93,9 @@ def render(
     used or does not show in the end what the run did, ClusterError if no gang comes up. Videos that fail are in
     the Summary, not raised.
     """
-    if webhook is not None:
-        checked_webhook(webhook, os.environ)
     how = How(
         defaults=defaults, options=options, keep_going=keep_going, storage_options=storage_options, warn=warn,
-        media=media, extend=extend, rename=rename, selection=selection,
+        media=media, extend=extend, rename=rename, selection=selection, webhook=webhook,
     )  # fmt: skip
     asked = _asking(requests, output, how)
     with _listeners(progress, webhook) as listeners:
@@ -123,6 +121,7 @@ class How(TypedDict, total=False):
     extend: bool
     rename: str | None
     selection: Selection
+    webhook: str | None
 
 
 def start(
@@ -131,18 +130,15 @@ def start(
     output: str,
     progress: Listener | None = None,
     repair: bool = False,
-    webhook: str | None = None,
     **how: Unpack[How],
 ) -> Run:
     """`render` in a thread of this process: returns as soon as the requests are checked, and raises what is wrong with
     them. The Run is waited for, cancelled, and iterated over for each video as it is finished."""
-    if webhook is not None:
-        checked_webhook(webhook, os.environ)
     asked = _asking(requests, output, how)
     stopping = Stopping(asked.options)
 
     def work(listener: Listener) -> Summary:
-        with _listeners(progress, webhook) as listeners:
+        with _listeners(progress, how.get("webhook")) as listeners:
             return asked.run(Together(listener, *listeners), repair, stopping)
 
     return Run(work, stopping, lambda video: masked(asked.store.uri(playlist_key(video))))
@@ -200,7 +196,9 @@ class _Asked:
 
 def _asking(requests: Requests, output: str, how: How) -> _Asked:
     """A run of these rows. What is not said is as `render` has it."""
-    options = how.get("options") or RunOptions()
+    options, webhook = how.get("options") or RunOptions(), how.get("webhook")
+    if webhook is not None:
+        checked_webhook(webhook, os.environ)
     given = Given(
         requests, how.get("defaults") or RowDefaults(), how.get("selection", EVERY), how.get("storage_options"),
         how.get("media"), options.allow_private_media,

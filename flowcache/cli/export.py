@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from flowcache.storage.provenance import Credential
 
 Form = Literal["mp4", "webdataset", "huggingface", "lerobot"]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Also over files of somebody else's, and a dataset of other videos.")
+]
 
 
 def export(
@@ -43,6 +46,7 @@ def export(
     certificate: Certificate = None,
     key: Key = None,
     timestamps: Timestamps = None,
+    overwrite: Overwrite = False,
     endpoint_url: Endpoint = None,
     as_json: Json = False,
 ) -> None:
@@ -74,7 +78,7 @@ def export(
         if not as_json:
             out.print(f"{root}/{one.key} ({one.bytes:,} bytes)", markup=False)
 
-    done = write(plan, target, told)
+    done = write(plan, target, told, overwrite)
     if as_json:
         print_json({f"{root}/{one.key}": one.bytes for one in done.written})
     elif done.found:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import sys
 import traceback
 from contextlib import suppress
@@ -27,6 +28,7 @@ from flowcache.cli.repair import repair
 from flowcache.cli.report import report
 from flowcache.cli.sheet import sheet
 from flowcache.cli.sign import sign
+from flowcache.cli.stated import Stated
 from flowcache.cli.status import status
 from flowcache.cli.steer import add, cancel, pause, prioritise, resume, skip
 from flowcache.cli.stop import stop
@@ -34,6 +36,7 @@ from flowcache.cli.submit import submit
 from flowcache.cli.verify import verify
 from flowcache.errors import FlowcacheError, InputError, masked
 
+INTERRUPTED = 130  # as shells have it
 NOT_PRINTED = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # a full disk, a terminal that is gone
 EXIT_CODES = """
 Exit codes: 0 done; 2 bad input and nothing was started; 3 finished, but some videos failed or rows were
@@ -67,7 +70,7 @@ def of_all(
 COMMANDS = (render, submit, plan, status, verify, repair, models, calibrate, bench)
 STEERING = (pause, resume, stop, cancel, skip, prioritise, add)
 for command in (*COMMANDS, export, sign, sheet, report, links, gc, *STEERING):
-    app.command()(command)
+    app.command(cls=Stated)(command)
 
 
 def fail(error: FlowcacheError, as_json: bool) -> int:
@@ -81,12 +84,16 @@ def fail(error: FlowcacheError, as_json: bool) -> int:
 
 
 def show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """What nobody foresaw, as Python shows it, without credentials that it may quote."""
+    """What nobody foresaw, as Python shows it, without credentials that it may quote. Nothing of Ctrl-C."""
+    if issubclass(kind, KeyboardInterrupt):
+        return
     sys.stderr.write(masked("".join(traceback.format_exception(kind, error, trace))))
 
 
 def end(code: str | int | None) -> NoReturn:
     """With bad input, options included, a render that was told to stops the Ray job that it is of."""
+    # A further Ctrl-C ends what is left of the process at once.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     if code == InputError.exit_code and "--stop-on-bad-input" in sys.argv:
         from flowcache.runtime.started_as import stop_job
 
@@ -123,6 +130,8 @@ def main() -> None:
         end(fail(error, "--json" in sys.argv))
     except SystemExit as ended:
         end(ended.code)
+    except KeyboardInterrupt:  # one more, while the first one was told
+        end(INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has left
         sys.exit(1)

@@ -70,7 +70,10 @@ Only = Annotated[
     typer.Option(metavar="ID", help="Only these rows: ids or patterns such as 'cat-*'; can be repeated."),
 ]
 WhereOption = Annotated[
-    str | None, typer.Option("--where", metavar="CONDITION", help="Only rows of which it holds: \"labels.team = 'a'\".")
+    list[str] | None,
+    typer.Option(
+        "--where", metavar="CONDITION", help="Only rows of which it holds: \"labels.team = 'a'\"; repeated: all hold."
+    ),
 ]
 Sample = Annotated[int | None, typer.Option(min=1, help="So many rows of those, drawn by content: always the same.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="The first so many of those.")]

@@ -143,6 +143,7 @@ class Asked:
             "extend": self.extend,
             "rename": self.rename,
             "selection": self.selection,
+            "webhook": spec.webhook,
         }
 
 
@@ -157,9 +158,7 @@ def run_job(spec: Any, asked: Asked, how: Any = "auto", repair: bool = False) ->
     settings["options"] = replace(settings["options"], started_as=started_as())
     progress = progress_for(err, how)
     try:
-        return render_requests(
-            Manifests(spec.manifest), progress=progress, repair=repair, webhook=spec.webhook, **settings
-        )
+        return render_requests(Manifests(spec.manifest), progress=progress, repair=repair, **settings)
     except KeyboardInterrupt:
         raise FlowcacheError("stopped; what is committed stays, and the same command goes on from there") from None
 

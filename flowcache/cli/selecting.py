@@ -56,7 +56,7 @@ def selecting(command: Callable[..., None]) -> Callable[..., None]:
 
 def selection_of(
     only: Sequence[str] | None,
-    where: str | None,
+    where: Sequence[str] | None,
     sample: int | None,
     limit: int | None,
     values: Sequence[str] | None,
@@ -75,7 +75,7 @@ def selection_of(
     direct = {"seed": seed, "steps": steps, "guidance": guidance}
     problems = [Problem("--only", "", f"is blank; accepted: {rows.PATTERN}") for one in only or () if not one.strip()]
     said, meant, pixels = dict[str, Any](), list[Where](), dict[str, int]()
-    problems += problems_of(lambda: meant.append(condition(where)) if where is not None else None)
+    problems += problems_of(lambda: meant.append(condition(*where)) if where else None)
     problems += problems_of(lambda: pixels.update(rows.frame_size(size)))
     if extra not in (None, *rows.EXTRAS):
         problems.append(Problem("--extra", "", f"got {extra!r}; accepted: {', '.join(rows.EXTRAS)}"))

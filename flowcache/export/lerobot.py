@@ -44,7 +44,7 @@ def lerobot(films: Sequence[Film], read: Read, store: Store) -> Plan:
     starts = [0, *accumulate(film.frames for film in films)]
     said = hashlib.sha256(json.dumps([[film.source, film.told()] for film in films]).encode()).hexdigest()
     files = [
-        File(place(f"videos/{CAMERA}", n, "mp4"), f".mp4 {film.source}", partial(read, film))
+        File(place(f"videos/{CAMERA}", n, "mp4"), f".mp4 {film.source}", partial(read, film), (film.id,))
         for n, film in enumerate(films)
     ]
     tables = {

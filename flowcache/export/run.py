@@ -21,18 +21,25 @@ class Outcome:
     faults: list[StoreError] = field(default_factory=list)
 
 
-def export(plan: Plan, store: Store, told: Callable[[Receipt], None] = lambda one: None) -> Outcome:
-    """Write what `store` does not hold yet. told: of each file that was written. InputError before anything is.
+def export(
+    plan: Plan, store: Store, told: Callable[[Receipt], None] = lambda one: None, overwrite: bool = False
+) -> Outcome:
+    """Write what `store` does not hold yet. told: of each file that was written. overwrite: also over files that no
+    export wrote, and over a dataset of other videos; else InputError, before anything is written.
 
     A file that can't be made is a fault of its own, the others are written; the index only where there is none.
     """
     target, outcome = Target(store), Outcome()
+    files = [*plan.files, *plan.index]
     if plan.whole:
-        target.check([*plan.files, *plan.index])
+        target.check_whole(files, overwrite)
+    if not overwrite:
+        target.check_foreign(files)
+    target.begin(files)
     try:
-        for files in (plan.files, plan.index):
+        for part in (plan.files, plan.index):
             if not outcome.faults:
-                _write(files, target, outcome, told)
+                _write(part, target, outcome, told)
     finally:
         target.tell()
     return outcome

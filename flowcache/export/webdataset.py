@@ -21,7 +21,8 @@ def webdataset(films: Sequence[Film], read: Read, limit: int = SHARD) -> Plan:
     for shard, part in enumerate(shards(films, limit)):
         told = hashlib.sha256(json.dumps([[film.source, film.told()] for film in part]).encode()).hexdigest()
         key = f"shard-{shard:06d}.tar"
-        files.append(File(key, f"from {number} {told}", partial(tar, part, number, read)))
+        make, ids = partial(tar, part, number, read), tuple(film.id for film in part)
+        files.append(File(key, f"from {number} {told}", make, ids))
         number += len(part)
     return Plan(files, [])
 

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from typing import IO
 
 from flowcache.errors import StoreError, UnreadableError
+from flowcache.inputs.limits import BLOCK, check_size
 from flowcache.inputs.parquet import repeated
-from flowcache.inputs.urls import BLOCK, Access, OpenFile, check_size, opened, resolve, scheme_of
+from flowcache.inputs.urls import Access, OpenFile, opened, resolve, scheme_of
 from flowcache.inputs.written import shown
 
 SUFFIX = ".m3u8"

@@ -4,13 +4,16 @@ import importlib
 import inspect
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from importlib.util import find_spec
+from types import FrameType
 from typing import Any
 
-from flowcache.errors import InputError, Problem, first_line
+from flowcache.errors import InputError, Problem, first_line, words
 from flowcache.inputs.written import shown
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*")
@@ -77,19 +80,51 @@ def function(option: str, name: str) -> Callable[..., Any]:
 
 @contextmanager
 def lent() -> Iterator[None]:
-    """Around code of the user's: sys.exit there is Exited and ends no process of ours, and whatever folder it goes to,
-    the current one is as it was."""
+    """Around code of the user's: what it raises to end a process (SystemExit, KeyboardInterrupt ...) is Exited, unless
+    a signal came; and whatever folder it goes to, the current one is as it was."""
     here = current_folder()
-    try:
-        yield
-    except SystemExit as error:
-        if hasattr(error, "ray_terminate_msg"):  # it is Ray that ends this process, and nobody's fault
+    with signals_told() as told:
+        try:
+            yield
+        except Exception:
             raise
-        raise Exited(f"it called sys.exit({error.code!r})") from error
+        except BaseException as error:
+            if told or hasattr(error, "ray_terminate_msg"):  # somebody, or Ray, ends this process: nobody's fault
+                raise
+            raise Exited(_ended(error)) from error
+        finally:
+            if here and current_folder() != here:
+                with suppress(OSError):
+                    os.chdir(here)
+
+
+def _ended(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"it called sys.exit({error.code!r})"
+    return f"it raised {type(error).__name__}" + (f" ({first_line(error)})" if words(error) else "")
+
+
+@contextmanager
+def signals_told() -> Iterator[list[int]]:
+    """Which of SIGINT and SIGTERM a handler is told of meanwhile; only the main thread ever is."""
+    told = list[int]()
+    if threading.current_thread() is not threading.main_thread():
+        yield told
+        return
+    found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: handler for number, handler in found.items() if callable(handler)}
+
+    def tell(number: int, frame: FrameType | None) -> None:
+        told.append(number)
+        before[signal.Signals(number)](number, frame)
+
+    for number in before:
+        signal.signal(number, tell)
+    try:
+        yield told
     finally:
-        if here and current_folder() != here:
-            with suppress(OSError):
-                os.chdir(here)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def current_folder() -> str | None:

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 from flowcache.errors import UnreadableError
 from flowcache.inputs.children import Children, Limits
-from flowcache.inputs.urls import WEB, Access, filesystem_of, scheme_of
+from flowcache.inputs.sandbox import before_work
+from flowcache.inputs.urls import WEB, Access, asking, filesystem_of, scheme_of
 
 MOST = 100_000  # files of a folder
 LIMITS = Limits(memory=1 << 30, cpu=120, wall=600)
@@ -49,7 +50,8 @@ def _asked(children: Children, name: str, access: Access, folder: bool) -> list[
     if scheme_of(name) == "memory":  # of this process
         (answer,) = _listed(name, access, folder)
     else:
-        (answer,) = children.ask(_listed, LIMITS, name, dict(access), folder)
+        with before_work(name, UnreadableError):
+            (answer,) = children.ask(_listed, LIMITS, name, dict(access), folder)
     return json.loads(answer)
 
 
@@ -58,14 +60,19 @@ def _listed(name: str, access: Access, folder: bool) -> Iterator[bytes]:
     if scheme_of(name) == "file":
         found = sorted(_counted(_walked(local(name)) if folder else glob.iglob(local(name), recursive=True)))
     else:
-        filesystem, path = filesystem_of(name, access)
-        root = name.partition("://")[0] + "://"
-        if folder:
-            below = path.rstrip("/") + "/"
-            found = sorted(_counted(_plain(each.removeprefix(below) for each in filesystem.find(path))))
-        else:
-            found = sorted(root + each.lstrip("/") for each in _counted(iter(filesystem.glob(path))))
+        with asking():
+            found = sorted(_counted(_at(name, access, folder)))
     yield json.dumps(found).encode(errors="backslashreplace")
+
+
+def _at(url: str, access: Access, folder: bool) -> Iterator[str]:
+    filesystem, path = filesystem_of(url, access)
+    if folder:
+        below = path.rstrip("/") + "/"
+        yield from _plain(each.removeprefix(below) for each in filesystem.find(path))
+    else:
+        root = url.partition("://")[0] + "://"
+        yield from (root + each.lstrip("/") for each in filesystem.glob(path))
 
 
 def _counted(names: Iterator[str]) -> Iterator[str]:

@@ -10,6 +10,7 @@ FOLDERS = ("file://", "local://")
 SERVED = (*FOLDERS, "memory://", "s3://", "s3a://", "gs://", "gcs://", "az://", "abfs://", "abfss://")
 # Characters that no name of an object or file should hold: controls, line separators, what UTF-8 can't say.
 UNUSABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+ENDPOINT = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\])(?::\d{1,4}|:[1-5]\d{4}|:6[0-5]\d{3})?(?:/[!-~]*)?")
 # In bytes: of a folder's name, of its path, of a prefix (keys may have 1,024 bytes)
 NAME_LIMIT, PATH_LIMIT, KEY_LIMIT = 255, 3000, 700
 
@@ -69,8 +70,13 @@ def _too_long(path: str, folder: bool) -> str | None:
 
 
 def check_endpoint(url: str | None) -> None:
-    """InputError for an endpoint that holds a login: clients would send it along, and quote it in what they raise."""
-    scheme, rest = split(url or "")
+    """InputError for an endpoint that is none, or holds a login: clients would send it along, and quote it in what they
+    raise."""
+    if not url:
+        return
+    scheme, rest = split(url)
+    cure = "accepted: such as https://host:9000, and credentials in the environment or a profile"
     if scheme and login(scheme, rest):
-        cure = "accepted: such as https://host:9000, and credentials in the environment or a profile"
         raise InputError([Problem("endpoint-url", "", f"{masked_url(scheme + rest)!r} holds credentials; {cure}")])
+    if scheme not in ("http://", "https://") or not ENDPOINT.fullmatch(rest):
+        raise InputError([Problem("endpoint-url", "", f"{masked_url(url)!r} is no address of a server; {cure}")])

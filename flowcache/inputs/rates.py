@@ -13,11 +13,12 @@ LOWEST, HIGHEST = 1, 120
 FINEST = 1001  # the largest denominator
 NEAR = Fraction(1, 10**9)  # what a float may be beside the fraction that it stands for
 ACCEPTED = "a whole number from 1 to 120, or a fraction in that range such as 23.976 or 24000/1001"
+DECIMAL = re.compile(r"\s*(\d{1,9}(?:\.\d{1,20})?)\s*", re.ASCII)
 WRITTEN = re.compile(r"\s*(\d{1,9})\s*/\s*(\d{1,9})\s*", re.ASCII)
 
 
 def rate(written: Any) -> Rate:
-    """A number, or a fraction as text. Decimals that round a rate of television mean it: 29.97 is 30000/1001.
+    """A number or fraction, or one as text. Decimals that round a rate of television mean it: 29.97 is 30000/1001.
 
     ValueError where it is none, out of range, or finer than 1/1,001.
     """
@@ -30,6 +31,8 @@ def rate(written: Any) -> Rate:
 def _exact(written: Any) -> Rate:
     if isinstance(written, str) and (parts := WRITTEN.fullmatch(written)) and int(parts[2]):
         return Fraction(int(parts[1]), int(parts[2]))
+    if isinstance(written, str) and (parts := DECIMAL.fullmatch(written)):
+        return _of_decimals(Decimal(parts[1]))
     if isinstance(written, bool) or not isinstance(written, int | float | Fraction | Decimal):
         raise ValueError(ACCEPTED)
     if isinstance(written, float | Decimal):

@@ -37,7 +37,7 @@ class Sandbox(Children):
     def probe(self, url: str, kind: str, base: str) -> MediaInfo:
         """See `media.probe_media`."""
         absolute = resolve(url, base)
-        with _before_work(absolute, MediaError):
+        with before_work(absolute, MediaError):
             (answer,) = self._media(_probed, kind, absolute, {"kind": kind, "base": ""})
         return replace(MediaInfo(**json.loads(answer)), url=absolute)
 
@@ -60,7 +60,7 @@ class Sandbox(Children):
                 yield file
             return
         with tempfile.NamedTemporaryFile() as copy:
-            with _before_work(url, UnreadableError):
+            with before_work(url, UnreadableError):
                 for _ in self.ask(_downloaded, FETCH, url, copy.name, limit, self.access):
                     pass
             with open(copy.name, "rb") as file:
@@ -83,7 +83,7 @@ class Sandbox(Children):
 
 
 @contextmanager
-def _before_work(url: str, refused: type[MediaError | UnreadableError]) -> Iterator[None]:
+def before_work(url: str, refused: type[MediaError | UnreadableError]) -> Iterator[None]:
     """What a store refuses while a run is planned is the fault of who named it; that it does not answer is nobody's."""
     try:
         yield

@@ -103,11 +103,17 @@ def settings(written: Sequence[str], direct: Mapping[str, Any]) -> dict[str, Any
     """`values` of a Selection. written: as --set has them, NAME=VALUE; direct: options of their own, None: not given.
     InputError with every fault."""
     found, problems = {name: value for name, value in direct.items() if value is not None}, list[Problem]()
+    said = {name: str(value) for name, value in found.items()}
     for one in written:
         name, equals, text = (part.strip() for part in one.partition("="))
         if not equals:
             problems.append(Problem("--set", "", f"got {shown(one)}; accepted: FIELD=VALUE"))
-        elif name.startswith("labels."):
+            continue
+        if other := next((other for other in said if _overlap(name, other)), None):
+            both = f"got {shown(text)}, and {other} is given as {shown(said[other])}"
+            problems.append(Problem("--set", name, f"{both}; accepted: each once"))
+        said[name] = text
+        if name.startswith("labels."):
             found.setdefault("labels", {})[name.removeprefix("labels.")] = text
         elif name not in SETTABLE:
             why = "is a row's own" if name in OF_A_ROW else f"is no field of a row; {suggestion(name, SETTABLE)}"
@@ -126,6 +132,11 @@ def settings(written: Sequence[str], direct: Mapping[str, Any]) -> dict[str, Any
     if problems:
         raise InputError(problems)
     return found
+
+
+def _overlap(name: str, other: str) -> bool:
+    """Whether one says what the other does: labels, and labels.team."""
+    return name == other or name.startswith(f"{other}.") or other.startswith(f"{name}.")
 
 
 def frame_size(written: str | None) -> dict[str, int]:

@@ -10,10 +10,11 @@ from typing import Any
 from urllib.parse import unquote
 
 from flowcache.errors import UnreadableError
+from flowcache.inputs.limits import check_size
 from flowcache.inputs.listing import inside, is_folder, is_pattern, matching
 from flowcache.inputs.sandbox import Sandbox
 from flowcache.inputs.unpacked import BLOCK, PACKED
-from flowcache.inputs.urls import check_size, scheme_of
+from flowcache.inputs.urls import scheme_of
 
 STDIN = "-"
 FILE_LIMIT = 2 << 30  # bytes

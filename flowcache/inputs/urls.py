@@ -15,14 +15,17 @@ import fsspec
 from fsspec.core import url_to_fs
 
 from flowcache.errors import StoreError, UnreadableError, masked
+from flowcache.inputs.limits import BLOCK, check_size
+from flowcache.inputs.unreached import unreached
 
-BLOCK = 1 << 20  # bytes
 FETCH_SECONDS = 600.0  # for one object
+FIRST_SECONDS = 30.0  # for the first answer about it, all tries included
 WEB = ("http", "https")
 MISSING = "does not exist"
 NO_OBJECT = ("", "NoSuchKey", "BlobNotFound")  # without a code: s3fs has listed what is there, and it is not
 NO_ANSWER = re.compile("Connect|Timeout|Payload|Incomplete")  # in the names of what clients raise then
-S3 = {"config_kwargs": {"connect_timeout": 10, "read_timeout": 30}}  # seconds
+# Seconds, and tries of the client below; s3fs tries again what it failed at.
+S3 = {"config_kwargs": {"connect_timeout": 10, "read_timeout": 30, "retries": {"total_max_attempts": 2}}}
 
 OpenFile = BufferedReader
 Access = Mapping[str, Any]  # what s3:// URLs are opened with: endpoint_url, key, secret ...
@@ -88,12 +91,20 @@ def download(url: str, file: IO[bytes], limit: int, access: Access | None = None
         from flowcache.inputs.web import fetch  # a tenth of a second of imports
 
         return fetch(url, file, limit, private, FETCH_SECONDS)
-    filesystem, path = filesystem_of(url, access)
-    try:
+    with asking():
+        filesystem, path = filesystem_of(url, access)
         _copy(filesystem, path, file, limit)
+
+
+@contextmanager
+def asking() -> Iterator[None]:
+    """Around calls of fsspec's filesystems, which pass on what the client libraries below them raise: UnreadableError,
+    StoreError."""
+    try:
+        yield
     except (UnreadableError, StoreError):
         raise
-    except Exception as fault:  # fsspec's filesystems pass on what the client libraries below them raise
+    except Exception as fault:
         raise refusal(fault) from fault
 
 
@@ -111,9 +122,13 @@ def filesystem_of(url: str, access: Access | None = None) -> tuple[Any, str]:
 def refusal(fault: Exception) -> UnreadableError | StoreError:
     """What came of asking a store for an object: its own fault, unless it says that there is no such object."""
     (status, code), said = answer_of(fault), cause(fault)
+    credentials = "Credential" in type(fault).__name__
+    if not status and not credentials and (found := unreached(fault)):
+        # Passing in any case, since whoever named the object is not at fault.
+        return StoreError(f"cannot be read: {found.why}", passing=True, of_machine=found.of_machine)
     if said == MISSING:
         return UnreadableError(said) if code in NO_OBJECT else StoreError(f"cannot be read ({code})", of_machine=True)
-    of_machine = isinstance(fault, PermissionError) or "Credential" in type(fault).__name__
+    of_machine = isinstance(fault, PermissionError) or credentials
     broken = isinstance(fault, OSError) or NO_ANSWER.search(type(fault).__name__)
     passing = status >= 500 or status in (408, 429) if status else bool(broken) and not of_machine
     return StoreError(said, passing, of_machine)
@@ -133,7 +148,7 @@ def answer_of(fault: BaseException | None) -> tuple[int, str]:
 
 
 def _copy(filesystem: Any, path: str, file: IO[bytes], limit: int) -> None:
-    found = filesystem.info(path)
+    found = filesystem.info(path, **({"timeout": FIRST_SECONDS} if filesystem.async_impl else {}))
     if found.get("type") == "directory":
         raise UnreadableError("is a folder, not a file")
     check_size(found.get("size") or 0, limit)
@@ -147,11 +162,6 @@ def _copy(filesystem: Any, path: str, file: IO[bytes], limit: int) -> None:
             file.write(block)
     if size < (found.get("size") or 0):
         raise StoreError("cannot be read (what comes breaks off)", passing=True)
-
-
-def check_size(size: int, limit: int) -> None:
-    if size > limit:
-        raise UnreadableError(f"is larger than {limit >> 20:,} MiB")
 
 
 def cause(fault: Exception) -> str:

@@ -10,11 +10,11 @@ from typing import IO, Any
 import aiohttp
 
 from flowcache.errors import UnreadableError
+from flowcache.inputs.limits import BLOCK, check_size
 
 QUIET = 30.0  # seconds without a byte after which a server is given up
 LEAST = 16 << 10  # bytes a second on average, from QUIET on: a server that sends a byte now and then holds up nobody
 REDIRECTS = 5
-BLOCK = 1 << 20  # bytes
 NETS = (
     "192.0.0.0/24",
     "192.88.99.0/24",
@@ -83,19 +83,14 @@ async def _written(answer: aiohttp.ClientResponse, file: IO[bytes], limit: int) 
     if (packed := answer.headers.get("Content-Encoding", "identity").lower()) != "identity":
         raise UnreadableError(f"comes compressed ({packed[:20]!r}), which was not asked for")
     begun, size = time.monotonic(), 0
-    _check_size(answer.content_length or 0, limit)
+    check_size(answer.content_length or 0, limit)
     async for block in answer.content.iter_chunked(BLOCK):
         size += len(block)
-        _check_size(size, limit)
+        check_size(size, limit)
         took = time.monotonic() - begun
         if took > QUIET and size < LEAST * took:
             raise UnreadableError(f"comes too slowly ({size:,} bytes in {took:.0f} s)", slow=True)
         file.write(block)
-
-
-def _check_size(size: int, limit: int) -> None:
-    if size > limit:
-        raise UnreadableError(f"is larger than {limit >> 20:,} MiB")
 
 
 def _told(error: Exception, refused: list[str]) -> UnreadableError:

@@ -36,8 +36,14 @@ class Where:
     holds: Test
 
 
-def where(written: str) -> Where:
-    """InputError where it can't be read. What a row does not say is no value: nothing but `is null` holds of it."""
+def where(*written: str) -> Where:
+    """That all of these hold; InputError where one can't be read. What a row does not say is no value: nothing but `is
+    null` holds of it."""
+    tests = [_test(one) for one in written]
+    return Where(" and ".join(f"({one})" for one in written), lambda row: all(test(row) for test in tests))
+
+
+def _test(written: str) -> Test:
     try:
         reader = _Reader(written)
         test = reader.either(0)
@@ -45,7 +51,7 @@ def where(written: str) -> Where:
             raise ValueError(f"{shown(reader.token)} is one thing too many")
     except ValueError as fault:
         raise InputError([Problem("--where", "", f"{shown(written)}: {fault}; accepted: {ACCEPTED}")]) from None
-    return Where(written, test)
+    return test
 
 
 class _Reader:

@@ -159,5 +159,9 @@ class Counts:
         """Chunks a second, of this driver from its begin on."""
         return self.made / max(time.monotonic() - self._since, 1e-9)
 
+    def place(self, video: str, segment: int) -> str:
+        """In words; numbered from 0, as in keys and tables."""
+        return f"segment {segment} ({self.videos[video].segments} in all)"
+
     def count(self, state: str) -> int:
         return sum(video.state == state for video in self.videos.values())

@@ -89,7 +89,7 @@ class LogProgress:
             case Note():
                 return event.message
             case SegmentCommitted():
-                place = f"segment {event.segment + 1} of {self.counts.videos[event.video].segments}"
+                place = self.counts.place(event.video, event.segment)
                 return f"{event.video}: {place} committed; {self.counts.summary()}"
             case SegmentsWithdrawn():
                 return withdrawn(event)
@@ -166,7 +166,7 @@ class LiveProgress:
         table = Table.grid(padding=(0, 2))
         work = sorted(self.counts.work.items(), key=lambda one: one[1].gang)
         for (video, segment), one in work[:SHOWN]:
-            place = f"segment {segment + 1} of {self.counts.videos[video].segments}"
+            place = self.counts.place(video, segment)
             told = (place, f"{one.finished}/{one.chunks} chunks of it") if not one.finish else ("its finish", "")
             table.add_row(one.gang, escape(video), *told)
         if len(work) > SHOWN:

@@ -27,7 +27,7 @@ def job(tmp_path) -> Path:
 def test_a_job_is_followed_to_its_end(finished):
     assert finished.code == 0, finished.err
     assert "submitted" in finished.err and "exit code 0" in finished.err
-    assert "a: segment 1 of 1 committed" in finished.out and "2 videos done" in finished.out
+    assert "a: segment 0 (1 in all) committed" in finished.out and "2 videos done" in finished.out
     assert (finished.job.parent / "out" / "_SUCCESS").is_file()
 
 

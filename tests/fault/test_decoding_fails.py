@@ -18,14 +18,14 @@ ROW = {"id": "v", "prompt": "a red circle", "frames": 57, "steps": 2}
 
 
 class Clumsy(RankActor):
-    """The second rank has no room for the second chunk."""
+    """The second rank fails at the second chunk: for want of room it would be tried again, in tiles."""
 
     def _load(self, name, frugal=False):
         model, calls = super()._load(name, frugal), count()
 
         def share(jobs, shapes):
             if next(calls) == 1:
-                raise MemoryError(f"no room at {time.time():.0f}")
+                raise ValueError(f"no picture at {time.time():.0f}")
             return model.share(jobs, shapes)
 
         return replace(model, share=share) if self.rank == 1 else model
@@ -50,5 +50,5 @@ def test_the_rank_and_its_error_are_told_before_others_run_out_of_patience(clust
     summary = flowcache.render([ROW], output=str(tmp_path), options=options, progress=told)
     ray.cloudpickle.unregister_pickle_by_value(ours)
     ((when, rank, cause),) = told.failures
-    assert rank == 1 and cause.startswith("MemoryError: no room at ") and "MemoryError" in summary.failed["v"]
+    assert rank == 1 and cause.startswith("ValueError: no picture at ") and "ValueError" in summary.failed["v"]
     assert when - int(cause.split()[-1]) < 60

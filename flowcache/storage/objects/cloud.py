@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flowcache.errors import StoreError, first_line, masked
+from flowcache.inputs.unreached import Unreached, unreached
 from flowcache.storage.objects.backend import advised
 from flowcache.storage.objects.fsspec_backend import RemoteBackend
 from flowcache.storage.objects.schemes import Scheme
@@ -99,6 +100,8 @@ class CloudBackend(RemoteBackend):
         return answer is None or answer.code not in self.scheme.missing
 
     def passing(self, fault: Exception) -> bool:
+        if found := self._unreached(fault):
+            return found.passing
         if isinstance(fault, self.client.broken):
             return True
         answer = self.answer(fault)
@@ -108,11 +111,18 @@ class CloudBackend(RemoteBackend):
         # FileExistsError reaches us only where nothing was found: the other writer is not done yet
         return isinstance(fault, FileExistsError) or self._unusable(fault) or super().passing(fault)
 
+    def _unreached(self, fault: Exception) -> Unreached | None:
+        if self.answer(fault) or self._lacks_credentials(fault):
+            return None
+        return unreached(fault, getattr(self.fs, "endpoint_url", None) or "the server")
+
     def _unusable(self, fault: Exception) -> bool:
         """Neither a refusal nor the system's word: the client came upon an answer that it could not read."""
         return not isinstance(fault, (OSError, *self.client.answers, *self.client.credentials))
 
     def of_machine(self, fault: Exception) -> bool:
+        if found := self._unreached(fault):
+            return found.of_machine
         answer = self.answer(fault)
         if answer is not None:
             return answer.code in self.scheme.unknown | self.scheme.forbidden | self.scheme.of_machine
@@ -123,6 +133,8 @@ class CloudBackend(RemoteBackend):
 
     def explain(self, fault: Exception) -> str:
         scheme, answer = self.scheme, self.answer(fault)
+        if found := self._unreached(fault):
+            return found.why
         if answer is None and self._lacks_credentials(fault):
             return f"{scheme.no_credentials} ({first_line(fault)})" if scheme.says_why else scheme.no_credentials
         if answer is None and isinstance(fault, FileExistsError):

@@ -19,6 +19,7 @@ from botocore.exceptions import (
 )
 from s3fs import S3FileSystem
 
+from flowcache.inputs.unreached import chain as handled
 from flowcache.storage.objects.backend import Entry
 from flowcache.storage.objects.cloud import ANSWER, Answer, Client, CloudBackend, chain
 from flowcache.storage.objects.schemes import S3
@@ -32,6 +33,7 @@ CLIENT = Client(
 # Pages in a row that show no later key, after which a listing has no end: a bucket with versions has empty ones too,
 # where many objects in a row were deleted.
 IDLE = 2000
+SOCKETS = {"connect_timeout": 10, "read_timeout": 30}  # seconds for a connection, and without a byte
 CONNECTIONS = 64  # parallel requests of one process; botocore's default of 10 throttles reading many markers
 
 
@@ -51,6 +53,7 @@ class S3Backend(CloudBackend):
             "request_checksum_calculation": "when_required",  # several S3-compatible stores refuse the new default
             "response_checksum_validation": "when_required",
             "retries": {"total_max_attempts": 1},
+            **SOCKETS,
             **options.get("config_kwargs", {}),
         }
         return {**super().settings(options), "config_kwargs": config}
@@ -112,9 +115,10 @@ class S3Backend(CloudBackend):
         return self.fs.call_s3(method, Bucket=self.bucket, timeout=ANSWER, **arguments)
 
     def answer(self, fault: BaseException | None) -> Answer | None:
+        # botocore asks without end where a redirect names no region
+        if any(isinstance(link, RecursionError) for link in handled(fault)):
+            return Answer(301, "PermanentRedirect")
         for link in chain(fault):
-            if isinstance(link, RecursionError):  # botocore asks without end where a redirect names no region
-                return Answer(301, "PermanentRedirect")
             if isinstance(link, ClientError):
                 error, sent = link.response.get("Error", {}), link.response.get("ResponseMetadata", {})
                 status = sent.get("HTTPStatusCode", 0)

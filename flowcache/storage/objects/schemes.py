@@ -16,12 +16,13 @@ def codes(text: str) -> frozenset[str]:
 
 ELSEWHERE = "the bucket is in another region or at another address: set AWS_DEFAULT_REGION, or --endpoint-url"
 CLOCK = "set this machine's clock"
+PROXY = "a proxy asks who you are: set user and password in HTTP_PROXY, or leave the store out of it with NO_PROXY"
 LACKING = "the server has no such operation; take a store such as AWS S3, Ceph or MinIO"
 
 
 def advice(**by_words: str) -> Mapping[str, str]:
     """By code, where each argument is a sentence's codes."""
-    sentences = {"room": ROOM, "elsewhere": ELSEWHERE, "clock": CLOCK, "lacking": LACKING}
+    sentences = {"room": ROOM, "elsewhere": ELSEWHERE, "clock": CLOCK, "lacking": LACKING, "proxy": PROXY}
     return {code: sentences[name] for name, text in by_words.items() for code in text.split()}
 
 
@@ -84,6 +85,7 @@ S3 = Scheme(
         "IllegalLocationConstraintException 301 302 307 308",
         clock="RequestTimeTooSkewed RequestExpired",
         lacking="MethodNotAllowed NotImplemented 405 501",
+        proxy="407",
     ),
     says_why=False,
 )

@@ -23,6 +23,7 @@ UNSAFE = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|\\")  # a part that is empty or poin
 RETRY_PAUSES = (0.2, 0.6, 1.8, 5.4)  # seconds before the second, third ... attempt after a passing fault
 REFUSED_PAUSES = (1.0,)  # the same after any other: few servers refuse for a moment
 LIMIT = 300.0  # seconds after which an operation is not tried again
+FIRST_LIMIT = 9.0  # the same of a store that has not answered this process yet: its address may be wrong
 LOOK_PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds before listing again what was written and is not shown yet
 
 
@@ -55,6 +56,7 @@ class Store:
         self.options = storage_options
         self._backend: Backend | None = None
         self._process = 0  # that connected the backend
+        self._met = False  # whether it has done anything that it was asked
 
     def __repr__(self) -> str:
         return f"Store({masked(self.url)!r})"
@@ -65,7 +67,7 @@ class Store:
     @property
     def backend(self) -> Backend:
         if self._backend is None or self._process != os.getpid():  # a connection does not survive a fork
-            self._backend, self._process = connect(self.url, self.options), os.getpid()
+            self._backend, self._process, self._met = connect(self.url, self.options), os.getpid(), False
         return self._backend
 
     def uri(self, key: str) -> str:
@@ -134,7 +136,7 @@ class Store:
 
     def probe(self) -> None:
         """Check that the root keeps what is written, each under its own name, that listings show it, and that exclusive
-        creates are exclusive; else StoreError. Leaves nothing behind."""
+        creates are exclusive; else StoreError. Leaves nothing behind, unless it is interrupted."""
         self.backend.check()
         name = secrets.token_hex(6)
         key, data = f"_run/.probe-{name}", f"probe {name}".encode()  # bytes that no other object has
@@ -144,7 +146,7 @@ class Store:
             if fault:
                 raise Unusable(f"{masked(self.url)} {fault}. Use a store such as AWS S3, Ceph, MinIO or a local disk")
             self.delete(key)
-        except BaseException:
+        except Exception:  # Ctrl-C waits for no store that may be silent
             self._quietly_delete(key)
             raise
 
@@ -179,17 +181,19 @@ class Store:
         backend, begun = self.backend, time.monotonic()
         for tried in count():
             try:
-                return operation()
+                done, self._met = operation(), True
+                return done
             except StoreError:
                 raise
             except FileNotFoundError as fault:
+                self._met = True
                 if verb == "read":
                     raise MissingObject(f"{self._name(key)} does not exist") from fault
                 last: Exception = fault
             except Exception as fault:  # noqa: BLE001 (whatever comes from below)
                 last = fault
             pauses = RETRY_PAUSES if backend.passing(last) else REFUSED_PAUSES
-            if tried >= len(pauses) or time.monotonic() - begun > LIMIT:
+            if tried >= len(pauses) or time.monotonic() - begun > (LIMIT if self._met else FIRST_LIMIT):
                 message = f"cannot {verb} {name or self._name(key)}: {masked(backend.explain(last))}"
                 raise StoreError(message, backend.passing(last), backend.of_machine(last)) from last
             time.sleep(pauses[tried])

@@ -63,3 +63,13 @@ def test_a_run_is_not_exported_into_itself(run, to):
     code, said = run("out", "--to", to, "--format", "lerobot")
     assert code == 2 and "lies in the run's own folder" in said
     assert [entry.key for entry in Store("out").list()] == before
+
+
+def test_a_file_of_somebody_elses_stays_unless_it_is_said(run, tmp_path):
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films" / "cat.mp4").write_text("mine")
+    code, said = run("out", "--to", "films")
+    assert code == 2 and said.startswith("error: --to: ") and "holds cat.mp4, written by no export" in said
+    assert [path.name for path in (tmp_path / "films").iterdir()] == ["cat.mp4"]
+    assert run("out", "--to", "films", "--overwrite") == (0, "")
+    assert (tmp_path / "films" / "cat.mp4").stat().st_size > 100

@@ -14,7 +14,7 @@ from flowcache.errors import InputError
 from flowcache.export import huggingface, lerobot, mp4, webdataset
 from flowcache.export.film import find
 from flowcache.export.run import export
-from flowcache.export.target import RECEIPTS, File
+from flowcache.export.target import RECEIPTS, File, Target
 from flowcache.storage import layout
 from flowcache.storage.documents import Damaged
 from flowcache.storage.joined import joined
@@ -31,8 +31,8 @@ def store(tmp_path_factory):
     return made
 
 
-def planned(store, form: str, **options):
-    films, read = find(store).films, lambda film: joined(store, film.markers)
+def planned(store, form: str, ids: tuple[str, ...] = (), **options):
+    films, read = find(store, ids).films, lambda film: joined(store, film.markers)
     if form == "lerobot":
         return lerobot.lerobot(films, read, store)
     made = {"mp4": mp4.mp4, "webdataset": webdataset.webdataset, "huggingface": huggingface.huggingface}[form]
@@ -63,15 +63,66 @@ def test_a_second_export_writes_nothing_and_one_elsewhere_the_same_bytes(store, 
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_what_was_lost_cut_or_rendered_anew_is_written_again(store, tmp_path, form):
+def test_what_was_lost_is_written_again_and_what_was_changed_if_asked(store, tmp_path, form):
     target = Store(str(tmp_path / "a"))
     options = {"limit": 1} if form == "webdataset" else {}
     first = export(planned(store, form, **options), target)
     before, keys = content(target), [one.key for one in first.written]
     target.delete(keys[0])
     target.put(keys[-1], before[keys[-1]][:-1])
-    assert export(planned(store, form, **options), target).found == len(keys) - 2
+    with pytest.raises(InputError, match=f"holds {keys[-1]}, written by no export, or changed since"):
+        export(planned(store, form, **options), target)
+    assert keys[0] not in content(target)
+    assert export(planned(store, form, **options), target, overwrite=True).found == len(keys) - 2
     assert content(target) == before
+    assert export(planned(store, form, **options), target).found == len(keys)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_file_of_somebody_elses_is_written_over_only_if_asked(store, tmp_path, form):
+    plan, target = planned(store, form), Store(str(tmp_path / "a"))
+    for file in [*plan.files, *plan.index]:
+        target.put(file.key, b"mine")
+        with pytest.raises(InputError, match=f"holds {file.key}, written by no export.*accepted: .*--overwrite"):
+            export(plan, target)
+        assert [entry.key for entry in target.list()] == [file.key] and target.get(file.key) == b"mine"
+        target.delete(file.key)
+    target.put(plan.files[0].key, b"mine")
+    target.put("notes.txt", b"mine")
+    export(plan, target, overwrite=True)
+    assert content(target).pop("notes.txt") == b"mine" and len(content(target)) == 1 + len(plan.files + plan.index)
+    export(plan, target)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_export_that_was_killed_knows_what_it_wrote(store, tmp_path, monkeypatch, form):
+    target = Store(str(tmp_path / "a"))
+    with monkeypatch.context() as killed:
+        killed.setattr(Target, "tell", lambda self: None)
+        export(planned(store, form), target)
+    before = content(target)
+    again = export(planned(store, form), target)
+    assert (again.found, content(target)) == (0, before)
+    assert export(planned(store, form), target).found == len(before)
+
+
+@pytest.mark.parametrize("form", ["webdataset", "huggingface", "lerobot"])
+def test_a_dataset_of_other_videos_is_not_replaced_unasked(tmp_path, form):
+    made, target = Store(str(tmp_path / "run")), Store(str(tmp_path / "a"))
+    Studio(made, (request("cat", 1), request("dog", 1))).run()
+    one, other = (planned(made, form, (only,)) for only in ("cat", "dog"))
+    export(one, target)
+    before = content(target)
+    with pytest.raises(InputError, match="holds .* of an earlier export, which this one has not"):
+        export(other, target)
+    assert content(target) == before
+    export(planned(made, form), target)  # it has all of it, and more
+    if form == "webdataset":
+        with pytest.raises(InputError, match="holds dog of an earlier export.*accepted: .*--overwrite"):
+            export(one, target)
+        export(one, target, overwrite=True)
+        assert content(target) == before
+        export(one, target)
 
 
 def wrote(video: str, function: str, name: str) -> mp4.Finished:
@@ -200,7 +251,7 @@ def test_a_smaller_dataset_is_refused_where_a_larger_one_lies(store, tmp_path):
     assert not {file.key for file in plan.files} & content(target).keys()
 
 
-def test_damaged_receipts_only_cost_work(store, tmp_path):
+def test_damaged_receipts_tell_nothing(store, tmp_path):
     target = Store(str(tmp_path / "a"))
     export(planned(store, "mp4"), target)
     for entry in target.list(RECEIPTS):
@@ -209,4 +260,6 @@ def test_damaged_receipts_only_cost_work(store, tmp_path):
     for number, said in enumerate(strange):
         target.put(f"{RECEIPTS}/{number}.jsonl", f'{{"source":"","sha256":"","bytes":1,{said}}}'.encode())
     target.put(f"{RECEIPTS}/deep.jsonl", b"[" * 100_000)
-    assert export(planned(store, "mp4"), target).found == 0
+    with pytest.raises(InputError, match="holds cat.mp4 and 2 more, written by no export"):
+        export(planned(store, "mp4"), target)
+    assert export(planned(store, "mp4"), target, overwrite=True).found == 0

@@ -26,7 +26,9 @@ FILM, TELEVISION = Fraction(24000, 1001), Fraction(30000, 1001)
 @pytest.mark.parametrize(
     ("written", "meant"),
     [
-        (24, 24), (24.0, 24), ("24/1", 24), (1, 1), (120, 120),
+        (24, 24), (24.0, 24), ("24/1", 24), ("24", 24), (" 24.0 ", 24), ("25", 25),
+        ("23.976", FILM), ("29.97", TELEVISION), (str(24000 / 1001), FILM), ("12.5", Fraction(25, 2)),
+        (1, 1), (120, 120),
         (23.976, FILM), (23.98, FILM), ("24000/1001", FILM), (" 24000 / 1001 ", FILM), (24000 / 1001, FILM),
         (float(np.float32(23.976)), FILM), (float(np.float32(29.97)), TELEVISION),
         (float(np.float32(12.5)), Fraction(25, 2)),
@@ -59,7 +61,8 @@ BAD = [
         True,
         [24],
     ),
-    *("24", "fast", "24/0", "1/2", "240/1", "24000/1001/1", "-24/1", "24001/1002", ""),
+    *("fast", "24/0", "1/2", "240/1", "24000/1001/1", "-24/1", "24001/1002", ""),
+    *("24.1234", "121", "0", "24.", ".5", "1e2", "24 fps", "2_4"),
 ]
 
 
@@ -93,11 +96,14 @@ def test_a_row_keeps_its_rate_and_whole_ones_their_ids():
     assert asked.frames == request_of(fps=24, seconds=2).frames
     told = json.loads(json.dumps(asked.to_dict()))
     assert told["fps"] == "24000/1001" and RenderRequest.from_dict(told) == asked
-    rows = [{"prompt": "a red circle", "fps": one} for one in (24, 24.0, "24/1", 23.976, "24000/1001", 24000 / 1001)]
+    rows = [
+        {"prompt": "a red circle", "fps": one}
+        for one in (24, 24.0, "24/1", "24", 23.976, "24000/1001", 24000 / 1001, "23.976")
+    ]
     ids = []
     for row in rows:
         ids += [checked(Given([row])).requests[0].id]
-    assert len(set(ids[:3])) == 1 and len(set(ids[3:])) == 1 and ids[0] != ids[3]
+    assert len(set(ids[:4])) == 1 and len(set(ids[4:])) == 1 and ids[0] != ids[4]
 
 
 def test_jobs_settings_and_tables_know_fractions(tmp_path):
@@ -105,7 +111,7 @@ def test_jobs_settings_and_tables_know_fractions(tmp_path):
     job = merged(tmp_path / "job.yaml")
     assert job.row_defaults().fps == TELEVISION
     assert job.model_dump(mode="json", exclude_none=True)["defaults"]["fps"] == "30000/1001"
-    (tmp_path / "other.yaml").write_text("manifest: a.jsonl\noutput: out\ndefaults: {fps: 29.97}\n")
+    (tmp_path / "other.yaml").write_text("manifest: a.jsonl\noutput: out\ndefaults: {fps: '29.97'}\n")
     assert merged(tmp_path / "other.yaml").defaults.fps == TELEVISION
     (tmp_path / "bad.yaml").write_text("manifest: a.jsonl\noutput: out\ndefaults: {fps: 0.5}\n")
     with pytest.raises(InputError, match=f"bad.yaml: defaults.fps: got 0.5; accepted: {ACCEPTED}"):
@@ -124,11 +130,13 @@ def test_jobs_settings_and_tables_know_fractions(tmp_path):
 
 @pytest.mark.parametrize(
     ("condition", "ids"),
-    [("fps = 23.976", "ab"), ("fps = 24000/1001", "ab"), ("fps = '24000/1001'", "ab"), ("fps >= 24", "c"),
+    [("fps = 23.976", "ab"), ("fps = 24000/1001", "ab"), ("fps = '24000/1001'", "ab"),
+     ("fps = '23.976'", "ab"), ("fps > '23'", "abc"),
+     ("fps >= 24", "c"),
      ("fps < 24", "ab"), ("fps != 24", "ab"), ("fps = 24", "c"), ("fps > 200", ""), ("fps <= 200", "abc")],
 )  # fmt: skip
 def test_conditions_compare_rates(condition, ids):
-    rows = [{"id": "a", "fps": 23.976}, {"id": "b", "fps": "24000/1001"}, {"id": "c", "fps": 24}, {"id": "d"}]
+    rows = [{"id": "a", "fps": "23.976"}, {"id": "b", "fps": "24000/1001"}, {"id": "c", "fps": 24}, {"id": "d"}]
     test = where(condition).holds
     assert "".join(row["id"] for row in rows if test(row)) == ids
 

@@ -75,6 +75,25 @@ def test_values_that_no_row_may_say_are_refused_once(written, said):
     assert said in str(caught.value) and caught.value.problems[0].file == "--set"
 
 
+@pytest.mark.parametrize(
+    ("written", "direct", "said"),
+    [
+        (["steps=3", "steps=4"], {}, "--set: steps: got '4', and steps is given as '3'"),
+        (["steps=3", "steps=3"], {}, "--set: steps: got '3', and steps is given as '3'"),
+        (["seed = 3"], {"seed": 4}, "--set: seed: got '3', and seed is given as '4'"),
+        (["width=64"], frame_size("96x64"), "--set: width: got '64', and width is given as '96'"),
+        (["labels.a=1", "labels.a=2"], {}, "--set: labels.a: got '2', and labels.a is given as '1'"),
+        (["labels.a=1", 'labels={"b": "2"}'], {}, "--set: labels: got '{\"b\": \"2\"}', and labels.a is given as '1'"),
+        (['labels={"a": "1"}', "labels.a=2"], {}, "--set: labels.a: got '2', and labels is given as"),
+    ],
+)
+def test_what_is_set_twice_is_refused_with_both(written, direct, said):
+    with pytest.raises(InputError) as caught:
+        settings(written, direct)
+    assert said in str(caught.value) and "accepted: each once" in str(caught.value)
+    assert settings(["labels.a=1", "labels.ab=2"], {})["labels"] == {"a": "1", "ab": "2"}
+
+
 def test_sizes():
     assert (
         frame_size("960x544") == frame_size(" 960 X 544 ") == {"width": 960, "height": 544} and frame_size(None) == {}

@@ -57,3 +57,11 @@ def test_what_can_not_be_read_is_refused(written, said):
 def test_rows_of_any_shape_are_judged():
     for row in ({}, {"labels": 3}, {"labels": ["team"]}, {"steps": None}, {"steps": [1]}, {"id": b"x"}):
         assert not where("labels.team = 'a' or steps = 8 or id = 'cat'").holds(row)
+
+
+def test_of_several_conditions_all_must_hold():
+    both = where("steps > 3 or seed = 1", "labels.team = 'a'")
+    assert both.holds({"steps": 9, "labels": {"team": "a"}}) and both.holds({"seed": 1, "labels": {"team": "a"}})
+    assert not both.holds({"steps": 9}) and not both.holds({"steps": 2, "labels": {"team": "a"}})
+    with pytest.raises(InputError, match="'stepz > 3'"):
+        where("steps > 3", "stepz > 3")

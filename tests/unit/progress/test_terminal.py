@@ -34,10 +34,12 @@ def test_a_log_tells_each_event_on_a_line_of_its_own():
     assert lines[1] == "long: segment 0 failed on rank 1: OSError: s3://key:secret@host/x gone; trying again"
     assert lines[2] == "short: segment 0 failed on rank 1: OSError: s3://key:secret@host/x gone; giving up"
     assert lines[3] == "short: dead-lettered: OSError: no"
-    assert lines[4].startswith("long: segment 1 of 2 committed; 0/2 videos, 5/7 chunks, 25% of steps reused, about ")
+    assert lines[4].startswith("long: segment 0 (2 in all) committed; 0/2 videos, 5/7 chunks, 25% of steps reused, ")
     assert lines[5] == "long: 1 damaged segments were withdrawn, and are rendered again"
-    assert lines[6].startswith("long: segment 1 of 2 committed; 0/2 videos, 5/7 chunks")
-    assert lines[7] == "long: segment 2 of 2 committed; 0/2 videos, 6/7 chunks, 25% of steps reused"  # none to come
+    assert lines[6].startswith("long: segment 0 (2 in all) committed; 0/2 videos, 5/7 chunks")
+    assert (
+        lines[7] == "long: segment 1 (2 in all) committed; 0/2 videos, 6/7 chunks, 25% of steps reused"
+    )  # none to come
     assert lines[8] == "long: done"
     assert lines[9] == "long: its finish failed on rank 0: OSError: s3://key:secret@host/x gone; trying again"
     assert lines[10] == "long: finished by mine:finish, 2 files"
@@ -90,7 +92,7 @@ def test_a_terminal_shows_the_run_and_what_each_gang_does(console):
     progress.on(SegmentFailed("short", 0, 0, "lost", "infra", again=True))
     progress.on(RunEnded())
     last = console.file.getvalue()
-    assert "gang-2" in last and "segment 1 of 2" in last and "1/5 chunks of it" in last
+    assert "gang-2" in last and "segment 0 (2 in all)" in last and "1/5 chunks of it" in last
     assert "1/7 chunks" in last and "chunks a minute" in last and "1 attempts failed" in last
 
 

@@ -9,8 +9,10 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from typer.testing import CliRunner
 
-from flowcache.api import start
+from flowcache.api import preview, render, start
+from flowcache.cli.main import app
 from flowcache.errors import InputError
 from flowcache.progress import webhook as module
 from flowcache.progress.events import RunBegan, RunOver, SegmentCommitted, VideoBegan, VideoDead, VideoDone
@@ -154,8 +156,26 @@ def test_a_run_in_the_background_tells_it_too(tmp_path, monkeypatch):
     assert [video.video_id for video in run] == ["cat"] and run.wait() == "summary"
     told = [json.loads(body) for _, body in server.got]
     assert [one["video"] for one in told if "video" in one] == ["cat"]
-    with pytest.raises(InputError, match="webhook: is no address of a web server"):
-        start(rows, output=str(tmp_path / "out"), webhook="host")
+
+
+@pytest.mark.parametrize("call", [preview, render, start])
+def test_a_dry_run_refuses_what_a_start_does(tmp_path, monkeypatch, call):
+    rows = [{"id": "cat", "prompt": "a red circle"}]
+    monkeypatch.setenv(SECRET, KEY[SECRET])
+    for url in ("host", "https://host:0/x", "https://key:word@host/x", "ftp://host/x"):
+        with pytest.raises(InputError, match="^webhook: "):
+            call(rows, output=str(tmp_path / "out"), webhook=url)
     monkeypatch.delenv(SECRET)
     with pytest.raises(InputError, match=f"webhook: needs a secret.*{SECRET}"):
-        start(rows, output=str(tmp_path / "out"), webhook=server.url)
+        call(rows, output=str(tmp_path / "out"), webhook="https://host/x")
+    assert not (tmp_path / "out").exists()
+
+
+def test_render_with_dry_run_says_it_too(tmp_path, monkeypatch):
+    monkeypatch.delenv(SECRET, raising=False)
+    (tmp_path / "m.jsonl").write_text('{"id": "cat", "prompt": "a red circle"}\n')
+    command = ["render", str(tmp_path / "m.jsonl"), "--output", str(tmp_path / "out"), "--webhook", "https://host/x"]
+    done = CliRunner().invoke(app, [*command, "--dry-run"])
+    assert isinstance(done.exception, InputError) and SECRET in str(done.exception)
+    monkeypatch.setenv(SECRET, KEY[SECRET])
+    assert CliRunner().invoke(app, [*command, "--dry-run"]).exit_code == 0

@@ -79,6 +79,10 @@ def exits(video) -> None:
     raise SystemExit(3)
 
 
+def interrupts(video) -> None:
+    raise KeyboardInterrupt
+
+
 def mute(video) -> None:
     class Mute(Exception):
         def __str__(self):
@@ -109,6 +113,7 @@ later = Later()
     ("name", "said"),
     [
         ("exits", "Exited: it called sys.exit\\(3\\)"),
+        ("interrupts", "Exited: it raised KeyboardInterrupt$"),
         ("mute", "Mute: Mute"),
         ("elsewhere", "the folder that it was given is gone, or is another one"),
         ("gone", "the folder that it was given is gone, or is another one"),

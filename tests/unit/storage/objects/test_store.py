@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+from itertools import count
 
 import pytest
 
@@ -100,6 +101,27 @@ def test_what_two_pages_of_a_listing_share_is_listed_once(monkeypatch):
     listed = store.backend.list
     monkeypatch.setattr(store.backend, "list", lambda prefix: [*listed(prefix), *listed(prefix)])
     assert [entry.key for entry in store.list()] == ["a/k"]
+
+
+def test_ctrl_c_in_a_probe_waits_for_nothing_more(scripted):
+    store, backend, slept = scripted(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        store.probe()
+    assert backend.calls == ["put"] and not slept
+
+
+def test_a_store_that_never_answered_is_given_up_soon_and_one_that_did_later(scripted, monkeypatch):
+    """Each try takes longer than one is waited for whose address may be wrong."""
+    clock = count(0.0, objects.FIRST_LIMIT + 1)
+    monkeypatch.setattr(objects.time, "monotonic", lambda: next(clock))
+    store, backend, slept = scripted(BUSY, BUSY, None, BUSY, BUSY)
+    with pytest.raises(StoreError, match="busy"):
+        store.get("k")
+    assert backend.calls == ["get"] and not slept
+    backend.script.pop(0)
+    assert store.find("k") is None  # an answer
+    store.put("k", b"v")
+    assert backend.calls == ["get"] * 2 + ["put"] * 3
 
 
 def test_passing_faults_are_tried_again_with_growing_pauses(scripted):
