@@ -25,7 +25,8 @@ def small(name: str, chunks: int):
     torch.set_num_threads(1)
     made = load_model(name)
     spec, frames = made.spec, made.spec.video_frames(chunks * made.spec.chunk)
-    return replace(made, spec=replace(spec, steps=4, window=chunks * spec.chunk, frames=frames, ar_step=2))
+    changed = {"steps": 4, "window": chunks * spec.chunk, "frames": frames, "ar_step": 2, "calibrations": ()}
+    return replace(made, spec=replace(spec, **changed))
 
 
 @pytest.fixture(scope="module")
