@@ -105,10 +105,13 @@ def desk(tmp_path, monkeypatch):
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     made = Desk(tmp_path, {**os.environ, "PATH": path, "RAY_ADDRESS": ray.address, "PYTHONPATH": str(ROOT)})
-    s3fs.S3FileSystem(skip_instance_cache=True, **made.s3).mkdir("bucket")
+    bucket = s3fs.S3FileSystem(skip_instance_cache=True, **made.s3)
+    if bucket.exists("bucket"):  # moto's buckets outlive its servers
+        bucket.rm("bucket", recursive=True)
+    bucket.mkdir("bucket")
     write(tmp_path / "night.jsonl", NIGHT)
     pandas.DataFrame(NIGHT).to_parquet(tmp_path / "night.parquet")
-    s3fs.S3FileSystem(skip_instance_cache=True, **made.s3).put(str(tmp_path / "night.parquet"), "bucket/")
+    bucket.put(str(tmp_path / "night.parquet"), "bucket/")
     yield made
     ray.shutdown()
     server.stop()

@@ -13,7 +13,7 @@ import flowcache
 from flowcache.inputs.options import RunOptions
 from flowcache.runtime import gang
 from tests.fault.outcome import outcome
-from tests.fault.victims import Fault, Noted, leftovers, struck, victims
+from tests.fault.victims import Fault, Noted, exchanges, leftovers, struck, victims
 
 PROMPT = "a red circle moving right on a blue background"
 SKYREELS = {"id": "skyreels", "prompt": PROMPT, "frames": 69, "steps": 2, "seed": 1, "policy": "paper"}  # two segments
@@ -54,7 +54,7 @@ def render(wide, tmp_path, monkeypatch):
         summary = flowcache.render(rows, output=str(tmp_path / name), options=options, progress=noted)
         assert summary.exit_code == 0, noted.told
         assert leftovers(folder, wide) == []
-        noted.struck = struck(folder)
+        noted.struck, noted.exchanges = struck(folder), exchanges(folder)
         return noted
 
     return call
@@ -90,9 +90,11 @@ def test_a_rank_lost_in_a_collective_is_noticed_and_neither_bytes_nor_neighbours
 @pytest.mark.parametrize("row", [SKYREELS, MAGI], ids=lambda row: row["id"])
 def test_any_rank_killed_or_stopped(render, tmp_path, ranks, row):
     """Three ranks split the history of both models; two their heads."""
-    render("undisturbed", [row], ranks=ranks)
-    ways = itertools.product(range(ranks), (KILL, STOP), (False, True))
-    faults = [Fault(row["id"], rank, 4 * i, number, sends) for i, (rank, number, sends) in enumerate(ways)]
+    most = render("undisturbed", [row], ranks=ranks).exchanges[row["id"]]
+    ways = list(itertools.product(range(ranks), (KILL, STOP), (False, True)))
+    faults = [
+        Fault(row["id"], rank, i * most // len(ways), number, sends) for i, (rank, number, sends) in enumerate(ways)
+    ]
     check_noticed(render("disturbed", [row], faults, ranks=ranks), faults)
     assert outcome(tmp_path / "disturbed") == outcome(tmp_path / "undisturbed")
 
@@ -116,11 +118,12 @@ def test_fifty_in_a_row(render, tmp_path):
     draw = random.Random(seed)
     rows = [{**row, "id": f"{row['id']}-{i}", "seed": i} for i in range(5) for row in (SKYREELS, MAGI)]
     numbers = [STOP if i % 4 == 3 else KILL for i in range(50)]
+    most = render("undisturbed", rows).exchanges
+    calls = {row["id"]: draw.sample(range(most[row["id"]]), 5) for row in rows}  # no two in one
     faults = [
-        Fault(rows[i % 10]["id"], draw.randrange(2), call, number, draw.random() < 0.5)
-        for i, (number, call) in enumerate(zip(numbers, draw.sample(range(120), 50), strict=True))
+        Fault(video, draw.randrange(2), calls[video].pop(), number, draw.random() < 0.5)
+        for video, number in zip([row["id"] for row in rows] * 5, numbers, strict=True)
     ]
-    render("undisturbed", rows)
     waits = check_noticed(render("disturbed", rows, faults), faults)
     assert Counter(fault.number for fault in faults) == {number: len(found) for number, found in waits.items()}
     for number, found in waits.items():

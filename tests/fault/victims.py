@@ -38,7 +38,7 @@ class Fault:
 
 
 def victims(faults: list[Fault], folder: Path) -> type[RankActor]:
-    """Actors that note their process and ports in `folder`, and when each fault struck."""
+    """Actors that note their process and ports in `folder`, when a fault struck, and how many all-to-alls there were."""
 
     class Victim(RankActor):
         def join_group(self, path):
@@ -55,6 +55,7 @@ def victims(faults: list[Fault], folder: Path) -> type[RankActor]:
         def render(self, task):
             self.calls, self.video = -1, task.request.id
             yield from super().render(task)
+            (folder / f"exchanges-{self.calls + 1}-{self.video}").touch()
 
         def assist(self, task):
             self.calls, self.video = -1, task.request.id
@@ -85,6 +86,8 @@ class Noted(Failures):
         super().__init__()
         self.notes: list[tuple[float, str]] = []
         self.told: list[tuple[float, str, str, int]] = []
+        self.struck: dict[int, float] = {}
+        self.exchanges: dict[str, int] = {}
 
     def on(self, event):
         super().on(event)
@@ -97,6 +100,12 @@ class Noted(Failures):
 def struck(folder: Path) -> dict[int, float]:
     """When each fault struck, by its number."""
     return {int(note.name.partition("-")[2]): float(note.read_text()) for note in folder.glob("fault-*")}
+
+
+def exchanges(folder: Path) -> dict[str, int]:
+    """All-to-alls of the longest segment of each video."""
+    noted = (note.name.split("-", 2) for note in folder.glob("exchanges-*"))
+    return {video: calls for calls, video in sorted((int(calls), video) for _, calls, video in noted)}
 
 
 def leftovers(folder: Path, address: str, seconds: float = 20.0) -> list[str]:
