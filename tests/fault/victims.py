@@ -38,7 +38,7 @@ class Fault:
 
 
 def victims(faults: list[Fault], folder: Path) -> type[RankActor]:
-    """Actors that note their process and ports in `folder`, when a fault struck, and how many all-to-alls there were."""
+    """Actors that note in `folder` their process and ports, when a fault struck, and all-to-alls."""
 
     class Victim(RankActor):
         def join_group(self, path):
