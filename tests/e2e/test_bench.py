@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from flowcache.bench import walking
+from flowcache.families import calibrations
 from flowcache.families.registry import find
 
 POLICIES = "flowcache:0.5,magcache,taylorseer:2,paper:fast"
@@ -17,7 +18,8 @@ POLICIES = "flowcache:0.5,magcache,taylorseer:2,paper:fast"
 @pytest.fixture
 def checkpoint(tmp_path):
     """As tiny-skyreels is laid out, of two chunks and four steps."""
-    folder = shutil.copytree(find("tiny-skyreels").path, tmp_path / "random-model")
+    without = shutil.ignore_patterns(calibrations.FILE)  # it is for other weights
+    folder = shutil.copytree(find("tiny-skyreels").path, tmp_path / "random-model", ignore=without)
     said = json.loads((folder / "flowcache.json").read_text())
     said |= {"name": "random", "steps": 4, "window": 6, "frames": 21, "ar_step": 2}
     (folder / "flowcache.json").write_text(json.dumps(said))
