@@ -22,6 +22,16 @@ WAITS = {  # for a store that takes connections and says nothing
     "render": ["render", "rows.jsonl", "--output", "s3://bucket/night"],
 }
 
+READERS = [["status"], ["export", "--to", "films"]] + [
+    pytest.param(words, marks=pytest.mark.slow) for words in (["status", "--follow"], ["verify"], ["links"])
+]
+
+
+def heeding() -> None:
+    """A test run by nohup, or behind an &, hands down that these are ignored."""
+    for number in (INT, HUP, QUIT):
+        signal.signal(number, signal.SIG_DFL)
+
 
 @pytest.fixture
 def at_work(tmp_path):
@@ -37,7 +47,8 @@ def at_work(tmp_path):
         def begin(words: list[str]) -> subprocess.Popen:
             line = [sys.executable, "-m", "flowcache.cli", *words, "--endpoint-url", endpoint]
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-            begun.append(subprocess.Popen(line, cwd=tmp_path, env=environment, start_new_session=True, **pipes))
+            place = {"cwd": tmp_path, "env": environment, "start_new_session": True, "preexec_fn": heeding}
+            begun.append(subprocess.Popen(line, **place, **pipes))
             held.append(store.accept()[0])
             return begun[-1]
 
@@ -53,8 +64,8 @@ def at_work(tmp_path):
 @pytest.mark.parametrize(
     "numbers", [[INT], [INT, INT], [TERM], [HUP], [QUIT]], ids=lambda numbers: "-".join(one.name for one in numbers)
 )
-@pytest.mark.parametrize("name", ["status", "plan", "render", *(pytest.param(n, marks=pytest.mark.slow) for n in
-                                  ("follow", "verify", "export"))])  # fmt: skip
+@pytest.mark.parametrize("name", ["status", "render", *(pytest.param(name, marks=pytest.mark.slow) for name in
+                                  ("plan", "follow", "verify", "export"))])  # fmt: skip
 def test_a_command_that_waits_ends_without_a_traceback(at_work, tmp_path, name, numbers):
     process = at_work(WAITS[name])
     for number in numbers:
@@ -80,7 +91,8 @@ sys.meta_path.insert(0, Finder())
 from flowcache.cli.__main__ import main
 main()
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    line = [sys.executable, "-c", code]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60, preexec_fn=heeding)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
@@ -91,9 +103,7 @@ def root(tmp_path_factory):
     return made.url
 
 
-@pytest.mark.parametrize(
-    "words", [["status"], ["status", "--follow"], ["verify"], ["links"], ["export", "--to", "films"]], ids=" ".join
-)
+@pytest.mark.parametrize("words", READERS, ids=" ".join)
 def test_a_reader_that_leaves_ends_a_command_quietly(root, tmp_path, words):
     """As head does; what export has written is whole, and the same command goes on."""
     line = [sys.executable, "-m", "flowcache.cli", words[0], root, *words[1:]]
