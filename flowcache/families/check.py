@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from flowcache.errors import InputError, Problem, problems_of
+from flowcache.families import calibrations
 from flowcache.families.base import Config, Family
 from flowcache.families.codecs import codec_part, latent_grid
 from flowcache.families.known import PackageError, family
 from flowcache.families.layouts import Layout
-from flowcache.families.registry import BUNDLED, SPEC_FILE, find, locate
+from flowcache.families.registry import BUNDLED, SPEC_FILE, find, folder_of, locate
 from flowcache.models.formats import readable
 from flowcache.models.part import Part
 from flowcache.models.text import load_tokenizer
@@ -51,7 +52,7 @@ def check(path: Path, name: str | None = None) -> Report:
     name: as it was given, for messages.
     PackageError where its family can't be used.
     """
-    report, found = Report(), None
+    report, found, stale = Report(), None, list[Problem]()
     try:
         with readable(path):
             found = locate(path)
@@ -67,10 +68,17 @@ def check(path: Path, name: str | None = None) -> Report:
     except PackageError:
         raise
     except InputError as error:
-        report.note(error.problems)
+        stale = _stale(error)
+        report.note(problem for problem in error.problems if problem not in stale)
     if found:
         _look(*found, report)
+    report.note(stale)
     return report
+
+
+def _stale(error: InputError) -> list[Problem]:
+    """Of a calibration. Whatever is damaged makes it another checkpoint's, so the damage is told first."""
+    return [problem for problem in error.problems if Path(problem.file).name == calibrations.FILE]
 
 
 def _look(owner: Family, layout: Layout, report: Report) -> None:
@@ -140,10 +148,18 @@ def doubts(spec: ModelSpec) -> list[Problem]:
 
 def sound(name: str) -> ModelSpec:
     """`find`, and the headers of its weights looked through but for bundled ones; InputError names the damage."""
-    spec = find(name)
-    problems = [] if name in BUNDLED else check(Path(spec.path)).problems
-    if problems:
-        faults = "; ".join(map(str, problems[:NAMED]))
-        more = f"; and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
-        raise InputError([Problem("model", "", f"{name!r} is damaged: {faults}{more}")])
+    try:
+        spec = find(name)
+    except InputError as error:
+        if _stale(error) and len(problems := check(folder_of(name)).problems) > len(error.problems):
+            raise _damaged(name, problems) from None
+        raise
+    if name not in BUNDLED and (problems := check(Path(spec.path)).problems):
+        raise _damaged(name, problems)
     return spec
+
+
+def _damaged(name: str, problems: list[Problem]) -> InputError:
+    faults = "; ".join(map(str, problems[:NAMED]))
+    more = f"; and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
+    return InputError([Problem("model", "", f"{name!r} is damaged: {faults}{more}")])

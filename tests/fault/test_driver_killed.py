@@ -48,6 +48,7 @@ def undisturbed(drive, tmp_path):
     return outcome(tmp_path / "undisturbed")
 
 
+@pytest.mark.slow  # the short soak kills drivers too, and test_every_operation simulated ones at each write
 def test_killed_at_each_step(drive, undisturbed, tmp_path):
     output = tmp_path / "disturbed"
     for when, pattern in STEPS:

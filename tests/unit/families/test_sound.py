@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from flowcache.errors import InputError
+from flowcache.families import calibrations
 from flowcache.families.check import check, sound
 from flowcache.families.registry import bundled, find, folder_digest, load_model
 
@@ -48,6 +49,13 @@ def test_garbage_and_links_to_other_files_are_named(folder, part):
     file.symlink_to(weights(folder, PARTS[PARTS.index(part) - 1]))
     folder_digest.cache_clear()
     assert f"{file}: " in told(folder) and "is no tensor of this model" in told(folder)
+
+
+def test_a_calibration_of_other_weights_is_told_where_nothing_else_is_wrong(tmp_path):
+    folder = shutil.copytree(find("tiny-skyreels").path, tmp_path / "model")
+    state = load_file(weights(folder, "transformer"))
+    save_file({name: 2 * tensor for name, tensor in state.items()}, weights(folder, "transformer"))
+    assert told(folder).startswith(f"{folder / calibrations.FILE}: checkpoint: is another's; ")
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
+from flowcache.families import calibrations
 from flowcache.families.registry import bundled, find
 from flowcache.inputs.options import RunOptions
 from flowcache.inputs.segments import plan
@@ -91,6 +92,7 @@ def test_models_that_come_and_go_share_graphs_and_do_not_use_up_what_torch_makes
     models = {}
     for number in range(COMPILED + 2):
         folder = Path(shutil.copytree(find("tiny-skyreels").path, tmp_path / str(number)))
+        (folder / calibrations.FILE).unlink()  # it is for other weights
         (folder / "flowcache.json").write_text((folder / "flowcache.json").read_text() + " " * number)
         models[str(number)] = str(folder)
     settings = WorkerSettings("run", "hash", RunOptions(compile=True), models=models)
