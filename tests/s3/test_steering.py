@@ -28,6 +28,7 @@ from tests.unit.scheduler.studio import ONE_SEGMENT, Studio, brings, request, so
 
 PATIENCE = 240.0  # seconds for a machine with other work
 SEEN = 6  # looks of a driver after which it has seen what was told, also where listings lag
+ANY = 1 << 30
 NAMES = [f"v{number}" for number in range(6)]
 
 
@@ -61,6 +62,7 @@ class Operated:
         self.night, self.lie, self.looks = night, lie, 0
         self.begun: list[tuple[str, int]] = []
         self._seen = 0  # looks that the gang waits for before it works
+        self._free = ANY  # so many segments may be finished
         night.proxy.judge = self.judge
 
     def judge(self, asked: Asked):
@@ -80,8 +82,9 @@ class Operated:
             self.failure = failure
 
     def work(self, task) -> None:
+        number = len(self.begun)
         self.begun.append((task.request.id, task.segment.index))
-        self.until(lambda: self.looks >= self._seen)
+        self.until(lambda: self.looks >= self._seen and number < self._free)
 
     def until(self, holds) -> None:
         limit = time.monotonic() + PATIENCE
@@ -89,9 +92,10 @@ class Operated:
             assert time.monotonic() < limit, "it did not come"
             time.sleep(0.02)
 
-    def tell(self, verb, *videos, **more) -> Taken:
-        """Told and taken. Meanwhile the gang finishes nothing before its driver has seen it."""
-        self._seen = 1 << 30
+    def tell(self, verb, *videos, alone: bool = False, **more) -> Taken:
+        """Told and taken. Meanwhile the gang finishes nothing before its driver has seen it; alone: and after that what
+        it has begun, but nothing else until more is told, or the end is waited for."""
+        self._seen, self._free = ANY, len(self.begun) if alone else ANY
         command = order(self.night.store, verb, videos, **more)
         self._seen = self.looks + SEEN
         taken = became(self.night.store, command, PATIENCE)
@@ -105,6 +109,7 @@ class Operated:
         return len(self.begun) == before
 
     def ended(self):
+        self._free = ANY
         self.thread.join(PATIENCE)
         assert not self.thread.is_alive() and self.failure is None, self.failure
         return self.ends
@@ -124,7 +129,7 @@ def night(server, quick, monkeypatch):
 def test_each_command_is_taken_once_obeyed_and_written_down(night, lie, tmp_path):
     (tmp_path / "more.jsonl").write_text('{"id": "more"}\n')
     run = Operated(night, LIES[lie]())
-    run._seen = 1 << 30
+    run._seen = ANY
     run.start()
     run.until(lambda: run.begun)
 
@@ -176,11 +181,12 @@ def audited(night: Night, verbs: list[str]) -> None:
 
 def test_a_segment_under_way_is_ended_and_goes_on_when_it_is_wanted(night, monkeypatch):
     run = Operated(night, LIES["listings that lag"]())
+    run._seen = ANY
     run.start()
     run.until(lambda: run.begun)
     first = run.begun[0][0]
     for verb in ("cancel", "resume", "cancel", "resume"):
-        run.tell(verb, first)
+        run.tell(verb, first, alone=True)
     assert set(run.ended().done) == set(NAMES) and sound(night.direct)["done"] == len(NAMES)
 
 
