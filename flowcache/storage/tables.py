@@ -260,7 +260,7 @@ def request_columns(run: RunRecord, request: Row) -> Row:
 
 def totals(markers: tuple[SegmentMarker, ...]) -> Row:
     chunks = [chunk for marker in markers for chunk in marker.chunks]
-    forwards = [chunk.forwards for chunk in chunks]
+    forwards = [chunk.forwards for chunk in chunks if chunk.forwards is not None]
     return {
         "segments": len(markers),
         "chunks": len(chunks),
@@ -268,7 +268,7 @@ def totals(markers: tuple[SegmentMarker, ...]) -> Row:
         "bytes": sum(chunk.bytes for chunk in chunks),
         "steps_computed": sum(chunk.steps_computed for chunk in chunks),
         "steps_reused": sum(chunk.steps_reused for chunk in chunks),
-        "forwards": None if None in forwards else sum(forwards),
+        "forwards": sum(forwards) if len(forwards) == len(chunks) else None,
         "flawed_chunks": sum(chunk.flaw is not None for chunk in chunks),
         "render_seconds": sum(marker.finished - marker.started for marker in markers),
         "started": min((marker.started for marker in markers), default=None),
