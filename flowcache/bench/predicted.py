@@ -22,5 +22,5 @@ def predicted(
     found = {entry: made.computed for entry, made in fixed.items() if made}
     if not found:
         return {}
-    walks = walker.walks([Prompt(prompt.text, prompt.seed)], min(CHUNKS, model.spec.window // model.spec.chunk))
+    walks = walker.walks([Prompt(prompt.text, prompt.seed)], min(CHUNKS, walker.whole))
     return {entry: walks.cost(computed) for entry, computed in found.items()}

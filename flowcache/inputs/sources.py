@@ -10,10 +10,10 @@ from typing import Any
 from urllib.parse import unquote
 
 from flowcache.errors import UnreadableError
-from flowcache.inputs.limits import check_size
+from flowcache.inputs.limits import BLOCK, check_size
 from flowcache.inputs.listing import inside, is_folder, is_pattern, matching
 from flowcache.inputs.sandbox import Sandbox
-from flowcache.inputs.unpacked import BLOCK, PACKED
+from flowcache.inputs.unpacked import PACKED
 from flowcache.inputs.urls import scheme_of
 
 STDIN = "-"

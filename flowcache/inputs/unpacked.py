@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 from flowcache.errors import UnreadableError
 from flowcache.inputs.children import Children, Limits
+from flowcache.inputs.limits import BLOCK
 
 PACKED = {".gz": "gzip", ".zst": "zstd"}
-BLOCK = 1 << 20  # bytes
 LIMITS = Limits(memory=512 << 20, cpu=60, wall=300)  # of a block; a window of zstd may take 128 MiB
 
 

@@ -36,8 +36,8 @@ class Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(answer: Answer, host: str = "127.0.0.1") -> Iterator[Server]:
-    server = Server(answer, host)
+def at_work(server: Server) -> Iterator[Server]:
+    """It answers until it is left."""
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
@@ -45,6 +45,12 @@ def serving(answer: Answer, host: str = "127.0.0.1") -> Iterator[Server]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+@contextmanager
+def serving(answer: Answer, host: str = "127.0.0.1") -> Iterator[Server]:
+    with at_work(Server(answer, host)) as server:
+        yield server
 
 
 def sends(body: bytes, status: int = 200, **headers: str) -> Answer:

@@ -3,7 +3,6 @@
 import io
 import socket
 import ssl
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -17,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.hostile.servers import Answer, Server
+from tests.hostile.servers import Answer, Server, at_work
 from tests.soak.proxy import Proxy
 
 HOST = "127.0.0.1"
@@ -97,13 +96,8 @@ def answering(answer: Answer, pem: Pem | None = None) -> Iterator[Server]:
     if pem:
         over_tls(server, pem)
         server.url = server.url.replace("http:", "https:")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
+    with at_work(server):
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 @contextmanager
