@@ -18,7 +18,7 @@ from flowcache.sampling.budget import steps_within
 from flowcache.sampling.multistep import Multistep
 from flowcache.sampling.plan import Settings
 from flowcache.sampling.planning import plan_for
-from flowcache.worker.walks import FINER
+from flowcache.worker.windows import FINER
 
 Ratios = tuple[tuple[float, ...], ...]  # see `MagnitudeReuse`
 EXACT = {"name": "flowcache", "reuse": False}  # every step; K/V of finished chunks are kept, not made anew

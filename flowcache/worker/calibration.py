@@ -1,23 +1,23 @@
 """Calibrates budgets of a checkpoint: finds which steps to compute, fits corrections, keeps what is better than fewer
 steps for prompts that had no part in it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from statistics import mean, median, stdev
+from typing import Any
 
 import torch
 
 from flowcache.cache.fixed_steps import Calibration
-from flowcache.models.base import LoadedModel
 from flowcache.sampling.dry_run import WindowWork
-from flowcache.sampling.fitting import fit
+from flowcache.sampling.fitting import Example, Table, fit
 from flowcache.sampling.proposal import Schedule, Walks, aligned, climb, even_steps, propose
-from flowcache.worker.judged import Judged
-from flowcache.worker.walks import PROBES, Prompt, Target, Walker
+from flowcache.worker.journal import Journal
+from flowcache.worker.walks import PROBES, Walker
+from flowcache.worker.windows import Prompt, Target, Windows
 
-__all__ = ["Calibration", "Calibrator", "Outcome", "Prompt", "Target"]
+__all__ = ["Calibration", "Calibrator", "Outcome", "Prompt", "Target", "works"]
 
 WORST = 3.0  # dB
 HOPELESS = 1.0  # dB
@@ -46,58 +46,63 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Calibrator:
-    """Of a model, at its own steps, shift, guidance and lag. work: folder for what was walked, which is not done again.
+    """Of a model, at its own steps, shift, guidance and lag.
 
     schedules: how many may be walked to find one for a budget; 0: the steps lie evenly.
     """
 
-    model: LoadedModel
-    target: Target
-    work: Path
+    walker: Walker
     schedules: int = SCHEDULES
     _known: dict[tuple[Prompt, ...], Walks] = field(default_factory=dict, compare=False, repr=False)
 
-    @cached_property
-    def walker(self) -> Walker:
-        return Walker(self.model, self.target, self.work)
+    @property
+    def windows(self) -> Windows:
+        return self.walker.windows
 
     @cached_property
-    def judged(self) -> Judged:
-        return Judged(self.work / "closeness.jsonl")
+    def journal(self) -> Journal:
+        return Journal(self.walker.work / "closeness.jsonl")
 
     def calibrate(self, budget: float, prompts: Sequence[Prompt], others: Sequence[Prompt]) -> Outcome:
         """Found and fitted on `prompts`, judged by `others`: what is not surely closer there than fewer steps within
         the same forwards is not kept."""
         found = [self._bare(budget, each) for each in self.found(budget, prompts)]
         found += [self._fitted(each, prompts) for each in found]
-        plain = tuple(self.closeness(prompt, budget, None) for prompt in others)
-        closeness = {made: tuple(self.closeness(prompt, budget, made) for prompt in others) for made in found}
+        plain = tuple(self.closeness(others, budget, None))
+        closeness = {made: tuple(self.closeness(others, budget, made)) for made in found}
         best = max(found, key=lambda made: robust(gains(closeness[made], plain)))
         kept = best if surely(gains(closeness[best], plain)) else None
         return Outcome(budget, kept, plain, closeness[best])
 
     def _bare(self, budget: float, computed: Schedule) -> Calibration:
         nothing = ((),) * len(computed)
-        return Calibration(budget, self.walker.conditions(), computed, nothing, nothing)
+        return Calibration(budget, self.windows.conditions(), computed, nothing, nothing)
 
     def _fitted(self, bare: Calibration, prompts: Sequence[Prompt]) -> Calibration:
-        windows = [self.walker.window(prompt, bare.budget, bare, CHUNKS) for prompt in prompts]
-        first, later = fit(windows, [self.walker.exact(prompt, CHUNKS) for prompt in prompts])
-        return replace(bare, first=first, later=later)
+        def ask(row: int, first: Table, later: Table, to: Mapping[int, int]) -> list[list[Example]]:
+            return self.walker.examples(prompts, replace(bare, first=first, later=later), CHUNKS, row, to)
+
+        def walked(missing: list[int]) -> list[tuple[int, Any]]:
+            self.walker.record(prompts, CHUNKS)
+            return [(0, fit(self.windows.plan(bare.budget, bare, CHUNKS), ask))]
+
+        of = ["fitted", bare, *(self.walker.key(prompt, CHUNKS) for prompt in prompts)]
+        ((first, later),) = self.journal.values([of], walked)
+        return replace(bare, first=tuple(map(tuple, first)), later=tuple(map(tuple, later)))
 
     def found(self, budget: float, prompts: Sequence[Prompt]) -> list[Schedule]:
         """Climbed by real walks of `prompts`, from even steps, from those in step with the lag, and from what exact
         walks propose; and the best one in step with the lag."""
-        steps = self.walker.conditions().steps
+        steps = self.windows.conditions().steps
 
         def fits(computed: Schedule) -> bool:
-            return self.walker.forwards(self._bare(budget, computed)) <= self.walker.allowed(budget)
+            return self.windows.forwards(self._bare(budget, computed)) <= self.windows.allowed(budget)
 
         def most(make: Callable[[int], Schedule], counts: Sequence[int]) -> Schedule:
             return next((made for made in map(make, counts) if fits(made)), (0,))
 
         def judged(computed: Schedule, some: Sequence[Prompt]) -> list[float]:
-            return [self.closeness(prompt, budget, self._bare(budget, computed), NEIGHBOURS) for prompt in some]
+            return self.closeness(some, budget, self._bare(budget, computed), NEIGHBOURS)
 
         even = most(lambda count: even_steps(steps, count), range(steps, 0, -1))
         if not self.schedules:
@@ -111,40 +116,45 @@ class Calibrator:
 
     def _exact(self, prompts: tuple[Prompt, ...]) -> Walks:
         if prompts not in self._known:
-            self._known[prompts] = self.walker.walks(prompts, min(NEIGHBOURS, self.walker.whole))
+            self._known[prompts] = self.walker.walks(prompts, min(NEIGHBOURS, self.windows.whole))
         return self._known[prompts]
 
-    def closeness(self, prompt: Prompt, budget: float, made: Calibration | None, chunks: int | None = None) -> float:
-        """dB of a window's latents to the target's, by fewer steps where nothing is `made`; a prompt that became
-        another sample counts as WORST."""
-        walker = self.walker
-        chunks = walker.whole if chunks is None else min(chunks, walker.whole)
+    def closeness(
+        self, prompts: Sequence[Prompt], budget: float, made: Calibration | None, chunks: int | None = None
+    ) -> list[float]:
+        """Of each prompt, dB of a window's latents to the target's, by fewer steps where nothing is `made`; a prompt
+        that became another sample counts as WORST."""
+        walker, whole = self.walker, self.windows.whole
+        chunks = whole if chunks is None else min(chunks, whole)
 
-        def walked() -> float:
-            exact = walker.exact(prompt, chunks)
-            ours = walker.result(prompt, budget, made, chunks)
-            theirs = torch.cat([exact[chunk, walker.spec.steps] for chunk in range(chunks)], 1)
-            error = (ours - theirs).square().mean().clamp_min(1e-12)
-            return max(float(10 * torch.log10(theirs.square().mean() / error)), WORST)
+        def walked(missing: list[int]) -> Iterator[tuple[int, float]]:
+            some = [prompts[number] for number in missing]
+            walker.record(some, chunks)
+            for number, ours in walker.results(some, budget, made, chunks):
+                theirs = torch.cat(walker.exact(some[number], chunks, self.windows.spec.steps), 1)
+                error = (ours - theirs).square().mean().clamp_min(1e-12)
+                yield missing[number], max(float(10 * torch.log10(theirs.square().mean() / error)), WORST)
 
-        return self.judged.value([*walker.key(prompt, chunks), budget, made], walked)
+        return self.journal.values([[*walker.key(prompt, chunks), budget, made] for prompt in prompts], walked)
 
-    def works(self, budgets: Sequence[float], prompts: int, others: int) -> list[tuple[int, WindowWork]]:
-        """How many windows of which work, at the most: walks to be recorded, those that schedules are judged by, and
-        each budget's own; a found schedule is counted as fewer steps within the same budget."""
-        walker, near = self.walker, min(NEIGHBOURS, self.walker.whole)
-        exact, finer = walker.whole, walker.finer
-        found = [(prompts, walker.exact_work(CHUNKS, finer)), (others, walker.exact_work(exact, finer))]
-        if self.schedules:
-            found += [(prompts, walker.exact_work(near, finer)), (PROBES + 1, walker.exact_work(1, 1))]
-        kinds = FOUND if self.schedules else 1
-        for budget in budgets:
-            found += [
-                (prompts * kinds, walker.budget_work(CHUNKS, budget)),
-                (prompts * self.schedules, walker.budget_work(near, budget)),
-                (others * (1 + 2 * kinds), walker.budget_work(exact, budget)),
-            ]
-        return [(count, work) for count, work in found if count]
+
+def works(
+    windows: Windows, schedules: int, budgets: Sequence[float], prompts: int, others: int
+) -> list[tuple[int, WindowWork]]:
+    """How many windows of which work, at the most: walks to be recorded, those that schedules are judged by, and
+    each budget's own; a found schedule is counted as fewer steps within the same budget."""
+    near, exact, finer = min(NEIGHBOURS, windows.whole), windows.whole, windows.finer
+    found = [(prompts, windows.exact_work(CHUNKS, finer)), (others, windows.exact_work(exact, finer))]
+    if schedules:
+        found += [(prompts, windows.exact_work(near, finer)), (PROBES + 1, windows.exact_work(1, 1))]
+    kinds = FOUND if schedules else 1
+    for budget in budgets:
+        found += [
+            (prompts * kinds, windows.budget_work(CHUNKS, budget)),
+            (prompts * schedules, windows.budget_work(near, budget)),
+            (others * (1 + 2 * kinds), windows.budget_work(exact, budget)),
+        ]
+    return [(count, work) for count, work in found if count]
 
 
 @dataclass

@@ -16,9 +16,11 @@ from flowcache.errors import InputError
 from flowcache.families import calibrations
 from flowcache.families.registry import folder_digest, load_model
 from flowcache.sampling.fitting import Example, fitted
-from flowcache.worker import walks
-from flowcache.worker.calibration import Calibration, Calibrator, Outcome, Prompt, Race, robust, surely
-from flowcache.worker.judged import Judged
+from flowcache.worker.calibration import Calibration, Calibrator, Outcome, Prompt, Race, robust, surely, works
+from flowcache.worker.journal import Journal
+from flowcache.worker.walking import Here, Walking
+from flowcache.worker.walks import PROBES, Walker
+from flowcache.worker.windows import Windows
 
 TEXTS = ("a red circle moving right on a blue background", "a white square growing on a black background")
 PROMPTS = [Prompt(text, seed) for seed, text in enumerate(TEXTS)]
@@ -33,38 +35,39 @@ def model(request):
     return replace(made, spec=replace(made.spec, steps=4, window=2 * made.spec.chunk, ar_step=2))
 
 
+def calibrating(model, folder, schedules, target=None):
+    windows = Windows(model.spec, target or TARGETS[model.spec.name])
+    return Calibrator(Walker(windows, folder, Here(lambda: model)), schedules)
+
+
 def test_walks_are_taken_once_and_what_is_made_is_the_same_again(model, tmp_path):
-    target = TARGETS[model.spec.name]
-    found = Calibrator(model, target, tmp_path, schedules=0).calibrate(0.5, PROMPTS, PROMPTS)
+    found = calibrating(model, tmp_path, 4).calibrate(0.5, PROMPTS, PROMPTS)
     assert len(found.plain) == len(found.best) == 2
-    with (
-        mock.patch.object(walks, "denoise", side_effect=AssertionError("recorded again")),
-        mock.patch.object(walks.Walker, "result", side_effect=AssertionError("walked again")),
-    ):
-        assert Calibrator(model, target, tmp_path, schedules=0).calibrate(0.5, PROMPTS, PROMPTS) == found
+    with mock.patch.object(Walking, "answer", side_effect=AssertionError("walked again")):
+        assert calibrating(model, tmp_path, 4).calibrate(0.5, PROMPTS, PROMPTS) == found
 
 
 def test_what_is_found_fits_its_budget_and_is_never_worse_on_other_prompts(model, tmp_path):
-    calibrator = Calibrator(model, TARGETS[model.spec.name], tmp_path, schedules=4)
+    calibrator = calibrating(model, tmp_path, 4)
     with mock.patch.object(Calibrator, "closeness", autospec=True, side_effect=Calibrator.closeness) as closeness:
         found = calibrator.calibrate(0.6, PROMPTS, PROMPTS[1:])
-    walker, asked = calibrator.walker, {call.args[3] for call in closeness.call_args_list} - {None}
+    windows, asked = calibrator.windows, {call.args[3] for call in closeness.call_args_list} - {None}
     assert len({made.computed for made in asked}) > 1
-    assert max(walker.forwards(made) for made in asked) <= walker.allowed(0.6)
+    assert max(windows.forwards(made) for made in asked) <= windows.allowed(0.6)
     if found.calibration:
         assert found.best > found.plain and found.calibration in asked
-        assert found.calibration.conditions == walker.conditions()
+        assert found.calibration.conditions == windows.conditions()
     else:
         assert found.best <= found.plain and not found.corrected
 
 
 @pytest.mark.parametrize("gain, kept", [(1.0, True), (0.0, False), (-1.0, False)])
 def test_what_is_not_surely_better_than_fewer_steps_is_not_kept(model, tmp_path, gain, kept):
-    def closeness(self, prompt, budget, made, chunks=None):
-        return 20.0 + (gain if made else 0.0)
+    def closeness(self, prompts, budget, made, chunks=None):
+        return [20.0 + (gain if made else 0.0)] * len(prompts)
 
     with mock.patch.object(Calibrator, "closeness", closeness):
-        found = Calibrator(model, "off", tmp_path, schedules=0).calibrate(0.6, PROMPTS, PROMPTS)
+        found = calibrating(model, tmp_path, 0).calibrate(0.6, PROMPTS, PROMPTS)
     assert (found.calibration is not None) == kept
 
 
@@ -91,25 +94,27 @@ def test_what_half_of_the_prompts_call_hopeless_is_not_walked_further():
 
 
 def test_a_line_that_a_kill_cut_off_is_judged_again(tmp_path):
-    file, asked = tmp_path / "judged.jsonl", []
+    file, asked = tmp_path / "journal.jsonl", []
 
-    def judge(value):
-        asked.append(value)
-        return value
+    def walk(values):
+        def walked(missing):
+            asked.extend(values[number] for number in missing)
+            return [(number, values[number]) for number in reversed(missing)]
+
+        return walked
 
     for _ in range(2):
-        judged = Judged(file)
-        assert [judged.value(["a", each], lambda each=each: judge(each)) for each in (1.5, 2.5)] == [1.5, 2.5]
+        assert Journal(file).values([["a", 1.5], ["a", 2.5]], walk([1.5, 2.5])) == [1.5, 2.5]
     assert asked == [1.5, 2.5]
     file.write_text(file.read_text()[:-5])
-    assert Judged(file).value(["a", 2.5], lambda: judge(3.5)) == 3.5
-    assert Judged(file).value(["a", 2.5], lambda: judge(4.5)) == 3.5
-    assert Judged(file).value(["a", 1.5], lambda: judge(4.5)) == 1.5
+    for _ in range(2):
+        assert Journal(file).values([["a", 1.5], ["a", 2.5], ["a", 3.5]], walk([9.5, 2.5, 3.5])) == [9.5, 2.5, 3.5]
+    assert asked == [1.5, 2.5, 9.5, 3.5]
 
 
 def test_what_exact_walks_say(model, tmp_path):
     """An error before the last step is an error of the result; a walk's own latents are products with themselves."""
-    found = Calibrator(model, "off", tmp_path).walker.walks(PROMPTS, 2)
+    found = calibrating(model, tmp_path, 9, "off").walker.walks(PROMPTS, 2)
     steps = model.spec.steps
     assert found.steps == steps and found.growth[-1] == 1 and (found.growth > 0).all()
     assert found.products[steps, steps] == pytest.approx(1) and found.time[0] == 0 < found.time[-1]
@@ -117,18 +122,16 @@ def test_what_exact_walks_say(model, tmp_path):
     assert found.cost(tuple(range(steps))) < min(found.cost((0, other)) for other in range(1, steps))
 
 
-def test_cost_is_said_before(model, tmp_path):
+def test_cost_is_said_before(model):
     """Those that are judged by are walked by fewer steps too, and twice by what was found."""
-    calibrator = Calibrator(model, "off", tmp_path, schedules=0)
-    walker = calibrator.walker
-    exact, half = walker.exact_work(2, 1), walker.budget_work(2, 0.6)
+    windows = Windows(model.spec, "off")
+    exact, half = windows.exact_work(2, 1), windows.budget_work(2, 0.6)
     assert exact.forwards > half.forwards
-    assert calibrator.works([0.6], 2, 0) == [(2, exact), (2, half)]
-    assert calibrator.works([0.6], 0, 1) == [(1, exact), (3, half)]
-    one = walker.exact_work(1, 1)
-    searched = replace(calibrator, schedules=7).works([0.6], 1, 0)
-    assert searched == [(1, exact), (1, exact), (walks.PROBES + 1, one), (2, half), (7, half)]
-    assert walker.exact_work(2, 3).forwards > 2.5 * exact.forwards
+    assert works(windows, 0, [0.6], 2, 0) == [(2, exact), (2, half)]
+    assert works(windows, 0, [0.6], 0, 1) == [(1, exact), (3, half)]
+    searched = works(windows, 7, [0.6], 1, 0)
+    assert searched == [(1, exact), (1, exact), (PROBES + 1, windows.exact_work(1, 1)), (2, half), (7, half)]
+    assert windows.exact_work(2, 3).forwards > 2.5 * exact.forwards
 
 
 def example(seed, share):
@@ -188,7 +191,7 @@ def test_the_command_needs_no_prompts_and_writes_what_a_checkpoint_then_has(smal
 
     def outcome(self, budget, prompts, others):
         asked.append((prompts, others))
-        at = self.walker.conditions()
+        at = self.windows.conditions()
         made = Calibration(budget, at, (0, 2), ((), ()), ((), ())) if budget > 0.5 else None
         return Outcome(budget, made, (5.0, 6.0), (6.0, 8.0))
 
@@ -213,7 +216,7 @@ def test_the_command_needs_no_prompts_and_writes_what_a_checkpoint_then_has(smal
 
 
 def test_presets_of_other_budgets_stay_and_what_is_no_longer_better_goes(small, tmp_path, monkeypatch, capsys):
-    at = Calibrator(small, "off", tmp_path).walker.conditions()
+    at = Windows(small.spec, "off").conditions()
     old = [Calibration(budget, at, (0, 2), ((), ()), ((), ())) for budget in (0.7, 0.6)]
     elsewhere = replace(old[1], conditions=replace(at, steps=9))
     digest = folder_digest(Path(small.spec.path), without=calibrations.FILE)

@@ -1,0 +1,99 @@
+"""Windows of a calibration: what they are asked for as, and what they take, by arithmetic; no weights."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from flowcache.cache.fixed_steps import Calibration, Conditions
+from flowcache.cache.policy import Policy
+from flowcache.families.settings import resolve_policy, settings_of
+from flowcache.records import ModelSpec, RenderRequest, Shot
+from flowcache.sampling.budget import allowed, count
+from flowcache.sampling.dry_run import WindowWork, dry_run
+from flowcache.sampling.plan import SamplingPlan, Settings
+from flowcache.sampling.planning import plan_for
+
+FINER = 3  # times the steps of a walk that counts as converged
+Target = Literal["off", "converged"]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    text: str
+    seed: int
+
+
+NOBODY = Prompt("", 0)  # whose text and noise change no count
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Of a model, at its own steps, shift, guidance and lag."""
+
+    spec: ModelSpec
+    target: Target
+
+    @property
+    def finer(self) -> int:
+        return finer_for(self.target)
+
+    @property
+    def whole(self) -> int:
+        """Chunks of a window."""
+        return self.spec.window // self.spec.chunk
+
+    def conditions(self) -> Conditions:
+        """ValueError where the family has no fixed schedules."""
+        settings, policy = policy_of(self.spec, 1.0, None)
+        found = settings.plan(self.spec.chunk, policy).conditions
+        if found is None:
+            raise ValueError(f"{self.spec.name} can't be calibrated: its family has no fixed schedules")
+        return found
+
+    def plan(self, budget: float, made: Calibration | None, chunks: int) -> SamplingPlan:
+        """Of so many chunks by the steps of `made`; None: fewer steps."""
+        settings, policy = policy_of(self.spec, budget, made)
+        return plan_for(settings, chunks * self.spec.chunk, policy)
+
+    def forwards(self, made: Calibration) -> int:
+        """Of a chunk, that a whole window takes by the steps of `made`."""
+        return count(self.plan(made.budget, made, self.whole))
+
+    def allowed(self, budget: float) -> float:
+        """Chunk forwards of a whole window."""
+        settings, policy = policy_of(self.spec, budget, None)
+        return allowed(settings, policy, self.whole * self.spec.chunk)
+
+    def exact_work(self, chunks: int, finer: int) -> WindowWork:
+        """What a walk of so many chunks takes that computes every step, `finer` times as many of them."""
+        request = request_of(self.spec, NOBODY, chunks, None, finer)
+        return self._work(chunks, settings_of(request, self.spec), policy_of(self.spec, 1.0, None)[1].exact)
+
+    def budget_work(self, chunks: int, budget: float) -> WindowWork:
+        """What a walk of so many chunks takes by fewer steps."""
+        return self._work(chunks, *policy_of(self.spec, budget, None))
+
+    def _work(self, chunks: int, settings: Settings, policy: Policy) -> WindowWork:
+        spec = self.spec
+        shape = chunks * spec.chunk, spec.height // spec.space_stride, spec.width // spec.space_stride
+        return dry_run(settings, shape, (1, spec.patch, spec.patch), policy)
+
+
+def finer_for(target: Target) -> int:
+    """How many steps the target's walk takes for each of the model's own."""
+    return FINER if target == "converged" else 1
+
+
+def request_of(spec: ModelSpec, prompt: Prompt, chunks: int, budget: float | None, finer: int = 1) -> RenderRequest:
+    """budget: None: policy `off`. finer: times the model's own steps."""
+    policy = {"name": "off"} if budget is None else {"name": "flowcache", "budget": budget}
+    return RenderRequest(
+        "calibrated", (Shot(prompt.text, spec.video_frames(chunks * spec.chunk)),), spec.width, spec.height,
+        spec.fps, prompt.seed, spec.guidance, spec.steps * finer, spec.name, policy, spec.negative_prompt,
+    )  # fmt: skip
+
+
+def policy_of(spec: ModelSpec, budget: float, made: Calibration | None) -> tuple[Settings, Policy]:
+    """Of a budget whose steps are those of `made`; None: fewer steps."""
+    request = request_of(spec, NOBODY, 1, budget)
+    calibrated = replace(spec, calibrations=(made,) if made else ())
+    return settings_of(request, calibrated), resolve_policy(request.policy, calibrated)
