@@ -68,7 +68,7 @@ def fitted(examples: Sequence[Example]) -> tuple[float, ...]:
 
 
 def fit(plan: SamplingPlan, ask: Ask) -> tuple[Table, Table]:
-    """(first, later), from windows of two chunks or more that follow `plan`. ValueError where it is not `Calibrated`."""
+    """(first, later), from windows of two chunks or more by `plan`. ValueError where that is not `Calibrated`."""
     if not isinstance(plan.solver, Calibrated):
         raise ValueError("this plan is not calibrated; accepted: one with coefficients, which may be empty")
     tables: list[list[tuple[float, ...]]] = [[()] * len(plan.computed), [()] * len(plan.computed)]

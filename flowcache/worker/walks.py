@@ -1,4 +1,4 @@
-"""A model's walks for calibration: exact ones are recorded once, others run a fixed schedule, wherever they are walked."""
+"""A model's walks for calibration, whoever walks: exact ones are recorded once, others run a fixed schedule."""
 
 import hashlib
 import json

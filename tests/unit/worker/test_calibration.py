@@ -24,6 +24,7 @@ from flowcache.worker.windows import Windows
 
 TEXTS = ("a red circle moving right on a blue background", "a white square growing on a black background")
 PROMPTS = [Prompt(text, seed) for seed, text in enumerate(TEXTS)]
+ALONE = {"device": "cpu", "gang": None, "gangs": None, "address": None}
 TARGETS = {"tiny-skyreels": "off", "tiny-magi": "converged"}
 
 
@@ -172,9 +173,13 @@ def test_the_command_says_what_it_needs(tmp_path):
         ({"prompts": tmp_path / "none"}, "none: can't be read"),
         ({"budgets": "0.5,2"}, "got '0.5,2'; accepted: numbers above 0, at most 1"),
         ({"target": "paper"}, "got 'paper'; accepted: 'off' or 'converged'"),
+        ({"device": "auto"}, "--device: got 'auto'; accepted: cpu, cuda or one as cuda:1"),
+        ({"gangs": 2, "device": "cuda:1"}, "--device: got 'cuda:1'; accepted for gangs: auto, cpu or cuda"),
+        ({"address": "head"}, "--address: got 'head'; accepted: 'auto', or the head's host and port"),
+        ({"gang": 9999}, "--gang: got 9999; accepted for tiny-skyreels at .*: 1 to "),
     ):
         with pytest.raises(InputError, match=message):
-            command(**asked | {"to": tmp_path, "schedules": 0, "seed": 0, "device": "cpu"} | change)
+            command(**asked | {"to": tmp_path, "schedules": 0, "seed": 0} | ALONE | change)
 
 
 @pytest.fixture
@@ -197,7 +202,7 @@ def test_the_command_needs_no_prompts_and_writes_what_a_checkpoint_then_has(smal
 
     monkeypatch.setattr(Calibrator, "calibrate", outcome)
     said = {"target": "off", "to": tmp_path / "out", "work": tmp_path / "work", "schedules": 9, "seed": 3}
-    command(small.spec.name, None, 8, "0.6,0.5", **said, tflops=None, device="cpu", as_json=True)
+    command(small.spec.name, None, 8, "0.6,0.5", **said, tflops=None, **ALONE, as_json=True)
     printed = json.loads(capsys.readouterr().out)
     written = json.loads((tmp_path / "out" / "calibration.json").read_text())
     assert written["checkpoint"] == folder_digest(Path(small.spec.path), without=calibrations.FILE)
@@ -208,7 +213,7 @@ def test_the_command_needs_no_prompts_and_writes_what_a_checkpoint_then_has(smal
     (prompts, others), _ = asked
     assert (len(prompts), len(others)) == (4, 4) and len({each.seed for each in (*prompts, *others)}) == 8
     assert min(each.seed for each in prompts) > MOST * SEEDS + MOST_PROMPTS
-    command(small.spec.name, many(tmp_path), None, "0.6,0.5", **said, tflops=989.0, device="cpu", as_json=False)
+    command(small.spec.name, many(tmp_path), None, "0.6,0.5", **said, tflops=989.0, **ALONE, as_json=False)
     text = " ".join(capsys.readouterr().out.split())
     assert "GPU hours (989 TFLOP/s a GPU" in text
     assert "budget 0.5: fewer steps stay; latents to the target 5.5 dB" in text
@@ -222,9 +227,9 @@ def test_presets_of_other_budgets_stay_and_what_is_no_longer_better_goes(small, 
     digest = folder_digest(Path(small.spec.path), without=calibrations.FILE)
     calibrations.write(tmp_path, digest, [*old, elsewhere])
     monkeypatch.setattr(Calibrator, "calibrate", lambda self, budget, *prompts: Outcome(budget, None, (5.0,), (4.0,)))
-    command(small.spec.name, None, 6, "0.6", "off", tmp_path, tmp_path / "work", 9, 0, None, "cpu", True)
+    command(small.spec.name, None, 6, "0.6", "off", tmp_path, tmp_path / "work", 9, 0, None, **ALONE, as_json=True)
     written = json.loads((tmp_path / "calibration.json").read_text())
     assert [(each["budget"], each["conditions"]["steps"]) for each in written["presets"]] == [(0.7, 4), (0.6, 9)]
     calibrations.write(tmp_path, "another", old)
     with pytest.raises(InputError, match=f"calibration.json: checkpoint: is another's; accepted: {digest}"):
-        command(small.spec.name, None, 6, "0.6", "off", tmp_path, tmp_path / "work", 9, 0, None, "cpu", True)
+        command(small.spec.name, None, 6, "0.6", "off", tmp_path, tmp_path / "work", 9, 0, None, **ALONE, as_json=True)
