@@ -24,7 +24,8 @@ class GangWalks:
         self._holders: dict[Prompt, str] = {}  # names of gangs that keep the prompts' windows
 
     def answers(self, asks: Sequence[Ask[A]]) -> Iterator[tuple[int, A]]:
-        """See `walking.Walks`. FlowcacheError names prompt, rank and cause where a walk fails for good."""
+        """See `walking.Walks`. FlowcacheError names prompt, rank and cause where a walk fails for good; ClusterError
+        where no gang comes up."""
         waiting, under_way = list(range(len(asks))), dict[str, int]()  # by the gang's name
         lost = Counter[int]()
         while waiting or under_way:
@@ -35,7 +36,8 @@ class GangWalks:
                     for answer in said:
                         yield under_way.pop(gang.name), answer
                     continue
-                self._lose(gang, said)
+                if not said.usable:
+                    self.pool.lost(gang, said)
                 if (number := under_way.pop(gang.name, None)) is not None:
                     lost[number] += 1
                     self._check(asks[number], said, lost[number])
@@ -47,6 +49,8 @@ class GangWalks:
 
     def _hand_out(self, asks: Sequence[Ask[A]], waiting: list[int], under_way: dict[str, int]) -> None:
         """Each idle gang gets the first one that waits, but for windows that another gang keeps."""
+        there = {gang.name for gang in self.pool.gangs}
+        self._holders = {prompt: name for prompt, name in self._holders.items() if name in there}
         for gang in self.pool.gangs:
             idle = gang.started and gang.task is None
             number = next((one for one in waiting if self._suits(gang.name, asks[one])), None) if idle else None
@@ -57,15 +61,10 @@ class GangWalks:
             under_way[gang.name] = number
             if ask.stays:
                 self._holders[ask.prompt] = gang.name
-            else:
-                self._let_go(gang.name)
             gang.assign(ask)
 
     def _suits(self, gang: str, ask: Ask[A]) -> bool:
         return not ask.stays or self._holders.get(ask.prompt, gang) == gang
-
-    def _let_go(self, gang: str) -> None:
-        self._holders = {prompt: name for prompt, name in self._holders.items() if name != gang}
 
     def _news(self) -> Iterator[tuple[WalkGang, list[Any] | GangFailure]]:
         """Of gangs with news: their answers, or what has happened to them."""
@@ -77,12 +76,6 @@ class GangWalks:
         for gang in [*self.pool.gangs]:
             if failure := self.pool.overdue(gang):
                 yield gang, failure
-
-    def _lose(self, gang: WalkGang, failure: GangFailure) -> None:
-        """ClusterError where no gang comes up any more."""
-        self._let_go(gang.name)
-        if not failure.usable:
-            self.pool.lost(gang, failure)
 
     def _check(self, ask: Ask[A], failure: GangFailure, times: int) -> None:
         """FlowcacheError where another try is not worth it."""

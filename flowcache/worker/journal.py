@@ -17,7 +17,7 @@ class Journal:
     @cached_property
     def known(self) -> dict[str, Any]:
         lines = self.file.read_text().split("\n") if self.file.exists() else []
-        return dict(json.loads(line) for line in lines if line.endswith("]"))
+        return dict(line for line in map(_read, lines) if line)
 
     def values(
         self, of: Sequence[Sequence[Any]], walked: Callable[[list[int]], Iterable[tuple[int, Any]]]
@@ -31,3 +31,11 @@ class Journal:
                 with self.file.open("a") as file:
                     file.write("\n" + json.dumps([keys[number], value]))
         return [self.known[key] for key in keys]
+
+
+def _read(line: str) -> Any:
+    """None: it was cut off, or is blank."""
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None

@@ -69,8 +69,9 @@ class Walking:
 
     def window(self, prompt: Prompt, budget: float, made: Calibration | None, chunks: int) -> Window:
         """Not walked yet. made: whose steps it takes; None: fewer steps."""
-        settings, policy = policy_of(self.spec, budget, made)
-        noise, texts = self.given(request_of(self.spec, prompt, chunks, budget))
+        request = request_of(self.spec, prompt, chunks, budget)
+        settings, policy = policy_of(request, self.spec, made)
+        noise, texts = self.given(request)
         sharding = self.model.kv_sharding
         return Window(self.model.transformer, noise, texts, settings, policy, Given(), kv_sharding=sharding)
 

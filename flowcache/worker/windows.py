@@ -43,7 +43,7 @@ class Windows:
 
     def conditions(self) -> Conditions:
         """ValueError where the family has no fixed schedules."""
-        settings, policy = policy_of(self.spec, 1.0, None)
+        settings, policy = self._policy(1.0, None)
         found = settings.plan(self.spec.chunk, policy).conditions
         if found is None:
             raise ValueError(f"{self.spec.name} can't be calibrated: its family has no fixed schedules")
@@ -51,7 +51,7 @@ class Windows:
 
     def plan(self, budget: float, made: Calibration | None, chunks: int) -> SamplingPlan:
         """Of so many chunks by the steps of `made`; None: fewer steps."""
-        settings, policy = policy_of(self.spec, budget, made)
+        settings, policy = self._policy(budget, made)
         return plan_for(settings, chunks * self.spec.chunk, policy)
 
     def forwards(self, made: Calibration) -> int:
@@ -60,17 +60,20 @@ class Windows:
 
     def allowed(self, budget: float) -> float:
         """Chunk forwards of a whole window."""
-        settings, policy = policy_of(self.spec, budget, None)
+        settings, policy = self._policy(budget, None)
         return allowed(settings, policy, self.whole * self.spec.chunk)
 
     def exact_work(self, chunks: int, finer: int) -> WindowWork:
         """What a walk of so many chunks takes that computes every step, `finer` times as many of them."""
         request = request_of(self.spec, NOBODY, chunks, None, finer)
-        return self._work(chunks, settings_of(request, self.spec), policy_of(self.spec, 1.0, None)[1].exact)
+        return self._work(chunks, settings_of(request, self.spec), self._policy(1.0, None)[1].exact)
 
     def budget_work(self, chunks: int, budget: float) -> WindowWork:
         """What a walk of so many chunks takes by fewer steps."""
-        return self._work(chunks, *policy_of(self.spec, budget, None))
+        return self._work(chunks, *self._policy(budget, None))
+
+    def _policy(self, budget: float, made: Calibration | None) -> tuple[Settings, Policy]:
+        return policy_of(request_of(self.spec, NOBODY, 1, budget), self.spec, made)
 
     def _work(self, chunks: int, settings: Settings, policy: Policy) -> WindowWork:
         spec = self.spec
@@ -92,8 +95,7 @@ def request_of(spec: ModelSpec, prompt: Prompt, chunks: int, budget: float | Non
     )  # fmt: skip
 
 
-def policy_of(spec: ModelSpec, budget: float, made: Calibration | None) -> tuple[Settings, Policy]:
-    """Of a budget whose steps are those of `made`; None: fewer steps."""
-    request = request_of(spec, NOBODY, 1, budget)
+def policy_of(request: RenderRequest, spec: ModelSpec, made: Calibration | None) -> tuple[Settings, Policy]:
+    """Of a request with a budget whose steps are those of `made`; None: fewer steps."""
     calibrated = replace(spec, calibrations=(made,) if made else ())
     return settings_of(request, calibrated), resolve_policy(request.policy, calibrated)

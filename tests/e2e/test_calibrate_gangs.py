@@ -85,7 +85,7 @@ def test_a_gang_finds_what_one_process_finds_though_ranks_are_lost(calibrated, c
     through_ray = ("--address", cluster, "--gang", 2, "--device", "cpu")
     gang = calibrated("gang", *through_ray)
     alike(gang, expected)
-    assert gang[0]["gpu_hours"] == 2 * gang[0]["gang_hours"] and gang[0]["gang_hours"] < expected[0]["gang_hours"]
+    assert gang[0]["gpu_hours"] == 2 * gang[0]["gang_hours"] > expected[0]["gpu_hours"]
     monkeypatch.setattr(walk_gang, "WalkActor", victim(tmp_path))
     alike(calibrated("struck", *through_ray), expected)
     assert (tmp_path / "exchange").exists() and (tmp_path / "fit").exists()

@@ -12,6 +12,7 @@ from flowcache.bench.prompts import MOST as MOST_PROMPTS
 from flowcache.bench.prompts import SEEDS
 from flowcache.cli.bench import MOST
 from flowcache.cli.calibrate import calibrate as command
+from flowcache.cli.calibrated import cost, cost_line
 from flowcache.errors import InputError
 from flowcache.families import calibrations
 from flowcache.families.registry import folder_digest, load_model
@@ -111,6 +112,10 @@ def test_a_line_that_a_kill_cut_off_is_judged_again(tmp_path):
     for _ in range(2):
         assert Journal(file).values([["a", 1.5], ["a", 2.5], ["a", 3.5]], walk([9.5, 2.5, 3.5])) == [9.5, 2.5, 3.5]
     assert asked == [1.5, 2.5, 9.5, 3.5]
+    table = [[0.5], []]
+    assert Journal(file).values([["b"]], lambda missing: [(0, table)]) == [table]
+    file.write_text(file.read_text()[:-1])  # in a list, which ends as lines do
+    assert Journal(file).values([["b"], ["a", 2.5]], lambda missing: [(0, 4.5)]) == [4.5, 2.5]
 
 
 def test_what_exact_walks_say(model, tmp_path):
@@ -133,6 +138,16 @@ def test_cost_is_said_before(model):
     searched = works(windows, 7, [0.6], 1, 0)
     assert searched == [(1, exact), (1, exact), (PROBES + 1, windows.exact_work(1, 1)), (2, half), (7, half)]
     assert windows.exact_work(2, 3).forwards > 2.5 * exact.forwards
+
+
+def test_the_cost_of_gangs_is_that_of_all_their_ranks(model):
+    windows = Windows(model.spec, "off")
+    one, four = (cost(windows, 7, [0.6], 6, 100.0, ranks) for ranks in (1, 4))
+    assert one["gang_hours"] == one["gpu_hours"] < four["gpu_hours"] == 4 * four["gang_hours"]
+    assert one["forwards"] == four["forwards"] == sum(n * work.forwards for n, work in works(windows, 7, [0.6], 3, 3))
+    assert f"at most: {one['gpu_hours']:.2g} GPU hours (100 TFLOP/s a GPU" in cost_line(one)
+    assert f"at most: {four['gang_hours']:.2g} hours of a gang of 4, {four['gpu_hours']:.2g} GPU" in cost_line(four)
+    assert "between ranks: assumed)" in cost_line(four) and "between ranks" not in cost_line(one)
 
 
 def example(seed, share):
