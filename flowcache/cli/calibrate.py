@@ -129,7 +129,7 @@ def _cost(
 
 def _told(calibrator: "Calibrator", outcome: "Outcome") -> dict[str, Any]:
     from flowcache.bench.statistics import interval, paired
-    from flowcache.cache.fixed_steps import Calibration, FewerSteps
+    from flowcache.worker.calibration import Calibration, FewerSteps
 
     made, gain = outcome.preset, paired(outcome.best, outcome.plain)
     return {

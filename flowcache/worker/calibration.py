@@ -18,7 +18,7 @@ from flowcache.sampling.proposal import Schedule, Walks, aligned, climb, even_st
 from flowcache.worker.judged import Judged
 from flowcache.worker.walks import PROBES, Prompt, Target, Walker
 
-__all__ = ["Calibration", "Calibrator", "Outcome", "Preset", "Prompt", "Target"]
+__all__ = ["Calibration", "Calibrator", "FewerSteps", "Outcome", "Preset", "Prompt", "Target"]
 
 Made = TypeVar("Made")
 WORST = 3.0  # dB
