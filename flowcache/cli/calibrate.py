@@ -19,7 +19,7 @@ from flowcache.errors import FlowcacheError, InputError, Problem
 if TYPE_CHECKING:
     from flowcache.inputs.options import RunOptions
     from flowcache.records import ModelSpec
-    from flowcache.worker.calibration import Calibration, Calibrator, Prompt, Target
+    from flowcache.worker.calibration import Calibrator, Preset, Prompt, Target
     from flowcache.worker.walking import Walks
     from flowcache.worker.windows import Windows
 
@@ -103,14 +103,14 @@ def _windows(model: str, target: "Target") -> "Windows":
     return Windows(replace(spec, digest=folder_digest(Path(spec.path), without=FILE), calibrations=()), target)
 
 
-def _presets(folder: Path, digest: str) -> "Sequence[Calibration]":
+def _presets(folder: Path, digest: str) -> "Sequence[Preset]":
     """That are there. InputError where they are another checkpoint's."""
     from flowcache.families.calibrations import FILE, read
 
     return read(folder, digest) if (folder / FILE).is_file() else ()
 
 
-def _write(folder: Path, digest: str, presets: "Sequence[Calibration]") -> Path:
+def _write(folder: Path, digest: str, presets: "Sequence[Preset]") -> Path:
     from flowcache.families.calibrations import FILE, write
 
     write(folder, digest, presets)
@@ -119,13 +119,13 @@ def _write(folder: Path, digest: str, presets: "Sequence[Calibration]") -> Path:
 
 def _calibrated(
     calibrator: "Calibrator", shares: Sequence[float], texts: "Sequence[Prompt]", tell: Callable[[str], None]
-) -> "tuple[list[Calibration], list[dict[str, Any]]]":
+) -> "tuple[list[Preset], list[dict[str, Any]]]":
     """The presets, and what is said of each budget."""
-    made, said, half = list["Calibration"](), list[dict[str, Any]](), len(texts) // 2
+    made, said, half = list["Preset"](), list[dict[str, Any]](), len(texts) // 2
     for share in shares:
         outcome = calibrator.calibrate(share, texts[:half], texts[half:])
         said.append(told(calibrator.windows, outcome))
-        made += [outcome.calibration] if outcome.calibration else []
+        made += [outcome.preset] if outcome.preset else []
         tell(line(said[-1]))
     return made, said
 

@@ -40,13 +40,17 @@ def cost_line(cost: dict[str, Any]) -> str:
 
 def told(windows: "Windows", outcome: "Outcome") -> dict[str, Any]:
     from flowcache.bench.statistics import interval, paired
+    from flowcache.worker.calibration import Calibration, FewerSteps
 
-    made, gain = outcome.calibration, paired(outcome.best, outcome.plain)
+    made, gain = outcome.preset, paired(outcome.best, outcome.plain)
     return {
         "budget": outcome.budget,
         "most_forwards": windows.allowed(outcome.budget),
         "forwards": windows.forwards(made) if made else None,
-        "computed": made.computed if made else None,
+        "computed": made.computed if isinstance(made, Calibration) else None,
+        "steps": made.steps if isinstance(made, FewerSteps) else None,
+        "lag": made.lag if isinstance(made, FewerSteps) else None,
+        "solver": made.solver if isinstance(made, FewerSteps) else None,
         "corrected": outcome.corrected,
         "fewer_steps": interval(outcome.plain),
         "found": interval(outcome.best),
@@ -55,18 +59,22 @@ def told(windows: "Windows", outcome: "Outcome") -> dict[str, Any]:
 
 
 def line(told: dict[str, Any]) -> str:
-    gain, computed = told["gain"], told["computed"]
-    found = (
-        f"{len(computed)} steps ({', '.join(map(str, computed))}), {told['forwards']} chunk forwards, "
-        f"{'corrected' if told['corrected'] else 'the solver alone'}"
-        if computed
-        else "fewer steps stay"
-    )
+    gain = told["gain"]
     return (
-        f"budget {told['budget']:g}: {found}; latents to the target {_db(told['fewer_steps'])} by fewer steps, "
+        f"budget {told['budget']:g}: {_kept(told)}; latents to the target {_db(told['fewer_steps'])} by fewer steps, "
         f"{_db(told['found'])} as found: {_db(gain['mean'])}, median {gain['median']:.1f}, "
         f"better on {gain['better']} of {gain['of']} prompts"
     )
+
+
+def _kept(told: dict[str, Any]) -> str:
+    if computed := told["computed"]:
+        solved = "corrected" if told["corrected"] else "the solver alone"
+        return f"{len(computed)} steps ({', '.join(map(str, computed))}), {told['forwards']} chunk forwards, {solved}"
+    if told["steps"]:
+        solver = "" if told["solver"] == "own" else f" by {told['solver']}"
+        return f"a run of {told['steps']} steps with a lag of {told['lag']}{solver}, {told['forwards']} chunk forwards"
+    return "fewer steps stay"
 
 
 def _db(found: "Interval") -> str:

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from flowcache.cache.fixed_steps import Calibration
+from flowcache.cache.fixed_steps import Calibration, Preset
 from flowcache.families.settings import resolve_policy, settings_of
 from flowcache.sampling.fitting import Example
 from flowcache.sampling.loop import Visit, denoise
@@ -89,7 +89,7 @@ class Result(Ask[Tensor]):
 
     prompt: Prompt
     budget: float
-    made: Calibration | None
+    made: Preset | None
     chunks: int
 
     def answer(self, walking: Walking) -> Tensor:

@@ -8,7 +8,7 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from flowcache.cache.fixed_steps import Calibration
+from flowcache.cache.fixed_steps import Calibration, Preset
 from flowcache.inputs.segments import plan
 from flowcache.models.base import LoadedModel
 from flowcache.records import ModelSpec, RenderRequest
@@ -67,7 +67,7 @@ class Walking:
             self._fits.clear()  # which may have stopped halfway
             raise
 
-    def window(self, prompt: Prompt, budget: float, made: Calibration | None, chunks: int) -> Window:
+    def window(self, prompt: Prompt, budget: float, made: Preset | None, chunks: int) -> Window:
         """Not walked yet. made: whose steps it takes; None: fewer steps."""
         request = request_of(self.spec, prompt, chunks, budget)
         settings, policy = policy_of(request, self.spec, made)

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from flowcache.cache.fixed_steps import Calibration
+from flowcache.cache.fixed_steps import Calibration, Preset
 from flowcache.sampling.fitting import Example
 from flowcache.sampling.proposal import Walks as ExactWalks
 from flowcache.sampling.thinned import Jumps
@@ -45,7 +45,7 @@ class Walker:
             return [found.get_tensor(f"latents/{chunk}/{step}") for chunk in range(chunks)]
 
     def results(
-        self, prompts: Sequence[Prompt], budget: float, made: Calibration | None, chunks: int
+        self, prompts: Sequence[Prompt], budget: float, made: Preset | None, chunks: int
     ) -> Iterator[tuple[int, Tensor]]:
         """As `Walks.answers`, of windows that take the steps of `made`; None: fewer steps."""
         return self.by.answers([Result(prompt, budget, made, chunks) for prompt in prompts])
