@@ -1,4 +1,4 @@
-"""What the rows say of K/V: figures of each choice, and differences on the same prompts to what is free."""
+"""What the rows say of K/V: figures of each choice, and differences on the same prompts to what is simpler."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from flowcache.bench.statistics import Interval, Paired, paired_where_known
 from flowcache.bench.summary import ANOTHER, Line
 from flowcache.bench.table import Row, of_entries
 
-FREE = ("kv-recent", "kv-sink")  # nothing is scored to choose them; each stands against those before it
+SIMPLER = {"kv-sink": ("kv-recent",), "kv-compressed": ("kv-recent", "kv-sink")}  # what each must be better than
 COSTS = ("setting", "K/V, MiB", "of all", "chunk forwards", "FLOPs of all", "seconds", "seconds of all")
 CLOSENESS = ("setting", "mean, dB", "median", "p10", f"below {ANOTHER:g} dB", "SSIM", "ColorVideoVDP, JOD")
 DRIFT = (
@@ -21,7 +21,7 @@ BETTER = ("ours", "theirs", "K/V of all", "PSNR", "median", "better", "of the la
 
 @dataclass(frozen=True)
 class Comparison:
-    """Of a choice of K/V with the closest free one that holds no more of them."""
+    """Of a choice of K/V with the closest simpler one that holds no more of them."""
 
     ours: Line
     theirs: Line
@@ -33,10 +33,11 @@ def kv_comparisons(rows: Sequence[Row], every: Sequence[Line]) -> list[Compariso
     """every: the rows' lines."""
     by_entry, found = of_entries(rows), list[Comparison]()
     for ours in every:
-        free = [line for line in every if _stands(line, ours)]
-        if not free:
+        named = SIMPLER.get(ours.entry.policy, ())
+        simpler = [line for line in every if line.entry.policy in named and line.kv_bytes <= ours.kv_bytes]
+        if not simpler:
             continue
-        theirs = max(free, key=lambda line: line.off.mean[0] if line.off else 0.0)
+        theirs = max(simpler, key=lambda line: line.off.mean[0] if line.off else 0.0)
         mine, other = by_entry[ours.entry], by_entry[theirs.entry]
         found.append(
             Comparison(
@@ -46,14 +47,6 @@ def kv_comparisons(rows: Sequence[Row], every: Sequence[Line]) -> list[Compariso
             )
         )  # fmt: skip
     return found
-
-
-def _stands(line: Line, ours: Line) -> bool:
-    """Whether `ours` must be better than it to be worth anything."""
-    if not ours.entry.keeps or ours.entry == KV_ALL or line.entry.policy not in FREE:
-        return False
-    place = FREE.index(ours.entry.policy) if ours.entry.policy in FREE else len(FREE)
-    return FREE.index(line.entry.policy) < place and line.kv_bytes <= ours.kv_bytes
 
 
 def kv_sections(every: Sequence[Line], compared: Sequence[Comparison], no_cvvdp: str = "") -> list[Section]:
@@ -68,7 +61,7 @@ def kv_sections(every: Sequence[Line], compared: Sequence[Comparison], no_cvvdp:
                 [_closeness(line) for line in less]),
         Section("K/V: drift", "From the first quarter of the frames to the last; colours of 0 to 255, RGB distance.",
                 DRIFT, [_drift(line) for line in own]),
-        Section("K/V: differences on the same prompts, against the closest free choice of at most as many bytes",
+        Section("K/V: differences on the same prompts, against the closest simpler choice of no more bytes",
                 "Ours minus theirs, dB; better: on how many prompts.", BETTER,
                 [_comparison(each) for each in compared]),
     ]  # fmt: skip
