@@ -13,7 +13,7 @@ SIMPLER = {"kv-sink": ("kv-recent",), "kv-compressed": ("kv-recent", "kv-sink")}
 COSTS = ("setting", "K/V, MiB", "of all", "chunk forwards", "FLOPs of all", "seconds", "seconds of all")
 CLOSENESS = ("setting", "mean, dB", "median", "p10", f"below {ANOTHER:g} dB", "SSIM", "ColorVideoVDP, JOD")
 DRIFT = (
-    "setting", "PSNR of the first quarter, dB", "of the last", "drift", "captions right in the first", "in the last",
+    "setting", "PSNR of the first quarter, dB", "of the last", "drift", "captions right", "in the first", "in the last",
     "drift of the mean colour",
 )  # fmt: skip
 BETTER = ("ours", "theirs", "K/V of all", "PSNR", "median", "better", "of the last quarter", "median", "better")
@@ -83,7 +83,7 @@ def _drift(line: Line) -> list[str]:
     if of is None:
         return [line.entry.label, *[ABSENT] * (len(DRIFT) - 1)]
     db = [_shown(each, 1) for each in (of.first, of.last, of.psnr)]
-    captions = [_shown(each, 3) for each in (of.captions_first, of.captions_last)]
+    captions = [_shown(each, 3) for each in (line.captions, of.captions_first, of.captions_last)]
     return [line.entry.label, *db, *captions, _shown(of.colour, 1)]
 
 

@@ -57,8 +57,8 @@ def test_markdown_has_a_section_on_kv_beside_those_on_steps():
     assert titles[-5:-1] == [f"## {section.title}" for section in more] and titles[-1] == "## Not measured"
     assert "| kv-all | 20.00 | 1.000 | 100 | 1.000 | 2.00 | 1.00 |" in text
     assert "| kv-compressed:2 | 25.0 (24.0 to 26.0) | 25.0 | 24.2 | 0 | - | - |" in text
-    assert "| kv-compressed:2 | 40.0 | 21.0 (20.0 to 22.0) | -19.0 (-20.0 to -18.0) | 1.000 |" in text
-    assert "| kv-all | - | - | - | 1.000 | 0.500 (0.000 to 1.000) | 2.5 (2.0 to 3.0) |" in text
+    assert "| kv-compressed:2 | 40.0 | 21.0 (20.0 to 22.0) | -19.0 (-20.0 to -18.0) | 1.000 | 1.000 |" in text
+    assert "| kv-all | - | - | - | 1.000 | 1.000 | 0.500 (0.000 to 1.000) | 2.5 (2.0 to 3.0) |" in text
     assert (
         "| kv-compressed:2 | kv-sink:1+1 | 0.350 / 0.350 | 2.0 (-1.0 to 5.0) | 2.0 | 1 of 2 | 3.0 | 3.0 | 2 of 2 |"
         in text
