@@ -1,6 +1,7 @@
 """A budget of chunk forwards, as plain data: which steps every chunk computes, and what was fitted to join them."""
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 LATENTS = 5  # of a chunk, in float32: velocities of up to three passes and two guided ones are kept where it is fitted
 
@@ -34,6 +35,27 @@ class Calibration:
     later: tuple[tuple[float, ...], ...]
 
 
+Solver = Literal["own", "adams-bashforth"]
+SOLVERS: tuple[Solver, ...] = get_args(Solver)
+
+
+@dataclass(frozen=True)
+class FewerSteps:
+    """A run of so many steps: measured on a checkpoint under `conditions`, no other is closer within `budget`.
+
+    lag: its own, in rows. solver: the family's own, or where that is Euler's one of second order.
+    """
+
+    budget: float
+    conditions: Conditions
+    steps: int
+    lag: int
+    solver: Solver = "own"
+
+
+Preset = Calibration | FewerSteps
+
+
 @dataclass(frozen=True)
 class FixedSteps:
     """So many steps of every chunk, always the same ones, that a whole window takes at most the share `budget` of the
@@ -43,12 +65,14 @@ class FixedSteps:
     """
 
     budget: float
-    calibrations: tuple[Calibration, ...] = ()
+    calibrations: tuple[Preset, ...] = ()
 
-    def calibration(self, at: Conditions) -> Calibration | None:
-        fits = (each for each in self.calibrations if each.budget == self.budget and each.conditions == at)
-        return next(fits, None)
+    def calibration(self, at: Conditions) -> Preset | None:
+        """That of the budget, else of the next smaller one: closer than fewer steps there, and those gain little by a
+        few more."""
+        fits = (each for each in self.calibrations if each.budget <= self.budget and each.conditions == at)
+        return max(fits, key=lambda each: each.budget, default=None)
 
     def held(self, latents: int) -> int:
         """Bytes that a chunk keeps at its most; latents: bytes of its own."""
-        return LATENTS * latents if self.calibrations else 0
+        return LATENTS * latents if any(isinstance(each, Calibration) for each in self.calibrations) else 0

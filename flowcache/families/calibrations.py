@@ -1,22 +1,21 @@
 """What was calibrated on a checkpoint (`calibration.json` beside its parts), read and written. No torch."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from flowcache.cache.fixed_steps import Calibration, Conditions
+from flowcache.cache.fixed_steps import SOLVERS, Calibration, Conditions, FewerSteps, Preset
 from flowcache.errors import InputError, Problem
 from flowcache.families.spec_file import number
 from flowcache.models.json_files import read_object
 
 FILE = "calibration.json"
-WHOLE = ("steps", "lag", "chunk")
 ACCEPTED = "what `families.calibrations.write` writes"
 
 
-def read(folder: Path, digest: str) -> tuple[Calibration, ...]:
+def read(folder: Path, digest: str) -> tuple[Preset, ...]:
     """digest: of the checkpoint without the file. InputError for a damaged one, and for another checkpoint's."""
     path = folder / FILE
     raw = read_object(path)
@@ -25,34 +24,51 @@ def read(folder: Path, digest: str) -> tuple[Calibration, ...]:
     presets = raw.get("presets")
     if not isinstance(presets, list):
         raise InputError([Problem(str(path), "presets", f"is no list; accepted: {ACCEPTED}")])
-    return tuple(_calibration(path, number, each) for number, each in enumerate(presets))
+    return tuple(_preset(path, number, each) for number, each in enumerate(presets))
 
 
-def write(folder: Path, digest: str, calibrations: Sequence[Calibration]) -> None:
+def write(folder: Path, digest: str, calibrations: Sequence[Preset]) -> None:
     presets = [asdict(each) for each in calibrations]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FILE).write_text(json.dumps({"checkpoint": digest, "presets": presets}, indent=1) + "\n")
 
 
-def _calibration(path: Path, place: int, raw: Any) -> Calibration:
+def _preset(path: Path, place: int, raw: Any) -> Preset:
     """InputError."""
     try:
-        said = raw["conditions"]
-        conditions = Conditions(**said)
-        whole = all(type(said[key]) is int and said[key] >= 0 for key in WHOLE)
-        computed, tables = tuple(raw["computed"]), [_table(raw[key]) for key in ("first", "later")]
-        sound = (
-            whole and number(conditions.shift) and number(conditions.guidance) and number(raw["budget"])
-            and all(type(step) is int for step in computed)
-            and computed[:1] == (0,) and list(computed) == sorted({*computed}) and computed[-1] < conditions.steps
-            and all(len(table) == len(computed) for table in tables)
-            and all(number(value) for table in tables for own in table for value in own)
-        )  # fmt: skip
-        if sound:
-            return Calibration(float(raw["budget"]), conditions, computed, *tables)
+        made = _fewer(raw) if "solver" in raw else _calibration(raw)
+        if _holds(made.conditions) and number(made.budget) and all(_sound(made)):
+            return made
     except (KeyError, TypeError):
         pass
     raise InputError([Problem(str(path), f"presets[{place}]", f"is no preset; accepted: {ACCEPTED}")])
+
+
+def _fewer(raw: Any) -> FewerSteps:
+    return FewerSteps(raw["budget"], Conditions(**raw["conditions"]), raw["steps"], raw["lag"], raw["solver"])
+
+
+def _calibration(raw: Any) -> Calibration:
+    computed, first, later = tuple(raw["computed"]), _table(raw["first"]), _table(raw["later"])
+    return Calibration(raw["budget"], Conditions(**raw["conditions"]), computed, first, later)
+
+
+def _holds(at: Conditions) -> bool:
+    whole = all(type(value) is int and value >= 0 for value in (at.steps, at.lag, at.chunk))
+    return whole and number(at.shift) and number(at.guidance)
+
+
+def _sound(made: Preset) -> Iterator[bool]:
+    steps = made.conditions.steps
+    if isinstance(made, FewerSteps):
+        yield type(made.steps) is int and 1 <= made.steps <= steps and made.solver in SOLVERS
+        yield type(made.lag) is int and 0 <= made.lag <= steps
+        return
+    yield all(type(step) is int for step in made.computed)
+    yield made.computed[:1] == (0,) and [*made.computed] == sorted({*made.computed}) and made.computed[-1] < steps
+    tables = made.first, made.later
+    yield all(len(table) == len(made.computed) for table in tables)
+    yield all(number(value) for table in tables for own in table for value in own)
 
 
 def _table(raw: Any) -> tuple[tuple[float, ...], ...]:

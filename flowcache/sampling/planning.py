@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
+from flowcache.cache.fixed_steps import Calibration
 from flowcache.cache.policy import Policy
-from flowcache.sampling.budget import fewer_steps
+from flowcache.sampling.budget import fewer_steps, steps_within
 from flowcache.sampling.idle import without_idle
 from flowcache.sampling.plan import SamplingPlan, Settings
 from flowcache.sampling.thinned import thinned
@@ -25,9 +26,11 @@ def plan_for(settings: Settings, frames: int, policy: Policy, given: int = 0) ->
         raise ValueError(f"policy {policy.name!r}: {why}; accepted: a rule that decides for each chunk")
     if policy.steps is None:
         return without_idle(plan, policy)
-    found = plan.conditions and policy.steps.calibration(plan.conditions)
-    if not found:
-        return fewer_steps(settings, frames, policy, given)
+    found = policy.steps.calibration(plan.conditions) if plan.conditions else None
+    if found and found.budget < policy.steps.budget and steps_within(settings, policy, frames) == plan.steps:
+        found = None  # nothing is left to spare
+    if not isinstance(found, Calibration):
+        return fewer_steps(settings, frames, policy, given, found)
     exact, plan = without_idle(plan, policy), without_idle(thinned(plan, found), policy)
     run = {forward for row in plan.rows for forward in row.forwards}
     every = (forward for row in exact.rows for forward in row.forwards if forward.step >= 0)
