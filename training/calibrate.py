@@ -8,6 +8,7 @@ wanted share of skipped steps. For MAGI-1 also presets that sum up the change of
 import argparse
 import json
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -95,8 +96,14 @@ def record(model: LoadedModel, videos: int, seed: int) -> Recording:
             pass
         found.signals.extend(map(short, signals.values()))
         for stride in STRIDES:
-            found.residuals[stride] += [changes(values, stride) for values in residuals.values()]
+            found.residuals[stride] += [changes(values, stride) for values in whole(residuals.values())]
     return found
+
+
+def whole(runs: Iterable[list[Tensor]]) -> list[list[Tensor]]:
+    """Those of every step: MAGI-1's pass alone is run as long as it has weight."""
+    runs = list(runs)
+    return [values for values in runs if len(values) == max(map(len, runs))]
 
 
 def usual(spec: ModelSpec, prompt: str = "", seed: int = 0) -> RenderRequest:
@@ -180,10 +187,10 @@ def calibrate(folder: Path, videos: int, seed: int) -> None:
     """Measures, fits, prints the table of decisions and writes the presets into flowcache.json."""
     model = load_model(str(folder))
     recording = record(model, videos, seed)
-    kinds = {"": fitted(model, recording)}
-    seen = [signals(model)]
-    if not FAMILIES[model.spec.family].by_timestep:
-        kinds[PUBLISHED], seen = (1.0, 0.0), recording.signals
+    kinds, known = {"": fitted(model, recording)}, FAMILIES[model.spec.family].by_timestep
+    seen = [signals(model)] if known else recording.signals
+    if not known:
+        kinds[PUBLISHED] = 1.0, 0.0
     path = folder / "flowcache.json"
     spec = json.loads(path.read_text())
     for preset in PRESETS:

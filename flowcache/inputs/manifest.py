@@ -16,6 +16,7 @@ from flowcache.inputs.row import (
     check_pictures,
     check_tail,
     check_without_model,
+    follows,
     look,
     policy,
     shots,
@@ -126,6 +127,8 @@ class _Manifest:
         if row.brief and row.problems:
             return None
         values["policy"] = policy(row, spec, self.defaults.policy)
+        if follows(row, spec, values, self.defaults):
+            values["ar_step"] = None
         check_pictures(row, spec, values["shots"])
         if "video" in found and values["fps"]:
             check_tail(row, found["video"], spec, values["fps"])

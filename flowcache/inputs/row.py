@@ -100,6 +100,14 @@ def look(row: ReadRow, spec: ModelSpec, defaults: RowDefaults) -> dict[str, Any]
     return values | {"negative_prompt": owner.negative_prompts().get(negative, negative)}
 
 
+def follows(row: ReadRow, spec: ModelSpec, values: dict[str, Any], defaults: RowDefaults) -> bool:
+    """Whether the lag of chunks is for the family to find: by the right solver other steps than the model's own leave
+    chunks as many noise levels behind one another. The official program's lag stays as it is."""
+    said = row.says.ar_step is not None or defaults.ar_step is not None
+    rightly = values["solver"] == "corrected" or "budget" in values["policy"]
+    return rightly and not said and values["steps"] != spec.steps
+
+
 def windows(row: ReadRow, spec: ModelSpec, values: dict[str, Any]) -> ModelSpec:
     """The model as the row wants it, its windows whole chunks with room for new ones; as it is after a fault."""
     asked, before = spec.asked(values), len(row.problems)

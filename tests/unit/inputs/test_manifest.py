@@ -427,6 +427,10 @@ def test_what_a_row_does_not_say_comes_from_the_defaults_and_then_from_the_model
     assert (request.width, request.fps, request.steps, request.guidance) == (64, 12, 30, 3.0)
     assert (request.ar_step, one(P, ar_step=0).ar_step, one(P | {"ar_step": 3}, ar_step=0).ar_step) == (5, 0, 3)
     assert (request.policy, request.seed) == ({"name": "off"}, default_seed("v"))
+    fewer = P | {"steps": 15}  # the right solver keeps chunks as many noise levels apart; officially as many steps
+    rightly, said = fewer | {"solver": "corrected"}, fewer | {"policy": "flowcache:0.5", "ar_step": 4}
+    lags = [one(row).ar_step for row in (fewer, rightly, fewer | {"policy": "flowcache:0.5"}, said)]
+    assert lags == [5, None, None, 4] and one(rightly, ar_step=3).ar_step == 3
     request = one(P | {"steps": 7}, steps=9, guidance=1, seed=5, policy="paper", negative_prompt="grey", width=96)
     assert (request.steps, request.guidance, request.seed, request.width) == (7, 1.0, 5, 96)
     assert (request.policy, request.negative_prompt) == ({"name": "paper", "preset": "slow"}, "grey")

@@ -1,5 +1,7 @@
 """What is said of the bundled checkpoints holds for their files."""
 
+import json
+import shutil
 from pathlib import Path
 from random import Random
 
@@ -11,7 +13,7 @@ from flowcache.bench.judge import count, judge, verdict_of
 from flowcache.cache.reuse import Reuse
 from flowcache.families.registry import load_model
 from flowcache.models.text import load_tokenizer
-from training.calibrate import PRESETS, PUBLISHED, computed_steps, record, signals
+from training.calibrate import PRESETS, PUBLISHED, calibrate, computed_steps, record, signals
 from training.codec import round_trip
 from training.families import FAMILIES
 from training.shapes import caption, sample_scene, vocabulary, world_of
@@ -26,6 +28,15 @@ def model(request):
 def seen(model):
     """The signals that reuse is decided by: of MAGI-1 those of a run's chunks."""
     return [signals(model)] if FAMILIES[model.spec.family].by_timestep else record(model, 1, 5).signals
+
+
+def test_presets_can_be_made_anew(model, tmp_path):
+    """Also where a guidance pass is not run at every step."""
+    folder = Path(shutil.copytree(model.spec.path, tmp_path / "own", ignore=shutil.ignore_patterns("calibration.json")))
+    before = json.loads((folder / "flowcache.json").read_text())["reuse"]
+    calibrate(folder, 1, 5)
+    after = json.loads((folder / "flowcache.json").read_text())["reuse"]
+    assert after.keys() == before.keys() and all(each["threshold"] > 0 for each in after.values())
 
 
 def test_small_and_with_a_card(model):
