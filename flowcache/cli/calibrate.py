@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ from flowcache.errors import InputError, Problem
 if TYPE_CHECKING:
     from flowcache.bench.statistics import Interval
     from flowcache.records import ModelSpec
+    from flowcache.sampling.dry_run import WindowWork
     from flowcache.worker.calibration import Calibration, Calibrator, Outcome, Prompt, Target
 
 LEAST, DRAWN = 6, 16  # prompts
@@ -49,6 +51,10 @@ def calibrate(
     tflops: options.Tflops = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     as_json: Json = False,
+    residuals: Annotated[
+        bool,
+        typer.Option("--residuals", help="Find nothing: note of the budgets that are there what quality_floor needs."),
+    ] = False,
 ) -> None:
     """Find which steps policy flowcache computes at each budget, and what it adds to its solver, for one checkpoint at
     its own steps and guidance.
@@ -71,12 +77,18 @@ def calibrate(
     digest = folder_digest(Path(spec.path), without=calibrations.FILE)
     before = calibrations.read(folder, digest) if (folder / calibrations.FILE).is_file() else ()
     calibrator = _calibrator(replace(spec, digest=digest, calibrations=()), texts, device, goal, work, schedules)
-    cost = _cost(calibrator, shares, texts, tflops)
+    at, half = calibrator.walker.conditions(), len(texts) // 2
+    known = [each for each in before if each.conditions == at]
+    if residuals and not known:
+        raise InputError([Problem("--residuals", "", f"{folder} has no calibration at the checkpoint's own settings")])
+    shares = [each.budget for each in known] if residuals else shares
+    works = (calibrator.recording if residuals else calibrator.works)(shares, half, len(texts) - half)
+    cost = _cost(calibrator, works, len(texts), tflops)
     tell = (lambda text: None) if as_json else lambda text: out.print(text, markup=False)
     hours = f"{cost['gpu_hours']:.2g} GPU hours ({cost['rests_on']})"
     tell(f"{cost['prompts']} prompts, {cost['forwards']:,} chunk forwards at most: {hours}")
-    made, told = _calibrated(calibrator, shares, texts, tell)
-    at = calibrator.walker.conditions()
+    make = partial(_recorded, calibrator, known) if residuals else partial(_calibrated, calibrator, shares)
+    made, told = make(texts, tell)
     kept = [each for each in before if each.budget not in shares or each.conditions != at]
     calibrations.write(folder, digest, [*kept, *made])
     if as_json:
@@ -96,6 +108,18 @@ def _calibrated(
     return made, told
 
 
+def _recorded(
+    calibrator: "Calibrator", known: "Sequence[Calibration]", texts: "Sequence[Prompt]", tell: Callable[[str], None]
+) -> "tuple[list[Calibration], list[dict[str, Any]]]":
+    """As `_calibrated`, of presets that are there."""
+    half = len(texts) // 2
+    made = [calibrator.recorded(each, texts[:half], texts[half:]) for each in known]
+    told = [{"budget": each.budget, "predicted_error": each.predicted} for each in made]
+    for each in made:
+        tell(f"budget {each.budget:g}: residuals of {len(texts) - half} prompts are noted")
+    return made, told
+
+
 def _calibrator(
     spec: "ModelSpec", texts: "Sequence[Prompt]", device: str, target: "Target", work: Path, schedules: int
 ) -> "Calibrator":
@@ -109,18 +133,16 @@ def _calibrator(
 
 
 def _cost(
-    calibrator: "Calibrator", shares: Sequence[float], texts: "Sequence[Prompt]", tflops: float | None
+    calibrator: "Calibrator", works: "Sequence[tuple[int, WindowWork]]", prompts: int, tflops: float | None
 ) -> dict[str, Any]:
     """gpu_hours: as `flowcache plan` counts for one GPU."""
     from flowcache.families.settings import config_of
     from flowcache.planner.hardware import EFFICIENCY, TFLOPS, Node
     from flowcache.planner.throughput import assumed
 
-    half = len(texts) // 2
-    works = calibrator.works(shares, half, len(texts) - half)
     speed = assumed(tflops or TFLOPS, EFFICIENCY, Node().link)
     return {
-        "prompts": len(texts),
+        "prompts": prompts,
         "forwards": sum(count * work.forwards for count, work in works),
         "gpu_hours": speed.windows(config_of(calibrator.model.spec), works) / 3600,
         "rests_on": speed.rests_on[0],
@@ -137,6 +159,7 @@ def _told(calibrator: "Calibrator", outcome: "Outcome") -> dict[str, Any]:
         "forwards": calibrator.walker.forwards(made) if made else None,
         "computed": made.computed if made else None,
         "corrected": outcome.corrected,
+        "predicted_error": made.predicted if made else None,
         "fewer_steps": interval(outcome.plain),
         "found": interval(outcome.best),
         "gain": {"mean": gain.mean, "median": gain.median, "better": gain.better, "of": gain.of},

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from flowcache.cache.fixed_steps import Calibration, Conditions
+from flowcache.cache.fixed_steps import Calibration, Conditions, Seen
 from flowcache.errors import InputError, Problem
 from flowcache.families.spec_file import number
 from flowcache.models.json_files import read_object
@@ -28,8 +28,13 @@ def read(folder: Path, digest: str) -> tuple[Calibration, ...]:
     return tuple(_calibration(path, number, each) for number, each in enumerate(presets))
 
 
+def document(made: Calibration) -> dict[str, Any]:
+    """Without what is not known, as versions wrote that did not ask."""
+    return {key: value for key, value in asdict(made).items() if value not in (None, ())}
+
+
 def write(folder: Path, digest: str, calibrations: Sequence[Calibration]) -> None:
-    presets = [asdict(each) for each in calibrations]
+    presets = [document(each) for each in calibrations]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FILE).write_text(json.dumps({"checkpoint": digest, "presets": presets}, indent=1) + "\n")
 
@@ -40,17 +45,25 @@ def _calibration(path: Path, place: int, raw: Any) -> Calibration:
         said = raw["conditions"]
         conditions = Conditions(**said)
         whole = all(type(said[key]) is int and said[key] >= 0 for key in WHOLE)
-        computed, tables = tuple(raw["computed"]), [_table(raw[key]) for key in ("first", "later")]
+        computed, first, later = tuple(raw["computed"]), _table(raw["first"]), _table(raw["later"])
+        first_seen, later_seen = (
+            tuple(Seen(**each) for each in raw.get(key, ())) for key in ("first_seen", "later_seen")
+        )
+        predicted = raw.get("predicted")
         sound = (
             whole and number(conditions.shift) and number(conditions.guidance) and number(raw["budget"])
             and all(type(step) is int for step in computed)
             and computed[:1] == (0,) and list(computed) == sorted({*computed}) and computed[-1] < conditions.steps
-            and all(len(table) == len(computed) for table in tables)
-            and all(number(value) for table in tables for own in table for value in own)
+            and len(first) == len(later) == len(computed)
+            and all(number(value) for own in (*first, *later) for value in own)
+            and all(len(own) in (0, len(computed) - 1) for own in (first_seen, later_seen))
+            and all(number(own) and own >= 0 for each in (*first_seen, *later_seen) for own in vars(each).values())
+            and (predicted is None or number(predicted))
         )  # fmt: skip
         if sound:
-            return Calibration(float(raw["budget"]), conditions, computed, *tables)
-    except (KeyError, TypeError):
+            tables = first, later, first_seen, later_seen
+            return Calibration(float(raw["budget"]), conditions, computed, *tables, predicted)
+    except (KeyError, TypeError, AttributeError):
         pass
     raise InputError([Problem(str(path), f"presets[{place}]", f"is no preset; accepted: {ACCEPTED}")])
 

@@ -25,7 +25,7 @@ from flowcache.scheduler.protocols import GangFailure, kind_of
 from flowcache.storage.documents import SegmentMarker
 from flowcache.storage.finish_marker import FinishMarker
 from flowcache.storage.objects.store import Store
-from flowcache.worker.task import Event, Flawed, Task, WorkerSettings
+from flowcache.worker.task import Again, Event, Flawed, Task, WorkerSettings
 
 ANSWER = 3.0  # seconds in which a rank answers that it is alive
 LOG_PATIENCE = 20.0  # seconds for a node to start a process that reads a log
@@ -81,7 +81,7 @@ class RayGang:
         rendezvous = self.actors[0].open_group.remote() if shape.ranks > 1 else None
         self._pending = {actor.join_group.remote(rendezvous): rank for rank, actor in enumerate(self.actors)}
         self._stream: Any = None
-        self._end: SegmentMarker | Flawed | FinishMarker | None = None
+        self._end: SegmentMarker | Flawed | Again | FinishMarker | None = None
         self.started = False
         self.node = ""
         self.model: str | None = None
@@ -121,7 +121,7 @@ class RayGang:
         events: list[Event] = []
         for item in ready:
             event = self._take(item)
-            if isinstance(event, SegmentMarker | Flawed | FinishMarker):
+            if isinstance(event, SegmentMarker | Flawed | Again | FinishMarker):
                 self._end, self._stream = event, None
             elif event is not None:
                 events.append(event)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from flowcache.cache.fixed_steps import FixedSteps
 from flowcache.cache.policy import Policy
 from flowcache.sampling.budget import fewer_steps
 from flowcache.sampling.idle import without_idle
@@ -27,8 +28,20 @@ def plan_for(settings: Settings, frames: int, policy: Policy, given: int = 0) ->
         return without_idle(plan, policy)
     found = plan.conditions and policy.steps.calibration(plan.conditions)
     if not found:
-        return fewer_steps(settings, frames, policy, given)
+        return _warned(fewer_steps(settings, frames, policy, given), policy.steps)
     exact, plan = without_idle(plan, policy), without_idle(thinned(plan, found), policy)
     run = {forward for row in plan.rows for forward in row.forwards}
     every = (forward for row in exact.rows for forward in row.forwards if forward.step >= 0)
-    return replace(plan, spared=tuple(forward for forward in every if forward not in run))
+    plan = replace(plan, spared=tuple(forward for forward in every if forward not in run))
+    return _warned(plan, policy.steps)
+
+
+def _warned(plan: SamplingPlan, steps: FixedSteps) -> SamplingPlan:
+    """Of a quality floor it tells what that may cost, or that nothing is judged by it."""
+    if steps.floor is None:
+        return plan
+    if not plan.calibration or not plan.calibration.judges:
+        return replace(plan, told=f"{plan.told}; quality_floor judges nothing, as no calibration says what it saw")
+    larger = ", then ".join([*(f"at {budget:g}" for budget in steps.larger(plan.calibration.conditions)), "every step"])
+    seen = f"{steps.floor:g} times what calibration saw"
+    return replace(plan, told=f"{plan.told}; where residuals exceed {seen}, again {larger}: more forwards than said")

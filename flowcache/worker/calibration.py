@@ -5,17 +5,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from statistics import mean, median, stdev
+from statistics import mean, median, pstdev, stdev
+from typing import Any
 
 import torch
 
-from flowcache.cache.fixed_steps import Calibration
+from flowcache.cache.fixed_steps import Calibration, Seen
+from flowcache.families.calibrations import document
 from flowcache.models.base import LoadedModel
 from flowcache.sampling.dry_run import WindowWork
 from flowcache.sampling.fitting import fit
 from flowcache.sampling.proposal import Schedule, Walks, aligned, climb, even_steps, propose
 from flowcache.worker.judged import Judged
-from flowcache.worker.walks import PROBES, Prompt, Target, Walker
+from flowcache.worker.walks import PROBES, Prompt, Shown, Target, Walker
 
 __all__ = ["Calibration", "Calibrator", "Outcome", "Prompt", "Target"]
 
@@ -67,14 +69,22 @@ class Calibrator:
 
     def calibrate(self, budget: float, prompts: Sequence[Prompt], others: Sequence[Prompt]) -> Outcome:
         """Found and fitted on `prompts`, judged by `others`: what is not surely closer there than fewer steps within
-        the same forwards is not kept."""
+        the same forwards is not kept. What is kept says what residuals they showed, and what was predicted."""
         found = [self._bare(budget, each) for each in self.found(budget, prompts)]
         found += [self._fitted(each, prompts) for each in found]
         plain = tuple(self.closeness(prompt, budget, None) for prompt in others)
         closeness = {made: tuple(self.closeness(prompt, budget, made) for prompt in others) for made in found}
         best = max(found, key=lambda made: robust(gains(closeness[made], plain)))
-        kept = best if surely(gains(closeness[best], plain)) else None
+        kept = self.recorded(best, prompts, others) if surely(gains(closeness[best], plain)) else None
         return Outcome(budget, kept, plain, closeness[best])
+
+    def recorded(self, made: Calibration, prompts: Sequence[Prompt], others: Sequence[Prompt]) -> Calibration:
+        """With what its steps were predicted to cost, from exact walks of `prompts` where these propose any, and the
+        residuals that `others` show."""
+        predicted = self._exact(tuple(prompts)).cost(made.computed) if self.schedules else None
+        shown = [self._shown(prompt, made) for prompt in others]
+        first, later = [own[0] for own in shown], [chunk for own in shown for chunk in own[1:]]
+        return replace(made, first_seen=seen(first), later_seen=seen(later), predicted=predicted)
 
     def _bare(self, budget: float, computed: Schedule) -> Calibration:
         nothing = ((),) * len(computed)
@@ -122,12 +132,31 @@ class Calibrator:
 
         def walked() -> float:
             exact = walker.exact(prompt, chunks)
-            ours = walker.result(prompt, budget, made, chunks)
+            ours, shown = walker.result(prompt, budget, made, chunks)
+            if made and chunks == walker.whole:
+                self.judged.value([*of, "residuals"], lambda: shown)
             theirs = torch.cat([exact[chunk, walker.spec.steps] for chunk in range(chunks)], 1)
             error = (ours - theirs).square().mean().clamp_min(1e-12)
             return max(float(10 * torch.log10(theirs.square().mean() / error)), WORST)
 
-        return self.judged.value([*walker.key(prompt, chunks), budget, made], walked)
+        of = self._of(prompt, chunks, budget, made)
+        return self.judged.value(of, walked)
+
+    def _shown(self, prompt: Prompt, made: Calibration) -> Shown:
+        """Residuals of a whole window, which is walked for them where an older version judged it and kept none."""
+        walker, budget = self.walker, made.budget
+        of = [*self._of(prompt, walker.whole, budget, made), "residuals"]
+        return self.judged.value(of, lambda: walker.result(prompt, budget, made, walker.whole)[1])
+
+    def _of(self, prompt: Prompt, chunks: int, budget: float, made: Calibration | None) -> list[Any]:
+        return [*self.walker.key(prompt, chunks), budget, made and document(made)]
+
+    def recording(self, budgets: Sequence[float], prompts: int, others: int) -> list[tuple[int, WindowWork]]:
+        """As `works`, of `recorded` alone."""
+        walker = self.walker
+        near, one = walker.exact_work(min(NEIGHBOURS, walker.whole), walker.finer), walker.exact_work(1, 1)
+        found = [(prompts, near), (PROBES + 1, one)] if self.schedules else []
+        return [*found, *((others, walker.budget_work(walker.whole, budget)) for budget in budgets)]
 
     def works(self, budgets: Sequence[float], prompts: int, others: int) -> list[tuple[int, WindowWork]]:
         """How many windows of which work, at the most: walks to be recorded, those that schedules are judged by, and
@@ -167,6 +196,11 @@ class Race:
         if not self.best or robust(found) > robust(self.best):
             self.best = found
         return robust(found)
+
+
+def seen(chunks: Shown) -> tuple[Seen, ...]:
+    """Of each jump, over chunks."""
+    return tuple(Seen(max(jump), mean(jump), pstdev(jump)) for jump in zip(*chunks, strict=True))
 
 
 def gains(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:

@@ -36,6 +36,7 @@ FINER = 3  # times the steps of a walk that counts as converged
 PROBES = 10  # steps at which an error is put into a walk, to see what becomes of it
 NUDGE = 0.01  # of the latents' size
 Target = Literal["off", "converged"]
+Shown = list[list[float]]  # residuals, by chunk and jump
 
 
 @dataclass(frozen=True)
@@ -169,13 +170,14 @@ class Walker:
                 window.run(number)
         return window.latents.chunks[0].cpu()
 
-    def result(self, prompt: Prompt, budget: float, made: Calibration | None, chunks: int) -> Tensor:
-        """[C, F, H, W] of a window that takes the steps of `made`; None: fewer steps."""
+    def result(self, prompt: Prompt, budget: float, made: Calibration | None, chunks: int) -> tuple[Tensor, Shown]:
+        """[C, F, H, W] of a window that takes the steps of `made`, and its residuals; None: fewer steps."""
         window = self.window(prompt, budget, made, chunks)
         with torch.inference_mode():
             for number in range(len(window.plan.rows)):
                 window.run(number)
-        return torch.cat([chunk.cpu() for chunk in window.latents.chunks], 1)
+            shown = [[*window.residuals.read(chunk, window.store.sharding.total)] for chunk in range(chunks)]
+        return torch.cat([chunk.cpu() for chunk in window.latents.chunks], 1), shown
 
     def window(self, prompt: Prompt, budget: float, made: Calibration | None, chunks: int) -> Window:
         """Not walked yet."""

@@ -17,7 +17,7 @@ from flowcache.families import calibrations
 from flowcache.families.registry import folder_digest, load_model
 from flowcache.sampling.fitting import Example, fitted
 from flowcache.worker import walks
-from flowcache.worker.calibration import Calibration, Calibrator, Outcome, Prompt, Race, robust, surely
+from flowcache.worker.calibration import Calibration, Calibrator, Outcome, Prompt, Race, Seen, robust, seen, surely
 from flowcache.worker.judged import Judged
 
 TEXTS = ("a red circle moving right on a blue background", "a white square growing on a black background")
@@ -52,7 +52,8 @@ def test_what_is_found_fits_its_budget_and_is_never_worse_on_other_prompts(model
     assert len({made.computed for made in asked}) > 1
     assert max(walker.forwards(made) for made in asked) <= walker.allowed(0.6)
     if found.calibration:
-        assert found.best > found.plain and found.calibration in asked
+        bare = replace(found.calibration, first_seen=(), later_seen=(), predicted=None)
+        assert found.best > found.plain and bare in asked
         assert found.calibration.conditions == walker.conditions()
     else:
         assert found.best <= found.plain and not found.corrected
@@ -66,6 +67,25 @@ def test_what_is_not_surely_better_than_fewer_steps_is_not_kept(model, tmp_path,
     with mock.patch.object(Calibrator, "closeness", closeness):
         found = Calibrator(model, "off", tmp_path, schedules=0).calibrate(0.6, PROMPTS, PROMPTS)
     assert (found.calibration is not None) == kept
+
+
+def test_what_is_kept_says_what_residuals_others_showed(model, tmp_path):
+    """Nothing is walked again for it, but where an older version judged and kept none; then the same is found."""
+    calibrator = Calibrator(model, TARGETS[model.spec.name], tmp_path, schedules=4)
+    bare = calibrator._bare(0.6, (0, 2))
+    calibrator.closeness(PROMPTS[1], 0.6, bare)
+    with mock.patch.object(walks.Walker, "result", side_effect=AssertionError("walked again")):
+        found = calibrator.recorded(bare, PROMPTS[:1], PROMPTS[1:])
+    assert replace(found, first_seen=(), later_seen=(), predicted=None) == bare and 0 < found.predicted
+    (first,), (later,) = found.first_seen, found.later_seen
+    assert first.largest == first.mean > 0 == first.std == later.std and later != first  # of one chunk each
+    lines = [line for line in (tmp_path / "closeness.jsonl").read_text().split("\n") if "[[" not in line]
+    (tmp_path / "closeness.jsonl").write_text("\n".join(lines))
+    assert replace(calibrator, schedules=0).recorded(bare, [], PROMPTS[1:]) == replace(found, predicted=None)
+
+
+def test_spread_over_chunks():
+    assert seen([[1.0, 4.0], [3.0, 4.0]]) == (Seen(3.0, 2.0, 1.0), Seen(4.0, 4.0, 0.0)) and seen([]) == ()
 
 
 def test_sure_means_more_than_chance_does():
@@ -101,7 +121,11 @@ def test_a_line_that_a_kill_cut_off_is_judged_again(tmp_path):
         judged = Judged(file)
         assert [judged.value(["a", each], lambda each=each: judge(each)) for each in (1.5, 2.5)] == [1.5, 2.5]
     assert asked == [1.5, 2.5]
-    file.write_text(file.read_text()[:-5])
+    whole = file.read_text()
+    assert Judged(file).value(["b"], lambda: [[1.5, 2.5], [3.5]]) == [[1.5, 2.5], [3.5]]
+    file.write_text(file.read_text()[: -len(", [3.5]]]")])  # the end of a list, which is none of the line's
+    assert Judged(file).value(["b"], lambda: [[1.0]]) == [[1.0]] == Judged(file).value(["b"], lambda: [[2.0]])
+    file.write_text(whole[:-5])
     assert Judged(file).value(["a", 2.5], lambda: judge(3.5)) == 3.5
     assert Judged(file).value(["a", 2.5], lambda: judge(4.5)) == 3.5
     assert Judged(file).value(["a", 1.5], lambda: judge(4.5)) == 1.5
@@ -210,6 +234,31 @@ def test_the_command_needs_no_prompts_and_writes_what_a_checkpoint_then_has(smal
     assert "GPU hours (989 TFLOP/s a GPU" in text
     assert "budget 0.5: fewer steps stay; latents to the target 5.5 dB" in text
     assert "1.5 dB (1.0 to 2.0), median 1.5, better on 2 of 2 prompts" in text
+
+
+def test_residuals_are_added_to_what_is_there(small, tmp_path, monkeypatch, capsys):
+    """No budget is calibrated, and none of other settings is touched."""
+    at = Calibrator(small, "off", tmp_path).walker.conditions()
+    old = [Calibration(budget, at, (0, 2), ((), ()), ((), ())) for budget in (0.7, 0.6)]
+    old.append(replace(old[1], conditions=replace(at, steps=9)))
+    digest, asked = folder_digest(Path(small.spec.path), without=calibrations.FILE), []
+    said = {"target": "off", "to": tmp_path, "work": tmp_path / "work", "schedules": 9, "seed": 3, "residuals": True}
+    said |= {"tflops": None, "device": "cpu", "as_json": True}
+    with pytest.raises(InputError, match="has no calibration at the checkpoint's own settings"):
+        command(small.spec.name, None, 6, "0.6", **said)
+    calibrations.write(tmp_path, digest, old)
+
+    def recorded(self, made, prompts, others):
+        asked.append((made.budget, len(prompts), len(others)))
+        return replace(made, first_seen=(Seen(0.2, 0.1, 0.0),), predicted=0.5)
+
+    monkeypatch.setattr(Calibrator, "recorded", recorded)
+    command(small.spec.name, None, 7, "0.6", **said)
+    assert asked == [(0.7, 3, 4), (0.6, 3, 4)]
+    found = {(each.budget, each.conditions.steps): each.judges for each in calibrations.read(tmp_path, digest)}
+    assert found == {(0.7, 4): True, (0.6, 4): True, (0.6, 9): False}
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["budgets"][1] == {"budget": 0.6, "predicted_error": 0.5} and printed["forwards"] > 0
 
 
 def test_presets_of_other_budgets_stay_and_what_is_no_longer_better_goes(small, tmp_path, monkeypatch, capsys):
