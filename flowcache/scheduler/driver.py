@@ -150,7 +150,7 @@ class Driver:
         self.pool = GangPool(provider, ledger.options, ledger.note)
         self.failures = Failures(self.pool, ledger)
         self.spoilt: set[tuple[str, int]] = set()  # (video, segment) to render without reuse
-        self.raised: dict[tuple[str, int], Raised] = {}  # alike, by larger budgets
+        self.raised: dict[tuple[str, int], tuple[RenderRequest, Raised]] = {}  # alike, by larger budgets
         self._watched = provider.now() - WATCH_EVERY
         self._ending: dict[Gang, float] = {}  # gangs whose video was cancelled, since when on the provider's clock
 
@@ -223,7 +223,9 @@ class Driver:
         if taken:
             request, segment = taken
             place = request.id, segment.index
-            how = place not in self.spoilt, self.failures.tight(request), self.raised.get(place)
+            of, raised = self.raised.get(place, (request, None))
+            raised = raised if of == request else None  # the row may have been corrected since
+            how = place not in self.spoilt, self.failures.tight(request), raised
             gang.assign(self.ledger.task(request, segment, gang.name, *how))
 
     def _hear(self, gang: Gang, news: list[Any]) -> None:
@@ -243,7 +245,7 @@ class Driver:
             self.spoilt.add((task.segment.video_id, task.segment.index))
             self._again(task, f"chunk {event.chunk} is {event.flaw}: rendered without reuse")
         elif isinstance(event, Again):
-            self.raised[task.segment.video_id, task.segment.index] = event.raised
+            self.raised[task.segment.video_id, task.segment.index] = task.request, event.raised
             strays = f"chunk {event.chunk} strays {event.ratio:.3g} times as far as calibration saw"
             self._again(task, f"{strays}: rendered again {event.raised.words}")
         elif isinstance(event, FinishMarker):

@@ -19,7 +19,7 @@ from flowcache.storage.documents import to_json
 from flowcache.storage.ownership import read_holder, read_owner
 from flowcache.storage.verify import status
 from flowcache.worker.task import Again, Flawed, Raised
-from tests.unit.scheduler.studio import ONE_SEGMENT, Studio, request, sound
+from tests.unit.scheduler.studio import ONE_SEGMENT, TWO_SEGMENTS, Studio, request, sound
 
 
 def test_every_video_is_done_and_a_second_run_has_nothing_to_do():
@@ -379,7 +379,7 @@ def test_a_segment_that_strays_is_rendered_again_within_larger_budgets_and_the_n
         return Again(5, 2.5, larger[budget]) if strays else render(provider, name, task)
 
     monkeypatch.setattr("benchmarks.simulated.render", simulated)
-    studio = Studio(request("a", 3 * ONE_SEGMENT))
+    studio = Studio(request("a", TWO_SEGMENTS + TWO_SEGMENTS - ONE_SEGMENT))
     summary = studio.run(retries=0, infra_retries=0)
     assert summary.exit_code == 0
     assert tried[:5] == [(0, None, True), (1, None, True), (1, 0.6, True), (1, 1.0, True), (2, None, True)]
