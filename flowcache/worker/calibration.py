@@ -81,10 +81,11 @@ class Calibrator:
     def recorded(self, made: Calibration, prompts: Sequence[Prompt], others: Sequence[Prompt]) -> Calibration:
         """With what its steps were predicted to cost, from exact walks of `prompts` where these propose any, and the
         residuals that `others` show."""
+        bare = replace(made, first_seen=(), later_seen=(), predicted=None)
         predicted = self._exact(tuple(prompts)).cost(made.computed) if self.schedules else None
-        shown = [self._shown(prompt, made) for prompt in others]
+        shown = [self._shown(prompt, bare) for prompt in others]
         first, later = [own[0] for own in shown], [chunk for own in shown for chunk in own[1:]]
-        return replace(made, first_seen=seen(first), later_seen=seen(later), predicted=predicted)
+        return replace(bare, first_seen=seen(first), later_seen=seen(later), predicted=predicted)
 
     def _bare(self, budget: float, computed: Schedule) -> Calibration:
         nothing = ((),) * len(computed)
