@@ -88,7 +88,7 @@ class ModelSpec:
     condition_noise: float = 20.0  # timestep to which a later window's prefix is noised
     negative_prompt: str = ""
     reuse: dict[str, Any] = field(default_factory=dict)  # presets of `paper`: {"slow": {...}, "fast": {...}}
-    calibrations: tuple[Any, ...] = ()  # `cache.fixed_steps.Calibration`s of policy flowcache
+    calibrations: tuple[Any, ...] = ()  # `cache.fixed_steps.Preset`s of policy flowcache
     pipeline: Any = None  # what its family alone has to say, in a record of the family's own
     vocabulary: tuple[str, ...] = ()  # the only words that a tiny model knows; empty: any
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from flowcache.bench.names import Entry
 from flowcache.bench.prompts import Drawn
 from flowcache.bench.recipes import Recipe
+from flowcache.cache.fixed_steps import Calibration
 from flowcache.models.base import LoadedModel
 from flowcache.worker.walks import Prompt, Walker
 
@@ -19,7 +20,7 @@ def predicted(
     walker = Walker(model, "off", folder)
     at = walker.conditions()
     fixed = {entry: recipe.policy.steps.calibration(at) for entry, recipe in settings if recipe.policy.steps}
-    found = {entry: made.computed for entry, made in fixed.items() if made}
+    found = {entry: made.computed for entry, made in fixed.items() if isinstance(made, Calibration)}
     if not found:
         return {}
     walks = walker.walks([Prompt(prompt.text, prompt.seed)], min(CHUNKS, walker.whole))

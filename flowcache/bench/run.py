@@ -179,15 +179,14 @@ class Bench:
     @cached_property
     def predicted(self) -> Mapping[Entry, float]:
         """J of each calibrated schedule; computed once."""
-        budgets = {made.budget for made in self.spec.calibrations}
-        fixed = [own for own in self.chosen.recipes if own[1].policy.steps and own[1].policy.steps.budget in budgets]
+        fixed = [own for own in self.chosen.recipes if own[1].policy.steps and own[1].policy.steps.calibrations]
         file = self.kept / "predicted.json"
         known = json.loads(file.read_text()) if file.exists() else {}
         if any(entry.label not in known for entry, _ in fixed):
             found = predicted(self.studio.model, fixed, self.kept, for_ratios(self.asked.prompts, self.asked.seed))
-            known |= {entry.label: value for entry, value in found.items()}
+            known |= {entry.label: found.get(entry) for entry, _ in fixed}
             _write(file, json.dumps(known))
-        return {entry: known[entry.label] for entry, _ in fixed if entry.label in known}
+        return {entry: known[entry.label] for entry, _ in fixed if known[entry.label] is not None}
 
     @cached_property
     def _warm(self) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
 
 GUIDED = 2  # latents of a chunk, in float32, that are kept: its last guided velocities,
 LATENTS = 3 + GUIDED  # and where it is fitted those of up to three passes
@@ -59,7 +60,31 @@ class Calibration:
         seen = self.later_seen if chunk else self.first_seen
         if not seen or len(seen) != len(residuals):
             return None
-        return max(own / max(one.largest, ROUNDING) for own, one in zip(residuals, seen, strict=True))
+        largest = max(own / max(one.largest, ROUNDING) for own, one in zip(residuals, seen, strict=True))
+        return float(f"{largest:.4g}")
+
+
+Solver = Literal["own", "adams-bashforth"]
+SOLVERS: tuple[Solver, ...] = get_args(Solver)
+
+
+@dataclass(frozen=True)
+class FewerSteps:
+    """A run of so many steps: measured on a checkpoint under `conditions`, no other is closer within `budget`.
+
+    lag: its own, in rows. solver: the family's own, or where that is Euler's one of second order.
+    """
+
+    judges: ClassVar[bool] = False  # as `Calibration.judges`
+
+    budget: float
+    conditions: Conditions
+    steps: int
+    lag: int
+    solver: Solver = "own"
+
+
+Preset = Calibration | FewerSteps
 
 
 @dataclass(frozen=True)
@@ -73,12 +98,14 @@ class FixedSteps:
     """
 
     budget: float
-    calibrations: tuple[Calibration, ...] = ()
+    calibrations: tuple[Preset, ...] = ()
     floor: float | None = None
 
-    def calibration(self, at: Conditions) -> Calibration | None:
-        fits = (each for each in self.calibrations if each.budget == self.budget and each.conditions == at)
-        return next(fits, None)
+    def calibration(self, at: Conditions) -> Preset | None:
+        """That of the budget, else of the next smaller one: closer than fewer steps there, and those gain little by a
+        few more."""
+        fits = (each for each in self.calibrations if each.budget <= self.budget and each.conditions == at)
+        return max(fits, key=lambda each: each.budget, default=None)
 
     def larger(self, at: Conditions) -> tuple[float, ...]:
         """Calibrated budgets above this one, the next one first."""
@@ -87,4 +114,5 @@ class FixedSteps:
 
     def held(self, latents: int) -> int:
         """Bytes that a chunk keeps at its most; latents: bytes of its own."""
-        return (LATENTS if self.calibrations else GUIDED) * latents
+        fitted = any(isinstance(each, Calibration) for each in self.calibrations)
+        return (LATENTS if fitted else GUIDED) * latents

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from flowcache.bench.statistics import Interval
     from flowcache.records import ModelSpec
     from flowcache.sampling.dry_run import WindowWork
-    from flowcache.worker.calibration import Calibration, Calibrator, Outcome, Prompt, Target
+    from flowcache.worker.calibration import Calibration, Calibrator, Outcome, Preset, Prompt, Target
 
 LEAST, DRAWN = 6, 16  # prompts
 
@@ -63,6 +63,7 @@ def calibrate(
     surely bring them closer to the target than fewer steps within the same forwards, that budget keeps fewer steps.
     What it takes is said before it starts.
     """
+    from flowcache.cache.fixed_steps import Calibration
     from flowcache.families import calibrations
     from flowcache.families.registry import find, folder_digest
 
@@ -78,9 +79,11 @@ def calibrate(
     before = calibrations.read(folder, digest) if (folder / calibrations.FILE).is_file() else ()
     calibrator = _calibrator(replace(spec, digest=digest, calibrations=()), texts, device, goal, work, schedules)
     at, half = calibrator.walker.conditions(), len(texts) // 2
-    known = [each for each in before if each.conditions == at]
+    known = [each for each in before if each.conditions == at and isinstance(each, Calibration)]
     if residuals and not known:
-        raise InputError([Problem("--residuals", "", f"{folder} has no calibration at the checkpoint's own settings")])
+        raise InputError(
+            [Problem("--residuals", "", f"{folder} has no fitted budget at the checkpoint's own settings")]
+        )
     shares = [each.budget for each in known] if residuals else shares
     works = (calibrator.recording if residuals else calibrator.works)(shares, half, len(texts) - half)
     cost = _cost(calibrator, works, len(texts), tflops)
@@ -97,13 +100,13 @@ def calibrate(
 
 def _calibrated(
     calibrator: "Calibrator", shares: Sequence[float], texts: "Sequence[Prompt]", tell: Callable[[str], None]
-) -> "tuple[list[Calibration], list[dict[str, Any]]]":
+) -> "tuple[list[Preset], list[dict[str, Any]]]":
     """The presets, and what is said of each budget."""
-    made, told, half = list["Calibration"](), list[dict[str, Any]](), len(texts) // 2
+    made, told, half = list["Preset"](), list[dict[str, Any]](), len(texts) // 2
     for share in shares:
         outcome = calibrator.calibrate(share, texts[:half], texts[half:])
         told.append(_told(calibrator, outcome))
-        made += [outcome.calibration] if outcome.calibration else []
+        made += [outcome.preset] if outcome.preset else []
         tell(_line(told[-1]))
     return made, told
 
@@ -151,15 +154,19 @@ def _cost(
 
 def _told(calibrator: "Calibrator", outcome: "Outcome") -> dict[str, Any]:
     from flowcache.bench.statistics import interval, paired
+    from flowcache.worker.calibration import Calibration, FewerSteps
 
-    made, gain = outcome.calibration, paired(outcome.best, outcome.plain)
+    made, gain = outcome.preset, paired(outcome.best, outcome.plain)
     return {
         "budget": outcome.budget,
         "most_forwards": calibrator.walker.allowed(outcome.budget),
         "forwards": calibrator.walker.forwards(made) if made else None,
-        "computed": made.computed if made else None,
+        "computed": made.computed if isinstance(made, Calibration) else None,
+        "steps": made.steps if isinstance(made, FewerSteps) else None,
+        "lag": made.lag if isinstance(made, FewerSteps) else None,
+        "solver": made.solver if isinstance(made, FewerSteps) else None,
         "corrected": outcome.corrected,
-        "predicted_error": made.predicted if made else None,
+        "predicted_error": made.predicted if isinstance(made, Calibration) else None,
         "fewer_steps": interval(outcome.plain),
         "found": interval(outcome.best),
         "gain": {"mean": gain.mean, "median": gain.median, "better": gain.better, "of": gain.of},
@@ -167,18 +174,22 @@ def _told(calibrator: "Calibrator", outcome: "Outcome") -> dict[str, Any]:
 
 
 def _line(told: dict[str, Any]) -> str:
-    gain, computed = told["gain"], told["computed"]
-    found = (
-        f"{len(computed)} steps ({', '.join(map(str, computed))}), {told['forwards']} chunk forwards, "
-        f"{'corrected' if told['corrected'] else 'the solver alone'}"
-        if computed
-        else "fewer steps stay"
-    )
+    gain = told["gain"]
     return (
-        f"budget {told['budget']:g}: {found}; latents to the target {_db(told['fewer_steps'])} by fewer steps, "
+        f"budget {told['budget']:g}: {_kept(told)}; latents to the target {_db(told['fewer_steps'])} by fewer steps, "
         f"{_db(told['found'])} as found: {_db(gain['mean'])}, median {gain['median']:.1f}, "
         f"better on {gain['better']} of {gain['of']} prompts"
     )
+
+
+def _kept(told: dict[str, Any]) -> str:
+    if computed := told["computed"]:
+        solved = "corrected" if told["corrected"] else "the solver alone"
+        return f"{len(computed)} steps ({', '.join(map(str, computed))}), {told['forwards']} chunk forwards, {solved}"
+    if told["steps"]:
+        solver = "" if told["solver"] == "own" else f" by {told['solver']}"
+        return f"a run of {told['steps']} steps with a lag of {told['lag']}{solver}, {told['forwards']} chunk forwards"
+    return "fewer steps stay"
 
 
 def _db(found: "Interval") -> str:

@@ -1,22 +1,21 @@
 """What was calibrated on a checkpoint (`calibration.json` beside its parts), read and written. No torch."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from flowcache.cache.fixed_steps import Calibration, Conditions, Seen
+from flowcache.cache.fixed_steps import SOLVERS, Calibration, Conditions, FewerSteps, Preset, Seen
 from flowcache.errors import InputError, Problem
 from flowcache.families.spec_file import number
 from flowcache.models.json_files import read_object
 
 FILE = "calibration.json"
-WHOLE = ("steps", "lag", "chunk")
 ACCEPTED = "what `families.calibrations.write` writes"
 
 
-def read(folder: Path, digest: str) -> tuple[Calibration, ...]:
+def read(folder: Path, digest: str) -> tuple[Preset, ...]:
     """digest: of the checkpoint without the file. InputError for a damaged one, and for another checkpoint's."""
     path = folder / FILE
     raw = read_object(path)
@@ -25,47 +24,62 @@ def read(folder: Path, digest: str) -> tuple[Calibration, ...]:
     presets = raw.get("presets")
     if not isinstance(presets, list):
         raise InputError([Problem(str(path), "presets", f"is no list; accepted: {ACCEPTED}")])
-    return tuple(_calibration(path, number, each) for number, each in enumerate(presets))
+    return tuple(_preset(path, number, each) for number, each in enumerate(presets))
 
 
-def document(made: Calibration) -> dict[str, Any]:
+def document(made: Preset) -> dict[str, Any]:
     """Without what is not known, as versions wrote that did not ask."""
     return {key: value for key, value in asdict(made).items() if value not in (None, ())}
 
 
-def write(folder: Path, digest: str, calibrations: Sequence[Calibration]) -> None:
+def write(folder: Path, digest: str, calibrations: Sequence[Preset]) -> None:
     presets = [document(each) for each in calibrations]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FILE).write_text(json.dumps({"checkpoint": digest, "presets": presets}, indent=1) + "\n")
 
 
-def _calibration(path: Path, place: int, raw: Any) -> Calibration:
+def _preset(path: Path, place: int, raw: Any) -> Preset:
     """InputError."""
     try:
-        said = raw["conditions"]
-        conditions = Conditions(**said)
-        whole = all(type(said[key]) is int and said[key] >= 0 for key in WHOLE)
-        computed, first, later = tuple(raw["computed"]), _table(raw["first"]), _table(raw["later"])
-        first_seen, later_seen = (
-            tuple(Seen(**each) for each in raw.get(key, ())) for key in ("first_seen", "later_seen")
-        )
-        predicted = raw.get("predicted")
-        sound = (
-            whole and number(conditions.shift) and number(conditions.guidance) and number(raw["budget"])
-            and all(type(step) is int for step in computed)
-            and computed[:1] == (0,) and list(computed) == sorted({*computed}) and computed[-1] < conditions.steps
-            and len(first) == len(later) == len(computed)
-            and all(number(value) for own in (*first, *later) for value in own)
-            and all(len(own) in (0, len(computed) - 1) for own in (first_seen, later_seen))
-            and all(number(own) and own >= 0 for each in (*first_seen, *later_seen) for own in vars(each).values())
-            and (predicted is None or number(predicted))
-        )  # fmt: skip
-        if sound:
-            tables = first, later, first_seen, later_seen
-            return Calibration(float(raw["budget"]), conditions, computed, *tables, predicted)
+        made = _fewer(raw) if "solver" in raw else _calibration(raw)
+        if _holds(made.conditions) and number(made.budget) and all(_sound(made)):
+            return made
     except (KeyError, TypeError, AttributeError):
         pass
     raise InputError([Problem(str(path), f"presets[{place}]", f"is no preset; accepted: {ACCEPTED}")])
+
+
+def _fewer(raw: Any) -> FewerSteps:
+    return FewerSteps(raw["budget"], Conditions(**raw["conditions"]), raw["steps"], raw["lag"], raw["solver"])
+
+
+def _calibration(raw: Any) -> Calibration:
+    computed, first, later = tuple(raw["computed"]), _table(raw["first"]), _table(raw["later"])
+    first_seen, later_seen = (tuple(Seen(**each) for each in raw.get(key, ())) for key in ("first_seen", "later_seen"))
+    conditions, tables = Conditions(**raw["conditions"]), (first, later, first_seen, later_seen)
+    return Calibration(raw["budget"], conditions, computed, *tables, raw.get("predicted"))
+
+
+def _holds(at: Conditions) -> bool:
+    whole = all(type(value) is int and value >= 0 for value in (at.steps, at.lag, at.chunk))
+    return whole and number(at.shift) and number(at.guidance)
+
+
+def _sound(made: Preset) -> Iterator[bool]:
+    steps = made.conditions.steps
+    if isinstance(made, FewerSteps):
+        yield type(made.steps) is int and 1 <= made.steps <= steps and made.solver in SOLVERS
+        yield type(made.lag) is int and 0 <= made.lag <= steps
+        return
+    yield all(type(step) is int for step in made.computed)
+    yield made.computed[:1] == (0,) and [*made.computed] == sorted({*made.computed}) and made.computed[-1] < steps
+    tables = made.first, made.later
+    yield all(len(table) == len(made.computed) for table in tables)
+    yield all(number(value) for table in tables for own in table for value in own)
+    yield all(len(own) in (0, len(made.computed) - 1) for own in (made.first_seen, made.later_seen))
+    seen = (value for one in (*made.first_seen, *made.later_seen) for value in vars(one).values())
+    yield all(number(value) and value >= 0 for value in seen)
+    yield made.predicted is None or number(made.predicted)
 
 
 def _table(raw: Any) -> tuple[tuple[float, ...], ...]:

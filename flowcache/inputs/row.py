@@ -179,9 +179,9 @@ def policy(row: ReadRow, spec: ModelSpec, default: Policy) -> dict[str, Any]:
 
 
 def _warn_of_floor(row: ReadRow, given: Mapping[str, Any], spec: ModelSpec) -> None:
-    budget = given.get("budget")
-    if "quality_floor" in given and not any(each.budget == budget and each.judges for each in spec.calibrations):
-        why = f"{spec.name} has no calibration for budget {budget:g} that says what residuals it saw"
+    budget = given.get("budget", 0.0)
+    if "quality_floor" in given and not any(each.judges and each.budget <= budget for each in spec.calibrations):
+        why = f"{spec.name} has no calibration up to budget {budget:g} that says what residuals it saw"
         row.warn(("policy", "quality_floor"), f"judges nothing: {why}")
 
 

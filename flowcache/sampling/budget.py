@@ -5,8 +5,10 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Protocol, runtime_checkable
 
+from flowcache.cache.fixed_steps import FewerSteps
 from flowcache.cache.policy import Policy
 from flowcache.sampling.idle import without_idle
+from flowcache.sampling.multistep import Multistep
 from flowcache.sampling.plan import SamplingPlan, Settings
 
 ROUNDING = 1e-9
@@ -21,16 +23,21 @@ class Fewer(Settings, Protocol):
     @property
     def window(self) -> int: ...
 
-    def fewer(self, steps: int) -> Settings:
-        """The same with so few steps; chunks as many noise levels behind one another, not as many steps."""
+    def fewer(self, steps: int, lag: int | None = None) -> Settings:
+        """The same with so few steps; lag: None: chunks as many noise levels behind one another, not as many steps."""
         ...
 
 
-def fewer_steps(settings: Settings, frames: int, policy: Policy, given: int = 0) -> SamplingPlan:
-    """The plan of the most steps within the policy's budget. ValueError as `steps_within`."""
-    steps, every = steps_within(settings, policy, frames), _able(settings)
-    plan = without_idle(every.fewer(steps).plan(frames, policy.exact, given), policy.exact)
-    return replace(plan, told=f"{steps} of {every.steps} steps, {plan.told}, not calibrated")
+def fewer_steps(
+    settings: Settings, frames: int, policy: Policy, given: int = 0, found: FewerSteps | None = None
+) -> SamplingPlan:
+    """The plan of `found`, or of the most steps within the policy's budget. ValueError as `steps_within`."""
+    every, steps = _able(settings), found.steps if found else steps_within(settings, policy, frames)
+    fewer = every.fewer(steps, found.lag if found else None)
+    if found and found.solver == "adams-bashforth":
+        fewer = Multistep(fewer)
+    plan = without_idle(fewer.plan(frames, policy.exact, given), policy.exact)
+    return replace(plan, told=f"{steps} of {every.steps} steps, {plan.told}, {'as' if found else 'not'} calibrated")
 
 
 @lru_cache

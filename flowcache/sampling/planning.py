@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from flowcache.cache.fixed_steps import FixedSteps
+from flowcache.cache.fixed_steps import Calibration, FixedSteps
 from flowcache.cache.policy import Policy
-from flowcache.sampling.budget import fewer_steps
+from flowcache.sampling.budget import fewer_steps, steps_within
 from flowcache.sampling.idle import without_idle
 from flowcache.sampling.plan import SamplingPlan, Settings
 from flowcache.sampling.thinned import thinned
@@ -26,9 +26,11 @@ def plan_for(settings: Settings, frames: int, policy: Policy, given: int = 0) ->
         raise ValueError(f"policy {policy.name!r}: {why}; accepted: a rule that decides for each chunk")
     if policy.steps is None:
         return without_idle(plan, policy)
-    found = plan.conditions and policy.steps.calibration(plan.conditions)
-    if not found:
-        return _warned(fewer_steps(settings, frames, policy, given), policy.steps)
+    found = policy.steps.calibration(plan.conditions) if plan.conditions else None
+    if found and found.budget < policy.steps.budget and steps_within(settings, policy, frames) == plan.steps:
+        found = None  # nothing is left to spare
+    if not isinstance(found, Calibration):
+        return _warned(fewer_steps(settings, frames, policy, given, found), policy.steps)
     exact, plan = without_idle(plan, policy), without_idle(thinned(plan, found), policy)
     run = {forward for row in plan.rows for forward in row.forwards}
     every = (forward for row in exact.rows for forward in row.forwards if forward.step >= 0)
@@ -41,7 +43,7 @@ def _warned(plan: SamplingPlan, steps: FixedSteps) -> SamplingPlan:
     if steps.floor is None:
         return plan
     if not plan.calibration or not plan.calibration.judges:
-        return replace(plan, told=f"{plan.told}; quality_floor judges nothing, as no calibration says what it saw")
+        return replace(plan, told=f"{plan.told}; quality_floor judges nothing, as nobody looked what it leaves out")
     larger = ", then ".join([*(f"at {budget:g}" for budget in steps.larger(plan.calibration.conditions)), "every step"])
     seen = f"{steps.floor:g} times what calibration saw"
     return replace(plan, told=f"{plan.told}; where residuals exceed {seen}, again {larger}: more forwards than said")

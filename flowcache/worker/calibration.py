@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import mean, median, pstdev, stdev
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 
-from flowcache.cache.fixed_steps import Calibration, Seen
+from flowcache.cache.fixed_steps import Calibration, FewerSteps, Preset, Seen
 from flowcache.families.calibrations import document
 from flowcache.models.base import LoadedModel
 from flowcache.sampling.dry_run import WindowWork
@@ -19,31 +19,34 @@ from flowcache.sampling.proposal import Schedule, Walks, aligned, climb, even_st
 from flowcache.worker.judged import Judged
 from flowcache.worker.walks import PROBES, Prompt, Shown, Target, Walker
 
-__all__ = ["Calibration", "Calibrator", "Outcome", "Prompt", "Target"]
+__all__ = ["Calibration", "Calibrator", "FewerSteps", "Outcome", "Preset", "Prompt", "Target"]
 
+Made = TypeVar("Made")
 WORST = 3.0  # dB
 HOPELESS = 1.0  # dB
 FAR = 10.0  # dB from the middle one: a value further away counts as that far
 CHUNKS = 2  # of a window that is fitted: its first chunk, and one for all later ones
 NEIGHBOURS = 3  # chunks of a window that is climbed by: one has neighbours on both sides
 SCHEDULES = 60  # that are walked at most to find one
+FEWEST = 0.6  # of the steps that a budget allows: so few are tried, too
 FOUND = 2  # schedules that are fitted and judged: the climbed one, and the best one in step with the lag
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a budget. calibration: None where fewer steps are as good. plain, best: of each prompt that had no
-    part in it, dB of the latents to the target by fewer steps, and by the best that was found.
+    """What became of a budget. preset: None where the most steps within it are as good as anything else. plain, best:
+    of each prompt that had no part in it, dB of the latents to the target by fewer steps, as many as are best, and by
+    the best schedule that was found.
     """
 
     budget: float
-    calibration: Calibration | None
+    preset: Preset | None
     plain: tuple[float, ...]
     best: tuple[float, ...]
 
     @property
     def corrected(self) -> bool:
-        return self.calibration is not None and any((*self.calibration.first, *self.calibration.later))
+        return isinstance(self.preset, Calibration) and any((*self.preset.first, *self.preset.later))
 
 
 @dataclass(frozen=True)
@@ -69,14 +72,33 @@ class Calibrator:
 
     def calibrate(self, budget: float, prompts: Sequence[Prompt], others: Sequence[Prompt]) -> Outcome:
         """Found and fitted on `prompts`, judged by `others`: what is not surely closer there than fewer steps within
-        the same forwards is not kept. What is kept says what residuals they showed, and what was predicted."""
+        the same forwards is not kept. What is fitted says what residuals they showed, and what was predicted."""
+        plain = [*dict.fromkeys((None, self.fewer(budget, prompts)))]
         found = [self._bare(budget, each) for each in self.found(budget, prompts)]
         found += [self._fitted(each, prompts) for each in found]
-        plain = tuple(self.closeness(prompt, budget, None) for prompt in others)
-        closeness = {made: tuple(self.closeness(prompt, budget, made) for prompt in others) for made in found}
-        best = max(found, key=lambda made: robust(gains(closeness[made], plain)))
-        kept = self.recorded(best, prompts, others) if surely(gains(closeness[best], plain)) else None
-        return Outcome(budget, kept, plain, closeness[best])
+        closeness = {made: tuple(self.closeness(each, budget, made) for each in others) for made in (*plain, *found)}
+
+        def better(made: Preset | None, than: Preset | None) -> bool:
+            return surely(gains(closeness[made], closeness[than]))
+
+        best = max(found, key=lambda made: robust(gains(closeness[made], closeness[None])))
+        fewer = max(plain, key=lambda made: robust(closeness[made]))
+        usual = fewer if better(fewer, None) else None
+        kept = self.recorded(best, prompts, others) if all(better(best, each) for each in plain) else usual
+        return Outcome(budget, kept, closeness[fewer], closeness[best])
+
+    def fewer(self, budget: float, prompts: Sequence[Prompt]) -> FewerSteps | None:
+        """The run of fewer steps that brings `prompts` closest, the most not always being best; None: the most, by the
+        family's own solver."""
+        if not self.schedules:
+            return None
+        usual, *others = self.walker.runs(budget, FEWEST)
+
+        def judged(made: FewerSteps, some: Sequence[Prompt]) -> list[float]:
+            return [self.closeness(prompt, budget, made, NEIGHBOURS) for prompt in some]
+
+        best = max((usual, *others), key=Race(prompts, judged).value)
+        return None if best == usual else best
 
     def recorded(self, made: Calibration, prompts: Sequence[Prompt], others: Sequence[Prompt]) -> Calibration:
         """With what its steps were predicted to cost, from exact walks of `prompts` where these propose any, and the
@@ -125,7 +147,7 @@ class Calibrator:
             self._known[prompts] = self.walker.walks(prompts, min(NEIGHBOURS, self.walker.whole))
         return self._known[prompts]
 
-    def closeness(self, prompt: Prompt, budget: float, made: Calibration | None, chunks: int | None = None) -> float:
+    def closeness(self, prompt: Prompt, budget: float, made: Preset | None, chunks: int | None = None) -> float:
         """dB of a window's latents to the target's, by fewer steps where nothing is `made`; a prompt that became
         another sample counts as WORST."""
         walker = self.walker
@@ -134,7 +156,7 @@ class Calibrator:
         def walked() -> float:
             exact = walker.exact(prompt, chunks)
             ours, shown = walker.result(prompt, budget, made, chunks)
-            if made and chunks == walker.whole:
+            if isinstance(made, Calibration) and chunks == walker.whole:
                 self.judged.value([*of, "residuals"], lambda: shown)
             theirs = torch.cat([exact[chunk, walker.spec.steps] for chunk in range(chunks)], 1)
             error = (ours - theirs).square().mean().clamp_min(1e-12)
@@ -149,7 +171,7 @@ class Calibrator:
         of = [*self._of(prompt, walker.whole, budget, made), "residuals"]
         return self.judged.value(of, lambda: walker.result(prompt, budget, made, walker.whole)[1])
 
-    def _of(self, prompt: Prompt, chunks: int, budget: float, made: Calibration | None) -> list[Any]:
+    def _of(self, prompt: Prompt, chunks: int, budget: float, made: Preset | None) -> list[Any]:
         return [*self.walker.key(prompt, chunks), budget, made and document(made)]
 
     def recording(self, budgets: Sequence[float], prompts: int, others: int) -> list[tuple[int, WindowWork]]:
@@ -168,27 +190,31 @@ class Calibrator:
         if self.schedules:
             found += [(prompts, walker.exact_work(near, finer)), (PROBES + 1, walker.exact_work(1, 1))]
         kinds = FOUND if self.schedules else 1
+
+        def runs(budget: float) -> int:
+            return len(walker.runs(budget, FEWEST)) if self.schedules else 0
+
         for budget in budgets:
             found += [
                 (prompts * kinds, walker.budget_work(CHUNKS, budget)),
-                (prompts * self.schedules, walker.budget_work(near, budget)),
-                (others * (1 + 2 * kinds), walker.budget_work(exact, budget)),
+                (prompts * (self.schedules + runs(budget)), walker.budget_work(near, budget)),
+                (others * (2 + 2 * kinds), walker.budget_work(exact, budget)),
             ]
         return [(count, work) for count, work in found if count]
 
 
 @dataclass
-class Race:
+class Race(Generic[Made]):
     """How good schedules are, of which the best is sought. closeness: of a schedule, to some of the prompts.
 
     Where half of the prompts say that one is worse than the best so far by HOPELESS, the others are not asked.
     """
 
     prompts: Sequence[Prompt]
-    closeness: Callable[[Schedule, Sequence[Prompt]], list[float]]
+    closeness: Callable[[Made, Sequence[Prompt]], list[float]]
     best: list[float] = field(default_factory=list)
 
-    def value(self, schedule: Schedule) -> float:
+    def value(self, schedule: Made) -> float:
         half = len(self.prompts) // 2
         found = self.closeness(schedule, self.prompts[:half])
         if self.best and found and robust(gains(found, self.best[:half])) < -HOPELESS:

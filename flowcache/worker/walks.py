@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -13,13 +14,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from flowcache.cache.fixed_steps import Calibration, Conditions
+from flowcache.cache.fixed_steps import SOLVERS, Conditions, FewerSteps, Preset
 from flowcache.cache.policy import Policy
 from flowcache.families.settings import resolve_policy, settings_of
 from flowcache.inputs.segments import plan
 from flowcache.models.base import LoadedModel
 from flowcache.records import ModelSpec, RenderRequest, Shot
-from flowcache.sampling.budget import allowed, count
+from flowcache.sampling.budget import allowed, count, steps_within
 from flowcache.sampling.dry_run import WindowWork, dry_run
 from flowcache.sampling.fitting import Path as Walk
 from flowcache.sampling.latents import Given
@@ -27,6 +28,7 @@ from flowcache.sampling.loop import Texts, Visit, denoise
 from flowcache.sampling.plan import Settings
 from flowcache.sampling.planning import plan_for
 from flowcache.sampling.proposal import Walks
+from flowcache.sampling.solver import Euler
 from flowcache.sampling.thinned import Jumps
 from flowcache.sampling.window import Window
 from flowcache.worker.noise import window_noise
@@ -170,7 +172,7 @@ class Walker:
                 window.run(number)
         return window.latents.chunks[0].cpu()
 
-    def result(self, prompt: Prompt, budget: float, made: Calibration | None, chunks: int) -> tuple[Tensor, Shown]:
+    def result(self, prompt: Prompt, budget: float, made: Preset | None, chunks: int) -> tuple[Tensor, Shown]:
         """[C, F, H, W] of a window that takes the steps of `made`, and its residuals; None: fewer steps."""
         window = self.window(prompt, budget, made, chunks)
         with torch.inference_mode():
@@ -179,7 +181,7 @@ class Walker:
             shown = [[*window.residuals.read(chunk, window.store.sharding.total)] for chunk in range(chunks)]
         return torch.cat([chunk.cpu() for chunk in window.latents.chunks], 1), shown
 
-    def window(self, prompt: Prompt, budget: float, made: Calibration | None, chunks: int) -> Window:
+    def window(self, prompt: Prompt, budget: float, made: Preset | None, chunks: int) -> Window:
         """Not walked yet."""
         request = self._request(prompt, chunks, budget)
         spec = replace(self.spec, calibrations=(made,) if made else ())
@@ -195,10 +197,26 @@ class Walker:
             spec.fps, prompt.seed, spec.guidance, spec.steps * finer, spec.name, policy, spec.negative_prompt,
         )  # fmt: skip
 
-    def forwards(self, made: Calibration) -> int:
+    def forwards(self, made: Preset) -> int:
         """Of a chunk, that a whole window takes by the steps of `made`."""
         settings, policy = self._policy(made.budget, made)
         return count(plan_for(settings, self.whole * self.spec.chunk, policy))
+
+    def runs(self, budget: float, share: float) -> list[FewerSteps]:
+        """Of fewer steps, from that share of what the budget allows to all of it, by each solver, with a lag in
+        proportion rounded either way; the one that nobody has measured first."""
+        settings, policy = self._policy(budget, None)
+        at, frames = self.conditions(), self.whole * self.spec.chunk
+        most = steps_within(settings, policy, frames)
+        first = plan_for(settings, frames, policy)
+        usual = FewerSteps(budget, at, most, first.conditions.lag if first.conditions else at.lag)
+        found = [usual]
+        for steps in range(most, math.ceil(most * share) - 1, -1):
+            exact = at.lag * steps / at.steps
+            lags = {max(rounded, min(at.lag, 1)) for rounded in (math.floor(exact), math.ceil(exact))}
+            solvers = SOLVERS if isinstance(first.solver, Euler) else SOLVERS[:1]
+            found += [FewerSteps(budget, at, steps, lag, solver) for lag in sorted(lags) for solver in solvers]
+        return [*dict.fromkeys(found)]
 
     def allowed(self, budget: float) -> float:
         """Chunk forwards of a whole window."""
@@ -219,7 +237,7 @@ class Walker:
         shape = chunks * spec.chunk, spec.height // spec.space_stride, spec.width // spec.space_stride
         return dry_run(settings, shape, (1, spec.patch, spec.patch), policy)
 
-    def _policy(self, budget: float, made: Calibration | None) -> tuple[Settings, Policy]:
+    def _policy(self, budget: float, made: Preset | None) -> tuple[Settings, Policy]:
         request = self._request(Prompt("", 0), 1, budget)
         spec = replace(self.spec, calibrations=(made,) if made else ())
         return settings_of(request, spec), resolve_policy(request.policy, spec)

@@ -55,9 +55,10 @@ class MagiSettings:
         own = request.guidance, spec.pipeline, scale, spec.window
         return cls(request.steps, lag, spec.chunk, request.nominal_fps, *own)
 
-    def fewer(self, steps: int) -> "MagiSettings":
+    def fewer(self, steps: int, lag: int | None = None) -> "MagiSettings":
         """See `budget.Fewer`; as many chunks in flight."""
-        return replace(self, steps=steps, lag=self.lag and max(self.lag * steps // self.steps, 1))
+        own = self.lag and max(self.lag * steps // self.steps, 1)
+        return replace(self, steps=steps, lag=own if lag is None else lag)
 
     @property
     def times(self) -> tuple[float, ...]:

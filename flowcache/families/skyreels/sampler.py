@@ -51,9 +51,11 @@ class SamplerSettings:
             solver="corrected" if corrected else "official",
         )
 
-    def fewer(self, steps: int) -> "SamplerSettings":
+    def fewer(self, steps: int, lag: int | None = None) -> "SamplerSettings":
         """See `budget.Fewer`."""
-        return replace(self, steps=steps, ar_step=in_proportion(self.ar_step, steps, self.steps))
+        return replace(
+            self, steps=steps, ar_step=in_proportion(self.ar_step, steps, self.steps) if lag is None else lag
+        )
 
     def plan(self, frames: int, policy: Policy, given: int = 0) -> SamplingPlan:
         """See `plan.Settings`."""

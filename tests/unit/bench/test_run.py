@@ -1,5 +1,6 @@
 """A run on small windows: what its rows say, and that a killed one goes on where it was."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -182,7 +183,9 @@ def test_errors_are_predicted_of_what_is_calibrated(model, tmp_path):
     at = Walker(model, "off", tmp_path).conditions()
     made = Calibration(0.5, at, (0, 2), ((), ()), ((), ()))
     calibrated = replace(model, spec=replace(model.spec, calibrations=(made,)))
-    bench = Bench(calibrated, tmp_path, asked(calibrated, 1, "flowcache:0.5,flowcache:0.9", converged=False))
+    bench = Bench(calibrated, tmp_path, asked(calibrated, 1, "flowcache:0.5,flowcache:0.3", converged=False))
     assert {entry.label for entry in bench.predicted} == {"flowcache:0.5"} and min(bench.predicted.values()) > 0
     text = report(bench, bench.run(quiet))
-    assert "2 of 4 steps, UniPC, corrected, calibrated" in text and "3 of 4 steps, UniPC, corrected, not" in text
+    assert "2 of 4 steps, UniPC, corrected, calibrated" in text and "1 of 4 steps, UniPC, corrected, not" in text
+    (file,) = tmp_path.glob("references/*/predicted.json")
+    assert json.loads(file.read_text())["flowcache:0.3"] is None

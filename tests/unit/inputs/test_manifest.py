@@ -504,7 +504,7 @@ def test_a_floor_that_nothing_is_judged_by_is_a_warning():
     policy = {"name": "flowcache", "budget": 0.11, "quality_floor": 1.5}
     requests, problems, (warning,) = check([P | {"policy": policy}])
     assert (requests[0].policy, problems, warning.field) == (policy, [], "policy.quality_floor")
-    assert "has no calibration for budget 0.11 that says what residuals it saw" in warning.message
+    assert "has no calibration up to budget 0.11 that says what residuals it saw" in warning.message
 
 
 def test_unknown_words_are_a_warning():

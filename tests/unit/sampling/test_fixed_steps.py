@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from flowcache.cache.fixed_steps import Calibration, FixedSteps, Seen
+from flowcache.cache.fixed_steps import Calibration, FewerSteps, FixedSteps, Seen
 from flowcache.cache.policy import Policy
 from flowcache.cache.reuse import Reuse
 from flowcache.errors import InputError
@@ -69,6 +69,22 @@ def test_without_a_calibration_it_is_a_run_of_fewer_steps(models, family, given)
     expected, _, count_of_fewer = run(models[family], fewer, EXACT, given)
     assert torch.equal(latents, expected)
     assert forwards == count_of_fewer and {(chunk.decisions[1], chunk.reused) for chunk in chunks} == {("1111", 0)}
+
+
+@pytest.mark.parametrize("given", [0, 2])
+@pytest.mark.parametrize("family, solver", [("skyreels", "own"), ("magi", "own"), ("magi", "adams-bashforth")])
+def test_a_calibration_may_say_how_many_steps_are_best(models, family, solver, given):
+    """Not the most that the budget allows, and of MAGI-1 perhaps by the better solver."""
+    settings, fewer = FAMILIES[family]
+    found = FewerSteps(0.9, settings.plan(6, EXACT).conditions, 4, 2, solver)
+    latents, chunks, forwards = run(models[family], settings, policy(0.9, found, off=OFF[family]), given)
+    expected, _, count = run(models[family], fewer if solver == "own" else Multistep(fewer), EXACT, given)
+    assert torch.equal(latents, expected) and forwards == count and {chunk.reused for chunk in chunks} == {0}
+    told = plan_for(settings, 6, policy(0.9, found, off=OFF[family])).told
+    assert told.startswith("4 of 8 steps") and told.endswith(", as calibrated")
+    assert ("Adams-Bashforth" in told) == (solver == "adams-bashforth")
+    elsewhere = policy(0.9, replace(found, conditions=replace(found.conditions, steps=9)), off=OFF[family])
+    assert plan_for(settings, 6, elsewhere).told.endswith(", not calibrated")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -141,8 +157,11 @@ def test_coefficients_hold_for_their_own_conditions_alone(models, family):
         elsewhere = replace(calibration(settings, halves), conditions=calibration(settings, halves, **other).conditions)
         plan = plan_for(settings, 6, policy(0.5, elsewhere))
         assert plan.told.endswith("not calibrated") and not isinstance(plan.solver, Calibrated)
-    assert plan_for(settings, 6, policy(0.6, calibration(settings, halves))).told.endswith("not calibrated")
-    assert plan_for(settings, 6, policy(0.5, calibration(settings, halves))).told.endswith("calibrated")
+    calibrated = {
+        budget: not plan_for(settings, 6, policy(budget, calibration(settings, halves))).told.endswith("not calibrated")
+        for budget in (0.4, 0.5, 0.8, 1.0)
+    }
+    assert calibrated == {0.4: False, 0.5: True, 0.8: True, 1.0: False}  # that of the next smaller budget; all steps
     wrong = policy(0.5, calibration(settings, ((), (0.1,), (), ())))
     with pytest.raises(ValueError, match=r"step 2 has 1 coefficients; accepted: \d"):
         run(models[family], settings, wrong)
@@ -242,10 +261,11 @@ def test_a_checkpoint_has_its_calibrations_beside_it(tmp_path):
     plain = find(str(folder))
     digest, old = folder_digest(folder), calibration(SKYREELS, ((0.5,),) * 4)
     made = replace(old, first_seen=(Seen(0.3, 0.1, 0.05),) * 3, later_seen=(Seen(0.2, 0.1, 0.0),) * 3, predicted=1e-4)
-    calibrations.write(folder, digest, [made, replace(old, budget=0.25)])
+    fewer = FewerSteps(0.3, made.conditions, 3, 1)
+    calibrations.write(folder, digest, [made, replace(old, budget=0.25), fewer])
     folder_digest.cache_clear()
     found = find(str(folder))
-    assert (plain.calibrations, found.calibrations) == ((), (made, replace(old, budget=0.25)))
+    assert (plain.calibrations, found.calibrations) == ((), (made, replace(old, budget=0.25), fewer))
     assert found.digest != plain.digest  # a run is another one with other coefficients
     told = json.loads((folder / calibrations.FILE).read_text())
     assert told["presets"][1].keys() == {
@@ -263,6 +283,8 @@ def test_a_checkpoint_has_its_calibrations_beside_it(tmp_path):
                        {"first_seen": told["presets"][0]["first_seen"][1:]}, {"first_seen": [{"largest": 1.0}] * 3},
                        {"later_seen": [{"largest": -1.0, "mean": 0.0, "std": 0.0}] * 3}, {"predicted": "low"})
     ]  # fmt: skip
+    faulty = {"steps": 0}, {"steps": 9}, {"steps": 2.0}, {"solver": "rk4"}, {"lag": -1}, {"budget": "0.3"}
+    spoilt += [told["presets"][2] | change for change in (*faulty, {"conditions": None})]
     for field, document in [*faults.items(), *(("presets[0]", told | {"presets": [each]}) for each in spoilt)]:
         (folder / calibrations.FILE).write_text(json.dumps(document))
         folder_digest.cache_clear()

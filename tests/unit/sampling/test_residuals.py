@@ -131,5 +131,5 @@ def test_a_plan_says_what_a_floor_may_cost():
     assert plan_for(settings, 6, policy(made, *larger)).told.endswith("calibrated")
     for blind in (policy(calibrated(settings), floor=1.5), policy(floor=1.5)):
         assert plan_for(settings, 6, blind).told.endswith(
-            "quality_floor judges nothing, as no calibration says what it saw"
+            "quality_floor judges nothing, as nobody looked what it leaves out"
         )

@@ -17,7 +17,19 @@ from flowcache.families import calibrations
 from flowcache.families.registry import folder_digest, load_model
 from flowcache.sampling.fitting import Example, fitted
 from flowcache.worker import walks
-from flowcache.worker.calibration import Calibration, Calibrator, Outcome, Prompt, Race, Seen, robust, seen, surely
+from flowcache.worker.calibration import (
+    FEWEST,
+    Calibration,
+    Calibrator,
+    FewerSteps,
+    Outcome,
+    Prompt,
+    Race,
+    Seen,
+    robust,
+    seen,
+    surely,
+)
 from flowcache.worker.judged import Judged
 
 TEXTS = ("a red circle moving right on a blue background", "a white square growing on a black background")
@@ -49,14 +61,40 @@ def test_what_is_found_fits_its_budget_and_is_never_worse_on_other_prompts(model
     with mock.patch.object(Calibrator, "closeness", autospec=True, side_effect=Calibrator.closeness) as closeness:
         found = calibrator.calibrate(0.6, PROMPTS, PROMPTS[1:])
     walker, asked = calibrator.walker, {call.args[3] for call in closeness.call_args_list} - {None}
-    assert len({made.computed for made in asked}) > 1
+    schedules = {made for made in asked if isinstance(made, Calibration)}
+    assert len({made.computed for made in schedules}) > 1
     assert max(walker.forwards(made) for made in asked) <= walker.allowed(0.6)
-    if found.calibration:
-        bare = replace(found.calibration, first_seen=(), later_seen=(), predicted=None)
-        assert found.best > found.plain and bare in asked
-        assert found.calibration.conditions == walker.conditions()
+    if found.preset in schedules:
+        pytest.fail("what is kept says what residuals it shows")
+    if isinstance(found.preset, Calibration):
+        bare = replace(found.preset, first_seen=(), later_seen=(), predicted=None)
+        assert bare in schedules and found.best > found.plain and found.preset.judges
+    elif found.preset:
+        assert found.preset in asked
+    if found.preset:
+        assert found.preset.conditions == walker.conditions()
     else:
         assert found.best <= found.plain and not found.corrected
+
+
+@pytest.mark.parametrize("gain, kept", [(1.0, True), (0.0, False), (-1.0, False)])
+def test_the_best_number_of_steps_is_measured(model, tmp_path, gain, kept):
+    """Fewer than the most that fit, and by another solver where there is one; kept where other prompts say so, too."""
+
+    calibrator = Calibrator(model, "off", tmp_path, schedules=2)
+    usual, *others = calibrator.walker.runs(0.9, FEWEST)
+    fewer = min(others, key=lambda made: (made.steps, made.solver))
+    assert (usual.solver, fewer.solver) == ("own", "adams-bashforth" if model.spec.name == "tiny-magi" else "own")
+
+    def closeness(self, prompt, budget, made, chunks=None):
+        if not isinstance(made, FewerSteps):
+            return 20.0
+        return 20.0 + (gain if chunks is None else 1.0) * (made == fewer)
+
+    with mock.patch.object(Calibrator, "closeness", closeness):
+        found = calibrator.calibrate(0.9, PROMPTS, PROMPTS)
+    assert fewer.steps < usual.steps and found.preset == (fewer if kept else None)
+    assert found.plain == ((20.0 + gain,) * 2 if kept else (20.0, 20.0))
 
 
 @pytest.mark.parametrize("gain, kept", [(1.0, True), (0.0, False), (-1.0, False)])
@@ -66,7 +104,7 @@ def test_what_is_not_surely_better_than_fewer_steps_is_not_kept(model, tmp_path,
 
     with mock.patch.object(Calibrator, "closeness", closeness):
         found = Calibrator(model, "off", tmp_path, schedules=0).calibrate(0.6, PROMPTS, PROMPTS)
-    assert (found.calibration is not None) == kept
+    assert (found.preset is not None) == kept
 
 
 def test_what_is_kept_says_what_residuals_others_showed(model, tmp_path):
@@ -142,16 +180,17 @@ def test_what_exact_walks_say(model, tmp_path):
 
 
 def test_cost_is_said_before(model, tmp_path):
-    """Those that are judged by are walked by fewer steps too, and twice by what was found."""
+    """Those that are judged by are walked by two runs of fewer steps too, and twice by what was found."""
     calibrator = Calibrator(model, "off", tmp_path, schedules=0)
     walker = calibrator.walker
     exact, half = walker.exact_work(2, 1), walker.budget_work(2, 0.6)
     assert exact.forwards > half.forwards
     assert calibrator.works([0.6], 2, 0) == [(2, exact), (2, half)]
-    assert calibrator.works([0.6], 0, 1) == [(1, exact), (3, half)]
+    assert calibrator.works([0.6], 0, 1) == [(1, exact), (4, half)]
     one = walker.exact_work(1, 1)
+    runs = len(walker.runs(0.6, FEWEST))
     searched = replace(calibrator, schedules=7).works([0.6], 1, 0)
-    assert searched == [(1, exact), (1, exact), (walks.PROBES + 1, one), (2, half), (7, half)]
+    assert searched == [(1, exact), (1, exact), (walks.PROBES + 1, one), (2, half), (7 + runs, half)]
     assert walker.exact_work(2, 3).forwards > 2.5 * exact.forwards
 
 
@@ -213,25 +252,29 @@ def test_the_command_needs_no_prompts_and_writes_what_a_checkpoint_then_has(smal
     def outcome(self, budget, prompts, others):
         asked.append((prompts, others))
         at = self.walker.conditions()
-        made = Calibration(budget, at, (0, 2), ((), ()), ((), ())) if budget > 0.5 else None
+        made = Calibration(budget, at, (0, 2), ((), ()), ((), ())) if budget > 0.55 else None
+        made = FewerSteps(budget, at, 1, 1, "own") if budget == 0.55 else made
         return Outcome(budget, made, (5.0, 6.0), (6.0, 8.0))
 
     monkeypatch.setattr(Calibrator, "calibrate", outcome)
     said = {"target": "off", "to": tmp_path / "out", "work": tmp_path / "work", "schedules": 9, "seed": 3}
-    command(small.spec.name, None, 8, "0.6,0.5", **said, tflops=None, device="cpu", as_json=True)
+    command(small.spec.name, None, 8, "0.6,0.55,0.5", **said, tflops=None, device="cpu", as_json=True)
     printed = json.loads(capsys.readouterr().out)
     written = json.loads((tmp_path / "out" / "calibration.json").read_text())
     assert written["checkpoint"] == folder_digest(Path(small.spec.path), without=calibrations.FILE)
-    assert [(each["budget"], each["computed"]) for each in written["presets"]] == [(0.6, [0, 2])]
-    kept, not_kept = printed["budgets"]
+    calibrated, steps = written["presets"]
+    assert calibrated["computed"] == [0, 2] and (steps["steps"], steps["lag"], steps["solver"]) == (1, 1, "own")
+    kept, fewer, not_kept = printed["budgets"]
+    assert (kept["steps"], fewer["computed"], fewer["steps"]) == (None, None, 1)
     assert kept["forwards"] <= kept["most_forwards"] and kept["gain"]["mean"] == [1.5, 1.0, 2.0]
     assert not_kept["computed"] is None and printed["forwards"] > 0 and printed["gpu_hours"] > 0
-    (prompts, others), _ = asked
+    (prompts, others), *_ = asked
     assert (len(prompts), len(others)) == (4, 4) and len({each.seed for each in (*prompts, *others)}) == 8
     assert min(each.seed for each in prompts) > MOST * SEEDS + MOST_PROMPTS
-    command(small.spec.name, many(tmp_path), None, "0.6,0.5", **said, tflops=989.0, device="cpu", as_json=False)
+    command(small.spec.name, many(tmp_path), None, "0.6,0.55,0.5", **said, tflops=989.0, device="cpu", as_json=False)
     text = " ".join(capsys.readouterr().out.split())
     assert "GPU hours (989 TFLOP/s a GPU" in text
+    assert "budget 0.55: a run of 1 steps with a lag of 1, " in text
     assert "budget 0.5: fewer steps stay; latents to the target 5.5 dB" in text
     assert "1.5 dB (1.0 to 2.0), median 1.5, better on 2 of 2 prompts" in text
 
@@ -244,7 +287,7 @@ def test_residuals_are_added_to_what_is_there(small, tmp_path, monkeypatch, caps
     digest, asked = folder_digest(Path(small.spec.path), without=calibrations.FILE), []
     said = {"target": "off", "to": tmp_path, "work": tmp_path / "work", "schedules": 9, "seed": 3, "residuals": True}
     said |= {"tflops": None, "device": "cpu", "as_json": True}
-    with pytest.raises(InputError, match="has no calibration at the checkpoint's own settings"):
+    with pytest.raises(InputError, match="has no fitted budget at the checkpoint's own settings"):
         command(small.spec.name, None, 6, "0.6", **said)
     calibrations.write(tmp_path, digest, old)
 
