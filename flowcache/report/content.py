@@ -78,7 +78,7 @@ class Video:
         parts = [f"budget {', '.join(f'{budget:g}' for budget in within)}"]
         parts += [f"predicted error {max(errors):.2g}"] if errors else []
         parts += [f"residuals up to {max(ratios):.3g} times what calibration saw"] if ratios else []
-        parts += [f"{repeats} renders given up, of {dropped:,} forwards"] if repeats else []
+        parts += [f"renders given up: {repeats}, of {dropped:,} forwards"] if repeats else []
         return ", ".join(parts)
 
     @property
