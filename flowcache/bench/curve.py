@@ -7,7 +7,7 @@ from html import escape
 
 from PIL import Image, ImageDraw, ImageFont
 
-from flowcache.bench.names import AB2, OFF, Entry
+from flowcache.bench.names import AB2, Entry
 from flowcache.bench.statistics import Interval
 from flowcache.bench.summary import Closeness, Line
 
@@ -15,7 +15,10 @@ PANEL, HEIGHT, KEY = 520, 400, 210  # pixels: of a panel, of the picture, of the
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 34, 44  # margins of a panel
 SIZE = 13  # of letters
 SCALE = 2  # pixels of the PNG for one here
-COLOURS = ("#1f6feb", "#d1242f", "#bf8700", "#1a7f37", "#8250df", "#0e8a8a", "#c2255c", "#57606a", "#a0522d")
+COLOURS = (
+    "#1f6feb", "#d1242f", "#bf8700", "#1a7f37", "#8250df", "#0e8a8a", "#c2255c", "#57606a", "#a0522d", "#0b3d91",
+    "#e16f24", "#6b8e23",
+)  # fmt: skip
 INK, FAINT = "#24292f", "#d0d7de"
 LEAST = 1e-9  # of a range that has no width
 
@@ -107,19 +110,36 @@ class Axis:
         return self.start + (value - self.low) / max(self.high - self.low, LEAST) * (self.end - self.start)
 
 
+@dataclass(frozen=True)
+class Panel:
+    """points: of each setting its cost and how close it comes for that. across: what the cost is."""
+
+    title: str
+    across: str
+    points: dict[Line, tuple[float, Closeness]]
+
+
 def drawing(every: Sequence[Line]) -> Drawing:
-    """PSNR over chunk forwards: a panel to `off`, and one to the converged walk where there is one."""
-    measured = [line for line in every if line.entry != OFF]
-    panels: list[tuple[str, dict[Line, Closeness]]] = [
-        ("PSNR to off, dB", {line: line.off for line in measured if line.off}),
-        ("PSNR to converged, dB", {line: line.converged for line in every if line.converged}),
-    ]
-    panels = [(title, points) for title, points in panels if points]
-    names = list(dict.fromkeys(_series(line.entry) for _, points in panels for line in points))
+    """PSNR over chunk forwards: a panel to `off`, and one to the converged walk where there is one; and over bytes of
+    K/V, where these were chosen."""
+    steps, kept = (
+        [line for line in every if line.entry.keeps == keeps and line.entry != line.entry.reference]
+        for keeps in (False, True)
+    )
+    forwards = "chunk forwards, share of off"
+    panels = [
+        Panel("PSNR to off, dB", forwards, {line: (line.forwards_share, line.off) for line in steps if line.off}),
+        Panel("PSNR to converged, dB", forwards,
+              {line: (line.forwards_share, line.converged) for line in every if line.converged}),
+        Panel("PSNR to all K/V, dB", "bytes of K/V, share of all",
+              {line: (line.kv_share, line.off) for line in kept if line.off}),
+    ]  # fmt: skip
+    panels = [panel for panel in panels if panel.points]
+    names = list(dict.fromkeys(_series(line.entry) for panel in panels for line in panel.points))
     colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}
     shapes = list[Shape]()
-    for place, (title, points) in enumerate(panels):
-        shapes += _panel(place * PANEL, title, points, colours)
+    for place, panel in enumerate(panels):
+        shapes += _panel(place * PANEL, panel, colours)
     width = len(panels) * PANEL
     for place, name in enumerate(names):
         y = TOP + 20 * place
@@ -131,26 +151,26 @@ def _series(entry: Entry) -> str:
     return entry.policy + (AB2 if entry.setting.endswith(AB2) else "")
 
 
-def _panel(left: int, title: str, points: dict[Line, Closeness], colours: dict[str, str]) -> list[Shape]:
-    ends = [value for of in points.values() for value in of.mean[1:]]
-    x = Axis(0.0, max(1.0, *(line.forwards_share for line in points)), left + LEFT, left + PANEL - RIGHT)
+def _panel(left: int, panel: Panel, colours: dict[str, str]) -> list[Shape]:
+    ends = [value for _, of in panel.points.values() for value in of.mean[1:]]
+    x = Axis(0.0, max(1.0, *(cost for cost, _ in panel.points.values())), left + LEFT, left + PANEL - RIGHT)
     y = Axis(min(ends), max(ends), HEIGHT - BOTTOM, TOP)
-    shapes: list[Shape] = [Words(left + LEFT, TOP - 14, title), *_ticks(left, x, y)]
+    shapes: list[Shape] = [Words(left + LEFT, TOP - 14, panel.title), *_ticks(x, y, panel.across)]
     for name, colour in colours.items():
         own = sorted(
-            ((line, of) for line, of in points.items() if _series(line.entry) == name),
-            key=lambda pair: pair[0].forwards_share,
+            ((cost, line, of) for line, (cost, of) in panel.points.items() if _series(line.entry) == name),
+            key=lambda point: point[0],
         )
-        places = [(x.place(line.forwards_share), y.place(of.mean[0])) for line, of in own]
+        places = [(x.place(cost), y.place(of.mean[0])) for cost, _, of in own]
         if len(places) > 1:
             shapes.append(Stroke(tuple(places), colour, 2))
-        for (line, of), (at, high) in zip(own, places, strict=True):
+        for (_, line, of), (at, high) in zip(own, places, strict=True):
             shapes.append(Stroke(((at, y.place(of.mean[1])), (at, y.place(of.mean[2]))), colour))
             shapes.append(Dot(at, high, colour, _told(line, of.mean)))
     return shapes
 
 
-def _ticks(left: int, x: Axis, y: Axis) -> list[Shape]:
+def _ticks(x: Axis, y: Axis, across: str) -> list[Shape]:
     shapes = list[Shape]()
     for place in range(6):
         value = y.low + (y.high - y.low) * place / 5
@@ -158,8 +178,9 @@ def _ticks(left: int, x: Axis, y: Axis) -> list[Shape]:
         shapes += [Stroke(((x.start, at), (x.end, at)), FAINT), Words(x.start - 6, at + 4, f"{value:.0f}", "end")]
         share = x.high * place / 5
         shapes.append(Words(x.place(share), y.start + 18, f"{share:.1f}", "middle"))
-    return [*shapes, Words((x.start + x.end) / 2, y.start + 36, "chunk forwards, share of off", "middle")]
+    return [*shapes, Words((x.start + x.end) / 2, y.start + 36, across, "middle")]
 
 
 def _told(line: Line, of: Interval) -> str:
-    return f"{line.entry.label}: {of[0]:.1f} dB ({of[1]:.1f} to {of[2]:.1f}) at {line.forwards:.0f} chunk forwards"
+    cost = f"with {line.kv_share:.2f} of the K/V" if line.entry.keeps else f"at {line.forwards:.0f} chunk forwards"
+    return f"{line.entry.label}: {of[0]:.1f} dB ({of[1]:.1f} to {of[2]:.1f}) {cost}"

@@ -1,11 +1,12 @@
-"""What can be measured, by name: `flowcache:0.3`, `paper:fast`, `magcache`, and `all`. No torch."""
+"""What can be measured, by name: `flowcache:0.3`, `paper:fast`, `kv-recent:8`, and `all` and `kv`. No torch."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from flowcache.errors import InputError, Problem
 
 BUDGETS = ("0.6", "0.45", "0.3", "0.22")  # of `all`
+KV_BUDGETS = ("2", "4", "8")  # of `kv`: chunks
 AB2 = " AB2"  # end of a setting: by Adams-Bashforth in place of Euler
 
 
@@ -20,14 +21,28 @@ class Entry:
     def label(self) -> str:
         return f"{self.policy}:{self.setting}" if self.setting else self.policy
 
+    @property
+    def keeps(self) -> bool:
+        """Whether it says which K/V are kept, where the others say which steps are computed."""
+        return self.policy.startswith("kv-")
+
+    @property
+    def reference(self) -> "Entry":
+        """What it is compared with, and its costs are shares of."""
+        return KV_ALL if self.keeps else OFF
+
 
 @dataclass(frozen=True)
 class Known:
-    """How a policy is set. read: what is written after the colon, as it is kept; ValueError. default: "": needed."""
+    """How a policy is set. read: what is written after the colon, as it is kept; ValueError. default: "": needed.
+
+    short: what stands for a setting in messages.
+    """
 
     accepted: str
     read: Callable[[str], str]
     default: str = ""
+    short: str = "SETTING"
 
     @property
     def needed(self) -> bool:
@@ -46,55 +61,80 @@ def _threshold(text: str) -> str:
     return f"{float(text):g}"
 
 
-def _interval(text: str) -> str:
+def _count(text: str) -> str:
     if not 1 <= int(text) <= 1000:
         raise ValueError
     return str(int(text))
 
 
+def _first_and_latest(text: str) -> str:
+    first, plus, latest = text.partition("+")
+    return f"{_count(first)}+{_count(latest)}" if plus else f"1+{_count(str(int(text) - 1))}"
+
+
 BUDGET = "a share of off's chunk forwards above 0, at most 1"
 PRESET = "a preset of the checkpoint"
+CHUNKS = "how many finished chunks are kept, 1 to 1000"
 KNOWN: Mapping[str, Known] = {
-    "flowcache": Known(BUDGET, _share),
-    "fewer-steps": Known(BUDGET, _share),
-    "fewer-steps-official": Known(BUDGET, _share),
+    "flowcache": Known(BUDGET, _share, short="B"),
+    "fewer-steps": Known(BUDGET, _share, short="B"),
+    "fewer-steps-official": Known(BUDGET, _share, short="B"),
     "teacache": Known(PRESET, str, "slow"),
     "magcache": Known("the threshold of the summed errors, above 0", _threshold, "0.12"),
-    "taylorseer": Known("every how manieth step is computed, 1 to 1000", _interval, "5"),
+    "taylorseer": Known("every how manieth step is computed, 1 to 1000", _count, "5"),
     "paper": Known(PRESET, str, "slow"),
     "paper-mended": Known(PRESET, str, "slow"),
-}
-OFF, CONVERGED = Entry("off"), Entry("converged")
+    "kv-recent": Known(CHUNKS, _count, short="N"),
+    "kv-sink": Known("2 to 1001 chunks, the first and the latest; or as in 2+6 how many of each, 1 to 1000",
+                     _first_and_latest, short="N"),
+    "kv-compressed": Known(CHUNKS, _count, short="N"),
+}  # fmt: skip
+OFF, CONVERGED, KV_ALL = Entry("off"), Entry("converged"), Entry("kv-all")
 OWN = "flowcache"  # the policy that all others are compared with
 ALL = (
     *(Entry(policy, budget) for policy in ("flowcache", "fewer-steps", "fewer-steps-official") for budget in BUDGETS),
     *(Entry(policy, KNOWN[policy].default) for policy in ("teacache", "magcache", "taylorseer")),
     Entry("paper", "slow"), Entry("paper", "fast"), Entry("paper-mended", "slow"),
 )  # fmt: skip
+KV = tuple(
+    Entry(policy, KNOWN[policy].read(chunks))
+    for policy in ("kv-recent", "kv-sink", "kv-compressed")
+    for chunks in KV_BUDGETS
+)
+GROUPS: Mapping[str, Sequence[Entry]] = {"all": ALL, "kv": KV}
 
 
 def known() -> str:
     """What messages list."""
-    forms = (f"{name}:{'B' if each.accepted == BUDGET else 'SETTING'}" if each.needed else name
-             for name, each in KNOWN.items())  # fmt: skip
-    return f"{', '.join(forms)} (B: {BUDGET}), the others also with a setting as in paper:fast, or all"
+    forms = (f"{name}:{each.short}" if each.needed else name for name, each in KNOWN.items())
+    meant = f"B: {BUDGET}; N: {CHUNKS}"
+    return f"{', '.join(forms)} ({meant}), the others also with a setting as in paper:fast, or all, or kv"
 
 
 def entries(text: str) -> tuple[list[Entry], frozenset[Entry]]:
-    """Those of a list with commas between them, and which of them are named one by one and not by `all`.
+    """Those of a list with commas between them, and which of them are named one by one and not by `all` or `kv`.
 
-    To each budget of ours the same share of fewer steps is added, so that no run lacks what is free. InputError.
+    What is free is added to each that it stands against. InputError.
     """
     found, own = dict[Entry, None](), set[Entry]()
     for part in (part.strip() for part in text.split(",")):
-        if part == "all":
-            found |= dict.fromkeys(ALL)
+        if part in GROUPS:
+            found |= dict.fromkeys(GROUPS[part])
         else:
             entry = _entry(part)
             own.add(entry)
             found[entry] = None
-    found |= dict.fromkeys(Entry("fewer-steps", each.setting) for each in [*found] if each.policy == OWN)
+    found |= dict.fromkeys(free for entry in [*found] if (free := _free(entry)))
     return _ordered(found), frozenset(own)
+
+
+def _free(entry: Entry) -> Entry | None:
+    """To a budget of ours the same share of fewer steps, to chosen K/V as many of the latest ones."""
+    if entry.policy == OWN:
+        return Entry("fewer-steps", entry.setting)
+    if entry.keeps:
+        return Entry("kv-recent", str(sum(map(int, entry.setting.split("+")))))
+    return None
 
 
 def _ordered(found: Iterable[Entry]) -> list[Entry]:

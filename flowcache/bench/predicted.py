@@ -5,7 +5,7 @@ from pathlib import Path
 
 from flowcache.bench.names import Entry
 from flowcache.bench.prompts import Drawn
-from flowcache.bench.recipes import Recipe
+from flowcache.bench.recipe import Recipe
 from flowcache.cache.fixed_steps import Calibration
 from flowcache.models.base import LoadedModel
 from flowcache.worker.walks import Prompt, Walker

@@ -9,22 +9,22 @@ from pathlib import Path
 import torch
 
 from flowcache.bench.curve import drawing
+from flowcache.bench.kv_sections import kv_comparisons, kv_sections
 from flowcache.bench.page import page
-from flowcache.bench.run import Asked, Bench
+from flowcache.bench.run import Bench
 from flowcache.bench.sections import Told, as_markdown, sections
 from flowcache.bench.summary import comparisons, lines
 from flowcache.bench.table import Row
-from flowcache.records import ModelSpec
 
 MARKDOWN, PICTURE, PAGE = "bench.md", "curve.png", "bench.html"
 
 
 def report(bench: Bench, rows: Sequence[Row], no_cvvdp: str = "") -> str:
     """Writes them, and gives the Markdown. no_cvvdp: why there is no ColorVideoVDP."""
-    asked, spec, target = bench.asked, bench.spec, bench.asked.target
+    spec, target = bench.spec, bench.asked.target
     told = Told(
         title=f"flowcache bench {spec.name}",
-        text=_head(spec, asked, rows, str(bench.studio.model.transformer.device)),
+        text=_head(bench, rows),
         target=target,
         how={entry: recipe.told(spec) for entry, recipe in bench.settings},
         left_out=bench.chosen.left_out,
@@ -32,7 +32,9 @@ def report(bench: Bench, rows: Sequence[Row], no_cvvdp: str = "") -> str:
         no_cvvdp=no_cvvdp,
     )
     every = lines(rows)
-    found = sections(told, every, comparisons(rows, target))
+    steps = [line for line in every if not line.entry.keeps]
+    more = kv_sections(every, kv_comparisons(rows, every), no_cvvdp)
+    found = sections(told, steps, comparisons(rows, target), more)
     drawn = drawing(every)
     text = as_markdown(found)
     write(bench.folder / MARKDOWN, text.encode())
@@ -41,17 +43,19 @@ def report(bench: Bench, rows: Sequence[Row], no_cvvdp: str = "") -> str:
     return text
 
 
-def _head(spec: ModelSpec, asked: Asked, rows: Sequence[Row], device: str) -> str:
+def _head(bench: Bench, rows: Sequence[Row]) -> str:
     """What was run, so that somebody can run it again."""
+    spec, asked, device = bench.spec, bench.asked, str(bench.studio.model.transformer.device)
+    chunks = bench.settings[0][1].chunks(spec)
     seeds = sorted({row.seed for row in rows})
     calibrated = "with a calibration" if spec.calibrations else "without a calibration"
     threads = f", {torch.get_num_threads()} thread(s)" if device == "cpu" else ""
     return (
         f"{spec.name} {spec.digest[:12]} ({calibrated}), {len(asked.prompts)} prompts of seed {asked.seed} "
-        f"(noise {seeds[0]} to {seeds[-1]}), {spec.frames} frames of {spec.width}x{spec.height}, {spec.steps} steps, "
-        f"guidance {spec.guidance:g}; target {asked.target}. flowcache {asked.version}, torch {torch.__version__}, "
-        f"{platform.machine()}, {device}{threads}, {datetime.now(UTC):%Y-%m-%d}. In brackets: 95 % confidence "
-        "intervals, bootstrapped over prompts."
+        f"(noise {seeds[0]} to {seeds[-1]}), {spec.frames} frames of {spec.width}x{spec.height}, {chunks} chunks, "
+        f"{spec.steps} steps, guidance {spec.guidance:g}; target {asked.target}. flowcache {asked.version}, "
+        f"torch {torch.__version__}, {platform.machine()}, {device}{threads}, {datetime.now(UTC):%Y-%m-%d}. "
+        "In brackets: 95 % confidence intervals, bootstrapped over prompts."
     )
 
 

@@ -1,4 +1,5 @@
-"""All settings on all prompts, each compared with `off` and with a converged walk of the same noise."""
+"""All settings on all prompts, each compared with `off` and a converged walk of the same noise, or with one that keeps
+all K/V."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -13,12 +14,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from flowcache.bench import recipes
-from flowcache.bench.judge import judge, verdict_of
-from flowcache.bench.names import CONVERGED, OFF, Entry
-from flowcache.bench.pictures import psnr, ssim
+from flowcache.bench.kept import keeping_all
+from flowcache.bench.measured import Judged, row
+from flowcache.bench.names import CONVERGED, KV_ALL, OFF, Entry
 from flowcache.bench.predicted import predicted
 from flowcache.bench.prompts import Drawn, for_ratios
-from flowcache.bench.recipes import Ratios, Recipe
+from flowcache.bench.recipe import Recipe
+from flowcache.bench.recipes import Ratios
 from flowcache.bench.table import BenchTable, Row
 from flowcache.bench.vdp import Metric
 from flowcache.bench.walking import Studio, Walked
@@ -36,9 +38,8 @@ WARM_UP = 5  # steps of a walk before the first that is timed
 
 @dataclass(frozen=True)
 class Asked:
-    """entries: beside `off`. own: those that must be run. target: to what SSIM and ColorVideoVDP are taken.
-
-    converged: whether converged walks are made, three times as dear as `off`. version: of flowcache.
+    """entries: beside references. own: those that must be run. target: to what SSIM and ColorVideoVDP are taken, but
+    for K/V. converged: whether converged walks are made, three times as dear as `off`. version: of flowcache.
     """
 
     prompts: Sequence[Drawn]
@@ -85,7 +86,13 @@ class Bench:
     @cached_property
     def settings(self) -> list[tuple[Entry, Recipe]]:
         """All that have rows."""
-        return [(OFF, recipes.off(self.spec)), *self.chosen.recipes]
+        return [*self.references, *self.chosen.recipes]
+
+    @cached_property
+    def references(self) -> list[tuple[Entry, Recipe]]:
+        """What the others are compared with."""
+        makers, asked = {OFF: recipes.off, KV_ALL: keeping_all}, {own.reference for own, _ in self.chosen.recipes}
+        return [(entry, make(self.spec)) for entry, make in makers.items() if entry in asked]
 
     def run(self, tell: Tell) -> list[Row]:
         """The rows of all prompts and settings that were asked for."""
@@ -113,20 +120,22 @@ class Bench:
             self._add(prompt, entry, walked[recipe], targets)
 
     def _targets(self, prompt: Drawn, told: Callable[[str], None]) -> dict[Entry, np.ndarray]:
-        """Their frames; the row of `off` is in the table then."""
-        walks = {OFF: recipes.off(self.spec)} | (
-            {CONVERGED: recipes.converged(self.spec)} if self.asked.converged else {}
-        )
+        """Their frames; the rows of the references are in the table then."""
+        counted = {entry: (prompt.text, prompt.seed, entry) for entry, _ in self.references}
+        walks = [*self.references]
+        if self.asked.converged and OFF in counted:
+            walks.append((CONVERGED, recipes.converged(self.spec)))
         made, targets = dict[Entry, Walked](), dict[Entry, np.ndarray]()
-        for entry, recipe in walks.items():
+        for entry, recipe in walks:
             file = self._reference(entry, prompt)
-            if not file.exists() or (entry == OFF and (prompt.text, prompt.seed, OFF) not in self.table):
+            if not file.exists() or (entry in counted and counted[entry] not in self.table):
                 told(entry.label)
                 made[entry] = self._walk(entry, recipe, prompt)
                 self._keep(file, made[entry].latents)
             targets[entry] = self.studio.frames(load_file(file)["latents"])
-        if (prompt.text, prompt.seed, OFF) not in self.table:
-            self._add(prompt, OFF, made[OFF], targets)
+        for entry, key in counted.items():
+            if key not in self.table:
+                self._add(prompt, entry, made[entry], targets)
         return targets
 
     def _walk(self, entry: Entry, recipe: Recipe, prompt: Drawn) -> Walked:
@@ -138,21 +147,11 @@ class Bench:
             raise FlowcacheError(why) from error
 
     def _add(self, prompt: Drawn, entry: Entry, own: Walked, targets: dict[Entry, np.ndarray]) -> None:
-        exact = own.forwards if entry == OFF else self.table.row((prompt.text, prompt.seed, OFF)).chunk_forwards
-        frames = self.studio.frames(own.latents)
-        against = None if entry.policy == self.asked.target else targets[Entry(self.asked.target)]
-        self.table.add(
-            Row(
-                model=self.spec.name, prompt=prompt.text, seed=prompt.seed, policy=entry.policy, setting=entry.setting,
-                chunk_forwards=own.forwards, off_forwards=exact, flops=own.flops, seconds=own.seconds,
-                kv_bytes=own.kv_bytes,
-                psnr=None if entry == OFF else psnr(frames, targets[OFF]),
-                ssim=None if against is None else ssim(frames, against),
-                cvvdp=None if against is None or self.metric is None else self.metric(frames, against, self.spec.fps),
-                psnr_converged=psnr(frames, targets[CONVERGED]) if CONVERGED in targets else None,
-                caption_right=None if prompt.scene is None else judge(frames) == verdict_of(prompt.scene),
-            )
-        )  # fmt: skip
+        exact = own.forwards
+        if entry != entry.reference:
+            exact = self.table.row((prompt.text, prompt.seed, entry.reference)).chunk_forwards
+        video = Judged(entry, self.studio.frames(own.latents), targets)
+        self.table.add(row(self.spec, prompt, own, video, exact, self.asked.target, self.metric))
 
     def _reference(self, entry: Entry, prompt: Drawn) -> Path:
         """Named by its text too: the same seed may come with other prompts."""
@@ -192,7 +191,8 @@ class Bench:
     def _warm(self) -> None:
         """What torch does once is no policy's cost."""
         prompt = self.asked.prompts[0]
-        self.studio.walk(replace(recipes.off(self.spec), steps=WARM_UP), prompt.text, prompt.seed)
+        _, first = self.settings[0]
+        self.studio.walk(replace(first, steps=WARM_UP), prompt.text, prompt.seed)
 
 
 def _write(file: Path, text: str) -> None:

@@ -37,8 +37,10 @@ class Told:
     no_cvvdp: str = ""
 
 
-def sections(told: Told, every: Sequence[Line], compared: Sequence[Comparison]) -> list[Section]:
-    """The first one is the head of the page."""
+def sections(
+    told: Told, every: Sequence[Line], compared: Sequence[Comparison], more: Sequence[Section] = ()
+) -> list[Section]:
+    """The first one is the head of the page. every: settings of steps; more: what is said of others."""
     left = [f"{entry.label}: {why}" for entry, why in told.left_out.items()]
     found = [
         Section(told.title, told.text),
@@ -53,6 +55,7 @@ def sections(told: Told, every: Sequence[Line], compared: Sequence[Comparison]) 
                 "Ours minus theirs, dB; better: on how many prompts.",
                 ("ours", "theirs", "forwards", "to off", "median", "better", "to converged", "median", "better"),
                 [_comparison(each) for each in compared]),
+        *more,
         Section("Not measured", "\n".join(f"- {each}" for each in left)),
     ]  # fmt: skip
     return [each for each in found if each.rows or each.text and not each.head]
@@ -99,10 +102,10 @@ def _likeness(line: Line, told: Told) -> list[str]:
 
 def _comparison(of: Comparison) -> list[str]:
     forwards = f"{of.ours.forwards:.0f} / {of.theirs.forwards:.0f}"
-    return [of.ours.entry.label, of.theirs.entry.label, forwards, *_paired(of.off), *_paired(of.converged)]
+    return [of.ours.entry.label, of.theirs.entry.label, forwards, *paired_cells(of.off), *paired_cells(of.converged)]
 
 
-def _paired(of: Paired | None) -> list[str]:
+def paired_cells(of: Paired | None) -> list[str]:
     return [ABSENT] * 3 if of is None else [spread(of.mean, 1), f"{of.median:.1f}", f"{of.better} of {of.of}"]
 
 

@@ -41,6 +41,18 @@ def paired(ours: Sequence[float], theirs: Sequence[float]) -> Paired:
     return Paired(interval(differences), median, sum(each > 0 for each in differences), len(differences))
 
 
+def interval_of_all(values: Sequence[float | None]) -> Interval | None:
+    """None where a value is missing."""
+    known = [float(value) for value in values if value is not None]
+    return interval(known) if known and len(known) == len(values) else None
+
+
+def paired_where_known(ours: Sequence[float | None], theirs: Sequence[float | None]) -> Paired | None:
+    """Of the pairs in which both are known; None where there are none."""
+    known = [(a, b) for a, b in zip(ours, theirs, strict=True) if a is not None and b is not None]
+    return paired(*zip(*known, strict=True)) if known else None
+
+
 def markdown(head: list[str], rows: list[list[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from flowcache.bench.drift import Drift
 from flowcache.bench.names import OFF, OWN, Entry
-from flowcache.bench.statistics import Interval, Paired, interval, paired, tenth
-from flowcache.bench.table import Row, of_entries
+from flowcache.bench.statistics import Interval, Paired, interval, interval_of_all, paired_where_known, tenth
+from flowcache.bench.table import Key, Row, of_entries
 
 ANOTHER = 15.0  # dB, below which a prompt has become another sample
 DEARER = 1.05  # times our forwards, up to which a baseline is compared with us
@@ -35,7 +36,10 @@ class Closeness:
 
 @dataclass(frozen=True)
 class Line:
-    """Of one setting, means over the prompts; shares: of `off` on the same prompt. off: PSNR to that."""
+    """Of one setting, means over the prompts; shares: of its reference on the same prompt. off: PSNR to that.
+
+    drift: of K/V alone.
+    """
 
     entry: Entry
     prompts: int
@@ -46,11 +50,13 @@ class Line:
     seconds: float
     seconds_share: Interval
     kv_bytes: float
+    kv_share: float
     off: Closeness | None
     converged: Closeness | None
     ssim: Interval | None
     cvvdp: Interval | None
     captions: Interval | None
+    drift: Drift | None = None
 
     def closeness(self, target: str) -> Closeness | None:
         return self.converged if target == "converged" else self.off
@@ -67,28 +73,30 @@ class Comparison:
 
 
 def lines(rows: Sequence[Row]) -> list[Line]:
-    """Of each setting. KeyError where a row's prompt has none of `off`."""
-    exact = {(row.prompt, row.seed): row for row in rows if row.entry == OFF}
+    """Of each setting. KeyError where a row's prompt has none of its reference."""
+    exact = {row.key: row for row in rows if row.entry == row.entry.reference}
     return [_line(entry, own, exact) for entry, own in of_entries(rows).items()]
 
 
-def _line(entry: Entry, rows: Sequence[Row], exact: Mapping[tuple[str, int], Row]) -> Line:
-    pairs = [(row, exact[row.prompt, row.seed]) for row in rows]
+def _line(entry: Entry, rows: Sequence[Row], exact: Mapping[Key, Row]) -> Line:
+    pairs = [(row, exact[row.prompt, row.seed, entry.reference]) for row in rows]
     return Line(
         entry=entry,
         prompts=len(rows),
         forwards=_mean([row.chunk_forwards for row in rows]),
         forwards_share=_mean([row.chunk_forwards / row.off_forwards for row in rows]),
         flops=_mean([row.flops for row in rows]),
-        flops_share=_mean([row.flops / off.flops for row, off in pairs]),
+        flops_share=_mean([row.flops / whole.flops for row, whole in pairs]),
         seconds=_mean([row.seconds for row in rows]),
-        seconds_share=interval([row.seconds / off.seconds for row, off in pairs]),
+        seconds_share=interval([row.seconds / whole.seconds for row, whole in pairs]),
         kv_bytes=_mean([row.kv_bytes for row in rows]),
+        kv_share=_mean([row.kv_bytes / max(whole.kv_bytes, 1) for row, whole in pairs]),
         off=Closeness.of([row.psnr for row in rows]),
         converged=Closeness.of([row.psnr_converged for row in rows]),
-        ssim=_interval([row.ssim for row in rows]),
-        cvvdp=_interval([row.cvvdp for row in rows]),
-        captions=_interval([row.caption_right for row in rows]),
+        ssim=interval_of_all([row.ssim for row in rows]),
+        cvvdp=interval_of_all([row.cvvdp for row in rows]),
+        captions=interval_of_all([row.caption_right for row in rows]),
+        drift=Drift.of(rows) if entry.keeps else None,
     )
 
 
@@ -99,7 +107,8 @@ def comparisons(rows: Sequence[Row], target: str) -> list[Comparison]:
     for ours in (line for line in every if line.entry.policy == OWN):
         others = [
             line for line in every
-            if line.entry.policy != OWN and line.entry != OFF and line.forwards <= DEARER * ours.forwards
+            if line.entry.policy != OWN and line.entry != OFF and not line.entry.keeps
+            and line.forwards <= DEARER * ours.forwards
         ]  # fmt: skip
         others.sort(key=lambda line: -_reached(line, target))
         for theirs in others[:SHOWN]:
@@ -107,8 +116,8 @@ def comparisons(rows: Sequence[Row], target: str) -> list[Comparison]:
             found.append(
                 Comparison(
                     ours, theirs,
-                    _paired([row.psnr for row in mine], [row.psnr for row in other]),
-                    _paired([row.psnr_converged for row in mine], [row.psnr_converged for row in other]),
+                    paired_where_known([row.psnr for row in mine], [row.psnr for row in other]),
+                    paired_where_known([row.psnr_converged for row in mine], [row.psnr_converged for row in other]),
                 )
             )  # fmt: skip
     return found
@@ -117,16 +126,6 @@ def comparisons(rows: Sequence[Row], target: str) -> list[Comparison]:
 def _reached(line: Line, target: str) -> float:
     closeness = line.closeness(target)
     return closeness.mean[0] if closeness else 0.0
-
-
-def _paired(ours: Sequence[float | None], theirs: Sequence[float | None]) -> Paired | None:
-    known = [(a, b) for a, b in zip(ours, theirs, strict=True) if a is not None and b is not None]
-    return paired(*zip(*known, strict=True)) if known else None
-
-
-def _interval(values: Sequence[float | bool | None]) -> Interval | None:
-    known = [float(value) for value in values if value is not None]
-    return interval(known) if known and len(known) == len(values) else None
 
 
 def _mean(values: Sequence[float]) -> float:

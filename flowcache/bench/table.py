@@ -31,13 +31,21 @@ SCHEMA = pa.schema(
         ("flops", pa.int64()),
         ("seconds", pa.float64()),
         ("kv_bytes", pa.int64()),
-        ("psnr", pa.float64()),  # to off, dB; null for off itself
-        ("ssim", pa.float64()),  # to the target
+        ("psnr", pa.float64()),  # to off, dB, of K/V to kv-all; null for these themselves
+        ("ssim", pa.float64()),  # to the target, of K/V to kv-all
         ("cvvdp", pa.float64()),  # alike, in JOD; null where it is not installed
         ("psnr_converged", pa.float64()),  # dB; null where no converged walk was asked for
         ("caption_right", pa.bool_()),  # null where nobody can judge
+        # Null in rows that were written before there were K/V to choose.
+        ("chunks", pa.int64()),  # of the video
+        ("psnr_first", pa.float64()),  # as psnr, of the first quarter of its frames; of K/V alone, as all that follow
+        ("psnr_last", pa.float64()),  # of the last quarter
+        ("colour_drift", pa.float64()),  # RGB distance of the last quarter's mean colour from the first's, of 255
+        ("caption_first", pa.bool_()),  # as caption_right, of the first quarter
+        ("caption_last", pa.bool_()),
     ]
 )
+BEFORE = pa.schema(list(SCHEMA)[: SCHEMA.get_field_index("chunks")])  # of tables that were begun then
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,12 @@ class Row:
     cvvdp: float | None
     psnr_converged: float | None
     caption_right: bool | None
+    chunks: int | None = None
+    psnr_first: float | None = None
+    psnr_last: float | None = None
+    colour_drift: float | None = None
+    caption_first: bool | None = None
+    caption_last: bool | None = None
 
     @property
     def entry(self) -> Entry:
@@ -101,7 +115,7 @@ def _read(file: Path, common: Mapping[str, Any]) -> list[Row]:
     """InputError."""
     try:
         made = pq.ParquetFile(file).read()  # of one file: a folder of that name is none
-        if made.schema.remove_metadata() != SCHEMA:
+        if made.schema.remove_metadata() not in (SCHEMA, BEFORE):
             raise ValueError("its columns are others")
         theirs = dict(json.loads((made.schema.metadata or {})[KEY]))
         rows = [Row(**each) for each in made.to_pylist()]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowcache.bench.recipes import Recipe
+from flowcache.bench.recipe import Recipe
 from flowcache.families.base import Config
 from flowcache.families.settings import config_of
 from flowcache.inputs.segments import plan

@@ -1,6 +1,6 @@
 """`flowcache bench`."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from flowcache.records import ModelSpec
 
 MOST = 2_000_000  # of --seed: each has a thousand of noise
+MOST_CHUNKS = 1000
 
 
 def bench(
@@ -27,8 +28,14 @@ def bench(
     seed: Annotated[int, typer.Option(min=0, max=MOST, help="Of prompts and noise: another one draws new ones.")] = 0,
     policies: Annotated[
         str,
-        typer.Option(help="With commas between them: flowcache:0.3, fewer-steps:0.3, paper:fast, magcache ... or all."),
+        typer.Option(
+            help="With commas between them: flowcache:0.3, paper:fast, magcache ... or all; kv-recent:8 ... or kv."
+        ),
     ] = "all",
+    chunks: Annotated[
+        int | None,
+        typer.Option(min=1, max=MOST_CHUNKS, help="Of each video, denoised as one window; none: a window's."),
+    ] = None,
     target: Annotated[
         str, typer.Option(help="Of SSIM and ColorVideoVDP, and what is closest: off, or converged (thrice the steps).")
     ] = "off",
@@ -42,14 +49,14 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Measure policies on one model: what each costs, and how close its videos are to those of `off` and of a
-    converged walk with the same noise.
+    converged walk with the same noise; of K/V, to those that keep all of them, and how they drift.
 
     Killed and started again it renders only what is missing in --out; with a larger --n or more --policies, too.
     """
     from flowcache.bench.vdp import color_video_vdp
     from flowcache.families.registry import find, load_model
 
-    spec, to = find(model), home(to)
+    spec, to = _of_chunks(find(model), chunks), home(to)
     asked = _asked(spec, n, seed, policies, target, converged, home(prompts) if prompts else None)
     check_here(to, "--out")
     check_device(device)
@@ -58,6 +65,7 @@ def bench(
     from flowcache.bench.report import report
     from flowcache.bench.run import Bench
 
+    loaded = replace(loaded, spec=_of_chunks(loaded.spec, chunks))
     made = Bench(loaded, to, asked, None if isinstance(metric, str) else metric)
     rows = _with_progress(made, quiet=as_json)
     text = report(made, rows, metric if isinstance(metric, str) else "")
@@ -65,6 +73,12 @@ def bench(
         print_json(_told(rows, to))
     else:
         out.print(text, markup=False, highlight=False)
+
+
+def _of_chunks(spec: "ModelSpec", chunks: int | None) -> "ModelSpec":
+    from flowcache.bench.recipe import lengthened
+
+    return lengthened(spec, chunks) if chunks else spec
 
 
 def _asked(
@@ -83,9 +97,11 @@ def _asked(
         raise InputError([Problem("--no-converged", "", "does not go with --target converged; accepted: --target off")])
     named, own = entries(policies)
     try:
-        chosen(named, own, spec, placeholder(spec))
+        found = chosen(named, own, spec, placeholder(spec))
     except ValueError as error:
         raise InputError([Problem("--policies", "", str(error))]) from None
+    if not found.recipes:
+        raise InputError([Problem("--policies", "", f"{each.label}: {why}") for each, why in found.left_out.items()])
     drawn = draw(spec, n, seed) if file is None else read(file, n, seed)
     return Asked(drawn, seed, named, own, target, converged, __version__)
 

@@ -4,56 +4,21 @@ import json
 from dataclasses import replace
 
 import pytest
-import torch
 
-from flowcache.bench.names import entries
-from flowcache.bench.prompts import draw
 from flowcache.bench.report import report
-from flowcache.bench.run import WARM_UP, Asked, Bench
+from flowcache.bench.run import WARM_UP, Bench
 from flowcache.bench.table import FILE
 from flowcache.bench.walking import Studio
 from flowcache.cache.fixed_steps import Calibration
 from flowcache.errors import FlowcacheError, InputError
-from flowcache.families.registry import load_model
 from flowcache.sampling.records import NotFinite
 from flowcache.worker.walks import Walker
-
-POLICIES = "flowcache:0.5,magcache,taylorseer:2"
-
-
-def small(name: str, chunks: int):
-    """A bundled model with windows of so many chunks and a few steps."""
-    torch.set_num_threads(1)
-    made = load_model(name)
-    spec, frames = made.spec, made.spec.video_frames(chunks * made.spec.chunk)
-    changed = {"steps": 4, "window": chunks * spec.chunk, "frames": frames, "ar_step": 2, "calibrations": ()}
-    return replace(made, spec=replace(spec, **changed))
+from tests.unit.bench.small import Killed, asked, killed_after, quiet, small
 
 
 @pytest.fixture(scope="module")
 def model():
     return small("tiny-skyreels", 1)
-
-
-def asked(model, n=1, policies=POLICIES, **changed) -> Asked:
-    named, own = entries(policies)
-    return Asked(**{"prompts": draw(model.spec, n, 4), "seed": 4, "entries": named, "own": own, **changed})
-
-
-class Killed(Exception):
-    pass
-
-
-def killed_after(rows: int):
-    def tell(done, total, label):
-        if done >= rows:
-            raise Killed
-
-    return tell
-
-
-def quiet(done, total, label):
-    pass
 
 
 @pytest.fixture

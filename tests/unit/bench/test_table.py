@@ -7,14 +7,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from flowcache.bench.names import Entry
-from flowcache.bench.table import FILE, SCHEMA, BenchTable, of_entries
+from flowcache.bench.table import BEFORE, FILE, SCHEMA, BenchTable, of_entries
 from flowcache.errors import InputError
 from tests.unit.bench.made import row
 
 COMMON = {"digest": "abc", "seed": 3, "sizes": (64, 64)}
 COLUMNS = (
     "model prompt seed policy setting chunk_forwards off_forwards flops seconds kv_bytes psnr ssim cvvdp "
-    "psnr_converged caption_right"
+    "psnr_converged caption_right chunks psnr_first psnr_last colour_drift caption_first caption_last"
 )
 
 
@@ -41,6 +41,17 @@ def test_nulls_stay_nulls(tmp_path):
     BenchTable(tmp_path, COMMON).add(row(0, "off", psnr=None, caption_right=None, psnr_converged=None))
     (found,) = pq.read_table(tmp_path / FILE).to_pylist()
     assert (found["psnr"], found["cvvdp"], found["caption_right"], found["psnr_converged"]) == (None,) * 4
+
+
+def test_a_table_from_before_there_were_kv_to_choose_is_gone_on_with(tmp_path):
+    """With the columns of then, and none of those that came since."""
+    metadata = {b"flowcache.bench": json.dumps(COMMON).encode()}
+    assert BEFORE.names == COLUMNS.split()[:15]
+    pq.write_table(pa.Table.from_pylist([vars(row(0, "off"))], schema=BEFORE.with_metadata(metadata)), tmp_path / FILE)
+    table = BenchTable(tmp_path, COMMON)
+    assert table.rows == [row(0, "off")] and table.rows[0].chunks is None
+    table.add(row(0, "kv-recent", "2", chunks=20, psnr_last=30.0))
+    assert BenchTable(tmp_path, COMMON).rows == table.rows and pq.read_table(tmp_path / FILE).num_rows == 2
 
 
 def test_rows_of_another_run_are_not_mixed_with_these(tmp_path):

@@ -36,6 +36,17 @@ def refused(monkeypatch, capsys, tmp_path):
         (["--device", "gpu"], "error: --device: got 'gpu'; accepted: cpu, cuda or one as cuda:1"),
         (["--device", "cuda:99"], "error: --device: got 'cuda:99', and this machine has"),
         (["--out", "s3://bucket/x"], "error: --out: 's3:/bucket/x' is a URL; accepted: a folder on this machine"),
+        (["--policies", "kv", "--chunks", "9"], "error: --policies: kv-recent:2: holds K/V of 6 chunks at once, those"),
+        (["--policies", "kv", "--chunks", "9"], "--policies: kv-compressed:8: holds K/V of 9 chunks at once"),
+        (
+            ["--policies", "all,kv-recent:1"],
+            "kv-recent:1: holds K/V of 3 chunks at once, those under way included, and",
+        ),
+        (
+            ["--policies", "kv-sink:1"],
+            "error: --policies: got 'kv-sink:1'; accepted after 'kv-sink:': 2 to 1001 chunks",
+        ),
+        (["--chunks", "0"], "Invalid value for '--chunks'"),
         (["--n", "0"], "Invalid value for '--n'"),
         (["--seed", "2000001"], "Invalid value for '--seed'"),
     ],
