@@ -8,7 +8,9 @@ from flowcache.bench.prompts import Drawn
 from flowcache.bench.recipe import Recipe
 from flowcache.cache.fixed_steps import Calibration
 from flowcache.models.base import LoadedModel
-from flowcache.worker.walks import Prompt, Walker
+from flowcache.worker.walking import Here
+from flowcache.worker.walks import Walker
+from flowcache.worker.windows import Prompt, Windows
 
 CHUNKS = 3  # of the walk: one has neighbours on both sides
 
@@ -17,11 +19,11 @@ def predicted(
     model: LoadedModel, settings: Sequence[tuple[Entry, Recipe]], folder: Path, prompt: Drawn
 ) -> Mapping[Entry, float]:
     """Of each calibrated schedule, from one prompt's exact walk of `off`, which is kept in `folder`."""
-    walker = Walker(model, "off", folder)
-    at = walker.conditions()
+    windows = Windows(model.spec, "off")
+    walker, at = Walker(windows, folder, Here(lambda: model)), windows.conditions()
     fixed = {entry: recipe.policy.steps.calibration(at) for entry, recipe in settings if recipe.policy.steps}
     found = {entry: made.computed for entry, made in fixed.items() if isinstance(made, Calibration)}
     if not found:
         return {}
-    walks = walker.walks([Prompt(prompt.text, prompt.seed)], min(CHUNKS, walker.whole))
+    walks = walker.walks([Prompt(prompt.text, prompt.seed)], min(CHUNKS, windows.whole))
     return {entry: walks.cost(computed) for entry, computed in found.items()}

@@ -17,7 +17,7 @@ from flowcache.families.policies import by_preset
 from flowcache.families.settings import resolve_policy
 from flowcache.records import ModelSpec
 from flowcache.sampling.budget import steps_within
-from flowcache.worker.walks import FINER
+from flowcache.worker.windows import FINER
 
 Ratios = tuple[tuple[float, ...], ...]  # see `MagnitudeReuse`
 

@@ -1,8 +1,10 @@
 """`flowcache calibrate`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,17 +12,23 @@ import typer
 
 from flowcache.cli import options
 from flowcache.cli.bench import MOST
-from flowcache.cli.common import Json, check_device, out, print_json
+from flowcache.cli.calibrated import cost, cost_line, line, told
+from flowcache.cli.common import Json, check_device, err, out, print_json
 from flowcache.cli.targets import check_here, home
-from flowcache.errors import InputError, Problem
+from flowcache.errors import FlowcacheError, InputError, Problem
 
 if TYPE_CHECKING:
-    from flowcache.bench.statistics import Interval
+    from flowcache.inputs.options import RunOptions
     from flowcache.records import ModelSpec
-    from flowcache.sampling.dry_run import WindowWork
-    from flowcache.worker.calibration import Calibration, Calibrator, Outcome, Preset, Prompt, Target
+    from flowcache.worker.calibration import Calibration, Calibrator, Preset, Prompt, Target
+    from flowcache.worker.walking import Walks
+    from flowcache.worker.windows import Windows
 
 LEAST, DRAWN = 6, 16  # prompts
+LOST = 3  # gangs that may be lost with one walk and are made anew
+Schedules = Annotated[
+    int, typer.Option(min=0, max=100_000, help="So many are walked at each budget to find one; 0: evenly spaced steps.")
+]
 
 
 def calibrate(
@@ -43,13 +51,15 @@ def calibrate(
     work: Annotated[Path, typer.Option(help="Folder for walks: what lies there is not walked again.")] = Path(
         "calibration-walks"
     ),
-    schedules: Annotated[
-        int,
-        typer.Option(min=0, max=100_000, help="So many are walked at each budget to find one; 0: evenly spaced steps."),
-    ] = 60,
+    schedules: Schedules = 60,
     seed: Annotated[int, typer.Option(min=0, max=100_000, help="Of prompts and noise; none is one of bench's.")] = 0,
     tflops: options.Tflops = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[
+        str | None, typer.Option(help="cpu or cuda; else cpu, and of gangs GPUs where there are.")
+    ] = None,
+    gang: options.WalkingGang = None,
+    gangs: options.Gangs = None,
+    address: options.Address = None,
     as_json: Json = False,
     residuals: Annotated[
         bool,
@@ -61,54 +71,85 @@ def calibrate(
 
     Half of the prompts are worked with; the others decide, with noise of their own: where what was found does not
     surely bring them closer to the target than fewer steps within the same forwards, that budget keeps fewer steps.
-    What it takes is said before it starts.
+    What it takes is said before it starts. With --gang, --gangs or --address gangs of Ray actors walk.
     """
-    from flowcache.cache.fixed_steps import Calibration
-    from flowcache.families import calibrations
-    from flowcache.families.registry import find, folder_digest
+    from flowcache.worker.calibration import Calibrator, recording, works
+    from flowcache.worker.walks import Walker
 
-    shares, goal, spec = _shares(budgets), _target(target), find(model)
-    if not Path(spec.path).is_dir():
-        raise InputError([Problem("model", "", f"{model!r} is a single file; accepted: a checkpoint's folder")])
+    shares, windows = _shares(budgets), _windows(model, _target(target))
+    spec = windows.spec
     texts = _prompts(spec, home(prompts) if prompts else None, n, seed)
     folder, work = home(to or Path(spec.path)), home(work)
     check_here(folder, "--out")
     check_here(work, "--work")
-    check_device(device)
-    digest = folder_digest(Path(spec.path), without=calibrations.FILE)
-    before = calibrations.read(folder, digest) if (folder / calibrations.FILE).is_file() else ()
-    calibrator = _calibrator(replace(spec, digest=digest, calibrations=()), texts, device, goal, work, schedules)
-    at, half = calibrator.walker.conditions(), len(texts) // 2
-    known = [each for each in before if each.conditions == at and isinstance(each, Calibration)]
-    if residuals and not known:
-        raise InputError(
-            [Problem("--residuals", "", f"{folder} has no fitted budget at the checkpoint's own settings")]
-        )
+    ranks = _ranks(spec, device, gang, gangs, address)
+    before = _presets(folder, spec.digest)
+    known, half = _known(folder, before, windows) if residuals else [], len(texts) // 2
     shares = [each.budget for each in known] if residuals else shares
-    works = (calibrator.recording if residuals else calibrator.works)(shares, half, len(texts) - half)
-    cost = _cost(calibrator, works, len(texts), tflops)
+    taken = (recording if residuals else works)(windows, schedules, shares, half, len(texts) - half)
+    takes = cost(windows, taken, len(texts), tflops, ranks.gang if ranks else 1)
     tell = (lambda text: None) if as_json else lambda text: out.print(text, markup=False)
-    hours = f"{cost['gpu_hours']:.2g} GPU hours ({cost['rests_on']})"
-    tell(f"{cost['prompts']} prompts, {cost['forwards']:,} chunk forwards at most: {hours}")
-    make = partial(_recorded, calibrator, known) if residuals else partial(_calibrated, calibrator, shares)
-    made, told = make(texts, tell)
-    kept = [each for each in before if each.budget not in shares or each.conditions != at]
-    calibrations.write(folder, digest, [*kept, *made])
+    tell(cost_line(takes))
+    work.mkdir(parents=True, exist_ok=True)
+    with _walks(model, spec, texts, device or "cpu", ranks) as walks:
+        calibrator = Calibrator(Walker(windows, work, walks), schedules)
+        make = partial(_recorded, calibrator, known) if residuals else partial(_calibrated, calibrator, shares)
+        made, said = make(texts, tell)
+    kept = [each for each in before if each.budget not in shares or each.conditions != windows.conditions()]
+    file = _write(folder, spec.digest, [*kept, *made])
     if as_json:
-        print_json({**cost, "file": str(folder / calibrations.FILE), "budgets": told})
+        print_json({**takes, "file": str(file), "budgets": said})
+
+
+def _windows(model: str, target: "Target") -> "Windows":
+    """Of a checkpoint as it is without a calibration, so that what was walked holds for any. InputError."""
+    from flowcache.families.calibrations import FILE
+    from flowcache.families.registry import find, folder_digest
+    from flowcache.worker.windows import Windows
+
+    spec = find(model)
+    if not Path(spec.path).is_dir():
+        raise InputError([Problem("model", "", f"{model!r} is a single file; accepted: a checkpoint's folder")])
+    return Windows(replace(spec, digest=folder_digest(Path(spec.path), without=FILE), calibrations=()), target)
+
+
+def _presets(folder: Path, digest: str) -> "Sequence[Preset]":
+    """That are there. InputError where they are another checkpoint's."""
+    from flowcache.families.calibrations import FILE, read
+
+    return read(folder, digest) if (folder / FILE).is_file() else ()
+
+
+def _known(folder: Path, before: "Sequence[Preset]", windows: "Windows") -> "list[Calibration]":
+    """Those that were fitted at the checkpoint's own settings. InputError where there is none."""
+    from flowcache.cache.fixed_steps import Calibration
+
+    at = windows.conditions()
+    known = [each for each in before if isinstance(each, Calibration) and each.conditions == at]
+    if not known:
+        why = f"{folder} has no fitted budget at the checkpoint's own settings"
+        raise InputError([Problem("--residuals", "", why)])
+    return known
+
+
+def _write(folder: Path, digest: str, presets: "Sequence[Preset]") -> Path:
+    from flowcache.families.calibrations import FILE, write
+
+    write(folder, digest, presets)
+    return folder / FILE
 
 
 def _calibrated(
     calibrator: "Calibrator", shares: Sequence[float], texts: "Sequence[Prompt]", tell: Callable[[str], None]
 ) -> "tuple[list[Preset], list[dict[str, Any]]]":
     """The presets, and what is said of each budget."""
-    made, told, half = list["Preset"](), list[dict[str, Any]](), len(texts) // 2
+    made, said, half = list["Preset"](), list[dict[str, Any]](), len(texts) // 2
     for share in shares:
         outcome = calibrator.calibrate(share, texts[:half], texts[half:])
-        told.append(_told(calibrator, outcome))
+        said.append(told(calibrator.windows, outcome))
         made += [outcome.preset] if outcome.preset else []
-        tell(_line(told[-1]))
-    return made, told
+        tell(line(said[-1]))
+    return made, said
 
 
 def _recorded(
@@ -117,84 +158,59 @@ def _recorded(
     """As `_calibrated`, of presets that are there."""
     half = len(texts) // 2
     made = [calibrator.recorded(each, texts[:half], texts[half:]) for each in known]
-    told = [{"budget": each.budget, "predicted_error": each.predicted} for each in made]
+    said = [{"budget": each.budget, "predicted_error": each.predicted} for each in made]
     for each in made:
         tell(f"budget {each.budget:g}: residuals of {len(texts) - half} prompts are noted")
-    return made, told
+    return made, said
 
 
-def _calibrator(
-    spec: "ModelSpec", texts: "Sequence[Prompt]", device: str, target: "Target", work: Path, schedules: int
-) -> "Calibrator":
-    """Of a checkpoint as it is without a calibration, so that what was walked holds for any."""
-    from flowcache.families.registry import load_model
-    from flowcache.worker.calibration import Calibrator
+@contextmanager
+def _walks(
+    model: str, spec: "ModelSpec", prompts: "Sequence[Prompt]", device: str, ranks: "RunOptions | None"
+) -> "Iterator[Walks]":
+    """spec: without a calibration. ranks: None: in this process."""
+    from flowcache.families.registry import load_model, reference
+    from flowcache.worker.walking import Here
 
-    work.mkdir(parents=True, exist_ok=True)
-    model = load_model(spec.path, device, texts=[each.text for each in texts])
-    return Calibrator(replace(model, spec=spec), target, work, schedules)
+    texts = (*(each.text for each in prompts), spec.negative_prompt)
+    if ranks is None:
+        yield Here(lambda: replace(load_model(spec.path, device, texts=texts), spec=spec))
+        return
+    from flowcache.runtime.walk_gang import walking_gangs
+    from flowcache.worker.walk_rank import WalkSettings
 
-
-def _cost(
-    calibrator: "Calibrator", works: "Sequence[tuple[int, WindowWork]]", prompts: int, tflops: float | None
-) -> dict[str, Any]:
-    """gpu_hours: as `flowcache plan` counts for one GPU."""
-    from flowcache.families.settings import config_of
-    from flowcache.planner.hardware import EFFICIENCY, TFLOPS, Node
-    from flowcache.planner.throughput import assumed
-
-    speed = assumed(tflops or TFLOPS, EFFICIENCY, Node().link)
-    return {
-        "prompts": prompts,
-        "forwards": sum(count * work.forwards for count, work in works),
-        "gpu_hours": speed.windows(config_of(calibrator.model.spec), works) / 3600,
-        "rests_on": speed.rests_on[0],
-    }
+    settings = WalkSettings(spec, reference(model), texts, ranks)
+    try:
+        with walking_gangs(settings, lambda text: err.print(text, markup=False, soft_wrap=True)) as found:
+            yield found
+    except KeyboardInterrupt:
+        raise FlowcacheError("stopped; what was walked stays, and the same command goes on from there") from None
 
 
-def _told(calibrator: "Calibrator", outcome: "Outcome") -> dict[str, Any]:
-    from flowcache.bench.statistics import interval, paired
-    from flowcache.worker.calibration import Calibration, FewerSteps
+def _ranks(
+    spec: "ModelSpec", device: str | None, gang: int | None, gangs: int | None, address: str | None
+) -> "RunOptions | None":
+    """None: this process walks. InputError."""
+    if gang is None and gangs is None and address is None:
+        check_device(device or "cpu")
+        return None
+    from flowcache.inputs.options import RunOptions
+    from flowcache.planner.advice import check_gang
+    from flowcache.worker.windows import NOBODY, request_of
 
-    made, gain = outcome.preset, paired(outcome.best, outcome.plain)
-    return {
-        "budget": outcome.budget,
-        "most_forwards": calibrator.walker.allowed(outcome.budget),
-        "forwards": calibrator.walker.forwards(made) if made else None,
-        "computed": made.computed if isinstance(made, Calibration) else None,
-        "steps": made.steps if isinstance(made, FewerSteps) else None,
-        "lag": made.lag if isinstance(made, FewerSteps) else None,
-        "solver": made.solver if isinstance(made, FewerSteps) else None,
-        "corrected": outcome.corrected,
-        "predicted_error": made.predicted if isinstance(made, Calibration) else None,
-        "fewer_steps": interval(outcome.plain),
-        "found": interval(outcome.best),
-        "gain": {"mean": gain.mean, "median": gain.median, "better": gain.better, "of": gain.of},
-    }
-
-
-def _line(told: dict[str, Any]) -> str:
-    gain = told["gain"]
-    return (
-        f"budget {told['budget']:g}: {_kept(told)}; latents to the target {_db(told['fewer_steps'])} by fewer steps, "
-        f"{_db(told['found'])} as found: {_db(gain['mean'])}, median {gain['median']:.1f}, "
-        f"better on {gain['better']} of {gain['of']} prompts"
-    )
-
-
-def _kept(told: dict[str, Any]) -> str:
-    if computed := told["computed"]:
-        solved = "corrected" if told["corrected"] else "the solver alone"
-        return f"{len(computed)} steps ({', '.join(map(str, computed))}), {told['forwards']} chunk forwards, {solved}"
-    if told["steps"]:
-        solver = "" if told["solver"] == "own" else f" by {told['solver']}"
-        return f"a run of {told['steps']} steps with a lag of {told['lag']}{solver}, {told['forwards']} chunk forwards"
-    return "fewer steps stay"
-
-
-def _db(found: "Interval") -> str:
-    """With its 95 % confidence interval."""
-    return f"{found[0]:.1f} dB ({found[1]:.1f} to {found[2]:.1f})"
+    problems = list[Problem]()
+    if device != "cpu" and device != "cuda" and device != "auto" and device is not None:
+        problems.append(Problem("--device", "", f"got {device[:80]!r}; accepted for gangs: auto, cpu or cuda"))
+        device = None
+    found = RunOptions(
+        gang or 1, gangs, device=device or "auto", address=address, infra_retries=LOST,
+        segment_timeout=inf, idle_release=inf,
+    )  # fmt: skip
+    problems += found.faults([spec])
+    problems += check_gang([request_of(spec, NOBODY, 1, None)], {spec.name: spec}, found.gang)
+    if problems:
+        raise InputError(problems)
+    return found
 
 
 def _shares(text: str) -> list[float]:

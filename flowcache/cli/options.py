@@ -113,6 +113,11 @@ Progress = Annotated[
 ]
 Media = Annotated[Path | None, typer.Option(hidden=True, help="Written by submit: where it put media.")]
 
+# Of `calibrate`; written as in `render`.
+WalkingGang = Annotated[
+    int | None, typer.Option("--gang", min=1, help="Ranks that walk one window together, as Ray actors; else here.")
+]
+
 # Of `plan`; three are written as in `render` but say something else.
 PlanPolicy = Annotated[str | None, typer.Option(help="For rows without one, as in render.")]
 PlanShardWeights = Annotated[bool | None, typer.Option(help="Each rank holds a part of the weights.")]

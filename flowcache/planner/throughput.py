@@ -45,9 +45,9 @@ class Throughput:
         fastest, slowest = (work.seconds(self.per_flop, self.link) + pixels * self.per_pixel for work in works)
         return fastest, slowest
 
-    def windows(self, config: Config, works: Sequence[tuple[int, WindowWork]]) -> float:
-        """Of denoising so many windows of which work, by one rank."""
-        return sum(count * rank_work(config, work, 1).seconds(self.per_flop, self.link) for count, work in works)
+    def windows(self, config: Config, works: Sequence[tuple[int, WindowWork]], ranks: int = 1) -> float:
+        """Of denoising so many windows of which work, one after the other, by one gang."""
+        return sum(count * rank_work(config, work, ranks).seconds(self.per_flop, self.link) for count, work in works)
 
 
 def kind(request: RenderRequest) -> Kind:

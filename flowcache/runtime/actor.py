@@ -28,7 +28,19 @@ def end_of(path: str) -> str:
         return file.read().decode(errors="replace")
 
 
-class RankActor(RankWorker):
+class Answers:
+    """What every rank answers, whatever its gang works on."""
+
+    def log_file(self) -> str:
+        """Where Ray keeps what this process writes to its stderr."""
+        return os.readlink("/proc/self/fd/2")
+
+    @ray.method(concurrency_group=HEALTH)
+    def ping(self) -> None:
+        """Answers beside the work, as long as the process runs."""
+
+
+class RankActor(Answers, RankWorker):
     def __init__(self, store: Store, settings: WorkerSettings, gang: str, rank: int, world: int):
         super().__init__(store, settings, gang, rank, world)
         self.logger = json_logger(RANK)
@@ -44,14 +56,6 @@ class RankActor(RankWorker):
     def assist(self, task: Task) -> None:
         with self._logged(task):
             super().assist(task)
-
-    def log_file(self) -> str:
-        """Where Ray keeps what this process writes to its stderr."""
-        return os.readlink("/proc/self/fd/2")
-
-    @ray.method(concurrency_group=HEALTH)
-    def ping(self) -> None:
-        """Answers beside the work, as long as the process runs."""
 
     @ray.method(concurrency_group=HEALTH)
     def abandon(self, video_id: str, segment: int) -> None:

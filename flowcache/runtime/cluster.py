@@ -1,37 +1,37 @@
-"""The gangs of a run on Ray."""
+"""Where gangs are placed on Ray, and the gangs of a run."""
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import ray
 
 from flowcache.errors import InputError, Problem
 from flowcache.inputs.options import RunOptions
-from flowcache.runtime.gang import GangShape, RayGang
+from flowcache.runtime.gang import RayGang
 from flowcache.runtime.node_check import NodeChecks
+from flowcache.runtime.ranks import Berth, GangShape, RayRanks
 from flowcache.runtime.session import RayWatch, joined
 from flowcache.runtime.text_encoding import EncodingPlan, encode_ahead
 from flowcache.scheduler.gang_pool import ClusterError
 from flowcache.scheduler.protocols import GangWork
-from flowcache.storage.objects.store import Store
-from flowcache.worker.task import WorkerSettings
 
 GPU_POLL = 2.0  # seconds
+R = TypeVar("R", bound=RayRanks)
 
 
-class RayGangProvider:
+class RayGangProvider(Generic[R]):
     """Gangs of Ray actors; see `protocols.GangProvider`."""
 
     now = staticmethod(time.monotonic)
 
     def __init__(
-        self, store: Store, settings: WorkerSettings, shape: GangShape, watch: RayWatch, checks: NodeChecks | None
+        self, make: Callable[[str, Berth], R], shape: GangShape, watch: RayWatch, checks: NodeChecks | None = None
     ):
-        """checks: that nodes must have passed; None where the one node is this machine."""
-        self.store, self.settings, self.shape, self.watch, self.checks = store, settings, shape, watch, checks
+        """make: a gang of that name; checks: that nodes must have passed; None: no node is asked anything."""
+        self.make, self.shape, self.watch, self.checks = make, shape, watch, checks
 
     def places(self) -> dict[str, int]:
         """Node by node: a gang needs all its ranks on one, and its node must reach the store."""
@@ -51,15 +51,22 @@ class RayGangProvider:
         found = {node["NodeID"]: (node["NodeManagerAddress"], self.shape.fits(node["Resources"])) for node in alive}
         return {node: place for node, place in found.items() if place[1]}
 
-    def start(self, name: str, avoided: Collection[str] = ()) -> RayGang:
+    def start(self, name: str, avoided: Collection[str] = ()) -> R:
         self.watch.check()
         unproven = self.checks.unproven if self.checks else set()
-        return RayGang(name, self.shape, self.store, self.settings, self.watch, unproven.union(avoided), self.checks)
+        return self.make(name, Berth(self.shape, self.watch, unproven.union(avoided), self.checks))
 
-    def wait(self, gangs: Sequence[RayGang], seconds: float) -> list[tuple[RayGang, list[Any]]]:
+    def check_room(self) -> None:
+        """InputError where a Ray of our own has no room for a gang."""
+        if self.watch.ours and not any(self.places().values()):
+            shape, has = self.shape, ray.cluster_resources()
+            need = ", ".join(f"{amount * shape.ranks:g} {name}" for name, amount in shape.bundle.items())
+            raise InputError([Problem("--gang", "", f"a gang of {shape.ranks} needs {need}; this machine has {has}")])
+
+    def wait(self, gangs: Sequence[R], seconds: float) -> list[tuple[R, list[Any]]]:
         self.watch.check()
         items = {item: gang for gang in gangs for item in gang.waiting_for()}
-        news: dict[RayGang, list[Any]] = {gang: [] for gang in gangs if gang.admitted}
+        news: dict[R, list[Any]] = {gang: [] for gang in gangs if gang.admitted}
         if not items:
             if not news:
                 time.sleep(seconds)  # nothing runs: the store or the cluster has to come back first
@@ -73,7 +80,7 @@ class RayGangProvider:
 
 
 @contextmanager
-def ray_provider(work: GangWork) -> Iterator[RayGangProvider]:
+def ray_provider(work: GangWork) -> Iterator[RayGangProvider[RayGang]]:
     """Ray joined or started, for gangs of the shape that the run's options ask for; texts are encoded before.
 
     See `protocols.Connect`.
@@ -81,15 +88,12 @@ def ray_provider(work: GangWork) -> Iterator[RayGangProvider]:
     options = work.settings.options
     with joined(options, work.note) as watch, _checks(work, watch.ours) as checks:
         shape = shape_of(options, watch.ours, work.note)
-        provider = RayGangProvider(work.store, replace(work.settings, device=shape.device), shape, watch, checks)
+        settings = replace(work.settings, device=shape.device)
+        provider = RayGangProvider(lambda name, berth: RayGang(name, berth, work.store, settings), shape, watch, checks)
         if checks:
             checks.begin(provider.addresses, options.patience)
-        room = sum(provider.places().values())
-        if not room and watch.ours:
-            need = ", ".join(f"{amount * shape.ranks:g} {name}" for name, amount in shape.bundle.items())
-            has = ray.cluster_resources()
-            raise InputError([Problem("--gang", "", f"a gang of {shape.ranks} needs {need}; this machine has {has}")])
-        gangs = max(1, min(options.gangs or room, work.startable))
+        provider.check_room()
+        gangs = max(1, min(options.gangs or sum(provider.places().values()), work.startable))
         encode_ahead(work, EncodingPlan(shape, gangs * shape.ranks, options, checks.unproven if checks else ()))
         yield provider
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray._private import worker as ray_worker
 from ray.exceptions import RayError
 
 from flowcache.errors import InputError, Problem, first_line
@@ -120,6 +121,7 @@ def joined(options: RunOptions, tell: Callable[[str], None] = lambda message: No
 
 def _connect(address: str | None, options: RunOptions, tell: Callable[[str], None]) -> None:
     # Ray's own errors are dumps of its state, such as a lost node's; what they mean for the run is said by us.
+    ray_worker._worker_logs_enabled = False  # else it prints lost processes among our output, which may be JSON
     common = {"log_to_driver": False, "logging_level": logging.CRITICAL, "namespace": "flowcache"}
     if address:
         _dial(address)

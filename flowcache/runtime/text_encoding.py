@@ -13,7 +13,7 @@ from ray.exceptions import RayError
 from flowcache.errors import first_line
 from flowcache.families.registry import load_texts, precision
 from flowcache.inputs.options import RunOptions
-from flowcache.runtime.gang import GangShape, elsewhere
+from flowcache.runtime.ranks import GangShape, elsewhere
 from flowcache.scheduler.protocols import GangWork
 from flowcache.worker.text_cache import TextCache, texts_of
 

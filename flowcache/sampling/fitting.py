@@ -1,6 +1,6 @@
 """Coefficients of a fixed schedule, fitted where its own walk has come, many prompts in step with one another."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -8,11 +8,15 @@ import torch
 from torch import Tensor
 
 from flowcache.sampling.calibrated import Calibrated
+from flowcache.sampling.plan import SamplingPlan
 from flowcache.sampling.window import Window
 
 RIDGES = (1e-6, 1e-4, 1e-2, 1.0)  # relative to the features' squares
 GAIN = 0.02  # by so much a correction must help prompts that it was not fitted on
-Path = Mapping[tuple[int, int], Tensor]  # (chunk, step) -> latents before the step; step `steps`: at the end
+Table = tuple[tuple[float, ...], ...]  # of the computed steps, as in `cache.fixed_steps.Calibration`
+# (row, first, later, chunk -> step) -> of each prompt what its walk, so corrected, leaves to explain in that row: how
+# these chunks come to the exact latents before those steps, one example a chunk
+Ask = Callable[[int, Table, Table, Mapping[int, int]], Sequence[Sequence["Example"]]]
 
 
 @dataclass(frozen=True)
@@ -63,36 +67,58 @@ def fitted(examples: Sequence[Example]) -> tuple[float, ...]:
     return tuple(solved(examples, best).tolist()) if errors[best] < (1 - GAIN) * before else ()
 
 
-def fit(windows: Sequence[Window], paths: Sequence[Path]) -> tuple[tuple[tuple[float, ...], ...], ...]:
-    """(first, later) as in `cache.fixed_steps.Calibration`, from windows of two chunks or more and the exact walks.
-
-    The windows' plans are `Calibrated`, and alike. ValueError else.
-    """
-    plan = windows[0].plan
+def fit(plan: SamplingPlan, ask: Ask) -> tuple[Table, Table]:
+    """(first, later), from windows of two chunks or more by `plan`. ValueError where that is not `Calibrated`."""
+    if not isinstance(plan.solver, Calibrated):
+        raise ValueError("this plan is not calibrated; accepted: one with coefficients, which may be empty")
     tables: list[list[tuple[float, ...]]] = [[()] * len(plan.computed), [()] * len(plan.computed)]
-    for window in windows:
-        made = [window.plan.opening, window.plan.solver]
-        own = [replace(each, coefficients=table) for each, table in zip(made, tables, strict=True)
-               if isinstance(each, Calibrated)]  # fmt: skip
-        if len(own) < 2:
-            raise ValueError("this plan is not calibrated; accepted: one with coefficients, which may be empty")
-        window.plan = replace(window.plan, opening=own[0], solver=own[1])
     done = set[tuple[int, int]]()
-    with torch.inference_mode():
-        for number, row in enumerate(plan.rows):
-            velocities = [window.compute(number) for window in windows]
-            for chunk, step in row.steps.items():
-                kind, place = min(chunk, 1), plan.place(step)
-                if (kind, place) not in done:
-                    done.add((kind, place))
-                    to = (*plan.computed, plan.steps)[place + 1]
-                    tables[kind][place] = fitted(
-                        [_example(window, chunk, step, own[chunk], path[chunk, to])
-                         for window, own, path in zip(windows, velocities, paths, strict=True)]
-                    )  # fmt: skip
-            for window, own in zip(windows, velocities, strict=True):
-                window.take(number, own)
-    return tuple(map(tuple, tables))
+    for number, row in enumerate(plan.rows):
+        new = dict[tuple[int, int], int]()  # (table, place in it) -> chunk
+        for chunk, step in row.steps.items():
+            new.setdefault((min(chunk, 1), plan.place(step)), chunk)
+        new = {key: chunk for key, chunk in new.items() if key not in done}
+        if not new:
+            continue
+        to = {chunk: (*plan.computed, plan.steps)[place + 1] for (_, place), chunk in new.items()}
+        found = ask(number, tuple(tables[0]), tuple(tables[1]), to)
+        for (kind, place), examples in zip(new, zip(*found, strict=True), strict=True):
+            tables[kind][place] = fitted(examples)
+        done |= new.keys()
+    return tuple(tables[0]), tuple(tables[1])
+
+
+class Fitting:
+    """A window that was walked as far as its coefficients were known. taken: rows of its plan."""
+
+    def __init__(self, window: Window):
+        self.window, self.taken = window, 0
+        self._ahead: dict[int, list[Tensor]] | None = None  # velocities of the row that is taken next
+
+    def examples(self, row: int, first: Table, later: Table, goals: Mapping[int, Tensor]) -> list[Example]:
+        """Of these chunks' steps in a row that is not taken yet; goals: where each of them should come.
+
+        The rows before it are corrected by the coefficients. ValueError where the plan has no place for them.
+        """
+        self._correct(first, later)
+        while self.taken < row:
+            self.window.take(self.taken, self._velocities())
+            self.taken, self._ahead = self.taken + 1, None
+        steps, velocities = self.window.plan.rows[row].steps, self._velocities()
+        return [_example(self.window, chunk, steps[chunk], velocities[chunk], goal) for chunk, goal in goals.items()]
+
+    def _velocities(self) -> dict[int, list[Tensor]]:
+        if self._ahead is None:
+            self._ahead = self.window.compute(self.taken)
+        return self._ahead
+
+    def _correct(self, first: Table, later: Table) -> None:
+        plan = self.window.plan
+        opening, solver = plan.opening, plan.solver
+        if not isinstance(opening, Calibrated) or not isinstance(solver, Calibrated):
+            raise ValueError("this window is not calibrated; accepted: one with coefficients, which may be empty")
+        opening, solver = replace(opening, coefficients=first), replace(solver, coefficients=later)
+        self.window.plan = replace(plan, opening=opening, solver=solver)
 
 
 def _example(window: Window, chunk: int, step: int, velocities: list[Tensor], target: Tensor) -> Example:

@@ -1,13 +1,13 @@
 """The gangs of a run: as many as asked for or as the cluster holds, made anew when they are lost."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Generic
 
 from flowcache.errors import FlowcacheError, masked
 from flowcache.inputs.options import RunOptions
 from flowcache.records import Segment
 from flowcache.scheduler.node_health import Attempts, NodeHealth
-from flowcache.scheduler.protocols import Gang, GangFailure, GangProvider
+from flowcache.scheduler.protocols import G, GangFailure, GangProvider
 
 START_FAILURES = 3  # gangs in a row that do not come up before the run makes do with those that did
 ROOM_EVERY = 5.0  # seconds between two looks at the cluster's size
@@ -17,12 +17,12 @@ class ClusterError(FlowcacheError):
     """No gang could be brought up."""
 
 
-class GangPool:
+class GangPool(Generic[G]):
     """`note` tells the operator what happens to gangs."""
 
-    def __init__(self, provider: GangProvider[Any], options: RunOptions, note: Callable[[str], None]):
+    def __init__(self, provider: GangProvider[G], options: RunOptions, note: Callable[[str], None]):
         self.provider, self.options, self.note = provider, options, note
-        self.gangs: list[Gang] = []
+        self.gangs: list[G] = []
         self._named = 0
         self._failures = 0  # to start, since a gang last did
         self._up: set[str] = set()  # gangs that had started
@@ -73,7 +73,7 @@ class GangPool:
         if self._had > before:
             self._ceiling = None
 
-    def _spare(self, limit: int, startable: int) -> list[Gang]:
+    def _spare(self, limit: int, startable: int) -> list[G]:
         """Gangs that wait for resources which are gone, and idle ones: on avoided nodes, or long so when no work
         waits."""
         waiting = [gang for gang in self.gangs if not gang.started]
@@ -83,7 +83,7 @@ class GangPool:
         spare = [gang for gang in idle if gang.node in avoided or (gang.heard < quiet and not startable)]
         return waiting[len(waiting) - min(over, len(waiting)) :] + spare
 
-    def lost(self, gang: Gang, failure: GangFailure) -> None:
+    def lost(self, gang: G, failure: GangFailure) -> None:
         """Tear the gang down. After several in a row that never came up: no more gangs, ClusterError without any."""
         self.gangs.remove(gang)
         gang.tear_down()
@@ -115,7 +115,7 @@ class GangPool:
         others = [gang for gang in self.gangs if gang.node != node and gang.node not in avoided]
         return any(gang.task or not gang.started or self.nodes.trusted(gang.node) for gang in others)
 
-    def overdue(self, gang: Gang) -> GangFailure | None:
+    def overdue(self, gang: G) -> GangFailure | None:
         """The failure of a gang that has been quiet for too long."""
         quiet = self.provider.now() - gang.heard
         if gang.task and quiet > self.options.segment_timeout:

@@ -12,6 +12,7 @@ from flowcache.storage.objects.store import Store
 from flowcache.storage.ownership import Superseded
 from flowcache.worker.prefetch import Abandoned
 from flowcache.worker.task import Event, Task, WorkerSettings
+from flowcache.worker.walking import Ask
 
 FailureKind = Literal["infra", "store", "node", "memory", "damaged", "unreadable", "superseded", "abandoned", "work"]
 
@@ -46,16 +47,28 @@ def kind_of(cause: BaseException) -> FailureKind:
     return "memory" if isinstance(cause, OutOfMemory) else "work"
 
 
-class Gang(Protocol):
-    """Starting, then idle (`task` is None) or busy."""
+class Member(Protocol):
+    """A gang as its pool sees it: starting, then idle (`task` is None) or busy."""
 
     name: str
     node: str  # where it is; "" until it has started
     started: bool
-    task: Task | None
+    heard: float  # last sign of life, as `GangProvider.now`
+
+    @property
+    def task(self) -> object: ...
+
+    def tear_down(self) -> None: ...
+
+
+class Gang(Member, Protocol):
+    """One that renders."""
+
     model: str | None  # what it has loaded
     video: str | None  # whose tail it holds
-    heard: float  # last sign of life, as `GangProvider.now`
+
+    @property
+    def task(self) -> Task | None: ...
 
     def assign(self, task: Task) -> None: ...
 
@@ -72,10 +85,18 @@ class Gang(Protocol):
         """The end of what the rank has written, also once it is dead; "" where nobody knows."""
         ...
 
-    def tear_down(self) -> None: ...
+
+G = TypeVar("G", bound=Member)
 
 
-G = TypeVar("G", bound=Gang)
+class WalkGang(Member, Protocol):
+    """One that walks windows for a calibration."""
+
+    def assign(self, ask: Ask[Any]) -> None: ...
+
+    def poll(self, news: list[Any]) -> list[Any]:
+        """The answer, once all ranks are through; it ends the task. Raises GangFailure."""
+        ...
 
 
 class GangProvider(Protocol[G]):

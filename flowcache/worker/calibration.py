@@ -1,10 +1,9 @@
 """Calibrates budgets of a checkpoint: finds which steps to compute, fits corrections, keeps what is better than fewer
 steps for prompts that had no part in it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from statistics import mean, median, pstdev, stdev
 from typing import Any, Generic, TypeVar
 
@@ -12,14 +11,15 @@ import torch
 
 from flowcache.cache.fixed_steps import Calibration, FewerSteps, Preset, Seen
 from flowcache.families.calibrations import document
-from flowcache.models.base import LoadedModel
 from flowcache.sampling.dry_run import WindowWork
-from flowcache.sampling.fitting import fit
+from flowcache.sampling.fitting import Example, Table, fit
 from flowcache.sampling.proposal import Schedule, Walks, aligned, climb, even_steps, propose
-from flowcache.worker.judged import Judged
-from flowcache.worker.walks import PROBES, Prompt, Shown, Target, Walker
+from flowcache.worker.asks import Shown
+from flowcache.worker.journal import Journal
+from flowcache.worker.walks import PROBES, Walker
+from flowcache.worker.windows import Prompt, Target, Windows
 
-__all__ = ["Calibration", "Calibrator", "FewerSteps", "Outcome", "Preset", "Prompt", "Target"]
+__all__ = ["Calibration", "Calibrator", "FewerSteps", "Outcome", "Preset", "Prompt", "Target", "recording", "works"]
 
 Made = TypeVar("Made")
 WORST = 3.0  # dB
@@ -29,6 +29,7 @@ CHUNKS = 2  # of a window that is fitted: its first chunk, and one for all later
 NEIGHBOURS = 3  # chunks of a window that is climbed by: one has neighbours on both sides
 SCHEDULES = 60  # that are walked at most to find one
 FEWEST = 0.6  # of the steps that a budget allows: so few are tried, too
+RESIDUALS = "residuals"  # as the journal calls them
 FOUND = 2  # schedules that are fitted and judged: the climbed one, and the best one in step with the lag
 
 
@@ -51,24 +52,22 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Calibrator:
-    """Of a model, at its own steps, shift, guidance and lag. work: folder for what was walked, which is not done again.
+    """Of a model, at its own steps, shift, guidance and lag.
 
     schedules: how many may be walked to find one for a budget; 0: the steps lie evenly.
     """
 
-    model: LoadedModel
-    target: Target
-    work: Path
+    walker: Walker
     schedules: int = SCHEDULES
     _known: dict[tuple[Prompt, ...], Walks] = field(default_factory=dict, compare=False, repr=False)
 
-    @cached_property
-    def walker(self) -> Walker:
-        return Walker(self.model, self.target, self.work)
+    @property
+    def windows(self) -> Windows:
+        return self.walker.windows
 
     @cached_property
-    def judged(self) -> Judged:
-        return Judged(self.work / "closeness.jsonl")
+    def journal(self) -> Journal:
+        return Journal(self.walker.work / "closeness.jsonl")
 
     def calibrate(self, budget: float, prompts: Sequence[Prompt], others: Sequence[Prompt]) -> Outcome:
         """Found and fitted on `prompts`, judged by `others`: what is not surely closer there than fewer steps within
@@ -76,7 +75,7 @@ class Calibrator:
         plain = [*dict.fromkeys((None, self.fewer(budget, prompts)))]
         found = [self._bare(budget, each) for each in self.found(budget, prompts)]
         found += [self._fitted(each, prompts) for each in found]
-        closeness = {made: tuple(self.closeness(each, budget, made) for each in others) for made in (*plain, *found)}
+        closeness = {made: tuple(self.closeness(others, budget, made)) for made in (*plain, *found)}
 
         def better(made: Preset | None, than: Preset | None) -> bool:
             return surely(gains(closeness[made], closeness[than]))
@@ -92,10 +91,10 @@ class Calibrator:
         family's own solver."""
         if not self.schedules:
             return None
-        usual, *others = self.walker.runs(budget, FEWEST)
+        usual, *others = self.windows.runs(budget, FEWEST)
 
         def judged(made: FewerSteps, some: Sequence[Prompt]) -> list[float]:
-            return [self.closeness(prompt, budget, made, NEIGHBOURS) for prompt in some]
+            return self.closeness(some, budget, made, NEIGHBOURS)
 
         best = max((usual, *others), key=Race(prompts, judged).value)
         return None if best == usual else best
@@ -105,32 +104,39 @@ class Calibrator:
         residuals that `others` show."""
         bare = replace(made, first_seen=(), later_seen=(), predicted=None)
         predicted = self._exact(tuple(prompts)).cost(made.computed) if self.schedules else None
-        shown = [self._shown(prompt, bare) for prompt in others]
+        shown = self._shown(others, bare)
         first, later = [own[0] for own in shown], [chunk for own in shown for chunk in own[1:]]
         return replace(bare, first_seen=seen(first), later_seen=seen(later), predicted=predicted)
 
     def _bare(self, budget: float, computed: Schedule) -> Calibration:
         nothing = ((),) * len(computed)
-        return Calibration(budget, self.walker.conditions(), computed, nothing, nothing)
+        return Calibration(budget, self.windows.conditions(), computed, nothing, nothing)
 
     def _fitted(self, bare: Calibration, prompts: Sequence[Prompt]) -> Calibration:
-        windows = [self.walker.window(prompt, bare.budget, bare, CHUNKS) for prompt in prompts]
-        first, later = fit(windows, [self.walker.exact(prompt, CHUNKS) for prompt in prompts])
-        return replace(bare, first=first, later=later)
+        def ask(row: int, first: Table, later: Table, to: Mapping[int, int]) -> list[list[Example]]:
+            return self.walker.examples(prompts, replace(bare, first=first, later=later), CHUNKS, row, to)
+
+        def walked(missing: list[int]) -> list[tuple[int, Any]]:
+            self.walker.record(prompts, CHUNKS)
+            return [(0, fit(self.windows.plan(bare.budget, bare, CHUNKS), ask))]
+
+        of = ["fitted", document(bare), *(self.walker.key(prompt, CHUNKS) for prompt in prompts)]
+        ((first, later),) = self.journal.values([of], walked)
+        return replace(bare, first=tuple(map(tuple, first)), later=tuple(map(tuple, later)))
 
     def found(self, budget: float, prompts: Sequence[Prompt]) -> list[Schedule]:
         """Climbed by real walks of `prompts`, from even steps, from those in step with the lag, and from what exact
         walks propose; and the best one in step with the lag."""
-        steps = self.walker.conditions().steps
+        steps = self.windows.conditions().steps
 
         def fits(computed: Schedule) -> bool:
-            return self.walker.forwards(self._bare(budget, computed)) <= self.walker.allowed(budget)
+            return self.windows.forwards(self._bare(budget, computed)) <= self.windows.allowed(budget)
 
         def most(make: Callable[[int], Schedule], counts: Sequence[int]) -> Schedule:
             return next((made for made in map(make, counts) if fits(made)), (0,))
 
         def judged(computed: Schedule, some: Sequence[Prompt]) -> list[float]:
-            return [self.closeness(prompt, budget, self._bare(budget, computed), NEIGHBOURS) for prompt in some]
+            return self.closeness(some, budget, self._bare(budget, computed), NEIGHBOURS)
 
         even = most(lambda count: even_steps(steps, count), range(steps, 0, -1))
         if not self.schedules:
@@ -144,63 +150,80 @@ class Calibrator:
 
     def _exact(self, prompts: tuple[Prompt, ...]) -> Walks:
         if prompts not in self._known:
-            self._known[prompts] = self.walker.walks(prompts, min(NEIGHBOURS, self.walker.whole))
+            self._known[prompts] = self.walker.walks(prompts, min(NEIGHBOURS, self.windows.whole))
         return self._known[prompts]
 
-    def closeness(self, prompt: Prompt, budget: float, made: Preset | None, chunks: int | None = None) -> float:
-        """dB of a window's latents to the target's, by fewer steps where nothing is `made`; a prompt that became
-        another sample counts as WORST."""
-        walker = self.walker
-        chunks = walker.whole if chunks is None else min(chunks, walker.whole)
+    def closeness(
+        self, prompts: Sequence[Prompt], budget: float, made: Preset | None, chunks: int | None = None
+    ) -> list[float]:
+        """Of each prompt, dB of a window's latents to the target's, by fewer steps where nothing is `made`; a prompt
+        that became another sample counts as WORST."""
+        walker, whole = self.walker, self.windows.whole
+        chunks = whole if chunks is None else min(chunks, whole)
+        of = self._of(prompts, budget, made, chunks)
 
-        def walked() -> float:
-            exact = walker.exact(prompt, chunks)
-            ours, shown = walker.result(prompt, budget, made, chunks)
-            if isinstance(made, Calibration) and chunks == walker.whole:
-                self.judged.value([*of, "residuals"], lambda: shown)
-            theirs = torch.cat([exact[chunk, walker.spec.steps] for chunk in range(chunks)], 1)
-            error = (ours - theirs).square().mean().clamp_min(1e-12)
-            return max(float(10 * torch.log10(theirs.square().mean() / error)), WORST)
+        def walked(missing: list[int]) -> Iterator[tuple[int, float]]:
+            some = [prompts[number] for number in missing]
+            walker.record(some, chunks)
+            for number, (ours, shown) in walker.results(some, budget, made, chunks):
+                if isinstance(made, Calibration) and chunks == whole:
+                    self._note([*of[missing[number]], RESIDUALS], shown)
+                theirs = torch.cat(walker.exact(some[number], chunks, self.windows.spec.steps), 1)
+                error = (ours - theirs).square().mean().clamp_min(1e-12)
+                yield missing[number], max(float(10 * torch.log10(theirs.square().mean() / error)), WORST)
 
-        of = self._of(prompt, chunks, budget, made)
-        return self.judged.value(of, walked)
+        return self.journal.values(of, walked)
 
-    def _shown(self, prompt: Prompt, made: Calibration) -> Shown:
-        """Residuals of a whole window, which is walked for them where an older version judged it and kept none."""
-        walker, budget = self.walker, made.budget
-        of = [*self._of(prompt, walker.whole, budget, made), "residuals"]
-        return self.judged.value(of, lambda: walker.result(prompt, budget, made, walker.whole)[1])
+    def _shown(self, prompts: Sequence[Prompt], made: Calibration) -> list[Shown]:
+        """Residuals of whole windows, which are walked for them where an older version judged them and kept none."""
+        budget, whole = made.budget, self.windows.whole
 
-    def _of(self, prompt: Prompt, chunks: int, budget: float, made: Preset | None) -> list[Any]:
-        return [*self.walker.key(prompt, chunks), budget, made and document(made)]
+        def walked(missing: list[int]) -> Iterator[tuple[int, Shown]]:
+            some = [prompts[number] for number in missing]
+            for number, (_, shown) in self.walker.results(some, budget, made, whole):
+                yield missing[number], shown
 
-    def recording(self, budgets: Sequence[float], prompts: int, others: int) -> list[tuple[int, WindowWork]]:
-        """As `works`, of `recorded` alone."""
-        walker = self.walker
-        near, one = walker.exact_work(min(NEIGHBOURS, walker.whole), walker.finer), walker.exact_work(1, 1)
-        found = [(prompts, near), (PROBES + 1, one)] if self.schedules else []
-        return [*found, *((others, walker.budget_work(walker.whole, budget)) for budget in budgets)]
+        of = self._of(prompts, budget, made, whole)
+        return self.journal.values([[*each, RESIDUALS] for each in of], walked)
 
-    def works(self, budgets: Sequence[float], prompts: int, others: int) -> list[tuple[int, WindowWork]]:
-        """How many windows of which work, at the most: walks to be recorded, those that schedules are judged by, and
-        each budget's own; a found schedule is counted as fewer steps within the same budget."""
-        walker, near = self.walker, min(NEIGHBOURS, self.walker.whole)
-        exact, finer = walker.whole, walker.finer
-        found = [(prompts, walker.exact_work(CHUNKS, finer)), (others, walker.exact_work(exact, finer))]
-        if self.schedules:
-            found += [(prompts, walker.exact_work(near, finer)), (PROBES + 1, walker.exact_work(1, 1))]
-        kinds = FOUND if self.schedules else 1
+    def _note(self, of: list[Any], shown: Shown) -> None:
+        self.journal.values([of], lambda missing: [(0, shown)])
 
-        def runs(budget: float) -> int:
-            return len(walker.runs(budget, FEWEST)) if self.schedules else 0
+    def _of(self, prompts: Sequence[Prompt], budget: float, made: Preset | None, chunks: int) -> list[list[Any]]:
+        """What the journal has values of, prompt by prompt."""
+        return [[*self.walker.key(prompt, chunks), budget, made and document(made)] for prompt in prompts]
 
-        for budget in budgets:
-            found += [
-                (prompts * kinds, walker.budget_work(CHUNKS, budget)),
-                (prompts * (self.schedules + runs(budget)), walker.budget_work(near, budget)),
-                (others * (2 + 2 * kinds), walker.budget_work(exact, budget)),
-            ]
-        return [(count, work) for count, work in found if count]
+
+def works(
+    windows: Windows, schedules: int, budgets: Sequence[float], prompts: int, others: int
+) -> list[tuple[int, WindowWork]]:
+    """How many windows of which work, at the most: walks to be recorded, those that schedules are judged by, and
+    each budget's own; a found schedule is counted as fewer steps within the same budget."""
+    near, exact, finer = min(NEIGHBOURS, windows.whole), windows.whole, windows.finer
+    found = [(prompts, windows.exact_work(CHUNKS, finer)), (others, windows.exact_work(exact, finer))]
+    if schedules:
+        found += [(prompts, windows.exact_work(near, finer)), (PROBES + 1, windows.exact_work(1, 1))]
+    kinds = FOUND if schedules else 1
+
+    def runs(budget: float) -> int:
+        return len(windows.runs(budget, FEWEST)) if schedules else 0
+
+    for budget in budgets:
+        found += [
+            (prompts * kinds, windows.budget_work(CHUNKS, budget)),
+            (prompts * (schedules + runs(budget)), windows.budget_work(near, budget)),
+            (others * (2 + 2 * kinds), windows.budget_work(exact, budget)),
+        ]
+    return [(count, work) for count, work in found if count]
+
+
+def recording(
+    windows: Windows, schedules: int, budgets: Sequence[float], prompts: int, others: int
+) -> list[tuple[int, WindowWork]]:
+    """As `works`, of `Calibrator.recorded` alone."""
+    near, one = windows.exact_work(min(NEIGHBOURS, windows.whole), windows.finer), windows.exact_work(1, 1)
+    found = [(prompts, near), (PROBES + 1, one)] if schedules else []
+    return [*found, *((others, windows.budget_work(windows.whole, budget)) for budget in budgets)]
 
 
 @dataclass

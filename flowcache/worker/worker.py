@@ -1,16 +1,12 @@
 """One rank of a gang: holds the model, renders segments, and on rank 0 stores and commits them."""
 
 import gc
-import os
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from datetime import timedelta
-from functools import partial
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from flowcache.errors import OutOfMemory, first_line
@@ -18,12 +14,8 @@ from flowcache.families.registry import find, load_model, load_texts, precision
 from flowcache.families.vae_tiling import choose_tile, what_fits
 from flowcache.inputs.hooks import FINISH, function
 from flowcache.inputs.sandbox import Sandbox
-from flowcache.models.base import LoadedModel, Share, alone
+from flowcache.models.base import LoadedModel
 from flowcache.models.exhausted import ran_out
-from flowcache.parallel.apply import ShardedModel
-from flowcache.parallel.decoding import open_sharing
-from flowcache.parallel.mesh import GangMesh, Mesh, arrange, exchanging, world
-from flowcache.parallel.rendezvous import open_rendezvous, rendezvous_at
 from flowcache.sampling.records import NotFinite
 from flowcache.storage.commits import commit_segment, new_attempt, read_state
 from flowcache.storage.documents import sha256
@@ -35,6 +27,7 @@ from flowcache.worker.hardware import hardware_of
 from flowcache.worker.mark import Marker
 from flowcache.worker.prefetch import Abandoned, Beside
 from flowcache.worker.quality import flaw
+from flowcache.worker.rank import Rank
 from flowcache.worker.renderer import (
     SegmentRenderer,
     encode_end,
@@ -52,29 +45,23 @@ from flowcache.worker.upload import Upload
 COMPILED = 4
 
 
-class RankWorker:
+class RankWorker(Rank):
     """Becomes a Ray actor in `gang.py`; knows nothing of Ray itself."""
 
     def __init__(self, store: Store, settings: WorkerSettings, gang: str, rank: int, world: int):
-        torch.set_num_threads(settings.options.threads)
-        self.store, self.settings, self.gang, self.rank, self.world = store, settings, gang, rank, world
+        super().__init__(settings.options, settings.device, rank, world)
+        self.store, self.settings, self.gang = store, settings, gang
         self._model: LoadedModel | None = None
         self._name, self._frugal = "", False
-        self._ranks: dict[int, GangMesh] = {}  # by K/V heads: process groups are opened once, not with every model
         self._compiled: set[str] = set()  # digests of the models that there are graphs of
-        self._share: Share = alone
         self._beside = Beside()
         self._tail: tuple[str, bytes] | None = None  # key and bytes of the last state, which may be asked for next
         self._unwanted: tuple[str, int] | None = None  # video and segment that nobody waits for any more
         self._rendering: tuple[tuple[str, int], SegmentRenderer] | None = None
         self._mark: Marker | None = None
 
-    def open_group(self) -> str:
-        """Rank 0: opens the rendezvous, and says where it is."""
-        return open_rendezvous()
-
     def join_group(self, path: str | None) -> int:
-        """Every rank: joins the gang's process group (nothing to do alone); returns the process id.
+        """See `Rank.join_group`.
 
         Rank 0 loads the run's own functions first: where it can't, the gang does not start, and no video pays for it.
         """
@@ -82,14 +69,7 @@ class RankWorker:
             self._marker()
             if self.settings.options.finish:
                 function(FINISH, self.settings.options.finish)
-        if self.world > 1:
-            timeout, world = self.exchange_timeout, self.world
-            backend = "nccl" if self.settings.device == "cuda" else "gloo"
-            with exchanging():
-                rendezvous = rendezvous_at(path, timeout)
-                dist.init_process_group(backend, store=rendezvous, rank=self.rank, world_size=world, timeout=timeout)
-                self._share = open_sharing(timeout)
-        return os.getpid()
+        return super().join_group(path)
 
     def _marker(self) -> Marker | None:
         """What the run marks its frames with, if anything."""
@@ -97,10 +77,6 @@ class RankWorker:
         if options.watermark and self._mark is None:
             self._mark = Marker(options.watermark, options.watermark_payload, self.settings.device)
         return self._mark
-
-    @property
-    def exchange_timeout(self) -> timedelta:
-        return timedelta(seconds=self.settings.options.exchange_timeout)
 
     def assist(self, task: Task) -> None:
         """Ranks above 0: take part in denoising and decoding; rank 0 stores what comes out."""
@@ -226,13 +202,7 @@ class RankWorker:
             return self._model
         self._model, self._name = None, ""  # free the old one first
         gc.collect()  # one with sharded weights refers to itself
-        model = self._open(name, frugal)
-        if self.world > 1:
-            heads = model.transformer.kv_heads
-            if heads not in self._ranks:
-                self._ranks[heads] = arrange(world(), heads, self.exchange_timeout)
-            sharded = ShardedModel(model.transformer, self._ranks[heads])
-            model = replace(model, transformer=sharded, kv_sharding=sharded.kv_sharding(), share=self._share)
+        model = self.spread(self._open(name, frugal))
         self._model, self._name, self._frugal = model, name, frugal
         return model
 
@@ -243,12 +213,7 @@ class RankWorker:
         size = settings.sizes.get(name, (spec.width, spec.height))
         tiling = "on" if frugal and options.vae_tiling == "auto" else options.vae_tiling
         tile = choose_tile(tiling, spec, size, settings.device, options.precision)
-        load = None
-        if options.shard_weights:
-            from flowcache.parallel.sharding import load_sharded  # a second of imports that others do without
-
-            load = partial(load_sharded, ranks=Mesh(dist.group.WORLD))
-        how = {"tile": tile, "embeddings": self._embeddings(path), "load": load}
+        how = {"tile": tile, "embeddings": self._embeddings(path), "load": self.loader}
         precisions = {"dtype": options.dtype, "weights": options.weights, "vae_dtype": options.vae_dtype}
         model = load_model(path, settings.device, **precisions, **how)
         if options.compile:

@@ -1,13 +1,18 @@
 import json
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from flowcache.cli.main import main
+from flowcache.families import calibrations
+from flowcache.families.registry import find
 from tests.e2e.rows import write
 
 
@@ -34,6 +39,21 @@ def flowcache(monkeypatch, capsys):
         return Result(exit.value.code or 0, captured.out, captured.err)
 
     return call
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """As tiny-skyreels is laid out, with random weights, of two chunks and four steps."""
+    without = shutil.ignore_patterns(calibrations.FILE)  # it is for other weights
+    folder = shutil.copytree(find("tiny-skyreels").path, tmp_path / "random-model", ignore=without)
+    said = json.loads((folder / "flowcache.json").read_text())
+    said |= {"name": "random", "steps": 4, "window": 6, "frames": 21, "ar_step": 2}
+    (folder / "flowcache.json").write_text(json.dumps(said))
+    draw = torch.Generator().manual_seed(0)
+    for file in (folder / "transformer").glob("*.safetensors"):
+        state = {name: 0.05 * torch.randn(x.shape, generator=draw) for name, x in load_file(file).items()}
+        save_file(state, file)
+    return folder
 
 
 @pytest.fixture

@@ -1,33 +1,11 @@
 """`flowcache bench` on a checkpoint with random weights: its files, and a second call that renders nothing."""
 
-import json
-import shutil
-
 import pyarrow.parquet as pq
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 
 from flowcache.bench import walking
-from flowcache.families import calibrations
-from flowcache.families.registry import find
 
 POLICIES = "flowcache:0.5,magcache,taylorseer:2,paper:fast"
-
-
-@pytest.fixture
-def checkpoint(tmp_path):
-    """As tiny-skyreels is laid out, of two chunks and four steps."""
-    without = shutil.ignore_patterns(calibrations.FILE)  # it is for other weights
-    folder = shutil.copytree(find("tiny-skyreels").path, tmp_path / "random-model", ignore=without)
-    said = json.loads((folder / "flowcache.json").read_text())
-    said |= {"name": "random", "steps": 4, "window": 6, "frames": 21, "ar_step": 2}
-    (folder / "flowcache.json").write_text(json.dumps(said))
-    draw = torch.Generator().manual_seed(0)
-    for file in (folder / "transformer").glob("*.safetensors"):
-        state = {name: 0.05 * torch.randn(x.shape, generator=draw) for name, x in load_file(file).items()}
-        save_file(state, file)
-    return folder
 
 
 def test_two_prompts_are_measured_once(flowcache, checkpoint, tmp_path, monkeypatch):

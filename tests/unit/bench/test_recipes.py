@@ -10,7 +10,7 @@ from flowcache.bench.recipes import chosen
 from flowcache.families.registry import find
 from flowcache.sampling.dry_run import dry_run
 from flowcache.sampling.planning import plan_for
-from flowcache.worker.walks import FINER
+from flowcache.worker.windows import FINER
 
 NOTHING = ((1.0,) * 32,)
 

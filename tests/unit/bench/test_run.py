@@ -12,7 +12,7 @@ from flowcache.bench.walking import Studio
 from flowcache.cache.fixed_steps import Calibration
 from flowcache.errors import FlowcacheError, InputError
 from flowcache.sampling.records import NotFinite
-from flowcache.worker.walks import Walker
+from flowcache.worker.windows import Windows
 from tests.unit.bench.small import Killed, asked, killed_after, quiet, small
 
 
@@ -145,7 +145,7 @@ def test_the_report_is_written_beside_the_table(model, whole):
 
 
 def test_errors_are_predicted_of_what_is_calibrated(model, tmp_path):
-    at = Walker(model, "off", tmp_path).conditions()
+    at = Windows(model.spec, "off").conditions()
     made = Calibration(0.5, at, (0, 2), ((), ()), ((), ()))
     calibrated = replace(model, spec=replace(model.spec, calibrations=(made,)))
     bench = Bench(calibrated, tmp_path, asked(calibrated, 1, "flowcache:0.5,flowcache:0.3", converged=False))

@@ -4,7 +4,7 @@ import pytest
 from ray.exceptions import ObjectLostError, OutOfDiskError
 
 from flowcache.errors import MediaError, ObjectError, OutOfMemory, StoreError
-from flowcache.runtime import gang
+from flowcache.runtime import gang, ranks
 from flowcache.runtime.actor import end_of
 from flowcache.runtime.node_check import Verdict
 from flowcache.scheduler.protocols import GangFailure, kind_of
@@ -41,7 +41,7 @@ def test_a_gang_that_comes_to_a_new_node_waits_until_that_has_shown_its_store(wh
     made = gang.RayGang.__new__(gang.RayGang)
     made._pending, made._stream, made._end, made.group = {}, None, None, "group"
     made.node, made.started, made.checks = "", False, Asked()
-    monkeypatch.setattr(gang, "placement_group_table", lambda group: {"bundles_to_node_id": {0: "n"}})
+    monkeypatch.setattr(ranks, "placement_group_table", lambda group: {"bundles_to_node_id": {0: "n"}})
     assert made.poll([]) == [] and not made.started and made.node == "n" and not made.admitted
     made.checks.said = Verdict(why)
     assert made.admitted

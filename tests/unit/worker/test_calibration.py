@@ -12,11 +12,12 @@ from flowcache.bench.prompts import MOST as MOST_PROMPTS
 from flowcache.bench.prompts import SEEDS
 from flowcache.cli.bench import MOST
 from flowcache.cli.calibrate import calibrate as command
+from flowcache.cli.calibrated import cost, cost_line
 from flowcache.errors import InputError
 from flowcache.families import calibrations
 from flowcache.families.registry import folder_digest, load_model
 from flowcache.sampling.fitting import Example, fitted
-from flowcache.worker import walks
+from flowcache.worker.asks import Result
 from flowcache.worker.calibration import (
     FEWEST,
     Calibration,
@@ -26,14 +27,20 @@ from flowcache.worker.calibration import (
     Prompt,
     Race,
     Seen,
+    recording,
     robust,
     seen,
     surely,
+    works,
 )
-from flowcache.worker.judged import Judged
+from flowcache.worker.journal import Journal
+from flowcache.worker.walking import Here, Walking
+from flowcache.worker.walks import PROBES, Walker
+from flowcache.worker.windows import Windows
 
 TEXTS = ("a red circle moving right on a blue background", "a white square growing on a black background")
 PROMPTS = [Prompt(text, seed) for seed, text in enumerate(TEXTS)]
+ALONE = {"device": "cpu", "gang": None, "gangs": None, "address": None}
 TARGETS = {"tiny-skyreels": "off", "tiny-magi": "converged"}
 
 
@@ -45,25 +52,26 @@ def model(request):
     return replace(made, spec=replace(made.spec, steps=4, window=2 * made.spec.chunk, ar_step=2))
 
 
+def calibrating(model, folder, schedules, target=None):
+    windows = Windows(model.spec, target or TARGETS[model.spec.name])
+    return Calibrator(Walker(windows, folder, Here(lambda: model)), schedules)
+
+
 def test_walks_are_taken_once_and_what_is_made_is_the_same_again(model, tmp_path):
-    target = TARGETS[model.spec.name]
-    found = Calibrator(model, target, tmp_path, schedules=0).calibrate(0.5, PROMPTS, PROMPTS)
+    found = calibrating(model, tmp_path, 4).calibrate(0.5, PROMPTS, PROMPTS)
     assert len(found.plain) == len(found.best) == 2
-    with (
-        mock.patch.object(walks, "denoise", side_effect=AssertionError("recorded again")),
-        mock.patch.object(walks.Walker, "result", side_effect=AssertionError("walked again")),
-    ):
-        assert Calibrator(model, target, tmp_path, schedules=0).calibrate(0.5, PROMPTS, PROMPTS) == found
+    with mock.patch.object(Walking, "answer", side_effect=AssertionError("walked again")):
+        assert calibrating(model, tmp_path, 4).calibrate(0.5, PROMPTS, PROMPTS) == found
 
 
 def test_what_is_found_fits_its_budget_and_is_never_worse_on_other_prompts(model, tmp_path):
-    calibrator = Calibrator(model, TARGETS[model.spec.name], tmp_path, schedules=4)
+    calibrator = calibrating(model, tmp_path, 4)
     with mock.patch.object(Calibrator, "closeness", autospec=True, side_effect=Calibrator.closeness) as closeness:
         found = calibrator.calibrate(0.6, PROMPTS, PROMPTS[1:])
-    walker, asked = calibrator.walker, {call.args[3] for call in closeness.call_args_list} - {None}
+    windows, asked = calibrator.windows, {call.args[3] for call in closeness.call_args_list} - {None}
     schedules = {made for made in asked if isinstance(made, Calibration)}
     assert len({made.computed for made in schedules}) > 1
-    assert max(walker.forwards(made) for made in asked) <= walker.allowed(0.6)
+    assert max(windows.forwards(made) for made in asked) <= windows.allowed(0.6)
     if found.preset in schedules:
         pytest.fail("what is kept says what residuals it shows")
     if isinstance(found.preset, Calibration):
@@ -72,7 +80,7 @@ def test_what_is_found_fits_its_budget_and_is_never_worse_on_other_prompts(model
     elif found.preset:
         assert found.preset in asked
     if found.preset:
-        assert found.preset.conditions == walker.conditions()
+        assert found.preset.conditions == windows.conditions()
     else:
         assert found.best <= found.plain and not found.corrected
 
@@ -81,15 +89,14 @@ def test_what_is_found_fits_its_budget_and_is_never_worse_on_other_prompts(model
 def test_the_best_number_of_steps_is_measured(model, tmp_path, gain, kept):
     """Fewer than the most that fit, and by another solver where there is one; kept where other prompts say so, too."""
 
-    calibrator = Calibrator(model, "off", tmp_path, schedules=2)
-    usual, *others = calibrator.walker.runs(0.9, FEWEST)
+    calibrator = calibrating(model, tmp_path, 2, "off")
+    usual, *others = calibrator.windows.runs(0.9, FEWEST)
     fewer = min(others, key=lambda made: (made.steps, made.solver))
     assert (usual.solver, fewer.solver) == ("own", "adams-bashforth" if model.spec.name == "tiny-magi" else "own")
 
-    def closeness(self, prompt, budget, made, chunks=None):
-        if not isinstance(made, FewerSteps):
-            return 20.0
-        return 20.0 + (gain if chunks is None else 1.0) * (made == fewer)
+    def closeness(self, prompts, budget, made, chunks=None):
+        better = (gain if chunks is None else 1.0) * (made == fewer) if isinstance(made, FewerSteps) else 0.0
+        return [20.0 + better] * len(prompts)
 
     with mock.patch.object(Calibrator, "closeness", closeness):
         found = calibrator.calibrate(0.9, PROMPTS, PROMPTS)
@@ -99,27 +106,31 @@ def test_the_best_number_of_steps_is_measured(model, tmp_path, gain, kept):
 
 @pytest.mark.parametrize("gain, kept", [(1.0, True), (0.0, False), (-1.0, False)])
 def test_what_is_not_surely_better_than_fewer_steps_is_not_kept(model, tmp_path, gain, kept):
-    def closeness(self, prompt, budget, made, chunks=None):
-        return 20.0 + (gain if made else 0.0)
+    def closeness(self, prompts, budget, made, chunks=None):
+        return [20.0 + (gain if made else 0.0)] * len(prompts)
 
     with mock.patch.object(Calibrator, "closeness", closeness):
-        found = Calibrator(model, "off", tmp_path, schedules=0).calibrate(0.6, PROMPTS, PROMPTS)
+        found = calibrating(model, tmp_path, 0).calibrate(0.6, PROMPTS, PROMPTS)
     assert (found.preset is not None) == kept
 
 
 def test_what_is_kept_says_what_residuals_others_showed(model, tmp_path):
     """Nothing is walked again for it, but where an older version judged and kept none; then the same is found."""
-    calibrator = Calibrator(model, TARGETS[model.spec.name], tmp_path, schedules=4)
+    calibrator = calibrating(model, tmp_path, 4)
     bare = calibrator._bare(0.6, (0, 2))
-    calibrator.closeness(PROMPTS[1], 0.6, bare)
-    with mock.patch.object(walks.Walker, "result", side_effect=AssertionError("walked again")):
+    calibrator.closeness(PROMPTS[1:], 0.6, bare)
+    with mock.patch.object(Result, "answer", side_effect=AssertionError("walked again")):
         found = calibrator.recorded(bare, PROMPTS[:1], PROMPTS[1:])
     assert replace(found, first_seen=(), later_seen=(), predicted=None) == bare and 0 < found.predicted
     (first,), (later,) = found.first_seen, found.later_seen
     assert first.largest == first.mean > 0 == first.std == later.std and later != first  # of one chunk each
     lines = [line for line in (tmp_path / "closeness.jsonl").read_text().split("\n") if "[[" not in line]
     (tmp_path / "closeness.jsonl").write_text("\n".join(lines))
-    assert replace(calibrator, schedules=0).recorded(bare, [], PROMPTS[1:]) == replace(found, predicted=None)
+    again = calibrating(model, tmp_path, 0)
+    assert again.recorded(bare, [], PROMPTS[1:]) == replace(found, predicted=None)
+    with mock.patch.object(Walking, "answer", side_effect=AssertionError("walked again")):
+        assert again.recorded(found, [], PROMPTS[1:]) == replace(found, predicted=None)
+        calibrator.closeness(PROMPTS[1:], 0.6, found)  # what was seen of it changes no walk
 
 
 def test_spread_over_chunks():
@@ -149,29 +160,31 @@ def test_what_half_of_the_prompts_call_hopeless_is_not_walked_further():
 
 
 def test_a_line_that_a_kill_cut_off_is_judged_again(tmp_path):
-    file, asked = tmp_path / "judged.jsonl", []
+    file, asked = tmp_path / "journal.jsonl", []
 
-    def judge(value):
-        asked.append(value)
-        return value
+    def walk(values):
+        def walked(missing):
+            asked.extend(values[number] for number in missing)
+            return [(number, values[number]) for number in reversed(missing)]
+
+        return walked
 
     for _ in range(2):
-        judged = Judged(file)
-        assert [judged.value(["a", each], lambda each=each: judge(each)) for each in (1.5, 2.5)] == [1.5, 2.5]
+        assert Journal(file).values([["a", 1.5], ["a", 2.5]], walk([1.5, 2.5])) == [1.5, 2.5]
     assert asked == [1.5, 2.5]
-    whole = file.read_text()
-    assert Judged(file).value(["b"], lambda: [[1.5, 2.5], [3.5]]) == [[1.5, 2.5], [3.5]]
-    file.write_text(file.read_text()[: -len(", [3.5]]]")])  # the end of a list, which is none of the line's
-    assert Judged(file).value(["b"], lambda: [[1.0]]) == [[1.0]] == Judged(file).value(["b"], lambda: [[2.0]])
-    file.write_text(whole[:-5])
-    assert Judged(file).value(["a", 2.5], lambda: judge(3.5)) == 3.5
-    assert Judged(file).value(["a", 2.5], lambda: judge(4.5)) == 3.5
-    assert Judged(file).value(["a", 1.5], lambda: judge(4.5)) == 1.5
+    file.write_text(file.read_text()[:-5])
+    for _ in range(2):
+        assert Journal(file).values([["a", 1.5], ["a", 2.5], ["a", 3.5]], walk([9.5, 2.5, 3.5])) == [9.5, 2.5, 3.5]
+    assert asked == [1.5, 2.5, 9.5, 3.5]
+    table = [[0.5], []]
+    assert Journal(file).values([["b"]], lambda missing: [(0, table)]) == [table]
+    file.write_text(file.read_text()[:-1])  # in a list, which ends as lines do
+    assert Journal(file).values([["b"], ["a", 2.5]], lambda missing: [(0, 4.5)]) == [4.5, 2.5]
 
 
 def test_what_exact_walks_say(model, tmp_path):
     """An error before the last step is an error of the result; a walk's own latents are products with themselves."""
-    found = Calibrator(model, "off", tmp_path).walker.walks(PROMPTS, 2)
+    found = calibrating(model, tmp_path, 9, "off").walker.walks(PROMPTS, 2)
     steps = model.spec.steps
     assert found.steps == steps and found.growth[-1] == 1 and (found.growth > 0).all()
     assert found.products[steps, steps] == pytest.approx(1) and found.time[0] == 0 < found.time[-1]
@@ -179,19 +192,30 @@ def test_what_exact_walks_say(model, tmp_path):
     assert found.cost(tuple(range(steps))) < min(found.cost((0, other)) for other in range(1, steps))
 
 
-def test_cost_is_said_before(model, tmp_path):
+def test_cost_is_said_before(model):
     """Those that are judged by are walked by two runs of fewer steps too, and twice by what was found."""
-    calibrator = Calibrator(model, "off", tmp_path, schedules=0)
-    walker = calibrator.walker
-    exact, half = walker.exact_work(2, 1), walker.budget_work(2, 0.6)
+    windows = Windows(model.spec, "off")
+    exact, half = windows.exact_work(2, 1), windows.budget_work(2, 0.6)
     assert exact.forwards > half.forwards
-    assert calibrator.works([0.6], 2, 0) == [(2, exact), (2, half)]
-    assert calibrator.works([0.6], 0, 1) == [(1, exact), (4, half)]
-    one = walker.exact_work(1, 1)
-    runs = len(walker.runs(0.6, FEWEST))
-    searched = replace(calibrator, schedules=7).works([0.6], 1, 0)
-    assert searched == [(1, exact), (1, exact), (walks.PROBES + 1, one), (2, half), (7 + runs, half)]
-    assert walker.exact_work(2, 3).forwards > 2.5 * exact.forwards
+    assert works(windows, 0, [0.6], 2, 0) == [(2, exact), (2, half)]
+    assert works(windows, 0, [0.6], 0, 1) == [(1, exact), (4, half)]
+    runs, one = len(windows.runs(0.6, FEWEST)), windows.exact_work(1, 1)
+    searched = works(windows, 7, [0.6], 1, 0)
+    assert searched == [(1, exact), (1, exact), (PROBES + 1, one), (2, half), (7 + runs, half)]
+    assert windows.exact_work(2, 3).forwards > 2.5 * exact.forwards
+    assert recording(windows, 0, [0.6], 2, 3) == [(3, half)]
+    assert recording(windows, 7, [0.6], 2, 3) == [(2, exact), (PROBES + 1, one), (3, half)]
+
+
+def test_the_cost_of_gangs_is_that_of_all_their_ranks(model):
+    windows = Windows(model.spec, "off")
+    taken = works(windows, 7, [0.6], 3, 3)
+    one, four = (cost(windows, taken, 6, 100.0, ranks) for ranks in (1, 4))
+    assert one["gang_hours"] == one["gpu_hours"] < four["gpu_hours"] == 4 * four["gang_hours"]
+    assert one["forwards"] == four["forwards"] == sum(n * work.forwards for n, work in taken)
+    assert f"at most: {one['gpu_hours']:.2g} GPU hours (100 TFLOP/s a GPU" in cost_line(one)
+    assert f"at most: {four['gang_hours']:.2g} hours of a gang of 4, {four['gpu_hours']:.2g} GPU" in cost_line(four)
+    assert "between ranks: assumed)" in cost_line(four) and "between ranks" not in cost_line(one)
 
 
 def example(seed, share):
@@ -232,9 +256,13 @@ def test_the_command_says_what_it_needs(tmp_path):
         ({"prompts": tmp_path / "none"}, "none: can't be read"),
         ({"budgets": "0.5,2"}, "got '0.5,2'; accepted: numbers above 0, at most 1"),
         ({"target": "paper"}, "got 'paper'; accepted: 'off' or 'converged'"),
+        ({"device": "auto"}, "--device: got 'auto'; accepted: cpu, cuda or one as cuda:1"),
+        ({"gangs": 2, "device": "cuda:1"}, "--device: got 'cuda:1'; accepted for gangs: auto, cpu or cuda"),
+        ({"address": "head"}, "--address: got 'head'; accepted: 'auto', or the head's host and port"),
+        ({"gang": 9999}, "--gang: got 9999; accepted for tiny-skyreels at .*: 1 to "),
     ):
         with pytest.raises(InputError, match=message):
-            command(**asked | {"to": tmp_path, "schedules": 0, "seed": 0, "device": "cpu"} | change)
+            command(**asked | {"to": tmp_path, "schedules": 0, "seed": 0} | ALONE | change)
 
 
 @pytest.fixture
@@ -251,14 +279,14 @@ def test_the_command_needs_no_prompts_and_writes_what_a_checkpoint_then_has(smal
 
     def outcome(self, budget, prompts, others):
         asked.append((prompts, others))
-        at = self.walker.conditions()
+        at = self.windows.conditions()
         made = Calibration(budget, at, (0, 2), ((), ()), ((), ())) if budget > 0.55 else None
         made = FewerSteps(budget, at, 1, 1, "own") if budget == 0.55 else made
         return Outcome(budget, made, (5.0, 6.0), (6.0, 8.0))
 
     monkeypatch.setattr(Calibrator, "calibrate", outcome)
     said = {"target": "off", "to": tmp_path / "out", "work": tmp_path / "work", "schedules": 9, "seed": 3}
-    command(small.spec.name, None, 8, "0.6,0.55,0.5", **said, tflops=None, device="cpu", as_json=True)
+    command(small.spec.name, None, 8, "0.6,0.55,0.5", **said, tflops=None, **ALONE, as_json=True)
     printed = json.loads(capsys.readouterr().out)
     written = json.loads((tmp_path / "out" / "calibration.json").read_text())
     assert written["checkpoint"] == folder_digest(Path(small.spec.path), without=calibrations.FILE)
@@ -271,7 +299,7 @@ def test_the_command_needs_no_prompts_and_writes_what_a_checkpoint_then_has(smal
     (prompts, others), *_ = asked
     assert (len(prompts), len(others)) == (4, 4) and len({each.seed for each in (*prompts, *others)}) == 8
     assert min(each.seed for each in prompts) > MOST * SEEDS + MOST_PROMPTS
-    command(small.spec.name, many(tmp_path), None, "0.6,0.55,0.5", **said, tflops=989.0, device="cpu", as_json=False)
+    command(small.spec.name, many(tmp_path), None, "0.6,0.55,0.5", **said, tflops=989.0, **ALONE, as_json=False)
     text = " ".join(capsys.readouterr().out.split())
     assert "GPU hours (989 TFLOP/s a GPU" in text
     assert "budget 0.55: a run of 1 steps with a lag of 1, " in text
@@ -281,12 +309,12 @@ def test_the_command_needs_no_prompts_and_writes_what_a_checkpoint_then_has(smal
 
 def test_residuals_are_added_to_what_is_there(small, tmp_path, monkeypatch, capsys):
     """No budget is calibrated, and none of other settings is touched."""
-    at = Calibrator(small, "off", tmp_path).walker.conditions()
+    at = Windows(small.spec, "off").conditions()
     old = [Calibration(budget, at, (0, 2), ((), ()), ((), ())) for budget in (0.7, 0.6)]
     old.append(replace(old[1], conditions=replace(at, steps=9)))
     digest, asked = folder_digest(Path(small.spec.path), without=calibrations.FILE), []
     said = {"target": "off", "to": tmp_path, "work": tmp_path / "work", "schedules": 9, "seed": 3, "residuals": True}
-    said |= {"tflops": None, "device": "cpu", "as_json": True}
+    said |= {"tflops": None, **ALONE, "as_json": True}
     with pytest.raises(InputError, match="has no fitted budget at the checkpoint's own settings"):
         command(small.spec.name, None, 6, "0.6", **said)
     calibrations.write(tmp_path, digest, old)
@@ -305,15 +333,15 @@ def test_residuals_are_added_to_what_is_there(small, tmp_path, monkeypatch, caps
 
 
 def test_presets_of_other_budgets_stay_and_what_is_no_longer_better_goes(small, tmp_path, monkeypatch, capsys):
-    at = Calibrator(small, "off", tmp_path).walker.conditions()
+    at = Windows(small.spec, "off").conditions()
     old = [Calibration(budget, at, (0, 2), ((), ()), ((), ())) for budget in (0.7, 0.6)]
     elsewhere = replace(old[1], conditions=replace(at, steps=9))
     digest = folder_digest(Path(small.spec.path), without=calibrations.FILE)
     calibrations.write(tmp_path, digest, [*old, elsewhere])
     monkeypatch.setattr(Calibrator, "calibrate", lambda self, budget, *prompts: Outcome(budget, None, (5.0,), (4.0,)))
-    command(small.spec.name, None, 6, "0.6", "off", tmp_path, tmp_path / "work", 9, 0, None, "cpu", True)
+    command(small.spec.name, None, 6, "0.6", "off", tmp_path, tmp_path / "work", 9, 0, None, **ALONE, as_json=True)
     written = json.loads((tmp_path / "calibration.json").read_text())
     assert [(each["budget"], each["conditions"]["steps"]) for each in written["presets"]] == [(0.7, 4), (0.6, 9)]
     calibrations.write(tmp_path, "another", old)
     with pytest.raises(InputError, match=f"calibration.json: checkpoint: is another's; accepted: {digest}"):
-        command(small.spec.name, None, 6, "0.6", "off", tmp_path, tmp_path / "work", 9, 0, None, "cpu", True)
+        command(small.spec.name, None, 6, "0.6", "off", tmp_path, tmp_path / "work", 9, 0, None, **ALONE, as_json=True)
