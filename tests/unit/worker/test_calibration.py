@@ -130,7 +130,6 @@ def test_what_is_kept_says_what_residuals_others_showed(model, tmp_path):
     assert again.recorded(bare, [], PROMPTS[1:]) == replace(found, predicted=None)
     with mock.patch.object(Walking, "answer", side_effect=AssertionError("walked again")):
         assert again.recorded(found, [], PROMPTS[1:]) == replace(found, predicted=None)
-        calibrator.closeness(PROMPTS[1:], 0.6, found)  # what was seen of it changes no walk
 
 
 def test_spread_over_chunks():
