@@ -122,7 +122,7 @@ def _presets(folder: Path, digest: str) -> "Sequence[Preset]":
 
 def _known(folder: Path, before: "Sequence[Preset]", windows: "Windows") -> "list[Calibration]":
     """Those that were fitted at the checkpoint's own settings. InputError where there is none."""
-    from flowcache.cache.fixed_steps import Calibration
+    from flowcache.worker.calibration import Calibration
 
     at = windows.conditions()
     known = [each for each in before if isinstance(each, Calibration) and each.conditions == at]

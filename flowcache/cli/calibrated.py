@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flowcache.bench.statistics import Interval
-    from flowcache.sampling.dry_run import WindowWork
-    from flowcache.worker.calibration import Outcome
+    from flowcache.worker.calibration import Outcome, WindowWork
     from flowcache.worker.windows import Windows
 
 

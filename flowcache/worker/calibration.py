@@ -19,7 +19,18 @@ from flowcache.worker.journal import Journal
 from flowcache.worker.walks import PROBES, Walker
 from flowcache.worker.windows import Prompt, Target, Windows
 
-__all__ = ["Calibration", "Calibrator", "FewerSteps", "Outcome", "Preset", "Prompt", "Target", "recording", "works"]
+__all__ = [
+    "Calibration",
+    "Calibrator",
+    "FewerSteps",
+    "Outcome",
+    "Preset",
+    "Prompt",
+    "Target",
+    "WindowWork",
+    "recording",
+    "works",
+]
 
 Made = TypeVar("Made")
 WORST = 3.0  # dB
