@@ -281,3 +281,5 @@ class ChunkRecord:
     decisions: str | None = None
     flaw: str | None = None  # what its pixels look like: black, frozen or saturated
     forwards: int | None = None  # all that ran since the chunk before was finished, those for K/V alone included
+    residuals: list[float] | None = None  # of the jumps of a budget's schedule, from one computed step to the next
+    residual_ratio: float | None = None  # the largest of them to what calibration saw

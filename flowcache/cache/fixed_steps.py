@@ -1,9 +1,12 @@
 """A budget of chunk forwards, as plain data: which steps every chunk computes, and what was fitted to join them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
-LATENTS = 5  # of a chunk, in float32: velocities of up to three passes and two guided ones are kept where it is fitted
+GUIDED = 2  # latents of a chunk, in float32, that are kept: its last guided velocities,
+LATENTS = 3 + GUIDED  # and where it is fitted those of up to three passes
+ROUNDING = 1e-6  # a residual that is no larger is nothing but that of float32
 
 
 @dataclass(frozen=True)
@@ -21,11 +24,21 @@ class Conditions:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """Residuals of one jump (`sampling.residuals`), over chunks of prompts that had no part in the fit."""
+
+    largest: float
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True)
 class Calibration:
     """Fitted on a checkpoint under `conditions`, at `budget`.
 
     computed: steps, from 0 on. first, later: what `sampling.calibrated.Calibrated` adds after each of them, in a
-    window's chunk 0 and in all others; an empty one adds nothing.
+    window's chunk 0 and in all others; an empty one adds nothing. first_seen, later_seen: of the jumps between them,
+    alike; empty: nobody looked. predicted: J of `sampling.proposal`; None: nobody asked.
     """
 
     budget: float
@@ -33,6 +46,22 @@ class Calibration:
     computed: tuple[int, ...]
     first: tuple[tuple[float, ...], ...]
     later: tuple[tuple[float, ...], ...]
+    first_seen: tuple[Seen, ...] = ()
+    later_seen: tuple[Seen, ...] = ()
+    predicted: float | None = None
+
+    @property
+    def judges(self) -> bool:
+        """Whether it says how large residuals may be."""
+        return bool(self.first_seen or self.later_seen)
+
+    def ratio(self, chunk: int, residuals: Sequence[float]) -> float | None:
+        """The largest of the window's chunk to what was seen of its jump; None where nothing was."""
+        seen = self.later_seen if chunk else self.first_seen
+        if not seen or len(seen) != len(residuals):
+            return None
+        largest = max(own / max(one.largest, ROUNDING) for own, one in zip(residuals, seen, strict=True))
+        return float(f"{largest:.4g}")
 
 
 Solver = Literal["own", "adams-bashforth"]
@@ -45,6 +74,8 @@ class FewerSteps:
 
     lag: its own, in rows. solver: the family's own, or where that is Euler's one of second order.
     """
+
+    judges: ClassVar[bool] = False  # as `Calibration.judges`
 
     budget: float
     conditions: Conditions
@@ -62,10 +93,13 @@ class FixedSteps:
     unaccelerated model's chunk forwards; one at least.
 
     No rank can disagree, and costs are exact before the start. Where nothing was calibrated it is a run of fewer steps.
+    floor: a chunk whose residuals are larger than so many times those that the calibration saw is not good enough, and
+    its window is run again within a `larger` budget; None: each is.
     """
 
     budget: float
     calibrations: tuple[Preset, ...] = ()
+    floor: float | None = None
 
     def calibration(self, at: Conditions) -> Preset | None:
         """That of the budget, else of the next smaller one: closer than fewer steps there, and those gain little by a
@@ -73,6 +107,12 @@ class FixedSteps:
         fits = (each for each in self.calibrations if each.budget <= self.budget and each.conditions == at)
         return max(fits, key=lambda each: each.budget, default=None)
 
+    def larger(self, at: Conditions) -> tuple[float, ...]:
+        """Calibrated budgets above this one, the next one first."""
+        budgets = {each.budget for each in self.calibrations if each.conditions == at}
+        return tuple(sorted(budget for budget in budgets if self.budget < budget < 1))
+
     def held(self, latents: int) -> int:
         """Bytes that a chunk keeps at its most; latents: bytes of its own."""
-        return LATENTS * latents if any(isinstance(each, Calibration) for each in self.calibrations) else 0
+        fitted = any(isinstance(each, Calibration) for each in self.calibrations)
+        return (LATENTS if fitted else GUIDED) * latents

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,7 +20,7 @@ from flowcache.errors import FlowcacheError, InputError, Problem
 if TYPE_CHECKING:
     from flowcache.inputs.options import RunOptions
     from flowcache.records import ModelSpec
-    from flowcache.worker.calibration import Calibrator, Preset, Prompt, Target
+    from flowcache.worker.calibration import Calibration, Calibrator, Preset, Prompt, Target
     from flowcache.worker.walking import Walks
     from flowcache.worker.windows import Windows
 
@@ -60,6 +61,10 @@ def calibrate(
     gangs: options.Gangs = None,
     address: options.Address = None,
     as_json: Json = False,
+    residuals: Annotated[
+        bool,
+        typer.Option("--residuals", help="Find nothing: note of the budgets that are there what quality_floor needs."),
+    ] = False,
 ) -> None:
     """Find which steps policy flowcache computes at each budget, and what it adds to its solver, for one checkpoint at
     its own steps and guidance.
@@ -68,7 +73,7 @@ def calibrate(
     surely bring them closer to the target than fewer steps within the same forwards, that budget keeps fewer steps.
     What it takes is said before it starts. With --gang, --gangs or --address gangs of Ray actors walk.
     """
-    from flowcache.worker.calibration import Calibrator
+    from flowcache.worker.calibration import Calibrator, recording, works
     from flowcache.worker.walks import Walker
 
     shares, windows = _shares(budgets), _windows(model, _target(target))
@@ -79,12 +84,17 @@ def calibrate(
     check_here(work, "--work")
     ranks = _ranks(spec, device, gang, gangs, address)
     before = _presets(folder, spec.digest)
-    takes = cost(windows, schedules, shares, len(texts), tflops, ranks.gang if ranks else 1)
+    known, half = _known(folder, before, windows) if residuals else [], len(texts) // 2
+    shares = [each.budget for each in known] if residuals else shares
+    taken = (recording if residuals else works)(windows, schedules, shares, half, len(texts) - half)
+    takes = cost(windows, taken, len(texts), tflops, ranks.gang if ranks else 1)
     tell = (lambda text: None) if as_json else lambda text: out.print(text, markup=False)
     tell(cost_line(takes))
     work.mkdir(parents=True, exist_ok=True)
     with _walks(model, spec, texts, device or "cpu", ranks) as walks:
-        made, said = _calibrated(Calibrator(Walker(windows, work, walks), schedules), shares, texts, tell)
+        calibrator = Calibrator(Walker(windows, work, walks), schedules)
+        make = partial(_recorded, calibrator, known) if residuals else partial(_calibrated, calibrator, shares)
+        made, said = make(texts, tell)
     kept = [each for each in before if each.budget not in shares or each.conditions != windows.conditions()]
     file = _write(folder, spec.digest, [*kept, *made])
     if as_json:
@@ -110,6 +120,18 @@ def _presets(folder: Path, digest: str) -> "Sequence[Preset]":
     return read(folder, digest) if (folder / FILE).is_file() else ()
 
 
+def _known(folder: Path, before: "Sequence[Preset]", windows: "Windows") -> "list[Calibration]":
+    """Those that were fitted at the checkpoint's own settings. InputError where there is none."""
+    from flowcache.worker.calibration import Calibration
+
+    at = windows.conditions()
+    known = [each for each in before if isinstance(each, Calibration) and each.conditions == at]
+    if not known:
+        why = f"{folder} has no fitted budget at the checkpoint's own settings"
+        raise InputError([Problem("--residuals", "", why)])
+    return known
+
+
 def _write(folder: Path, digest: str, presets: "Sequence[Preset]") -> Path:
     from flowcache.families.calibrations import FILE, write
 
@@ -127,6 +149,18 @@ def _calibrated(
         said.append(told(calibrator.windows, outcome))
         made += [outcome.preset] if outcome.preset else []
         tell(line(said[-1]))
+    return made, said
+
+
+def _recorded(
+    calibrator: "Calibrator", known: "Sequence[Calibration]", texts: "Sequence[Prompt]", tell: Callable[[str], None]
+) -> "tuple[list[Calibration], list[dict[str, Any]]]":
+    """As `_calibrated`, of presets that are there."""
+    half = len(texts) // 2
+    made = [calibrator.recorded(each, texts[:half], texts[half:]) for each in known]
+    said = [{"budget": each.budget, "predicted_error": each.predicted} for each in made]
+    for each in made:
+        tell(f"budget {each.budget:g}: residuals of {len(texts) - half} prompts are noted")
     return made, said
 
 

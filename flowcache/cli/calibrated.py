@@ -5,26 +5,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flowcache.bench.statistics import Interval
-    from flowcache.worker.calibration import Outcome
+    from flowcache.worker.calibration import Outcome, WindowWork
     from flowcache.worker.windows import Windows
 
 
 def cost(
-    windows: "Windows", schedules: int, shares: Sequence[float], prompts: int, tflops: float | None, gang: int
+    windows: "Windows", works: "Sequence[tuple[int, WindowWork]]", prompts: int, tflops: float | None, gang: int
 ) -> dict[str, Any]:
-    """gang_hours, gpu_hours: as `flowcache plan` counts for gangs of so many ranks."""
+    """works: see `worker.calibration.works`. gang_hours, gpu_hours: as `flowcache plan` counts for gangs of so many
+    ranks."""
     from flowcache.families.settings import config_of
     from flowcache.planner.hardware import EFFICIENCY, TFLOPS, Node
     from flowcache.planner.throughput import assumed
-    from flowcache.worker.calibration import works
 
-    taken = works(windows, schedules, shares, prompts // 2, prompts - prompts // 2)
     speed = assumed(tflops or TFLOPS, EFFICIENCY, Node().link)
-    hours = speed.windows(config_of(windows.spec), taken, gang) / 3600
+    hours = speed.windows(config_of(windows.spec), works, gang) / 3600
     speeds, _, link = speed.rests_on
     return {
         "prompts": prompts,
-        "forwards": sum(count * work.forwards for count, work in taken),
+        "forwards": sum(count * work.forwards for count, work in works),
         "gang": gang,
         "gang_hours": hours,
         "gpu_hours": gang * hours,
@@ -52,6 +51,7 @@ def told(windows: "Windows", outcome: "Outcome") -> dict[str, Any]:
         "lag": made.lag if isinstance(made, FewerSteps) else None,
         "solver": made.solver if isinstance(made, FewerSteps) else None,
         "corrected": outcome.corrected,
+        "predicted_error": made.predicted if isinstance(made, Calibration) else None,
         "fewer_steps": interval(outcome.plain),
         "found": interval(outcome.best),
         "gain": {"mean": gain.mean, "median": gain.median, "better": gain.better, "of": gain.of},

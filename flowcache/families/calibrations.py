@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from flowcache.cache.fixed_steps import SOLVERS, Calibration, Conditions, FewerSteps, Preset
+from flowcache.cache.fixed_steps import SOLVERS, Calibration, Conditions, FewerSteps, Preset, Seen
 from flowcache.errors import InputError, Problem
 from flowcache.families.spec_file import number
 from flowcache.models.json_files import read_object
@@ -27,8 +27,13 @@ def read(folder: Path, digest: str) -> tuple[Preset, ...]:
     return tuple(_preset(path, number, each) for number, each in enumerate(presets))
 
 
+def document(made: Preset) -> dict[str, Any]:
+    """Without what is not known, as versions wrote that did not ask."""
+    return {key: value for key, value in asdict(made).items() if value not in (None, ())}
+
+
 def write(folder: Path, digest: str, calibrations: Sequence[Preset]) -> None:
-    presets = [asdict(each) for each in calibrations]
+    presets = [document(each) for each in calibrations]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FILE).write_text(json.dumps({"checkpoint": digest, "presets": presets}, indent=1) + "\n")
 
@@ -39,7 +44,7 @@ def _preset(path: Path, place: int, raw: Any) -> Preset:
         made = _fewer(raw) if "solver" in raw else _calibration(raw)
         if _holds(made.conditions) and number(made.budget) and all(_sound(made)):
             return made
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, AttributeError):
         pass
     raise InputError([Problem(str(path), f"presets[{place}]", f"is no preset; accepted: {ACCEPTED}")])
 
@@ -50,7 +55,9 @@ def _fewer(raw: Any) -> FewerSteps:
 
 def _calibration(raw: Any) -> Calibration:
     computed, first, later = tuple(raw["computed"]), _table(raw["first"]), _table(raw["later"])
-    return Calibration(raw["budget"], Conditions(**raw["conditions"]), computed, first, later)
+    first_seen, later_seen = (tuple(Seen(**each) for each in raw.get(key, ())) for key in ("first_seen", "later_seen"))
+    conditions, tables = Conditions(**raw["conditions"]), (first, later, first_seen, later_seen)
+    return Calibration(raw["budget"], conditions, computed, *tables, raw.get("predicted"))
 
 
 def _holds(at: Conditions) -> bool:
@@ -69,6 +76,10 @@ def _sound(made: Preset) -> Iterator[bool]:
     tables = made.first, made.later
     yield all(len(table) == len(made.computed) for table in tables)
     yield all(number(value) for table in tables for own in table for value in own)
+    yield all(len(own) in (0, len(made.computed) - 1) for own in (made.first_seen, made.later_seen))
+    seen = (value for one in (*made.first_seen, *made.later_seen) for value in vars(one).values())
+    yield all(number(value) and value >= 0 for value in seen)
+    yield made.predicted is None or number(made.predicted)
 
 
 def _table(raw: Any) -> tuple[tuple[float, ...], ...]:

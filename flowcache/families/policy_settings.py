@@ -66,6 +66,7 @@ SETTINGS: Mapping[str, Setting] = {
     "ret_steps": Number(0, 1000, whole=True, also="warmup_steps"),
     "reuse": Switch(),
     "budget": Number(0, 1, above=True),
+    "quality_floor": Number(0, 100, above=True),
     "refresh": Switch(means=lambda on: {"kv_update": "refresh" if on else "stale"}),
     "renoise": Switch(means=lambda on: {"renoise": on}),
     "velocity": Switch(),
@@ -183,6 +184,8 @@ def misfits(policy: Mapping[str, Any], settings: Mapping[str, Setting]) -> list[
     if "budget" in policy:
         others = [key for key in (*REUSE, *BY_CHANGE) if key in policy]
         faults += [((key,), "does not go with budget, by which all steps are known; accepted: none") for key in others]
+    elif "quality_floor" in policy:
+        faults.append((("quality_floor",), "is what a budget is raised by; accepted: with budget"))
     kv = policy.get("kv", {}) if settings.get("kv") is KV else {}
     if kv:
         faults += [(("kv", *where), message) for where, message in _kv_misfits(kv)]

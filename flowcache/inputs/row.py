@@ -1,7 +1,7 @@
 """One manifest row against its model: what it renders, or why it cannot."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -172,6 +172,7 @@ def policy(row: ReadRow, spec: ModelSpec, default: Policy) -> dict[str, Any]:
     if faults := faults or misfits(read, settings):
         return _faulty(row, given, faults)
     given, preset = {key: given[key] for key in given if key in ("name", *read)} | read, settings.get("preset")
+    _warn_of_floor(row, given, spec)
     if not isinstance(preset, Preset) or not declared[chosen.name].wants_reuse(given):
         return given
     if not (presets := preset.of(spec)):
@@ -183,6 +184,13 @@ def policy(row: ReadRow, spec: ModelSpec, default: Policy) -> dict[str, Any]:
         known = " or ".join(repr(name) for name in presets)
         row.fault(("policy", "preset"), f"got {shown(asked)}; accepted with {spec.name}: {known}")
     return given | {"preset": asked}
+
+
+def _warn_of_floor(row: ReadRow, given: Mapping[str, Any], spec: ModelSpec) -> None:
+    budget = given.get("budget", 0.0)
+    if "quality_floor" in given and not any(each.judges and each.budget <= budget for each in spec.calibrations):
+        why = f"{spec.name} has no calibration up to budget {budget:g} that says what residuals it saw"
+        row.warn(("policy", "quality_floor"), f"judges nothing: {why}")
 
 
 def _faulty(row: ReadRow, given: dict[str, Any], faults: Sequence[Fault]) -> dict[str, Any]:

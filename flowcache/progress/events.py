@@ -5,7 +5,7 @@ from typing import Literal, Protocol
 
 FailureKind = Literal[
     "infra", "store", "node", "memory", "damaged", "unreadable", "superseded", "abandoned", "work", "flaw"
-]  # flaw: rendered again without reuse, nobody's fault; abandoned: its video was cancelled
+]  # flaw: rendered again with more steps, nobody's fault; abandoned: its video was cancelled
 
 
 @dataclass(frozen=True, slots=True)

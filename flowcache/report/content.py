@@ -66,6 +66,22 @@ class Video:
         ]
 
     @property
+    def budget(self) -> str:
+        """How it was rendered, where its policy has a budget."""
+        within = sorted({marker.budget for marker in self.markers if marker.budget is not None})
+        if not within:
+            return ""
+        errors = [marker.predicted_error for marker in self.markers if marker.predicted_error is not None]
+        ratios = [chunk.residual_ratio for chunk in self.chunks if chunk.residual_ratio is not None]
+        repeats = sum(marker.repeats or 0 for marker in self.markers)
+        dropped = sum(marker.dropped_forwards or 0 for marker in self.markers)
+        parts = [f"budget {', '.join(f'{budget:g}' for budget in within)}"]
+        parts += [f"predicted error {max(errors):.2g}"] if errors else []
+        parts += [f"residuals up to {max(ratios):.3g} times what calibration saw"] if ratios else []
+        parts += [f"renders given up: {repeats}, of {dropped:,} forwards"] if repeats else []
+        return ", ".join(parts)
+
+    @property
     def kept(self) -> str:
         """What the policy keeps of finished chunks, as it was asked for."""
         kv = {"keep": "all", **self.request["policy"].get("kv", {})}

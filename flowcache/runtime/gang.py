@@ -11,7 +11,7 @@ from flowcache.runtime.ranks import Berth, RayRanks
 from flowcache.storage.documents import SegmentMarker
 from flowcache.storage.finish_marker import FinishMarker
 from flowcache.storage.objects.store import Store
-from flowcache.worker.task import Event, Flawed, Task, WorkerSettings
+from flowcache.worker.task import Again, Event, Flawed, Task, WorkerSettings
 
 
 class RayGang(RayRanks):
@@ -24,7 +24,7 @@ class RayGang(RayRanks):
         ranks = berth.shape.ranks
         super().__init__(name, berth, RankActor, lambda rank: (store, settings, name, rank, ranks))
         self._stream: Any = None
-        self._end: SegmentMarker | Flawed | FinishMarker | None = None
+        self._end: SegmentMarker | Flawed | Again | FinishMarker | None = None
         self.model: str | None = None
         self.video: str | None = None
         self.task: Task | None = None
@@ -57,7 +57,7 @@ class RayGang(RayRanks):
         events: list[Event] = []
         for item in ready:
             event = self._take(item)
-            if isinstance(event, SegmentMarker | Flawed | FinishMarker):
+            if isinstance(event, SegmentMarker | Flawed | Again | FinishMarker):
                 self._end, self._stream = event, None
             elif event is not None:
                 events.append(event)

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from flowcache.sampling.plan import Solver
+from flowcache.sampling.plan import Solver, Timed
 from flowcache.sampling.solver import SolverState
 
 Guide = Callable[[int, list[Tensor]], Tensor]
@@ -39,6 +39,11 @@ class Calibrated:
     @property
     def start(self) -> Memory:
         return Memory(self.base.start)
+
+    @property
+    def carried(self) -> tuple[float, ...]:
+        """See `plan.Timed`; nothing where the base does not say."""
+        return self.base.carried if isinstance(self.base, Timed) else ()
 
     def step(
         self, index: int, velocity: Tensor, sample: Tensor, state: Memory, noise: Callable[[], Tensor]

@@ -60,6 +60,10 @@ class Latents:
         noise = uploaded(self._noise_of(row)[:, chunk * self.chunk : (chunk + 1) * self.chunk], x.device, x.dtype)
         return noise * self._share + x * (1 - self._share)
 
+    def free(self, chunk: int, values: Tensor) -> Tensor:
+        """Values of the chunk's frames, alike; 0 for those that are given."""
+        return values.masked_fill(self._masks[chunk], 0) if chunk in self._masks else values
+
     def replace(self, chunk: int, result: Tensor, last: bool) -> None:
         """Take a step's result, of which given frames stay as they are. NotFinite where the last one is not."""
         if chunk in self._masks:

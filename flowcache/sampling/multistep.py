@@ -19,6 +19,11 @@ class AdamsBashforth:
     times: tuple[float, ...]
     start: tuple[()] = START
 
+    @property
+    def carried(self) -> tuple[float, ...]:
+        """See `plan.Timed`."""
+        return tuple(time - self.times[0] for time in self.times)
+
     def step(
         self,
         index: int,

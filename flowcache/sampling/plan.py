@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from flowcache.cache.fixed_steps import Conditions
+from flowcache.cache.fixed_steps import Calibration, Conditions
 from flowcache.cache.policy import Policy
 
 TextKind = Literal["caption", "negative", "null", "dropped"]
@@ -72,6 +72,16 @@ class Solver(Protocol):
         ...
 
 
+@runtime_checkable
+class Timed(Protocol):
+    """A solver that says how long its steps are."""
+
+    @property
+    def carried(self) -> tuple[float, ...]:
+        """How far a velocity of 1 has moved the latents before each step, and at the end, but for its sign."""
+        ...
+
+
 @dataclass(frozen=True)
 class SamplingPlan:
     """steps: of every chunk. guide(step, velocities of the branches, in their order) -> the velocity to take.
@@ -83,7 +93,8 @@ class SamplingPlan:
     told: how its steps are taken, for who asks what a run will do.
     weightless: (step, branch) whose velocity `guide` would multiply by 0: it is given the others alone.
     conditions: what a fixed schedule is chosen by; None: the family has none. computed: the steps that it takes, and
-    that `solver` counts; empty: all. opening: the solver of a window's chunk 0, where that has its own.
+    that `solver` counts; empty: all. calibration: which says so. opening: the solver of a window's chunk 0, where that
+    has its own.
     spared: forwards that it leaves out.
     """
 
@@ -101,6 +112,7 @@ class SamplingPlan:
     weightless: frozenset[tuple[int, int]] = frozenset()
     conditions: Conditions | None = None
     computed: tuple[int, ...] = ()
+    calibration: Calibration | None = None
     opening: Solver | None = None
     spared: tuple[ChunkForward, ...] = ()
 

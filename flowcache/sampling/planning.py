@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from flowcache.cache.fixed_steps import Calibration
+from flowcache.cache.fixed_steps import Calibration, FixedSteps
 from flowcache.cache.policy import Policy
 from flowcache.sampling.budget import fewer_steps, steps_within
 from flowcache.sampling.idle import without_idle
@@ -30,8 +30,20 @@ def plan_for(settings: Settings, frames: int, policy: Policy, given: int = 0) ->
     if found and found.budget < policy.steps.budget and steps_within(settings, policy, frames) == plan.steps:
         found = None  # nothing is left to spare
     if not isinstance(found, Calibration):
-        return fewer_steps(settings, frames, policy, given, found)
+        return _warned(fewer_steps(settings, frames, policy, given, found), policy.steps)
     exact, plan = without_idle(plan, policy), without_idle(thinned(plan, found), policy)
     run = {forward for row in plan.rows for forward in row.forwards}
     every = (forward for row in exact.rows for forward in row.forwards if forward.step >= 0)
-    return replace(plan, spared=tuple(forward for forward in every if forward not in run))
+    plan = replace(plan, spared=tuple(forward for forward in every if forward not in run))
+    return _warned(plan, policy.steps)
+
+
+def _warned(plan: SamplingPlan, steps: FixedSteps) -> SamplingPlan:
+    """Of a quality floor it tells what that may cost, or that nothing is judged by it."""
+    if steps.floor is None:
+        return plan
+    if not plan.calibration or not plan.calibration.judges:
+        return replace(plan, told=f"{plan.told}; quality_floor judges nothing, as nobody looked what it leaves out")
+    larger = ", then ".join([*(f"at {budget:g}" for budget in steps.larger(plan.calibration.conditions)), "every step"])
+    seen = f"{steps.floor:g} times what calibration saw"
+    return replace(plan, told=f"{plan.told}; where residuals exceed {seen}, again {larger}: more forwards than said")

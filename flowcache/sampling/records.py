@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from flowcache.cache.fixed_steps import Calibration
 from flowcache.cache.step_rule import Decision
 from flowcache.errors import FlowcacheError
 
@@ -29,7 +30,8 @@ class FinishedChunk:
     of a window's chunks sum up to the time that the window took. kv_bytes: of the K/V storage of the whole window.
     decisions: for each guidance branch a character a step, 1 where it was computed, 0 where reused, - where the
     branch does not run. forwards: all that ran since the chunk before was finished, other chunks' too, and those for
-    K/V alone: over a window's chunks they sum up to what it took.
+    K/V alone: over a window's chunks they sum up to what it took. residuals: of a fixed schedule's jumps
+    (`sampling.residuals`). calibration: that it follows, if any.
     """
 
     index: int
@@ -40,6 +42,13 @@ class FinishedChunk:
     kv_bytes: int = 0
     decisions: tuple[str, ...] = ()
     forwards: int = 0
+    residuals: tuple[float, ...] = ()
+    calibration: Calibration | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """Of its residuals to what the calibration saw; None where nobody can tell."""
+        return self.calibration and self.calibration.ratio(self.index, self.residuals)
 
 
 @dataclass(frozen=True)

@@ -9,20 +9,15 @@ from torch import Tensor
 
 from flowcache.cache.fixed_steps import Calibration
 from flowcache.sampling.calibrated import Calibrated
-from flowcache.sampling.plan import SamplingPlan, SamplingStep, Solver
+from flowcache.sampling.plan import SamplingPlan, SamplingStep, Solver, Timed
 
 
 @runtime_checkable
-class Jumps(Protocol):
+class Jumps(Timed, Protocol):
     """A solver that can stand at some of its times alone."""
 
     def over(self, computed: tuple[int, ...]) -> Solver:
         """The same from each of these steps to the next of them, and from the last to the end."""
-        ...
-
-    @property
-    def carried(self) -> tuple[float, ...]:
-        """How far a velocity of 1 has moved the latents before each step, and at the end, but for its sign."""
         ...
 
 
@@ -42,7 +37,7 @@ def thinned(plan: SamplingPlan, made: Calibration) -> SamplingPlan:
     fitted = partial(Calibrated, solver, plan.guide, computed)
     return replace(
         plan, rows=tuple(rows), computed=computed, solver=fitted(made.later), opening=fitted(made.first), guide=_each,
-        told=f"{len(computed)} of {plan.steps} steps, {plan.told}, calibrated",
+        calibration=made, told=f"{len(computed)} of {plan.steps} steps, {plan.told}, calibrated",
     )  # fmt: skip
 
 

@@ -11,12 +11,14 @@ from flowcache.cache.step_cache import StepCache
 from flowcache.cache.step_rule import ALWAYS, Decision
 from flowcache.models.base import KVSharding, VideoModel
 from flowcache.models.upload import uploaded
+from flowcache.sampling.calibrated import Memory
 from flowcache.sampling.chunk_inputs import ChunkInputs
 from flowcache.sampling.executor import Batch, executor_of
 from flowcache.sampling.latents import Given, Latents
-from flowcache.sampling.plan import ChunkForward, SamplingStep, Settings, TextKind
+from flowcache.sampling.plan import ChunkForward, SamplingStep, Settings, TextKind, Timed
 from flowcache.sampling.planning import plan_for
 from flowcache.sampling.records import FinishedChunk, Texts, Visit
+from flowcache.sampling.residuals import Residuals
 from flowcache.sampling.text_inputs import TextInputs
 
 Observe = Callable[[Visit], None]
@@ -65,6 +67,7 @@ class Window:
         self.rule = policy.step_rule(plan.steps, len(plan.rows), total, plan.cycle, plan.kv_branches)
         self.caches: dict[int | None, StepCache] = {}  # of chunks under way; None: of all together
         self.solver_states = [plan.solver_of(chunk).start for chunk in range(len(self.latents))]
+        self.residuals = Residuals(plan.solver.carried if policy.steps and isinstance(plan.solver, Timed) else ())
         self.decisions: dict[tuple[int, int], list[str]] = {}  # as in FinishedChunk, by chunk and branch
         self.seconds = [0.0] * len(self.latents)
         self.forwards = 0  # since the last chunk was finished
@@ -175,6 +178,11 @@ class Window:
 
         velocity = self.plan.guide(step, velocities) if velocities else None
         result = self.cache(chunk).advance(latents, velocity, solve)
+        after = self.solver_states[chunk]
+        guided = after.guided[0] if isinstance(after, Memory) else velocity  # a calibrated solver guides itself
+        if guided is not None:
+            free = (self.latents.free(chunk, values) for values in (guided, latents))
+            self.residuals.see(chunk, self.plan.place(step), *free)
         self.latents.replace(chunk, result, last=step == self.plan.last)
 
     def noise(self, chunk: int, step: int) -> Tensor:
@@ -223,6 +231,8 @@ class Window:
             kv_bytes=self.store.bytes,
             decisions=decisions,
             forwards=forwards,
+            residuals=self.residuals.read(chunk, self.store.sharding.total),
+            calibration=self.plan.calibration,
         )
 
 

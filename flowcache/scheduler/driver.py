@@ -32,7 +32,7 @@ from flowcache.storage.ownership import Hold, Superseded, take
 from flowcache.storage.runs import PLAIN, begin_run
 from flowcache.storage.turn import DONE, Job
 from flowcache.storage.withdrawal import finish_withdrawals
-from flowcache.worker.task import Event, Flawed, Task
+from flowcache.worker.task import Again, Event, Flawed, Raised, Task
 
 ENDING = 20.0  # seconds for a gang to end the task of a cancelled video, after which its processes are
 WATCH_EVERY = 1.0  # seconds between two looks for stalls and for room in the cluster
@@ -150,6 +150,7 @@ class Driver:
         self.pool = GangPool(provider, ledger.options, ledger.note)
         self.failures = Failures(self.pool, ledger)
         self.spoilt: set[tuple[str, int]] = set()  # (video, segment) to render without reuse
+        self.raised: dict[tuple[str, int], tuple[RenderRequest, Raised]] = {}  # alike, by larger budgets
         self._watched = provider.now() - WATCH_EVERY
         self._ending: dict[Gang, float] = {}  # gangs whose video was cancelled, since when on the provider's clock
 
@@ -222,8 +223,10 @@ class Driver:
         if taken:
             request, segment = taken
             place = request.id, segment.index
-            task = self.ledger.task(request, segment, gang.name, place not in self.spoilt, self.failures.tight(request))
-            gang.assign(task)
+            of, raised = self.raised.get(place, (request, None))
+            raised = raised if of == request else None  # the row may have been corrected since
+            how = place not in self.spoilt, self.failures.tight(request), raised
+            gang.assign(self.ledger.task(request, segment, gang.name, *how))
 
     def _hear(self, gang: Gang, news: list[Any]) -> None:
         task = gang.task
@@ -239,7 +242,12 @@ class Driver:
         if isinstance(event, ChunkRecord):
             self.ledger.chunk_done(task.segment, event)
         elif isinstance(event, Flawed):
-            self._again_without_reuse(task, event)
+            self.spoilt.add((task.segment.video_id, task.segment.index))
+            self._again(task, f"chunk {event.chunk} is {event.flaw}: rendered without reuse")
+        elif isinstance(event, Again):
+            self.raised[task.segment.video_id, task.segment.index] = task.request, event.raised
+            strays = f"chunk {event.chunk} strays {event.ratio:.3g} times as far as calibration saw"
+            self._again(task, f"{strays}: rendered again {event.raised.words}")
         elif isinstance(event, FinishMarker):
             self.pool.nodes.committed(gang.node)
             self.failures.refusals.committed()
@@ -249,9 +257,6 @@ class Driver:
             self.failures.refusals.committed()
             self.failures.mending.committed(task, event, gang)
 
-    def _again_without_reuse(self, task: Task, event: Flawed) -> None:
+    def _again(self, task: Task, cause: str) -> None:
         """Nobody's fault: it may be what the prompt asks for, and then it comes out so again and is kept."""
-        segment = task.segment
-        self.spoilt.add((segment.video_id, segment.index))
-        cause = f"chunk {event.chunk} is {event.flaw}: rendered without reuse"
-        self.ledger.failed(segment, 0, cause, "flaw", again=True)
+        self.ledger.failed(task.segment, 0, cause, "flaw", again=True)

@@ -40,7 +40,7 @@ from flowcache.storage.proof import Unproven, read_back
 from flowcache.storage.repair import fault_of_commit, take_back
 from flowcache.storage.runs import without_credentials
 from flowcache.storage.tables import write_tables
-from flowcache.worker.task import Task, worker_settings
+from flowcache.worker.task import Raised, Task, worker_settings
 
 
 class Refused(StoreError):
@@ -113,7 +113,15 @@ class Ledger:
         """Tell the operator."""
         self.tell(Note(masked(message)))
 
-    def task(self, request: RenderRequest, segment: Segment, gang: str, reuse: bool, frugal: bool = False) -> Task:
+    def task(
+        self,
+        request: RenderRequest,
+        segment: Segment,
+        gang: str,
+        reuse: bool,
+        frugal: bool = False,
+        raised: Raised | None = None,
+    ) -> Task:
         """What the gang is given, for a segment or finish that the queue says runs from now on."""
         if self.is_finish(segment):
             self.tell(SegmentStarted(request.id, segment.index, gang, finish=True))
@@ -123,7 +131,8 @@ class Ledger:
         init = next((marker.init_sha256 for marker in committed.values()), None)
         last = not self.queue.videos[request.id].continued(segment.index)
         self.tell(SegmentStarted(request.id, segment.index, gang, segment.chunks))
-        return Task(request, segment, parent, last, init, reuse, frugal, self.record.hash_of(request.id))
+        spec_hash = self.record.hash_of(request.id)
+        return Task(request, segment, parent, last, init, reuse, frugal, spec_hash, raised=raised)
 
     def chunk_done(self, segment: Segment, record: ChunkRecord) -> None:
         self.rendered += 1

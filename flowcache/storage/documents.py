@@ -16,7 +16,8 @@ from flowcache.storage.typed import read_json, typed
 
 SCHEMA_VERSION = 1  # of everything in the store: keys, documents, tables
 Work = Literal["render", "repair"]
-LATER = ("hardware", "stream")  # fields of a marker that older versions lack
+SCHEDULE = ("budget", "predicted_error", "repeats", "dropped_forwards")  # fields of a marker, where a row has a budget
+LATER = ("hardware", "stream", *SCHEDULE)  # fields of a marker that older versions lack
 READERS = 64  # parallel small reads: as many as S3 has connections
 
 
@@ -113,6 +114,10 @@ class SegmentMarker:
     seconds: dict[str, float]  # {"load", "conditioning"}: before the first chunk; {"text"}: encoding texts, beside it
     hardware: dict[str, str] | None = None  # of rank 0: {"device", "attention", "torch"}
     stream: dict[str, str] | None = None  # what its init segment says: {"codecs", "resolution"}
+    budget: float | None = None  # within which it was rendered in the end; 1: every step
+    predicted_error: float | None = None  # J of the calibrated schedule
+    repeats: int | None = None  # renders that the quality guard gave up
+    dropped_forwards: int | None = None  # of those
     schema_version: int = SCHEMA_VERSION
 
 

@@ -11,14 +11,15 @@ from typing import Any
 
 from flowcache.records import ChunkRecord
 from flowcache.storage import layout
-from flowcache.storage.documents import RunRecord, SegmentMarker
+from flowcache.storage.documents import SCHEDULE, RunRecord, SegmentMarker
 from flowcache.storage.keys import listed
 from flowcache.storage.objects.store import Store
 
 FEW = 500  # segments of a run whose markers are read sooner than pyarrow is loaded
 READERS = 4  # parts read at once: each has some 100,000 rows
 OF_CHUNK = tuple(name for name in ChunkRecord.__dataclass_fields__ if name != "key")
-SAME = ("video_id", "segment", "attempt", "fps", "host", "gang", "world_size", "started", "finished")  # names in both
+# Names in both.
+SAME = ("video_id", "segment", "attempt", "fps", "host", "gang", "world_size", "started", "finished", *SCHEDULE)
 COLUMNS = ("uri", *OF_CHUNK, *SAME, "fps_num", "fps_den", "init", "segment_seconds", "hardware")
 
 

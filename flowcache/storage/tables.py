@@ -17,7 +17,7 @@ from flowcache.records import read_rate
 from flowcache.storage import layout
 from flowcache.storage.commits import Commits, Listing, arrange, list_commits, read_markers
 from flowcache.storage.control import command_rows, read_log
-from flowcache.storage.documents import RunRecord, SegmentMarker, canonical
+from flowcache.storage.documents import SCHEDULE, RunRecord, SegmentMarker, canonical
 from flowcache.storage.finish_marker import FinishMarker, read_finishes
 from flowcache.storage.generations import changes
 from flowcache.storage.keys import listed
@@ -173,6 +173,9 @@ def chunk_row(marker: SegmentMarker, index: int) -> Row:
         "flaw": chunk.flaw,
         "decisions": chunk.decisions,
         "kv_bytes": chunk.kv_bytes,
+        "residuals": chunk.residuals,
+        "residual_ratio": chunk.residual_ratio,
+        **{name: getattr(marker, name) for name in SCHEDULE},
         "denoise_seconds": chunk.denoise_seconds,
         "decode_seconds": chunk.decode_seconds,
         "encode_seconds": chunk.encode_seconds,
@@ -261,6 +264,9 @@ def request_columns(run: RunRecord, request: Row) -> Row:
 def totals(markers: tuple[SegmentMarker, ...]) -> Row:
     chunks = [chunk for marker in markers for chunk in marker.chunks]
     forwards = [chunk.forwards for chunk in chunks if chunk.forwards is not None]
+    ratios = [chunk.residual_ratio for chunk in chunks if chunk.residual_ratio is not None]
+    repeats = [marker.repeats for marker in markers if marker.repeats is not None]
+    dropped = sum(marker.dropped_forwards or 0 for marker in markers)
     return {
         "segments": len(markers),
         "chunks": len(chunks),
@@ -268,7 +274,9 @@ def totals(markers: tuple[SegmentMarker, ...]) -> Row:
         "bytes": sum(chunk.bytes for chunk in chunks),
         "steps_computed": sum(chunk.steps_computed for chunk in chunks),
         "steps_reused": sum(chunk.steps_reused for chunk in chunks),
-        "forwards": sum(forwards) if len(forwards) == len(chunks) else None,
+        "forwards": sum(forwards) + dropped if len(forwards) == len(chunks) else None,
+        "repeats": sum(repeats) if repeats else None,
+        "residual_ratio": max(ratios, default=None),
         "flawed_chunks": sum(chunk.flaw is not None for chunk in chunks),
         "render_seconds": sum(marker.finished - marker.started for marker in markers),
         "started": min((marker.started for marker in markers), default=None),

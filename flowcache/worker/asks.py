@@ -16,6 +16,7 @@ from flowcache.worker.walking import Ask, Walking
 from flowcache.worker.windows import Prompt, Target, finer_for, request_of
 
 NUDGE = 0.01  # of the latents' size
+Shown = list[list[float]]  # residuals, by chunk and jump
 
 
 @dataclass(frozen=True)
@@ -84,19 +85,20 @@ class Nudged(Ask[dict[str, Tensor]]):
 
 
 @dataclass(frozen=True)
-class Result(Ask[Tensor]):
-    """[C, F, H, W] of a window that takes the steps of `made`; None: fewer steps."""
+class Result(Ask[tuple[Tensor, Shown]]):
+    """[C, F, H, W] of a window that takes the steps of `made`, and its residuals; None: fewer steps."""
 
     prompt: Prompt
     budget: float
     made: Preset | None
     chunks: int
 
-    def answer(self, walking: Walking) -> Tensor:
+    def answer(self, walking: Walking) -> tuple[Tensor, Shown]:
         window = walking.window(self.prompt, self.budget, self.made, self.chunks)
         for number in range(len(window.plan.rows)):
             window.run(number)
-        return torch.cat([host(chunk) for chunk in window.latents.chunks], 1)
+        shown = [[*window.residuals.read(chunk, window.store.sharding.total)] for chunk in range(self.chunks)]
+        return torch.cat([host(chunk) for chunk in window.latents.chunks], 1), shown
 
 
 @dataclass(frozen=True)

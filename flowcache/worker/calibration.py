@@ -4,20 +4,33 @@ steps for prompts that had no part in it."""
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from statistics import mean, median, stdev
+from statistics import mean, median, pstdev, stdev
 from typing import Any, Generic, TypeVar
 
 import torch
 
-from flowcache.cache.fixed_steps import Calibration, FewerSteps, Preset
+from flowcache.cache.fixed_steps import Calibration, FewerSteps, Preset, Seen
+from flowcache.families.calibrations import document
 from flowcache.sampling.dry_run import WindowWork
 from flowcache.sampling.fitting import Example, Table, fit
 from flowcache.sampling.proposal import Schedule, Walks, aligned, climb, even_steps, propose
+from flowcache.worker.asks import Shown
 from flowcache.worker.journal import Journal
 from flowcache.worker.walks import PROBES, Walker
 from flowcache.worker.windows import Prompt, Target, Windows
 
-__all__ = ["Calibration", "Calibrator", "FewerSteps", "Outcome", "Preset", "Prompt", "Target", "works"]
+__all__ = [
+    "Calibration",
+    "Calibrator",
+    "FewerSteps",
+    "Outcome",
+    "Preset",
+    "Prompt",
+    "Target",
+    "WindowWork",
+    "recording",
+    "works",
+]
 
 Made = TypeVar("Made")
 WORST = 3.0  # dB
@@ -27,6 +40,7 @@ CHUNKS = 2  # of a window that is fitted: its first chunk, and one for all later
 NEIGHBOURS = 3  # chunks of a window that is climbed by: one has neighbours on both sides
 SCHEDULES = 60  # that are walked at most to find one
 FEWEST = 0.6  # of the steps that a budget allows: so few are tried, too
+RESIDUALS = "residuals"  # as the journal calls them
 FOUND = 2  # schedules that are fitted and judged: the climbed one, and the best one in step with the lag
 
 
@@ -68,7 +82,7 @@ class Calibrator:
 
     def calibrate(self, budget: float, prompts: Sequence[Prompt], others: Sequence[Prompt]) -> Outcome:
         """Found and fitted on `prompts`, judged by `others`: what is not surely closer there than fewer steps within
-        the same forwards is not kept."""
+        the same forwards is not kept. What is fitted says what residuals they showed, and what was predicted."""
         plain = [*dict.fromkeys((None, self.fewer(budget, prompts)))]
         found = [self._bare(budget, each) for each in self.found(budget, prompts)]
         found += [self._fitted(each, prompts) for each in found]
@@ -80,7 +94,7 @@ class Calibrator:
         best = max(found, key=lambda made: robust(gains(closeness[made], closeness[None])))
         fewer = max(plain, key=lambda made: robust(closeness[made]))
         usual = fewer if better(fewer, None) else None
-        kept = best if all(better(best, each) for each in plain) else usual
+        kept = self.recorded(best, prompts, others) if all(better(best, each) for each in plain) else usual
         return Outcome(budget, kept, closeness[fewer], closeness[best])
 
     def fewer(self, budget: float, prompts: Sequence[Prompt]) -> FewerSteps | None:
@@ -96,6 +110,15 @@ class Calibrator:
         best = max((usual, *others), key=Race(prompts, judged).value)
         return None if best == usual else best
 
+    def recorded(self, made: Calibration, prompts: Sequence[Prompt], others: Sequence[Prompt]) -> Calibration:
+        """With what its steps were predicted to cost, from exact walks of `prompts` where these propose any, and the
+        residuals that `others` show."""
+        bare = replace(made, first_seen=(), later_seen=(), predicted=None)
+        predicted = self._exact(tuple(prompts)).cost(made.computed) if self.schedules else None
+        shown = self._shown(others, bare)
+        first, later = [own[0] for own in shown], [chunk for own in shown for chunk in own[1:]]
+        return replace(bare, first_seen=seen(first), later_seen=seen(later), predicted=predicted)
+
     def _bare(self, budget: float, computed: Schedule) -> Calibration:
         nothing = ((),) * len(computed)
         return Calibration(budget, self.windows.conditions(), computed, nothing, nothing)
@@ -108,7 +131,7 @@ class Calibrator:
             self.walker.record(prompts, CHUNKS)
             return [(0, fit(self.windows.plan(bare.budget, bare, CHUNKS), ask))]
 
-        of = ["fitted", bare, *(self.walker.key(prompt, CHUNKS) for prompt in prompts)]
+        of = ["fitted", document(bare), *(self.walker.key(prompt, CHUNKS) for prompt in prompts)]
         ((first, later),) = self.journal.values([of], walked)
         return replace(bare, first=tuple(map(tuple, first)), later=tuple(map(tuple, later)))
 
@@ -148,16 +171,38 @@ class Calibrator:
         that became another sample counts as WORST."""
         walker, whole = self.walker, self.windows.whole
         chunks = whole if chunks is None else min(chunks, whole)
+        of = self._of(prompts, budget, made, chunks)
 
         def walked(missing: list[int]) -> Iterator[tuple[int, float]]:
             some = [prompts[number] for number in missing]
             walker.record(some, chunks)
-            for number, ours in walker.results(some, budget, made, chunks):
+            for number, (ours, shown) in walker.results(some, budget, made, chunks):
+                if isinstance(made, Calibration) and chunks == whole:
+                    self._note([*of[missing[number]], RESIDUALS], shown)
                 theirs = torch.cat(walker.exact(some[number], chunks, self.windows.spec.steps), 1)
                 error = (ours - theirs).square().mean().clamp_min(1e-12)
                 yield missing[number], max(float(10 * torch.log10(theirs.square().mean() / error)), WORST)
 
-        return self.journal.values([[*walker.key(prompt, chunks), budget, made] for prompt in prompts], walked)
+        return self.journal.values(of, walked)
+
+    def _shown(self, prompts: Sequence[Prompt], made: Calibration) -> list[Shown]:
+        """Residuals of whole windows, which are walked for them where an older version judged them and kept none."""
+        budget, whole = made.budget, self.windows.whole
+
+        def walked(missing: list[int]) -> Iterator[tuple[int, Shown]]:
+            some = [prompts[number] for number in missing]
+            for number, (_, shown) in self.walker.results(some, budget, made, whole):
+                yield missing[number], shown
+
+        of = self._of(prompts, budget, made, whole)
+        return self.journal.values([[*each, RESIDUALS] for each in of], walked)
+
+    def _note(self, of: list[Any], shown: Shown) -> None:
+        self.journal.values([of], lambda missing: [(0, shown)])
+
+    def _of(self, prompts: Sequence[Prompt], budget: float, made: Preset | None, chunks: int) -> list[list[Any]]:
+        """What the journal has values of, prompt by prompt."""
+        return [[*self.walker.key(prompt, chunks), budget, made and document(made)] for prompt in prompts]
 
 
 def works(
@@ -183,6 +228,15 @@ def works(
     return [(count, work) for count, work in found if count]
 
 
+def recording(
+    windows: Windows, schedules: int, budgets: Sequence[float], prompts: int, others: int
+) -> list[tuple[int, WindowWork]]:
+    """As `works`, of `Calibrator.recorded` alone."""
+    near, one = windows.exact_work(min(NEIGHBOURS, windows.whole), windows.finer), windows.exact_work(1, 1)
+    found = [(prompts, near), (PROBES + 1, one)] if schedules else []
+    return [*found, *((others, windows.budget_work(windows.whole, budget)) for budget in budgets)]
+
+
 @dataclass
 class Race(Generic[Made]):
     """How good schedules are, of which the best is sought. closeness: of a schedule, to some of the prompts.
@@ -203,6 +257,11 @@ class Race(Generic[Made]):
         if not self.best or robust(found) > robust(self.best):
             self.best = found
         return robust(found)
+
+
+def seen(chunks: Shown) -> tuple[Seen, ...]:
+    """Of each jump, over chunks."""
+    return tuple(Seen(max(jump), mean(jump), pstdev(jump)) for jump in zip(*chunks, strict=True))
 
 
 def gains(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:

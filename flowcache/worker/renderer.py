@@ -18,6 +18,7 @@ from flowcache.inputs.segments import continues, plan
 from flowcache.models.base import CaptionEncoder, LoadedModel, RequestCaptions
 from flowcache.records import ModelSpec, RenderRequest, Segment
 from flowcache.sampling.loop import FinishedChunk, Texts, Visit, denoise
+from flowcache.worker.guard import Guard, Raised, within
 from flowcache.worker.noise import latent_shape, normal, window_noise
 from flowcache.worker.prefetch import Abandoned, Beside, prefetch
 
@@ -36,6 +37,8 @@ class RenderedChunk:
     kv_bytes: int
     decisions: tuple[str, ...]  # as in FinishedChunk
     forwards: int = 0  # alike
+    residuals: tuple[float, ...] = ()  # alike
+    ratio: float | None = None  # alike
 
 
 class SegmentRenderer:
@@ -49,7 +52,8 @@ class SegmentRenderer:
     a single frame for an image start, None for a fresh start. `end`: a latent frame [C, 1, h, w] that it ends with.
     `reuse`: False to compute every step, whatever the request's policy says. `shown`: the last pixels [3, T, H, W]
     before it, as far as the next segment's conditioning reaches back beyond this one: see `shown_before_next`.
-    `beside`: a worker has one for all. `packed`: see `denoise`.
+    `beside`: a worker has one for all. `packed`: see `denoise`. `raised`: by what in place of the request's budget;
+    Strayed where the result is not good enough.
     """
 
     def __init__(
@@ -63,13 +67,15 @@ class SegmentRenderer:
         shown: Tensor | None = None,
         beside: Beside | None = None,
         packed: bool = True,
+        raised: Raised | None = None,
     ):
         self.model, self.request, self.segment, self.conditioning = model, request, segment, conditioning
         self.end = end
         self.spec = spec = model.spec.asked(vars(request))
         self.traits = family(spec.family).traits
         policy = resolve_policy(request.policy, spec)
-        self.policy = policy if reuse else policy.exact
+        self.policy = within(policy, raised) if reuse else policy.exact
+        self.guard = Guard(policy, self.policy, raised)
         frames = 0 if conditioning is None else conditioning.shape[1]
         self.given = frames // spec.chunk * spec.chunk  # latent frames of whole chunks, which are not denoised
         self.prefix = self.given if continues(request, segment) else 0  # those of them that are not shown again
@@ -117,6 +123,7 @@ class SegmentRenderer:
             kv_sharding=self.model.kv_sharding,
             packed=self._packed,
         ):
+            self.guard.heed(done)
             self._clean = last_frames(self._clean, done.latents.cpu(), spec.overlap)
             yield done
 
@@ -163,6 +170,8 @@ class SegmentRenderer:
                     kv_bytes=done.kv_bytes,
                     decisions=done.decisions,
                     forwards=done.forwards,
+                    residuals=done.residuals,
+                    ratio=done.ratio,
                 )
                 start += len(frames)
 

@@ -45,13 +45,30 @@ def largest(requests: Iterable[Mapping[str, Any]]) -> dict[str, tuple[int, int]]
     return found
 
 
+EVERY = 1.0  # the budget of a window that computes every step
+
+
+@dataclass(frozen=True)
+class Raised:
+    """What the quality guard (`worker.guard`) made of a segment's budget. repeats: renders that were given up, and
+    `forwards` all that these took."""
+
+    budget: float
+    repeats: int
+    forwards: int
+
+    @property
+    def words(self) -> str:
+        return "with every step" if self.budget >= EVERY else f"within a budget of {self.budget:g}"
+
+
 @dataclass(frozen=True)
 class Task:
     """One attempt at a segment. `parent`: the marker that the segment continues; `last`: nothing continues it;
     `init`: sha256 of the video's init segment, where anything of it is committed; `reuse`: False to compute every step,
     whatever the policy says; `frugal`: with as little memory as can be; `spec_hash`: what its marker names, None: the
-    run's own. `finish`: no segment, but the run's finishing function over the whole video, on rank 0 alone; the
-    segment's index is then how many there are."""
+    run's own; `raised`: by what in place of the row's budget. `finish`: no segment, but the run's finishing function
+    over the whole video, on rank 0 alone; the segment's index is then how many there are."""
 
     request: RenderRequest
     segment: Segment
@@ -62,6 +79,7 @@ class Task:
     frugal: bool = False
     spec_hash: str | None = None
     finish: bool = False
+    raised: Raised | None = None
 
 
 @dataclass(frozen=True)
@@ -72,5 +90,14 @@ class Flawed:
     flaw: str
 
 
+@dataclass(frozen=True)
+class Again:
+    """The attempt was given up, since the chunk (of the whole video) strays so many times as far as calibration saw."""
+
+    chunk: int
+    ratio: float
+    raised: Raised  # what to render it by next
+
+
 # a chunk is finished; the task has ended in one way or the other
-Event = ChunkRecord | SegmentMarker | Flawed | FinishMarker
+Event = ChunkRecord | SegmentMarker | Flawed | Again | FinishMarker

@@ -2,6 +2,8 @@
 
 import socket
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from flowcache.records import ChunkRecord
 from flowcache.storage import layout
@@ -54,6 +56,8 @@ class Upload:
             kv_bytes=chunk.kv_bytes,
             decisions="/".join(chunk.decisions),
             forwards=chunk.forwards,
+            residuals=list(chunk.residuals) or None,
+            residual_ratio=chunk.ratio,
         )
         self.chunks.append(record)
         return record
@@ -73,8 +77,10 @@ class Upload:
         started: float,
         seconds: dict[str, float],
         hardware: dict[str, str] | None = None,
+        schedule: Mapping[str, Any] | None = None,
     ) -> SegmentMarker:
-        """What makes the attempt count once it is committed. started: unix seconds; seconds: spent before denoising."""
+        """What makes the attempt count once it is committed. started: unix seconds; seconds: spent before denoising;
+        schedule: see `Guard.told`."""
         task, segment = self.task, self.task.segment
         key, data = self.tail or (None, b"")
         return SegmentMarker(
@@ -103,4 +109,5 @@ class Upload:
             seconds=seconds,
             hardware=hardware,
             stream=stream_of(self.init),
+            **(schedule or {}),
         )

@@ -15,7 +15,7 @@ from flowcache.cache.fixed_steps import Calibration, Preset
 from flowcache.sampling.fitting import Example
 from flowcache.sampling.proposal import Walks as ExactWalks
 from flowcache.sampling.thinned import Jumps
-from flowcache.worker.asks import NUDGE, Fit, Nudged, Record, Result
+from flowcache.worker.asks import NUDGE, Fit, Nudged, Record, Result, Shown
 from flowcache.worker.walking import Ask, Walks
 from flowcache.worker.windows import Prompt, Windows
 
@@ -46,8 +46,8 @@ class Walker:
 
     def results(
         self, prompts: Sequence[Prompt], budget: float, made: Preset | None, chunks: int
-    ) -> Iterator[tuple[int, Tensor]]:
-        """As `Walks.answers`, of windows that take the steps of `made`; None: fewer steps."""
+    ) -> Iterator[tuple[int, tuple[Tensor, Shown]]]:
+        """As `Walks.answers`, of windows that take the steps of `made`, with residuals; None: fewer steps."""
         return self.by.answers([Result(prompt, budget, made, chunks) for prompt in prompts])
 
     def examples(

@@ -22,6 +22,7 @@ from flowcache.storage.documents import sha256
 from flowcache.storage.objects.store import Store
 from flowcache.worker.finish import finish
 from flowcache.worker.given import clip, picture
+from flowcache.worker.guard import Strayed
 from flowcache.worker.hardware import hardware_of
 from flowcache.worker.mark import Marker
 from flowcache.worker.prefetch import Abandoned, Beside
@@ -36,7 +37,7 @@ from flowcache.worker.renderer import (
     tail_to_bytes,
     to_pixels,
 )
-from flowcache.worker.task import Event, Flawed, Task, WorkerSettings
+from flowcache.worker.task import Again, Event, Flawed, Task, WorkerSettings
 from flowcache.worker.text_cache import TextCache, texts_of
 from flowcache.worker.upload import Upload
 
@@ -86,6 +87,8 @@ class RankWorker(Rank):
                 with closing(renderer.chunks()) as chunks:
                     for _ in chunks:
                         pass
+            except Strayed:
+                pass  # rank 0 says so
             except NotFinite:
                 if not renderer.reuses:  # else rank 0 says so, and the gang is as good as before
                     raise
@@ -95,7 +98,7 @@ class RankWorker(Rank):
         its marker alone.
 
         The marker is another attempt's if that one was first. Flawed comes in place of it, where a chunk is spoilt
-        and steps were reused. OutOfMemory says what would fit.
+        and steps were reused, and Again where the quality guard asks for more steps. OutOfMemory says what would fit.
         """
         if task.finish:
             yield finish(self.store, task, self.settings, self.gang)
@@ -147,7 +150,7 @@ class RankWorker(Rank):
         self._begin(task, renderer)
         upload = Upload(self.store, task, new_attempt(), self._marker())
         seconds = {"load": loaded - begin, "conditioning": time.perf_counter() - loaded}
-        spoilt = None
+        spoilt: Flawed | Again | None = None
         try:
             with closing(renderer.chunks()) as chunks:
                 for chunk in chunks:
@@ -160,6 +163,8 @@ class RankWorker(Rank):
             if not renderer.reuses:
                 raise
             spoilt = Flawed(renderer.number(error.chunk), "not finite")
+        except Strayed as error:
+            spoilt = spoilt or Again(renderer.number(error.chunk), error.ratio, error.next)
         if spoilt:
             yield spoilt
             return
@@ -168,7 +173,8 @@ class RankWorker(Rank):
         self._tail = upload.tail
         seconds["text"] = renderer.text_seconds
         told = self.settings, self.gang, self.world, started, seconds, hardware_of(model.transformer)
-        yield commit_segment(self.store, upload.marker(*told), self.settings.holder)
+        marker = upload.marker(*told, schedule=renderer.guard.told)
+        yield commit_segment(self.store, marker, self.settings.holder)
 
     def _texts_first(self, task: Task) -> None:
         """Where memory is short texts are encoded before the transformer comes: their encoder may be as large."""
@@ -226,7 +232,7 @@ class RankWorker(Rank):
     def _renderer(self, model: LoadedModel, task: Task) -> SegmentRenderer:
         conditioning, shown = self._before(model, task)
         end = self._end(model, task)
-        how = task.reuse, shown, self._beside, not task.frugal
+        how = task.reuse, shown, self._beside, not task.frugal, task.raised
         return SegmentRenderer(model, task.request, task.segment, conditioning, end, *how)
 
     def _before(self, model: LoadedModel, task: Task) -> tuple[Tensor | None, Tensor | None]:

@@ -42,7 +42,11 @@ POLICIES = (
     PolicyDeclaration("off", fields=REFRESHED),
     PolicyDeclaration("paper", shared(*REUSE, "refresh", "kv", "near_clean"), PUBLISHED, _published),
     PolicyDeclaration(
-        "flowcache", shared("budget", "reuse", *REUSE, "refresh", "kv", *MENDS), REFRESHED, _mended, steps=_budget
+        "flowcache",
+        shared("budget", "quality_floor", "reuse", *REUSE, "refresh", "kv", *MENDS),
+        REFRESHED,
+        _mended,
+        steps=_budget,
     ),
     PolicyDeclaration("paper-mended", shared("reuse", *REUSE, "refresh", "kv", *MENDS), REFRESHED, _mended),
 )

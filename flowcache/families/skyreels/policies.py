@@ -51,6 +51,8 @@ POLICIES = (
     PolicyDeclaration("dense", shared(*REUSE), {"attention": "full"}, _together, reuses=False),
     PolicyDeclaration("paper", shared(*REUSE, *HISTORY), {"kv_update": "stale"}, _per_chunk),
     PolicyDeclaration("teacache", shared(*REUSE, *HISTORY), REFRESHED, _joint),
-    PolicyDeclaration("flowcache", shared("budget", "reuse", *REUSE, *HISTORY), REFRESHED, _per_chunk, steps=_budget),
+    PolicyDeclaration(
+        "flowcache", shared("budget", "quality_floor", "reuse", *REUSE, *HISTORY), REFRESHED, _per_chunk, steps=_budget
+    ),
     PolicyDeclaration("paper-mended", shared("reuse", *REUSE, *HISTORY), REFRESHED, _per_chunk),
 )

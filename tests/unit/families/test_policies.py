@@ -196,6 +196,14 @@ def test_the_manual_lists_every_setting_with_its_range_and_family():
     ("policy", "message"),
     [
         ({"name": "off", "kv": {"keep": "all"}}, "kv does not go with name 'off'"),
+        (
+            {"name": "flowcache", "quality_floor": 1.0},
+            "quality_floor is what a budget is raised by; accepted: with budget",
+        ),
+        (
+            {"name": "flowcache", "budget": 0.5, "quality_floor": 0},
+            "quality_floor must be a number above 0, at most 100, not 0",
+        ),
         ({"name": "paper", "reuse": False}, "reuse does not go with name 'paper'"),
         ({"name": "flowcache", "reuse": False, "threshold": 1}, "threshold does not go with reuse false"),
         ({"name": "paper", "kv": {"keep": "some"}}, "kv.keep got 'some'; accepted: 'all', 'recent'"),

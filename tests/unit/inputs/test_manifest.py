@@ -503,6 +503,14 @@ def test_labels_become_text():
     assert one(P | {"labels": labels}).labels == {"take": "3", "score": "0.5", "final": "true", "show": "pilot"}
 
 
+def test_a_floor_that_nothing_is_judged_by_is_a_warning():
+    """The model of these rows has no calibration that says what residuals it saw."""
+    policy = {"name": "flowcache", "budget": 0.11, "quality_floor": 1.5}
+    requests, problems, (warning,) = check([P | {"policy": policy}])
+    assert (requests[0].policy, problems, warning.field) == (policy, [], "policy.quality_floor")
+    assert "has no calibration up to budget 0.11 that says what residuals it saw" in warning.message
+
+
 def test_unknown_words_are_a_warning():
     requests, problems, warnings = check([P | {"prompt": "A red zebra"}, P])
     assert len(requests) == 2 and problems == []

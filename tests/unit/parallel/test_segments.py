@@ -35,6 +35,7 @@ class Rendered:
     latents: list[np.ndarray]  # of each chunk
     decisions: list[tuple[str, ...]]
     frames: np.ndarray  # of the whole video
+    residuals: list[tuple[float, ...]]
 
 
 class Recording(SegmentRenderer):
@@ -71,7 +72,10 @@ def render(group: dist.ProcessGroup | None, name: str, policy: dict) -> Rendered
         conditioning = renderer.tail()
     assert [segment.after for segment in segments] == [None, 0]
     return Rendered(
-        [done.latents.numpy() for done in clean], [done.decisions for done in clean], np.concatenate(frames)
+        [done.latents.numpy() for done in clean],
+        [done.decisions for done in clean],
+        np.concatenate(frames),
+        [done.residuals for done in clean],
     )
 
 
@@ -80,8 +84,13 @@ def check(pool, name: str, policy: str, sizes: list[int]) -> None:
     steps = [branch for decisions in alone.decisions for branch in decisions]
     assert any("0" in branch for branch in steps) == (policy not in ("off", "fewer"))
     assert (max(map(len, steps)) < 4) == (policy == "fewer")
+    assert any(alone.residuals) == ("budget" in POLICIES[policy])
     for size in sizes:
-        for found in pool(size, render, name, POLICIES[policy]):
+        together = pool(size, render, name, POLICIES[policy])
+        assert all(found.residuals == together[0].residuals for found in together)
+        for some, one in zip(together[0].residuals, alone.residuals, strict=True):
+            assert some == pytest.approx(one, rel=NEAR)
+        for found in together:
             for some, one in zip(found.latents, alone.latents, strict=True):
                 np.testing.assert_allclose(some, one, atol=NEAR, rtol=0)
             assert found.decisions == alone.decisions

@@ -12,7 +12,7 @@ from flowcache.families.registry import load_model
 from flowcache.parallel.apply import shard
 from flowcache.parallel.mesh import arrange
 from flowcache.sampling.fitting import fit
-from flowcache.worker.asks import Fit, Nudged, Record, Result
+from flowcache.worker.asks import Fit, Nudged, Record, Result, Shown
 from flowcache.worker.walking import Walking
 from flowcache.worker.windows import Prompt, Windows
 
@@ -49,22 +49,22 @@ def fitted(made: Walking, records: list[dict[str, np.ndarray]], lost: bool = Fal
     return replace(bare, first=first, later=later)
 
 
-def answered(group, name: str, records=None) -> tuple[list[dict[str, np.ndarray]], list[np.ndarray], Calibration]:
+def answered(
+    group, name: str, records=None
+) -> tuple[list[dict[str, np.ndarray]], list[np.ndarray], Calibration, list[Shown]]:
     """records: of one rank, which all fit to; None: its own."""
     made = walking(name, group)
     own = [{key: value.numpy() for key, value in made.answer(Record(prompt, 2, "off")).items()} for prompt in PROMPTS]
     calibration = fitted(made, records or own)
-    others = [
-        made.answer(Nudged(PROMPTS[0], 1))["latents"].numpy(),
-        made.answer(Result(PROMPTS[0], 0.6, None, 2)).numpy(),
-        made.answer(Result(PROMPTS[0], 0.6, replace(calibration, first=((), ()), later=((), ())), 2)).numpy(),
-    ]
-    return own, others, calibration
+    bare = replace(calibration, first=((), ()), later=((), ()))
+    results = [made.answer(Result(PROMPTS[0], 0.6, each, 2)) for each in (None, bare)]
+    others = [made.answer(Nudged(PROMPTS[0], 1))["latents"].numpy(), *(latents.numpy() for latents, _ in results)]
+    return own, others, calibration, [shown for _, shown in results]
 
 
 @pytest.mark.parametrize("name", ["tiny-skyreels", "tiny-magi"])
 def test_two_ranks_answer_as_one_does(pool, name):
-    records, others, calibration = answered(None, name)
+    records, others, calibration, shown = answered(None, name)
     assert any((*calibration.first, *calibration.later))
     found = pool(2, answered, name, records)
     assert found[1][0] == [{}, {}]  # nobody looks at what rank 1 has seen
@@ -72,6 +72,11 @@ def test_two_ranks_answer_as_one_does(pool, name):
         assert own.keys() == record.keys()
         for key in record:
             np.testing.assert_allclose(own[key], record[key], atol=NEAR, rtol=NEAR)
+    assert found[0][3] == found[1][3]
+    assert all(chunk and all(chunk) for window in shown for chunk in window)
+    for own, window in zip(found[0][3], shown, strict=True):
+        for chunk, other in zip(own, window, strict=True):
+            assert chunk == pytest.approx(other, rel=NEAR)
     for each in found:
         for own, other in zip(each[1], others, strict=True):
             np.testing.assert_allclose(own, other, atol=NEAR, rtol=0)

@@ -96,6 +96,12 @@ def test_states_and_totals(text):
     ]  # fmt: skip
 
 
+def test_a_budget_says_what_became_of_it(text):
+    said = "(budget 0.6, predicted error 0.0001, residuals up to 0.75 times what calibration saw, {})"
+    assert said.format("renders given up: 3, of 90 forwards") in text
+    assert said.format("renders given up: 1, of 30 forwards") in text
+
+
 def test_the_embedded_video_is_the_whole_one(text):
     sources = Page(text).all("video", "src")
     frames = []

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from flowcache.cache.fixed_steps import Calibration, FewerSteps, FixedSteps
+from flowcache.cache.fixed_steps import Calibration, FewerSteps, FixedSteps, Seen
 from flowcache.cache.policy import Policy
 from flowcache.cache.reuse import Reuse
 from flowcache.errors import InputError
@@ -242,6 +242,8 @@ def test_rows_say_a_budget(model):
     said = Written.model_validate("flowcache:0.3").model_dump(exclude_none=True)
     assert said == {"name": "flowcache", "budget": 0.3} == Written.model_validate(said).model_dump(exclude_none=True)
     made = resolve_policy(said, spec)
+    floor = Written.model_validate(said | {"quality_floor": 2}).model_dump(exclude_none=True)
+    assert resolve_policy(floor, spec).steps == FixedSteps(0.3, spec.calibrations, 2.0)
     assert made.steps == FixedSteps(0.3, spec.calibrations) and made.reuse is None and made.kv_update == "refresh"
     assert made.off == resolve_policy({"name": "off"}, spec) and resolve_policy({"name": "flowcache"}, spec).off is None
     assert resolve_policy({"name": "flowcache"}, spec).reuse == resolve_policy({"name": "paper-mended"}, spec).reuse
@@ -257,19 +259,29 @@ def test_a_checkpoint_has_its_calibrations_beside_it(tmp_path):
     folder = Path(shutil.copytree(folder_of("tiny-skyreels"), tmp_path / "own"))
     (folder / calibrations.FILE).unlink(missing_ok=True)
     plain = find(str(folder))
-    digest, made = folder_digest(folder), calibration(SKYREELS, ((0.5,),) * 4)
+    digest, old = folder_digest(folder), calibration(SKYREELS, ((0.5,),) * 4)
+    made = replace(old, first_seen=(Seen(0.3, 0.1, 0.05),) * 3, later_seen=(Seen(0.2, 0.1, 0.0),) * 3, predicted=1e-4)
     fewer = FewerSteps(0.3, made.conditions, 3, 1)
-    calibrations.write(folder, digest, [made, replace(made, budget=0.25), fewer])
+    calibrations.write(folder, digest, [made, replace(old, budget=0.25), fewer])
     folder_digest.cache_clear()
     found = find(str(folder))
-    assert (plain.calibrations, found.calibrations) == ((), (made, replace(made, budget=0.25), fewer))
+    assert (plain.calibrations, found.calibrations) == ((), (made, replace(old, budget=0.25), fewer))
     assert found.digest != plain.digest  # a run is another one with other coefficients
     told = json.loads((folder / calibrations.FILE).read_text())
+    assert told["presets"][1].keys() == {
+        "budget",
+        "conditions",
+        "computed",
+        "first",
+        "later",
+    }  # as older versions wrote
     faults = {"checkpoint": told | {"checkpoint": "0"}, "presets": told | {"presets": 1}}
     spoilt = [
         told["presets"][0] | change
         for change in ({"computed": [1, 2, 4, 6]}, {"computed": [0, 2, 4]}, {"first": 3}, {"budget": None},
-                       {"computed": [0, 2, 4, 8]}, {"conditions": {}}, {"later": [["a"], [], [], []]})
+                       {"computed": [0, 2, 4, 8]}, {"conditions": {}}, {"later": [["a"], [], [], []]},
+                       {"first_seen": told["presets"][0]["first_seen"][1:]}, {"first_seen": [{"largest": 1.0}] * 3},
+                       {"later_seen": [{"largest": -1.0, "mean": 0.0, "std": 0.0}] * 3}, {"predicted": "low"})
     ]  # fmt: skip
     faulty = {"steps": 0}, {"steps": 9}, {"steps": 2.0}, {"solver": "rk4"}, {"lag": -1}, {"budget": "0.3"}
     spoilt += [told["presets"][2] | change for change in (*faulty, {"conditions": None})]

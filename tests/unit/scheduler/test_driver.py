@@ -18,8 +18,8 @@ from flowcache.storage.commits import read_commits
 from flowcache.storage.documents import to_json
 from flowcache.storage.ownership import read_holder, read_owner
 from flowcache.storage.verify import status
-from flowcache.worker.task import Flawed
-from tests.unit.scheduler.studio import ONE_SEGMENT, Studio, request, sound
+from flowcache.worker.task import Again, Flawed, Raised
+from tests.unit.scheduler.studio import ONE_SEGMENT, TWO_SEGMENTS, Studio, request, sound
 
 
 def test_every_video_is_done_and_a_second_run_has_nothing_to_do():
@@ -367,6 +367,24 @@ def test_a_spoilt_segment_is_rendered_again_without_reuse(monkeypatch):
     assert (summary.exit_code, summary.rendered) == (0, 9)
     assert tried == [("a", 0, True), ("a", 1, True), ("a", 1, False)]
     assert studio.notes.causes == ["chunk 5 is black: rendered without reuse"]
+
+
+def test_a_segment_that_strays_is_rendered_again_within_larger_budgets_and_the_next_one_is_not(monkeypatch):
+    tried, larger = [], {None: Raised(0.6, 1, 40), 0.6: Raised(1.0, 2, 90)}
+
+    def simulated(provider, name, task):
+        budget = task.raised and task.raised.budget
+        tried.append((task.segment.index, budget, task.reuse))
+        strays = task.segment.index == 1 and budget in larger
+        return Again(5, 2.5, larger[budget]) if strays else render(provider, name, task)
+
+    monkeypatch.setattr("benchmarks.simulated.render", simulated)
+    studio = Studio(request("a", TWO_SEGMENTS + TWO_SEGMENTS - ONE_SEGMENT))
+    summary = studio.run(retries=0, infra_retries=0)
+    assert summary.exit_code == 0
+    assert tried[:5] == [(0, None, True), (1, None, True), (1, 0.6, True), (1, 1.0, True), (2, None, True)]
+    strays = "chunk 5 strays 2.5 times as far as calibration saw: rendered again"
+    assert studio.notes.causes == [f"{strays} within a budget of 0.6", f"{strays} with every step"]
 
 
 def test_what_ran_of_a_dead_video_is_not_tried_again_on_another_node():

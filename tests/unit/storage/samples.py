@@ -71,6 +71,7 @@ def plan(requests) -> list[Segment]:
     ]
 
 
+SCHEDULE = {"budget": 0.6, "predicted_error": 1e-4, "repeats": 1, "dropped_forwards": 30}
 HARDWARE = {"device": "a GPU", "attention": "flash_attention", "torch": "2.13"}
 
 
@@ -80,7 +81,7 @@ class Studio:
 
     store: Store
     requests: tuple[RenderRequest, ...]
-    later: tuple = (4096, MAP, None, 7)  # fields of a ChunkRecord that older versions lack
+    later: tuple = (4096, MAP, None, 7, [0.01, 0.02, 0.005], 0.75)  # fields of a ChunkRecord that older versions lack
     hardware: dict | None = field(default_factory=lambda: dict(HARDWARE))  # alike, of a marker
 
     def record(self):
@@ -128,6 +129,7 @@ class Studio:
             seconds={"denoise": 1.0, "encode": 0.5},
             hardware=self.hardware,
             stream=stream_of(init) if self.hardware else None,
+            **(SCHEDULE if self.hardware else {}),
         )
         return commit_segment(self.store, marker)
 

@@ -18,7 +18,7 @@ from flowcache.storage.objects.store import Store
 from flowcache.storage.runs import new_run, read_run
 from flowcache.storage.schemas import CHUNKS, VIDEOS
 from flowcache.storage.tables import chunk_rows, video_rows, write_tables
-from tests.unit.storage.samples import DIGESTS, Studio, plan, request
+from tests.unit.storage.samples import DIGESTS, SCHEDULE, Studio, plan, request
 
 
 @pytest.fixture
@@ -53,6 +53,7 @@ def test_rows_are_those_of_the_markers(folder, studio):
     assert {name: row[name] for name in shared} == {name: getattr(marker, name) for name in shared}
     assert dict(row["segment_seconds"]) == marker.seconds and row["init"] == marker.init_key
     assert dict(row["hardware"]) == marker.hardware
+    assert {name: row[name] for name in SCHEDULE} == SCHEDULE
 
 
 def test_a_video_row_holds_the_whole_request(folder, studio):
@@ -69,7 +70,7 @@ def test_a_video_row_holds_the_whole_request(folder, studio):
     assert json.loads(cat["policy_json"]) == wanted.policy
     assert (cat["status"], cat["error"], cat["requested_frames"], cat["frames"]) == ("done", None, 24, 24)
     assert (cat["segments"], cat["chunks"], cat["steps_computed"], cat["steps_reused"]) == (3, 6, 36, 12)
-    assert cat["forwards"] == 42
+    assert (cat["forwards"], cat["repeats"], cat["residual_ratio"]) == (42 + 3 * 30, 3, 0.75)
     assert (cat["render_seconds"], cat["started"], cat["finished"]) == (7.5, 100.0, 102.5)
 
 

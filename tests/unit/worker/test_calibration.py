@@ -17,6 +17,7 @@ from flowcache.errors import InputError
 from flowcache.families import calibrations
 from flowcache.families.registry import folder_digest, load_model
 from flowcache.sampling.fitting import Example, fitted
+from flowcache.worker.asks import Result
 from flowcache.worker.calibration import (
     FEWEST,
     Calibration,
@@ -25,7 +26,10 @@ from flowcache.worker.calibration import (
     Outcome,
     Prompt,
     Race,
+    Seen,
+    recording,
     robust,
+    seen,
     surely,
     works,
 )
@@ -68,10 +72,15 @@ def test_what_is_found_fits_its_budget_and_is_never_worse_on_other_prompts(model
     schedules = {made for made in asked if isinstance(made, Calibration)}
     assert len({made.computed for made in schedules}) > 1
     assert max(windows.forwards(made) for made in asked) <= windows.allowed(0.6)
-    if found.preset:
-        assert found.preset in asked and found.preset.conditions == windows.conditions()
     if found.preset in schedules:
-        assert found.best > found.plain
+        pytest.fail("what is kept says what residuals it shows")
+    if isinstance(found.preset, Calibration):
+        bare = replace(found.preset, first_seen=(), later_seen=(), predicted=None)
+        assert bare in schedules and found.best > found.plain and found.preset.judges
+    elif found.preset:
+        assert found.preset in asked
+    if found.preset:
+        assert found.preset.conditions == windows.conditions()
     else:
         assert found.best <= found.plain and not found.corrected
 
@@ -103,6 +112,28 @@ def test_what_is_not_surely_better_than_fewer_steps_is_not_kept(model, tmp_path,
     with mock.patch.object(Calibrator, "closeness", closeness):
         found = calibrating(model, tmp_path, 0).calibrate(0.6, PROMPTS, PROMPTS)
     assert (found.preset is not None) == kept
+
+
+def test_what_is_kept_says_what_residuals_others_showed(model, tmp_path):
+    """Nothing is walked again for it, but where an older version judged and kept none; then the same is found."""
+    calibrator = calibrating(model, tmp_path, 4)
+    bare = calibrator._bare(0.6, (0, 2))
+    calibrator.closeness(PROMPTS[1:], 0.6, bare)
+    with mock.patch.object(Result, "answer", side_effect=AssertionError("walked again")):
+        found = calibrator.recorded(bare, PROMPTS[:1], PROMPTS[1:])
+    assert replace(found, first_seen=(), later_seen=(), predicted=None) == bare and 0 < found.predicted
+    (first,), (later,) = found.first_seen, found.later_seen
+    assert first.largest == first.mean > 0 == first.std == later.std and later != first  # of one chunk each
+    lines = [line for line in (tmp_path / "closeness.jsonl").read_text().split("\n") if "[[" not in line]
+    (tmp_path / "closeness.jsonl").write_text("\n".join(lines))
+    again = calibrating(model, tmp_path, 0)
+    assert again.recorded(bare, [], PROMPTS[1:]) == replace(found, predicted=None)
+    with mock.patch.object(Walking, "answer", side_effect=AssertionError("walked again")):
+        assert again.recorded(found, [], PROMPTS[1:]) == replace(found, predicted=None)
+
+
+def test_spread_over_chunks():
+    assert seen([[1.0, 4.0], [3.0, 4.0]]) == (Seen(3.0, 2.0, 1.0), Seen(4.0, 4.0, 0.0)) and seen([]) == ()
 
 
 def test_sure_means_more_than_chance_does():
@@ -171,13 +202,16 @@ def test_cost_is_said_before(model):
     searched = works(windows, 7, [0.6], 1, 0)
     assert searched == [(1, exact), (1, exact), (PROBES + 1, one), (2, half), (7 + runs, half)]
     assert windows.exact_work(2, 3).forwards > 2.5 * exact.forwards
+    assert recording(windows, 0, [0.6], 2, 3) == [(3, half)]
+    assert recording(windows, 7, [0.6], 2, 3) == [(2, exact), (PROBES + 1, one), (3, half)]
 
 
 def test_the_cost_of_gangs_is_that_of_all_their_ranks(model):
     windows = Windows(model.spec, "off")
-    one, four = (cost(windows, 7, [0.6], 6, 100.0, ranks) for ranks in (1, 4))
+    taken = works(windows, 7, [0.6], 3, 3)
+    one, four = (cost(windows, taken, 6, 100.0, ranks) for ranks in (1, 4))
     assert one["gang_hours"] == one["gpu_hours"] < four["gpu_hours"] == 4 * four["gang_hours"]
-    assert one["forwards"] == four["forwards"] == sum(n * work.forwards for n, work in works(windows, 7, [0.6], 3, 3))
+    assert one["forwards"] == four["forwards"] == sum(n * work.forwards for n, work in taken)
     assert f"at most: {one['gpu_hours']:.2g} GPU hours (100 TFLOP/s a GPU" in cost_line(one)
     assert f"at most: {four['gang_hours']:.2g} hours of a gang of 4, {four['gpu_hours']:.2g} GPU" in cost_line(four)
     assert "between ranks: assumed)" in cost_line(four) and "between ranks" not in cost_line(one)
@@ -270,6 +304,31 @@ def test_the_command_needs_no_prompts_and_writes_what_a_checkpoint_then_has(smal
     assert "budget 0.55: a run of 1 steps with a lag of 1, " in text
     assert "budget 0.5: fewer steps stay; latents to the target 5.5 dB" in text
     assert "1.5 dB (1.0 to 2.0), median 1.5, better on 2 of 2 prompts" in text
+
+
+def test_residuals_are_added_to_what_is_there(small, tmp_path, monkeypatch, capsys):
+    """No budget is calibrated, and none of other settings is touched."""
+    at = Windows(small.spec, "off").conditions()
+    old = [Calibration(budget, at, (0, 2), ((), ()), ((), ())) for budget in (0.7, 0.6)]
+    old.append(replace(old[1], conditions=replace(at, steps=9)))
+    digest, asked = folder_digest(Path(small.spec.path), without=calibrations.FILE), []
+    said = {"target": "off", "to": tmp_path, "work": tmp_path / "work", "schedules": 9, "seed": 3, "residuals": True}
+    said |= {"tflops": None, **ALONE, "as_json": True}
+    with pytest.raises(InputError, match="has no fitted budget at the checkpoint's own settings"):
+        command(small.spec.name, None, 6, "0.6", **said)
+    calibrations.write(tmp_path, digest, old)
+
+    def recorded(self, made, prompts, others):
+        asked.append((made.budget, len(prompts), len(others)))
+        return replace(made, first_seen=(Seen(0.2, 0.1, 0.0),), predicted=0.5)
+
+    monkeypatch.setattr(Calibrator, "recorded", recorded)
+    command(small.spec.name, None, 7, "0.6", **said)
+    assert asked == [(0.7, 3, 4), (0.6, 3, 4)]
+    found = {(each.budget, each.conditions.steps): each.judges for each in calibrations.read(tmp_path, digest)}
+    assert found == {(0.7, 4): True, (0.6, 4): True, (0.6, 9): False}
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["budgets"][1] == {"budget": 0.6, "predicted_error": 0.5} and printed["forwards"] > 0
 
 
 def test_presets_of_other_budgets_stay_and_what_is_no_longer_better_goes(small, tmp_path, monkeypatch, capsys):

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from PIL import Image
 
+from flowcache.cache.policy import Policy
 from flowcache.errors import MediaError, OutOfMemory, StoreError
 from flowcache.families.registry import load_model
 from flowcache.inputs.options import RunOptions
@@ -20,6 +21,7 @@ from flowcache.sampling.records import NotFinite
 from flowcache.scheduler.protocols import kind_of
 from flowcache.storage.objects.store import Store
 from flowcache.worker import worker as worker_module
+from flowcache.worker.guard import Guard
 from flowcache.worker.prefetch import Abandoned
 from flowcache.worker.renderer import RenderedChunk, SegmentRenderer
 from flowcache.worker.task import Flawed, WorkerSettings
@@ -127,7 +129,7 @@ def test_media_at_private_addresses_are_for_runs_that_allow_them(worker, model, 
 class Pixels:
     """A renderer whose second chunk is black; chunk `dies` is not finite."""
 
-    text_seconds = 0.25
+    text_seconds, guard = 0.25, Guard(Policy("off"), Policy("off"), None)
 
     def __init__(self, task, reused: int, dies: int | None = None, spares: bool = False):
         self.spares = spares
