@@ -84,7 +84,8 @@ def test_presets_skip_what_they_should(model, seen, preset):
         computed = [computed_steps(reuse, one) for one in seen]
         assert all(set(range(preset.warmup_steps)) | {steps - 1} <= set(one) for one in computed)
         share = 1 - np.mean([len(one) for one in computed]) / steps
-        assert share == pytest.approx(preset.skipped, abs=1.5 / steps)
+        near = 1.5 if len(seen) == 1 else 3  # steps; tokens differ by prompt
+        assert share == pytest.approx(preset.skipped, abs=near / steps)
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)
