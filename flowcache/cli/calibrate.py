@@ -26,6 +26,18 @@ if TYPE_CHECKING:
 
 LEAST, DRAWN = 6, 16  # prompts
 LOST = 3  # gangs that may be lost with one walk and are made anew
+Prompts = Annotated[Path | None, typer.Option(help="A text file with a prompt a line, in place of drawn ones.")]
+Number = Annotated[
+    int | None, typer.Option("--n", min=LEAST, max=999, help="Prompts: 16 drawn ones, or all of the file.")
+]
+Out = Annotated[
+    Path | None, typer.Option("--out", "--to", help="Folder for calibration.json; else the checkpoint's own.")
+]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda; else cpu, and of gangs GPUs where there are.")]
+Residuals = Annotated[
+    bool,
+    typer.Option("--residuals", help="Find nothing: note of the budgets that are there what quality_floor needs."),
+]
 Schedules = Annotated[
     int, typer.Option(min=0, max=100_000, help="So many are walked at each budget to find one; 0: evenly spaced steps.")
 ]
@@ -33,38 +45,27 @@ Schedules = Annotated[
 
 def calibrate(
     model: Annotated[str, typer.Argument(help="The path of a checkpoint's folder, or a bundled name.")],
-    prompts: Annotated[
-        Path | None, typer.Option(help="A text file with a prompt a line, in place of drawn ones.")
-    ] = None,
-    n: Annotated[
-        int | None, typer.Option("--n", min=LEAST, max=999, help="Prompts: 16 drawn ones, or all of the file.")
-    ] = None,
+    prompts: Prompts = None,
+    n: Number = None,
     budgets: Annotated[str, typer.Option(help="Shares of off's chunk forwards, with commas between them.")] = (
         "0.6,0.45,0.3,0.2,0.15"
     ),
     target: Annotated[str, typer.Option(help="What to come close to: off, or converged (three times the steps).")] = (
         "off"
     ),
-    to: Annotated[
-        Path | None, typer.Option("--out", "--to", help="Folder for calibration.json; else the checkpoint's own.")
-    ] = None,
+    to: Out = None,
     work: Annotated[Path, typer.Option(help="Folder for walks: what lies there is not walked again.")] = Path(
         "calibration-walks"
     ),
     schedules: Schedules = 60,
     seed: Annotated[int, typer.Option(min=0, max=100_000, help="Of prompts and noise; none is one of bench's.")] = 0,
     tflops: options.Tflops = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu or cuda; else cpu, and of gangs GPUs where there are.")
-    ] = None,
+    device: Device = None,
     gang: options.WalkingGang = None,
     gangs: options.Gangs = None,
     address: options.Address = None,
     as_json: Json = False,
-    residuals: Annotated[
-        bool,
-        typer.Option("--residuals", help="Find nothing: note of the budgets that are there what quality_floor needs."),
-    ] = False,
+    residuals: Residuals = False,
 ) -> None:
     """Find which steps policy flowcache computes at each budget, and what it adds to its solver, for one checkpoint at
     its own steps and guidance.

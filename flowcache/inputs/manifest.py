@@ -16,12 +16,11 @@ from flowcache.inputs.row import (
     check_pictures,
     check_tail,
     check_without_model,
-    follows,
     look,
-    policy,
     shots,
     windows,
 )
+from flowcache.inputs.row_policy import follows, policy
 from flowcache.inputs.schema import RowDefaults, shown, usable_id
 from flowcache.inputs.told import Told
 from flowcache.models.json_files import read_object

@@ -1,7 +1,6 @@
 """One manifest row against its model: what it renders, or why it cannot."""
 
 import re
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -9,16 +8,12 @@ from pydantic import ValidationError
 from flowcache.errors import Problem
 from flowcache.families.base import Asked
 from flowcache.families.known import family
-from flowcache.families.policy_settings import Fault, by_name, misfits, named, strangers
-from flowcache.families.setting import Preset
 from flowcache.inputs import lengths
-from flowcache.inputs.policy_schema import checked
 from flowcache.inputs.schema import (
     ACCEPTS,
     MAX_FRAMES,
     MAX_SIDE,
     MAX_WINDOW,
-    Policy,
     Row,
     RowDefaults,
     ShotRow,
@@ -100,14 +95,6 @@ def look(row: ReadRow, spec: ModelSpec, defaults: RowDefaults) -> dict[str, Any]
     return values | {"negative_prompt": owner.negative_prompts().get(negative, negative)}
 
 
-def follows(row: ReadRow, spec: ModelSpec, values: dict[str, Any], defaults: RowDefaults) -> bool:
-    """Whether the lag of chunks is for the family to find: by the right solver other steps than the model's own leave
-    chunks as many noise levels behind one another. The official program's lag stays as it is."""
-    said = row.says.ar_step is not None or defaults.ar_step is not None
-    rightly = values["solver"] == "corrected" or "budget" in values["policy"]
-    return rightly and not said and values["steps"] != spec.steps
-
-
 def windows(row: ReadRow, spec: ModelSpec, values: dict[str, Any]) -> ModelSpec:
     """The model as the row wants it, its windows whole chunks with room for new ones; as it is after a fault."""
     asked, before = spec.asked(values), len(row.problems)
@@ -155,48 +142,6 @@ def _check_size(row: ReadRow, width: int | None, height: int | None, spec: Model
         if near and near != [pixels]:
             given = f"got {shown(pixels)}{_origin(row, name)}; nearest {_either(near)}"
             row.fault((name,), f"{given}; accepted: multiples of {spec.size_step} up to {MAX_SIDE}")
-
-
-def policy(row: ReadRow, spec: ModelSpec, default: Policy) -> dict[str, Any]:
-    """{"name": "off"} or "dense", or {"name": "paper", "preset": ..., and what overrides it}."""
-    chosen = row.says.policy or default
-    given = chosen.model_dump(exclude_none=True)
-    if not row.good("policy"):
-        return given
-    policies = family(spec.family).policies
-    declared = by_name(policies)
-    settings = declared[chosen.name].settings if chosen.name in declared else {}
-    if faults := strangers(named(given, settings), spec.family, policies):
-        return _faulty(row, given, faults)
-    read, faults = checked({key: value for key, value in given.items() if key != "name"}, settings)
-    if faults := faults or misfits(read, settings):
-        return _faulty(row, given, faults)
-    given, preset = {key: given[key] for key in given if key in ("name", *read)} | read, settings.get("preset")
-    _warn_of_floor(row, given, spec)
-    if not isinstance(preset, Preset) or not declared[chosen.name].wants_reuse(given):
-        return given
-    if not (presets := preset.of(spec)):
-        plain = " or ".join(repr(name) for name, known in declared.items() if "preset" not in known.settings)
-        row.fault(("policy",), f"got {chosen.name!r}, for which {spec.name} has no settings; accepted: {plain}")
-        return given
-    asked = given.get("preset") or ("slow" if "slow" in presets else next(iter(presets)))
-    if asked not in presets:
-        known = " or ".join(repr(name) for name in presets)
-        row.fault(("policy", "preset"), f"got {shown(asked)}; accepted with {spec.name}: {known}")
-    return given | {"preset": asked}
-
-
-def _warn_of_floor(row: ReadRow, given: Mapping[str, Any], spec: ModelSpec) -> None:
-    budget = given.get("budget", 0.0)
-    if "quality_floor" in given and not any(each.judges and each.budget <= budget for each in spec.calibrations):
-        why = f"{spec.name} has no calibration up to budget {budget:g} that says what residuals it saw"
-        row.warn(("policy", "quality_floor"), f"judges nothing: {why}")
-
-
-def _faulty(row: ReadRow, given: dict[str, Any], faults: Sequence[Fault]) -> dict[str, Any]:
-    for where, message in faults:
-        row.fault(("policy", *where), message)
-    return given
 
 
 def shots(row: ReadRow, spec: ModelSpec, fps: Rate | None, defaults: RowDefaults) -> tuple[Shot, ...]:

@@ -1,15 +1,27 @@
 """A model that a test can run at once, and a policy of each kind."""
 
+from dataclasses import replace
+
 import torch
 
 from flowcache.cache.policy import Policy
 from flowcache.cache.reuse import CountedReuse, JointReuse, Reuse
 from flowcache.families.magi.config import MagiConfig
+from flowcache.families.magi.pipeline import Pipeline
+from flowcache.families.magi.sampler import MagiSettings
 from flowcache.families.magi.transformer import MagiTransformer
 from flowcache.families.skyreels.config import SkyReelsConfig
+from flowcache.families.skyreels.sampler import SamplerSettings
 from flowcache.families.skyreels.transformer import SkyReelsTransformer
 from flowcache.sampling.dry_run import at_least
 
+EXACT = Policy("off", kv_update="refresh")
+SKYREELS = SamplerSettings(steps=8, shift=3.0, guidance=3.0, ar_step=4, chunk=2, fps=24, solver="corrected")
+MAGI = MagiSettings(8, 4, 2, 24, 7.5, Pipeline(window=2))
+FAMILIES = {
+    "skyreels": (SKYREELS, replace(SKYREELS, steps=4, ar_step=2)),
+    "magi": (MAGI, replace(MAGI, steps=4, lag=2)),
+}
 POLICIES = {
     "off": Policy("off"),
     "dense": Policy("dense", attention="full"),

@@ -13,11 +13,8 @@ from flowcache.cache.policy import Policy
 from flowcache.cache.reuse import Reuse
 from flowcache.errors import InputError
 from flowcache.families import calibrations
-from flowcache.families.magi.pipeline import Pipeline
-from flowcache.families.magi.sampler import MagiSettings
 from flowcache.families.registry import find, folder_digest, folder_of
 from flowcache.families.settings import resolve_policy
-from flowcache.families.skyreels.sampler import SamplerSettings
 from flowcache.inputs.schema import Policy as Written
 from flowcache.sampling.budget import allowed, count, steps_within
 from flowcache.sampling.calibrated import Calibrated
@@ -29,15 +26,8 @@ from flowcache.sampling.planning import plan_for
 from flowcache.sampling.proposal import even_steps
 from flowcache.sampling.solver import Euler, UniPC, sigmas
 from flowcache.sampling.thinned import thinned
-from tests.unit.sampling.small import small_magi, small_model
+from tests.unit.sampling.small import EXACT, FAMILIES, MAGI, SKYREELS, small_magi, small_model
 
-EXACT = Policy("off", kv_update="refresh")
-SKYREELS = SamplerSettings(steps=8, shift=3.0, guidance=3.0, ar_step=4, chunk=2, fps=24, solver="corrected")
-MAGI = MagiSettings(8, 4, 2, 24, 7.5, Pipeline(window=2))
-FAMILIES = {
-    "skyreels": (SKYREELS, replace(SKYREELS, steps=4, ar_step=2)),
-    "magi": (MAGI, replace(MAGI, steps=4, lag=2)),
-}
 OFF = {"skyreels": Policy("off"), "magi": EXACT}
 
 

@@ -10,8 +10,7 @@ from flowcache.cache.policy import Policy
 from flowcache.sampling.loop import Texts, denoise
 from flowcache.sampling.planning import plan_for
 from flowcache.sampling.residuals import Residuals
-from tests.unit.sampling.small import small_magi, small_model
-from tests.unit.sampling.test_fixed_steps import EXACT, FAMILIES
+from tests.unit.sampling.small import EXACT, FAMILIES, small_magi, small_model
 
 TIMES = (0.0, 0.1, 0.3, 0.4, 0.8, 1.0)  # of five computed steps, and the end
 START, SLOPE = torch.tensor([[1.0, -2.0]]), torch.tensor([[0.5, 3.0]])
