@@ -210,6 +210,10 @@ class Family(ABC):
         """Fields of a row that neither it nor the job says, where they are not the spec's own."""
         return {}
 
+    def finds_lag(self, values: Mapping[str, Any], spec: ModelSpec) -> bool:
+        """Whether `settings` finds from a row's other fields how far chunks lie apart, where nothing says it."""
+        return False
+
     def negative_prompts(self) -> Mapping[str, str]:
         """Texts that rows may give by a name as their negative prompt."""
         return {}

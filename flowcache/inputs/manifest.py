@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flowcache.errors import InputError, MediaError, Problem, masked
+from flowcache.families.known import family
 from flowcache.inputs.lines import Line
 from flowcache.inputs.row import (
     Place,
@@ -20,7 +21,7 @@ from flowcache.inputs.row import (
     shots,
     windows,
 )
-from flowcache.inputs.row_policy import follows, policy
+from flowcache.inputs.row_policy import policy
 from flowcache.inputs.schema import RowDefaults, shown, usable_id
 from flowcache.inputs.told import Told
 from flowcache.models.json_files import read_object
@@ -126,7 +127,8 @@ class _Manifest:
         if row.brief and row.problems:
             return None
         values["policy"] = policy(row, spec, self.defaults.policy)
-        if follows(row, spec, values, self.defaults):
+        unsaid = row.says.ar_step is None and self.defaults.ar_step is None
+        if unsaid and family(spec.family).finds_lag(values, spec):
             values["ar_step"] = None
         check_pictures(row, spec, values["shots"])
         if "video" in found and values["fps"]:

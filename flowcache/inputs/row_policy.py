@@ -1,4 +1,4 @@
-"""What a row says of its policy, and what follows from it."""
+"""What a row says of its policy."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from flowcache.families.policy_settings import Fault, by_name, misfits, named, s
 from flowcache.families.setting import Preset
 from flowcache.inputs.policy_schema import checked
 from flowcache.inputs.row import ReadRow
-from flowcache.inputs.schema import Policy, RowDefaults, shown
+from flowcache.inputs.schema import Policy, shown
 from flowcache.records import ModelSpec
 
 
@@ -52,11 +52,3 @@ def _faulty(row: ReadRow, given: dict[str, Any], faults: Sequence[Fault]) -> dic
     for where, message in faults:
         row.fault(("policy", *where), message)
     return given
-
-
-def follows(row: ReadRow, spec: ModelSpec, values: dict[str, Any], defaults: RowDefaults) -> bool:
-    """Whether the lag of chunks is for the family to find: by the right solver other steps than the model's own leave
-    chunks as many noise levels behind one another. The official program's lag stays as it is."""
-    said = row.says.ar_step is not None or defaults.ar_step is not None
-    rightly = values["solver"] == "corrected" or "budget" in values["policy"]
-    return rightly and not said and values["steps"] != spec.steps

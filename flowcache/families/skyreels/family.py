@@ -55,6 +55,10 @@ class SkyReels(Family):
 
         return read_config(layout.transformer)
 
+    def finds_lag(self, values: Mapping[str, Any], spec: ModelSpec) -> bool:
+        """By the right solver other steps than the model's own leave chunks as many noise levels behind one another."""
+        return requests.rightly(values["solver"], values["policy"]) and values["steps"] != spec.steps
+
     def negative_prompts(self) -> Mapping[str, str]:
         return {"official": published.NEGATIVE_PROMPT}
 

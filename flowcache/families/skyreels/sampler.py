@@ -7,6 +7,7 @@ from typing import Literal
 
 from flowcache.cache.fixed_steps import Conditions
 from flowcache.cache.policy import Policy
+from flowcache.families.skyreels.requests import rightly
 from flowcache.records import ModelSpec, RenderRequest
 from flowcache.sampling.guidance import branches, guide
 from flowcache.sampling.plan import ChunkForward, SamplingPlan, SamplingStep
@@ -35,8 +36,7 @@ class SamplerSettings:
     @classmethod
     def of(cls, request: RenderRequest, spec: ModelSpec) -> "SamplerSettings":
         """What the request says, and the model where it says nothing."""
-        solver = request.solver or ("corrected" if "budget" in request.policy else "official")
-        corrected, lag = solver == "corrected", spec.ar_step
+        corrected, lag = rightly(request.solver, request.policy), spec.ar_step
         if corrected:  # with fewer steps chunks run as many noise levels behind one another, not as many steps
             lag = in_proportion(lag, request.steps, spec.steps)
         return cls(
