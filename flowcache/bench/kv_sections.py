@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from flowcache.bench.names import KV_ALL
 from flowcache.bench.sections import ABSENT, Section, paired_cells, spread
-from flowcache.bench.statistics import Interval, Paired, paired_where_known
-from flowcache.bench.summary import ANOTHER, Line
+from flowcache.bench.statistics import Interval, Paired
+from flowcache.bench.summary import ANOTHER, Line, difference, reached
 from flowcache.bench.table import Row, of_entries
 
 SIMPLER = {"kv-sink": ("kv-recent",), "kv-compressed": ("kv-recent", "kv-sink")}  # what each must be better than
@@ -37,15 +37,10 @@ def kv_comparisons(rows: Sequence[Row], every: Sequence[Line]) -> list[Compariso
         simpler = [line for line in every if line.entry.policy in named and line.kv_bytes <= ours.kv_bytes]
         if not simpler:
             continue
-        theirs = max(simpler, key=lambda line: line.off.mean[0] if line.off else 0.0)
-        mine, other = by_entry[ours.entry], by_entry[theirs.entry]
-        found.append(
-            Comparison(
-                ours, theirs,
-                paired_where_known([row.psnr for row in mine], [row.psnr for row in other]),
-                paired_where_known([row.psnr_last for row in mine], [row.psnr_last for row in other]),
-            )
-        )  # fmt: skip
+        theirs = max(simpler, key=reached)
+        pair = by_entry[ours.entry], by_entry[theirs.entry]
+        whole, last = (difference(*pair, column) for column in ("psnr", "psnr_last"))
+        found.append(Comparison(ours, theirs, whole, last))
     return found
 
 

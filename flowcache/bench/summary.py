@@ -110,20 +110,22 @@ def comparisons(rows: Sequence[Row], target: str) -> list[Comparison]:
             if line.entry.policy != OWN and line.entry != OFF and not line.entry.keeps
             and line.forwards <= DEARER * ours.forwards
         ]  # fmt: skip
-        others.sort(key=lambda line: -_reached(line, target))
+        others.sort(key=lambda line: -reached(line, target))
         for theirs in others[:SHOWN]:
-            mine, other = by_entry[ours.entry], by_entry[theirs.entry]
-            found.append(
-                Comparison(
-                    ours, theirs,
-                    paired_where_known([row.psnr for row in mine], [row.psnr for row in other]),
-                    paired_where_known([row.psnr_converged for row in mine], [row.psnr_converged for row in other]),
-                )
-            )  # fmt: skip
+            pair = by_entry[ours.entry], by_entry[theirs.entry]
+            off, converged = (difference(*pair, column) for column in ("psnr", "psnr_converged"))
+            found.append(Comparison(ours, theirs, off, converged))
     return found
 
 
-def _reached(line: Line, target: str) -> float:
+def difference(ours: Sequence[Row], theirs: Sequence[Row], column: str) -> Paired | None:
+    """Of a column of numbers, on the same prompts."""
+    mine, other = ([getattr(row, column) for row in rows] for rows in (ours, theirs))
+    return paired_where_known(mine, other)
+
+
+def reached(line: Line, target: str = "off") -> float:
+    """Mean PSNR to the target, dB; 0 where it is not known."""
     closeness = line.closeness(target)
     return closeness.mean[0] if closeness else 0.0
 
