@@ -138,10 +138,10 @@ class Calibrator:
     def found(self, budget: float, prompts: Sequence[Prompt]) -> list[Schedule]:
         """Climbed by real walks of `prompts`, from even steps, from those in step with the lag, and from what exact
         walks propose; and the best one in step with the lag."""
-        steps = self.windows.conditions().steps
+        steps, allowed = self.windows.conditions().steps, self.windows.allowed(budget)
 
         def fits(computed: Schedule) -> bool:
-            return self.windows.forwards(self._bare(budget, computed)) <= self.windows.allowed(budget)
+            return self.windows.forwards(self._bare(budget, computed)) <= allowed
 
         def most(make: Callable[[int], Schedule], counts: Sequence[int]) -> Schedule:
             return next((made for made in map(make, counts) if fits(made)), (0,))
