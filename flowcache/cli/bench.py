@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from flowcache.cli.common import Json, check_device, err, out, print_json
-from flowcache.cli.targets import check_here, home
+from flowcache.cli.targets import check_here, home, make_here
 from flowcache.errors import InputError, Problem
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def bench(
     asked = _asked(spec, n, seed, policies, target, converged, home(prompts) if prompts else None)
     check_here(to, "--out")
     check_device(device)
+    make_here(to, "--out")
     metric = color_video_vdp()
     loaded = load_model(model, device, texts=[each.text for each in asked.prompts])
     from flowcache.bench.report import report

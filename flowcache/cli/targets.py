@@ -48,6 +48,12 @@ def check_here(path: Path, name: str) -> None:
     check_folder(path, name, HERE)
 
 
+def make_here(path: Path, name: str) -> None:
+    """The folder, after `check_here`. InputError where that can't see what is wrong with it."""
+    with refusing(path, HERE, name):
+        path.mkdir(parents=True, exist_ok=True)
+
+
 def write(path: Path, data: bytes) -> None:
     """InputError where that fails."""
     with refusing(path, FILE):

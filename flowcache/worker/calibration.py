@@ -11,11 +11,12 @@ import torch
 
 from flowcache.cache.fixed_steps import Calibration, FewerSteps, Preset, Seen
 from flowcache.families.calibrations import document
+from flowcache.families.spec_file import number as is_number
 from flowcache.sampling.dry_run import WindowWork
 from flowcache.sampling.fitting import Example, Table, fit
 from flowcache.sampling.proposal import Schedule, Walks, aligned, climb, even_steps, propose
 from flowcache.worker.asks import Shown
-from flowcache.worker.journal import Journal
+from flowcache.worker.journal import Journal, numbers
 from flowcache.worker.walks import PROBES, Walker
 from flowcache.worker.windows import Prompt, Target, Windows
 
@@ -115,7 +116,7 @@ class Calibrator:
         residuals that `others` show."""
         bare = replace(made, first_seen=(), later_seen=(), predicted=None)
         predicted = self._exact(tuple(prompts)).cost(made.computed) if self.schedules else None
-        shown = self._shown(others, bare)
+        shown = [own for own in self._shown(others, bare) if own]
         first, later = [own[0] for own in shown], [chunk for own in shown for chunk in own[1:]]
         return replace(bare, first_seen=seen(first), later_seen=seen(later), predicted=predicted)
 
@@ -132,7 +133,7 @@ class Calibrator:
             return [(0, fit(self.windows.plan(bare.budget, bare, CHUNKS), ask))]
 
         of = ["fitted", document(bare), *(self.walker.key(prompt, CHUNKS) for prompt in prompts)]
-        ((first, later),) = self.journal.values([of], walked)
+        ((first, later),) = self.journal.values([of], walked, fits)
         return replace(bare, first=tuple(map(tuple, first)), later=tuple(map(tuple, later)))
 
     def found(self, budget: float, prompts: Sequence[Prompt]) -> list[Schedule]:
@@ -181,9 +182,10 @@ class Calibrator:
                     self._note([*of[missing[number]], RESIDUALS], shown)
                 theirs = torch.cat(walker.exact(some[number], chunks, self.windows.spec.steps), 1)
                 error = (ours - theirs).square().mean().clamp_min(1e-12)
-                yield missing[number], max(float(10 * torch.log10(theirs.square().mean() / error)), WORST)
+                decibels = float(10 * torch.log10(theirs.square().mean() / error))
+                yield missing[number], max(WORST, decibels)  # in this order NaN counts as WORST
 
-        return self.journal.values(of, walked)
+        return self.journal.values(of, walked, is_number)
 
     def _shown(self, prompts: Sequence[Prompt], made: Calibration) -> list[Shown]:
         """Residuals of whole windows, which are walked for them where an older version judged them and kept none."""
@@ -195,10 +197,10 @@ class Calibrator:
                 yield missing[number], shown
 
         of = self._of(prompts, budget, made, whole)
-        return self.journal.values([[*each, RESIDUALS] for each in of], walked)
+        return self.journal.values([[*each, RESIDUALS] for each in of], walked, shows)
 
     def _note(self, of: list[Any], shown: Shown) -> None:
-        self.journal.values([of], lambda missing: [(0, shown)])
+        self.journal.values([of], lambda missing: [(0, shown)], shows)
 
     def _of(self, prompts: Sequence[Prompt], budget: float, made: Preset | None, chunks: int) -> list[list[Any]]:
         """What the journal has values of, prompt by prompt."""
@@ -262,6 +264,16 @@ class Race(Generic[Made]):
 def seen(chunks: Shown) -> tuple[Seen, ...]:
     """Of each jump, over chunks."""
     return tuple(Seen(max(jump), mean(jump), pstdev(jump)) for jump in zip(*chunks, strict=True))
+
+
+def fits(value: Any) -> bool:
+    """Whether it can be two tables of coefficients."""
+    return isinstance(value, list) and len(value) == 2 and all(map(shows, value))
+
+
+def shows(value: Any) -> bool:
+    """Whether it can be what a window showed, nothing where it diverged."""
+    return isinstance(value, list) and all(isinstance(own, list) and numbers(own) for own in value)
 
 
 def gains(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
