@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from flowcache.cli.common import Json, check_device, err, out, print_json
 from flowcache.cli.targets import check_here, home, make_here
-from flowcache.errors import InputError, Problem
+from flowcache.errors import InputError, Problem, printable
 
 if TYPE_CHECKING:
     from flowcache.bench.run import Asked, Bench
@@ -111,13 +111,17 @@ def _with_progress(made: "Bench", quiet: bool) -> "list[Row]":
     """On stderr: a bar on a terminal, a line for each setting in a log."""
     if quiet:
         return made.run(lambda done, total, label: None)
+
+    def shown(label: str) -> str:
+        return escape(printable(label))
+
     if not err.is_terminal:
-        return made.run(lambda done, total, label: err.print(f"{done}/{total} {escape(label)}", soft_wrap=True))
+        return made.run(lambda done, total, label: err.print(f"{done}/{total} {shown(label)}", soft_wrap=True))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err) as progress:
         task = progress.add_task("", total=None)
         return made.run(
-            lambda done, total, label: progress.update(task, completed=done, total=total, description=escape(label))
+            lambda done, total, label: progress.update(task, completed=done, total=total, description=shown(label))
         )
 
 
