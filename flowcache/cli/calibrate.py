@@ -111,7 +111,9 @@ def _windows(model: str, target: "Target") -> "Windows":
 
     spec = find(model)
     if not Path(spec.path).is_dir():
-        raise InputError([Problem("model", "", f"{model!r} is a single file; accepted: a checkpoint's folder")])
+        why = f"{spec.path} says where its parts lie, and has no place for a calibration yet"
+        accepted = "a folder with flowcache.json or in a diffusers layout"
+        raise InputError([Problem("model", "", f"{model!r} can't be calibrated: {why}; accepted: {accepted}")])
     return Windows(replace(spec, digest=folder_digest(Path(spec.path), without=FILE), calibrations=()), target)
 
 

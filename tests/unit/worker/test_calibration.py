@@ -38,6 +38,7 @@ from flowcache.worker.journal import Journal
 from flowcache.worker.walking import Here, Walking
 from flowcache.worker.walks import PROBES, Walker
 from flowcache.worker.windows import Windows
+from tests.published_magi import write_magi
 
 TEXTS = ("a red circle moving right on a blue background", "a white square growing on a black background")
 PROMPTS = [Prompt(text, seed) for seed, text in enumerate(TEXTS)]
@@ -453,3 +454,12 @@ def test_folders_that_cannot_be_made_are_told_before_anything_is_walked(small, t
     for folders in ((tmp_path / "new", tmp_path), (tmp_path, tmp_path / "new")):
         with pytest.raises(InputError, match="can't be written .no such file or directory.; accepted: a folder"):
             command(small.spec.name, None, 6, "0.6", "off", *folders, 9, 0, None, **ALONE)
+
+
+def test_a_checkpoint_whose_parts_a_config_names_is_told_so_by_file_and_by_folder(tmp_path):
+    config = write_magi(tmp_path)
+    for model in (config, config.parent):
+        with pytest.raises(
+            InputError, match=f"'{model}' can't be calibrated: {config} says where its parts lie.*accepted"
+        ):
+            command(str(model), None, 6, "0.6", "off", tmp_path, tmp_path, 9, 0, None, **ALONE)
