@@ -42,6 +42,7 @@ NEIGHBOURS = 3  # chunks of a window that is climbed by: one has neighbours on b
 SCHEDULES = 60  # that are walked at most to find one
 FEWEST = 0.6  # of the steps that a budget allows: so few are tried, too
 RESIDUALS = "residuals"  # as the journal calls them
+STARTS = 3  # schedules that it is climbed from, all of which are walked
 FOUND = 2  # schedules that are fitted and judged: the climbed one, and the best one in step with the lag
 
 
@@ -211,21 +212,21 @@ def works(
     windows: Windows, schedules: int, budgets: Sequence[float], prompts: int, others: int
 ) -> list[tuple[int, WindowWork]]:
     """How many windows of which work, at the most: walks to be recorded, those that schedules are judged by, and
-    each budget's own; a found schedule is counted as fewer steps within the same budget."""
+    each budget's own."""
     near, exact, finer = min(NEIGHBOURS, windows.whole), windows.whole, windows.finer
     found = [(prompts, windows.exact_work(CHUNKS, finer)), (others, windows.exact_work(exact, finer))]
     if schedules:
         found += [(prompts, windows.exact_work(near, finer)), (PROBES + 1, windows.exact_work(1, 1))]
-    kinds = FOUND if schedules else 1
+    kinds, tried = (FOUND, max(schedules, STARTS)) if schedules else (1, 0)
 
     def runs(budget: float) -> int:
         return len(windows.runs(budget, FEWEST)) if schedules else 0
 
     for budget in budgets:
         found += [
-            (prompts * kinds, windows.budget_work(CHUNKS, budget)),
-            (prompts * (schedules + runs(budget)), windows.budget_work(near, budget)),
-            (others * (2 + 2 * kinds), windows.budget_work(exact, budget)),
+            (prompts * kinds, windows.most_work(CHUNKS, budget)),
+            (prompts * (tried + runs(budget)), windows.most_work(near, budget)),
+            (others * (2 + 2 * kinds), windows.most_work(exact, budget)),
         ]
     return [(count, work) for count, work in found if count]
 
@@ -236,7 +237,7 @@ def recording(
     """As `works`, of `Calibrator.recorded` alone."""
     near, one = windows.exact_work(min(NEIGHBOURS, windows.whole), windows.finer), windows.exact_work(1, 1)
     found = [(prompts, near), (PROBES + 1, one)] if schedules else []
-    return [*found, *((others, windows.budget_work(windows.whole, budget)) for budget in budgets)]
+    return [*found, *((others, windows.most_work(windows.whole, budget)) for budget in budgets)]
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from unittest import mock
 
@@ -279,7 +280,7 @@ def test_what_exact_walks_say(model, tmp_path):
 def test_cost_is_said_before(model):
     """Those that are judged by are walked by two runs of fewer steps too, and twice by what was found."""
     windows = Windows(model.spec, "off")
-    exact, half = windows.exact_work(2, 1), windows.budget_work(2, 0.6)
+    exact, half = windows.exact_work(2, 1), windows.most_work(2, 0.6)
     assert exact.forwards > half.forwards
     assert works(windows, 0, [0.6], 2, 0) == [(2, exact), (2, half)]
     assert works(windows, 0, [0.6], 0, 1) == [(1, exact), (4, half)]
@@ -289,6 +290,19 @@ def test_cost_is_said_before(model):
     assert windows.exact_work(2, 3).forwards > 2.5 * exact.forwards
     assert recording(windows, 0, [0.6], 2, 3) == [(3, half)]
     assert recording(windows, 7, [0.6], 2, 3) == [(2, exact), (PROBES + 1, one), (3, half)]
+    assert works(windows, 1, [0.6], 1, 0) == works(windows, 3, [0.6], 1, 0)  # all that it is climbed from are walked
+
+
+def test_no_schedule_within_a_budget_takes_more_than_was_said(model):
+    """Where fewer steps leave a part of it, others take that too."""
+    windows, steps, more = Windows(model.spec, "off"), range(1, model.spec.steps), 0
+    schedules = [(0, *rest) for count in range(len(steps) + 1) for rest in combinations(steps, count)]
+    for budget in (0.4, 0.5, 0.8):
+        bare = (Calibration(budget, windows.conditions(), own, ((),) * len(own), ((),) * len(own)) for own in schedules)
+        taken = max(found for found in map(windows.forwards, bare) if found <= windows.allowed(budget))
+        assert taken <= windows.most_work(2, budget).forwards <= max(windows.allowed(budget) + 1, taken)
+        more += taken > windows.budget_work(2, budget).forwards
+    assert more
 
 
 def test_the_cost_of_gangs_is_that_of_all_their_ranks(model):
