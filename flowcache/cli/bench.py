@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from flowcache.cli.common import Json, check_device, err, out, print_json
-from flowcache.cli.targets import check_here, home, make_here
+from flowcache.cli.targets import check_here, check_outside, home, make_here
 from flowcache.errors import InputError, Problem, printable
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def bench(
     spec, to = _of_chunks(find(model), chunks), home(to)
     asked = _asked(spec, n, seed, policies, target, converged, home(prompts) if prompts else None)
     check_here(to, "--out")
+    check_outside(to, spec.path, "--out")
     check_device(device)
     make_here(to, "--out")
     metric = color_video_vdp()

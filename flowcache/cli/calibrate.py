@@ -14,7 +14,7 @@ from flowcache.cli import options
 from flowcache.cli.bench import MOST
 from flowcache.cli.calibrated import cost, cost_line, line, told
 from flowcache.cli.common import Json, check_device, err, out, print_json
-from flowcache.cli.targets import check_here, home, make_here
+from flowcache.cli.targets import check_here, check_outside, home, make_here
 from flowcache.errors import FlowcacheError, InputError, Problem
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def calibrate(
     folder, work = home(to or Path(spec.path)), home(work)
     check_here(folder, "--out")
     check_here(work, "--work")
+    check_outside(work, spec.path, "--work")
     ranks = _ranks(spec, device, gang, gangs, address)
     make_here(folder, "--out")
     make_here(work, "--work")
