@@ -14,12 +14,12 @@ from torch import Tensor
 
 from benchmarks.policies import Rendered, render
 from flowcache.bench.pictures import psnr, ssim
+from flowcache.bench.shapes import caption, sample_scene, world_of
 from flowcache.bench.statistics import interval, markdown
 from flowcache.families.registry import bundled, load_model
 from flowcache.models.attention import attention
 from flowcache.models.base import LoadedModel
 from flowcache.models.eight_bit import EightBit
-from training.shapes import caption, sample_scene, world_of
 
 WAYS = [(dtype, weights) for dtype in ("fp32", "bf16") for weights in ("auto", "int8", "fp8")]
 OFF = {"name": "off"}

@@ -16,10 +16,10 @@ from PIL import Image
 from torch import Tensor
 
 from flowcache.bench.judge import count, judge, kind_overlap, shape_of, verdict_of
+from flowcache.bench.shapes import Scene, caption, sample_scene
 from flowcache.families.codecs import load_codec
 from flowcache.models.base import Codec
 from training.sample import Trained, codec_of, contact_sheet, decoded, load_average
-from training.shapes import Scene, caption, sample_scene
 
 
 def longest(trained: Trained) -> str:

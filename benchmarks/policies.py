@@ -22,6 +22,7 @@ import torch
 from benchmarks.mends import SHORTER, Setting
 from benchmarks.mends import settings as with_mends
 from flowcache.bench.pictures import psnr, ssim
+from flowcache.bench.shapes import caption, sample_scene, world_of
 from flowcache.bench.statistics import interval, markdown
 from flowcache.families.known import family
 from flowcache.families.registry import load_model
@@ -33,7 +34,6 @@ from flowcache.planner.price import window
 from flowcache.records import ModelSpec, RenderRequest, Shot
 from flowcache.sampling.dry_run import at_most, dry_run
 from flowcache.worker.renderer import SegmentRenderer
-from training.shapes import caption, sample_scene, world_of
 
 EXACT = {"name": "flowcache", "reuse": False}  # the pictures of `off`, with the K/V of what is finished kept
 DEFAULT = ("paper:slow", "paper:fast", "teacache:slow", "flowcache:slow")

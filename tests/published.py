@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from flowcache.bench.shapes import vocabulary
 from flowcache.families.skyreels.config import SkyReelsConfig
 from flowcache.families.skyreels.transformer import SkyReelsTransformer
 from flowcache.families.skyreels.weights import to_diffusers
-from training.shapes import vocabulary
 from training.text import build_tokenizer, build_umt5
 
 CONFIG = SkyReelsConfig(dim=24, ffn_dim=32, heads=2, layers=2, text_dim=16, text_len=512, inject_sample_info=True)

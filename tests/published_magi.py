@@ -10,12 +10,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import T5Config, T5EncoderModel
 
+from flowcache.bench.shapes import vocabulary
 from flowcache.families.magi.config_file import read_config
 from flowcache.families.magi.transformer import MagiTransformer
 from flowcache.families.magi.vae import ViTVAE
 from flowcache.families.magi.vae_config import vae_config
 from tests.published import write_shards
-from training.shapes import vocabulary
 from training.text import build_tokenizer
 
 TEXT_DIM = 16

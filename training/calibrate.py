@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flowcache.bench.shapes import caption, sample_scene, world_of
 from flowcache.cache.reuse import Reuse, ReuseState, decide, relative_change
 from flowcache.families.known import family
 from flowcache.families.registry import load_model
@@ -26,7 +27,6 @@ from flowcache.records import ModelSpec, RenderRequest, Shot
 from flowcache.sampling.loop import Texts, Visit, denoise
 from flowcache.sampling.solver import sigmas, timesteps
 from training.families import FAMILIES
-from training.shapes import caption, sample_scene, world_of
 
 
 @dataclass(frozen=True)

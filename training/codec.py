@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from flowcache.bench.shapes import FRAMES, WORLD, World, render, render_ground, sample_scene
 from flowcache.families.codecs import WEIGHTS, PatchCodec
 from flowcache.families.refiners import EdgeRefiner
 from training.plan import Stage
-from training.shapes import FRAMES, WORLD, World, render, render_ground, sample_scene
 from training.task import Loss, generator
 
 CHANNELS, HIDDEN = 24, 128

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from flowcache.bench.shapes import vocabulary
 from flowcache.families.codecs import PatchCodec
 from training.families import Family
 from training.muon import Muon
 from training.plan import Plan, Stage
 from training.scenes import Mix, swapped
-from training.shapes import vocabulary
 from training.task import Loss, generator
 from training.text import build_tokenizer
 

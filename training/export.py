@@ -10,8 +10,8 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
+from flowcache.bench.shapes import World, vocabulary
 from training.sample import load_average
-from training.shapes import World, vocabulary
 from training.text import write_json
 
 

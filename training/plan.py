@@ -8,7 +8,7 @@ import numpy as np
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from training.shapes import KINDS, MOTIONS, World
+from flowcache.bench.shapes import KINDS, MOTIONS, World
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(gt=0)]

@@ -14,12 +14,12 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
+from flowcache.bench.shapes import caption, sample_scene, vocabulary
 from flowcache.families.codecs import load_codec
 from flowcache.models.base import Codec
 from training.families import FAMILIES, Family
 from training.loop import CHECKPOINT
 from training.plan import Plan
-from training.shapes import caption, sample_scene, vocabulary
 from training.text import build_tokenizer
 
 

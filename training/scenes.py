@@ -5,7 +5,7 @@ from random import Random
 
 import torch
 
-from training.shapes import MOTIONS, SIZE, Scene, World, caption, sample_scene, track
+from flowcache.bench.shapes import MOTIONS, SIZE, Scene, World, caption, sample_scene, track
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from flowcache.bench.shapes import caption, render, sample_scene, world_of
 from flowcache.bench.statistics import interval
 from flowcache.families.registry import load_model
 from flowcache.models.base import LoadedModel
 from tests.official_skyreels.run import pretend
-from training.shapes import caption, render, sample_scene, world_of
 
 TIMES = 900, 700, 500, 300, 100, 20
 

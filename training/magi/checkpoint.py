@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 from safetensors.torch import load_file, save_file
 
+from flowcache.bench.shapes import SIZE
 from flowcache.families.magi.captions import ARRAY, read_special_tokens
 from flowcache.families.magi.published import SPECIAL_TOKENS
 from training.magi.data import CHUNK
 from training.magi.model import CONFIG, FPS, Tiny
 from training.magi.noise import CLEAN, SHIFT, STAGES
-from training.shapes import SIZE
 from training.text import save_text, take_encoder, write_json
 
 STEPS = 32

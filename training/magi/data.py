@@ -6,11 +6,11 @@ from random import Random
 import torch
 from torch import Generator, Tensor
 
+from flowcache.bench.shapes import Scene, caption, render
 from flowcache.families.codecs import PatchCodec
 from flowcache.families.magi.captions import LONGEST
 from training.magi.noise import Rows, Shares, sample_levels, sample_rows
 from training.scenes import Mix
-from training.shapes import Scene, caption, render
 from training.task import Length, generator
 
 CHUNK = 6  # latent frames

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
+from flowcache.bench.shapes import SIZE
 from training.codec import CHANNELS
 from training.magi.data import LENGTHS, Windows
 from training.magi.model import Tiny
 from training.magi.noise import CLEAN, STAGES, Rows, time_of
 from training.magi.window import conditions, velocity
-from training.shapes import SIZE
 from training.task import Length
 
 EARLY = 0.3  # until then guidance is stronger

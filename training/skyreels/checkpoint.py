@@ -4,8 +4,8 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
+from flowcache.bench.shapes import CHANGE, FRAMES, SIZE
 from flowcache.families.skyreels.weights import to_diffusers, to_official
-from training.shapes import CHANGE, FRAMES, SIZE
 from training.skyreels.model import CHUNK, CONFIG, FPS, WEIGHTS, Tiny
 from training.skyreels.noise import PREFIX_SIGMA, SHIFT
 from training.text import save_text, take_encoder, write_json

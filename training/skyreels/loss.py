@@ -6,9 +6,9 @@ from random import Random
 import torch
 from torch import Generator, Tensor
 
+from flowcache.bench.shapes import Scene, caption, render
 from flowcache.families.codecs import PatchCodec
 from training.scenes import Mix
-from training.shapes import Scene, caption, render
 from training.skyreels.model import CHUNK, FPS, TEXT_LEN, Tiny
 from training.skyreels.noise import Shares, sample_sigmas
 from training.task import Length, Loss, generator

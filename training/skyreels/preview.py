@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from flowcache.bench.shapes import SIZE
 from training.codec import CHANNELS
-from training.shapes import SIZE
 from training.skyreels.loss import LENGTHS
 from training.skyreels.model import CHUNK, FPS, TEXT_LEN, Tiny
 from training.skyreels.noise import PREFIX_SIGMA, shifted

@@ -6,11 +6,11 @@ from random import Random
 import pytest
 import torch
 
+from flowcache.bench.shapes import COLOURS, SIZE, Scene, render, render_ground, sample_scene
 from flowcache.errors import InputError
 from flowcache.families.codecs import PatchCodec, load_codec
 from flowcache.families.refiners import EdgeRefiner, PatchRefiner, shaded_ground, shape_colour, share_of
 from training.codec import fit_codec, noisy_psnr, save_codec
-from training.shapes import COLOURS, SIZE, Scene, render, render_ground, sample_scene
 
 
 def colour_of(name):

@@ -5,11 +5,11 @@ import torch
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from transformers import T5Config, T5EncoderModel, UMT5EncoderModel
 
+from flowcache.bench.shapes import vocabulary
 from flowcache.errors import InputError
 from flowcache.models.prompts import clean_magi
 from flowcache.models.text import EncodedTexts, load_text_encoder, load_tokenizer, text_part
 from tests.published import official_text
-from training.shapes import vocabulary
 from training.text import build_tokenizer, build_umt5, encode_batch
 
 

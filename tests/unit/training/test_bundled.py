@@ -10,13 +10,13 @@ import pytest
 
 from benchmarks.judge import render_video
 from flowcache.bench.judge import count, judge, verdict_of
+from flowcache.bench.shapes import caption, sample_scene, vocabulary, world_of
 from flowcache.cache.reuse import Reuse
 from flowcache.families.registry import load_model
 from flowcache.models.text import load_tokenizer
 from training.calibrate import PRESETS, PUBLISHED, calibrate, computed_steps, record, signals
 from training.codec import round_trip
 from training.families import FAMILIES
-from training.shapes import caption, sample_scene, vocabulary, world_of
 
 
 @pytest.fixture(scope="module", params=["tiny-skyreels", "tiny-magi"])

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flowcache.bench.shapes import WORLD, vocabulary
 from flowcache.families.codecs import PatchCodec
 from flowcache.models.attention import attention
 from training.codec import CHANNELS
@@ -31,7 +32,6 @@ from training.magi.noise import (
 )
 from training.magi.window import caption_embeddings, conditions, velocity
 from training.scenes import Mix
-from training.shapes import WORLD, vocabulary
 from training.text import build_tokenizer
 
 

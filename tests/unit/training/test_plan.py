@@ -11,11 +11,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flowcache.bench.shapes import KINDS, MOTIONS
 from flowcache.errors import InputError
 from flowcache.families.registry import find
 from training.loop import CHECKPOINT
 from training.plan import Plan, read_plan, split
-from training.shapes import KINDS, MOTIONS
 from training.train import Options, check, train
 
 PLANS = sorted(Path("training/plans").glob("*.yaml"))

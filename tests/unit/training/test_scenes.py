@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flowcache.bench.shapes import MOTIONS, SIZE, WORLD, World, caption, render, vocabulary
 from training.scenes import Mix, swapped
-from training.shapes import MOTIONS, SIZE, WORLD, World, caption, render, vocabulary
 
 
 def test_weights_are_those_of_the_plan():

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flowcache.bench.shapes import WORLD
 from flowcache.families.codecs import PatchCodec
 from training.codec import CHANNELS
 from training.scenes import Mix
-from training.shapes import WORLD
 from training.skyreels.loss import LENGTHS, draw, together
 from training.skyreels.model import CHUNK
 from training.skyreels.noise import PREFIX_SIGMA, Shares, sample_sigmas

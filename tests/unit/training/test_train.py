@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 
+from flowcache.bench.shapes import World, vocabulary
 from flowcache.families.codecs import PatchCodec, load_codec
 from flowcache.families.registry import find, load_model
 from training.codec import CHANNELS, save_codec
@@ -20,7 +21,6 @@ from training.export import export
 from training.families import FAMILIES
 from training.loop import CHECKPOINT, LOG
 from training.sample import load_average
-from training.shapes import World, vocabulary
 from training.task import Length
 from training.text import build_tokenizer, encode_batch
 from training.train import Options, train

@@ -11,11 +11,11 @@ from PIL import Image
 from benchmarks.fidelity import true_video
 from benchmarks.judge import draw_sheet
 from flowcache.bench.judge import Verdict, count, judge, verdict_of
+from flowcache.bench.shapes import COLOURS, MOTIONS, SIZE, Scene, render, sample_scene
 from flowcache.bench.vdp import color_video_vdp
 from flowcache.families.codecs import load_codec
 from flowcache.families.registry import find
 from flowcache.worker.renderer import to_uint8
-from training.shapes import COLOURS, MOTIONS, SIZE, Scene, render, sample_scene
 
 
 @pytest.mark.parametrize("seed", [5, 99])

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.shapes import (
+from flowcache.bench.shapes import (
     CHANGE,
     COLOURS,
     FRAMES,
