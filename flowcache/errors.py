@@ -8,6 +8,7 @@ from flowcache.masking import masked as masked
 
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 MOST = 300  # characters of a field that are printed: it may be the name of a tensor
+MESSAGE = 1400  # of a message: what a file says may be anything, and what is accepted stands at the end
 
 
 class FlowcacheError(Exception):
@@ -24,6 +25,14 @@ def printable(text: str) -> str:
     return CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
+def shortened(message: str) -> str:
+    """Its begin and its end, where it is longer than anybody reads."""
+    left_out = len(message) - MESSAGE
+    return (
+        message if left_out <= 0 else f"{message[:MOST]} ... ({left_out:,} characters) ... {message[MOST - MESSAGE :]}"
+    )
+
+
 @dataclass(frozen=True)
 class Problem:
     """One fault of an input: where it is, what was given, what would be accepted. Without credentials."""
@@ -37,7 +46,7 @@ class Problem:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "file", masked(self.file))
-        object.__setattr__(self, "message", masked(self.message))
+        object.__setattr__(self, "message", shortened(masked(self.message)))
 
     def __str__(self) -> str:
         row = "" if self.row is None else f" row {self.row}"
