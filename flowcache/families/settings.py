@@ -37,9 +37,8 @@ def _fault(request: RenderRequest, spec: ModelSpec) -> str:
     try:
         policy = resolve_policy(request.policy, spec)
         hash(policy)  # plans count those that are alike once
-        plan_for(
-            settings_of(request, spec), 2 * spec.asked(vars(request)).chunk, policy
-        )  # the first one, and later ones
+        two = 2 * spec.asked(vars(request)).chunk  # the first chunk, and one for all later ones
+        plan_for(settings_of(request, spec), two, policy)
     except ValueError as error:
         return str(error)
     except (TypeError, AttributeError, LookupError, ImportError) as error:  # of a package
