@@ -139,20 +139,22 @@ class RayRanks:
         return GangFailure(rank, "infra", how)
 
     def _lost(self) -> tuple[int, str] | None:
-        """The first rank that does not answer, else the first one whose process is gone.
+        """A rank that had come up and does not answer, else one whose process is gone, else one that never came up.
 
-        In that order, since NCCL ends the processes that wait for one that has stopped.
+        In that order, since NCCL ends the processes that wait for one that has stopped. What starts is silent, too.
         """
         pings = [actor.ping.remote() for actor in self.actors]
-        _, silent = ray.wait(pings, num_returns=len(pings), timeout=ANSWER)
-        if silent:
-            return pings.index(silent[0]), "its process does not answer"
+        answered, silent = ray.wait(pings, num_returns=len(pings), timeout=ANSWER)
+        up, _ = ray.wait(self._logs, num_returns=len(self._logs), timeout=0)
         for rank, ping in enumerate(pings):
+            if ping in silent and self._logs[rank] in up:
+                return rank, "its process does not answer"
+        for ping in answered:
             try:
                 ray.get(ping)
             except RayActorError as error:
-                return rank, f"its process is gone ({first_line(error)})"
-        return None
+                return pings.index(ping), f"its process is gone ({first_line(error)})"
+        return (pings.index(silent[0]), "its process has not come up") if silent else None
 
     def log_of(self, rank: int) -> str:
         """The end of what a rank has written, alive or not, if its node is still there to read it."""

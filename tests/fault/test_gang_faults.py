@@ -100,7 +100,16 @@ def test_any_rank_killed_or_stopped(render, tmp_path, ranks, row):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", [Fault("", 0, -1, KILL), Fault("", 1, -1, KILL), Fault("", 1, -1, STOP)], ids=str)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("", 0, -1, KILL),
+        Fault("", 0, -1, KILL, late=1),  # who is not there yet is not the one to blame
+        Fault("", 1, -1, KILL),
+        Fault("", 1, -1, STOP),
+    ],
+    ids=str,
+)
 def test_a_rank_lost_while_its_gang_starts(render, fault):
     """Before any video: no segment's budget is touched."""
     noted = render("out", [SKYREELS], [fault])

@@ -27,7 +27,7 @@ class Fault:
     """In its `call`-th all-to-all (from 0) of a segment of `video`, `rank` gets the signal, once.
 
     sends: with its own parts on their way, else before any; the others wait for it either way. Call -1 of video "":
-    before it joins its gang.
+    before it joins its gang. late: a rank that comes up 8 s after the others, for as long as the fault has not struck.
     """
 
     video: str
@@ -35,12 +35,18 @@ class Fault:
     call: int
     number: signal.Signals
     sends: bool = False
+    late: int = -1
 
 
 def victims(faults: list[Fault], folder: Path) -> type[RankActor]:
     """Actors that note in `folder` their process and ports, when a fault struck, and all-to-alls."""
 
     class Victim(RankActor):
+        def __init__(self, store, settings, gang, rank, world):
+            if any(fault.late == rank and not (folder / f"fault-{i}").exists() for i, fault in enumerate(faults)):
+                time.sleep(8)
+            super().__init__(store, settings, gang, rank, world)
+
         def join_group(self, path):
             (folder / f"pid-{os.getpid()}").touch()
             self.exchange, self.calls, self.video = dist.all_to_all_single, -1, ""

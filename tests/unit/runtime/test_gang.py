@@ -1,7 +1,7 @@
 """How a gang names what Ray raises, without a Ray."""
 
 import pytest
-from ray.exceptions import ObjectLostError, OutOfDiskError
+from ray.exceptions import ActorDiedError, ObjectLostError, OutOfDiskError
 
 from flowcache.errors import MediaError, ObjectError, OutOfMemory, StoreError
 from flowcache.runtime import gang, ranks
@@ -24,6 +24,46 @@ def test_what_ray_itself_cannot_do_is_no_fault_of_the_work(error, monkeypatch):
     with pytest.raises(GangFailure, match=f"Ray has lost its answer .{type(error).__name__}") as caught:
         made.poll(["joined"])
     assert (caught.value.rank, caught.value.kind, caught.value.usable) == (2, "infra", False)
+
+
+class Process:
+    """Of a rank: whether it has come up, and what a ping meets: an answer, silence or a process that is gone."""
+
+    def __init__(self, up: bool, meets: str):
+        self.up, self.meets, self.ping = up, meets, self
+
+    def remote(self):
+        return self, "ping"
+
+
+@pytest.mark.parametrize(
+    ("processes", "lost"),
+    [
+        ([(True, "answer"), (True, "answer")], None),
+        ([(True, "gone"), (True, "silence")], (1, "does not answer")),  # NCCL has ended the one that waited
+        ([(True, "gone"), (False, "silence")], (0, "is gone")),
+        ([(False, "silence"), (True, "gone")], (1, "is gone")),
+        ([(False, "silence"), (True, "silence")], (1, "does not answer")),
+        ([(True, "answer"), (False, "silence")], (1, "has not come up")),
+    ],
+)
+def test_a_rank_that_still_starts_is_not_taken_for_the_lost_one(processes, lost, monkeypatch):
+    made = gang.RayGang.__new__(gang.RayGang)
+    made.actors = [Process(*process) for process in processes]
+    made._logs = [(actor, "log") for actor in made.actors]
+
+    def get(item):
+        if item[0].meets == "gone":
+            raise ActorDiedError()
+
+    def wait(items, num_returns, timeout):
+        ready = [item for item in items if (item[0].up if item[1] == "log" else item[0].meets != "silence")]
+        return ready, [item for item in items if item not in ready]
+
+    monkeypatch.setattr(ranks.ray, "get", get)
+    monkeypatch.setattr(ranks.ray, "wait", wait)
+    found = made._lost()
+    assert found == lost or (found[0] == lost[0] and lost[1] in found[1])
 
 
 class Asked:
