@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, get_args
 GUIDED = 2  # latents of a chunk, in float32, that are kept: its last guided velocities,
 LATENTS = 3 + GUIDED  # and where it is fitted those of up to three passes
 ROUNDING = 1e-6  # a residual that is no larger is nothing but that of float32
-WEAKEST, STRONGEST = 0.6, 1.5  # times the fit's guidance: between them it was measured to be closer than fewer steps
+WEAKEST, STRONGEST = 0.6, 2.0  # times the fit's guidance: between them it was measured to be closer than fewer steps
 
 
 @dataclass(frozen=True)

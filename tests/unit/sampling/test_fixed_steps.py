@@ -143,7 +143,7 @@ def test_coefficients_hold_for_their_own_conditions_alone(models, family):
     torch.testing.assert_close(run(models[family], settings, empty)[0], plain, atol=1e-4, rtol=1e-4)
     bent = run(models[family], settings, policy(0.6, calibration(settings, halves)))[0]
     assert (bent - plain).abs().amax((0, 2, 3))[:2].min() > 1e-3  # the first chunk itself, the others by its K/V alone
-    for other in ({"steps": 9}, {"shift": 2.0}, {"guidance": 1.5}, {"lag": 3}, {"chunk": 3}):
+    for other in ({"steps": 9}, {"shift": 2.0}, {"guidance": 1.4}, {"lag": 3}, {"chunk": 3}):
         elsewhere = replace(calibration(settings, halves), conditions=calibration(settings, halves, **other).conditions)
         plan = plan_for(settings, 6, policy(0.6, elsewhere))
         assert plan.told.endswith("not calibrated") and not isinstance(plan.solver, Calibrated)
