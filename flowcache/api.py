@@ -14,7 +14,7 @@ from flowcache.families.registry import load_model
 from flowcache.inputs.adapt import Embedded
 from flowcache.inputs.given import Given, checked
 from flowcache.inputs.options import RunOptions
-from flowcache.inputs.output_url import check_root
+from flowcache.inputs.output_url import check_root, within_checkpoints
 from flowcache.inputs.python_rows import Requests
 from flowcache.inputs.schema import RowDefaults
 from flowcache.inputs.segments import plan as segments_of
@@ -219,6 +219,7 @@ def _asked(
     store, found = Store(output, **(given.access or {})), checked(given, keep_going)
     good, specs, places = found.requests, found.specs, dict(found.places)
     problems = found.problems + options.faults(specs.values()) + check_gang(good, specs, options.gang)
+    problems += within_checkpoints(output, (spec.path for spec in specs.values()))
     good = kept(store, good, given.embedded.files)
     for warning in found.warnings:
         warn(warning)

@@ -80,7 +80,7 @@ KNOWN: Mapping[str, Known] = {
     "fewer-steps": Known(BUDGET, _share, short="B"),
     "fewer-steps-official": Known(BUDGET, _share, short="B"),
     "teacache": Known(PRESET, str, "slow"),
-    "magcache": Known("the threshold of the summed errors, above 0", _threshold, "0.12"),
+    "magcache": Known("the threshold of the summed errors, above 0, at most 100", _threshold, "0.12"),
     "taylorseer": Known("every how manieth step is computed, 1 to 1000", _count, "5"),
     "paper": Known(PRESET, str, "slow"),
     "paper-mended": Known(PRESET, str, "slow"),

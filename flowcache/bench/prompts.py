@@ -10,6 +10,7 @@ from flowcache.errors import InputError, Problem
 from flowcache.records import ModelSpec
 
 SEEDS = 1000  # of noise for each seed of prompts
+LIMIT = 100_000_000  # bytes of a file of prompts
 MOST = SEEDS - 1  # prompts: the last seed is for measuring `magcache`'s ratios
 
 SUBJECTS = (
@@ -48,9 +49,13 @@ def draw(spec: ModelSpec, n: int, seed: int) -> list[Drawn]:
 
 
 def read(file: Path, n: int | None, seed: int) -> list[Drawn]:
-    """The first n lines that are not blank, or all of them. InputError where there are fewer."""
+    """The first n lines that are not blank, or all of them. InputError where there are fewer, or no end."""
     try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        with file.open("rb") as stream:
+            text = stream.read(LIMIT + 1)
+        if len(text) > LIMIT:
+            raise InputError([Problem(str(file), "", f"is larger than {LIMIT:,} bytes; accepted: a prompt a line")])
+        lines = [line.strip() for line in text.decode("utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError([Problem(str(file), "", f"can't be read: {error}")]) from None
     if n and len(lines) < n:

@@ -1,6 +1,5 @@
 """The files beside the table: `bench.md`, `curve.png` and `bench.html`."""
 
-import os
 import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from flowcache.bench.run import Bench
 from flowcache.bench.sections import Told, as_markdown, sections
 from flowcache.bench.summary import comparisons, lines
 from flowcache.bench.table import Row
+from flowcache.models.whole_files import whole
 
 MARKDOWN, PICTURE, PAGE = "bench.md", "curve.png", "bench.html"
 
@@ -60,7 +60,6 @@ def _head(bench: Bench, rows: Sequence[Row]) -> str:
 
 
 def write(file: Path, data: bytes) -> None:
-    """Whole or not at all."""
-    part = file.with_name(f"{file.name}.part")
-    part.write_bytes(data)
-    os.replace(part, file)
+    """Whole or not at all. FlowcacheError where that fails."""
+    with whole(file) as part:
+        part.write_bytes(data)

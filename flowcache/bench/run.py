@@ -3,6 +3,7 @@ all K/V."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -26,7 +28,9 @@ from flowcache.bench.vdp import Metric
 from flowcache.bench.walking import Studio, Walked
 from flowcache.cache.magnitude import Magnitudes, table_of
 from flowcache.errors import FlowcacheError
+from flowcache.families.spec_file import number
 from flowcache.models.base import LoadedModel
+from flowcache.models.whole_files import whole, writing
 from flowcache.records import ModelSpec
 from flowcache.sampling.records import NotFinite
 
@@ -67,16 +71,17 @@ def common(spec: ModelSpec, asked: Asked, device: str) -> dict[str, object]:
 class Bench:
     """Of one model, into one folder. What lies there already is not rendered again.
 
-    metric: ColorVideoVDP; None: there is none. ValueError where an entry of `asked.own` can't be run.
+    metric: ColorVideoVDP; None: there is none. ValueError where an entry of `asked.own` can't be run, FlowcacheError
+    where nothing can be written.
     """
 
     def __init__(self, model: LoadedModel, folder: Path, asked: Asked, metric: Metric | None = None):
         self.studio, self.folder, self.asked, self.metric = Studio(model), folder, asked, metric
-        folder.mkdir(parents=True, exist_ok=True)
         same = common(model.spec, asked, str(model.transformer.device))
         self.table = BenchTable(folder, same)
         self.kept = folder / "references" / sha256(json.dumps(same).encode()).hexdigest()[:12]
-        self.kept.mkdir(parents=True, exist_ok=True)
+        with writing(self.kept):
+            self.kept.mkdir(parents=True, exist_ok=True)
         self.chosen = recipes.chosen(asked.entries, asked.own, model.spec, self.ratios)
 
     @property
@@ -128,11 +133,14 @@ class Bench:
         made, targets = dict[Entry, Walked](), dict[Entry, np.ndarray]()
         for entry, recipe in walks:
             file = self._reference(entry, prompt)
-            if not file.exists() or (entry in counted and counted[entry] not in self.table):
+            latents = _kept(file)
+            if latents is None or (entry in counted and counted[entry] not in self.table):
                 told(entry.label)
                 made[entry] = self._walk(entry, recipe, prompt)
-                self._keep(file, made[entry].latents)
-            targets[entry] = self.studio.frames(load_file(file)["latents"])
+                latents = made[entry].latents.contiguous()
+                with whole(file) as part:
+                    save_file({"latents": latents}, part)
+            targets[entry] = self.studio.frames(latents)
         for entry, key in counted.items():
             if key not in self.table:
                 self._add(prompt, entry, made[entry], targets)
@@ -158,34 +166,32 @@ class Bench:
         told = sha256(prompt.text.encode()).hexdigest()[:8]
         return self.kept / f"{entry.policy}-{prompt.seed}-{told}.safetensors"
 
-    def _keep(self, file: Path, latents: Tensor) -> None:
-        part = file.with_suffix(".part")
-        save_file({"latents": latents.contiguous()}, part)
-        part.replace(file)
-
     @cached_property
     def ratios(self) -> Ratios:
         """What `magcache` goes by, measured once where it is asked for."""
         if all(entry.policy != "magcache" for entry in self.asked.entries):
             return placeholder(self.spec)
         file, prompt = self.kept / "magcache.json", for_ratios(self.asked.prompts, self.asked.seed)
-        if not file.exists():
-            made = Magnitudes()
-            self.studio.walk(recipes.measuring(self.spec, made), prompt.text, prompt.seed)
-            _write(file, json.dumps(made.table(self.spec.steps)))
-        return table_of(json.loads(file.read_text()))
+        with suppress(OSError, ValueError, TypeError):  # it is not there, or damaged
+            return table_of(json.loads(file.read_text()))
+        made = Magnitudes()
+        self.studio.walk(recipes.measuring(self.spec, made), prompt.text, prompt.seed)
+        table = made.table(self.spec.steps)
+        _write(file, json.dumps(table))
+        return table_of(table)
 
     @cached_property
     def predicted(self) -> Mapping[Entry, float]:
         """J of each calibrated schedule; computed once."""
         fixed = [own for own in self.chosen.recipes if own[1].policy.steps and own[1].policy.steps.calibrations]
         file = self.kept / "predicted.json"
-        known = json.loads(file.read_text()) if file.exists() else {}
+        known = _known(file)
         if any(entry.label not in known for entry, _ in fixed):
             found = predicted(self.studio.model, fixed, self.kept, for_ratios(self.asked.prompts, self.asked.seed))
             known |= {entry.label: found.get(entry) for entry, _ in fixed}
             _write(file, json.dumps(known))
-        return {entry: known[entry.label] for entry, _ in fixed if known[entry.label] is not None}
+        costs = ((entry, known[entry.label]) for entry, _ in fixed)
+        return {entry: cost for entry, cost in costs if cost is not None}
 
     @cached_property
     def _warm(self) -> None:
@@ -195,7 +201,21 @@ class Bench:
         self.studio.walk(replace(first, steps=WARM_UP), prompt.text, prompt.seed)
 
 
+def _kept(file: Path) -> Tensor | None:
+    """None: it is not there, or damaged."""
+    try:
+        return load_file(file)["latents"]
+    except (OSError, SafetensorError, KeyError):
+        return None
+
+
+def _known(file: Path) -> dict[str, float | None]:
+    """What was predicted; nothing of what can't have been."""
+    with suppress(OSError, ValueError, AttributeError):
+        return {key: each for key, each in json.loads(file.read_text()).items() if each is None or number(each)}
+    return {}
+
+
 def _write(file: Path, text: str) -> None:
-    part = file.with_suffix(".part")
-    part.write_text(text)
-    part.replace(file)
+    with whole(file) as part:
+        part.write_text(text)

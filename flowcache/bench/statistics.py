@@ -54,5 +54,6 @@ def paired_where_known(ours: Sequence[float | None], theirs: Sequence[float | No
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
+    """A table; a preset's name may hold what divides cells."""
+    lines = [head, ["---"] * len(head), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -5,7 +5,6 @@ never mixed with these.
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,8 @@ import pyarrow.parquet as pq
 
 from flowcache.bench.names import Entry
 from flowcache.errors import InputError, Problem
+from flowcache.families.spec_file import number
+from flowcache.models.whole_files import whole
 
 FILE = "bench.parquet"
 KEY = b"flowcache.bench"
@@ -101,14 +102,13 @@ class BenchTable:
         return self._known[key]
 
     def add(self, row: Row) -> None:
-        """On disk when it returns, together with all before it."""
+        """On disk when it returns, together with all before it. FlowcacheError where that fails."""
         self.rows.append(row)
         self._known[row.key] = row
         metadata = {KEY: json.dumps(self.common).encode()}
         made = pa.Table.from_pylist([vars(each) for each in self.rows], schema=SCHEMA.with_metadata(metadata))
-        part = self.file.with_suffix(".part")
-        pq.write_table(made, part, compression="zstd")
-        os.replace(part, self.file)
+        with whole(self.file) as part:
+            pq.write_table(made, part, compression="zstd")
 
 
 def _read(file: Path, common: Mapping[str, Any]) -> list[Row]:
@@ -118,7 +118,7 @@ def _read(file: Path, common: Mapping[str, Any]) -> list[Row]:
         if made.schema.remove_metadata() not in (SCHEMA, BEFORE):
             raise ValueError("its columns are others")
         theirs = dict(json.loads((made.schema.metadata or {})[KEY]))
-        rows = [Row(**each) for each in made.to_pylist()]
+        rows = [Row(**each) for each in made.to_pylist() if _sound(each)]
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError([Problem(str(file), "", f"is no table of flowcache bench ({error})")]) from None
     differing = [key for key in common if theirs.get(key) != common[key]]
@@ -128,6 +128,15 @@ def _read(file: Path, common: Mapping[str, Any]) -> list[Row]:
             for key in differing
         ])  # fmt: skip
     return rows
+
+
+def _sound(row: Mapping[str, Any]) -> bool:
+    """ValueError for one that no bench writes."""
+    counts = [row[key] for key in ("chunk_forwards", "off_forwards", "flops", "seconds")]
+    measured = [value for value in row.values() if isinstance(value, float)]
+    if all(number(each) and each > 0 for each in counts) and all(map(number, measured)):
+        return True
+    raise ValueError(f"the row of {row['policy']}:{row['setting']} on {row['prompt']!r} can't have been measured")
 
 
 def of_entries(rows: Sequence[Row]) -> dict[Entry, list[Row]]:

@@ -9,8 +9,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from flowcache.cli.common import Json, check_device, err, out, print_json
-from flowcache.cli.targets import check_here, home
-from flowcache.errors import InputError, Problem
+from flowcache.cli.targets import check_here, check_outside, home, make_here
+from flowcache.errors import InputError, Problem, printable
 
 if TYPE_CHECKING:
     from flowcache.bench.run import Asked, Bench
@@ -60,7 +60,9 @@ def bench(
     spec, to = _as_asked(find(model), chunks, guidance), home(to)
     asked = _asked(spec, n, seed, policies, target, converged, home(prompts) if prompts else None)
     check_here(to, "--out")
+    check_outside(to, spec.path, "--out")
     check_device(device)
+    make_here(to, "--out")
     metric = color_video_vdp()
     loaded = load_model(model, device, texts=[each.text for each in asked.prompts])
     from flowcache.bench.report import report
@@ -112,13 +114,17 @@ def _with_progress(made: "Bench", quiet: bool) -> "list[Row]":
     """On stderr: a bar on a terminal, a line for each setting in a log."""
     if quiet:
         return made.run(lambda done, total, label: None)
+
+    def shown(label: str) -> str:
+        return escape(printable(label))
+
     if not err.is_terminal:
-        return made.run(lambda done, total, label: err.print(f"{done}/{total} {escape(label)}", soft_wrap=True))
+        return made.run(lambda done, total, label: err.print(f"{done}/{total} {shown(label)}", soft_wrap=True))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err) as progress:
         task = progress.add_task("", total=None)
         return made.run(
-            lambda done, total, label: progress.update(task, completed=done, total=total, description=escape(label))
+            lambda done, total, label: progress.update(task, completed=done, total=total, description=shown(label))
         )
 
 

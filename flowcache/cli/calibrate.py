@@ -14,7 +14,7 @@ from flowcache.cli import options
 from flowcache.cli.bench import MOST
 from flowcache.cli.calibrated import cost, cost_line, line, told
 from flowcache.cli.common import Json, check_device, err, out, print_json
-from flowcache.cli.targets import check_here, home
+from flowcache.cli.targets import check_here, check_outside, home, make_here
 from flowcache.errors import FlowcacheError, InputError, Problem
 
 if TYPE_CHECKING:
@@ -83,7 +83,10 @@ def calibrate(
     folder, work = home(to or Path(spec.path)), home(work)
     check_here(folder, "--out")
     check_here(work, "--work")
+    check_outside(work, spec.path, "--work")
     ranks = _ranks(spec, device, gang, gangs, address)
+    make_here(folder, "--out")
+    make_here(work, "--work")
     before = _presets(folder, spec.digest)
     known, half = _known(folder, before, windows) if residuals else [], len(texts) // 2
     shares = [each.budget for each in known] if residuals else shares
@@ -91,12 +94,11 @@ def calibrate(
     takes = cost(windows, taken, len(texts), tflops, ranks.gang if ranks else 1)
     tell = (lambda text: None) if as_json else lambda text: out.print(text, markup=False)
     tell(cost_line(takes))
-    work.mkdir(parents=True, exist_ok=True)
     with _walks(model, spec, texts, device or "cpu", ranks) as walks:
         calibrator = Calibrator(Walker(windows, work, walks), schedules)
         make = partial(_recorded, calibrator, known) if residuals else partial(_calibrated, calibrator, shares)
         made, said = make(texts, tell)
-    kept = [each for each in before if each.budget not in shares or each.conditions != windows.conditions()]
+    kept = _others(_presets(folder, spec.digest), shares, windows)
     file = _write(folder, spec.digest, [*kept, *made])
     if as_json:
         print_json({**takes, "file": str(file), "budgets": said})
@@ -110,7 +112,9 @@ def _windows(model: str, target: "Target") -> "Windows":
 
     spec = find(model)
     if not Path(spec.path).is_dir():
-        raise InputError([Problem("model", "", f"{model!r} is a single file; accepted: a checkpoint's folder")])
+        why = f"{spec.path} says where its parts lie, and has no place for a calibration yet"
+        accepted = "a folder with flowcache.json or in a diffusers layout"
+        raise InputError([Problem("model", "", f"{model!r} can't be calibrated: {why}; accepted: {accepted}")])
     return Windows(replace(spec, digest=folder_digest(Path(spec.path), without=FILE), calibrations=()), target)
 
 
@@ -119,6 +123,12 @@ def _presets(folder: Path, digest: str) -> "Sequence[Preset]":
     from flowcache.families.calibrations import FILE, read
 
     return read(folder, digest) if (folder / FILE).is_file() else ()
+
+
+def _others(before: "Sequence[Preset]", shares: Sequence[float], windows: "Windows") -> "list[Preset]":
+    """What stays of those that are there in the end: another command may have written meanwhile."""
+    at = windows.conditions()
+    return [each for each in before if each.budget not in shares or each.conditions != at]
 
 
 def _known(folder: Path, before: "Sequence[Preset]", windows: "Windows") -> "list[Calibration]":
@@ -222,7 +232,7 @@ def _shares(text: str) -> list[float]:
         found = []
     if not found or not all(0 < each <= 1 for each in found):
         raise InputError([Problem("--budgets", "", f"got {text[:80]!r}; accepted: numbers above 0, at most 1")])
-    return found
+    return [*dict.fromkeys(found)]
 
 
 def _prompts(spec: "ModelSpec", file: Path | None, n: int | None, seed: int) -> "list[Prompt]":

@@ -10,6 +10,7 @@ from flowcache.errors import InputError, Problem
 
 FILE, FOLDER = "the path of a file in a folder that exists", "a folder or URL such as s3://bucket/prefix"
 HERE = "a folder on this machine"
+OUTSIDE = "a folder outside of the checkpoint"
 
 
 def home(path: Path) -> Path:
@@ -46,6 +47,20 @@ def check_here(path: Path, name: str) -> None:
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
         raise refusal(path, "is a URL", HERE, name)
     check_folder(path, name, HERE)
+
+
+def check_outside(path: Path, checkpoint: str, name: str) -> None:
+    """InputError where the folder lies within a checkpoint's, by all of whose files that is known: with what is
+    written there it is another one."""
+    with refusing(path, OUTSIDE, name):
+        if path.resolve().is_relative_to(Path(checkpoint).resolve()):
+            raise refusal(path, f"lies within the checkpoint {checkpoint}, which would be another one", OUTSIDE, name)
+
+
+def make_here(path: Path, name: str) -> None:
+    """The folder, after `check_here`. InputError where that can't see what is wrong with it."""
+    with refusing(path, HERE, name):
+        path.mkdir(parents=True, exist_ok=True)
 
 
 def write(path: Path, data: bytes) -> None:

@@ -10,6 +10,7 @@ from flowcache.cache.fixed_steps import SOLVERS, Calibration, Conditions, FewerS
 from flowcache.errors import InputError, Problem
 from flowcache.families.spec_file import number
 from flowcache.models.json_files import read_object
+from flowcache.models.whole_files import whole
 
 FILE = "calibration.json"
 ACCEPTED = "what `families.calibrations.write` writes"
@@ -33,16 +34,17 @@ def document(made: Preset) -> dict[str, Any]:
 
 
 def write(folder: Path, digest: str, calibrations: Sequence[Preset]) -> None:
+    """FlowcacheError where that fails; what was there then stays."""
     presets = [document(each) for each in calibrations]
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / FILE).write_text(json.dumps({"checkpoint": digest, "presets": presets}, indent=1) + "\n")
+    with whole(folder / FILE) as part:
+        part.write_text(json.dumps({"checkpoint": digest, "presets": presets}, indent=1) + "\n")
 
 
 def _preset(path: Path, place: int, raw: Any) -> Preset:
     """InputError."""
     try:
         made = _fewer(raw) if "solver" in raw else _calibration(raw)
-        if _holds(made.conditions) and number(made.budget) and all(_sound(made)):
+        if _holds(made.conditions) and number(made.budget) and 0 < made.budget <= 1 and all(_sound(made)):
             return made
     except (KeyError, TypeError, AttributeError):
         pass

@@ -37,7 +37,9 @@ def _fault(request: RenderRequest, spec: ModelSpec) -> str:
     try:
         policy = resolve_policy(request.policy, spec)
         hash(policy)  # plans count those that are alike once
-        plan_for(settings_of(request, spec), spec.asked(vars(request)).chunk, policy)
+        plan_for(
+            settings_of(request, spec), 2 * spec.asked(vars(request)).chunk, policy
+        )  # the first one, and later ones
     except ValueError as error:
         return str(error)
     except (TypeError, AttributeError, LookupError, ImportError) as error:  # of a package

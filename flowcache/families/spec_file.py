@@ -1,6 +1,6 @@
 """Every value of a flowcache.json, looked at before it is used. No torch."""
 
-import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,7 +13,8 @@ def whole(least: int, most: int = MOST) -> Rule:
 
 
 def number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    """Whether it is one that a float can be: neither infinite nor of hundreds of digits."""
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 TEXT: Rule = "text", lambda value: isinstance(value, str)

@@ -1,6 +1,9 @@
 """Which URLs can be the output root of a run: one that can't hold a night is refused before anything is done."""
 
+import os
 import re
+from collections.abc import Iterable
+from pathlib import Path
 
 from flowcache.errors import InputError, Problem
 from flowcache.masking import login, masked_url, split
@@ -23,6 +26,17 @@ def check_root(url: str, typed: bool = False, name: str = "output") -> None:
     found = fault(url, typed)
     if found:
         raise InputError([Problem(name, "", f"{masked_url(url)!r} {found}; accepted: {ACCEPTED}")])
+
+
+def within_checkpoints(url: str, checkpoints: Iterable[str]) -> list[Problem]:
+    """Of a root within the folder of one of them: with a run's files there it is another checkpoint."""
+    scheme, rest = split(url)
+    if scheme and scheme not in FOLDERS:
+        return []
+    root = Path(os.path.realpath(os.path.expanduser(rest)))
+    found = (each for each in sorted({*checkpoints}) if root.is_relative_to(os.path.realpath(each)))
+    why = "which would be another one: it is known by all files of its folder; accepted: an output outside of it"
+    return [Problem("output", "", f"{url!r} lies within the checkpoint {each}, {why}") for each in found]
 
 
 def fault(url: str, typed: bool = False) -> str | None:

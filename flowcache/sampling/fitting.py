@@ -1,5 +1,6 @@
 """Coefficients of a fixed schedule, fitted where its own walk has come, many prompts in step with one another."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
@@ -14,8 +15,8 @@ from flowcache.sampling.window import Window
 RIDGES = (1e-6, 1e-4, 1e-2, 1.0)  # relative to the features' squares
 GAIN = 0.02  # by so much a correction must help prompts that it was not fitted on
 Table = tuple[tuple[float, ...], ...]  # of the computed steps, as in `cache.fixed_steps.Calibration`
-# (row, first, later, chunk -> step) -> of each prompt what its walk, so corrected, leaves to explain in that row: how
-# these chunks come to the exact latents before those steps, one example a chunk
+# (row, first, later, chunk -> step) -> of each prompt, or of some, what its walk, so corrected, leaves to explain in
+# that row: how these chunks come to the exact latents before those steps, one example a chunk
 Ask = Callable[[int, Table, Table, Mapping[int, int]], Sequence[Sequence["Example"]]]
 
 
@@ -50,7 +51,9 @@ def solved(examples: Sequence[Example], ridge: float) -> Tensor:
 
 
 def fitted(examples: Sequence[Example]) -> tuple[float, ...]:
-    """The ridge that is best for prompts left out; no coefficients where it does not help those."""
+    """The ridge that is best for prompts left out; no coefficients where it does not help those. Examples that are not
+    finite do not count."""
+    examples = [each for each in examples if math.isfinite(each.square) and each.gram.isfinite().all()]
     if len(examples) < 2:
         return ()
     middle = median(each.square for each in examples)
@@ -82,8 +85,8 @@ def fit(plan: SamplingPlan, ask: Ask) -> tuple[Table, Table]:
             continue
         to = {chunk: (*plan.computed, plan.steps)[place + 1] for (_, place), chunk in new.items()}
         found = ask(number, tuple(tables[0]), tuple(tables[1]), to)
-        for (kind, place), examples in zip(new, zip(*found, strict=True), strict=True):
-            tables[kind][place] = fitted(examples)
+        for which, (kind, place) in enumerate(new):
+            tables[kind][place] = fitted([examples[which] for examples in found])
         done |= new.keys()
     return tuple(tables[0]), tuple(tables[1])
 

@@ -22,7 +22,7 @@ class Jumps(Timed, Protocol):
 
 
 def thinned(plan: SamplingPlan, made: Calibration) -> SamplingPlan:
-    """ValueError where the solver knows nothing of this.
+    """ValueError where the solver knows nothing of this, or what was fitted has other coefficients than it takes.
 
     What is left out was no step: reused outputs never enter what the solver remembers. K/V stay those of a chunk's last
     computed step; forwards without a step are as they were.
@@ -38,10 +38,25 @@ def thinned(plan: SamplingPlan, made: Calibration) -> SamplingPlan:
     strength = plan.conditions.guidance / own if plan.conditions and plan.linear else 1.0
     fitted = partial(Calibrated, solver, plan.guide, computed, strength=strength)
     told = "calibrated" if strength == 1 else f"calibrated at guidance {own:g}"
-    return replace(
+    found = replace(
         plan, rows=tuple(rows), computed=computed, solver=fitted(made.later), opening=fitted(made.first), guide=_each,
         calibration=made, told=f"{len(computed)} of {plan.steps} steps, {plan.told}, {told}",
     )  # fmt: skip
+    if any((*made.first, *made.later)):
+        chunks = {chunk for row in rows for chunk in row.steps}
+        _try(found, min(chunks))
+        _try(found, max(chunks))
+    return found
+
+
+def _try(plan: SamplingPlan, chunk: int) -> None:
+    """The chunk's steps, with latents of no element. ValueError where one can't be taken."""
+    solver, latents = plan.solver_of(chunk), torch.empty(0)
+    state = solver.start
+    for place, step in enumerate(plan.computed):
+        run = {each.branch for row in plan.rows for each in row.forwards if (each.chunk, each.step) == (chunk, step)}
+        weighty = [branch for branch in run if (step, branch) not in plan.weightless]
+        latents, state = solver.step(place, torch.empty(len(weighty), 0), latents, state, lambda: torch.empty(0))
 
 
 def _of(row: SamplingStep, computed: frozenset[int]) -> SamplingStep:

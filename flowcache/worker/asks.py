@@ -12,6 +12,7 @@ from flowcache.families.settings import resolve_policy, settings_of
 from flowcache.sampling.fitting import Example
 from flowcache.sampling.loop import Visit, denoise
 from flowcache.sampling.planning import plan_for
+from flowcache.sampling.records import NotFinite
 from flowcache.worker.walking import Ask, Walking
 from flowcache.worker.windows import Prompt, Target, finer_for, request_of
 
@@ -86,7 +87,8 @@ class Nudged(Ask[dict[str, Tensor]]):
 
 @dataclass(frozen=True)
 class Result(Ask[tuple[Tensor, Shown]]):
-    """[C, F, H, W] of a window that takes the steps of `made`, and its residuals; None: fewer steps."""
+    """[C, F, H, W] of a window that takes the steps of `made`, and its residuals; None: fewer steps. Of one that
+    diverges latents that are not finite, and no residuals."""
 
     prompt: Prompt
     budget: float
@@ -95,15 +97,20 @@ class Result(Ask[tuple[Tensor, Shown]]):
 
     def answer(self, walking: Walking) -> tuple[Tensor, Shown]:
         window = walking.window(self.prompt, self.budget, self.made, self.chunks)
-        for number in range(len(window.plan.rows)):
-            window.run(number)
-        shown = [[*window.residuals.read(chunk, window.store.sharding.total)] for chunk in range(self.chunks)]
+        shown = Shown()
+        try:
+            for number in range(len(window.plan.rows)):
+                window.run(number)
+            shown = [[*window.residuals.read(chunk, window.store.sharding.total)] for chunk in range(self.chunks)]
+        except NotFinite:
+            pass  # on all ranks of a gang alike, since all have the same latents
         return torch.cat([host(chunk) for chunk in window.latents.chunks], 1), shown
 
 
 @dataclass(frozen=True)
 class Fit(Ask[list[Example]]):
-    """`Fitting.examples` of a row, by as many coefficients of `made` as are known. goals: see there."""
+    """`Fitting.examples` of a row, by as many coefficients of `made` as are known; none of a walk that diverged.
+    goals: see there."""
 
     stays: ClassVar[bool] = True
     prompt: Prompt
@@ -116,7 +123,10 @@ class Fit(Ask[list[Example]]):
         nothing = ((),) * len(self.made.computed)
         bare = replace(self.made, first=nothing, later=nothing)
         own = walking.fitting(self.prompt, bare, self.chunks, self.row)
-        return own.examples(self.row, self.made.first, self.made.later, self.goals)
+        try:
+            return own.examples(self.row, self.made.first, self.made.later, self.goals)
+        except NotFinite:
+            return []
 
 
 def host(x: Tensor) -> Tensor:

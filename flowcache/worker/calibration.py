@@ -11,11 +11,12 @@ import torch
 
 from flowcache.cache.fixed_steps import Calibration, FewerSteps, Preset, Seen
 from flowcache.families.calibrations import document
+from flowcache.families.spec_file import number as is_number
 from flowcache.sampling.dry_run import WindowWork
 from flowcache.sampling.fitting import Example, Table, fit
 from flowcache.sampling.proposal import Schedule, Walks, aligned, climb, even_steps, propose
 from flowcache.worker.asks import Shown
-from flowcache.worker.journal import Journal
+from flowcache.worker.journal import Journal, numbers
 from flowcache.worker.walks import PROBES, Walker
 from flowcache.worker.windows import Prompt, Target, Windows
 
@@ -41,6 +42,7 @@ NEIGHBOURS = 3  # chunks of a window that is climbed by: one has neighbours on b
 SCHEDULES = 60  # that are walked at most to find one
 FEWEST = 0.6  # of the steps that a budget allows: so few are tried, too
 RESIDUALS = "residuals"  # as the journal calls them
+STARTS = 3  # schedules that it is climbed from, all of which are walked
 FOUND = 2  # schedules that are fitted and judged: the climbed one, and the best one in step with the lag
 
 
@@ -115,7 +117,7 @@ class Calibrator:
         residuals that `others` show."""
         bare = replace(made, first_seen=(), later_seen=(), predicted=None)
         predicted = self._exact(tuple(prompts)).cost(made.computed) if self.schedules else None
-        shown = self._shown(others, bare)
+        shown = [own for own in self._shown(others, bare) if own]
         first, later = [own[0] for own in shown], [chunk for own in shown for chunk in own[1:]]
         return replace(bare, first_seen=seen(first), later_seen=seen(later), predicted=predicted)
 
@@ -132,7 +134,7 @@ class Calibrator:
             return [(0, fit(self.windows.plan(bare.budget, bare, CHUNKS), ask))]
 
         of = ["fitted", document(bare), *(self.walker.key(prompt, CHUNKS) for prompt in prompts)]
-        ((first, later),) = self.journal.values([of], walked)
+        ((first, later),) = self.journal.values([of], walked, fits)
         return replace(bare, first=tuple(map(tuple, first)), later=tuple(map(tuple, later)))
 
     def found(self, budget: float, prompts: Sequence[Prompt]) -> list[Schedule]:
@@ -181,9 +183,10 @@ class Calibrator:
                     self._note([*of[missing[number]], RESIDUALS], shown)
                 theirs = torch.cat(walker.exact(some[number], chunks, self.windows.spec.steps), 1)
                 error = (ours - theirs).square().mean().clamp_min(1e-12)
-                yield missing[number], max(float(10 * torch.log10(theirs.square().mean() / error)), WORST)
+                decibels = float(10 * torch.log10(theirs.square().mean() / error))
+                yield missing[number], max(WORST, decibels)  # in this order NaN counts as WORST
 
-        return self.journal.values(of, walked)
+        return self.journal.values(of, walked, is_number)
 
     def _shown(self, prompts: Sequence[Prompt], made: Calibration) -> list[Shown]:
         """Residuals of whole windows, which are walked for them where an older version judged them and kept none."""
@@ -195,10 +198,10 @@ class Calibrator:
                 yield missing[number], shown
 
         of = self._of(prompts, budget, made, whole)
-        return self.journal.values([[*each, RESIDUALS] for each in of], walked)
+        return self.journal.values([[*each, RESIDUALS] for each in of], walked, shows)
 
     def _note(self, of: list[Any], shown: Shown) -> None:
-        self.journal.values([of], lambda missing: [(0, shown)])
+        self.journal.values([of], lambda missing: [(0, shown)], shows)
 
     def _of(self, prompts: Sequence[Prompt], budget: float, made: Preset | None, chunks: int) -> list[list[Any]]:
         """What the journal has values of, prompt by prompt."""
@@ -209,21 +212,21 @@ def works(
     windows: Windows, schedules: int, budgets: Sequence[float], prompts: int, others: int
 ) -> list[tuple[int, WindowWork]]:
     """How many windows of which work, at the most: walks to be recorded, those that schedules are judged by, and
-    each budget's own; a found schedule is counted as fewer steps within the same budget."""
+    each budget's own."""
     near, exact, finer = min(NEIGHBOURS, windows.whole), windows.whole, windows.finer
     found = [(prompts, windows.exact_work(CHUNKS, finer)), (others, windows.exact_work(exact, finer))]
     if schedules:
         found += [(prompts, windows.exact_work(near, finer)), (PROBES + 1, windows.exact_work(1, 1))]
-    kinds = FOUND if schedules else 1
+    kinds, tried = (FOUND, max(schedules, STARTS)) if schedules else (1, 0)
 
     def runs(budget: float) -> int:
         return len(windows.runs(budget, FEWEST)) if schedules else 0
 
     for budget in budgets:
         found += [
-            (prompts * kinds, windows.budget_work(CHUNKS, budget)),
-            (prompts * (schedules + runs(budget)), windows.budget_work(near, budget)),
-            (others * (2 + 2 * kinds), windows.budget_work(exact, budget)),
+            (prompts * kinds, windows.most_work(CHUNKS, budget)),
+            (prompts * (tried + runs(budget)), windows.most_work(near, budget)),
+            (others * (2 + 2 * kinds), windows.most_work(exact, budget)),
         ]
     return [(count, work) for count, work in found if count]
 
@@ -234,7 +237,7 @@ def recording(
     """As `works`, of `Calibrator.recorded` alone."""
     near, one = windows.exact_work(min(NEIGHBOURS, windows.whole), windows.finer), windows.exact_work(1, 1)
     found = [(prompts, near), (PROBES + 1, one)] if schedules else []
-    return [*found, *((others, windows.budget_work(windows.whole, budget)) for budget in budgets)]
+    return [*found, *((others, windows.most_work(windows.whole, budget)) for budget in budgets)]
 
 
 @dataclass
@@ -262,6 +265,16 @@ class Race(Generic[Made]):
 def seen(chunks: Shown) -> tuple[Seen, ...]:
     """Of each jump, over chunks."""
     return tuple(Seen(max(jump), mean(jump), pstdev(jump)) for jump in zip(*chunks, strict=True))
+
+
+def fits(value: Any) -> bool:
+    """Whether it can be two tables of coefficients."""
+    return isinstance(value, list) and len(value) == 2 and all(map(shows, value))
+
+
+def shows(value: Any) -> bool:
+    """Whether it can be what a window showed, nothing where it diverged."""
+    return isinstance(value, list) and all(isinstance(own, list) and numbers(own) for own in value)
 
 
 def gains(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from flowcache.cache.fixed_steps import Calibration, Preset
+from flowcache.errors import FlowcacheError
 from flowcache.inputs.segments import plan
 from flowcache.models.base import LoadedModel
 from flowcache.records import ModelSpec, RenderRequest
 from flowcache.sampling.fitting import Fitting
 from flowcache.sampling.latents import Given
 from flowcache.sampling.loop import Texts
+from flowcache.sampling.records import NotFinite
 from flowcache.sampling.window import Window
 from flowcache.worker.noise import window_noise
 from flowcache.worker.renderer import SegmentRenderer
@@ -105,5 +107,11 @@ class Here:
         return Walking(self._load())
 
     def answers(self, asks: Sequence[Ask[A]]) -> Iterator[tuple[int, A]]:
+        """FlowcacheError names the prompt of an exact walk that diverges."""
         for number, ask in enumerate(asks):
-            yield number, self._walking.answer(ask)
+            try:
+                said = self._walking.answer(ask)
+            except NotFinite as error:
+                whose = f"the walk of {ask.prompt.text!r} (noise {ask.prompt.seed})"
+                raise FlowcacheError(f"{whose} failed: {error}") from error
+            yield number, said

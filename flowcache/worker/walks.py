@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from flowcache.cache.fixed_steps import Calibration, Preset
+from flowcache.models.whole_files import whole
 from flowcache.sampling.fitting import Example
 from flowcache.sampling.proposal import Walks as ExactWalks
 from flowcache.sampling.thinned import Jumps
@@ -53,11 +54,12 @@ class Walker:
     def examples(
         self, prompts: Sequence[Prompt], made: Calibration, chunks: int, row: int, to: Mapping[int, int]
     ) -> list[list[Example]]:
-        """What the coefficients for a row of walks by `made` are fitted on, prompt by prompt; see `fitting.Ask`."""
+        """What the coefficients for a row of walks by `made` are fitted on, prompt by prompt; see `fitting.Ask`. Those
+        whose walks diverged are left out."""
         goals = ({chunk: self.exact(prompt, chunks, step)[chunk] for chunk, step in to.items()} for prompt in prompts)
         asks = [Fit(prompt, made, chunks, row, goal) for prompt, goal in zip(prompts, goals, strict=True)]
         found = dict(self.by.answers(asks))
-        return [found[number] for number in range(len(asks))]
+        return [found[number] for number in range(len(asks)) if found[number]]
 
     def walks(self, prompts: Sequence[Prompt], chunks: int) -> ExactWalks:
         """What a schedule is proposed from."""
@@ -88,16 +90,23 @@ class Walker:
         return found.exp()
 
     def _kept(self, asks: Sequence[Ask[dict[str, Tensor]]]) -> list[Path]:
-        """A file for each answer, in which it is found again."""
+        """A file for each answer, in which it is found again. FlowcacheError where it can't be written."""
         files = [self._file(ask) for ask in asks]
-        missing = [number for number, file in enumerate(files) if not file.exists()]
+        missing = [number for number, file in enumerate(files) if not _readable(file)]
         for number, found in self.by.answers([asks[number] for number in missing]):
-            file = files[missing[number]]
-            part = file.with_suffix(".part")
-            save_file(found, part)
-            part.replace(file)
+            with whole(files[missing[number]]) as part:
+                save_file(found, part)
         return files
 
     def _file(self, ask: Ask[dict[str, Tensor]]) -> Path:
         told = json.dumps([self.windows.spec.digest, type(ask).__name__, vars(ask)], default=asdict)
         return self.work / f"{hashlib.sha256(told.encode()).hexdigest()[:24]}.safetensors"
+
+
+def _readable(file: Path) -> bool:
+    """Whether it is there, and not cut off or otherwise damaged: then it is walked anew."""
+    try:
+        with safe_open(file, "pt"):
+            return True
+    except (OSError, SafetensorError):
+        return False

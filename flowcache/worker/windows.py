@@ -8,7 +8,7 @@ from flowcache.cache.fixed_steps import SOLVERS, Conditions, FewerSteps, Preset
 from flowcache.cache.policy import Policy
 from flowcache.families.settings import resolve_policy, settings_of
 from flowcache.records import ModelSpec, RenderRequest, Shot
-from flowcache.sampling.budget import allowed, count, steps_within
+from flowcache.sampling.budget import ROUNDING, allowed, count, steps_within
 from flowcache.sampling.dry_run import WindowWork, dry_run
 from flowcache.sampling.plan import SamplingPlan, Settings
 from flowcache.sampling.planning import plan_for
@@ -89,6 +89,13 @@ class Windows:
     def budget_work(self, chunks: int, budget: float) -> WindowWork:
         """What a walk of so many chunks takes by fewer steps."""
         return self._work(chunks, *self._policy(budget, None))
+
+    def most_work(self, chunks: int, budget: float) -> WindowWork:
+        """As `budget_work`, by whichever steps the budget allows, of which fewer ones may leave some of it."""
+        fewer = self.budget_work(chunks, budget)
+        share = max(math.ceil(self.allowed(budget) * chunks / self.whole) / fewer.forwards, 1.0)
+        seen, outputs = (math.ceil(count * share) for count in (fewer.seen, fewer.outputs))
+        return replace(fewer, forwards=math.ceil(fewer.forwards * share - ROUNDING), seen=seen, outputs=outputs)
 
     def _policy(self, budget: float, made: Preset | None) -> tuple[Settings, Policy]:
         return policy_of(request_of(self.spec, NOBODY, 1, budget), self.spec, made)

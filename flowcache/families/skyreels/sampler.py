@@ -69,7 +69,7 @@ class SamplerSettings:
             rows=tuple(self._sampling_step(rows, number, policy, ready) for number in range(len(rows))),
             solver=UniPC(levels, overwritten=self.solver == "official"),
             told=f"UniPC, {self.solver}",
-            conditions=Conditions(self.steps, self.shift, self.guidance, self.ar_step, self.chunk),
+            conditions=self._conditions,
             linear=branches(self.guidance) == 2,
             guide=lambda step, velocities: guide(velocities, self.guidance),
             kv_branches=1 if in_turn(policy) else branches(self.guidance),
@@ -79,6 +79,13 @@ class SamplerSettings:
             timesteps=tuple(tuple(self._timestep(row, c, ready) for c in range(len(row.index))) for row in rows),
             cycle=self.steps + (chunks - 1) * self.ar_step,
         )
+
+    @property
+    def _conditions(self) -> Conditions | None:
+        """Of the corrected solver, which budgets are calibrated with."""
+        if self.solver == "official":
+            return None
+        return Conditions(self.steps, self.shift, self.guidance, self.ar_step, self.chunk)
 
     def _sampling_step(self, rows: Sequence[Row], number: int, policy: Policy, ready: int) -> SamplingStep:
         row = rows[number]

@@ -1,6 +1,7 @@
 """Prompts: new ones by each seed, the same ones by the same."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +52,12 @@ def test_prompts_of_a_file(tmp_path):
         read(file, 4, 7)
     with pytest.raises(InputError, match="can't be read"):
         read(tmp_path / "missing", 1, 7)
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs a file without an end")
+def test_prompts_without_an_end_are_refused():
+    with pytest.raises(InputError, match="is larger than 100,000,000 bytes; accepted: a prompt a line"):
+        read(Path("/dev/zero"), 1, 7)
 
 
 def test_ratios_are_measured_with_noise_of_their_own(spec):

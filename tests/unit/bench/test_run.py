@@ -132,6 +132,23 @@ def test_what_diverges_is_named_and_the_rows_before_it_stay(model, tmp_path, mon
     assert [row.policy for row in bench.table.rows] == ["off"]
 
 
+def test_what_is_damaged_of_what_was_kept_is_measured_again(model, tmp_path, walks):
+    def told(*policies):
+        return asked(model, 1, ",".join(("magcache", *policies)), converged=False)
+
+    Bench(model, tmp_path, told()).run(quiet)
+    kept = sorted(tmp_path.glob("references/*/*"))
+    sound, damage = [file.read_bytes() for file in kept], (b"", b"5", b'[["a"]]', bytes(99))
+    assert [file.suffix for file in kept] == [".json", ".safetensors"]
+    for number, content in enumerate(damage, 2):
+        for file in kept:
+            file.write_bytes(content)
+        walks.clear()
+        Bench(model, tmp_path, told(f"taylorseer:{number}")).run(quiet)
+        assert sorted(name for name, _, seed in walks if seed != 4000 or name != "off") == ["magcache", "taylorseer"]
+        assert [file.read_bytes() for file in kept] == sound
+
+
 def test_the_report_is_written_beside_the_table(model, whole):
     folder, rows = whole
     bench = Bench(model, folder, asked(model, 2))
@@ -153,4 +170,9 @@ def test_errors_are_predicted_of_what_is_calibrated(model, tmp_path):
     text = report(bench, bench.run(quiet))
     assert "2 of 4 steps, UniPC, corrected, calibrated" in text and "1 of 4 steps, UniPC, corrected, not" in text
     (file,) = tmp_path.glob("references/*/predicted.json")
-    assert json.loads(file.read_text())["flowcache:0.3"] is None
+    sound = json.loads(file.read_text())
+    assert sound["flowcache:0.3"] is None
+    for damaged in ("", "[]", '{"flowcache:0.5": "low", "flowcache:0.3": NaN}'):
+        file.write_text(damaged)
+        again = Bench(calibrated, tmp_path, asked(calibrated, 1, "flowcache:0.5,flowcache:0.3", converged=False))
+        assert again.predicted == bench.predicted and json.loads(file.read_text()) == sound

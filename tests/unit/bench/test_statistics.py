@@ -40,3 +40,4 @@ def test_nine_tenths_reach_the_tenth():
 
 def test_markdown():
     assert markdown(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
+    assert markdown(["a"], [["paper:a|b"]]).endswith("\n| paper:a\\|b |")

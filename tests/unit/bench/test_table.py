@@ -93,3 +93,15 @@ def test_rows_of_a_setting_are_in_the_order_of_their_prompts():
     found = of_entries(rows)
     assert [entry.label for entry in found] == ["off", "paper:fast"]
     assert [each.seed for each in found[Entry("paper", "fast")]] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "spoilt", [{"psnr": float("nan")}, {"psnr": float("inf")}, {"off_forwards": 0}, {"flops": None}]
+)
+def test_rows_that_nobody_measured_are_refused(tmp_path, spoilt):
+    BenchTable(tmp_path, COMMON).add(row(0, "off"))
+    made = pq.read_table(tmp_path / FILE)
+    changed = pa.Table.from_pylist([each | spoilt for each in made.to_pylist()], schema=made.schema)
+    pq.write_table(changed, tmp_path / FILE)
+    with pytest.raises(InputError, match="is no table of .* .the row of off: on 'prompt 0' can't have been"):
+        BenchTable(tmp_path, COMMON)

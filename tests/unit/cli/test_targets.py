@@ -1,6 +1,7 @@
 """What can't be written is said in a sentence, with exit code 2, before the store is read."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import typer
 from PIL import Image
 
 from flowcache.cli.main import app, main
+from flowcache.families.registry import folder_of
 from flowcache.storage.objects.store import Store
 from tests.unit.report.runs import hostile_run
 
@@ -105,6 +107,21 @@ def test_folders_of_a_calibration_are_looked_at_before_it_begins(monkeypatch, tm
         main()
     said = capsys.readouterr().err
     assert ended.value.code == 2 and said.startswith(f"error: {named}: ") and "which is no folder" in said
+
+
+@pytest.mark.parametrize(("command", "option"), [("calibrate", "--work"), ("bench", "--out")])
+@pytest.mark.parametrize("where", [".", "walks/of/mine"])
+def test_nothing_is_written_into_the_checkpoint_that_it_is_of(monkeypatch, tmp_path, capsys, command, option, where):
+    """Weights are known by all files of their folder: with others beside them they would be another checkpoint's."""
+    folder = shutil.copytree(folder_of("tiny-magi"), tmp_path / "model")
+    before = sorted(folder.rglob("*"))
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["flowcache", command, ".", option, where])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.startswith(f"error: {option}: '{where}' lies within the checkpoint .")
+    assert "accepted: a folder outside of the checkpoint" in said and sorted(folder.rglob("*")) == before
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder where even root can't write")

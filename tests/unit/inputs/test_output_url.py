@@ -1,15 +1,18 @@
 """Output roots that can't hold a night are refused, with what is accepted and without what is secret."""
 
+import shutil
 from contextlib import chdir
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowcache.api import preview
 from flowcache.cli.common import open_store
 from flowcache.errors import InputError
+from flowcache.families.registry import folder_of
 from flowcache.inputs.job import merged
-from flowcache.inputs.output_url import ACCEPTED, FOLDERS, SERVED, check_root, fault, split
+from flowcache.inputs.output_url import ACCEPTED, FOLDERS, SERVED, check_root, fault, split, within_checkpoints
 from flowcache.storage.objects.schemes import SCHEMES as CLOUDS
 from flowcache.storage.objects.schemes import scheme_of
 from flowcache.storage.objects.store import Store
@@ -162,3 +165,15 @@ def test_whatever_is_given_is_refused_or_is_a_store(tmp_path_factory, url):
         store.probe()
     else:
         assert folder or scheme_of(store.url) in CLOUDS
+
+
+def test_a_run_does_not_write_into_a_checkpoint_that_it_renders_with(tmp_path, monkeypatch):
+    """Its documents and texts would count as files of the checkpoint, and the same command would go on with another."""
+    folder = shutil.copytree(folder_of("tiny-magi"), tmp_path / "model")
+    monkeypatch.chdir(folder)
+    for output in ("out", ".", f"file://{folder}/a/b", str(tmp_path / "other" / ".." / "model")):
+        with pytest.raises(
+            InputError, match=f"output: '{output}' lies within the checkpoint {folder}, .*outside of it"
+        ):
+            preview([{"prompt": "a red circle", "model": str(folder)}], output=output)
+    assert within_checkpoints("s3://model/out", ["model"]) == within_checkpoints(f"{folder}s", [str(folder)]) == []

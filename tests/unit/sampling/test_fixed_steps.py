@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -285,6 +286,7 @@ def test_a_checkpoint_has_its_calibrations_beside_it(tmp_path):
     spoilt = [
         told["presets"][0] | change
         for change in ({"computed": [1, 2, 4, 6]}, {"computed": [0, 2, 4]}, {"first": 3}, {"budget": None},
+                       {"budget": 0}, {"budget": 1.5}, {"budget": 10**400}, {"first": [[10**400], [], [], []]},
                        {"computed": [0, 2, 4, 8]}, {"conditions": {}}, {"later": [["a"], [], [], []]},
                        {"first_seen": told["presets"][0]["first_seen"][1:]}, {"first_seen": [{"largest": 1.0}] * 3},
                        {"later_seen": [{"largest": -1.0, "mean": 0.0, "std": 0.0}] * 3}, {"predicted": "low"})
@@ -297,3 +299,30 @@ def test_a_checkpoint_has_its_calibrations_beside_it(tmp_path):
         with pytest.raises(InputError, match="accepted") as refused:
             find(str(folder))
         assert refused.value.problems[0].field == field
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("given", [0, 2])
+def test_coefficients_that_are_too_many_or_too_few_are_said_before_the_start(models, family, given):
+    """As of a file that another version wrote: when it renders each video would fail."""
+    settings = FAMILIES[family][0]
+
+    def fitted(count):
+        """So many at the last computed step."""
+        table = (), (), (), (0.0,) * count
+        return policy(0.6, replace(calibration(settings, table), later=table))
+
+    right = set()
+    for many in range(1, 12):
+        with suppress(ValueError):
+            plan_for(settings, 6, fitted(many), given)
+            right.add(many)
+    assert len(right) == 1 and run(models[family], settings, fitted(*right), given)[2]
+
+
+def test_what_was_calibrated_holds_for_the_corrected_solver_alone():
+    """A row may ask for a budget by the official one, with which nothing was fitted and measured."""
+    made = policy(0.6, calibration(SKYREELS, ((),) * 4))
+    official, corrected = (replace(SKYREELS, solver=solver) for solver in ("official", "corrected"))
+    assert plan_for(corrected, 6, made).told.endswith("UniPC, corrected, calibrated")
+    assert plan_for(official, 6, made).told.endswith("UniPC, official, not calibrated")

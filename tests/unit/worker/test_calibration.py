@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from unittest import mock
 
@@ -13,13 +14,14 @@ from flowcache.bench.prompts import SEEDS
 from flowcache.cli.bench import MOST
 from flowcache.cli.calibrate import calibrate as command
 from flowcache.cli.calibrated import cost, cost_line
-from flowcache.errors import InputError
+from flowcache.errors import FlowcacheError, InputError
 from flowcache.families import calibrations
 from flowcache.families.registry import folder_digest, load_model
 from flowcache.sampling.fitting import Example, fitted
 from flowcache.worker.asks import Result
 from flowcache.worker.calibration import (
     FEWEST,
+    WORST,
     Calibration,
     Calibrator,
     FewerSteps,
@@ -37,6 +39,7 @@ from flowcache.worker.journal import Journal
 from flowcache.worker.walking import Here, Walking
 from flowcache.worker.walks import PROBES, Walker
 from flowcache.worker.windows import Windows
+from tests.published_magi import write_magi
 
 TEXTS = ("a red circle moving right on a blue background", "a white square growing on a black background")
 PROMPTS = [Prompt(text, seed) for seed, text in enumerate(TEXTS)]
@@ -181,6 +184,89 @@ def test_a_line_that_a_kill_cut_off_is_judged_again(tmp_path):
     assert Journal(file).values([["b"], ["a", 2.5]], lambda missing: [(0, 4.5)]) == [4.5, 2.5]
 
 
+def test_what_is_no_value_is_walked_for_again(tmp_path):
+    """Lines of nobody, and values that can't be any, beside those that are sound."""
+    file = tmp_path / "journal.jsonl"
+    assert Journal(file).values([["a"], ["b"]], lambda missing: [(0, 1.5), (1, [[2.5], []])]) == [1.5, [[2.5], []]]
+    sound = file.read_bytes()
+    for line in (
+        b"5",
+        b'{"a": 1}',
+        b"[1]",
+        b'["k", 1, 2]',
+        b'[["k"], 1]',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b"null",
+        b'"ab"',
+    ):
+        file.write_bytes(sound + b"\n" + line)
+        assert Journal(file).values([["a"], ["b"]], lambda missing: [(9, 9)]) == [1.5, [[2.5], []]]
+    for value in ("NaN", "1e999", '"1.5"', "null", "true", "[NaN]", '{"a": 1}'):
+        file.write_bytes(sound.replace(b"1.5", value.encode()))
+        for _ in range(2):
+            assert Journal(file).values([["a"]], lambda missing: [(0, 3.5)]) == [3.5]
+    file.write_bytes(sound)
+    assert Journal(file).values([["b"]], lambda missing: [(0, 3.5)], lambda value: isinstance(value, float)) == [3.5]
+
+
+def test_a_walk_whose_file_is_damaged_is_walked_again(model, tmp_path):
+    walker = calibrating(model, tmp_path, 4).walker
+    (file,) = walker.record(PROMPTS[:1], 1)
+    sound = file.read_bytes()
+    for damaged in (b"", sound[: len(sound) // 2], bytes(1000)):
+        file.write_bytes(damaged)
+        (latents,) = walker.exact(PROMPTS[0], 1, model.spec.steps)
+        assert latents.isfinite().all() and file.read_bytes() == sound
+    assert [*tmp_path.iterdir()] == [file]
+
+
+@pytest.fixture
+def diverging(monkeypatch):
+    """diverging(texts, made) -> windows of those prompts by the steps of a calibrated schedule, or all where `made` is
+    None, come to nothing finite."""
+
+    def diverging(texts, calibrated=True):
+        window = Walking.window
+
+        def spoilt(self, prompt, budget, made, chunks):
+            found = window(self, prompt, budget, made, chunks)
+            if prompt.text in texts and (made or not calibrated):
+                found.latents.chunks = [chunk * float("inf") for chunk in found.latents.chunks]
+            return found
+
+        monkeypatch.setattr(Walking, "window", spoilt)
+
+    return diverging
+
+
+def test_a_schedule_that_diverges_counts_as_another_sample_and_shows_nothing(model, tmp_path, diverging):
+    diverging(TEXTS[:1])
+    calibrator = calibrating(model, tmp_path, 4)
+    bare = calibrator._bare(0.6, (0, 2))
+    assert calibrator.closeness(PROMPTS[:1], 0.6, bare) == [WORST]
+    sound = calibrating(model, tmp_path, 0).recorded(bare, [], PROMPTS[1:])
+    assert calibrating(model, tmp_path, 0).recorded(bare, [], PROMPTS) == sound and sound.judges
+    assert not calibrating(model, tmp_path, 0).recorded(bare, [], PROMPTS[:1]).judges
+
+
+def test_what_is_fitted_is_fitted_on_those_that_do_not_diverge(model, tmp_path, diverging):
+    others = [Prompt(text, seed) for seed, text in enumerate(TEXTS[1:] * 3, 5)]
+    bare = calibrating(model, tmp_path, 0)._bare(0.6, (0, 2))
+    expected = calibrating(model, tmp_path / "one", 0)
+    expected.walker.work.mkdir()
+    fitted = expected._fitted(bare, others)
+    diverging(TEXTS[:1])
+    assert calibrating(model, tmp_path, 0)._fitted(bare, [PROMPTS[0], *others]) == fitted
+    assert calibrating(model, tmp_path, 0)._fitted(bare, PROMPTS[:1]) == bare
+
+
+def test_a_model_that_diverges_itself_is_told_with_the_prompt(model, tmp_path, diverging):
+    diverging(TEXTS[:1], calibrated=False)
+    with pytest.raises(FlowcacheError, match=f"the walk of '{TEXTS[0]}' .noise 0. failed: chunk 0 of the window has"):
+        calibrating(model, tmp_path, 4).walker.walks(PROMPTS, 1)
+
+
 def test_what_exact_walks_say(model, tmp_path):
     """An error before the last step is an error of the result; a walk's own latents are products with themselves."""
     found = calibrating(model, tmp_path, 9, "off").walker.walks(PROMPTS, 2)
@@ -194,7 +280,7 @@ def test_what_exact_walks_say(model, tmp_path):
 def test_cost_is_said_before(model):
     """Those that are judged by are walked by two runs of fewer steps too, and twice by what was found."""
     windows = Windows(model.spec, "off")
-    exact, half = windows.exact_work(2, 1), windows.budget_work(2, 0.6)
+    exact, half = windows.exact_work(2, 1), windows.most_work(2, 0.6)
     assert exact.forwards > half.forwards
     assert works(windows, 0, [0.6], 2, 0) == [(2, exact), (2, half)]
     assert works(windows, 0, [0.6], 0, 1) == [(1, exact), (4, half)]
@@ -204,6 +290,19 @@ def test_cost_is_said_before(model):
     assert windows.exact_work(2, 3).forwards > 2.5 * exact.forwards
     assert recording(windows, 0, [0.6], 2, 3) == [(3, half)]
     assert recording(windows, 7, [0.6], 2, 3) == [(2, exact), (PROBES + 1, one), (3, half)]
+    assert works(windows, 1, [0.6], 1, 0) == works(windows, 3, [0.6], 1, 0)  # all that it is climbed from are walked
+
+
+def test_no_schedule_within_a_budget_takes_more_than_was_said(model):
+    """Where fewer steps leave a part of it, others take that too."""
+    windows, steps, more = Windows(model.spec, "off"), range(1, model.spec.steps), 0
+    schedules = [(0, *rest) for count in range(len(steps) + 1) for rest in combinations(steps, count)]
+    for budget in (0.4, 0.5, 0.8):
+        bare = (Calibration(budget, windows.conditions(), own, ((),) * len(own), ((),) * len(own)) for own in schedules)
+        taken = max(found for found in map(windows.forwards, bare) if found <= windows.allowed(budget))
+        assert taken <= windows.most_work(2, budget).forwards <= max(windows.allowed(budget) + 1, taken)
+        more += taken > windows.budget_work(2, budget).forwards
+    assert more
 
 
 def test_the_cost_of_gangs_is_that_of_all_their_ranks(model):
@@ -344,3 +443,37 @@ def test_presets_of_other_budgets_stay_and_what_is_no_longer_better_goes(small, 
     calibrations.write(tmp_path, "another", old)
     with pytest.raises(InputError, match=f"calibration.json: checkpoint: is another's; accepted: {digest}"):
         command(small.spec.name, None, 6, "0.6", "off", tmp_path, tmp_path / "work", 9, 0, None, **ALONE, as_json=True)
+
+
+def test_budgets_count_once_and_what_another_command_wrote_meanwhile_stays(small, tmp_path, monkeypatch, capsys):
+    """Each of the two reads what is there before it begins, which takes hours."""
+    at = Windows(small.spec, "off").conditions()
+    digest, asked = folder_digest(Path(small.spec.path), without=calibrations.FILE), []
+
+    def outcome(self, budget, *prompts):
+        asked.append(budget)
+        calibrations.write(tmp_path, digest, [Calibration(0.3, at, (0,), ((),), ((),))])
+        return Outcome(budget, Calibration(budget, at, (0, 2), ((), ()), ((), ())), (5.0,), (6.0,))
+
+    monkeypatch.setattr(Calibrator, "calibrate", outcome)
+    command(small.spec.name, None, 6, "0.6,0.60", "off", tmp_path, tmp_path / "w", 9, 0, None, **ALONE, as_json=True)
+    assert asked == [0.6] and [each.budget for each in calibrations.read(tmp_path, digest)] == [0.3, 0.6]
+
+
+def test_folders_that_cannot_be_made_are_told_before_anything_is_walked(small, tmp_path, monkeypatch):
+    def refused(self, *given, **said):
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    for folders in ((tmp_path / "new", tmp_path), (tmp_path, tmp_path / "new")):
+        with pytest.raises(InputError, match="can't be written .no such file or directory.; accepted: a folder"):
+            command(small.spec.name, None, 6, "0.6", "off", *folders, 9, 0, None, **ALONE)
+
+
+def test_a_checkpoint_whose_parts_a_config_names_is_told_so_by_file_and_by_folder(tmp_path):
+    config = write_magi(tmp_path)
+    for model in (config, config.parent):
+        with pytest.raises(
+            InputError, match=f"'{model}' can't be calibrated: {config} says where its parts lie.*accepted"
+        ):
+            command(str(model), None, 6, "0.6", "off", tmp_path, tmp_path, 9, 0, None, **ALONE)
