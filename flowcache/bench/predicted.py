@@ -6,7 +6,6 @@ from pathlib import Path
 from flowcache.bench.names import Entry
 from flowcache.bench.prompts import Drawn
 from flowcache.bench.recipe import Recipe
-from flowcache.cache.fixed_steps import Calibration
 from flowcache.models.base import LoadedModel
 from flowcache.worker.walking import Here
 from flowcache.worker.walks import Walker
@@ -20,9 +19,9 @@ def predicted(
 ) -> Mapping[Entry, float]:
     """Of each calibrated schedule, from one prompt's exact walk of `off`, which is kept in `folder`."""
     windows = Windows(model.spec, "off")
-    walker, at = Walker(windows, folder, Here(lambda: model)), windows.conditions()
-    fixed = {entry: recipe.policy.steps.calibration(at) for entry, recipe in settings if recipe.policy.steps}
-    found = {entry: made.computed for entry, made in fixed.items() if isinstance(made, Calibration)}
+    walker = Walker(windows, folder, Here(lambda: model))
+    plans = {entry: recipe.plan(model.spec) for entry, recipe in settings}
+    found = {entry: plan.computed for entry, plan in plans.items() if plan.calibration}
     if not found:
         return {}
     walks = walker.walks([Prompt(prompt.text, prompt.seed)], min(CHUNKS, windows.whole))

@@ -1,12 +1,13 @@
 """A budget of chunk forwards, as plain data: which steps every chunk computes, and what was fitted to join them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, get_args
 
 GUIDED = 2  # latents of a chunk, in float32, that are kept: its last guided velocities,
 LATENTS = 3 + GUIDED  # and where it is fitted those of up to three passes
 ROUNDING = 1e-6  # a residual that is no larger is nothing but that of float32
+WEAKEST, STRONGEST = 0.6, 2.0  # times the fit's guidance: between them it was measured to be closer than fewer steps
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,14 @@ class Calibration:
         """Whether it says how large residuals may be."""
         return bool(self.first_seen or self.later_seen)
 
+    def carried(self, at: Conditions) -> "Calibration | None":
+        """For the guidance there, without what was seen and predicted at its own; None where it does not hold."""
+        own = self.conditions
+        near = 1 < own.guidance and WEAKEST <= at.guidance / own.guidance <= STRONGEST
+        if not near or replace(at, guidance=own.guidance) != own:
+            return None
+        return replace(self, first_seen=(), later_seen=(), predicted=None)
+
     def ratio(self, chunk: int, residuals: Sequence[float]) -> float | None:
         """The largest of the window's chunk to what was seen of its jump; None where nothing was."""
         seen = self.later_seen if chunk else self.first_seen
@@ -101,16 +110,19 @@ class FixedSteps:
     calibrations: tuple[Preset, ...] = ()
     floor: float | None = None
 
-    def calibration(self, at: Conditions) -> Preset | None:
-        """That of the budget, else of the next smaller one: closer than fewer steps there, and those gain little by a
-        few more."""
-        fits = (each for each in self.calibrations if each.budget <= self.budget and each.conditions == at)
-        return max(fits, key=lambda each: each.budget, default=None)
+    def presets(self, at: Conditions, linear: bool = False) -> list[Preset]:
+        """All that hold there, of the largest budget first. linear: see `SamplingPlan`; then where there is none those
+        of other guidance, the nearest first."""
+        found = [each for each in self.calibrations if each.conditions == at]
+        if linear and not found:
+            fitted = (each for each in self.calibrations if isinstance(each, Calibration))
+            found = [own for each in fitted if (own := each.carried(at))]
+        return sorted(found, key=lambda each: (-each.budget, abs(at.guidance - each.conditions.guidance)))
 
-    def larger(self, at: Conditions) -> tuple[float, ...]:
-        """Calibrated budgets above this one, the next one first."""
-        budgets = {each.budget for each in self.calibrations if each.conditions == at}
-        return tuple(sorted(budget for budget in budgets if self.budget < budget < 1))
+    def larger(self, than: Preset) -> tuple[float, ...]:
+        """Calibrated budgets above this one and above that of the preset that it takes, the next one first."""
+        budgets = {each.budget for each in self.calibrations if each.conditions == than.conditions}
+        return tuple(sorted(budget for budget in budgets if max(self.budget, than.budget) < budget < 1))
 
     def held(self, latents: int) -> int:
         """Bytes that a chunk keeps at its most; latents: bytes of its own."""

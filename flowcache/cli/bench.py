@@ -36,6 +36,7 @@ def bench(
         int | None,
         typer.Option(min=1, max=MOST_CHUNKS, help="Of each video, denoised as one window; none: a window's."),
     ] = None,
+    guidance: Annotated[float | None, typer.Option(min=0, max=50, help="Of each video; none: the model's own.")] = None,
     target: Annotated[
         str, typer.Option(help="Of SSIM and ColorVideoVDP, and what is closest: off, or converged (thrice the steps).")
     ] = "off",
@@ -56,7 +57,7 @@ def bench(
     from flowcache.bench.vdp import color_video_vdp
     from flowcache.families.registry import find, load_model
 
-    spec, to = _of_chunks(find(model), chunks), home(to)
+    spec, to = _as_asked(find(model), chunks, guidance), home(to)
     asked = _asked(spec, n, seed, policies, target, converged, home(prompts) if prompts else None)
     check_here(to, "--out")
     check_outside(to, spec.path, "--out")
@@ -67,7 +68,7 @@ def bench(
     from flowcache.bench.report import report
     from flowcache.bench.run import Bench
 
-    loaded = replace(loaded, spec=_of_chunks(loaded.spec, chunks))
+    loaded = replace(loaded, spec=_as_asked(loaded.spec, chunks, guidance))
     made = Bench(loaded, to, asked, None if isinstance(metric, str) else metric)
     rows = _with_progress(made, quiet=as_json)
     text = report(made, rows, metric if isinstance(metric, str) else "")
@@ -77,10 +78,11 @@ def bench(
         out.print(text, markup=False, highlight=False)
 
 
-def _of_chunks(spec: "ModelSpec", chunks: int | None) -> "ModelSpec":
+def _as_asked(spec: "ModelSpec", chunks: int | None, guidance: float | None) -> "ModelSpec":
     from flowcache.bench.recipe import lengthened
 
-    return lengthened(spec, chunks) if chunks else spec
+    spec = lengthened(spec, chunks) if chunks else spec
+    return spec if guidance is None else replace(spec, guidance=guidance)
 
 
 def _asked(

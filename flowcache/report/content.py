@@ -75,7 +75,9 @@ class Video:
         ratios = [chunk.residual_ratio for chunk in self.chunks if chunk.residual_ratio is not None]
         repeats = sum(marker.repeats or 0 for marker in self.markers)
         dropped = sum(marker.dropped_forwards or 0 for marker in self.markers)
+        fitted = {marker.calibrated_guidance for marker in self.markers} - {None, self.request["guidance"]}
         parts = [f"budget {', '.join(f'{budget:g}' for budget in within)}"]
+        parts += [f"calibrated at guidance {guidance:g}" for guidance in sorted(filter(None, fitted))]
         parts += [f"predicted error {max(errors):.2g}"] if errors else []
         parts += [f"residuals up to {max(ratios):.3g} times what calibration saw"] if ratios else []
         parts += [f"renders given up: {repeats}, of {dropped:,} forwards"] if repeats else []

@@ -63,8 +63,12 @@ def allowed(settings: Settings, policy: Policy, frames: int) -> float:
 
 def forwards(settings: Settings, policy: Policy, frames: int) -> int:
     """Of a chunk, that a whole window takes under a policy that computes every step; frames: see `steps_within`."""
-    whole = _able(settings).window // settings.chunk * settings.chunk or frames
-    return count(without_idle(settings.plan(whole, policy), policy))
+    return count(without_idle(settings.plan(whole(settings, frames), policy), policy))
+
+
+def whole(settings: Settings, frames: int) -> int:
+    """Latent frames of a whole window; frames: see `steps_within`."""
+    return _able(settings).window // settings.chunk * settings.chunk or frames
 
 
 def count(plan: SamplingPlan) -> int:

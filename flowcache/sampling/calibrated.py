@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from flowcache.sampling.plan import Solver, Timed
@@ -28,6 +29,7 @@ class Calibrated:
     """`base` over the computed steps, and after each of them the sum of `features`, each times its coefficient.
 
     guide: as in `SamplingPlan`. coefficients: by number of the computed step; an empty one is `base` alone.
+    strength: guidance, as a ratio to that of the fit; other than 1 only where it is `SamplingPlan.linear`.
     It takes all branches' velocities [B, C, f, H, W] in place of the guided one.
     """
 
@@ -35,6 +37,7 @@ class Calibrated:
     guide: Guide
     computed: tuple[int, ...]
     coefficients: Sequence[tuple[float, ...]]
+    strength: float = 1.0
 
     @property
     def start(self) -> Memory:
@@ -65,8 +68,14 @@ class Calibrated:
         """The base's result, the features, and what is remembered."""
         guided = self.guide(self.computed[index], list(velocity.unbind()))
         result, base = self.base.step(index, guided, sample, state.base, noise)
-        known = features(velocity, sample, state, base)
-        return result, known, Memory(base, velocity, (guided, *state.guided)[:2])
+        seen = velocity if self.strength == 1 else self._as_fitted(velocity)
+        known = features(seen, sample, state, base)
+        return result, known, Memory(base, seen, (guided, *state.guided)[:2])
+
+    def _as_fitted(self, velocity: Tensor) -> Tensor:
+        """The branches of which the fit's guidance makes the same guided velocity as this one's makes of `velocity`."""
+        first, second = velocity
+        return torch.stack([torch.lerp(second, first, self.strength), second])
 
 
 def features(velocity: Tensor, sample: Tensor, before: Memory, base: Any) -> list[Tensor]:

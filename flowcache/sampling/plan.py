@@ -92,9 +92,10 @@ class SamplingPlan:
     cycle: forwards after which SkyReels-V2's TeaCache counts anew; 0: the number of rows.
     told: how its steps are taken, for who asks what a run will do.
     weightless: (step, branch) whose velocity `guide` would multiply by 0: it is given the others alone.
-    conditions: what a fixed schedule is chosen by; None: the family has none. computed: the steps that it takes, and
-    that `solver` counts; empty: all. calibration: which says so. opening: the solver of a window's chunk 0, where that
-    has its own.
+    conditions: what a fixed schedule is chosen by; None: the family has none. linear: at every step `guide` goes
+    `conditions.guidance` times the way from the second of two velocities to the first. computed: the steps that it
+    takes, and that `solver` counts; empty: all. calibration: which says so. opening: the solver of a window's chunk 0,
+    where that has its own.
     spared: forwards that it leaves out.
     """
 
@@ -111,6 +112,7 @@ class SamplingPlan:
     told: str = ""
     weightless: frozenset[tuple[int, int]] = frozenset()
     conditions: Conditions | None = None
+    linear: bool = False
     computed: tuple[int, ...] = ()
     calibration: Calibration | None = None
     opening: Solver | None = None

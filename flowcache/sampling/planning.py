@@ -1,10 +1,11 @@
 """The plan that a window follows: the family's, of which only what counts is run."""
 
 from dataclasses import replace
+from functools import lru_cache
 
-from flowcache.cache.fixed_steps import Calibration, FixedSteps
+from flowcache.cache.fixed_steps import Calibration, FewerSteps, FixedSteps, Preset
 from flowcache.cache.policy import Policy
-from flowcache.sampling.budget import fewer_steps, steps_within
+from flowcache.sampling.budget import ROUNDING, allowed, count, fewer_steps, steps_within, whole
 from flowcache.sampling.idle import without_idle
 from flowcache.sampling.plan import SamplingPlan, Settings
 from flowcache.sampling.thinned import thinned
@@ -26,9 +27,7 @@ def plan_for(settings: Settings, frames: int, policy: Policy, given: int = 0) ->
         raise ValueError(f"policy {policy.name!r}: {why}; accepted: a rule that decides for each chunk")
     if policy.steps is None:
         return without_idle(plan, policy)
-    found = policy.steps.calibration(plan.conditions) if plan.conditions else None
-    if found and found.budget < policy.steps.budget and steps_within(settings, policy, frames) == plan.steps:
-        found = None  # nothing is left to spare
+    found = preset_of(settings, policy, frames)
     if not isinstance(found, Calibration):
         return _warned(fewer_steps(settings, frames, policy, given, found), policy.steps)
     exact, plan = without_idle(plan, policy), without_idle(thinned(plan, found), policy)
@@ -38,12 +37,32 @@ def plan_for(settings: Settings, frames: int, policy: Policy, given: int = 0) ->
     return _warned(plan, policy.steps)
 
 
+@lru_cache
+def preset_of(settings: Settings, policy: Policy, frames: int) -> Preset | None:
+    """Of what was calibrated the one that takes most of a whole window's forwards within the policy's budget: closer
+    than as many fewer steps, which gain little by a few more. frames: see `steps_within`."""
+    frames = whole(settings, frames)
+    plan, steps = settings.plan(frames, policy), policy.steps
+    if not steps or not plan.conditions:
+        return None
+    most, every = allowed(settings, policy, frames) + ROUNDING, steps_within(settings, policy, frames) == plan.steps
+
+    def taken(made: Preset) -> int:
+        if isinstance(made, FewerSteps):
+            return count(fewer_steps(settings, frames, policy, found=made))
+        return count(without_idle(thinned(plan, made), policy))
+
+    known = steps.presets(plan.conditions, plan.linear)
+    found = next((made for made in known if taken(made) <= most), None)
+    return None if found and found.budget != steps.budget and every else found  # nothing is left to spare
+
+
 def _warned(plan: SamplingPlan, steps: FixedSteps) -> SamplingPlan:
     """Of a quality floor it tells what that may cost, or that nothing is judged by it."""
     if steps.floor is None:
         return plan
     if not plan.calibration or not plan.calibration.judges:
         return replace(plan, told=f"{plan.told}; quality_floor judges nothing, as nobody looked what it leaves out")
-    larger = ", then ".join([*(f"at {budget:g}" for budget in steps.larger(plan.calibration.conditions)), "every step"])
+    larger = ", then ".join([*(f"at {budget:g}" for budget in steps.larger(plan.calibration)), "every step"])
     seen = f"{steps.floor:g} times what calibration saw"
     return replace(plan, told=f"{plan.told}; where residuals exceed {seen}, again {larger}: more forwards than said")

@@ -34,10 +34,13 @@ def thinned(plan: SamplingPlan, made: Calibration) -> SamplingPlan:
     while not rows[-1].steps:  # after the last step nobody sees anything
         rows.pop()
     solver = plan.solver.over(computed)
-    fitted = partial(Calibrated, solver, plan.guide, computed)
+    own = made.conditions.guidance
+    strength = plan.conditions.guidance / own if plan.conditions and plan.linear else 1.0
+    fitted = partial(Calibrated, solver, plan.guide, computed, strength=strength)
+    told = "calibrated" if strength == 1 else f"calibrated at guidance {own:g}"
     found = replace(
         plan, rows=tuple(rows), computed=computed, solver=fitted(made.later), opening=fitted(made.first), guide=_each,
-        calibration=made, told=f"{len(computed)} of {plan.steps} steps, {plan.told}, calibrated",
+        calibration=made, told=f"{len(computed)} of {plan.steps} steps, {plan.told}, {told}",
     )  # fmt: skip
     if any((*made.first, *made.later)):
         chunks = {chunk for row in rows for chunk in row.steps}

@@ -16,7 +16,13 @@ from flowcache.storage.typed import read_json, typed
 
 SCHEMA_VERSION = 1  # of everything in the store: keys, documents, tables
 Work = Literal["render", "repair"]
-SCHEDULE = ("budget", "predicted_error", "repeats", "dropped_forwards")  # fields of a marker, where a row has a budget
+SCHEDULE = (
+    "budget",
+    "calibrated_guidance",
+    "predicted_error",
+    "repeats",
+    "dropped_forwards",
+)  # fields of a marker, where a row has a budget
 LATER = ("hardware", "stream", *SCHEDULE)  # fields of a marker that older versions lack
 READERS = 64  # parallel small reads: as many as S3 has connections
 
@@ -115,6 +121,7 @@ class SegmentMarker:
     hardware: dict[str, str] | None = None  # of rank 0: {"device", "attention", "torch"}
     stream: dict[str, str] | None = None  # what its init segment says: {"codecs", "resolution"}
     budget: float | None = None  # within which it was rendered in the end; 1: every step
+    calibrated_guidance: float | None = None  # at which its schedule was fitted; the row may have another
     predicted_error: float | None = None  # J of the calibrated schedule
     repeats: int | None = None  # renders that the quality guard gave up
     dropped_forwards: int | None = None  # of those

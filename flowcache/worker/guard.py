@@ -51,7 +51,7 @@ class Guard:
         self.forwards += done.forwards
         steps, ratio = self.policy.steps, done.ratio
         if steps and steps.floor is not None and done.calibration and ratio is not None and ratio > steps.floor:
-            budget = next(iter(steps.larger(done.calibration.conditions)), EVERY)
+            budget = next(iter(steps.larger(done.calibration)), EVERY)
             raise Strayed(done.index, ratio, Raised(budget, self.repeats + 1, self.forwards))
 
     @property
@@ -61,6 +61,7 @@ class Guard:
             return {}
         return {
             "budget": self.policy.steps.budget if self.policy.steps else EVERY,
+            "calibrated_guidance": self.calibration and self.calibration.conditions.guidance,
             "predicted_error": self.calibration and self.calibration.predicted,
             "repeats": self.repeats,
             "dropped_forwards": self.raised.forwards if self.raised else 0,

@@ -57,8 +57,8 @@ class Windows:
         return plan_for(settings, chunks * self.spec.chunk, policy)
 
     def forwards(self, made: Preset) -> int:
-        """Of a chunk, that a whole window takes by the steps of `made`."""
-        return count(self.plan(made.budget, made, self.whole))
+        """Of a chunk, that a whole window takes by the steps of `made`, be they more than its budget allows."""
+        return count(self.plan(1.0, replace(made, budget=1.0), self.whole))
 
     def allowed(self, budget: float) -> float:
         """Chunk forwards of a whole window."""

@@ -9,10 +9,12 @@ POLICIES = "flowcache:0.5,magcache,taylorseer:2,paper:fast"
 
 
 def test_two_prompts_are_measured_once(flowcache, checkpoint, tmp_path, monkeypatch):
-    arguments = ("bench", checkpoint, "--n", 2, "--seed", 8, "--policies", POLICIES, "--out", tmp_path / "out")
+    asked = ("--n", 2, "--seed", 8, "--guidance", 2.5, "--policies", POLICIES)
+    arguments = ("bench", checkpoint, *asked, "--out", tmp_path / "out")
     made = flowcache(*arguments)
     assert made.code == 0, made.err
     assert "# flowcache bench random" in made.out and "not calibrated" in made.out
+    assert "steps, guidance 2.5; target off" in made.out
     assert "12/12 done" in made.err
     files = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"bench.parquet", "bench.md", "bench.html", "curve.png"} <= files

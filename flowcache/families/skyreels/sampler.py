@@ -70,6 +70,7 @@ class SamplerSettings:
             solver=UniPC(levels, overwritten=self.solver == "official"),
             told=f"UniPC, {self.solver}",
             conditions=self._conditions,
+            linear=branches(self.guidance) == 2,
             guide=lambda step, velocities: guide(velocities, self.guidance),
             kv_branches=1 if in_turn(policy) else branches(self.guidance),
             budget=policy.clean,

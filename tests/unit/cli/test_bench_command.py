@@ -47,6 +47,7 @@ def refused(monkeypatch, capsys, tmp_path):
             "error: --policies: got 'kv-sink:1'; accepted after 'kv-sink:': 2 to 1001 chunks",
         ),
         (["--chunks", "0"], "Invalid value for '--chunks'"),
+        (["--guidance", "51"], "Invalid value for '--guidance'"),
         (["--n", "0"], "Invalid value for '--n'"),
         (["--seed", "2000001"], "Invalid value for '--seed'"),
     ],

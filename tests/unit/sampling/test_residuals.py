@@ -51,12 +51,12 @@ def test_ranks_decide_alike_and_what_was_read_is_forgotten():
     assert seen(1.0, ()).read(0, alone) == ()
 
 
-def calibrated(settings, looked=(), budget=0.5, computed=(0, 2, 4, 6)):
+def calibrated(settings, looked=(), budget=0.6, computed=(0, 2, 4, 6)):
     nothing = ((),) * len(computed)
     return Calibration(budget, settings.plan(6, EXACT).conditions, computed, nothing, nothing, *looked)
 
 
-def policy(*made, floor=None, budget=0.5):
+def policy(*made, floor=None, budget=0.6):
     return Policy("flowcache", kv_update="refresh", steps=FixedSteps(budget, made, floor), off=EXACT)
 
 
@@ -120,11 +120,12 @@ def test_a_plan_says_what_a_floor_may_cost():
     settings = FAMILIES["skyreels"][0]
     looked = (Seen(0.1, 0.1, 0.0),) * 3
     made = calibrated(settings, (looked, looked))
-    larger = [replace(made, budget=budget) for budget in (0.8, 0.6, 0.3)]
-    elsewhere = replace(made, budget=0.7, conditions=replace(made.conditions, steps=9))
+    more = ((0.8, (0, 1, 2, 3, 5, 7)), (0.7, (0, 1, 3, 5, 7)), (0.4, (0, 4)))
+    larger = [calibrated(settings, budget=budget, computed=computed) for budget, computed in more]
+    elsewhere = replace(made, budget=0.75, conditions=replace(made.conditions, steps=9))
     floor = policy(made, *larger, elsewhere, floor=1.5)
-    assert floor.steps and floor.steps.larger(made.conditions) == (0.6, 0.8)
-    again = "again at 0.6, then at 0.8, then every step: more forwards than said"
+    assert floor.steps and floor.steps.larger(made) == (0.7, 0.8)
+    again = "again at 0.7, then at 0.8, then every step: more forwards than said"
     where = "where residuals exceed 1.5 times what calibration saw"
     assert plan_for(settings, 6, floor).told.endswith(f"calibrated; {where}, {again}")
     assert plan_for(settings, 6, policy(made, *larger)).told.endswith("calibrated")

@@ -23,11 +23,11 @@ def model():
     return load_model("tiny-skyreels")
 
 
-def request(**policy):
+def request(guidance=1.0, **policy):
     """A window of two chunks."""
     shots = (Shot("a red circle", 21),)
     named = {"name": "flowcache", **(policy if policy.get("reuse") is False else {"budget": 0.5, **policy})}
-    return RenderRequest("v", shots, 64, 64, 12, 1, 1.0, 4, "tiny-skyreels", named)
+    return RenderRequest("v", shots, 64, 64, 12, 1, guidance, 4, "tiny-skyreels", named)
 
 
 def made(model, budget, computed, largest):
@@ -61,17 +61,17 @@ def committed(store, events):
 
 
 def test_what_strays_is_rendered_within_the_next_larger_budget_then_with_every_step(model, play, tmp_path):
-    three = [made(model, 0.5, (0, 2), SMALL), made(model, 0.8, (0, 1, 3), LARGE), made(model, 0.7, (0, 1, 2), SMALL)]
+    three = [made(model, 0.5, (0, 2), SMALL), made(model, 0.64, (0, 1, 3), LARGE), made(model, 0.6, (0, 1, 2), SMALL)]
     (first,) = play(three, quality_floor=1.0)
     assert isinstance(first, Again) and first.chunk == 0 and first.ratio > 1
-    assert (first.raised.budget, first.raised.repeats) == (0.7, 1) and first.raised.forwards > 0
+    assert (first.raised.budget, first.raised.repeats) == (0.6, 1) and first.raised.forwards > 0
     assert play(three, quality_floor=1.0) == [first]  # the same each time, so a killed run comes to the same
     (second,) = play(three, first.raised, quality_floor=1.0)
-    assert (second.raised.budget, second.raised.repeats) == (0.8, 2)
+    assert (second.raised.budget, second.raised.repeats) == (0.64, 2)
     assert second.raised.forwards > first.raised.forwards
     *chunks, marker = play(three, second.raised, quality_floor=1.0)
     assert marker.chunks == tuple(chunks) and chunks[0].decisions == "1101"
-    assert (marker.budget, marker.repeats, marker.predicted_error) == (0.8, 2, 1e-3)
+    assert (marker.budget, marker.repeats, marker.predicted_error, marker.calibrated_guidance) == (0.64, 2, 1e-3, 1.0)
     assert marker.dropped_forwards == second.raised.forwards and 0 < chunks[0].residual_ratio < 1
     assert marker.policy == request(quality_floor=1.0).policy  # as it was asked for
     again, _ = committed(Store(str(tmp_path)), play(three, second.raised, quality_floor=1.0))
@@ -102,6 +102,15 @@ def test_nothing_is_repeated_where_none_is_asked_for_or_nobody_can_tell(model, p
     assert (marker.budget, marker.repeats, marker.dropped_forwards) == (0.5, 0, 0)
     assert all(len(chunk.residuals) == 1 for chunk in chunks)
     assert {chunk.residual_ratio is None for chunk in chunks} == {largest is None}
+
+
+def test_a_calibration_of_another_guidance_is_named_and_judges_nothing(model, play):
+    fitted = made(model, 0.5, (0, 2), SMALL)
+    fitted = replace(fitted, conditions=replace(fitted.conditions, guidance=2.0))
+    *chunks, marker = play([fitted], guidance=3.0, quality_floor=1.0)
+    assert (marker.budget, marker.calibrated_guidance, marker.predicted_error, marker.repeats) == (0.5, 2.0, None, 0)
+    assert {chunk.decisions for chunk in chunks} == {"1010/1010"}
+    assert all(chunk.residuals and chunk.residual_ratio is None for chunk in chunks)
 
 
 def test_without_a_budget_nothing_of_it_is_said(model, play):
