@@ -7,7 +7,7 @@ from html import escape
 
 from PIL import Image, ImageDraw, ImageFont
 
-from flowcache.bench.names import AB2, Entry
+from flowcache.bench.names import AB2, START, Entry
 from flowcache.bench.statistics import Interval
 from flowcache.bench.summary import Closeness, Line
 
@@ -148,7 +148,7 @@ def drawing(every: Sequence[Line]) -> Drawing:
 
 
 def _series(entry: Entry) -> str:
-    return entry.policy + (AB2 if entry.setting.endswith(AB2) else "")
+    return entry.policy + next(filter(entry.setting.endswith, (AB2, START)), "")
 
 
 def _panel(left: int, panel: Panel, colours: dict[str, str]) -> list[Shape]:

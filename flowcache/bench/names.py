@@ -3,11 +3,14 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from flowcache.cache.fixed_steps import Solver
 from flowcache.errors import InputError, Problem
 
 BUDGETS = ("0.6", "0.45", "0.3", "0.22")  # of `all`
 KV_BUDGETS = ("2", "4", "8")  # of `kv`: chunks
 AB2 = " AB2"  # end of a setting: by Adams-Bashforth in place of Euler
+START = " official start"  # end of a setting: with the fault that `off` begins with
+ENDS: Mapping[Solver, str] = {"own": "", "adams-bashforth": AB2, "official-start": START}
 
 
 @dataclass(frozen=True)

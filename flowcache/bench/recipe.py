@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from flowcache.cache.fixed_steps import Solver
 from flowcache.cache.policy import Policy
 from flowcache.families.known import family
 from flowcache.families.settings import settings_of
 from flowcache.records import ModelSpec, RenderRequest, Shot
-from flowcache.sampling.multistep import Multistep
+from flowcache.sampling.budget import by_solver
 from flowcache.sampling.plan import SamplingPlan, Settings
 from flowcache.sampling.planning import plan_for
 
@@ -17,7 +18,7 @@ EXACT = {"name": "flowcache", "reuse": False}  # every step; K/V of finished chu
 
 @dataclass(frozen=True)
 class Recipe:
-    """Two that are equal give the same video. said: of the policy in a request; multistep: not Euler but `Multistep`.
+    """Two that are equal give the same video. said: of the policy in a request; by: see `FewerSteps`.
 
     solver: of a request, where the family has a choice.
     """
@@ -25,7 +26,7 @@ class Recipe:
     policy: Policy
     steps: int
     solver: str | None
-    multistep: bool = False
+    by: Solver = "own"
     said: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def request(self, spec: ModelSpec, prompt: str, seed: int) -> RenderRequest:
@@ -37,8 +38,8 @@ class Recipe:
         )  # fmt: skip
 
     def settings(self, request: RenderRequest, spec: ModelSpec) -> Settings:
-        own = settings_of(request, spec)
-        return Multistep(own) if self.multistep else own
+        every = replace(request, steps=spec.steps)
+        return by_solver(settings_of(request, spec), settings_of(every, spec), self.by)
 
     def told(self, spec: ModelSpec) -> str:
         """How its steps are taken. ValueError as `plan`."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from flowcache.bench.kept import keeping
-from flowcache.bench.names import AB2, OWN, Entry
+from flowcache.bench.names import ENDS, OWN, Entry
 from flowcache.bench.recipe import EXACT, Recipe, solver
 from flowcache.cache.magnitude import KeptResidual, MagnitudeReuse, Magnitudes, Measured, MeasureMagnitudes
 from flowcache.cache.policy import Policy
@@ -17,7 +17,7 @@ from flowcache.families.policies import by_preset
 from flowcache.families.settings import resolve_policy
 from flowcache.records import ModelSpec
 from flowcache.sampling.budget import steps_within
-from flowcache.worker.windows import FINER
+from flowcache.worker.windows import FINER, Target, solvers_for
 
 Ratios = tuple[tuple[float, ...], ...]  # see `MagnitudeReuse`
 
@@ -60,15 +60,13 @@ def _preset(entry: Entry, spec: ModelSpec, ratios: Ratios) -> list[tuple[Entry, 
 
 def _fewer(entry: Entry, spec: ModelSpec, ratios: Ratios) -> list[tuple[Entry, Recipe]]:
     """By the right solver, chunks as many noise levels behind one another as ever. Where a family's solver is Euler,
-    whose second order wins at some budgets and loses at others, both."""
+    whose second order wins at some budgets and loses at others, both; else also with the fault that `off` has."""
     (_, recipe), *_ = _officially_fewer(entry, spec, ratios)
     recipe = replace(recipe, solver=solver(spec, "corrected"))
-    found, better = [(entry, recipe)], replace(recipe, multistep=True)
-    try:
-        better.told(spec)
-    except ValueError:  # the family's own is of a higher order
-        return found
-    return [*found, (replace(entry, setting=entry.setting + AB2), better)]
+    return [
+        (replace(entry, setting=entry.setting + ENDS[by]), replace(recipe, by=by))
+        for by in solvers_for(recipe.plan(spec), "off")
+    ]
 
 
 def _officially_fewer(entry: Entry, spec: ModelSpec, ratios: Ratios) -> list[tuple[Entry, Recipe]]:
@@ -127,12 +125,16 @@ class Chosen:
     left_out: Mapping[Entry, str]
 
 
-def chosen(entries: Sequence[Entry], own: frozenset[Entry], spec: ModelSpec, ratios: Ratios) -> Chosen:
-    """own: those that must be run. ValueError where one of them can't be."""
+def chosen(
+    entries: Sequence[Entry], own: frozenset[Entry], spec: ModelSpec, ratios: Ratios, target: Target = "off"
+) -> Chosen:
+    """own: those that must be run. ValueError where one of them can't be. To another target than `off` nobody wants
+    its fault."""
     found, left_out = list[tuple[Entry, Recipe]](), dict[Entry, str]()
     for entry in entries:
         try:
-            found += recipes(entry, spec, ratios)
+            made = recipes(entry, spec, ratios)
+            found += [each for each in made if target == "off" or each[1].by != "official-start"]
         except ValueError as error:
             if entry in own:
                 raise ValueError(f"{entry.label}: {error}") from error

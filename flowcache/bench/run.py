@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from safetensors import SafetensorError
@@ -33,8 +32,8 @@ from flowcache.models.base import LoadedModel
 from flowcache.models.whole_files import whole, writing
 from flowcache.records import ModelSpec
 from flowcache.sampling.records import NotFinite
+from flowcache.worker.windows import Target
 
-Target = Literal["off", "converged"]
 Tell = Callable[[int, int, str], None]  # rows that are there, of so many, and what is under way
 SAME = ("name", "digest", "steps", "guidance", "shift", "frames", "width", "height")  # of a checkpoint
 WARM_UP = 5  # steps of a walk before the first that is timed
@@ -82,7 +81,7 @@ class Bench:
         self.kept = folder / "references" / sha256(json.dumps(same).encode()).hexdigest()[:12]
         with writing(self.kept):
             self.kept.mkdir(parents=True, exist_ok=True)
-        self.chosen = recipes.chosen(asked.entries, asked.own, model.spec, self.ratios)
+        self.chosen = recipes.chosen(asked.entries, asked.own, model.spec, self.ratios, asked.target)
 
     @property
     def spec(self) -> ModelSpec:

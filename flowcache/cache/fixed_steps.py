@@ -73,7 +73,7 @@ class Calibration:
         return float(f"{largest:.4g}")
 
 
-Solver = Literal["own", "adams-bashforth"]
+Solver = Literal["own", "adams-bashforth", "official-start"]
 SOLVERS: tuple[Solver, ...] = get_args(Solver)
 
 
@@ -81,7 +81,8 @@ SOLVERS: tuple[Solver, ...] = get_args(Solver)
 class FewerSteps:
     """A run of so many steps: measured on a checkpoint under `conditions`, no other is closer within `budget`.
 
-    lag: its own, in rows. solver: the family's own, or where that is Euler's one of second order.
+    lag: its own, in rows. solver: the family's own; where that is Euler's one of second order, where it is UniPC one
+    that begins as `off` does.
     """
 
     judges: ClassVar[bool] = False  # as `Calibration.judges`

@@ -101,7 +101,7 @@ def _asked(
         raise InputError([Problem("--no-converged", "", "does not go with --target converged; accepted: --target off")])
     named, own = entries(policies)
     try:
-        found = chosen(named, own, spec, placeholder(spec))
+        found = chosen(named, own, spec, placeholder(spec), target)
     except ValueError as error:
         raise InputError([Problem("--policies", "", str(error))]) from None
     if not found.recipes:

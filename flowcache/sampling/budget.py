@@ -5,10 +5,11 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Protocol, runtime_checkable
 
-from flowcache.cache.fixed_steps import FewerSteps
+from flowcache.cache.fixed_steps import FewerSteps, Solver
 from flowcache.cache.policy import Policy
 from flowcache.sampling.idle import without_idle
 from flowcache.sampling.multistep import Multistep
+from flowcache.sampling.official_start import OfficialStart
 from flowcache.sampling.plan import SamplingPlan, Settings
 
 ROUNDING = 1e-9
@@ -34,10 +35,17 @@ def fewer_steps(
     """The plan of `found`, or of the most steps within the policy's budget. ValueError as `steps_within`."""
     every, steps = _able(settings), found.steps if found else steps_within(settings, policy, frames)
     fewer = every.fewer(steps, found.lag if found else None)
-    if found and found.solver == "adams-bashforth":
-        fewer = Multistep(fewer)
+    if found:
+        fewer = by_solver(fewer, every, found.solver)
     plan = without_idle(fewer.plan(frames, policy.exact, given), policy.exact)
     return replace(plan, told=f"{steps} of {every.steps} steps, {plan.told}, {'as' if found else 'not'} calibrated")
+
+
+def by_solver(fewer: Settings, every: Settings, solver: Solver) -> Settings:
+    """The fewer steps, of `every` one, by that solver (`FewerSteps`)."""
+    if solver == "adams-bashforth":
+        return Multistep(fewer)
+    return OfficialStart(fewer, every) if solver == "official-start" else fewer
 
 
 @lru_cache

@@ -66,13 +66,15 @@ class UniPC:
 
     overwritten: the official denoise loop writes latents in place, over the very tensor that its solver remembers
     from the first step. So its first correction starts from that step's result instead of its input. Needed to
-    sample as published; off, the solver is the scheduler on its own.
+    sample as published: the noise levels of that program, its own or those of more steps; None: the solver is the
+    scheduler on its own.
     """
 
     start = SolverState()
 
-    def __init__(self, levels: Tensor, overwritten: bool = False):
+    def __init__(self, levels: Tensor, overwritten: Tensor | None = None):
         self.noise_levels, self.levels, self.overwritten = levels, levels.tolist(), overwritten
+        self.overwrites = None if overwritten is None else _coefficients(overwritten, 0, 1, corrects=False)
         steps = len(self.levels) - 1
         # The first and the last step have fewer predictions to look back on or ahead to.
         orders = [min(ORDER, i + 1, steps - i) for i in range(steps)]
@@ -98,7 +100,9 @@ class UniPC:
             sample = self.correctors[index - 1].apply(state.sample, state.outputs, x0)
         outputs = (*state.outputs, x0)[-ORDER:]
         result = self.predictors[index].apply(sample, outputs)
-        return result, SolverState(result if index == 0 and self.overwritten else sample, outputs)
+        if index == 0 and self.overwrites:
+            sample = self.overwrites.apply(sample, outputs)
+        return result, SolverState(sample, outputs)
 
 
 @dataclass(frozen=True)

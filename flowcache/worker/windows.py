@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from flowcache.cache.fixed_steps import SOLVERS, Conditions, FewerSteps, Preset
+from flowcache.cache.fixed_steps import Conditions, FewerSteps, Preset, Solver
 from flowcache.cache.policy import Policy
 from flowcache.families.settings import resolve_policy, settings_of
 from flowcache.records import ModelSpec, RenderRequest, Shot
@@ -12,7 +12,7 @@ from flowcache.sampling.budget import ROUNDING, allowed, count, steps_within
 from flowcache.sampling.dry_run import WindowWork, dry_run
 from flowcache.sampling.plan import SamplingPlan, Settings
 from flowcache.sampling.planning import plan_for
-from flowcache.sampling.solver import Euler
+from flowcache.sampling.solver import Euler, UniPC
 
 FINER = 3  # times the steps of a walk that counts as converged
 Target = Literal["off", "converged"]
@@ -73,11 +73,10 @@ class Windows:
         most = steps_within(settings, policy, frames)
         first = plan_for(settings, frames, policy)
         usual = FewerSteps(budget, at, most, first.conditions.lag if first.conditions else at.lag)
-        found = [usual]
+        found, solvers = [usual], solvers_for(first, self.target)
         for steps in range(most, math.ceil(most * share) - 1, -1):
             exact = at.lag * steps / at.steps
             lags = {max(rounded, min(at.lag, 1)) for rounded in (math.floor(exact), math.ceil(exact))}
-            solvers = SOLVERS if isinstance(first.solver, Euler) else SOLVERS[:1]
             found += [FewerSteps(budget, at, steps, lag, solver) for lag in sorted(lags) for solver in solvers]
         return [*dict.fromkeys(found)]
 
@@ -104,6 +103,14 @@ class Windows:
         spec = self.spec
         shape = chunks * spec.chunk, spec.height // spec.space_stride, spec.width // spec.space_stride
         return dry_run(settings, shape, (1, spec.patch, spec.patch), policy)
+
+
+def solvers_for(plan: SamplingPlan, target: Target) -> tuple[Solver, ...]:
+    """What runs of fewer steps are tried by, the family's own first. The fault of `off` is worth nothing elsewhere."""
+    if isinstance(plan.solver, Euler):
+        return "own", "adams-bashforth"
+    begins = isinstance(plan.solver, UniPC) and target == "off"
+    return ("own", "official-start") if begins else ("own",)
 
 
 def finer_for(target: Target) -> int:

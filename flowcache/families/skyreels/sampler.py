@@ -67,7 +67,7 @@ class SamplerSettings:
         return SamplingPlan(
             steps=self.steps,
             rows=tuple(self._sampling_step(rows, number, policy, ready) for number in range(len(rows))),
-            solver=UniPC(levels, overwritten=self.solver == "official"),
+            solver=UniPC(levels, levels if self.solver == "official" else None),
             told=f"UniPC, {self.solver}",
             conditions=self._conditions,
             linear=branches(self.guidance) == 2,

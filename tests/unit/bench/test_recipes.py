@@ -1,16 +1,18 @@
 """How each name is run, and what a model can't be run by."""
 
 from dataclasses import replace
+from typing import get_args
 
 import pytest
+import torch
 
 from flowcache.bench import recipes
-from flowcache.bench.names import AB2, ALL, Entry
+from flowcache.bench.names import AB2, ALL, START, Entry
 from flowcache.bench.recipes import chosen
 from flowcache.families.registry import find
 from flowcache.sampling.dry_run import dry_run
 from flowcache.sampling.planning import plan_for
-from flowcache.worker.windows import FINER
+from flowcache.worker.windows import FINER, Target
 
 NOTHING = ((1.0,) * 32,)
 
@@ -35,7 +37,7 @@ def test_the_bundled_models_can_be_run_by_all(model):
 
 def test_fewer_steps_are_as_many_as_our_budget_allows_by_the_right_solver_with_the_lag_in_proportion():
     spec = find("tiny-skyreels")
-    (ours,), (official,) = (made(f"{name}:0.3", spec.name).values() for name in ("fewer-steps", "fewer-steps-official"))
+    ours, official = (made(f"{name}:0.3", spec.name)["0.3"] for name in ("fewer-steps", "fewer-steps-official"))
     assert ours.steps == official.steps == 11
     assert (settings(ours, spec).solver, settings(ours, spec).ar_step) == ("corrected", 2)
     assert (settings(official, spec).solver, settings(official, spec).ar_step) == ("official", 6)
@@ -68,10 +70,22 @@ def test_where_the_solver_is_euler_both_orders_are_measured():
     assert official == found["0.45"] != found["0.45" + AB2]  # the family has no other solver: rendered once
 
 
+def test_what_begins_as_off_does_is_measured_where_off_is_the_target():
+    spec, entry = find("tiny-skyreels"), Entry("fewer-steps", "0.45")
+    found = {target: dict(chosen([entry], frozenset(), spec, NOTHING, target).recipes) for target in get_args(Target)}
+    begun = replace(entry, setting="0.45" + START)
+    assert {target: [*made] for target, made in found.items()} == {"off": [entry, begun], "converged": [entry]}
+    ours, other = found["off"].values()
+    assert other.told(spec) == "UniPC, official start" and forwards(other, spec) == forwards(ours, spec)
+    assert torch.equal(other.plan(spec).solver.overwritten, recipes.off(spec).plan(spec).solver.noise_levels)
+
+
 def test_only_ours_and_the_repaired_ones_have_the_right_solver():
     spec = find("tiny-skyreels")
     by = {
-        entry.policy: settings(recipe, spec).solver for entry, recipe in chosen(ALL, frozenset(), spec, NOTHING).recipes
+        entry.policy: settings(recipe, spec).solver
+        for entry, recipe in chosen(ALL, frozenset(), spec, NOTHING).recipes
+        if recipe.by == "own"
     }
     corrected = {"flowcache", "fewer-steps"}
     assert by == {policy: "corrected" if policy in corrected else "official" for policy in by}

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from flowcache.cache.fixed_steps import Calibration
+from flowcache.cache.fixed_steps import Calibration, FewerSteps
 from flowcache.families.registry import load_model
 from flowcache.families.settings import resolve_policy, settings_of
 from flowcache.inputs.segments import plan
@@ -26,7 +26,10 @@ POLICIES = {
     "mended": {"name": "flowcache", "threshold": 2.0, "ret_steps": 1, "kv": {**KEPT, "by": "frame"}},
     "fewer": {"name": "flowcache", "budget": 0.5, "kv": KEPT},
     "calibrated": {"name": "flowcache", "budget": 0.6, "kv": KEPT},
+    "fewer by another solver": {"name": "flowcache", "budget": 0.7, "kv": KEPT},
 }
+SOLVERS = {"tiny-skyreels": "official-start", "tiny-magi": "adams-bashforth"}
+FEWER = "fewer", "fewer by another solver"
 FRAMES = {"tiny-skyreels": (33, 24), "tiny-magi": (48, 24)}  # of two shots, the second of which continues the first
 
 
@@ -56,9 +59,11 @@ def render(group: dist.ProcessGroup | None, name: str, policy: dict) -> Rendered
     prompts = "a red circle moving right on a blue background", "a red circle growing on a blue background"
     shots = tuple(Shot(prompt, frames, cut=False) for prompt, frames in zip(prompts, FRAMES[name], strict=True))
     request = RenderRequest("v", shots, 64, 64, 12, 1, 3.0, 4, model=name, policy=policy)
-    if policy == POLICIES["calibrated"]:
+    calibrated = policy == POLICIES["calibrated"]
+    if calibrated or policy == POLICIES["fewer by another solver"]:
         at = settings_of(request, model.spec).plan(model.spec.chunk, resolve_policy(policy, model.spec)).conditions
-        made = Calibration(policy["budget"], at, (0, 2), ((), ()), ((), ()))
+        fewer = FewerSteps(policy["budget"], at, 2, 1, SOLVERS[name])
+        made = Calibration(policy["budget"], at, (0, 2), ((), ()), ((), ())) if calibrated else fewer
         model = replace(model, spec=replace(model.spec, calibrations=(made,)))
     picture = np.full((1, 64, 64, 3), 90, np.uint8)
     picture[0, 20:40, 20:40] = 200
@@ -82,8 +87,8 @@ def render(group: dist.ProcessGroup | None, name: str, policy: dict) -> Rendered
 def check(pool, name: str, policy: str, sizes: list[int]) -> None:
     alone = render(None, name, POLICIES[policy])
     steps = [branch for decisions in alone.decisions for branch in decisions]
-    assert any("0" in branch for branch in steps) == (policy not in ("off", "fewer"))
-    assert (max(map(len, steps)) < 4) == (policy == "fewer")
+    assert any("0" in branch for branch in steps) == (policy not in ("off", *FEWER))
+    assert (max(map(len, steps)) < 4) == (policy in FEWER)
     assert any(alone.residuals) == ("budget" in POLICIES[policy])
     for size in sizes:
         together = pool(size, render, name, POLICIES[policy])

@@ -17,7 +17,7 @@ from flowcache.families import calibrations
 from flowcache.families.registry import find, folder_digest, folder_of
 from flowcache.families.settings import resolve_policy
 from flowcache.inputs.schema import Policy as Written
-from flowcache.sampling.budget import allowed, count, steps_within
+from flowcache.sampling.budget import allowed, by_solver, count, steps_within
 from flowcache.sampling.calibrated import Calibrated
 from flowcache.sampling.dry_run import at_least, at_most, dry_run
 from flowcache.sampling.fitting import Example, solved
@@ -29,6 +29,8 @@ from flowcache.sampling.solver import Euler, UniPC, sigmas
 from flowcache.sampling.thinned import thinned
 from tests.unit.sampling.small import EXACT, FAMILIES, MAGI, SKYREELS, small_magi, small_model
 
+BY = [("skyreels", "own"), ("skyreels", "official-start"), ("magi", "own"), ("magi", "adams-bashforth")]
+TOLD = {"adams-bashforth": "Adams-Bashforth", "official-start": "official start"}
 OFF = {"skyreels": Policy("off"), "magi": EXACT}
 
 
@@ -63,17 +65,17 @@ def test_without_a_calibration_it_is_a_run_of_fewer_steps(models, family, given)
 
 
 @pytest.mark.parametrize("given", [0, 2])
-@pytest.mark.parametrize("family, solver", [("skyreels", "own"), ("magi", "own"), ("magi", "adams-bashforth")])
+@pytest.mark.parametrize("family, solver", BY)
 def test_a_calibration_may_say_how_many_steps_are_best(models, family, solver, given):
-    """Not the most that the budget allows, and of MAGI-1 perhaps by the better solver."""
+    """Not the most that the budget allows, and perhaps by another solver."""
     settings, fewer = FAMILIES[family]
     found = FewerSteps(0.9, settings.plan(6, EXACT).conditions, 4, 2, solver)
     latents, chunks, forwards = run(models[family], settings, policy(0.9, found, off=OFF[family]), given)
-    expected, _, count = run(models[family], fewer if solver == "own" else Multistep(fewer), EXACT, given)
+    expected, _, count = run(models[family], by_solver(fewer, settings, solver), EXACT, given)
     assert torch.equal(latents, expected) and forwards == count and {chunk.reused for chunk in chunks} == {0}
     told = plan_for(settings, 6, policy(0.9, found, off=OFF[family])).told
     assert told.startswith("4 of 8 steps") and told.endswith(", as calibrated")
-    assert ("Adams-Bashforth" in told) == (solver == "adams-bashforth")
+    assert [name for name, word in TOLD.items() if word in told] == [solver] * (solver != "own")
     elsewhere = policy(0.9, replace(found, conditions=replace(found.conditions, steps=9)), off=OFF[family])
     assert plan_for(settings, 6, elsewhere).told.endswith(", not calibrated")
 
@@ -268,11 +270,11 @@ def test_a_checkpoint_has_its_calibrations_beside_it(tmp_path):
     plain = find(str(folder))
     digest, old = folder_digest(folder), calibration(SKYREELS, ((0.5,),) * 4)
     made = replace(old, first_seen=(Seen(0.3, 0.1, 0.05),) * 3, later_seen=(Seen(0.2, 0.1, 0.0),) * 3, predicted=1e-4)
-    fewer = FewerSteps(0.3, made.conditions, 3, 1)
-    calibrations.write(folder, digest, [made, replace(old, budget=0.25), fewer])
+    fewer, begun = (FewerSteps(0.3, made.conditions, 3, 1, by) for by in ("own", "official-start"))
+    calibrations.write(folder, digest, [made, replace(old, budget=0.25), fewer, begun])
     folder_digest.cache_clear()
     found = find(str(folder))
-    assert (plain.calibrations, found.calibrations) == ((), (made, replace(old, budget=0.25), fewer))
+    assert (plain.calibrations, found.calibrations) == ((), (made, replace(old, budget=0.25), fewer, begun))
     assert found.digest != plain.digest  # a run is another one with other coefficients
     told = json.loads((folder / calibrations.FILE).read_text())
     assert told["presets"][1].keys() == {

@@ -10,7 +10,7 @@ from flowcache.sampling.solver import SolverState, UniPC, sigmas, timesteps
 
 def solve(steps, shift, velocity, x, overwritten=False):
     levels = sigmas(steps, shift)
-    solver, state = UniPC(levels, overwritten), SolverState()
+    solver, state = UniPC(levels, levels if overwritten else None), SolverState()
     for step in range(steps):
         x, state = solver.step(step, velocity(x, levels[step]), x, state)
     return x
@@ -63,6 +63,24 @@ def test_equals_diffusers(steps):
         ours, state = solver.step(step, velocity, ours, state)
         other = theirs.step(velocity, theirs.timesteps[step], other).prev_sample
         torch.testing.assert_close(ours, other, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [2, 11, 18, 30])
+def test_the_official_start_moves_latents_along_the_first_velocity(steps):
+    """By what the first step of all steps moves them, as much smaller as the noise is at the first correction."""
+    levels, every = sigmas(steps, 8.0), sigmas(30, 8.0)
+    torch.manual_seed(0)
+    x, first, second = torch.randn(3, 64, dtype=torch.float64)
+    states, results = [], []
+    for solver in (UniPC(levels), UniPC(levels, every)):
+        result, state = solver.step(0, first, x, solver.start)
+        _, state = solver.step(1, second, result, state)
+        states.append(state)
+        results.append(result)
+    moved = levels[1] / levels[0] * (every[1] - every[0]) * first
+    assert torch.equal(*results)  # the model sees it one step later
+    torch.testing.assert_close(states[1].sample - states[0].sample, moved.double(), atol=1e-6, rtol=1e-4)
+    assert torch.equal(states[0].outputs[1], states[1].outputs[1])
 
 
 def test_a_step_changes_nothing_it_was_given():

@@ -18,6 +18,7 @@ from flowcache.errors import FlowcacheError, InputError
 from flowcache.families import calibrations
 from flowcache.families.registry import folder_digest, load_model
 from flowcache.sampling.fitting import Example, fitted
+from flowcache.sampling.multistep import AdamsBashforth
 from flowcache.worker.asks import Result
 from flowcache.worker.calibration import (
     FEWEST,
@@ -38,7 +39,7 @@ from flowcache.worker.calibration import (
 from flowcache.worker.journal import Journal
 from flowcache.worker.walking import Here, Walking
 from flowcache.worker.walks import PROBES, Walker
-from flowcache.worker.windows import Windows
+from flowcache.worker.windows import Windows, solvers_for
 from tests.published_magi import write_magi
 
 TEXTS = ("a red circle moving right on a blue background", "a white square growing on a black background")
@@ -95,7 +96,8 @@ def test_the_best_number_of_steps_is_measured(model, tmp_path, gain, kept):
     calibrator = calibrating(model, tmp_path, 2, "off")
     usual, *others = calibrator.windows.runs(0.9, FEWEST)
     fewer = min(others, key=lambda made: (made.steps, made.solver))
-    assert (usual.solver, fewer.solver) == ("own", "adams-bashforth" if model.spec.name == "tiny-magi" else "own")
+    other = "adams-bashforth" if model.spec.name == "tiny-magi" else "official-start"
+    assert (usual.solver, fewer.solver) == ("own", other)
 
     def closeness(self, prompts, budget, made, chunks=None):
         better = (gain if chunks is None else 1.0) * (made == fewer) if isinstance(made, FewerSteps) else 0.0
@@ -105,6 +107,20 @@ def test_the_best_number_of_steps_is_measured(model, tmp_path, gain, kept):
         found = calibrator.calibrate(0.9, PROMPTS, PROMPTS)
     assert fewer.steps < usual.steps and found.preset == (fewer if kept else None)
     assert found.plain == ((20.0 + gain,) * 2 if kept else (20.0, 20.0))
+
+
+@pytest.mark.parametrize("target", ["off", "converged"])
+def test_every_run_is_tried_by_all_solvers_and_with_the_fault_of_off_where_that_is_the_target(model, target):
+    found = Windows(model.spec, target).runs(0.9, FEWEST)
+    wanted = {"own", "adams-bashforth"} if model.spec.name == "tiny-magi" else {"own", "official-start"}
+    wanted -= {"official-start"} if target == "converged" else set()
+    by = {solver: [replace(run, solver="own") for run in found if run.solver == solver] for solver in wanted}
+    assert {run.solver for run in found} == wanted and all({*own} == {*by["own"]} for own in by.values())
+
+
+def test_a_solver_that_nobody_knows_is_tried_alone(model):
+    plan = Windows(model.spec, "off").plan(0.9, None, 1)
+    assert solvers_for(replace(plan, solver=AdamsBashforth((0.0, 1.0))), "off") == ("own",)
 
 
 @pytest.mark.parametrize("gain, kept", [(1.0, True), (0.0, False), (-1.0, False)])

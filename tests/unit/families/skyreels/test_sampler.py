@@ -29,7 +29,7 @@ def test_the_lag_is_in_proportion_where_the_solver_is_corrected(steps, lag):
 
 def test_the_solver_is_the_one_that_was_asked_for():
     plans = {name: settings(solver=name).plan(25, Policy("off")) for name in (None, "official", "corrected")}
-    assert {name: plan.solver.overwritten for name, plan in plans.items()} == {
+    assert {name: plan.solver.overwritten is not None for name, plan in plans.items()} == {
         None: True, "official": True, "corrected": False,
     }  # fmt: skip
     assert [plan.told for plan in plans.values()] == ["UniPC, official", "UniPC, official", "UniPC, corrected"]
