@@ -24,7 +24,8 @@ def flow_scheduler(steps: int, shift: float, official: bool = True) -> UniPCMult
 def test_steps(steps, shift, in_place, seed):
     """in_place: samples are written over each other, as both denoise loops do, and as the solver then notices."""
     torch.manual_seed(seed)
-    scheduler, solver, state = flow_scheduler(steps, shift), UniPC(sigmas(steps, shift), in_place), SolverState()
+    levels = sigmas(steps, shift)
+    scheduler, solver, state = flow_scheduler(steps, shift), UniPC(levels, levels if in_place else None), SolverState()
     scheduler.set_begin_index(0)  # at high shifts rounded timesteps can be equal
     memory = torch.randn(1, 4, 2, 3)
     sample = memory.clone()
