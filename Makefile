@@ -47,13 +47,13 @@ test: setup
 	@$(MAKE) --no-print-directory -j3 -Otarget test-runs test-rooms test-stores
 
 test-runs: setup
-	@$(BIN)/python -m pytest tests/e2e tests/fault tests/cluster tests/hostile tests/soak
+	@$(BIN)/python -m pytest tests/e2e tests/fault tests/cluster tests/hostile
 
 test-rooms: setup
 	@$(BIN)/python -m pytest --golden $(GOLDEN) tests/unit tests/parity
 
 test-stores: setup
-	@$(BIN)/python -m pytest tests/s3 tests/damage
+	@$(BIN)/python -m pytest tests/s3 tests/damage tests/soak
 
 # Leaves out what is marked long, which `make test` runs.
 test-quick: setup
