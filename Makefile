@@ -13,7 +13,7 @@ SEED ?= 0
 
 help:
 	@echo "make demo    set up, render manifests/demo.jsonl on the bundled models, say where to look"
-	@echo "make test    set up, run the tests (some 20 minutes on 2 cores)"
+	@echo "make test    set up, run the tests (some 15 minutes on 2 cores)"
 	@echo "make test-quick ROOM=cache   the unit tests of a room, in under a minute; without ROOM: of what differs from main"
 	@echo "make test-slow   the slow ones too"
 	@echo "make soak    200 tiny videos while everything is killed at random; the short form is in make test"
