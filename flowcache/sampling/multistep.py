@@ -42,8 +42,8 @@ class AdamsBashforth:
 
 
 @dataclass(frozen=True)
-class Multistep:
-    """A family's settings whose Euler steps remember. ValueError by `plan` where its solver is another one."""
+class Resolved:
+    """A family's settings, to be planned by another solver than its own."""
 
     own: Settings
 
@@ -54,6 +54,11 @@ class Multistep:
     @property
     def fps(self) -> int:
         return self.own.fps
+
+
+@dataclass(frozen=True)
+class Multistep(Resolved):
+    """A family's settings whose Euler steps remember. ValueError by `plan` where its solver is another one."""
 
     def plan(self, frames: int, policy: Policy, given: int = 0) -> SamplingPlan:
         """See `Settings.plan`."""

@@ -3,27 +3,19 @@
 from dataclasses import dataclass, replace
 
 from flowcache.cache.policy import Policy
+from flowcache.sampling.multistep import Resolved
 from flowcache.sampling.plan import SamplingPlan, Settings
 from flowcache.sampling.solver import UniPC
 
 
 @dataclass(frozen=True)
-class OfficialStart:
+class OfficialStart(Resolved):
     """A family's settings, where each chunk's first correction starts from the first step of `every` (`UniPC`).
 
     every: the same with all steps. ValueError by `plan` where its solver is another one.
     """
 
-    own: Settings
     every: Settings
-
-    @property
-    def chunk(self) -> int:
-        return self.own.chunk
-
-    @property
-    def fps(self) -> int:
-        return self.own.fps
 
     def plan(self, frames: int, policy: Policy, given: int = 0) -> SamplingPlan:
         """See `Settings.plan`."""
