@@ -54,6 +54,15 @@ def _budget(entry: Entry, spec: ModelSpec, ratios: Ratios) -> list[tuple[Entry, 
     return _named(entry, spec, {"budget": float(entry.setting)}, "corrected")
 
 
+def _aimed(recipe: Recipe, spec: ModelSpec, target: Target) -> Recipe:
+    """A budget with what was calibrated to that target."""
+    steps = recipe.policy.steps
+    if not steps or target == "off":
+        return recipe
+    aimed = replace(recipe.policy, steps=replace(steps, target=target))
+    return replace(recipe, policy=aimed, said={**recipe.said, "target": target})
+
+
 def _preset(entry: Entry, spec: ModelSpec, ratios: Ratios) -> list[tuple[Entry, Recipe]]:
     return _named(entry, spec, {"preset": entry.setting}, "official")
 
@@ -134,7 +143,8 @@ def chosen(
     for entry in entries:
         try:
             made = recipes(entry, spec, ratios)
-            found += [each for each in made if target == "off" or each[1].by != "official-start"]
+            wanted = (each for each in made if target == "off" or each[1].by != "official-start")
+            found += [(own, _aimed(recipe, spec, target)) for own, recipe in wanted]
         except ValueError as error:
             if entry in own:
                 raise ValueError(f"{entry.label}: {error}") from error

@@ -10,6 +10,10 @@ ROUNDING = 1e-6  # a residual that is no larger is nothing but that of float32
 WEAKEST, STRONGEST = 0.6, 2.0  # times the fit's guidance: between them it was measured to be closer than fewer steps
 
 
+Target = Literal["off", "converged"]
+TARGETS: tuple[Target, ...] = get_args(Target)
+
+
 @dataclass(frozen=True)
 class Conditions:
     """What fitted coefficients hold for. lag: rows between the starts of neighbouring chunks; chunk: latent frames.
@@ -39,7 +43,7 @@ class Calibration:
 
     computed: steps, from 0 on. first, later: what `sampling.calibrated.Calibrated` adds after each of them, in a
     window's chunk 0 and in all others; an empty one adds nothing. first_seen, later_seen: of the jumps between them,
-    alike; empty: nobody looked. predicted: J of `sampling.proposal`; None: nobody asked.
+    alike; empty: nobody looked. predicted: J of `sampling.proposal`; None: nobody asked. target: what it was fitted to.
     """
 
     budget: float
@@ -50,6 +54,7 @@ class Calibration:
     first_seen: tuple[Seen, ...] = ()
     later_seen: tuple[Seen, ...] = ()
     predicted: float | None = None
+    target: Target = "off"
 
     @property
     def judges(self) -> bool:
@@ -82,7 +87,7 @@ class FewerSteps:
     """A run of so many steps: measured on a checkpoint under `conditions`, no other is closer within `budget`.
 
     lag: its own, in rows. solver: the family's own; where that is Euler's one of second order, where it is UniPC one
-    that begins as `off` does.
+    that begins as `off` does. target: to what it was measured.
     """
 
     judges: ClassVar[bool] = False  # as `Calibration.judges`
@@ -92,6 +97,7 @@ class FewerSteps:
     steps: int
     lag: int
     solver: Solver = "own"
+    target: Target = "off"
 
 
 Preset = Calibration | FewerSteps
@@ -105,24 +111,32 @@ class FixedSteps:
     No rank can disagree, and costs are exact before the start. Where nothing was calibrated it is a run of fewer steps.
     floor: a chunk whose residuals are larger than so many times those that the calibration saw is not good enough, and
     its window is run again within a `larger` budget; None: each is.
+    target: what presets must come close to; None: off, or the converged walk where nothing was calibrated to off.
     """
 
     budget: float
     calibrations: tuple[Preset, ...] = ()
     floor: float | None = None
+    target: Target | None = None
 
     def presets(self, at: Conditions, linear: bool = False) -> list[Preset]:
-        """All that hold there, of the largest budget first. linear: see `SamplingPlan`; then where there is none those
-        of other guidance, the nearest first."""
-        found = [each for each in self.calibrations if each.conditions == at]
+        """All of one target that hold there, of the largest budget first. linear: see `SamplingPlan`; then where there
+        is none those of other guidance, the nearest first."""
+        targets = TARGETS if self.target is None else (self.target,)
+        return next((found for target in targets if (found := self._presets(at, linear, target))), [])
+
+    def _presets(self, at: Conditions, linear: bool, target: Target) -> list[Preset]:
+        known = [each for each in self.calibrations if each.target == target]
+        found = [each for each in known if each.conditions == at]
         if linear and not found:
-            fitted = (each for each in self.calibrations if isinstance(each, Calibration))
+            fitted = (each for each in known if isinstance(each, Calibration))
             found = [own for each in fitted if (own := each.carried(at))]
         return sorted(found, key=lambda each: (-each.budget, abs(at.guidance - each.conditions.guidance)))
 
     def larger(self, than: Preset) -> tuple[float, ...]:
         """Calibrated budgets above this one and above that of the preset that it takes, the next one first."""
-        budgets = {each.budget for each in self.calibrations if each.conditions == than.conditions}
+        alike = than.conditions, than.target
+        budgets = {each.budget for each in self.calibrations if (each.conditions, each.target) == alike}
         return tuple(sorted(budget for budget in budgets if max(self.budget, than.budget) < budget < 1))
 
     def held(self, latents: int) -> int:

@@ -127,18 +127,18 @@ def _presets(folder: Path, digest: str) -> "Sequence[Preset]":
 
 def _others(before: "Sequence[Preset]", shares: Sequence[float], windows: "Windows") -> "list[Preset]":
     """What stays of those that are there in the end: another command may have written meanwhile."""
-    at = windows.conditions()
-    return [each for each in before if each.budget not in shares or each.conditions != at]
+    made = {(share, windows.conditions(), windows.target) for share in shares}
+    return [each for each in before if (each.budget, each.conditions, each.target) not in made]
 
 
 def _known(folder: Path, before: "Sequence[Preset]", windows: "Windows") -> "list[Calibration]":
-    """Those that were fitted at the checkpoint's own settings. InputError where there is none."""
+    """Those that were fitted to the target at the checkpoint's own settings. InputError where there is none."""
     from flowcache.worker.calibration import Calibration
 
-    at = windows.conditions()
-    known = [each for each in before if isinstance(each, Calibration) and each.conditions == at]
+    at = windows.conditions(), windows.target
+    known = [each for each in before if isinstance(each, Calibration) and (each.conditions, each.target) == at]
     if not known:
-        why = f"{folder} has no fitted budget at the checkpoint's own settings"
+        why = f"{folder} has no budget that was fitted to {windows.target} at the checkpoint's own settings"
         raise InputError([Problem("--residuals", "", why)])
     return known
 

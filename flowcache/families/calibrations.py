@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from flowcache.cache.fixed_steps import SOLVERS, Calibration, Conditions, FewerSteps, Preset, Seen
+from flowcache.cache.fixed_steps import SOLVERS, TARGETS, Calibration, Conditions, FewerSteps, Preset, Seen
 from flowcache.errors import InputError, Problem
 from flowcache.families.spec_file import number
 from flowcache.models.json_files import read_object
@@ -29,8 +29,9 @@ def read(folder: Path, digest: str) -> tuple[Preset, ...]:
 
 
 def document(made: Preset) -> dict[str, Any]:
-    """Without what is not known, as versions wrote that did not ask."""
-    return {key: value for key, value in asdict(made).items() if value not in (None, ())}
+    """Without what is not known, and the target `off`, as versions wrote that did not ask."""
+    usual = {"target": "off"}.items()
+    return {key: value for key, value in asdict(made).items() if value not in (None, ()) and (key, value) not in usual}
 
 
 def write(folder: Path, digest: str, calibrations: Sequence[Preset]) -> None:
@@ -52,14 +53,15 @@ def _preset(path: Path, place: int, raw: Any) -> Preset:
 
 
 def _fewer(raw: Any) -> FewerSteps:
-    return FewerSteps(raw["budget"], Conditions(**raw["conditions"]), raw["steps"], raw["lag"], raw["solver"])
+    own = raw["steps"], raw["lag"], raw["solver"], raw.get("target", "off")
+    return FewerSteps(raw["budget"], Conditions(**raw["conditions"]), *own)
 
 
 def _calibration(raw: Any) -> Calibration:
     computed, first, later = tuple(raw["computed"]), _table(raw["first"]), _table(raw["later"])
     first_seen, later_seen = (tuple(Seen(**each) for each in raw.get(key, ())) for key in ("first_seen", "later_seen"))
     conditions, tables = Conditions(**raw["conditions"]), (first, later, first_seen, later_seen)
-    return Calibration(raw["budget"], conditions, computed, *tables, raw.get("predicted"))
+    return Calibration(raw["budget"], conditions, computed, *tables, raw.get("predicted"), raw.get("target", "off"))
 
 
 def _holds(at: Conditions) -> bool:
@@ -69,6 +71,7 @@ def _holds(at: Conditions) -> bool:
 
 def _sound(made: Preset) -> Iterator[bool]:
     steps = made.conditions.steps
+    yield made.target in TARGETS
     if isinstance(made, FewerSteps):
         yield type(made.steps) is int and 1 <= made.steps <= steps and made.solver in SOLVERS
         yield type(made.lag) is int and 0 <= made.lag <= steps

@@ -63,7 +63,7 @@ def bare(policies: Sequence[PolicyDeclaration], *names: str) -> dict[str, Policy
 
 def budgeted(given: Given, spec: ModelSpec) -> FixedSteps:
     """The fixed schedule of a row's budget, with what was calibrated on the checkpoint."""
-    return FixedSteps(given["budget"], spec.calibrations, given.get("quality_floor"))
+    return FixedSteps(given["budget"], spec.calibrations, given.get("quality_floor"), given.get("target"))
 
 
 def by_preset(given: Given, spec: ModelSpec, kind: type[Reuse] = Reuse, last_step: bool = True) -> Reuse:

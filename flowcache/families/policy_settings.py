@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from flowcache.cache.fixed_steps import TARGETS
 from flowcache.families.setting import Choice, Group, Number, Preset, Setting, Switch
 from flowcache.records import ModelSpec
 
@@ -67,6 +68,7 @@ SETTINGS: Mapping[str, Setting] = {
     "reuse": Switch(),
     "budget": Number(0, 1, above=True),
     "quality_floor": Number(0, 100, above=True),
+    "target": Choice(TARGETS),
     "refresh": Switch(means=lambda on: {"kv_update": "refresh" if on else "stale"}),
     "renoise": Switch(means=lambda on: {"renoise": on}),
     "velocity": Switch(),
@@ -184,8 +186,9 @@ def misfits(policy: Mapping[str, Any], settings: Mapping[str, Setting]) -> list[
     if "budget" in policy:
         others = [key for key in (*REUSE, *BY_CHANGE) if key in policy]
         faults += [((key,), "does not go with budget, by which all steps are known; accepted: none") for key in others]
-    elif "quality_floor" in policy:
-        faults.append((("quality_floor",), "is what a budget is raised by; accepted: with budget"))
+    else:
+        of_budgets = {"quality_floor": "is what a budget is raised by", "target": "is what a budget comes close to"}
+        faults += [((key,), f"{why}; accepted: with budget") for key, why in of_budgets.items() if key in policy]
     kv = policy.get("kv", {}) if settings.get("kv") is KV else {}
     if kv:
         faults += [(("kv", *where), message) for where, message in _kv_misfits(kv)]

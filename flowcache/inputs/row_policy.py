@@ -27,6 +27,8 @@ def policy(row: ReadRow, spec: ModelSpec, default: Policy) -> dict[str, Any]:
     if faults := faults or misfits(read, settings):
         return _faulty(row, given, faults)
     given, preset = {key: given[key] for key in given if key in ("name", *read)} | read, settings.get("preset")
+    if row.says.solver == "corrected" and "budget" in given:
+        given = {"target": "converged"} | given  # half of what brings a row close to `off` is the other solver's fault
     _warn_of_floor(row, given, spec)
     if not isinstance(preset, Preset) or not declared[chosen.name].wants_reuse(given):
         return given
@@ -43,7 +45,8 @@ def policy(row: ReadRow, spec: ModelSpec, default: Policy) -> dict[str, Any]:
 
 def _warn_of_floor(row: ReadRow, given: Mapping[str, Any], spec: ModelSpec) -> None:
     budget = given.get("budget", 0.0)
-    if "quality_floor" in given and not any(each.judges and each.budget <= budget for each in spec.calibrations):
+    judging = (each for each in spec.calibrations if each.judges and each.target == given.get("target", each.target))
+    if "quality_floor" in given and not any(each.budget <= budget for each in judging):
         why = f"{spec.name} has no calibration up to budget {budget:g} that says what residuals it saw"
         row.warn(("policy", "quality_floor"), f"judges nothing: {why}")
 

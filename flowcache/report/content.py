@@ -78,6 +78,8 @@ class Video:
         fitted = {marker.calibrated_guidance for marker in self.markers} - {None, self.request["guidance"]}
         parts = [f"budget {', '.join(f'{budget:g}' for budget in within)}"]
         parts += [f"calibrated at guidance {guidance:g}" for guidance in sorted(filter(None, fitted))]
+        targets = {marker.calibrated_target for marker in self.markers} - {None, "off"}
+        parts += [f"calibrated to the {target} walk" for target in sorted(filter(None, targets))]
         parts += [f"predicted error {max(errors):.2g}"] if errors else []
         parts += [f"residuals up to {max(ratios):.3g} times what calibration saw"] if ratios else []
         parts += [f"renders given up: {repeats}, of {dropped:,} forwards"] if repeats else []

@@ -37,7 +37,8 @@ def thinned(plan: SamplingPlan, made: Calibration) -> SamplingPlan:
     own = made.conditions.guidance
     strength = plan.conditions.guidance / own if plan.conditions and plan.linear else 1.0
     fitted = partial(Calibrated, solver, plan.guide, computed, strength=strength)
-    told = "calibrated" if strength == 1 else f"calibrated at guidance {own:g}"
+    told = "calibrated" if made.target == "off" else f"calibrated to the {made.target} walk"
+    told = told if strength == 1 else f"{told} at guidance {own:g}"
     found = replace(
         plan, rows=tuple(rows), computed=computed, solver=fitted(made.later), opening=fitted(made.first), guide=_each,
         calibration=made, told=f"{len(computed)} of {plan.steps} steps, {plan.told}, {told}",

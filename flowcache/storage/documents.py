@@ -19,6 +19,7 @@ Work = Literal["render", "repair"]
 SCHEDULE = (
     "budget",
     "calibrated_guidance",
+    "calibrated_target",
     "predicted_error",
     "repeats",
     "dropped_forwards",
@@ -122,6 +123,7 @@ class SegmentMarker:
     stream: dict[str, str] | None = None  # what its init segment says: {"codecs", "resolution"}
     budget: float | None = None  # within which it was rendered in the end; 1: every step
     calibrated_guidance: float | None = None  # at which its schedule was fitted; the row may have another
+    calibrated_target: str | None = None  # what its schedule comes close to: "off" or "converged"
     predicted_error: float | None = None  # J of the calibrated schedule
     repeats: int | None = None  # renders that the quality guard gave up
     dropped_forwards: int | None = None  # of those

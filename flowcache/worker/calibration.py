@@ -123,7 +123,7 @@ class Calibrator:
 
     def _bare(self, budget: float, computed: Schedule) -> Calibration:
         nothing = ((),) * len(computed)
-        return Calibration(budget, self.windows.conditions(), computed, nothing, nothing)
+        return Calibration(budget, self.windows.conditions(), computed, nothing, nothing, target=self.windows.target)
 
     def _fitted(self, bare: Calibration, prompts: Sequence[Prompt]) -> Calibration:
         def ask(row: int, first: Table, later: Table, to: Mapping[int, int]) -> list[list[Example]]:

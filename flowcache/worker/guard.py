@@ -62,6 +62,7 @@ class Guard:
         return {
             "budget": self.policy.steps.budget if self.policy.steps else EVERY,
             "calibrated_guidance": self.calibration and self.calibration.conditions.guidance,
+            "calibrated_target": self.calibration and self.calibration.target,
             "predicted_error": self.calibration and self.calibration.predicted,
             "repeats": self.repeats,
             "dropped_forwards": self.raised.forwards if self.raised else 0,

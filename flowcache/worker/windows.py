@@ -2,9 +2,9 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from itertools import product
 
-from flowcache.cache.fixed_steps import Conditions, FewerSteps, Preset, Solver
+from flowcache.cache.fixed_steps import Conditions, FewerSteps, Preset, Solver, Target
 from flowcache.cache.policy import Policy
 from flowcache.families.settings import resolve_policy, settings_of
 from flowcache.records import ModelSpec, RenderRequest, Shot
@@ -15,7 +15,6 @@ from flowcache.sampling.planning import plan_for
 from flowcache.sampling.solver import Euler, UniPC
 
 FINER = 3  # times the steps of a walk that counts as converged
-Target = Literal["off", "converged"]
 
 
 @dataclass(frozen=True)
@@ -72,12 +71,14 @@ class Windows:
         at, frames = self.conditions(), self.whole * self.spec.chunk
         most = steps_within(settings, policy, frames)
         first = plan_for(settings, frames, policy)
-        usual = FewerSteps(budget, at, most, first.conditions.lag if first.conditions else at.lag)
+        lag = first.conditions.lag if first.conditions else at.lag
+        usual = FewerSteps(budget, at, most, lag, target=self.target)
         found, solvers = [usual], solvers_for(first, self.target)
         for steps in range(most, math.ceil(most * share) - 1, -1):
             exact = at.lag * steps / at.steps
             lags = {max(rounded, min(at.lag, 1)) for rounded in (math.floor(exact), math.ceil(exact))}
-            found += [FewerSteps(budget, at, steps, lag, solver) for lag in sorted(lags) for solver in solvers]
+            ways = product(sorted(lags), solvers)
+            found += [FewerSteps(budget, at, steps, lag, solver, self.target) for lag, solver in ways]
         return [*dict.fromkeys(found)]
 
     def exact_work(self, chunks: int, finer: int) -> WindowWork:

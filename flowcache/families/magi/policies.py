@@ -43,7 +43,7 @@ POLICIES = (
     PolicyDeclaration("paper", shared(*REUSE, "refresh", "kv", "near_clean"), PUBLISHED, _published),
     PolicyDeclaration(
         "flowcache",
-        shared("budget", "quality_floor", "reuse", *REUSE, "refresh", "kv", *MENDS),
+        shared("budget", "quality_floor", "target", "reuse", *REUSE, "refresh", "kv", *MENDS),
         REFRESHED,
         _mended,
         steps=_budget,

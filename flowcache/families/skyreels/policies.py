@@ -52,7 +52,11 @@ POLICIES = (
     PolicyDeclaration("paper", shared(*REUSE, *HISTORY), {"kv_update": "stale"}, _per_chunk),
     PolicyDeclaration("teacache", shared(*REUSE, *HISTORY), REFRESHED, _joint),
     PolicyDeclaration(
-        "flowcache", shared("budget", "quality_floor", "reuse", *REUSE, *HISTORY), REFRESHED, _per_chunk, steps=_budget
+        "flowcache",
+        shared("budget", "quality_floor", "target", "reuse", *REUSE, *HISTORY),
+        REFRESHED,
+        _per_chunk,
+        steps=_budget,
     ),
     PolicyDeclaration("paper-mended", shared("reuse", *REUSE, *HISTORY), REFRESHED, _per_chunk),
 )

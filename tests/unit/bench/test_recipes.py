@@ -80,6 +80,15 @@ def test_what_begins_as_off_does_is_measured_where_off_is_the_target():
     assert torch.equal(other.plan(spec).solver.overwritten, recipes.off(spec).plan(spec).solver.noise_levels)
 
 
+def test_a_budget_takes_what_was_calibrated_to_the_target():
+    found, spec = {}, find("tiny-skyreels")
+    for target in get_args(Target):
+        ((entry, recipe),) = chosen([Entry("flowcache", "0.3")], frozenset(), spec, NOTHING, target).recipes
+        found[target] = recipe.policy.steps.target, recipe.said.get("target")
+        assert settings(recipe, spec).solver == "corrected"
+    assert found == {"off": (None, None), "converged": ("converged", "converged")}
+
+
 def test_only_ours_and_the_repaired_ones_have_the_right_solver():
     spec = find("tiny-skyreels")
     by = {

@@ -511,6 +511,22 @@ def test_a_floor_that_nothing_is_judged_by_is_a_warning():
     assert "has no calibration up to budget 0.11 that says what residuals it saw" in warning.message
 
 
+def test_a_row_with_the_right_solver_takes_what_was_calibrated_to_the_converged_walk():
+    """What comes close to `off` has the fault of the official solver in it, which this row does without."""
+    budget = {"name": "flowcache", "budget": 0.5}
+    for solver, policy, taken in (
+        ("corrected", budget, {**budget, "target": "converged"}),
+        ("corrected", {**budget, "target": "off"}, {**budget, "target": "off"}),
+        ("corrected", {"name": "off"}, {"name": "off"}),
+        ("official", budget, budget),
+        (None, budget, budget),
+        (None, {**budget, "target": "converged"}, {**budget, "target": "converged"}),
+    ):
+        assert one(P | {"policy": policy} | ({"solver": solver} if solver else {})).policy == taken
+    _, (problem,), _ = check([P | {"policy": {**budget, "target": "best"}}])
+    assert problem.field == "policy.target" and "'off' or 'converged'" in problem.message
+
+
 def test_unknown_words_are_a_warning():
     requests, problems, warnings = check([P | {"prompt": "A red zebra"}, P])
     assert len(requests) == 2 and problems == []

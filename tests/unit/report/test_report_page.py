@@ -97,8 +97,8 @@ def test_states_and_totals(text):
 
 
 def test_a_budget_says_what_became_of_it(text):
-    calibrated = "calibrated at guidance 2.5, predicted error 0.0001, residuals up to 0.75 times what calibration saw"
-    said = f"(budget 0.6, {calibrated}, {{}})"
+    calibrated = "calibrated at guidance 2.5, calibrated to the converged walk, predicted error 0.0001"
+    said = f"(budget 0.6, {calibrated}, residuals up to 0.75 times what calibration saw, {{}})"
     assert said.format("renders given up: 3, of 90 forwards") in text
     assert said.format("renders given up: 1, of 30 forwards") in text
 

@@ -160,6 +160,27 @@ def test_coefficients_hold_for_their_own_conditions_alone(models, family):
         run(models[family], settings, wrong)
 
 
+def test_each_target_has_presets_of_its_own():
+    """Where a row names none those to `off`, else those to the converged walk; never the others of a row that does."""
+    nothing = ((),) * 4
+    near, far = calibration(SKYREELS, nothing), replace(calibration(SKYREELS, nothing, 0.7), target="converged")
+    taken = {}
+    for target in (None, "off", "converged"):
+        for name, known in {"both": (near, far), "off": (near,), "converged": (far,)}.items():
+            made = policy(0.8, *known)
+            made = replace(made, steps=replace(made.steps, target=target))
+            plan = plan_for(SKYREELS, 6, made)
+            taken[target, name] = plan.calibration.target if plan.calibration else plan.told.rpartition(", ")[2]
+    assert taken == {
+        (None, "both"): "off", (None, "off"): "off", (None, "converged"): "converged",
+        ("off", "both"): "off", ("off", "off"): "off", ("off", "converged"): "not calibrated",
+        ("converged", "both"): "converged", ("converged", "off"): "not calibrated",
+        ("converged", "converged"): "converged",
+    }  # fmt: skip
+    assert plan_for(SKYREELS, 6, policy(0.8, far)).told.endswith("corrected, calibrated to the converged walk")
+    assert FixedSteps(0.5, (near, replace(near, budget=0.9), far)).larger(replace(near, budget=0.5)) == (0.6, 0.9)
+
+
 def test_the_length_of_a_window_decides_which_calibration_its_budget_allows():
     """Of a shorter one every step is a larger share of `off`, which forwards finished chunks anew."""
     made = [calibration(SKYREELS, ((),) * n, n / 8, even_steps(8, n)) for n in (2, 4, 6)]
@@ -256,6 +277,11 @@ def test_rows_say_a_budget(model):
     assert made.steps == FixedSteps(0.3, spec.calibrations) and made.reuse is None and made.kv_update == "refresh"
     assert made.off == resolve_policy({"name": "off"}, spec) and resolve_policy({"name": "flowcache"}, spec).off is None
     assert resolve_policy({"name": "flowcache"}, spec).reuse == resolve_policy({"name": "paper-mended"}, spec).reuse
+    for target in ("off", "converged"):
+        assert resolve_policy(said | {"target": target}, spec).steps == FixedSteps(0.3, spec.calibrations, None, target)
+    for alone in ({"target": "off"}, {"quality_floor": 1}):
+        with pytest.raises(ValueError, match="accepted: with budget"):
+            resolve_policy({"name": "flowcache", **alone}, spec)
     for key, value in {"threshold": 0.1, "preset": "slow", "reuse": True, "ret_steps": 1}.items():
         with pytest.raises(ValueError, match=f"{key} does not go with budget"):
             resolve_policy(said | {key: value}, spec)
@@ -271,10 +297,11 @@ def test_a_checkpoint_has_its_calibrations_beside_it(tmp_path):
     digest, old = folder_digest(folder), calibration(SKYREELS, ((0.5,),) * 4)
     made = replace(old, first_seen=(Seen(0.3, 0.1, 0.05),) * 3, later_seen=(Seen(0.2, 0.1, 0.0),) * 3, predicted=1e-4)
     fewer, begun = (FewerSteps(0.3, made.conditions, 3, 1, by) for by in ("own", "official-start"))
-    calibrations.write(folder, digest, [made, replace(old, budget=0.25), fewer, begun])
+    far, finer = replace(made, target="converged"), replace(fewer, target="converged")
+    calibrations.write(folder, digest, [made, replace(old, budget=0.25), fewer, begun, far, finer])
     folder_digest.cache_clear()
     found = find(str(folder))
-    assert (plain.calibrations, found.calibrations) == ((), (made, replace(old, budget=0.25), fewer, begun))
+    assert (plain.calibrations, found.calibrations) == ((), (made, replace(old, budget=0.25), fewer, begun, far, finer))
     assert found.digest != plain.digest  # a run is another one with other coefficients
     told = json.loads((folder / calibrations.FILE).read_text())
     assert told["presets"][1].keys() == {
@@ -291,10 +318,11 @@ def test_a_checkpoint_has_its_calibrations_beside_it(tmp_path):
                        {"budget": 0}, {"budget": 1.5}, {"budget": 10**400}, {"first": [[10**400], [], [], []]},
                        {"computed": [0, 2, 4, 8]}, {"conditions": {}}, {"later": [["a"], [], [], []]},
                        {"first_seen": told["presets"][0]["first_seen"][1:]}, {"first_seen": [{"largest": 1.0}] * 3},
-                       {"later_seen": [{"largest": -1.0, "mean": 0.0, "std": 0.0}] * 3}, {"predicted": "low"})
+                       {"later_seen": [{"largest": -1.0, "mean": 0.0, "std": 0.0}] * 3}, {"predicted": "low"},
+                       {"target": "best"}, {"target": None})
     ]  # fmt: skip
     faulty = {"steps": 0}, {"steps": 9}, {"steps": 2.0}, {"solver": "rk4"}, {"lag": -1}, {"budget": "0.3"}
-    spoilt += [told["presets"][2] | change for change in (*faulty, {"conditions": None})]
+    spoilt += [told["presets"][2] | change for change in (*faulty, {"target": 1}, {"conditions": None})]
     for field, document in [*faults.items(), *(("presets[0]", told | {"presets": [each]}) for each in spoilt)]:
         (folder / calibrations.FILE).write_text(json.dumps(document))
         folder_digest.cache_clear()

@@ -71,7 +71,10 @@ def plan(requests) -> list[Segment]:
     ]
 
 
-SCHEDULE = {"budget": 0.6, "calibrated_guidance": 2.5, "predicted_error": 1e-4, "repeats": 1, "dropped_forwards": 30}
+SCHEDULE = {
+    "budget": 0.6, "calibrated_guidance": 2.5, "calibrated_target": "converged", "predicted_error": 1e-4, "repeats": 1,
+    "dropped_forwards": 30,
+}  # fmt: skip
 HARDWARE = {"device": "a GPU", "attention": "flash_attention", "torch": "2.13"}
 
 
