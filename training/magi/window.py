@@ -42,11 +42,13 @@ def velocity(model: MagiTransformer, noisy: Tensor, levels: Tensor, text: Captio
     parts = noisy.unflatten(2, (chunks, -1)).transpose(1, 2).flatten(0, 1)
     grid, whole = model.grid(parts), model.grid(noisy)
     rope = model.rope(whole).unflatten(0, (chunks, grid.tokens)).repeat(batch, 1, 1)
-    mask = window_mask(chunks, grid.tokens, alone)
+    masks = [chunk_mask(chunk, grid.tokens, alone) for chunk in range(chunks)]
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        q, k, v = (x.unflatten(0, (batch, chunks)).flatten(1, 2) for x in (q, k, v))
-        return attention(q, k, v, mask).unflatten(1, (chunks, grid.tokens)).flatten(0, 1)
+        q, k, v = (x.unflatten(0, (batch, chunks)) for x in (q, k, v))
+        seen = ((each[:, : chunk + 1].flatten(1, 2) for each in (k, v)) for chunk in range(chunks))
+        found = [attention(q[:, chunk], *kv, masks[chunk]) for chunk, kv in enumerate(seen)]
+        return torch.stack(found, 1).flatten(0, 1)
 
     conditioning = model.condition(levels.flatten()[:, None] * 1000, grid)
     tokens = model.transform(model.embed(parts), conditioning, [text], [rope], attend)
@@ -54,8 +56,9 @@ def velocity(model: MagiTransformer, noisy: Tensor, levels: Tensor, text: Captio
     return velocities.unflatten(0, (batch, chunks)).transpose(1, 2).flatten(2, 3)
 
 
-def window_mask(chunks: int, size: int, alone: Tensor) -> Tensor:
-    """[B, 1, S, S], True where a token may look: its chunk, and those before unless it is alone."""
-    chunk = torch.arange(chunks).repeat_interleave(size)
-    own, before = chunk[:, None] == chunk, chunk[:, None] > chunk
-    return (own | before & ~alone[:, None, None])[:, None]
+def chunk_mask(chunk: int, size: int, alone: Tensor) -> Tensor | None:
+    """[B, 1, 1, S], True where tokens of the chunk may look, of it and those before; None: everywhere, in all rows."""
+    if not (chunk and alone.any()):
+        return None
+    own = torch.arange((chunk + 1) * size) >= chunk * size
+    return (own | ~alone[:, None])[:, None, None]
