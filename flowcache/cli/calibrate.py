@@ -31,7 +31,8 @@ Number = Annotated[
     int | None, typer.Option("--n", min=LEAST, max=999, help="Prompts: 16 drawn ones, or all of the file.")
 ]
 Out = Annotated[
-    Path | None, typer.Option("--out", "--to", help="Folder for calibration.json; else the checkpoint's own.")
+    Path | None,
+    typer.Option("--out", "--to", help="Folder for calibration.json, then a model's name; else the checkpoint's own."),
 ]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda; else cpu, and of gangs GPUs where there are.")]
 Residuals = Annotated[
@@ -80,7 +81,7 @@ def calibrate(
     shares, windows = _shares(budgets), _windows(model, _target(target))
     spec = windows.spec
     texts = _prompts(spec, home(prompts) if prompts else None, n, seed)
-    folder, work = home(to or Path(spec.path)), home(work)
+    folder, work = _folder(to, model, spec), home(work)
     check_here(folder, "--out")
     check_here(work, "--work")
     check_outside(work, spec.path, "--work")
@@ -99,7 +100,7 @@ def calibrate(
         make = partial(_recorded, calibrator, known) if residuals else partial(_calibrated, calibrator, shares)
         made, said = make(texts, tell)
     kept = _others(_presets(folder, spec.digest), shares, windows)
-    file = _write(folder, spec.digest, [*kept, *made])
+    file = _write(folder, spec, [*kept, *made])
     if as_json:
         print_json({**takes, "file": str(file), "budgets": said})
 
@@ -111,11 +112,29 @@ def _windows(model: str, target: "Target") -> "Windows":
     from flowcache.worker.windows import Windows
 
     spec = find(model)
-    if not Path(spec.path).is_dir():
-        why = f"{spec.path} says where its parts lie, and has no place for a calibration yet"
-        accepted = "a folder with flowcache.json or in a diffusers layout"
-        raise InputError([Problem("model", "", f"{model!r} can't be calibrated: {why}; accepted: {accepted}")])
     return Windows(replace(spec, digest=folder_digest(Path(spec.path), without=FILE), calibrations=()), target)
+
+
+def _folder(to: Path | None, model: str, spec: "ModelSpec") -> Path:
+    """For the calibration: where it is found again, beside the checkpoint or without one. InputError."""
+    from flowcache.families.registry import folder_of, locate
+
+    found = home(to or folder_of(model))
+    if _named(found, spec) and locate(found):
+        why = f"{found} holds a checkpoint" if to else f"is needed: {spec.path} only says where its parts lie"
+        raise InputError(
+            [Problem("--out", "", f"{why}; accepted: a folder without one, which is then given as the model")]
+        )
+    return found
+
+
+def _named(folder: Path, spec: "ModelSpec") -> str | None:
+    """The checkpoint, as its calibration in that folder names it; None where it lies beside it."""
+    from flowcache.families.registry import BUNDLED, folder_of
+
+    if Path(spec.path).is_dir() and folder.absolute() == Path(spec.path).absolute():
+        return None
+    return next((name for name in BUNDLED if str(folder_of(name)) == spec.path), str(Path(spec.path).absolute()))
 
 
 def _presets(folder: Path, digest: str) -> "Sequence[Preset]":
@@ -143,10 +162,10 @@ def _known(folder: Path, before: "Sequence[Preset]", windows: "Windows") -> "lis
     return known
 
 
-def _write(folder: Path, digest: str, presets: "Sequence[Preset]") -> Path:
+def _write(folder: Path, spec: "ModelSpec", presets: "Sequence[Preset]") -> Path:
     from flowcache.families.calibrations import FILE, write
 
-    write(folder, digest, presets)
+    write(folder, spec.digest, presets, _named(folder, spec))
     return folder / FILE
 
 

@@ -1,4 +1,7 @@
-"""What was calibrated on a checkpoint (`calibration.json` beside its parts), read and written. No torch."""
+"""What was calibrated on a checkpoint, read and written: `calibration.json` beside its parts, or in its own folder.
+
+No torch.
+"""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -28,17 +31,27 @@ def read(folder: Path, digest: str) -> tuple[Preset, ...]:
     return tuple(_preset(path, number, each) for number, each in enumerate(presets))
 
 
+def model_of(folder: Path) -> str | None:
+    """The checkpoint that a calibration in a folder of its own names, as it can be found from here. InputError."""
+    path = folder / FILE
+    named = read_object(path).get("model") if path.is_file() else None
+    if named is not None and not (isinstance(named, str) and named):
+        raise InputError([Problem(str(path), "model", f"is no name or path; accepted: {ACCEPTED}")])
+    return named
+
+
 def document(made: Preset) -> dict[str, Any]:
     """Without what is not known, and the target `off`, as versions wrote that did not ask."""
     usual = {"target": "off"}.items()
     return {key: value for key, value in asdict(made).items() if value not in (None, ()) and (key, value) not in usual}
 
 
-def write(folder: Path, digest: str, calibrations: Sequence[Preset]) -> None:
-    """FlowcacheError where that fails; what was there then stays."""
-    presets = [document(each) for each in calibrations]
+def write(folder: Path, digest: str, calibrations: Sequence[Preset], model: str | None = None) -> None:
+    """model: see `model_of`; None: the folder is the checkpoint's. FlowcacheError where it fails; what was there then
+    stays."""
+    presets, named = [document(each) for each in calibrations], {"model": model} if model else {}
     with whole(folder / FILE) as part:
-        part.write_text(json.dumps({"checkpoint": digest, "presets": presets}, indent=1) + "\n")
+        part.write_text(json.dumps({"checkpoint": digest, **named, "presets": presets}, indent=1) + "\n")
 
 
 def _preset(path: Path, place: int, raw: Any) -> Preset:

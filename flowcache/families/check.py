@@ -12,7 +12,7 @@ from flowcache.families.base import Config, Family
 from flowcache.families.codecs import codec_part, latent_grid
 from flowcache.families.known import PackageError, family
 from flowcache.families.layouts import Layout
-from flowcache.families.registry import BUNDLED, SPEC_FILE, find, folder_of, locate
+from flowcache.families.registry import BUNDLED, SPEC_FILE, checkpoint_of, find, folder_of, locate
 from flowcache.models.formats import readable
 from flowcache.models.part import Part
 from flowcache.models.text import load_tokenizer
@@ -55,7 +55,7 @@ def check(path: Path, name: str | None = None) -> Report:
     report, found, stale = Report(), None, list[Problem]()
     try:
         with readable(path):
-            found = locate(path)
+            found = locate(checkpoint_of(path))
         if found:
             report.family, report.layout = found[0].name, found[1].name
             report.problems += _another(*found)

@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache, partial
 from importlib import resources
 from pathlib import Path
@@ -46,12 +46,19 @@ def find(name: str) -> ModelSpec:
 
     A folder holds flowcache.json, or is a checkpoint that its family knows as published (SkyReels-V2-DF in the official
     or the diffusers layout), or holds the config file of MAGI-1, which can also be named itself; or it is one of a
-    Hugging Face cache (`hub.snapshot`). Looks at no weights: `check` does.
+    Hugging Face cache (`hub.snapshot`). Or it holds a calibration alone, which names one of these. Looks at no weights:
+    `check` does.
     """
     folder = folder_of(name)
     with readable(folder):
-        raw = _written(folder)
-        return _published(name, folder) if raw is None else _spec(raw, folder)
+        model = _calibrated(folder)
+        return _checkpoint(name, folder) if model is None else _by(model, folder)
+
+
+def checkpoint_of(path: Path) -> Path:
+    """The path, or where the checkpoint lies that the calibration names which alone is there. InputError."""
+    model = _calibrated(path)
+    return path if model is None else folder_of(model)
 
 
 def locate(path: Path) -> tuple[Family, Layout] | None:
@@ -87,6 +94,30 @@ def folder_of(name: str) -> Path:
         return snapshot(path)
     except OSError as error:  # such as a name that is too long
         raise InputError([Problem("model", "", f"{name[:80]!r} can't be read: {error.strerror}")]) from None
+
+
+def _calibrated(folder: Path) -> str | None:
+    """The checkpoint that a calibration names which is no part of one; None: there is none. InputError."""
+    if not (folder / calibrations.FILE).is_file() or (folder / SPEC_FILE).exists() or recognise(folder):
+        return None
+    return calibrations.model_of(folder)
+
+
+def _by(model: str, folder: Path) -> ModelSpec:
+    """That checkpoint with the calibration of the folder, in place of its own. InputError."""
+    try:
+        spec = _checkpoint(model, folder_of(model))
+    except InputError as error:
+        said = (each.message if each.file == "model" else str(each) for each in error.problems)
+        raise InputError([Problem(str(folder / calibrations.FILE), "model", each) for each in said]) from None
+    plain = folder_digest(Path(spec.path), without=calibrations.FILE)
+    digest = hashlib.sha256(f"{plain} {folder_digest(folder)}".encode()).hexdigest()
+    return replace(spec, digest=digest, calibrations=calibrations.read(folder, plain))
+
+
+def _checkpoint(name: str, folder: Path) -> ModelSpec:
+    raw = _written(folder)
+    return _published(name, folder) if raw is None else _spec(raw, folder)
 
 
 def _written(folder: Path) -> dict[str, Any] | None:

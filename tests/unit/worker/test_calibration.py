@@ -1,6 +1,7 @@
 """Calibrating: exact walks are recorded once, corrections that do not help other prompts are not kept."""
 
 import json
+import shutil
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -16,7 +17,7 @@ from flowcache.cli.calibrate import calibrate as command
 from flowcache.cli.calibrated import cost, cost_line
 from flowcache.errors import FlowcacheError, InputError
 from flowcache.families import calibrations
-from flowcache.families.registry import folder_digest, load_model
+from flowcache.families.registry import find, folder_digest, load_model
 from flowcache.sampling.fitting import Example, fitted
 from flowcache.sampling.multistep import AdamsBashforth
 from flowcache.worker.asks import Result
@@ -422,14 +423,14 @@ def test_the_command_needs_no_prompts_and_writes_what_a_checkpoint_then_has(smal
 
 
 def test_residuals_are_added_to_what_is_there(small, tmp_path, monkeypatch, capsys):
-    """No budget is calibrated, and none of other settings is touched."""
+    """No budget is calibrated, and none of other settings or another target is touched."""
     at = Windows(small.spec, "off").conditions()
     old = [Calibration(budget, at, (0, 2), ((), ()), ((), ())) for budget in (0.7, 0.6)]
-    old.append(replace(old[1], conditions=replace(at, steps=9)))
+    old += [replace(old[1], conditions=replace(at, steps=9)), replace(old[1], target="converged")]
     digest, asked = folder_digest(Path(small.spec.path), without=calibrations.FILE), []
     said = {"target": "off", "to": tmp_path, "work": tmp_path / "work", "schedules": 9, "seed": 3, "residuals": True}
     said |= {"tflops": None, **ALONE, "as_json": True}
-    with pytest.raises(InputError, match="has no fitted budget at the checkpoint's own settings"):
+    with pytest.raises(InputError, match="has no budget that was fitted to off at the checkpoint's own settings"):
         command(small.spec.name, None, 6, "0.6", **said)
     calibrations.write(tmp_path, digest, old)
 
@@ -440,8 +441,9 @@ def test_residuals_are_added_to_what_is_there(small, tmp_path, monkeypatch, caps
     monkeypatch.setattr(Calibrator, "recorded", recorded)
     command(small.spec.name, None, 7, "0.6", **said)
     assert asked == [(0.7, 3, 4), (0.6, 3, 4)]
-    found = {(each.budget, each.conditions.steps): each.judges for each in calibrations.read(tmp_path, digest)}
-    assert found == {(0.7, 4): True, (0.6, 4): True, (0.6, 9): False}
+    kept = calibrations.read(tmp_path, digest)
+    found = {(each.budget, each.conditions.steps, each.target): each.judges for each in kept}
+    assert found == {(0.7, 4, "off"): True, (0.6, 4, "off"): True, (0.6, 9, "off"): False, (0.6, 4, "converged"): False}
     printed = json.loads(capsys.readouterr().out)
     assert printed["budgets"][1] == {"budget": 0.6, "predicted_error": 0.5} and printed["forwards"] > 0
 
@@ -486,10 +488,24 @@ def test_folders_that_cannot_be_made_are_told_before_anything_is_walked(small, t
             command(small.spec.name, None, 6, "0.6", "off", *folders, 9, 0, None, **ALONE)
 
 
-def test_a_checkpoint_whose_parts_a_config_names_is_told_so_by_file_and_by_folder(tmp_path):
-    config = write_magi(tmp_path)
+def test_a_calibration_lies_where_it_is_found_again(tmp_path, monkeypatch, capsys):
+    """Beside a folder's checkpoint; that of one whose parts a config names elsewhere, and never beside another one."""
+    config, other = write_magi(tmp_path / "model"), shutil.copytree(find("tiny-skyreels").path, tmp_path / "other")
+
+    def outcome(self, budget, *prompts):
+        return Outcome(budget, Calibration(budget, self.windows.conditions(), (0,), ((),), ((),)), (5.0,), (6.0,))
+
+    monkeypatch.setattr(Calibrator, "calibrate", outcome)
+    asked = 6, "0.6", "off"
     for model in (config, config.parent):
-        with pytest.raises(
-            InputError, match=f"'{model}' can't be calibrated: {config} says where its parts lie.*accepted"
-        ):
-            command(str(model), None, 6, "0.6", "off", tmp_path, tmp_path, 9, 0, None, **ALONE)
+        for to, why in ((None, f"--out: is needed: {config} only says where its parts lie"),
+                        (config.parent, f"--out: {config.parent} holds a checkpoint"),
+                        (other, f"--out: {other} holds a checkpoint")):  # fmt: skip
+            with pytest.raises(InputError, match=f"{why}; accepted: a folder without one"):
+                command(str(model), None, *asked, to, tmp_path / "work", 9, 0, None, **ALONE)
+    own = tmp_path / "own"
+    for model in (config.parent, own):  # again, by the folder of its calibration
+        command(str(model), None, *asked, own if model != own else None, tmp_path / "work", 9, 0, None, **ALONE)
+        found, plain = find(str(own)), find(str(config))
+        assert (found.path, found.name, len(found.calibrations)) == (plain.path, plain.name, 1)
+        assert found.digest != plain.digest and plain.calibrations == ()
