@@ -154,7 +154,7 @@ def sound(name: str) -> ModelSpec:
         if _stale(error) and len(problems := check(folder_of(name)).problems) > len(error.problems):
             raise _damaged(name, problems) from None
         raise
-    if name not in BUNDLED and (problems := check(Path(spec.path)).problems):
+    if name not in BUNDLED and (problems := check(folder_of(name), name).problems):
         raise _damaged(name, problems)
     return spec
 

@@ -52,7 +52,10 @@ def find(name: str) -> ModelSpec:
     folder = folder_of(name)
     with readable(folder):
         model = _calibrated(folder)
-        return _checkpoint(name, folder) if model is None else _by(model, folder)
+        if model is not None:
+            return _by(model, folder)
+        spec = _checkpoint(name, folder)
+        return replace(spec, calibrations=_calibrations(Path(spec.path)))
 
 
 def checkpoint_of(path: Path) -> Path:
@@ -111,11 +114,13 @@ def _by(model: str, folder: Path) -> ModelSpec:
         said = (each.message if each.file == "model" else str(each) for each in error.problems)
         raise InputError([Problem(str(folder / calibrations.FILE), "model", each) for each in said]) from None
     plain = folder_digest(Path(spec.path), without=calibrations.FILE)
-    digest = hashlib.sha256(f"{plain} {folder_digest(folder)}".encode()).hexdigest()
+    made = _file_digest(folder / calibrations.FILE).hex()  # what else lies there is no part of it
+    digest = hashlib.sha256(f"{plain} {made}".encode()).hexdigest()
     return replace(spec, digest=digest, calibrations=calibrations.read(folder, plain))
 
 
 def _checkpoint(name: str, folder: Path) -> ModelSpec:
+    """Without its calibrations. InputError."""
     raw = _written(folder)
     return _published(name, folder) if raw is None else _spec(raw, folder)
 
@@ -147,8 +152,7 @@ def _published(name: str, path: Path) -> ModelSpec:
     if problems := owner.look_alike(layout) or layout.missing():
         raise InputError(problems)
     raw, root = owner.published(layout), layout.root
-    heads = owner.heads(layout)
-    return ModelSpec(**raw, path=str(root), digest=folder_digest(root), heads=heads, calibrations=_calibrations(root))
+    return ModelSpec(**raw, path=str(root), digest=folder_digest(root), heads=owner.heads(layout))
 
 
 def _spec(raw: dict[str, Any], folder: Path) -> ModelSpec:
@@ -167,8 +171,7 @@ def _spec(raw: dict[str, Any], folder: Path) -> ModelSpec:
         raise InputError([Problem(str(path), "pipeline", str(error))]) from None
     heads = owner.heads(owner.layout(folder))
     try:
-        digest, found = folder_digest(folder), _calibrations(folder)
-        return ModelSpec(**raw, path=str(folder), digest=digest, heads=heads, calibrations=found)
+        return ModelSpec(**raw, path=str(folder), digest=folder_digest(folder), heads=heads)
     except TypeError as error:
         raise InputError([Problem(str(path), "", str(error))]) from None
 

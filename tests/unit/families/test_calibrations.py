@@ -36,6 +36,28 @@ def test_it_takes_the_place_of_the_checkpoints_own(checkpoint, tmp_path):
     assert find(calibrated(tmp_path / "bundled", "tiny-skyreels", digest)).path == find("tiny-skyreels").path
 
 
+@pytest.mark.parametrize("spoilt", ['{"checkpoint": "0", "presets": []}', "{"])
+def test_what_the_checkpoint_has_itself_is_not_looked_at(checkpoint, tmp_path, spoilt):
+    """Nobody can mend it there."""
+    named = calibrated(tmp_path / "night", checkpoint, folder_digest(checkpoint, without=calibrations.FILE))
+    (checkpoint / calibrations.FILE).write_text(spoilt)
+    folder_digest.cache_clear()
+    assert find(named) == sound(named) and check(tmp_path / "night").problems == []
+    for ask in (find, sound):
+        with pytest.raises(InputError, match=calibrations.FILE):
+            ask(str(checkpoint))
+
+
+def test_what_else_lies_in_its_folder_makes_it_no_other_model(checkpoint, tmp_path):
+    """Walks, outputs, notes: a run that began before them goes on."""
+    named = calibrated(tmp_path / "night", checkpoint, folder_digest(checkpoint, without=calibrations.FILE))
+    before = find(named)
+    for name in ("walk.npz", "notes.json"):
+        (tmp_path / "night" / name).write_text("{}")
+    folder_digest.cache_clear()
+    assert find(named) == before
+
+
 def test_what_is_wrong_with_it_is_told_by_its_file(checkpoint, tmp_path):
     digest = folder_digest(checkpoint, without=calibrations.FILE)
     named = {
