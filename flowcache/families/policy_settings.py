@@ -188,7 +188,8 @@ def misfits(policy: Mapping[str, Any], settings: Mapping[str, Setting]) -> list[
         faults += [((key,), "does not go with budget, by which all steps are known; accepted: none") for key in others]
     else:
         of_budgets = {"quality_floor": "is what a budget is raised by", "target": "is what a budget comes close to"}
-        faults += [((key,), f"{why}; accepted: with budget") for key, why in of_budgets.items() if key in policy]
+        alone = [key for key in of_budgets if key in policy and settings.get(key) is SETTINGS[key]]
+        faults += [((key,), f"{of_budgets[key]}; accepted: with budget") for key in alone]
     kv = policy.get("kv", {}) if settings.get("kv") is KV else {}
     if kv:
         faults += [(("kv", *where), message) for where, message in _kv_misfits(kv)]

@@ -126,7 +126,7 @@ class _Manifest:
         values["shots"] = shots(row, spec, values["fps"], self.defaults)
         if row.brief and row.problems:
             return None
-        values["policy"] = policy(row, spec, self.defaults.policy)
+        values["policy"] = policy(row, spec, self.defaults.policy, values["solver"])
         unsaid = row.says.ar_step is None and self.defaults.ar_step is None
         if unsaid and family(spec.family).finds_lag(values, spec):
             values["ar_step"] = None

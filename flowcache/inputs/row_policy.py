@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flowcache.families.known import family
-from flowcache.families.policy_settings import Fault, by_name, misfits, named, strangers
+from flowcache.families.policy_settings import SETTINGS, Fault, by_name, misfits, named, strangers
 from flowcache.families.setting import Preset
 from flowcache.inputs.policy_schema import checked
 from flowcache.inputs.row import ReadRow
@@ -12,8 +12,9 @@ from flowcache.inputs.schema import Policy, shown
 from flowcache.records import ModelSpec
 
 
-def policy(row: ReadRow, spec: ModelSpec, default: Policy) -> dict[str, Any]:
-    """{"name": "off"} or "dense", or {"name": "paper", "preset": ..., and what overrides it}."""
+def policy(row: ReadRow, spec: ModelSpec, default: Policy, solver: str | None) -> dict[str, Any]:
+    """{"name": "off"} or "dense", or {"name": "paper", "preset": ..., and what overrides it}. solver: the row's, or the
+    job's for it."""
     chosen = row.says.policy or default
     given = chosen.model_dump(exclude_none=True)
     if not row.good("policy"):
@@ -27,8 +28,8 @@ def policy(row: ReadRow, spec: ModelSpec, default: Policy) -> dict[str, Any]:
     if faults := faults or misfits(read, settings):
         return _faulty(row, given, faults)
     given, preset = {key: given[key] for key in given if key in ("name", *read)} | read, settings.get("preset")
-    if row.says.solver == "corrected" and "budget" in given:
-        given = {"target": "converged"} | given  # half of what brings a row close to `off` is the other solver's fault
+    if solver == "corrected" and "budget" in given and settings.get("target") is SETTINGS["target"]:
+        given.setdefault("target", "converged")  # half of what brings a row close to `off` is the other solver's fault
     _warn_of_floor(row, given, spec)
     if not isinstance(preset, Preset) or not declared[chosen.name].wants_reuse(given):
         return given

@@ -522,7 +522,9 @@ def test_a_row_with_the_right_solver_takes_what_was_calibrated_to_the_converged_
         (None, budget, budget),
         (None, {**budget, "target": "converged"}, {**budget, "target": "converged"}),
     ):
-        assert one(P | {"policy": policy} | ({"solver": solver} if solver else {})).policy == taken
+        by = {"solver": solver} if solver else {}
+        assert one(P | {"policy": policy} | by).policy == one(P | {"policy": policy}, **by).policy == taken
+    assert one(P | {"policy": budget, "solver": "official"}, solver="corrected").policy == budget
     _, (problem,), _ = check([P | {"policy": {**budget, "target": "best"}}])
     assert problem.field == "policy.target" and "'off' or 'converged'" in problem.message
 

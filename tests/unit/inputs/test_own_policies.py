@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flowcache.families import known
-from flowcache.families.policy_settings import KV_SETTINGS, SETTINGS, PolicyDeclaration
+from flowcache.families.policy_settings import KV_SETTINGS, SETTINGS, PolicyDeclaration, shared
 from flowcache.families.setting import Choice, Group, Number, Preset
 from flowcache.families.settings import policy_faults, resolve_policy
 from flowcache.families.skyreels.family import SkyReels
@@ -33,6 +33,8 @@ class Clashing(SkyReels):
     policies = (
         PolicyDeclaration("off"),
         PolicyDeclaration("own", {"warm": Number(1, 3, also="warmup_steps"), "order": Number(1, 3, also="threshold")}),
+        PolicyDeclaration("aimed", {"target": Number(0, 1), "quality_floor": Number(0, 1)}),
+        PolicyDeclaration("within", shared("budget")),
         PolicyDeclaration("bare", {"warmup_steps": Number(1, 3), "renoise": Choice(("some", "all"))}),
         PolicyDeclaration(
             "paper",
@@ -72,9 +74,9 @@ def spec_of(name: str) -> ModelSpec:
     return ModelSpec(name, name, "path", "digest", 5, 25, 5, 16, reuse={"slow": slow}, pipeline=pipeline)
 
 
-def asked(model: str, policy):
+def asked(model: str, policy, **said):
     """The policy as the request keeps it, or what is said of it."""
-    rows = [(1, {"prompt": "a", "model": model, "policy": policy})]
+    rows = [(1, {"prompt": "a", "model": model, "policy": policy, **said})]
     found, problems, _ = validate(starmap(Line, rows), "m", spec_of, RowDefaults(), lambda *media: None)
     return found[0].policy if found else [f"{problem.field}: {problem.message}" for problem in problems]
 
@@ -126,12 +128,16 @@ def test_presets_are_where_the_policy_says():
     assert asked("high", "tuned") == {"name": "tuned", "preset": "first"}
     assert asked("high", "tuned:third") == ["policy.preset: got 'third'; accepted with high: 'first' or 'second'"]
     assert sentence().startswith(
-        "'off', 'series', 'own', 'bare', 'paper', 'flowcache', 'paper-mended', 'dense', 'teacache' or 'tuned', "
-        "these six also"
+        "'off', 'series', 'own', 'aimed', 'within', 'bare', 'paper', 'flowcache', 'paper-mended', 'dense', 'teacache' "
+        "or 'tuned', these six also"
     )
 
 
 def test_words_that_mean_something_else_elsewhere():
+    aimed = {"name": "aimed", "target": 0.5, "quality_floor": 0.5}
+    assert asked("clashing", aimed) == aimed  # of no budget
+    within = {"name": "within", "budget": 0.5}
+    assert asked("clashing", within, solver="corrected") == within  # which knows no target
     for name in ("paper", "flowcache", "teacache"):
         kept = {"name": name, "ret_steps": 3, "preset": "slow"}
         assert asked("skyreels", {"name": name, "warmup_steps": 3}) == kept
