@@ -120,6 +120,8 @@ def _folder(to: Path | None, model: str, spec: "ModelSpec") -> Path:
     from flowcache.families.registry import folder_of, locate
 
     found = home(to or folder_of(model))
+    if to:
+        check_here(found, "--out")  # before anybody looks into it
     if _named(found, spec) and locate(found):
         why = f"{found} holds a checkpoint" if to else f"is needed: {spec.path} only says where its parts lie"
         raise InputError(
@@ -132,7 +134,7 @@ def _named(folder: Path, spec: "ModelSpec") -> str | None:
     """The checkpoint, as its calibration in that folder names it; None where it lies beside it."""
     from flowcache.families.registry import BUNDLED, folder_of
 
-    if Path(spec.path).is_dir() and folder.absolute() == Path(spec.path).absolute():
+    if Path(spec.path).is_dir() and folder.resolve() == Path(spec.path).resolve():
         return None
     return next((name for name in BUNDLED if str(folder_of(name)) == spec.path), str(Path(spec.path).absolute()))
 
@@ -204,7 +206,7 @@ def _walks(
 
     texts = (*(each.text for each in prompts), spec.negative_prompt)
     if ranks is None:
-        yield Here(lambda: replace(load_model(spec.path, device, texts=texts), spec=spec))
+        yield Here(lambda: replace(load_model(model, device, texts=texts), spec=spec))
         return
     from flowcache.runtime.walk_gang import walking_gangs
     from flowcache.worker.walk_rank import WalkSettings

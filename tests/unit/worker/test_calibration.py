@@ -503,9 +503,32 @@ def test_a_calibration_lies_where_it_is_found_again(tmp_path, monkeypatch, capsy
                         (other, f"--out: {other} holds a checkpoint")):  # fmt: skip
             with pytest.raises(InputError, match=f"{why}; accepted: a folder without one"):
                 command(str(model), None, *asked, to, tmp_path / "work", 9, 0, None, **ALONE)
-    own = tmp_path / "own"
+    for to, why in ((config, "is a file"), ("n" * 300, "can't be written .file name too long.")):
+        with pytest.raises(InputError, match=f"--out: '{to}' {why}; accepted: a folder on this machine"):
+            command(str(other), None, *asked, Path(to), tmp_path / "work", 9, 0, None, **ALONE)
+    own, link = tmp_path / "own", tmp_path / "link"
+    link.symlink_to(other)
+    command(str(other), None, *asked, link, tmp_path / "work", 9, 0, None, **ALONE)  # the same folder: its own
+    assert "model" not in json.loads((other / calibrations.FILE).read_text())
     for model in (config.parent, own):  # again, by the folder of its calibration
         command(str(model), None, *asked, own if model != own else None, tmp_path / "work", 9, 0, None, **ALONE)
         found, plain = find(str(own)), find(str(config))
         assert (found.path, found.name, len(found.calibrations)) == (plain.path, plain.name, 1)
         assert found.digest != plain.digest and plain.calibrations == ()
+
+
+def test_a_damaged_calibration_beside_the_checkpoint_stops_no_walk_by_another_folder(tmp_path, monkeypatch):
+    """Where nobody may write, nobody can mend it."""
+    checkpoint, own, found = shutil.copytree(find("tiny-skyreels").path, tmp_path / "model"), tmp_path / "own", []
+    own.mkdir()
+    calibrations.write(own, folder_digest(checkpoint, without=calibrations.FILE), (), str(checkpoint))
+    (checkpoint / calibrations.FILE).write_text("{")
+    folder_digest.cache_clear()
+
+    def outcome(self, budget, *prompts):
+        found.append(self.walker.by._walking.model.spec.path)
+        return Outcome(budget, None, (5.0,), (4.0,))
+
+    monkeypatch.setattr(Calibrator, "calibrate", outcome)
+    command(str(own), None, 6, "0.6", "off", None, tmp_path / "work", 9, 0, None, **ALONE, as_json=True)
+    assert found == [str(checkpoint)]
