@@ -117,11 +117,12 @@ def _windows(model: str, target: "Target") -> "Windows":
 
 def _folder(to: Path | None, model: str, spec: "ModelSpec") -> Path:
     """For the calibration: where it is found again, beside the checkpoint or without one. InputError."""
+    from flowcache.families.hub import snapshot
     from flowcache.families.registry import folder_of, locate
 
-    found = home(to or folder_of(model))
     if to:
-        check_here(found, "--out")  # before anybody looks into it
+        check_here(home(to), "--out")  # before anybody looks into it
+    found = snapshot(home(to)) if to else folder_of(model)
     if _named(found, spec) and locate(found):
         why = f"{found} holds a checkpoint" if to else f"is needed: {spec.path} only says where its parts lie"
         raise InputError(

@@ -506,10 +506,16 @@ def test_a_calibration_lies_where_it_is_found_again(tmp_path, monkeypatch, capsy
     for to, why in ((config, "is a file"), ("n" * 300, "can't be written .file name too long.")):
         with pytest.raises(InputError, match=f"--out: '{to}' {why}; accepted: a folder on this machine"):
             command(str(other), None, *asked, Path(to), tmp_path / "work", 9, 0, None, **ALONE)
-    own, link = tmp_path / "own", tmp_path / "link"
+    own, link, hub = tmp_path / "own", tmp_path / "link", tmp_path / "models--ORG--NAME"
     link.symlink_to(other)
-    command(str(other), None, *asked, link, tmp_path / "work", 9, 0, None, **ALONE)  # the same folder: its own
-    assert "model" not in json.loads((other / calibrations.FILE).read_text())
+    cached = shutil.copytree(other, hub / "snapshots" / "abc")
+    for model, to, folder in (
+        (other, link, other),
+        (hub, hub, cached),
+    ):  # the checkpoint's own folder, not as it is named
+        command(str(model), None, *asked, to, tmp_path / "work", 9, 0, None, **ALONE)
+        made = json.loads((folder / calibrations.FILE).read_text())
+        assert "model" not in made and any(each.get("computed") == [0] for each in made["presets"])
     for model in (config.parent, own):  # again, by the folder of its calibration
         command(str(model), None, *asked, own if model != own else None, tmp_path / "work", 9, 0, None, **ALONE)
         found, plain = find(str(own)), find(str(config))
