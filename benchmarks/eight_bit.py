@@ -12,7 +12,7 @@ from random import Random
 import torch
 from torch import Tensor
 
-from benchmarks.policies import Rendered, render
+from benchmarks.rendered import Rendered, render
 from flowcache.bench.pictures import psnr, ssim
 from flowcache.bench.shapes import caption, sample_scene, world_of
 from flowcache.bench.statistics import interval, markdown
