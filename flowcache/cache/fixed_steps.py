@@ -134,9 +134,9 @@ class FixedSteps:
         return sorted(found, key=lambda each: (-each.budget, abs(at.guidance - each.conditions.guidance)))
 
     def larger(self, than: Preset) -> tuple[float, ...]:
-        """Calibrated budgets above this one and above that of the preset that it takes, the next one first."""
-        alike = than.conditions, than.target
-        budgets = {each.budget for each in self.calibrations if (each.conditions, each.target) == alike}
+        """Budgets above this one and above that of the preset that it takes, the next one first, of what was fitted."""
+        fitted = (each for each in self.calibrations if isinstance(each, Calibration))
+        budgets = {each.budget for each in fitted if (each.conditions, each.target) == (than.conditions, than.target)}
         return tuple(sorted(budget for budget in budgets if max(self.budget, than.budget) < budget < 1))
 
     def held(self, latents: int) -> int:

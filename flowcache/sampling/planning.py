@@ -37,10 +37,13 @@ def plan_for(settings: Settings, frames: int, policy: Policy, given: int = 0) ->
     return _warned(plan, policy.steps)
 
 
+ENOUGH = 0.7  # of what fewer steps take within a budget: what takes less, and was made for another, nobody measured
+
+
 @lru_cache
 def preset_of(settings: Settings, policy: Policy, frames: int) -> Preset | None:
     """Of what was calibrated the one that takes most of a whole window's forwards within the policy's budget: closer
-    than as many fewer steps, which gain little by a few more. frames: see `steps_within`."""
+    than as many fewer steps, which gain little by a few more, but by many. frames: see `steps_within`."""
     frames = whole(settings, frames)
     plan, steps = settings.plan(frames, policy), policy.steps
     if not steps or not plan.conditions:
@@ -52,8 +55,11 @@ def preset_of(settings: Settings, policy: Policy, frames: int) -> Preset | None:
             return count(fewer_steps(settings, frames, policy, found=made))
         return count(without_idle(thinned(plan, made), policy))
 
-    known = steps.presets(plan.conditions, plan.linear)
-    found = next((made for made in known if taken(made) <= most), None)
+    def suits(made: Preset) -> bool:
+        own = made.budget == steps.budget
+        return taken(made) <= most and (own or taken(made) >= ENOUGH * count(fewer_steps(settings, frames, policy)))
+
+    found = next(filter(suits, steps.presets(plan.conditions, plan.linear)), None)
     return None if found and found.budget != steps.budget and every else found  # nothing is left to spare
 
 

@@ -96,7 +96,7 @@ def test_its_own_preset_comes_first_then_the_nearest_guidance():
     at = guided(1.4)
     weak, near, strong = fitted(SKYREELS), fitted(guided(1.2)), fitted(guided(1.8))
     assert planned(at, weak, near, strong).calibration.conditions == near.conditions
-    assert planned(at, near, fitted(at, 0.3, (0, 4))).computed == (0, 4)  # though of a smaller budget
+    assert planned(at, near, fitted(at, 0.49, (0, 1, 4, 6))).computed == (0, 1, 4, 6)  # though of a smaller budget
     fewer = FewerSteps(0.4, SKYREELS.plan(6, EXACT).conditions, 3, 2)
     assert planned(at, fewer).told.endswith("not calibrated")  # how many are best was not measured there
 

@@ -405,8 +405,11 @@ def test_the_command_needs_no_prompts_and_writes_what_a_checkpoint_then_has(smal
     printed = json.loads(capsys.readouterr().out)
     written = json.loads((tmp_path / "out" / "calibration.json").read_text())
     assert written["checkpoint"] == folder_digest(Path(small.spec.path), without=calibrations.FILE)
-    calibrated, steps = written["presets"]
+    calibrated, steps, usual = written["presets"]
     assert calibrated["computed"] == [0, 2] and (steps["steps"], steps["lag"], steps["solver"]) == (1, 1, "own")
+    (made,) = (each for each in calibrations.read(tmp_path / "out", written["checkpoint"]) if each.budget == 0.5)
+    windows = Windows(small.spec, "off")
+    assert usual == calibrations.document(made) and windows.plan(0.5, None, 2).rows == windows.plan(0.5, made, 2).rows
     kept, fewer, not_kept = printed["budgets"]
     assert (kept["steps"], fewer["computed"], fewer["steps"]) == (None, None, 1)
     assert kept["forwards"] <= kept["most_forwards"] and kept["gain"]["mean"] == [1.5, 1.0, 2.0]
@@ -457,7 +460,8 @@ def test_presets_of_other_budgets_stay_and_what_is_no_longer_better_goes(small, 
     monkeypatch.setattr(Calibrator, "calibrate", lambda self, budget, *prompts: Outcome(budget, None, (5.0,), (4.0,)))
     command(small.spec.name, None, 6, "0.6", "off", tmp_path, tmp_path / "work", 9, 0, None, **ALONE, as_json=True)
     written = json.loads((tmp_path / "calibration.json").read_text())
-    assert [(each["budget"], each["conditions"]["steps"]) for each in written["presets"]] == [(0.7, 4), (0.6, 9)]
+    presets = [(each["budget"], each["conditions"]["steps"], "computed" in each) for each in written["presets"]]
+    assert presets == [(0.7, 4, True), (0.6, 9, True), (0.6, 4, False)]
     calibrations.write(tmp_path, "another", old)
     with pytest.raises(InputError, match=f"calibration.json: checkpoint: is another's; accepted: {digest}"):
         command(small.spec.name, None, 6, "0.6", "off", tmp_path, tmp_path / "work", 9, 0, None, **ALONE, as_json=True)
