@@ -55,9 +55,10 @@ def preset_of(settings: Settings, policy: Policy, frames: int) -> Preset | None:
             return count(fewer_steps(settings, frames, policy, found=made))
         return count(without_idle(thinned(plan, made), policy))
 
+    least = ENOUGH * count(fewer_steps(settings, frames, policy))
+
     def suits(made: Preset) -> bool:
-        own = made.budget == steps.budget
-        return taken(made) <= most and (own or taken(made) >= ENOUGH * count(fewer_steps(settings, frames, policy)))
+        return (0 if made.budget == steps.budget else least) <= taken(made) <= most
 
     found = next(filter(suits, steps.presets(plan.conditions, plan.linear)), None)
     return None if found and found.budget != steps.budget and every else found  # nothing is left to spare
