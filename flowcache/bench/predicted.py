@@ -21,8 +21,8 @@ def predicted(
     windows = Windows(model.spec, "off")
     walker = Walker(windows, folder, Here(lambda: model))
     plans = {entry: recipe.plan(model.spec) for entry, recipe in settings}
-    found = {entry: plan.computed for entry, plan in plans.items() if plan.calibration}
+    found = {entry: plan.calibration for entry, plan in plans.items() if plan.calibration}
     if not found:
         return {}
     walks = walker.walks([Prompt(prompt.text, prompt.seed)], min(CHUNKS, windows.whole))
-    return {entry: walks.cost(computed) for entry, computed in found.items()}
+    return {entry: walks.both((made.steps_of(0), made.computed)) for entry, made in found.items()}

@@ -12,6 +12,8 @@ WEAKEST, STRONGEST = 0.6, 2.0  # times the fit's guidance: between them it was m
 
 Target = Literal["off", "converged"]
 TARGETS: tuple[Target, ...] = get_args(Target)
+Solver = Literal["own", "adams-bashforth", "official-start"]
+SOLVERS: tuple[Solver, ...] = get_args(Solver)
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Calibration:
     computed: steps, from 0 on. first, later: what `sampling.calibrated.Calibrated` adds after each of them, in a
     window's chunk 0 and in all others; an empty one adds nothing. first_seen, later_seen: of the jumps between them,
     alike; empty: nobody looked. predicted: J of `sampling.proposal`; None: nobody asked. target: what it was fitted to.
+    first_computed: the steps of a window's chunk 0, which the others follow; empty: as all others. base: the solver
+    that is corrected.
     """
 
     budget: float
@@ -55,6 +59,12 @@ class Calibration:
     later_seen: tuple[Seen, ...] = ()
     predicted: float | None = None
     target: Target = "off"
+    first_computed: tuple[int, ...] = ()
+    base: Solver = "own"
+
+    def steps_of(self, chunk: int) -> tuple[int, ...]:
+        """That a window's chunk computes."""
+        return self.first_computed or self.computed if chunk == 0 else self.computed
 
     @property
     def judges(self) -> bool:
@@ -76,10 +86,6 @@ class Calibration:
             return None
         largest = max(own / max(one.largest, ROUNDING) for own, one in zip(residuals, seen, strict=True))
         return float(f"{largest:.4g}")
-
-
-Solver = Literal["own", "adams-bashforth", "official-start"]
-SOLVERS: tuple[Solver, ...] = get_args(Solver)
 
 
 @dataclass(frozen=True)

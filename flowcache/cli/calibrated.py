@@ -47,6 +47,7 @@ def told(windows: "Windows", outcome: "Outcome") -> dict[str, Any]:
         "most_forwards": windows.allowed(outcome.budget),
         "forwards": windows.forwards(made) if made else None,
         "computed": made.computed if isinstance(made, Calibration) else None,
+        "first_computed": made.steps_of(0) if isinstance(made, Calibration) else None,
         "steps": made.steps if isinstance(made, FewerSteps) else None,
         "lag": made.lag if isinstance(made, FewerSteps) else None,
         "solver": made.solver if isinstance(made, FewerSteps) else None,
@@ -70,7 +71,9 @@ def line(told: dict[str, Any]) -> str:
 def _kept(told: dict[str, Any]) -> str:
     if computed := told["computed"]:
         solved = "corrected" if told["corrected"] else "the solver alone"
-        return f"{len(computed)} steps ({', '.join(map(str, computed))}), {told['forwards']} chunk forwards, {solved}"
+        first, steps = told["first_computed"], f"{len(computed)} steps ({', '.join(map(str, computed))})"
+        more = "" if first == computed else f", of a window's first chunk {len(first)} ({', '.join(map(str, first))})"
+        return f"{steps}{more}, {told['forwards']} chunk forwards, {solved}"
     if told["steps"]:
         solver = "" if told["solver"] == "own" else f" by {told['solver']}"
         return f"a run of {told['steps']} steps with a lag of {told['lag']}{solver}, {told['forwards']} chunk forwards"

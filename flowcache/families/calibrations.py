@@ -42,7 +42,7 @@ def model_of(folder: Path) -> str | None:
 
 def document(made: Preset) -> dict[str, Any]:
     """Without what is not known, and the target `off`, as versions wrote that did not ask."""
-    usual = {"target": "off"}.items()
+    usual = {"target": "off", "base": "own"}.items()
     return {key: value for key, value in asdict(made).items() if value not in (None, ()) and (key, value) not in usual}
 
 
@@ -74,7 +74,10 @@ def _calibration(raw: Any) -> Calibration:
     computed, first, later = tuple(raw["computed"]), _table(raw["first"]), _table(raw["later"])
     first_seen, later_seen = (tuple(Seen(**each) for each in raw.get(key, ())) for key in ("first_seen", "later_seen"))
     conditions, tables = Conditions(**raw["conditions"]), (first, later, first_seen, later_seen)
-    return Calibration(raw["budget"], conditions, computed, *tables, raw.get("predicted"), raw.get("target", "off"))
+    more = tuple(raw.get("first_computed", ())), raw.get("base", "own")
+    return Calibration(
+        raw["budget"], conditions, computed, *tables, raw.get("predicted"), raw.get("target", "off"), *more
+    )
 
 
 def _holds(at: Conditions) -> bool:
@@ -89,12 +92,16 @@ def _sound(made: Preset) -> Iterator[bool]:
         yield type(made.steps) is int and 1 <= made.steps <= steps and made.solver in SOLVERS
         yield type(made.lag) is int and 0 <= made.lag <= steps
         return
-    yield all(type(step) is int for step in made.computed)
-    yield made.computed[:1] == (0,) and [*made.computed] == sorted({*made.computed}) and made.computed[-1] < steps
-    tables = made.first, made.later
-    yield all(len(table) == len(made.computed) for table in tables)
-    yield all(number(value) for table in tables for own in table for value in own)
-    yield all(len(own) in (0, len(made.computed) - 1) for own in (made.first_seen, made.later_seen))
+    yield made.base in SOLVERS
+    for computed, table, shown in (
+        (made.steps_of(0), made.first, made.first_seen),
+        (made.computed, made.later, made.later_seen),
+    ):
+        yield all(type(step) is int for step in computed)
+        yield computed[:1] == (0,) and [*computed] == sorted({*computed}) and computed[-1] < steps
+        yield len(table) == len(computed) and len(shown) in (0, len(computed) - 1)
+        yield all(number(value) for own in table for value in own)
+    yield made.steps_of(0)[-1] <= made.conditions.lag + made.computed[-1]  # chunks finish in their order
     seen = (value for one in (*made.first_seen, *made.later_seen) for value in vars(one).values())
     yield all(number(value) and value >= 0 for value in seen)
     yield made.predicted is None or number(made.predicted)

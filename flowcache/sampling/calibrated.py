@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowcache.sampling.plan import Solver, Timed
+from flowcache.sampling.plan import Solver, carried
 from flowcache.sampling.solver import SolverState
 
 Guide = Callable[[int, list[Tensor]], Tensor]
@@ -46,7 +46,7 @@ class Calibrated:
     @property
     def carried(self) -> tuple[float, ...]:
         """See `plan.Timed`; nothing where the base does not say."""
-        return self.base.carried if isinstance(self.base, Timed) else ()
+        return carried(self.base)
 
     def step(
         self, index: int, velocity: Tensor, sample: Tensor, state: Memory, noise: Callable[[], Tensor]

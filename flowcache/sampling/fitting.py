@@ -74,16 +74,16 @@ def fit(plan: SamplingPlan, ask: Ask) -> tuple[Table, Table]:
     """(first, later), from windows of two chunks or more by `plan`. ValueError where that is not `Calibrated`."""
     if not isinstance(plan.solver, Calibrated):
         raise ValueError("this plan is not calibrated; accepted: one with coefficients, which may be empty")
-    tables: list[list[tuple[float, ...]]] = [[()] * len(plan.computed), [()] * len(plan.computed)]
+    tables: list[list[tuple[float, ...]]] = [[()] * len(plan.steps_of(kind)) for kind in (0, 1)]
     done = set[tuple[int, int]]()
     for number, row in enumerate(plan.rows):
         new = dict[tuple[int, int], int]()  # (table, place in it) -> chunk
         for chunk, step in row.steps.items():
-            new.setdefault((min(chunk, 1), plan.place(step)), chunk)
+            new.setdefault((min(chunk, 1), plan.place(chunk, step)), chunk)
         new = {key: chunk for key, chunk in new.items() if key not in done}
         if not new:
             continue
-        to = {chunk: (*plan.computed, plan.steps)[place + 1] for (_, place), chunk in new.items()}
+        to = {chunk: (*plan.steps_of(chunk), plan.steps)[place + 1] for (_, place), chunk in new.items()}
         found = ask(number, tuple(tables[0]), tuple(tables[1]), to)
         for which, (kind, place) in enumerate(new):
             tables[kind][place] = fitted([examples[which] for examples in found])
@@ -129,6 +129,6 @@ def _example(window: Window, chunk: int, step: int, velocities: list[Tensor], ta
     solver = plan.solver_of(chunk)
     assert isinstance(solver, Calibrated)
     result, known, _ = solver.uncorrected(
-        plan.place(step), plan.guide(step, velocities), latents, state, lambda: window.noise(chunk, step)
+        plan.place(chunk, step), plan.guide(step, velocities), latents, state, lambda: window.noise(chunk, step)
     )
     return Example.of(target.to(result) - result, known)

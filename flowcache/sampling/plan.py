@@ -82,6 +82,11 @@ class Timed(Protocol):
         ...
 
 
+def carried(solver: Solver) -> tuple[float, ...]:
+    """See `Timed`; nothing where the solver does not say."""
+    return solver.carried if isinstance(solver, Timed) else ()
+
+
 @dataclass(frozen=True)
 class SamplingPlan:
     """steps: of every chunk. guide(step, velocities of the branches, in their order) -> the velocity to take.
@@ -95,7 +100,7 @@ class SamplingPlan:
     conditions: what a fixed schedule is chosen by; None: the family has none. linear: at every step `guide` goes
     `conditions.guidance` times the way from the second of two velocities to the first. computed: the steps that it
     takes, and that `solver` counts; empty: all. calibration: which says so. opening: the solver of a window's chunk 0,
-    where that has its own.
+    where that has its own, and first_computed the steps that this one counts; empty: `computed`.
     spared: forwards that it leaves out.
     """
 
@@ -116,16 +121,21 @@ class SamplingPlan:
     computed: tuple[int, ...] = ()
     calibration: Calibration | None = None
     opening: Solver | None = None
+    first_computed: tuple[int, ...] = ()
     spared: tuple[ChunkForward, ...] = ()
 
-    @property
-    def last(self) -> int:
-        """The last step that is taken."""
-        return self.computed[-1] if self.computed else self.steps - 1
+    def steps_of(self, chunk: int) -> Sequence[int]:
+        """That the chunk takes."""
+        computed = self.first_computed or self.computed if chunk == 0 else self.computed
+        return computed or range(self.steps)
 
-    def place(self, step: int) -> int:
-        """Its number among those that the solver knows."""
-        return self.computed.index(step) if self.computed else step
+    def last(self, chunk: int) -> int:
+        """The last step that it takes."""
+        return self.steps_of(chunk)[-1]
+
+    def place(self, chunk: int, step: int) -> int:
+        """Its number among those that the chunk's solver knows."""
+        return self.steps_of(chunk).index(step)
 
     def solver_of(self, chunk: int) -> Solver:
         return self.opening if self.opening and chunk == 0 else self.solver
@@ -160,4 +170,4 @@ class Settings(Protocol):
 
 def finished_in(plan: SamplingPlan, row: SamplingStep) -> Sequence[int]:
     """Chunks that take their last step in this row."""
-    return [chunk for chunk, step in row.steps.items() if step == plan.last]
+    return [chunk for chunk, step in row.steps.items() if step == plan.last(chunk)]

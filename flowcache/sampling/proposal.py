@@ -12,9 +12,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+OPENINGS = (1.0, 0.75, 0.5)  # shares of the steps that a window's first chunk is tried with
 STALE = 4.0  # weight of a neighbour's age against one's own jumps
 TINY = 1e-9  # ridge of the joins, relative
 Schedule = tuple[int, ...]
+Pair = tuple[Schedule, Schedule]  # of a window's chunk 0, and of all others
 
 
 @dataclass(frozen=True)
@@ -76,13 +78,21 @@ class Walks:
             each.append((squares[:, None] + squares - 2 * gram).clamp_min(0))
         return torch.stack(each).mean(0)
 
+    def joined(self, schedule: Schedule) -> float:
+        """How badly one chunk's jumps are joined, all together."""
+        ends = zip((-1, *schedule), schedule, (*schedule[1:], self.steps), strict=False)
+        return sum(float(self.jumps[before, at, to]) for before, at, to in ends)
+
+    def both(self, pair: Pair) -> float:
+        """J of a chunk that has one ahead, and the jumps of chunk 0, where that takes other steps."""
+        opening, later = pair
+        return self.cost(later) + (0.0 if opening == later else self.joined(opening))
+
     def cost(self, schedule: Schedule) -> float:
         """J, over one chunk's jumps and the K/V of the chunk ahead at each of them."""
-        total, ahead = 0.0, 0
+        total, ahead = self.joined(schedule), 0
         for place, at in enumerate(schedule):
             to = schedule[place + 1] if place + 1 < len(schedule) else self.steps
-            before = schedule[place - 1] if place else -1
-            total += float(self.jumps[before, at, to])
             now = at + self.lag
             if now < self.steps:  # else the chunk ahead is finished, and its K/V are refreshed
                 while ahead + 1 < len(schedule) and schedule[ahead + 1] <= now:
@@ -100,6 +110,13 @@ def even_steps(steps: int, count: int) -> Schedule:
 def propose(walks: Walks, count: int) -> Schedule:
     """So many steps, from 0 on, of least cost: the best chain of jumps, then steps are moved while that helps."""
     return moved(chained(walks, count), walks.cost, walks.steps)
+
+
+def openings(walks: Walks) -> list[Schedule]:
+    """What a window's first chunk might take, which all others follow: every step, or a part of them, whose jumps are
+    joined as well as can be."""
+    counts = dict.fromkeys(max(round(walks.steps * share), 1) for share in OPENINGS)
+    return [moved(chained(walks, count), walks.joined, walks.steps) for count in counts]
 
 
 def aligned(walks: Walks, count: int) -> Schedule:
@@ -162,18 +179,27 @@ def moves(schedule: Schedule, steps: int, furthest: int) -> list[Schedule]:
     return found
 
 
+def changes(pair: Pair, steps: int, furthest: int) -> list[Pair]:
+    """Every pair in which a step of one of them is moved so; of both, where they are the same."""
+    opening, later = pair
+    if opening == later:
+        return [(other, other) for other in moves(later, steps, furthest)]
+    others = [(opening, other) for other in moves(later, steps, furthest)]
+    return others + [(other, later) for other in moves(opening, steps, furthest)]
+
+
 @dataclass
 class Climb:
-    """By real walks. judge: how good a schedule is, higher is better; walks: how often it may be asked."""
+    """By real walks. judge: how good a pair is, higher is better; walks: how often it may be asked."""
 
-    judge: Callable[[Schedule], float]
+    judge: Callable[[Pair], float]
     walks: int
-    seen: dict[Schedule, float]
+    seen: dict[Pair, float]
 
-    def value(self, schedule: Schedule) -> float:
-        if schedule not in self.seen:
-            self.seen[schedule] = self.judge(schedule)
-        return self.seen[schedule]
+    def value(self, pair: Pair) -> float:
+        if pair not in self.seen:
+            self.seen[pair] = self.judge(pair)
+        return self.seen[pair]
 
     @property
     def spent(self) -> bool:
@@ -181,20 +207,20 @@ class Climb:
 
 
 def climb(
-    starts: Sequence[Schedule],
+    starts: Sequence[Pair],
     steps: int,
-    judge: Callable[[Schedule], float],
+    judge: Callable[[Pair], float],
     walks: int,
-    fits: Callable[[Schedule], bool] = lambda schedule: True,
-    cost: Callable[[Schedule], float] = lambda schedule: 0.0,
-) -> Schedule:
-    """From the best of `starts` on: moves by one or two steps, the first that helps is taken, until none does or so
-    many schedules were judged (all of `starts` are). fits: whether a move may be made at all. cost: of two the cheaper
+    fits: Callable[[Pair], bool] = lambda pair: True,
+    cost: Callable[[Pair], float] = lambda pair: 0.0,
+) -> Pair:
+    """From the best of `starts` on: `changes` by one or two steps, the first that helps is taken, until none does or so
+    many pairs were judged (all of `starts` are). fits: whether a change may be made at all. cost: of two the cheaper
     one is judged first."""
     search = Climb(judge, walks, {})
     best = max(starts, key=search.value)
     while not search.spent:
-        others = (other for other in sorted(moves(best, steps, 2), key=cost) if fits(other) and not search.spent)
+        others = (other for other in sorted(changes(best, steps, 2), key=cost) if fits(other) and not search.spent)
         better = next((other for other in others if search.value(other) > search.seen[best]), None)
         if better is None:
             break

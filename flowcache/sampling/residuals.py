@@ -18,22 +18,24 @@ TINY = 1e-12
 
 @dataclass
 class Residuals:
-    """Of a window's chunks. carried: `plan.Timed.carried` of its schedule; empty: nothing is looked at."""
+    """Of a window's chunks. carried: `plan.Timed.carried` of chunk 0's schedule and of the others'; empty: nothing is
+    looked at."""
 
-    carried: tuple[float, ...]
+    carried: tuple[tuple[float, ...], ...]
     _guided: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)  # by chunk the last two, the newest first
     _found: dict[int, list[Tensor]] = field(default_factory=dict)  # by chunk, on its device: nobody waits for it
 
     def see(self, chunk: int, place: int, guided: Tensor, latents: Tensor) -> None:
         """The guided velocity at the latents of a computed step; place: its number among these."""
-        if not self.carried:
+        carried = self.carried[min(chunk, 1)] if self.carried else ()
+        if not carried:
             return
         before = self._guided.get(chunk, ())
         if before:
-            length, last = self.carried[place] - self.carried[place - 1], before[0]
+            length, last = carried[place] - carried[place - 1], before[0]
             expected = last
             if len(before) > 1:
-                expected = last + length / (self.carried[place - 1] - self.carried[place - 2]) * (last - before[1])
+                expected = last + length / (carried[place - 1] - carried[place - 2]) * (last - before[1])
             bend = torch.linalg.vector_norm(guided - expected, dtype=torch.float64)
             size = torch.linalg.vector_norm(latents, dtype=torch.float64).clamp_min(TINY)
             self._found.setdefault(chunk, []).append(abs(length) / 2 * bend / size)

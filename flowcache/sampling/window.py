@@ -15,7 +15,7 @@ from flowcache.sampling.calibrated import Memory
 from flowcache.sampling.chunk_inputs import ChunkInputs
 from flowcache.sampling.executor import Batch, executor_of
 from flowcache.sampling.latents import Given, Latents
-from flowcache.sampling.plan import ChunkForward, SamplingStep, Settings, TextKind, Timed
+from flowcache.sampling.plan import ChunkForward, SamplingStep, Settings, TextKind, carried
 from flowcache.sampling.planning import plan_for
 from flowcache.sampling.records import FinishedChunk, Texts, Visit
 from flowcache.sampling.residuals import Residuals
@@ -67,7 +67,8 @@ class Window:
         self.rule = policy.step_rule(plan.steps, len(plan.rows), total, plan.cycle, plan.kv_branches)
         self.caches: dict[int | None, StepCache] = {}  # of chunks under way; None: of all together
         self.solver_states = [plan.solver_of(chunk).start for chunk in range(len(self.latents))]
-        self.residuals = Residuals(plan.solver.carried if policy.steps and isinstance(plan.solver, Timed) else ())
+        looked = [plan.solver_of(0), plan.solver] if policy.steps else []
+        self.residuals = Residuals(tuple(map(carried, looked)))
         self.decisions: dict[tuple[int, int], list[str]] = {}  # as in FinishedChunk, by chunk and branch
         self.seconds = [0.0] * len(self.latents)
         self.forwards = 0  # since the last chunk was finished
@@ -172,7 +173,11 @@ class Window:
 
         def solve(velocity: Tensor) -> Tensor:
             result, self.solver_states[chunk] = self.plan.solver_of(chunk).step(
-                self.plan.place(step), velocity, latents, self.solver_states[chunk], lambda: self.noise(chunk, step)
+                self.plan.place(chunk, step),
+                velocity,
+                latents,
+                self.solver_states[chunk],
+                lambda: self.noise(chunk, step),
             )
             return result
 
@@ -182,8 +187,8 @@ class Window:
         guided = after.guided[0] if isinstance(after, Memory) else velocity  # a calibrated solver guides itself
         if guided is not None:
             free = (self.latents.free(chunk, values) for values in (guided, latents))
-            self.residuals.see(chunk, self.plan.place(step), *free)
-        self.latents.replace(chunk, result, last=step == self.plan.last)
+            self.residuals.see(chunk, self.plan.place(chunk, step), *free)
+        self.latents.replace(chunk, result, last=step == self.plan.last(chunk))
 
     def noise(self, chunk: int, step: int) -> Tensor:
         if self.step_noise is None:

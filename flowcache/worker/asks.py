@@ -120,8 +120,8 @@ class Fit(Ask[list[Example]]):
     goals: Mapping[int, Tensor]
 
     def answer(self, walking: Walking) -> list[Example]:
-        nothing = ((),) * len(self.made.computed)
-        bare = replace(self.made, first=nothing, later=nothing)
+        first, later = (((),) * len(self.made.steps_of(kind)) for kind in (0, 1))
+        bare = replace(self.made, first=first, later=later)
         own = walking.fitting(self.prompt, bare, self.chunks, self.row)
         try:
             return own.examples(self.row, self.made.first, self.made.later, self.goals)

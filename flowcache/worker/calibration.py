@@ -1,9 +1,10 @@
 """Calibrates budgets of a checkpoint: finds which steps to compute, fits corrections, keeps what is better than fewer
 steps for prompts that had no part in it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property, partial
+from itertools import islice
 from statistics import mean, median, pstdev, stdev
 from typing import Any, Generic, TypeVar
 
@@ -14,7 +15,7 @@ from flowcache.families.calibrations import document
 from flowcache.families.spec_file import number as is_number
 from flowcache.sampling.dry_run import WindowWork
 from flowcache.sampling.fitting import Example, Table, fit
-from flowcache.sampling.proposal import Schedule, Walks, aligned, climb, even_steps, propose
+from flowcache.sampling.proposal import OPENINGS, Pair, Schedule, Walks, aligned, climb, even_steps, openings, propose
 from flowcache.worker.asks import Shown
 from flowcache.worker.journal import Journal, numbers
 from flowcache.worker.walks import PROBES, Walker
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 Made = TypeVar("Made")
+Fits = Callable[[Pair], bool]
 WORST = 3.0  # dB
 HOPELESS = 1.0  # dB
 FAR = 10.0  # dB from the middle one: a value further away counts as that far
@@ -42,7 +44,7 @@ NEIGHBOURS = 3  # chunks of a window that is climbed by: one has neighbours on b
 SCHEDULES = 60  # that are walked at most to find one
 FEWEST = 0.6  # of the steps that a budget allows: so few are tried, too
 RESIDUALS = "residuals"  # as the journal calls them
-STARTS = 3  # schedules that it is climbed from, all of which are walked
+STARTS = 3 * (1 + len(OPENINGS))  # schedules that it is climbed from, all of which are walked
 FOUND = 2  # schedules that are fitted and judged: the climbed one, and the best one in step with the lag
 
 
@@ -116,14 +118,18 @@ class Calibrator:
         """With what its steps were predicted to cost, from exact walks of `prompts` where these propose any, and the
         residuals that `others` show."""
         bare = replace(made, first_seen=(), later_seen=(), predicted=None)
-        predicted = self._exact(tuple(prompts)).cost(made.computed) if self.schedules else None
+        pair = made.steps_of(0), made.computed
+        predicted = self._exact(tuple(prompts)).both(pair) if self.schedules else None
         shown = [own for own in self._shown(others, bare) if own]
         first, later = [own[0] for own in shown], [chunk for own in shown for chunk in own[1:]]
         return replace(bare, first_seen=seen(first), later_seen=seen(later), predicted=predicted)
 
-    def _bare(self, budget: float, computed: Schedule) -> Calibration:
-        nothing = ((),) * len(computed)
-        return Calibration(budget, self.windows.conditions(), computed, nothing, nothing, target=self.windows.target)
+    def _bare(self, budget: float, pair: Pair) -> Calibration:
+        opening, later = pair
+        first, others = (((),) * len(each) for each in pair)
+        own = () if opening == later else opening
+        at, target, base = self.windows.conditions(), self.windows.target, self.windows.base
+        return Calibration(budget, at, later, first, others, target=target, first_computed=own, base=base)
 
     def _fitted(self, bare: Calibration, prompts: Sequence[Prompt]) -> Calibration:
         def ask(row: int, first: Table, later: Table, to: Mapping[int, int]) -> list[list[Example]]:
@@ -137,29 +143,25 @@ class Calibrator:
         ((first, later),) = self.journal.values([of], walked, fits)
         return replace(bare, first=tuple(map(tuple, first)), later=tuple(map(tuple, later)))
 
-    def found(self, budget: float, prompts: Sequence[Prompt]) -> list[Schedule]:
-        """Climbed by real walks of `prompts`, from even steps, from those in step with the lag, and from what exact
-        walks propose; and the best one in step with the lag."""
-        steps, allowed = self.windows.conditions().steps, self.windows.allowed(budget)
+    def found(self, budget: float, prompts: Sequence[Prompt]) -> list[Pair]:
+        """Climbed by real walks of `prompts`, and the best one in step with the lag."""
+        at, allowed = self.windows.conditions(), self.windows.allowed(budget)
 
-        def fits(computed: Schedule) -> bool:
-            return self.windows.forwards(self._bare(budget, computed)) <= allowed
+        def fits(pair: Pair) -> bool:
+            first, later = pair
+            in_order = first[-1] <= at.lag + later[-1]  # as chunks must finish
+            return in_order and self.windows.forwards(self._bare(budget, pair)) <= allowed
 
-        def most(make: Callable[[int], Schedule], counts: Sequence[int]) -> Schedule:
-            return next((made for made in map(make, counts) if fits(made)), (0,))
+        def judged(pair: Pair, some: Sequence[Prompt]) -> list[float]:
+            return self.closeness(some, budget, self._bare(budget, pair), NEIGHBOURS)
 
-        def judged(computed: Schedule, some: Sequence[Prompt]) -> list[float]:
-            return self.closeness(some, budget, self._bare(budget, computed), NEIGHBOURS)
-
-        even = most(lambda count: even_steps(steps, count), range(steps, 0, -1))
         if not self.schedules:
-            return [even]
-        near = range(min(len(even) + 2, steps), 0, -1)  # where forwards depend on the steps, more of them may fit
-        walks = self._exact(tuple(prompts))
-        in_step, proposed = (most(lambda count, of=of: of(walks, count), near) for of in (aligned, propose))
-        starts = dict.fromkeys((even, in_step, proposed))
-        best = climb([*starts], steps, Race(prompts, judged).value, self.schedules, fits, walks.cost)
-        return [*dict.fromkeys((best, in_step))]
+            return _even(at.steps, fits) or [((0,), (0,))]
+        walks, value = self._exact(tuple(prompts)), cache(Race(prompts, judged).value)
+        in_step, others = _starts(walks, openings(walks) if self.windows.whole > 1 else [], fits)
+        starts = [*dict.fromkeys((*in_step, *others))] or [((0,), (0,))]
+        best = climb(starts, at.steps, value, self.schedules, fits, walks.both)
+        return [*dict.fromkeys((best, max(in_step or starts, key=value)))]
 
     def _exact(self, prompts: tuple[Prompt, ...]) -> Walks:
         if prompts not in self._known:
@@ -206,6 +208,33 @@ class Calibrator:
     def _of(self, prompts: Sequence[Prompt], budget: float, made: Preset | None, chunks: int) -> list[list[Any]]:
         """What the journal has values of, prompt by prompt."""
         return [[*self.walker.key(prompt, chunks), budget, made and document(made)] for prompt in prompts]
+
+
+def _starts(walks: Walks, firsts: Sequence[Schedule], fits: Fits) -> tuple[list[Pair], list[Pair]]:
+    """As many steps as fit, of all chunks alike and after each of `firsts`: in step with the lag; even ones, and those
+    that exact walks propose."""
+    in_step, others = list[Pair](), list[Pair]()
+    for first in (None, *firsts):
+        for even in _even(walks.steps, fits, first):
+            count = len(even[1])
+            if first and len(first) <= count:
+                continue
+            near = range(min(count + 2, walks.steps), 0, -1)  # where forwards depend on the steps, more of them may fit
+            in_step += _most(partial(aligned, walks), near, fits, first)
+            others += [even, *_most(partial(propose, walks), near, fits, first)]
+    return in_step, others
+
+
+def _even(steps: int, fits: Fits, first: Schedule | None = None) -> list[Pair]:
+    return _most(partial(even_steps, steps), range(steps, 0, -1), fits, first)
+
+
+def _most(
+    make: Callable[[int], Schedule], counts: Iterable[int], fits: Fits, first: Schedule | None = None
+) -> list[Pair]:
+    """The first that fits, if any. first: a window's first chunk's steps; None: as all others."""
+    pairs = ((first or later, later) for later in map(make, counts))
+    return [*islice(filter(fits, pairs), 1)]
 
 
 def works(

@@ -64,6 +64,12 @@ class Windows:
         settings, policy = self._policy(budget, None)
         return allowed(settings, policy, self.whole * self.spec.chunk)
 
+    @property
+    def base(self) -> Solver:
+        """What a calibration corrects: the solver that begins as `off` does, where there is one."""
+        found = solvers_for(self.plan(1.0, None, 1), self.target)
+        return "official-start" if "official-start" in found else "own"
+
     def runs(self, budget: float, share: float) -> list[FewerSteps]:
         """Of fewer steps, from that share of what the budget allows to all of it, by each solver, with a lag in
         proportion rounded either way; the one that nobody has measured first."""
@@ -91,9 +97,12 @@ class Windows:
         return self._work(chunks, *self._policy(budget, None))
 
     def most_work(self, chunks: int, budget: float) -> WindowWork:
-        """As `budget_work`, by whichever steps the budget allows, of which fewer ones may leave some of it."""
-        fewer = self.budget_work(chunks, budget)
-        share = max(math.ceil(self.allowed(budget) * chunks / self.whole) / fewer.forwards, 1.0)
+        """As `budget_work`, by whichever steps the budget allows: fewer ones may leave some of it, and a window's first
+        chunk may take most of it."""
+        fewer, most, first = self.budget_work(chunks, budget), self.allowed(budget), self.exact_work(1, 1).forwards
+        first = min(first, most)
+        others = (most - first) * (chunks - 1) / max(self.whole - 1, 1)
+        share = max(math.ceil(first + others) / fewer.forwards, 1.0)
         seen, outputs = (math.ceil(count * share) for count in (fewer.seen, fewer.outputs))
         return replace(fewer, forwards=math.ceil(fewer.forwards * share - ROUNDING), seen=seen, outputs=outputs)
 

@@ -298,10 +298,12 @@ def test_a_checkpoint_has_its_calibrations_beside_it(tmp_path):
     made = replace(old, first_seen=(Seen(0.3, 0.1, 0.05),) * 3, later_seen=(Seen(0.2, 0.1, 0.0),) * 3, predicted=1e-4)
     fewer, begun = (FewerSteps(0.3, made.conditions, 3, 1, by) for by in ("own", "official-start"))
     far, finer = replace(made, target="converged"), replace(fewer, target="converged")
-    calibrations.write(folder, digest, [made, replace(old, budget=0.25), fewer, begun, far, finer])
+    opened = replace(made, first_computed=(0, 1, 4, 7), base="official-start")
+    calibrations.write(folder, digest, [made, replace(old, budget=0.25), fewer, begun, far, finer, opened])
     folder_digest.cache_clear()
     found = find(str(folder))
-    assert (plain.calibrations, found.calibrations) == ((), (made, replace(old, budget=0.25), fewer, begun, far, finer))
+    assert plain.calibrations == ()
+    assert found.calibrations == (made, replace(old, budget=0.25), fewer, begun, far, finer, opened)
     assert found.digest != plain.digest  # a run is another one with other coefficients
     told = json.loads((folder / calibrations.FILE).read_text())
     assert told["presets"][1].keys() == {
@@ -312,6 +314,7 @@ def test_a_checkpoint_has_its_calibrations_beside_it(tmp_path):
         "later",
     }  # as older versions wrote
     faults = {"checkpoint": told | {"checkpoint": "0"}, "presets": told | {"presets": 1}}
+    at = told["presets"][0]["conditions"]
     spoilt = [
         told["presets"][0] | change
         for change in ({"computed": [1, 2, 4, 6]}, {"computed": [0, 2, 4]}, {"first": 3}, {"budget": None},
@@ -319,7 +322,9 @@ def test_a_checkpoint_has_its_calibrations_beside_it(tmp_path):
                        {"computed": [0, 2, 4, 8]}, {"conditions": {}}, {"later": [["a"], [], [], []]},
                        {"first_seen": told["presets"][0]["first_seen"][1:]}, {"first_seen": [{"largest": 1.0}] * 3},
                        {"later_seen": [{"largest": -1.0, "mean": 0.0, "std": 0.0}] * 3}, {"predicted": "low"},
-                       {"target": "best"}, {"target": None})
+                       {"target": "best"}, {"target": None}, {"base": "rk4"}, {"base": None}, {"first_computed": 3},
+                       {"first_computed": [0, 1, 2]}, {"first_computed": [1, 2, 3, 4]},
+                       {"first_computed": [0, 1, 2, 7], "computed": [0, 1, 2, 3], "conditions": at | {"lag": 3}})
     ]  # fmt: skip
     faulty = {"steps": 0}, {"steps": 9}, {"steps": 2.0}, {"solver": "rk4"}, {"lag": -1}, {"budget": "0.3"}
     spoilt += [told["presets"][2] | change for change in (*faulty, {"target": 1}, {"conditions": None})]

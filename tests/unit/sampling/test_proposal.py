@@ -5,7 +5,7 @@ from itertools import combinations
 import pytest
 import torch
 
-from flowcache.sampling.proposal import Walks, aligned, chained, climb, even_steps, moves, propose
+from flowcache.sampling.proposal import Walks, aligned, chained, climb, even_steps, moves, openings, propose
 
 STEPS = 9
 
@@ -74,33 +74,49 @@ def test_a_neighbours_age_counts():
 def test_a_climb_ends_at_a_top_or_when_its_walks_are_spent():
     asked = []
 
-    def judge(schedule):
-        asked.append(schedule)
-        return -sum(abs(step - wanted) for step, wanted in zip(schedule, (0, 2, 5, 7), strict=True))
+    def judge(pair):
+        asked.append(pair)
+        wanted = (0, 2, 5, 7), pair[0] if pair[0] == pair[1] else (0, 1, 4)
+        chunks = zip(reversed(pair), wanted, strict=True)
+        return -sum(abs(step - to) for own, goal in chunks for step, to in zip(own, goal, strict=True))
 
-    assert climb([(0, 1, 3, 4), (0, 2, 3, 4)], STEPS, judge, 1000) == (0, 2, 5, 7)
+    assert climb([alike(0, 1, 3, 4), alike(0, 2, 3, 4)], STEPS, judge, 1000) == alike(0, 2, 5, 7)
     assert len(asked) == len({*asked})
+    assert climb([((0, 2, 3), (0, 1, 3, 4))], STEPS, judge, 1000) == ((0, 1, 4), (0, 2, 5, 7))
     asked.clear()
-    best = climb([(0, 1, 3, 4)], STEPS, judge, 5)
-    assert len(asked) == 5 and judge(best) >= judge((0, 1, 3, 4))
-    assert climb([(0,)], STEPS, lambda schedule: 0.0, 10) == (0,)
+    best = climb([alike(0, 1, 3, 4)], STEPS, judge, 5)
+    assert len(asked) == 5 and judge(best) >= judge(alike(0, 1, 3, 4))
+    assert climb([alike(0)], STEPS, lambda pair: 0.0, 10) == alike(0)
+
+
+def alike(*schedule):
+    return schedule, schedule
 
 
 def test_a_climb_makes_no_move_that_does_not_fit():
     asked = []
 
-    def judge(schedule):
-        asked.append(schedule)
-        return schedule[-1]
+    def judge(pair):
+        asked.append(pair)
+        return pair[1][-1]
 
-    assert climb([(0, 3)], STEPS, judge, 100, lambda schedule: schedule[-1] < 6) == (0, 5)
-    assert max(schedule[-1] for schedule in asked) == 5
+    assert climb([alike(0, 3)], STEPS, judge, 100, lambda pair: pair[1][-1] < 6) == alike(0, 5)
+    assert max(pair[1][-1] for pair in asked) == 5
 
 
 def test_a_climb_asks_for_what_costs_less_first():
     asked = []
-    climb([(0, 3)], STEPS, lambda schedule: asked.append(schedule) or 0.0, 100, cost=lambda schedule: -schedule[-1])
-    assert asked == [(0, 3), (0, 5), (0, 4), (0, 2), (0, 1)]
+    climb([alike(0, 3)], STEPS, lambda pair: asked.append(pair) or 0.0, 100, cost=lambda pair: -pair[1][-1])
+    assert asked == [alike(0, last) for last in (3, 5, 4, 2, 1)]
+
+
+def test_a_first_chunk_of_its_own_costs_its_own_jumps():
+    """None where it takes every step; the others' are as without it."""
+    found, later = walks(2), (0, 3, 6)
+    own = openings(found)
+    assert [len(each) for each in own] == [STEPS, round(STEPS * 0.75), STEPS // 2] and own[0] == tuple(range(STEPS))
+    assert found.both((later, later)) == found.cost(later) <= found.both((own[0], later))
+    assert found.both((own[2], later)) == pytest.approx(found.cost(later) + found.joined(own[2]))
 
 
 @pytest.mark.parametrize("lag", [0, 1, 2, 3, 4, 5, STEPS + 1])

@@ -22,7 +22,7 @@ def alone(values):
 
 def seen(bend, carried=TIMES, size=2.0):
     """Residuals of a velocity that goes straight, and bends so much."""
-    found = Residuals(carried)
+    found = Residuals((carried, carried))
     for place, time in enumerate(TIMES[:-1]):
         found.see(0, place, START + SLOPE * (time + bend * time**2), torch.full((1, 2), size))
     return found

@@ -3,7 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from unittest import mock
 
@@ -23,6 +23,7 @@ from flowcache.sampling.multistep import AdamsBashforth
 from flowcache.worker.asks import Result
 from flowcache.worker.calibration import (
     FEWEST,
+    STARTS,
     WORST,
     Calibration,
     Calibrator,
@@ -137,7 +138,7 @@ def test_what_is_not_surely_better_than_fewer_steps_is_not_kept(model, tmp_path,
 def test_what_is_kept_says_what_residuals_others_showed(model, tmp_path):
     """Nothing is walked again for it, but where an older version judged and kept none; then the same is found."""
     calibrator = calibrating(model, tmp_path, 4)
-    bare = calibrator._bare(0.6, (0, 2))
+    bare = calibrator._bare(0.6, ((0, 2), (0, 2)))
     calibrator.closeness(PROMPTS[1:], 0.6, bare)
     with mock.patch.object(Result, "answer", side_effect=AssertionError("walked again")):
         found = calibrator.recorded(bare, PROMPTS[:1], PROMPTS[1:])
@@ -260,7 +261,7 @@ def diverging(monkeypatch):
 def test_a_schedule_that_diverges_counts_as_another_sample_and_shows_nothing(model, tmp_path, diverging):
     diverging(TEXTS[:1])
     calibrator = calibrating(model, tmp_path, 4)
-    bare = calibrator._bare(0.6, (0, 2))
+    bare = calibrator._bare(0.6, ((0, 2), (0, 2)))
     assert calibrator.closeness(PROMPTS[:1], 0.6, bare) == [WORST]
     sound = calibrating(model, tmp_path, 0).recorded(bare, [], PROMPTS[1:])
     assert calibrating(model, tmp_path, 0).recorded(bare, [], PROMPTS) == sound and sound.judges
@@ -269,7 +270,7 @@ def test_a_schedule_that_diverges_counts_as_another_sample_and_shows_nothing(mod
 
 def test_what_is_fitted_is_fitted_on_those_that_do_not_diverge(model, tmp_path, diverging):
     others = [Prompt(text, seed) for seed, text in enumerate(TEXTS[1:] * 3, 5)]
-    bare = calibrating(model, tmp_path, 0)._bare(0.6, (0, 2))
+    bare = calibrating(model, tmp_path, 0)._bare(0.6, ((0, 2), (0, 2)))
     expected = calibrating(model, tmp_path / "one", 0)
     expected.walker.work.mkdir()
     fitted = expected._fitted(bare, others)
@@ -303,19 +304,22 @@ def test_cost_is_said_before(model):
     assert works(windows, 0, [0.6], 0, 1) == [(1, exact), (4, half)]
     runs, one = len(windows.runs(0.6, FEWEST)), windows.exact_work(1, 1)
     searched = works(windows, 7, [0.6], 1, 0)
-    assert searched == [(1, exact), (1, exact), (PROBES + 1, one), (2, half), (7 + runs, half)]
+    assert searched == [(1, exact), (1, exact), (PROBES + 1, one), (2, half), (STARTS + runs, half)]
     assert windows.exact_work(2, 3).forwards > 2.5 * exact.forwards
     assert recording(windows, 0, [0.6], 2, 3) == [(3, half)]
     assert recording(windows, 7, [0.6], 2, 3) == [(2, exact), (PROBES + 1, one), (3, half)]
-    assert works(windows, 1, [0.6], 1, 0) == works(windows, 3, [0.6], 1, 0)  # all that it is climbed from are walked
+    assert works(windows, 1, [0.6], 1, 0) == works(
+        windows, STARTS, [0.6], 1, 0
+    )  # all that it is climbed from are walked
 
 
-def test_no_schedule_within_a_budget_takes_more_than_was_said(model):
+def test_no_schedule_within_a_budget_takes_more_than_was_said(model, tmp_path):
     """Where fewer steps leave a part of it, others take that too."""
-    windows, steps, more = Windows(model.spec, "off"), range(1, model.spec.steps), 0
+    calibrator = calibrating(model, tmp_path, 0, "off")
+    windows, steps, more = calibrator.windows, range(1, model.spec.steps), 0
     schedules = [(0, *rest) for count in range(len(steps) + 1) for rest in combinations(steps, count)]
     for budget in (0.4, 0.5, 0.8):
-        bare = (Calibration(budget, windows.conditions(), own, ((),) * len(own), ((),) * len(own)) for own in schedules)
+        bare = [calibrator._bare(budget, pair) for pair in product(schedules, repeat=2)]
         taken = max(found for found in map(windows.forwards, bare) if found <= windows.allowed(budget))
         assert taken <= windows.most_work(2, budget).forwards <= max(windows.allowed(budget) + 1, taken)
         more += taken > windows.budget_work(2, budget).forwards

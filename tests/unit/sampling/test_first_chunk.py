@@ -1,0 +1,78 @@
+"""A window's first chunk may take more steps than those that follow it: all of them make it that of `off`."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from flowcache.cache.fixed_steps import Calibration
+from flowcache.sampling.budget import count
+from flowcache.sampling.calibrated import Calibrated
+from flowcache.sampling.dry_run import at_most, dry_run
+from flowcache.sampling.planning import plan_for
+from flowcache.sampling.solver import UniPC
+from tests.unit.sampling.small import EXACT, FAMILIES, SKYREELS
+from tests.unit.sampling.test_fixed_steps import OFF, models, policy, run
+
+__all__ = ["models"]
+
+EVERY, LATER = tuple(range(8)), (0, 2, 4, 6)
+BASES = {"skyreels": "official-start", "magi": "own"}
+
+
+def opened(settings, first=EVERY, later=LATER, base="own"):
+    at = settings.plan(6, EXACT).conditions
+    return Calibration(0.8, at, later, ((),) * len(first), ((),) * len(later), first_computed=first, base=base)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_with_every_step_it_is_that_of_off_to_the_bit(models, family):
+    """Of SkyReels-V2 by the solver that has the fault of `off`, where the official program runs."""
+    settings, _ = FAMILIES[family]
+    official = replace(settings, solver="official") if family == "skyreels" else settings
+    exact, _, every = run(models[family], official, EXACT)
+    latents, chunks, forwards = run(models[family], settings, policy(0.8, opened(settings, base=BASES[family])))
+    assert torch.equal(latents[:, :2], exact[:, :2]) and not torch.equal(latents[:, 2:], exact[:, 2:])
+    assert [chunk.decisions[1] for chunk in chunks] == ["11111111", "10101010", "10101010"]
+    assert forwards < every and [chunk.index for chunk in chunks] == [0, 1, 2]
+    alike, *_ = run(models[family], settings, policy(0.8, opened(settings, LATER, base=BASES[family])))
+    assert (latents - exact).square().mean() < (alike - exact).square().mean()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_forwards_are_known_before_and_residuals_are_of_its_own_jumps(models, family):
+    settings, _ = FAMILIES[family]
+    made = policy(0.8, opened(settings, (0, 1, 2, 4, 5, 7)))
+    _, chunks, forwards = run(models[family], settings, made)
+    assert forwards == dry_run(settings, (6, 4, 4), (1, 1, 1), at_most(made)).forwards
+    assert [len(chunk.residuals) for chunk in chunks] == [5, 3, 3]
+    assert plan_for(settings, 6, made).told.startswith("4 of 8 steps (6 of a window's first chunk), ")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_window_that_goes_on_has_no_first_chunk(models, family):
+    """What it continues stands there."""
+    settings, _ = FAMILIES[family]
+    latents, chunks, forwards = run(models[family], settings, policy(0.8, opened(settings)), given=2)
+    same, _, same_forwards = run(models[family], settings, policy(0.8, opened(settings, LATER)), given=2)
+    assert torch.equal(latents, same) and forwards == same_forwards
+    assert {chunk.decisions[1] for chunk in chunks} == {"10101010"}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_budget_is_kept_in_windows_of_every_length(models, family):
+    """Of a window of one chunk every step is all of `off`: there it is a run of fewer steps."""
+    settings, _ = FAMILIES[family]
+    for chunks in (1, 2, 3, 6):
+        own = replace(settings, window=2 * chunks)
+        most = 0.8 * count(plan_for(own, 2 * chunks, OFF[family]))
+        plan = plan_for(own, 2 * chunks, policy(0.8, opened(own), off=OFF[family]))
+        assert count(plan) <= most and (plan.calibration is None) == (chunks == 1)
+
+
+def test_the_solver_that_begins_as_off_does():
+    plan = plan_for(SKYREELS, 6, policy(0.8, opened(SKYREELS, base="official-start")))
+    assert all(isinstance(each, Calibrated) and isinstance(each.base, UniPC) for each in (plan.opening, plan.solver))
+    assert torch.equal(plan.solver.base.overwritten, SKYREELS.plan(6, EXACT).solver.noise_levels)
+    with pytest.raises(ValueError, match="Euler has no official-start; accepted: own"):
+        plan_for(FAMILIES["magi"][0], 6, policy(0.8, opened(FAMILIES["magi"][0], base="official-start")))
