@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, Literal
@@ -124,6 +124,17 @@ class ModelSpec:
             shift=said.get("shift", self.shift),
             condition_noise=said.get("addnoise_condition", self.condition_noise),
         )
+
+    def fresh(self, shots: Sequence["Shot"]) -> int:
+        """Latent frames, in whole chunks, of the shortest of a video's parts that start fresh and go on to the next
+        cut; a window's at most."""
+        parts = list[int]()
+        for shot in shots:
+            if shot.cut or not parts:
+                parts.append(0)
+            parts[-1] += shot.frames
+        lead = self.chunk_frames - self.first_chunk_frames  # what the first chunk lacks
+        return min(-(-(min(parts) + lead) // self.chunk_frames) * self.chunk, self.window)
 
     @property
     def chunk_frames(self) -> int:

@@ -72,7 +72,7 @@ class Walking:
     def window(self, prompt: Prompt, budget: float, made: Preset | None, chunks: int) -> Window:
         """Not walked yet. made: whose steps it takes; None: fewer steps."""
         request = request_of(self.spec, prompt, chunks, budget)
-        settings, policy = policy_of(request, self.spec, made)
+        settings, policy = policy_of(self.spec, budget, made)
         noise, texts = self.given(request)
         sharding = self.model.kv_sharding
         return Window(self.model.transformer, noise, texts, settings, policy, Given(), kv_sharding=sharding)

@@ -39,8 +39,8 @@ class Windows:
 
     @property
     def whole(self) -> int:
-        """Chunks of a window."""
-        return self.spec.window // self.spec.chunk
+        """Chunks of a window: see `whole_window`."""
+        return whole_window(self.spec)
 
     def conditions(self) -> Conditions:
         """ValueError where the family has no fixed schedules."""
@@ -107,7 +107,7 @@ class Windows:
         return replace(fewer, forwards=math.ceil(fewer.forwards * share - ROUNDING), seen=seen, outputs=outputs)
 
     def _policy(self, budget: float, made: Preset | None) -> tuple[Settings, Policy]:
-        return policy_of(request_of(self.spec, NOBODY, 1, budget), self.spec, made)
+        return policy_of(self.spec, budget, made)
 
     def _work(self, chunks: int, settings: Settings, policy: Policy) -> WindowWork:
         spec = self.spec
@@ -137,7 +137,13 @@ def request_of(spec: ModelSpec, prompt: Prompt, chunks: int, budget: float | Non
     )  # fmt: skip
 
 
-def policy_of(request: RenderRequest, spec: ModelSpec, made: Preset | None) -> tuple[Settings, Policy]:
-    """Of a request with a budget whose steps are those of `made`; None: fewer steps."""
+def whole_window(spec: ModelSpec) -> int:
+    """Chunks of a window as long as the model's videos are where nobody says, or as it can be, if that is less."""
+    return max(min(spec.latent_frames(spec.frames), spec.window) // spec.chunk, 1)
+
+
+def policy_of(spec: ModelSpec, budget: float, made: Preset | None) -> tuple[Settings, Policy]:
+    """Of a whole window, and so of its parts, with a budget whose steps are those of `made`; None: fewer steps."""
     calibrated = replace(spec, calibrations=(made,) if made else ())
+    request = request_of(spec, NOBODY, whole_window(spec), budget)
     return settings_of(request, calibrated), resolve_policy(request.policy, calibrated)

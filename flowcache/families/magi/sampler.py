@@ -35,7 +35,7 @@ class MagiSettings:
 
     guidance: the strongest of the text's scales, to which the others keep their ratios. prev_chunks_scale: what the
     cleanest chunk as it sees those before weighs against its copy that sees itself alone, of 1 in all (distilled).
-    window: latent frames of a whole window, of which this one may be a part; 0: unknown.
+    window: latent frames of a whole window of the video, of which this one may be a part; 0: unknown.
     """
 
     steps: int
@@ -52,7 +52,7 @@ class MagiSettings:
         """What the request says, and the model where it says nothing."""
         lag = request.steps // spec.pipeline.window if request.ar_step is None else request.ar_step
         scale = PREV_CHUNKS_SCALE if request.prev_chunks_scale is None else request.prev_chunks_scale
-        own = request.guidance, spec.pipeline, scale, spec.window
+        own = request.guidance, spec.pipeline, scale, spec.fresh(request.shots)
         return cls(request.steps, lag, spec.chunk, request.nominal_fps, *own)
 
     def fewer(self, steps: int, lag: int | None = None) -> "MagiSettings":

@@ -19,8 +19,8 @@ from flowcache.sampling.solver import UniPC, sigmas, timesteps
 class SamplerSettings:
     """How to denoise one window. chunk: in latent frames; condition_noise: timestep 0..1000 of a prefix.
 
-    window: latent frames of a whole window, of which this one may be a part; 0: unknown. solver: UniPC as the official
-    program runs it, or without its in-place update (`UniPC`).
+    window: latent frames of a whole window of the video, of which this one may be a part; 0: unknown. longest: those of
+    the model's own. solver: UniPC as the official program runs it, or without its in-place update (`UniPC`).
     """
 
     steps: int
@@ -31,6 +31,7 @@ class SamplerSettings:
     fps: int
     condition_noise: float = 20.0
     window: int = 0
+    longest: int = 0
     solver: Literal["official", "corrected"] = "official"
 
     @classmethod
@@ -47,7 +48,8 @@ class SamplerSettings:
             chunk=spec.chunk,
             fps=request.nominal_fps,
             condition_noise=spec.condition_noise,
-            window=spec.window,
+            window=spec.fresh(request.shots),
+            longest=spec.window,
             solver="corrected" if corrected else "official",
         )
 
@@ -63,7 +65,7 @@ class SamplerSettings:
         rows = schedule(frames, self.chunk, timesteps(levels), self.ar_step, given)
         ready = given // self.chunk
         # As officially: of a fresh start as long as the model knows, or of what is new in a window that continues.
-        chunks = frames // self.chunk - ready if ready else max(frames, self.window) // self.chunk
+        chunks = frames // self.chunk - ready if ready else max(frames, self.longest) // self.chunk
         return SamplingPlan(
             steps=self.steps,
             rows=tuple(self._sampling_step(rows, number, policy, ready) for number in range(len(rows))),

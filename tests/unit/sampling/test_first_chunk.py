@@ -6,11 +6,15 @@ import pytest
 import torch
 
 from flowcache.cache.fixed_steps import Calibration
+from flowcache.families.registry import find
+from flowcache.families.settings import settings_of
+from flowcache.records import Shot
 from flowcache.sampling.budget import count
 from flowcache.sampling.calibrated import Calibrated
 from flowcache.sampling.dry_run import at_most, dry_run
 from flowcache.sampling.planning import plan_for
 from flowcache.sampling.solver import UniPC
+from flowcache.worker.windows import NOBODY, request_of
 from tests.unit.sampling.small import EXACT, FAMILIES, SKYREELS
 from tests.unit.sampling.test_fixed_steps import OFF, models, policy, run
 
@@ -68,6 +72,26 @@ def test_a_budget_is_kept_in_windows_of_every_length(models, family):
         most = 0.8 * count(plan_for(own, 2 * chunks, OFF[family]))
         plan = plan_for(own, 2 * chunks, policy(0.8, opened(own), off=OFF[family]))
         assert count(plan) <= most and (plan.calibration is None) == (chunks == 1)
+
+
+@pytest.mark.parametrize("model", ["tiny-skyreels", "tiny-magi"])
+def test_a_budget_is_a_share_of_what_the_video_takes_where_it_is_shorter_than_a_window(model):
+    """Until the next cut: what starts fresh takes a first chunk's steps again."""
+    spec, taken = find(model), {}
+    one, four = spec.video_frames(spec.chunk), spec.video_frames(4 * spec.chunk)
+    for name, shots in {
+        "one": (Shot("", one),),
+        "four": (Shot("", four),),
+        "goes on": (Shot("", one), Shot("", four - one, cut=False)),
+        "cut": (Shot("", four), Shot("", one, cut=True)),
+        "long": (Shot("", spec.video_frames(40 * spec.chunk)),),
+        "part of a chunk": (Shot("", one - 1),),
+    }.items():
+        taken[name] = spec.fresh(shots) // spec.chunk
+        request = request_of(spec, NOBODY, 1, 0.3)
+        assert settings_of(replace(request, shots=shots), spec).window == spec.fresh(shots)
+    window = spec.window // spec.chunk
+    assert taken == {"one": 1, "four": 4, "goes on": 4, "cut": 1, "long": window, "part of a chunk": 1}
 
 
 def test_the_solver_that_begins_as_off_does():
