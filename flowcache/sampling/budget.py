@@ -63,15 +63,17 @@ def steps_within(settings: Settings, policy: Policy, frames: int) -> int:
     return max(bisect_right(range(1, every.steps + 1), most + ROUNDING, key=taken), 1)
 
 
-def allowed(settings: Settings, policy: Policy, frames: int) -> float:
-    """Chunk forwards of a whole window, which its budget lets a policy take; frames: see `steps_within`."""
+def allowed(settings: Settings, policy: Policy, frames: int, given: int = 0) -> float:
+    """Chunk forwards of a whole window, which its budget lets a policy take; frames: see `steps_within`; given: of one
+    that continues, whose frames these are."""
     share = policy.steps.budget if policy.steps else 1.0
-    return share * forwards(settings, policy.off or policy.exact, frames)
+    return share * forwards(settings, policy.off or policy.exact, frames, given)
 
 
-def forwards(settings: Settings, policy: Policy, frames: int) -> int:
-    """Of a chunk, that a whole window takes under a policy that computes every step; frames: see `steps_within`."""
-    return count(without_idle(settings.plan(whole(settings, frames), policy), policy))
+def forwards(settings: Settings, policy: Policy, frames: int, given: int = 0) -> int:
+    """Of a chunk, that such a window takes under a policy that computes every step."""
+    every = frames if given else whole(settings, frames)
+    return count(without_idle(settings.plan(every, policy, given), policy))
 
 
 def whole(settings: Settings, frames: int) -> int:

@@ -27,7 +27,7 @@ def plan_for(settings: Settings, frames: int, policy: Policy, given: int = 0) ->
         raise ValueError(f"policy {policy.name!r}: {why}; accepted: a rule that decides for each chunk")
     if policy.steps is None:
         return without_idle(plan, policy)
-    found = preset_of(settings, policy, frames)
+    found = preset_of(settings, policy, frames, given // settings.chunk * settings.chunk)
     if not isinstance(found, Calibration):
         return _warned(fewer_steps(settings, frames, policy, given, found), policy.steps)
     exact, plan = without_idle(plan, policy), without_idle(thinned(plan, found), policy)
@@ -41,21 +41,23 @@ ENOUGH = 0.8  # of what fewer steps take within a budget, where a preset of anot
 
 
 @lru_cache
-def preset_of(settings: Settings, policy: Policy, frames: int) -> Preset | None:
+def preset_of(settings: Settings, policy: Policy, frames: int, given: int = 0) -> Preset | None:
     """Of what was calibrated the one that takes most of a whole window's forwards within the policy's budget: closer
-    than as many fewer steps, which gain little by a few more, but by many. frames: see `steps_within`."""
-    frames = whole(settings, frames)
-    plan, steps = settings.plan(frames, policy), policy.steps
+    than as many fewer steps, which gain little by a few more, but by many. frames: see `steps_within`; given: whole
+    chunks of them, so that the window has no first one."""
+    frames = max(whole(settings, frames), frames if given else 0)
+    plan, steps = settings.plan(frames, policy, given), policy.steps
     if not steps or not plan.conditions:
         return None
-    most, every = allowed(settings, policy, frames) + ROUNDING, steps_within(settings, policy, frames) == plan.steps
+    most = allowed(settings, policy, frames, given) + ROUNDING
+    every = steps_within(settings, policy, frames) == plan.steps
 
     def taken(made: Preset) -> int:
         if isinstance(made, FewerSteps):
-            return count(fewer_steps(settings, frames, policy, found=made))
+            return count(fewer_steps(settings, frames, policy, given, made))
         return count(without_idle(thinned(plan, made), policy))
 
-    least = ENOUGH * count(fewer_steps(settings, frames, policy))
+    least = ENOUGH * count(fewer_steps(settings, frames, policy, given))
 
     def suits(made: Preset) -> bool:
         return (0 if made.budget == steps.budget else least) <= taken(made) <= most

@@ -64,6 +64,20 @@ def test_a_window_that_goes_on_has_no_first_chunk(models, family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_a_window_that_goes_on_takes_the_preset_that_fits_it(family):
+    """What its budget allows there is not spent on a first chunk."""
+    settings, off = replace(FAMILIES[family][0], window=6), EXACT
+    rich = replace(opened(settings, EVERY, (0, 1, 2, 4, 5, 6)), budget=0.95)
+    poor = replace(opened(settings, EVERY, LATER), budget=0.8)
+    made, taken = policy(0.8, rich, poor, off=off), {}
+    for frames, given in ((6, 0), (6, 1), (6, 2), (4, 2), (8, 2)):
+        plan = plan_for(settings, frames, made, given)
+        taken[frames, given] = len(plan.computed)
+        assert count(plan) <= 0.8 * count(plan_for(settings, max(frames, 6), off, given))
+    assert taken == {(6, 0): 4, (6, 1): 4, (6, 2): 6, (4, 2): 6, (8, 2): 6}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_budget_is_kept_in_windows_of_every_length(models, family):
     """Of a window of one chunk every step is all of `off`: there it is a run of fewer steps."""
     settings, _ = FAMILIES[family]
