@@ -43,8 +43,9 @@ ENOUGH = 0.8  # of what fewer steps take within a budget, where a preset of anot
 @lru_cache
 def preset_of(settings: Settings, policy: Policy, frames: int, given: int = 0) -> Preset | None:
     """Of what was calibrated the one that takes most of a whole window's forwards within the policy's budget: closer
-    than as many fewer steps, which gain little by a few more, but by many. frames: see `steps_within`; given: whole
-    chunks of them, so that the window has no first one."""
+    than as many fewer steps, which gain little by a few more, but by many; none of the budget itself among those that
+    fit, it has to take ENOUGH. frames: see `steps_within`; given: whole chunks of them, so that the window has no
+    first one."""
     frames = max(whole(settings, frames), frames if given else 0)
     plan, steps = settings.plan(frames, policy, given), policy.steps
     if not steps or not plan.conditions:
@@ -57,13 +58,15 @@ def preset_of(settings: Settings, policy: Policy, frames: int, given: int = 0) -
             return count(fewer_steps(settings, frames, policy, given, made))
         return count(without_idle(thinned(plan, made), policy))
 
-    least = ENOUGH * count(fewer_steps(settings, frames, policy, given))
-
-    def suits(made: Preset) -> bool:
-        return (0 if made.budget == steps.budget else least) <= taken(made) <= most
-
-    found = next(filter(suits, steps.presets(plan.conditions, plan.linear)), None)
-    return None if found and found.budget != steps.budget and every else found  # nothing is left to spare
+    nearest = {made.budget: made for made in reversed(steps.presets(plan.conditions, plan.linear))}
+    fitting = [(forwards, made) for made in nearest.values() if (forwards := taken(made)) <= most]
+    if not fitting:
+        return None
+    forwards, found = max(fitting, key=lambda each: each[0])
+    own = any(made.budget == steps.budget for _, made in fitting)
+    if not own and forwards < ENOUGH * count(fewer_steps(settings, frames, policy, given)):
+        return None
+    return None if found.budget != steps.budget and every else found  # nothing is left to spare
 
 
 def _warned(plan: SamplingPlan, steps: FixedSteps) -> SamplingPlan:

@@ -9,10 +9,11 @@ from flowcache.cache.fixed_steps import Calibration
 from flowcache.families.registry import find
 from flowcache.families.settings import settings_of
 from flowcache.records import Shot
-from flowcache.sampling.budget import count
+from flowcache.sampling.budget import allowed, count
 from flowcache.sampling.calibrated import Calibrated
 from flowcache.sampling.dry_run import at_most, dry_run
 from flowcache.sampling.planning import plan_for
+from flowcache.sampling.proposal import even_steps
 from flowcache.sampling.solver import UniPC
 from flowcache.worker.windows import NOBODY, request_of
 from tests.unit.sampling.small import EXACT, FAMILIES, SKYREELS
@@ -86,6 +87,29 @@ def test_a_budget_is_kept_in_windows_of_every_length(models, family):
         most = 0.8 * count(plan_for(own, 2 * chunks, OFF[family]))
         plan = plan_for(own, 2 * chunks, policy(0.8, opened(own), off=OFF[family]))
         assert count(plan) <= most and (plan.calibration is None) == (chunks == 1)
+
+
+def test_of_all_presets_that_fit_the_one_of_most_forwards_is_taken():
+    """Also where that is of a larger budget than the row's own, as in long windows, whose finished chunks `off`
+    forwards anew."""
+    presets = [replace(opened(SKYREELS, EVERY, even_steps(8, n)), budget=n / 8) for n in (2, 4, 7)]
+    taken = {}
+    for chunks in (3, 4, 5):
+        made = policy(0.5, *presets, off=OFF["skyreels"])
+        plan = plan_for(replace(SKYREELS, window=2 * chunks), 2 * chunks, made)
+        fitting = [len(each.computed) for each in presets if count_of(each, chunks) <= most(made, chunks)]
+        taken[chunks] = len(plan.computed)
+        assert taken[chunks] == max(fitting, default=0)
+    assert taken == {3: 4, 4: 4, 5: 7}
+
+
+def count_of(preset, chunks):
+    settings = replace(SKYREELS, window=2 * chunks)
+    return count(plan_for(settings, 2 * chunks, policy(1.0, replace(preset, budget=1.0))))
+
+
+def most(made, chunks):
+    return allowed(replace(SKYREELS, window=2 * chunks), made, 2 * chunks)
 
 
 @pytest.mark.parametrize("model", ["tiny-skyreels", "tiny-magi"])
