@@ -42,10 +42,9 @@ ENOUGH = 0.8  # of what fewer steps take within a budget, where a preset of anot
 
 @lru_cache
 def preset_of(settings: Settings, policy: Policy, frames: int, given: int = 0) -> Preset | None:
-    """Of what was calibrated the one that takes most of a whole window's forwards within the policy's budget: closer
-    than as many fewer steps, which gain little by a few more, but by many; none of the budget itself among those that
-    fit, it has to take ENOUGH. frames: see `steps_within`; given: whole chunks of them, so that the window has no
-    first one."""
+    """Of what was calibrated the one of the largest budget whose forwards of a whole window the policy's allows; where
+    none of its own is among those that fit, it has to take ENOUGH. frames: see `steps_within`; given: whole chunks of
+    them, so that the window has no first one."""
     frames = max(whole(settings, frames), frames if given else 0)
     plan, steps = settings.plan(frames, policy, given), policy.steps
     if not steps or not plan.conditions:
@@ -58,13 +57,11 @@ def preset_of(settings: Settings, policy: Policy, frames: int, given: int = 0) -
             return count(fewer_steps(settings, frames, policy, given, made))
         return count(without_idle(thinned(plan, made), policy))
 
-    nearest = {made.budget: made for made in reversed(steps.presets(plan.conditions, plan.linear))}
-    fitting = [(forwards, made) for made in nearest.values() if (forwards := taken(made)) <= most]
+    fitting = [made for made in steps.presets(plan.conditions, plan.linear) if taken(made) <= most]
     if not fitting:
         return None
-    forwards, found = max(fitting, key=lambda each: each[0])
-    own = any(made.budget == steps.budget for _, made in fitting)
-    if not own and forwards < ENOUGH * count(fewer_steps(settings, frames, policy, given)):
+    found, own = fitting[0], any(made.budget == steps.budget for made in fitting)
+    if not own and taken(found) < ENOUGH * count(fewer_steps(settings, frames, policy, given)):
         return None
     return None if found.budget != steps.budget and every else found  # nothing is left to spare
 

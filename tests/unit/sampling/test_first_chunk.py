@@ -89,8 +89,8 @@ def test_a_budget_is_kept_in_windows_of_every_length(models, family):
         assert count(plan) <= most and (plan.calibration is None) == (chunks == 1)
 
 
-def test_of_all_presets_that_fit_the_one_of_most_forwards_is_taken():
-    """Also where that is of a larger budget than the row's own, as in long windows, whose finished chunks `off`
+def test_of_all_presets_that_fit_the_one_of_the_largest_budget_is_taken():
+    """Also where that is larger than the row's own, as in long windows, whose finished chunks `off`
     forwards anew."""
     presets = [replace(opened(SKYREELS, EVERY, even_steps(8, n)), budget=n / 8) for n in (2, 4, 7)]
     taken = {}
