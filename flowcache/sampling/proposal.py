@@ -5,9 +5,10 @@ how badly each jump is joined (e), how old a neighbour's K/V are (D between its 
 it is, b = s_k + lag), and to what both grow. It ranks schedules that compute much; at low budgets real walks decide.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ STALE = 4.0  # weight of a neighbour's age against one's own jumps
 TINY = 1e-9  # ridge of the joins, relative
 Schedule = tuple[int, ...]
 Pair = tuple[Schedule, Schedule]  # of a window's chunk 0, and of all others
+Fits = Callable[[Pair], bool]
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,31 @@ def aligned(walks: Walks, count: int) -> Schedule:
     return found
 
 
+def starts(walks: Walks, firsts: Sequence[Schedule], fits: Fits) -> tuple[list[Pair], list[Pair]]:
+    """As many steps as fit, of all chunks alike and after each of `firsts`: in step with the lag; even ones, and those
+    that exact walks propose."""
+    in_step, others = list[Pair](), list[Pair]()
+    for first in (None, *firsts):
+        for even in even_pairs(walks.steps, fits, first):
+            count = len(even[1])
+            if first and len(first) <= count:
+                continue
+            near = range(min(count + 2, walks.steps), 0, -1)  # where forwards depend on the steps, more of them may fit
+            in_step += _most(partial(aligned, walks), near, fits, first)
+            others += [even, *_most(partial(propose, walks), near, fits, first)]
+    return in_step, others
+
+
+def even_pairs(steps: int, fits: Fits, first: Schedule | None = None) -> list[Pair]:
+    """The one of most even steps that fits, if any. first: a window's first chunk's steps; None: as all others."""
+    return _most(partial(even_steps, steps), range(steps, 0, -1), fits, first)
+
+
+def _most(make: Callable[[int], Schedule], counts: Iterable[int], fits: Fits, first: Schedule | None) -> list[Pair]:
+    pairs = ((first or later, later) for later in map(make, counts))
+    return [*islice(filter(fits, pairs), 1)]
+
+
 def chained(walks: Walks, count: int) -> Schedule:
     """By dynamic programming over pairs of steps; what neighbours cost is not seen."""
     steps, jumps = walks.steps, walks.jumps
@@ -211,7 +238,7 @@ def climb(
     steps: int,
     judge: Callable[[Pair], float],
     walks: int,
-    fits: Callable[[Pair], bool] = lambda pair: True,
+    fits: Fits = lambda pair: True,
     cost: Callable[[Pair], float] = lambda pair: 0.0,
 ) -> Pair:
     """From the best of `starts` on: `changes` by one or two steps, the first that helps is taken, until none does or so

@@ -1,10 +1,9 @@
 """Calibrates budgets of a checkpoint: finds which steps to compute, fits corrections, keeps what is better than fewer
 steps for prompts that had no part in it."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property, partial
-from itertools import islice
+from functools import cache, cached_property
 from statistics import mean, median, pstdev, stdev
 from typing import Any, Generic, TypeVar
 
@@ -15,7 +14,7 @@ from flowcache.families.calibrations import document
 from flowcache.families.spec_file import number as is_number
 from flowcache.sampling.dry_run import WindowWork
 from flowcache.sampling.fitting import Example, Table, fit
-from flowcache.sampling.proposal import OPENINGS, Pair, Schedule, Walks, aligned, climb, even_steps, openings, propose
+from flowcache.sampling.proposal import OPENINGS, Pair, Walks, climb, even_pairs, openings, starts
 from flowcache.worker.asks import Shown
 from flowcache.worker.journal import Journal, numbers
 from flowcache.worker.walks import PROBES, Walker
@@ -35,7 +34,6 @@ __all__ = [
 ]
 
 Made = TypeVar("Made")
-Fits = Callable[[Pair], bool]
 WORST = 3.0  # dB
 HOPELESS = 1.0  # dB
 FAR = 10.0  # dB from the middle one: a value further away counts as that far
@@ -156,12 +154,12 @@ class Calibrator:
             return self.closeness(some, budget, self._bare(budget, pair), NEIGHBOURS)
 
         if not self.schedules:
-            return _even(at.steps, fits) or [((0,), (0,))]
+            return even_pairs(at.steps, fits) or [((0,), (0,))]
         walks, value = self._exact(tuple(prompts)), cache(Race(prompts, judged).value)
-        in_step, others = _starts(walks, openings(walks) if self.windows.whole > 1 else [], fits)
-        starts = [*dict.fromkeys((*in_step, *others))] or [((0,), (0,))]
-        best = climb(starts, at.steps, value, self.schedules, fits, walks.both)
-        return [*dict.fromkeys((best, max(in_step or starts, key=value)))]
+        in_step, others = starts(walks, openings(walks) if self.windows.whole > 1 else [], fits)
+        every = [*dict.fromkeys((*in_step, *others))] or [((0,), (0,))]
+        best = climb(every, at.steps, value, self.schedules, fits, walks.both)
+        return [*dict.fromkeys((best, max(in_step or every, key=value)))]
 
     def _exact(self, prompts: tuple[Prompt, ...]) -> Walks:
         if prompts not in self._known:
@@ -208,33 +206,6 @@ class Calibrator:
     def _of(self, prompts: Sequence[Prompt], budget: float, made: Preset | None, chunks: int) -> list[list[Any]]:
         """What the journal has values of, prompt by prompt."""
         return [[*self.walker.key(prompt, chunks), budget, made and document(made)] for prompt in prompts]
-
-
-def _starts(walks: Walks, firsts: Sequence[Schedule], fits: Fits) -> tuple[list[Pair], list[Pair]]:
-    """As many steps as fit, of all chunks alike and after each of `firsts`: in step with the lag; even ones, and those
-    that exact walks propose."""
-    in_step, others = list[Pair](), list[Pair]()
-    for first in (None, *firsts):
-        for even in _even(walks.steps, fits, first):
-            count = len(even[1])
-            if first and len(first) <= count:
-                continue
-            near = range(min(count + 2, walks.steps), 0, -1)  # where forwards depend on the steps, more of them may fit
-            in_step += _most(partial(aligned, walks), near, fits, first)
-            others += [even, *_most(partial(propose, walks), near, fits, first)]
-    return in_step, others
-
-
-def _even(steps: int, fits: Fits, first: Schedule | None = None) -> list[Pair]:
-    return _most(partial(even_steps, steps), range(steps, 0, -1), fits, first)
-
-
-def _most(
-    make: Callable[[int], Schedule], counts: Iterable[int], fits: Fits, first: Schedule | None = None
-) -> list[Pair]:
-    """The first that fits, if any. first: a window's first chunk's steps; None: as all others."""
-    pairs = ((first or later, later) for later in map(make, counts))
-    return [*islice(filter(fits, pairs), 1)]
 
 
 def works(

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import torch
 
+from flowcache.cache.fixed_steps import FixedSteps
 from flowcache.cache.policy import Policy
 from flowcache.cache.reuse import CountedReuse, JointReuse, Reuse
 from flowcache.families.magi.config import MagiConfig
@@ -14,6 +15,7 @@ from flowcache.families.skyreels.config import SkyReelsConfig
 from flowcache.families.skyreels.sampler import SamplerSettings
 from flowcache.families.skyreels.transformer import SkyReelsTransformer
 from flowcache.sampling.dry_run import at_least
+from flowcache.sampling.loop import Texts, denoise
 
 EXACT = Policy("off", kv_update="refresh")
 SKYREELS = SamplerSettings(steps=8, shift=3.0, guidance=3.0, ar_step=4, chunk=2, fps=24, solver="corrected")
@@ -22,6 +24,7 @@ FAMILIES = {
     "skyreels": (SKYREELS, replace(SKYREELS, steps=4, ar_step=2)),
     "magi": (MAGI, replace(MAGI, steps=4, lag=2)),
 }
+OFF = {"skyreels": Policy("off"), "magi": EXACT}
 POLICIES = {
     "off": Policy("off"),
     "dense": Policy("dense", attention="full"),
@@ -51,3 +54,18 @@ def small_magi() -> MagiTransformer:
         condition_dim=16,
     )  # fmt: skip
     return MagiTransformer(config).requires_grad_(False)
+
+
+def policy(budget, *calibrations, off=None) -> Policy:
+    """Of `flowcache` with a budget."""
+    return Policy("flowcache", kv_update="refresh", steps=FixedSteps(budget, calibrations), off=off)
+
+
+def run(model, settings, policy, given=0):
+    """A window of three chunks: its latents, its chunks, and how many forwards it took."""
+    torch.manual_seed(1)
+    noise, texts = torch.randn(4, 6, 4, 4), Texts(torch.randn(1, 8, 16), torch.randn(1, 8, 16))
+    prefix, visits = (torch.randn(4, given, 4, 4) if given else None), []
+    whole = torch.zeros(4, given // 2 * 2, 4, 4)
+    chunks = list(denoise(model, noise, texts, settings, policy, prefix, lambda row: whole, visits.append))
+    return torch.cat([chunk.latents for chunk in chunks], 1), chunks, len(visits)

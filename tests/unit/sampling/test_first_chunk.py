@@ -16,13 +16,15 @@ from flowcache.sampling.planning import plan_for
 from flowcache.sampling.proposal import even_steps
 from flowcache.sampling.solver import UniPC
 from flowcache.worker.windows import NOBODY, request_of
-from tests.unit.sampling.small import EXACT, FAMILIES, SKYREELS
-from tests.unit.sampling.test_fixed_steps import OFF, models, policy, run
-
-__all__ = ["models"]
+from tests.unit.sampling.small import EXACT, FAMILIES, OFF, SKYREELS, policy, run, small_magi, small_model
 
 EVERY, LATER = tuple(range(8)), (0, 2, 4, 6)
 BASES = {"skyreels": "official-start", "magi": "own"}
+
+
+@pytest.fixture(scope="module")
+def models():
+    return {"skyreels": small_model(), "magi": small_magi()}
 
 
 def opened(settings, first=EVERY, later=LATER, base="own"):

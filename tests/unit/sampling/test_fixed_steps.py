@@ -21,35 +21,20 @@ from flowcache.sampling.budget import allowed, by_solver, count, steps_within
 from flowcache.sampling.calibrated import Calibrated
 from flowcache.sampling.dry_run import at_least, at_most, dry_run
 from flowcache.sampling.fitting import Example, solved
-from flowcache.sampling.loop import Texts, denoise
 from flowcache.sampling.multistep import AdamsBashforth, Multistep
 from flowcache.sampling.planning import plan_for
 from flowcache.sampling.proposal import even_steps
 from flowcache.sampling.solver import Euler, UniPC, sigmas
 from flowcache.sampling.thinned import thinned
-from tests.unit.sampling.small import EXACT, FAMILIES, MAGI, SKYREELS, small_magi, small_model
+from tests.unit.sampling.small import EXACT, FAMILIES, MAGI, OFF, SKYREELS, policy, run, small_magi, small_model
 
 BY = [("skyreels", "own"), ("skyreels", "official-start"), ("magi", "own"), ("magi", "adams-bashforth")]
 TOLD = {"adams-bashforth": "Adams-Bashforth", "official-start": "official start"}
-OFF = {"skyreels": Policy("off"), "magi": EXACT}
-
-
-def policy(budget, *calibrations, off=None):
-    return Policy("flowcache", kv_update="refresh", steps=FixedSteps(budget, calibrations), off=off)
 
 
 @pytest.fixture(scope="module")
 def models():
     return {"skyreels": small_model(), "magi": small_magi()}
-
-
-def run(model, settings, policy, given=0):
-    torch.manual_seed(1)
-    noise, texts = torch.randn(4, 6, 4, 4), Texts(torch.randn(1, 8, 16), torch.randn(1, 8, 16))
-    prefix, visits = (torch.randn(4, given, 4, 4) if given else None), []
-    whole = torch.zeros(4, given // 2 * 2, 4, 4)
-    chunks = list(denoise(model, noise, texts, settings, policy, prefix, lambda row: whole, visits.append))
-    return torch.cat([chunk.latents for chunk in chunks], 1), chunks, len(visits)
 
 
 @pytest.mark.parametrize("given", [0, 1, 2])
