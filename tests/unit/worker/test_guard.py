@@ -61,17 +61,17 @@ def committed(store, events):
 
 
 def test_what_strays_is_rendered_within_the_next_larger_budget_then_with_every_step(model, play, tmp_path):
-    three = [made(model, 0.5, (0, 2), SMALL), made(model, 0.64, (0, 1, 3), LARGE), made(model, 0.6, (0, 1, 2), SMALL)]
+    three = [made(model, 0.5, (0, 2), SMALL), made(model, 0.8, (0, 1, 3), LARGE), made(model, 0.7, (0, 1, 2), SMALL)]
     (first,) = play(three, quality_floor=1.0)
     assert isinstance(first, Again) and first.chunk == 0 and first.ratio > 1
-    assert (first.raised.budget, first.raised.repeats) == (0.6, 1) and first.raised.forwards > 0
+    assert (first.raised.budget, first.raised.repeats) == (0.7, 1) and first.raised.forwards > 0
     assert play(three, quality_floor=1.0) == [first]  # the same each time, so a killed run comes to the same
     (second,) = play(three, first.raised, quality_floor=1.0)
-    assert (second.raised.budget, second.raised.repeats) == (0.64, 2)
+    assert (second.raised.budget, second.raised.repeats) == (0.8, 2)
     assert second.raised.forwards > first.raised.forwards
     *chunks, marker = play(three, second.raised, quality_floor=1.0)
     assert marker.chunks == tuple(chunks) and chunks[0].decisions == "1101"
-    assert (marker.budget, marker.repeats, marker.predicted_error, marker.calibrated_guidance) == (0.64, 2, 1e-3, 1.0)
+    assert (marker.budget, marker.repeats, marker.predicted_error, marker.calibrated_guidance) == (0.8, 2, 1e-3, 1.0)
     assert marker.dropped_forwards == second.raised.forwards and 0 < chunks[0].residual_ratio < 1
     assert marker.policy == request(quality_floor=1.0).policy  # as it was asked for
     again, _ = committed(Store(str(tmp_path)), play(three, second.raised, quality_floor=1.0))
