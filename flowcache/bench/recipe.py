@@ -12,6 +12,7 @@ from flowcache.records import ModelSpec, RenderRequest, Shot
 from flowcache.sampling.budget import by_solver
 from flowcache.sampling.plan import SamplingPlan, Settings
 from flowcache.sampling.planning import plan_for
+from flowcache.worker.windows import whole_window
 
 EXACT = {"name": "flowcache", "reuse": False}  # every step; K/V of finished chunks are kept, not made anew
 
@@ -51,7 +52,7 @@ class Recipe:
 
     def chunks(self, spec: ModelSpec) -> int:
         """Of the video."""
-        return spec.latent_frames(self.request(spec, "", 0).frames) // spec.chunk
+        return whole_window(spec)
 
 
 def solver(spec: ModelSpec, name: str) -> str | None:

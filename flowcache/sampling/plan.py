@@ -100,7 +100,7 @@ class SamplingPlan:
     conditions: what a fixed schedule is chosen by; None: the family has none. linear: at every step `guide` goes
     `conditions.guidance` times the way from the second of two velocities to the first. computed: the steps that it
     takes, and that `solver` counts; empty: all. calibration: which says so. opening: the solver of a window's chunk 0,
-    where that has its own, and first_computed the steps that this one counts; empty: `computed`.
+    where that has its own.
     spared: forwards that it leaves out.
     """
 
@@ -121,13 +121,11 @@ class SamplingPlan:
     computed: tuple[int, ...] = ()
     calibration: Calibration | None = None
     opening: Solver | None = None
-    first_computed: tuple[int, ...] = ()
     spared: tuple[ChunkForward, ...] = ()
 
     def steps_of(self, chunk: int) -> Sequence[int]:
         """That the chunk takes."""
-        computed = self.first_computed or self.computed if chunk == 0 else self.computed
-        return computed or range(self.steps)
+        return self.calibration.steps_of(chunk) if self.calibration else range(self.steps)
 
     def last(self, chunk: int) -> int:
         """The last step that it takes."""

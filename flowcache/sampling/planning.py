@@ -1,7 +1,7 @@
 """The plan that a window follows: the family's, of which only what counts is run."""
 
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from flowcache.cache.fixed_steps import Calibration, FewerSteps, FixedSteps, Preset
 from flowcache.cache.policy import Policy
@@ -52,15 +52,17 @@ def preset_of(settings: Settings, policy: Policy, frames: int, given: int = 0) -
     most = allowed(settings, policy, frames, given) + ROUNDING
     every = steps_within(settings, policy, frames) == plan.steps
 
+    @cache
     def taken(made: Preset) -> int:
         if isinstance(made, FewerSteps):
             return count(fewer_steps(settings, frames, policy, given, made))
         return count(without_idle(thinned(plan, made), policy))
 
-    fitting = [made for made in steps.presets(plan.conditions, plan.linear) if taken(made) <= most]
-    if not fitting:
+    presets = steps.presets(plan.conditions, plan.linear)
+    found = next((made for made in presets if taken(made) <= most), None)
+    if found is None:
         return None
-    found, own = fitting[0], any(made.budget == steps.budget for made in fitting)
+    own = any(made.budget == steps.budget and taken(made) <= most for made in presets)
     if not own and taken(found) < ENOUGH * count(fewer_steps(settings, frames, policy, given)):
         return None
     return None if found.budget != steps.budget and every else found  # nothing is left to spare

@@ -43,8 +43,7 @@ def thinned(plan: SamplingPlan, made: Calibration) -> SamplingPlan:
     told = told if strength == 1 else f"{told} at guidance {own:g}"
     first = f" ({len(made.first_computed)} of a window's first chunk)" if made.first_computed else ""
     found = replace(
-        plan, rows=tuple(rows), computed=made.computed, first_computed=made.first_computed, solver=later,
-        opening=opening, guide=_each, calibration=made,
+        plan, rows=tuple(rows), computed=made.computed, solver=later, opening=opening, guide=_each, calibration=made,
         told=f"{len(made.computed)} of {plan.steps} steps{first}, {plan.told}, {told}",
     )  # fmt: skip
     if any((*made.first, *made.later)):

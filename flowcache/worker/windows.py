@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
 
 from flowcache.cache.fixed_steps import Conditions, FewerSteps, Preset, Solver, Target
@@ -64,7 +65,7 @@ class Windows:
         settings, policy = self._policy(budget, None)
         return allowed(settings, policy, self.whole * self.spec.chunk)
 
-    @property
+    @cached_property
     def base(self) -> Solver:
         """What a calibration corrects: the solver that begins as `off` does, where there is one."""
         found = solvers_for(self.plan(1.0, None, 1), self.target)
